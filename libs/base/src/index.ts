@@ -1,0 +1,14 @@
+export { BugError, assert, present, unreachable } from './assert.ts'
+export { BoundedQueue } from './bounded-queue.ts'
+export { Cursor } from './cursor.ts'
+export { ERROR_CODES, UnderstoryError, describeError, isErrorCode, refuse } from './errors.ts'
+export type { ErrorCode, GrpcStatusName } from './errors.ts'
+export { hexId, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
+export type { NodeId, ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
+export {
+  LSN_MAX, LSN_ZERO, advance, alignUp8, bytesBetween, formatLsn, lsn, lsnFromBigint, lsnFromHalves, lsnHigh, lsnLow,
+  lsnToBigint, maxLsn, minLsn, offsetInSegment, parseLsn, segmentOf, segmentStart,
+} from './lsn.ts'
+export type { Lsn } from './lsn.ts'
+export { bytes, i8, i16, i32, i64, lsn64, pageLsn, struct, u8, u16, u32, u64 } from './struct.ts'
+export type { Field, Struct } from './struct.ts'
