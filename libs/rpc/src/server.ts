@@ -1,0 +1,171 @@
+/**
+ * Server set-up. Handlers are plain async functions and async generators; these adapters convert errors, hand over an
+ * `AbortSignal` that fires when the caller goes away, and stop reading or generating while the other side is slow.
+ */
+import { describeError, refuse, UnderstoryError } from '@understory/base'
+import { Server, ServerCredentials } from '@grpc/grpc-js'
+import type {
+  ServiceDefinition, UntypedServiceImplementation, handleBidiStreamingCall, handleClientStreamingCall,
+  handleServerStreamingCall, handleUnaryCall,
+} from '@grpc/grpc-js'
+import { writeMessage } from './stream.ts'
+import { toServiceError } from './status.ts'
+
+/** Largest message either way: a batch of pages or WAL is far below. */
+export const MESSAGE_BYTES_MAX = 32 * 1024 * 1024
+
+const CHANNEL_OPTIONS = {
+  'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+  'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+  'grpc.keepalive_time_ms': 20_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc.http2.min_ping_interval_without_data_ms': 5_000,
+}
+
+export interface CallContext {
+  /** Fires when the caller cancelled, went away, or its deadline passed. */
+  readonly signal: AbortSignal
+}
+
+/** Called with what a handler threw that is not an `UnderstoryError`: a bug, to be logged as an error. */
+export type BugReporter = (error: unknown, method: string) => void
+let reportBug: BugReporter = (error, method) => {
+  process.stderr.write(`${JSON.stringify({ level: 'error', event: 'rpc_handler_bug', method, error: stackOf(error) })}\n`)
+}
+/** Set once by an app's `main` to send such reports to its own log. */
+export const setBugReporter = (reporter: BugReporter): void => {
+  reportBug = reporter
+}
+const stackOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
+
+interface Cancellable {
+  on(event: 'cancelled', listener: () => void): unknown
+  getPath(): string
+}
+
+function contextOf(call: Cancellable): { context: CallContext; controller: AbortController } {
+  const controller = new AbortController()
+  call.on('cancelled', () => controller.abort())
+  return { context: { signal: controller.signal }, controller }
+}
+
+function convert(error: unknown, call: Cancellable): ReturnType<typeof toServiceError> {
+  if (!(error instanceof UnderstoryError)) reportBug(error, call.getPath())
+  return toServiceError(error)
+}
+
+export function unary<Q, S>(handle: (request: Q, context: CallContext) => Promise<S> | S): handleUnaryCall<Q, S> {
+  return (call, callback) => {
+    const { context } = contextOf(call)
+    void (async () => handle(call.request, context))().then(
+      (response) => callback(null, response),
+      (error: unknown) => callback(convert(error, call)),
+    )
+  }
+}
+
+export function serverStream<Q, S>(
+  handle: (request: Q, context: CallContext) => AsyncIterable<S>,
+): handleServerStreamingCall<Q, S> {
+  return (call) => {
+    const { context, controller } = contextOf(call)
+    void (async () => {
+      for await (const response of handle(call.request, context)) {
+        if (context.signal.aborted) return
+        await writeMessage(call, response, context.signal)
+      }
+      call.end()
+    })().catch((error: unknown) => {
+      if (!context.signal.aborted) call.emit('error', convert(error, call))
+      controller.abort()
+    })
+  }
+}
+
+export function clientStream<Q, S>(
+  handle: (requests: AsyncIterable<Q>, context: CallContext) => Promise<S>,
+): handleClientStreamingCall<Q, S> {
+  return (call, callback) => {
+    const { context } = contextOf(call)
+    void handle(call as AsyncIterable<Q>, context).then(
+      (response) => callback(null, response),
+      (error: unknown) => callback(convert(error, call)),
+    )
+  }
+}
+
+/** `requests` ends when the caller half-closes. The handler's generator ending closes the call. */
+export function bidiStream<Q, S>(
+  handle: (requests: AsyncIterable<Q>, context: CallContext) => AsyncIterable<S>,
+): handleBidiStreamingCall<Q, S> {
+  return (call) => {
+    const { context, controller } = contextOf(call)
+    // A caller that dies resets the stream; the handler hears of it through the signal and the end of `requests`.
+    call.on('error', () => controller.abort())
+    void (async () => {
+      for await (const response of handle(call as AsyncIterable<Q>, context)) {
+        if (context.signal.aborted) return
+        await writeMessage(call, response, context.signal)
+      }
+      call.end()
+    })().catch((error: unknown) => {
+      if (!context.signal.aborted) call.emit('error', convert(error, call))
+      controller.abort()
+    })
+  }
+}
+
+export interface RpcService {
+  readonly definition: ServiceDefinition
+  readonly implementation: UntypedServiceImplementation
+}
+
+/** A service definition with its handlers, checked against each other by type. */
+export function service<I>(definition: ServiceDefinition<I>, implementation: I): RpcService {
+  return {
+    definition: definition as ServiceDefinition,
+    implementation: implementation as unknown as UntypedServiceImplementation,
+  }
+}
+
+export interface RpcServer {
+  readonly port: number
+  /** host:port */
+  readonly address: string
+  /** Lets calls under way finish for `graceMs`, then cuts them. */
+  stop(graceMs: number): Promise<void>
+}
+
+/** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
+export async function startServer(options: {
+  readonly host: string
+  readonly port: number
+  readonly services: readonly RpcService[]
+}): Promise<RpcServer> {
+  const server = new Server(CHANNEL_OPTIONS)
+  for (const { definition, implementation } of options.services) server.addService(definition, implementation)
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`${options.host}:${options.port}`, ServerCredentials.createInsecure(), (error, bound) => {
+      if (error === null) return resolve(bound)
+      reject(
+        refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
+          detail: describeError(error),
+          hint: 'Choose another port, or stop what is using this one.',
+          cause: error,
+        }),
+      )
+    })
+  })
+  return {
+    port,
+    address: `${options.host}:${port}`,
+    stop: (graceMs) =>
+      new Promise((resolve) => {
+        const cut = setTimeout(() => server.forceShutdown(), graceMs)
+        server.tryShutdown(() => {
+          clearTimeout(cut)
+          resolve()
+        })
+      }),
+  }
+}

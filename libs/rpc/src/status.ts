@@ -1,0 +1,50 @@
+/**
+ * The one place where errors cross the network. An `UnderstoryError` travels as its gRPC status, with code, detail and
+ * hint in the metadata `understory-error-bin` (JSON), and comes out the same on the other side. Anything else a
+ * handler throws is a bug of the server: INTERNAL, with its text in the server's log only.
+ */
+import { ERROR_CODES, UnderstoryError, refuse } from '@understory/base'
+import type { ErrorCode } from '@understory/base'
+import { Metadata, status } from '@grpc/grpc-js'
+import type { ServiceError } from '@grpc/grpc-js'
+
+const METADATA_KEY = 'understory-error-bin'
+
+/** What a handler passes to gRPC for an error it caught. */
+export function toServiceError(error: unknown): Partial<ServiceError> {
+  if (!(error instanceof UnderstoryError)) return { code: status.INTERNAL, details: 'internal error' }
+  const metadata = new Metadata()
+  const { code, detail, hint } = error
+  metadata.set(METADATA_KEY, Buffer.from(JSON.stringify({ code, detail, hint })))
+  return { code: status[ERROR_CODES[code].status], details: error.message, metadata }
+}
+
+/** What a caller throws for an error that gRPC gave it. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
+export function fromServiceError(error: unknown, what: string): Error {
+  if (!isServiceError(error)) return error instanceof Error ? error : new Error(String(error), { cause: error })
+  const [packed] = error.metadata?.get(METADATA_KEY) ?? []
+  if (Buffer.isBuffer(packed)) {
+    const { code, detail, hint } = JSON.parse(packed.toString()) as { code: ErrorCode; detail?: string; hint?: string }
+    if (code in ERROR_CODES) {
+      const extra = { ...(detail === undefined ? {} : { detail }), ...(hint === undefined ? {} : { hint }) }
+      return new UnderstoryError(code, error.details, { ...extra, cause: error })
+    }
+  }
+  switch (error.code) {
+    case status.UNAVAILABLE:
+      return refuse('unavailable', `${what} is not reachable`, { detail: error.details, cause: error })
+    case status.DEADLINE_EXCEEDED:
+      return refuse('timeout', `${what} did not answer in time`, { detail: error.details, cause: error })
+    case status.CANCELLED:
+      return refuse('cancelled', `call to ${what} was cancelled`, { cause: error })
+    case status.INVALID_ARGUMENT:
+    case status.UNIMPLEMENTED:
+      return refuse('unsupported', `${what} refused the call`, { detail: error.details, cause: error })
+    default:
+      return refuse('unavailable', `${what} failed`, { detail: `${status[error.code]}: ${error.details}`, cause: error })
+  }
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && 'code' in error && typeof error.code === 'number' && 'details' in error
+}

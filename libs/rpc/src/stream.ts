@@ -1,0 +1,30 @@
+/** Writing to a gRPC stream with back-pressure. */
+import { refuse } from '@understory/base'
+
+interface MessageWriter<T> {
+  write(message: T): boolean
+  once(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
+  off(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
+}
+
+/** Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile. */
+export async function writeMessage<T>(stream: MessageWriter<T>, message: T, signal?: AbortSignal): Promise<void> {
+  if (stream.write(message)) return
+  if (signal?.aborted === true) throw refuse('cancelled', 'stream was cancelled')
+  await new Promise<void>((resolve, reject) => {
+    const settle = (failed: boolean): void => {
+      stream.off('drain', onDrain)
+      stream.off('close', onClose)
+      stream.off('error', onClose)
+      signal?.removeEventListener('abort', onClose)
+      if (failed) reject(refuse('cancelled', 'stream was closed'))
+      else resolve()
+    }
+    const onDrain = (): void => settle(false)
+    const onClose = (): void => settle(true)
+    stream.once('drain', onDrain)
+    stream.once('close', onClose)
+    stream.once('error', onClose)
+    signal?.addEventListener('abort', onClose, { once: true })
+  })
+}
