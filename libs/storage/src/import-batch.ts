@@ -1,0 +1,77 @@
+/**
+ * Import batch, version 1: values of a base backup. Per value: key 18 bytes | length u32 le | bytes. A relation block
+ * has 8,192 bytes. And the page request, version 1: per page key 18 bytes | lsn u64 le.
+ */
+import { Cursor, lsnHigh, lsnLow, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { KEY_BYTES, readKey, writeKey } from './key.ts'
+import type { Key } from './key.ts'
+
+export interface ImportValue {
+  readonly key: Key
+  /** Borrows from the batch when read. */
+  readonly bytes: Uint8Array
+}
+
+export function encodeImportBatch(values: readonly ImportValue[]): Buffer {
+  const size = values.reduce((sum, { bytes }) => sum + KEY_BYTES + 4 + bytes.length, 0)
+  const batch = Buffer.allocUnsafe(size)
+  const view = new DataView(batch.buffer, batch.byteOffset, size)
+  let at = 0
+  for (const { key, bytes } of values) {
+    writeKey(view, at, key)
+    view.setUint32(at + KEY_BYTES, bytes.length, true)
+    batch.set(bytes, at + KEY_BYTES + 4)
+    at += KEY_BYTES + 4 + bytes.length
+  }
+  return batch
+}
+
+/** Error: refused `bad_argument` where the batch is cut short. */
+export function* readImportBatch(batch: Uint8Array): Generator<ImportValue, void, void> {
+  const cursor = new Cursor(batch, 'import batch', 'bad_argument')
+  while (cursor.remaining > 0) {
+    const at = cursor.at
+    cursor.skip(KEY_BYTES)
+    yield { key: readKey(cursor.view, at), bytes: cursor.take(cursor.u32()) }
+  }
+}
+
+export const PAGE_REQUEST_BYTES = KEY_BYTES + 8
+
+export interface PageRequest {
+  readonly key: Key
+  readonly lsn: Lsn
+}
+
+export function encodePageRequests(requests: readonly PageRequest[]): Buffer {
+  const encoded = Buffer.allocUnsafe(requests.length * PAGE_REQUEST_BYTES)
+  const view = new DataView(encoded.buffer, encoded.byteOffset, encoded.length)
+  requests.forEach(({ key, lsn }, i) => {
+    const at = i * PAGE_REQUEST_BYTES
+    writeKey(view, at, key)
+    view.setUint32(at + KEY_BYTES, lsnLow(lsn), true)
+    view.setUint32(at + KEY_BYTES + 4, lsnHigh(lsn), true)
+  })
+  return encoded
+}
+
+/** Error: refused `bad_argument` where the length is not a multiple of an entry's. */
+export function readPageRequests(encoded: Uint8Array): PageRequest[] {
+  if (encoded.length % PAGE_REQUEST_BYTES !== 0) {
+    throw refuse('bad_argument', `page request has ${encoded.length} bytes, not a multiple of ${PAGE_REQUEST_BYTES}`)
+  }
+  const cursor = new Cursor(encoded, 'page request', 'bad_argument')
+  const requests: PageRequest[] = []
+  while (cursor.remaining > 0) {
+    const at = cursor.at
+    cursor.skip(KEY_BYTES)
+    requests.push({ key: readKey(cursor.view, at), lsn: cursor.lsn() })
+  }
+  return requests
+}
+
+/** Statuses of `GetPagesResponse`. */
+export const PAGE_FOUND = 0
+export const PAGE_BEYOND_END = 1
+export const PAGE_NO_RELATION = 2

@@ -1,0 +1,183 @@
+/**
+ * Shard stream, version 1: the entries of a `SubscribeWalResponse`, in WAL order. Little-endian, no alignment.
+ *
+ *   record   u8 1 | flags u8 | recordLsn u64 | nextLsn u64 | recordLength u32 | keyCount u16
+ *            | keyCount x (role u8, blockIndex u8, key 18 bytes) | the record's bytes
+ *   size     u8 2 | nextLsn u64 | spcOid u32 | dbOid u32 | rel u32 | fork u8 | blocks u32
+ *   xid      u8 3 | nextLsn u64 | xid u32
+ *
+ * A *record* carries the keys of this shard that it changes; each becomes a value of that key at `nextLsn`. With
+ * RECORD_HAS_EFFECTS the subscriber also runs `recordEffects` and acts on what concerns its shard. Each shard gets a
+ * record at most once. A *size* note goes to a relation's home shard where a record touches a block beyond every
+ * block seen before in this subscription. An *xid* note goes to shard 0 where a record that shard 0 does not get
+ * otherwise carries an xid that is newer than every one seen before in this subscription. Notes may repeat after a
+ * subscription was opened again: whoever applies them takes the maximum.
+ */
+import { Cursor, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { lsnHigh, lsnLow } from '@understory/base'
+import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from './key.ts'
+import type { Key } from './key.ts'
+
+export const SHARD_STREAM_VERSION = 1
+
+const ENTRY_RECORD = 1
+const ENTRY_SIZE = 2
+const ENTRY_XID = 3
+
+/** The record acts beyond its keys: see `recordEffects`. */
+export const RECORD_HAS_EFFECTS = 1
+
+/** The record's registered block `blockIndex` is this key, and its redo reads the page. */
+export const ROLE_BLOCK = 0
+/** The same, but the record carries an image that is to be applied: the value is complete in itself. */
+export const ROLE_BLOCK_IMAGE = 1
+/** The same, but redo makes the page anew: the value ends a chain. */
+export const ROLE_BLOCK_INIT = 2
+/** A visibility-map page whose bits the record clears without registering it. */
+export const ROLE_VISIBILITY_CLEAR = 3
+/** An SLRU page that the record changes. */
+export const ROLE_SLRU = 4
+/** An SLRU page that the record makes anew. */
+export const ROLE_SLRU_INIT = 5
+const ROLE_MAX = 5
+
+export interface RecordKey {
+  readonly role: number
+  /** Index into the record's blocks for block roles, 0 otherwise. */
+  readonly blockIndex: number
+  readonly key: Key
+}
+
+export type ShardEntry =
+  | {
+      readonly kind: 'record'
+      readonly hasEffects: boolean
+      readonly recordLsn: Lsn
+      readonly nextLsn: Lsn
+      readonly keys: readonly RecordKey[]
+      /** Borrows from the batch. */
+      readonly record: Uint8Array
+    }
+  | {
+      readonly kind: 'size'
+      readonly nextLsn: Lsn
+      readonly spcOid: number
+      readonly dbOid: number
+      readonly rel: number
+      readonly fork: number
+      readonly blocks: number
+    }
+  | { readonly kind: 'xid'; readonly nextLsn: Lsn; readonly xid: number }
+
+/** Appends entries to one growing buffer, which `take` hands over. */
+export class ShardStreamWriter {
+  #bytes = new Uint8Array(64 * 1024)
+  #view = new DataView(this.#bytes.buffer)
+  #length = 0
+
+  get length(): number {
+    return this.#length
+  }
+
+  #room(size: number): number {
+    const at = this.#length
+    if (at + size > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(this.#bytes.length * 2, at + size))
+      grown.set(this.#bytes.subarray(0, at))
+      this.#bytes = grown
+      this.#view = new DataView(grown.buffer)
+    }
+    this.#length = at + size
+    return at
+  }
+
+  #lsn(at: number, value: Lsn): void {
+    this.#view.setUint32(at, lsnLow(value), true)
+    this.#view.setUint32(at + 4, lsnHigh(value), true)
+  }
+
+  record(flags: number, recordLsn: Lsn, nextLsn: Lsn, keys: readonly RecordKey[], record: Uint8Array): void {
+    const at = this.#room(24 + keys.length * (2 + KEY_BYTES) + record.length)
+    this.#view.setUint8(at, ENTRY_RECORD)
+    this.#view.setUint8(at + 1, flags)
+    this.#lsn(at + 2, recordLsn)
+    this.#lsn(at + 10, nextLsn)
+    this.#view.setUint32(at + 18, record.length, true)
+    this.#view.setUint16(at + 22, keys.length, true)
+    let to = at + 24
+    for (const { role, blockIndex, key } of keys) {
+      this.#view.setUint8(to, role)
+      this.#view.setUint8(to + 1, blockIndex)
+      writeKey(this.#view, to + 2, key)
+      to += 2 + KEY_BYTES
+    }
+    this.#bytes.set(record, to)
+  }
+
+  size(nextLsn: Lsn, spcOid: number, dbOid: number, rel: number, fork: number, blocks: number): void {
+    const at = this.#room(26)
+    this.#view.setUint8(at, ENTRY_SIZE)
+    this.#lsn(at + 1, nextLsn)
+    this.#view.setUint32(at + 9, spcOid, true)
+    this.#view.setUint32(at + 13, dbOid, true)
+    this.#view.setUint32(at + 17, rel, true)
+    this.#view.setUint8(at + 21, fork)
+    this.#view.setUint32(at + 22, blocks, true)
+  }
+
+  xid(nextLsn: Lsn, xid: number): void {
+    const at = this.#room(13)
+    this.#view.setUint8(at, ENTRY_XID)
+    this.#lsn(at + 1, nextLsn)
+    this.#view.setUint32(at + 9, xid, true)
+  }
+
+  /** What was written, as a copy, and starts again empty. */
+  take(): Uint8Array {
+    const taken = this.#bytes.slice(0, this.#length)
+    this.#length = 0
+    return taken
+  }
+}
+
+/** Error: refused `bad_wal` where the bytes are not what this version writes. */
+export function* readShardEntries(batch: Uint8Array): Generator<ShardEntry, void, void> {
+  const cursor = new Cursor(batch, 'shard stream batch', 'bad_wal')
+  while (cursor.remaining > 0) {
+    const kind = cursor.u8()
+    if (kind === ENTRY_RECORD) {
+      const flags = cursor.u8()
+      const recordLsn = cursor.lsn()
+      const nextLsn = cursor.lsn()
+      const recordLength = cursor.u32()
+      const keyCount = cursor.u16()
+      const keys: RecordKey[] = []
+      for (let i = 0; i < keyCount; i++) {
+        const role = cursor.u8()
+        const blockIndex = cursor.u8()
+        const at = cursor.at
+        cursor.skip(KEY_BYTES)
+        const key = readKey(cursor.view, at)
+        if (role > ROLE_MAX || key.keyClass > KEY_CLASS_MAX) {
+          throw refuse('bad_wal', `shard stream entry has role ${role} and key class ${key.keyClass}`)
+        }
+        keys.push({ role, blockIndex, key })
+      }
+      const record = cursor.take(recordLength)
+      yield { kind: 'record', hasEffects: (flags & RECORD_HAS_EFFECTS) !== 0, recordLsn, nextLsn, keys, record }
+    } else if (kind === ENTRY_SIZE) {
+      const nextLsn = cursor.lsn()
+      const spcOid = cursor.u32()
+      const dbOid = cursor.u32()
+      const rel = cursor.u32()
+      const fork = cursor.u8()
+      yield { kind: 'size', nextLsn, spcOid, dbOid, rel, fork, blocks: cursor.u32() }
+    } else if (kind === ENTRY_XID) {
+      const nextLsn = cursor.lsn()
+      yield { kind: 'xid', nextLsn, xid: cursor.u32() }
+    } else {
+      throw refuse('bad_wal', `shard stream entry of unknown kind ${kind}`)
+    }
+  }
+}
