@@ -1,0 +1,34 @@
+/**
+ * The user that servers run as. Postgres refuses to start as root, so a root session hands its servers to `postgres`
+ * (or `nobody`); any other session runs them as itself.
+ */
+import { readFileSync } from 'node:fs'
+import { refuse } from '@understory/base'
+
+export interface UserIds {
+  readonly name: string
+  readonly uid: number
+  readonly gid: number
+}
+
+/** Whom servers run as when this process is root; undefined when it is not, and they can run as itself. */
+export function unprivilegedUser(): UserIds | undefined {
+  if (process.getuid?.() !== 0) return undefined
+  const users = parsePasswd(readFileSync('/etc/passwd', 'utf8'))
+  const user = users.get('postgres') ?? users.get('nobody')
+  if (user !== undefined) return user
+  throw refuse('precondition', 'there is neither a user "postgres" nor a user "nobody" to run servers as', {
+    hint: 'Create one of them, or run as a user other than root.',
+  })
+}
+
+/** The rows of passwd(5), by name. */
+export function parsePasswd(text: string): Map<string, UserIds> {
+  const users = new Map<string, UserIds>()
+  for (const line of text.split('\n')) {
+    const [name, , uid, gid] = line.split(':')
+    if (name === undefined || name === '' || uid === undefined || gid === undefined) continue
+    users.set(name, { name, uid: Number(uid), gid: Number(gid) })
+  }
+  return users
+}
