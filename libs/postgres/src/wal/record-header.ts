@@ -1,0 +1,21 @@
+/** The fixed part of a WAL record and its checksum. Source: access/xlogrecord.h, xlogreader.c ValidXLogRecord (16, 17, 18). */
+import { lsn64, struct, u16, u32, u8 } from '@understory/base'
+import { RECORD_CRC_OFFSET, RECORD_HEADER_BYTES } from './constants.ts'
+import { crc32c } from './crc.ts'
+
+/** Followed by block headers, the main data's header, then images and data in the same order, no padding between. */
+export const XLogRecord = struct(RECORD_HEADER_BYTES, {
+  totLen: u32, // xl_tot_len
+  xid: u32, // xl_xid
+  prevLsn: lsn64, // xl_prev
+  info: u8, // xl_info
+  rmid: u8, // xl_rmid
+  pad2: u16,
+  crc: u32, // xl_crc
+})
+
+/** xl_crc as it must be: everything behind the header first, then the header up to xl_crc. */
+export function recordCrc(bytes: Uint8Array, start: number, totLen: number): number {
+  const dataCrc = crc32c(bytes, start + RECORD_HEADER_BYTES, start + totLen)
+  return crc32c(bytes, start, start + RECORD_CRC_OFFSET, dataCrc)
+}
