@@ -1,0 +1,76 @@
+/** Which room may know which (docs/architecture.md, "The house"). */
+const lib = (name) => `^libs/${name}/`
+const only = (room, allowed, comment) => ({
+  name: `${room}-knows-only-its-own`,
+  comment,
+  severity: 'error',
+  from: { path: lib(room), pathNot: '\\.test\\.ts$|/test/' },
+  to: { path: '^(libs|apps|testcontainers|bench|tools)/', pathNot: [room, ...allowed].map(lib).join('|') },
+})
+
+export default {
+  forbidden: [
+    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true } },
+    {
+      name: 'libs-never-import-apps',
+      severity: 'error',
+      from: { path: '^libs/', pathNot: '\\.test\\.ts$|/test/' },
+      to: { path: '^(apps|bench|tools|testcontainers)/' },
+    },
+    {
+      name: 'apps-never-import-apps',
+      comment: 'Apps talk to each other only through proto/.',
+      severity: 'error',
+      from: { path: '^apps/([^/]+)/', pathNot: '\\.test\\.ts$|/test/' },
+      to: { path: '^apps/', pathNot: '^apps/$1/' },
+    },
+    only('base', [], 'base imports nothing'),
+    only('env', ['base'], 'the seams know base alone'),
+    only('postgres', ['base'], 'facts about Postgres: no I/O, no clock, no network'),
+    only('consensus', ['base', 'postgres'], 'pure state machines'),
+    only('storage', ['base', 'postgres'], 'pure where it can be'),
+    only('rpc', ['base', 'env'], ''),
+    only('object-store', ['base', 'env'], ''),
+    only('broker', ['base', 'env', 'rpc'], ''),
+    only('sdk', ['base', 'rpc'], 'the public client carries nothing of the servers'),
+    only('pgdata', ['base', 'env', 'postgres', 'rpc', 'storage'], ''),
+    {
+      name: 'grpc-js-in-rpc-alone',
+      severity: 'error',
+      from: { pathNot: '^libs/rpc/' },
+      to: { path: 'node_modules/@grpc/' },
+    },
+    {
+      name: 's3-client-in-object-store-alone',
+      severity: 'error',
+      from: { pathNot: '^(libs/object-store|testcontainers)/' },
+      to: { path: 'node_modules/@aws-sdk/' },
+    },
+    {
+      name: 'redis-client-in-broker-alone',
+      severity: 'error',
+      from: { pathNot: '^(libs/broker|testcontainers)/' },
+      to: { path: 'node_modules/ioredis/' },
+    },
+    {
+      name: 'pure-libs-touch-nothing',
+      comment: 'What they need is handed in.',
+      severity: 'error',
+      from: { path: '^libs/(base|postgres|consensus|storage)/', pathNot: '\\.test\\.ts$|/test/' },
+      to: { path: '^(node:)?(fs|net|http|https|http2|child_process|worker_threads|timers)(/promises)?$' },
+    },
+    {
+      name: 'no-unresolved',
+      severity: 'error',
+      from: {},
+      to: { couldNotResolve: true },
+    },
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsConfig: { fileName: 'tsconfig.json' },
+    tsPreCompilationDeps: true,
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default'] },
+    exclude: { path: 'libs/rpc/src/gen' },
+  },
+}

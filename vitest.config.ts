@@ -1,0 +1,29 @@
+import { defineConfig } from 'vitest/config'
+
+/** What a test needs is in its file's name; what a machine lacks is skipped by name inside the test. */
+const project = (name: string, include: string[], timeoutMs: number) => ({
+  test: { name, include, exclude: ['**/node_modules/**'], testTimeout: timeoutMs, hookTimeout: timeoutMs },
+})
+const special = ['pg', 's3', 'redis', 'sim', 'cluster'].map((kind) => `**/*.${kind}.test.ts`)
+
+export default defineConfig({
+  test: {
+    maxWorkers: 2,
+    reporters: ['default'],
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['{libs,apps,testcontainers,bench,tools}/**/*.test.ts'],
+          exclude: ['**/node_modules/**', ...special],
+          testTimeout: 20_000,
+        },
+      },
+      project('sim', ['**/*.sim.test.ts'], 120_000),
+      project('pg', ['**/*.pg.test.ts'], 240_000),
+      project('s3', ['**/*.s3.test.ts'], 240_000),
+      project('redis', ['**/*.redis.test.ts'], 60_000),
+      project('cluster', ['**/*.cluster.test.ts'], 600_000),
+    ],
+  },
+})
