@@ -1,0 +1,84 @@
+/**
+ * Files as storage needs them. A write is durable after `sync` of its file; a new, renamed or removed name is durable
+ * after `syncDirectory` of its folder. Paths are absolute. Errors: `not_found`, `already_exists`, `disk_full`
+ * (try again once there is room), `disk_failed` (this copy of the data is not to be trusted any more), `precondition`
+ * (someone has to set rights or paths right).
+ */
+export type OpenMode =
+  /** Must exist. */
+  | 'read'
+  /** Must exist; read and write. */
+  | 'readWrite'
+  /** Made if it is not there; read and write. */
+  | 'create'
+  /** Must not exist; read and write. */
+  | 'createNew'
+
+export interface DiskFile extends AsyncDisposable {
+  readonly path: string
+  /** The bytes from `offset`, fewer than `lengthBytes` only at the end of the file. */
+  read(offset: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>>
+  /** Fills `target` from `offset`; returns how many bytes there were. */
+  readInto(target: Uint8Array, offset: number): Promise<number>
+  /** Writes all bytes; a write past the end leaves zeros between. */
+  write(offset: number, bytes: Uint8Array): Promise<void>
+  /** Writes at the end; returns the offset where it went. One appender at a time. */
+  append(bytes: Uint8Array): Promise<number>
+  sizeBytes(): Promise<number>
+  truncate(sizeBytes: number): Promise<void>
+  /**
+   * fdatasync. After a failure every later `write` and `sync` of this handle fails too: the kernel may have dropped
+   * the pages it could not write, so a second try that succeeds would prove nothing.
+   */
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface DirectoryEntry {
+  readonly name: string
+  readonly kind: 'file' | 'directory' | 'other'
+}
+
+export interface FileStat {
+  readonly kind: 'file' | 'directory' | 'other'
+  readonly sizeBytes: number
+  readonly modifiedMs: number
+}
+
+export interface Disk {
+  open(path: string, mode: OpenMode): Promise<DiskFile>
+  /** The whole file. */
+  readFile(path: string): Promise<Uint8Array<ArrayBuffer>>
+  /**
+   * Replaces or makes the file so that after a crash it holds the old bytes or the new ones, and after this returns
+   * the new ones: temporary file, sync, rename, sync of the folder.
+   */
+  durableReplace(path: string, bytes: Uint8Array): Promise<void>
+  /** With all that are missing above it, durably; done already is fine. */
+  makeDirectory(path: string): Promise<void>
+  /** Sorted by name; temporary files of `durableReplace` are left out. */
+  list(path: string): Promise<DirectoryEntry[]>
+  /** Undefined when there is nothing. */
+  stat(path: string): Promise<FileStat | undefined>
+  rename(from: string, to: string): Promise<void>
+  /** A file; false when there was none. */
+  remove(path: string): Promise<boolean>
+  /** A folder with all it holds; none is fine. */
+  removeTree(path: string): Promise<void>
+  truncate(path: string, sizeBytes: number): Promise<void>
+  syncDirectory(path: string): Promise<void>
+  /** What an unprivileged process may still write to the file system of `path`. */
+  freeBytes(path: string): Promise<number>
+}
+
+const TEMPORARY = /\.new-\d+-\d+$/
+
+/** The temporary name beside `path`; `owner` and `count` make it one of its own. */
+export function temporaryPath(path: string, owner: number, count: number): string {
+  return `${path}.new-${owner}-${count}`
+}
+
+/** Whether a name is one that a crash during `durableReplace` leaves; such a file may be removed at start. */
+export function isTemporaryName(name: string): boolean {
+  return TEMPORARY.test(name)
+}
