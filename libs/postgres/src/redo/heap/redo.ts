@@ -5,6 +5,7 @@
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18).
  */
 import { refuse } from '@understory/base'
+import { RM_HEAP_ID } from '../../wal/constants.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { PD_ALL_VISIBLE, clearPageFlag, copyBytes, pageInit, setPageLsn } from '../page-edit.ts'
@@ -199,7 +200,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
 }
 
 export const heapRmgr: Rmgr = {
-  id: 10,
+  id: RM_HEAP_ID,
   name: 'Heap',
   identify: identifyHeap,
   redoBlock,

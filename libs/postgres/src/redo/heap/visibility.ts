@@ -10,7 +10,8 @@
  * Source: access/heap/visibilitymap.c; heapam.c (16, 17) or heapam_xlog.c (18), heap_xlog_vm_clear and
  * heap_xlog_update; checked against 15.18, 17.11 and 18.6.
  */
-import { assert } from '@understory/base'
+import { assert, struct, u32 } from '@understory/base'
+import { RM_HEAP2_ID, RM_HEAP_ID, RM_SMGR_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import { FORK_VM, PAGE_SIZE } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { SizeOfPageHeaderData, isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
@@ -27,8 +28,6 @@ export const VISIBILITYMAP_ALL_VISIBLE = 0x01
 export const VISIBILITYMAP_ALL_FROZEN = 0x02
 export const VISIBILITYMAP_VALID_BITS = 0x03
 
-const RM_HEAP2_ID = 9
-const RM_HEAP_ID = 10
 const BITS_PER_HEAPBLOCK = 2
 const HEAPBLOCKS_PER_BYTE = 4
 const MAPSIZE = PAGE_SIZE - SizeOfPageHeaderData
@@ -138,12 +137,33 @@ export function visibilityClearEffects(record: DecodedRecord, sink: VisibilityCl
 }
 
 /**
+ * visibilitymap_prepare_truncate: a heap cut to `heapBlocks` blocks leaves no bits behind in the map page that holds
+ * the first block gone. The map's own blocks after that page go with `relationTruncate`.
+ */
+export function clearVisibilityTail(page: Page, mapBlock: number, heapBlocks: number): void {
+  if (heapBlocks % HEAPBLOCKS_PER_PAGE === 0 || mapBlockOf(heapBlocks) !== mapBlock || isPageNew(page)) return
+  const at = mapByteOf(heapBlocks)
+  page.bytes[at] = (page.bytes[at] as number) & ((1 << mapShiftOf(heapBlocks)) - 1)
+  page.bytes.fill(0, at + 1)
+}
+
+/** The part of xl_smgr_truncate that is read here. */
+const xl_smgr_truncate_blkno = struct(4, { blkno: u32 })
+const XLOG_SMGR_TRUNCATE = 0x20
+
+/**
  * Applies to a page of the visibility map every clear that the record implies without registering the page, whatever
- * the page's LSN, which stays (visibilitymap_clear). For what `visibilityClear` of the effect sink reported.
+ * the page's LSN, which stays (visibilitymap_clear). For what `visibilityClear` of the effect sink reported: records
+ * of heap and heap2, and the truncation of a relation, which reports its first block gone.
  */
 export function redoVisibilityClear(
   record: DecodedRecord, page: Page, mapBlock: number, _settings: RedoSettings,
 ): void {
+  if (record.rmid === RM_SMGR_ID) {
+    if ((record.info & XLR_RMGR_INFO_MASK) !== XLOG_SMGR_TRUNCATE) return
+    clearVisibilityTail(page, mapBlock, xl_smgr_truncate_blkno.blkno.get(record.view, record.mainDataOffset))
+    return
+  }
   if (!findClears(record) || mapIsRegistered) return
   if (clearedOldBlock >= 0 && mapBlockOf(clearedOldBlock) === mapBlock) {
     clearVisibilityBits(page, clearedOldBlock, clearedFlags)

@@ -4,9 +4,12 @@
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18); access/heap/pruneheap.c.
  */
 import { refuse } from '@understory/base'
+import { RM_HEAP2_ID } from '../../wal/constants.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { XLH_INSERT_ALL_FROZEN_SET, XLH_INSERT_ALL_VISIBLE_CLEARED, XLOG_HEAP_INIT_PAGE, XLOG_HEAP_OPMASK, xl_heap_lock } from '../heap/records.ts'
+import {
+  XLH_INSERT_ALL_FROZEN_SET, XLH_INSERT_ALL_VISIBLE_CLEARED, XLOG_HEAP_INIT_PAGE, XLOG_HEAP_OPMASK, xl_heap_lock,
+} from '../heap/records.ts'
 import { HeapTupleHeader, SizeofHeapTupleHeader, addTuple, setTupleXmaxBits, tupleAt } from '../heap/tuple.ts'
 import {
   VISIBILITYMAP_VALID_BITS, redoRegisteredVisibilityClear, setVisibilityBits, visibilityClearEffects,
@@ -246,7 +249,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
 }
 
 export const heap2Rmgr: Rmgr = {
-  id: 9,
+  id: RM_HEAP2_ID,
   name: 'Heap2',
   identify: (info, settings) => identifyHeap2(info, settings.major),
   redoBlock,
