@@ -120,12 +120,15 @@ export interface RpcService {
   readonly implementation: UntypedServiceImplementation
 }
 
-/** A service definition with its handlers, checked against each other by type. */
-export function service<I>(definition: ServiceDefinition<I>, implementation: I): RpcService {
-  return {
-    definition: definition as ServiceDefinition,
-    implementation: implementation as unknown as UntypedServiceImplementation,
-  }
+/**
+ * A service definition with its handlers: `service<BrokerServiceServer>(BrokerServiceService, { … })` checks them and
+ * gives each handler its types.
+ */
+export function service<I extends UntypedServiceImplementation = never>(
+  definition: ServiceDefinition,
+  implementation: I,
+): RpcService {
+  return { definition, implementation }
 }
 
 export interface RpcServer {
