@@ -17,7 +17,7 @@ import {
   XACT_XINFO_HAS_DROPPED_STATS, XACT_XINFO_HAS_GID, XACT_XINFO_HAS_INVALS, XACT_XINFO_HAS_ORIGIN,
   XACT_XINFO_HAS_RELFILELOCATORS, XACT_XINFO_HAS_SUBXACTS, XACT_XINFO_HAS_TWOPHASE, XLOG_XACT_ABORT,
   XLOG_XACT_ABORT_PREPARED, XLOG_XACT_ASSIGNMENT, XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED, XLOG_XACT_HAS_INFO,
-  XLOG_XACT_INVALIDATIONS, XLOG_XACT_OPMASK, XLOG_XACT_PREPARE, xlXactPrepare,
+  XLOG_XACT_INVALIDATIONS, XLOG_XACT_OPMASK, XLOG_XACT_PREPARE, xl_xact_prepare,
 } from './records.ts'
 
 /** Offsets count from the start of `record.bytes`; an absent part has count 0. */
@@ -182,36 +182,36 @@ function parseEnd(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): vo
 function parsePrepare(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): void {
   const { view } = record
   const header = record.mainDataOffset
-  let at = advanceWithin(record, header, maxAlign(xlXactPrepare.SIZE))
-  const magic = xlXactPrepare.magic.get(view, header)
+  let at = advanceWithin(record, header, maxAlign(xl_xact_prepare.SIZE))
+  const magic = xl_xact_prepare.magic.get(view, header)
   if (magic !== TWOPHASE_MAGIC) throw refuse('bad_wal', `two-phase state has magic number ${magic}`)
-  parsed.xid = xlXactPrepare.xid.get(view, header)
+  parsed.xid = xl_xact_prepare.xid.get(view, header)
   parsed.twophaseXid = parsed.xid
-  parsed.dbId = xlXactPrepare.database.get(view, header)
-  parsed.xactTimeOffset = header + xlXactPrepare.preparedAt.offset
-  parsed.originLsn = xlXactPrepare.originLsn.get(view, header)
+  parsed.dbId = xl_xact_prepare.database.get(view, header)
+  parsed.xactTimeOffset = header + xl_xact_prepare.preparedAt.offset
+  parsed.originLsn = xl_xact_prepare.originLsn.get(view, header)
   parsed.hasOrigin = record.originId !== 0
-  parsed.originTimestampOffset = header + xlXactPrepare.originTimestamp.offset
-  const gidBytes = xlXactPrepare.gidlen.get(view, header) // with its final zero
+  parsed.originTimestampOffset = header + xl_xact_prepare.originTimestamp.offset
+  const gidBytes = xl_xact_prepare.gidlen.get(view, header) // with its final zero
   parsed.gidOffset = at
   parsed.gidLength = gidBytes - 1
   at = advanceWithin(record, at, maxAlign(gidBytes))
-  parsed.subxactsCount = xlXactPrepare.nsubxacts.get(view, header)
+  parsed.subxactsCount = xl_xact_prepare.nsubxacts.get(view, header)
   parsed.subxactsOffset = at
   at = skipAlignedArray(record, at, parsed.subxactsCount, 4)
-  parsed.relsCount = xlXactPrepare.ncommitrels.get(view, header)
+  parsed.relsCount = xl_xact_prepare.ncommitrels.get(view, header)
   parsed.relsOffset = at
   at = skipAlignedArray(record, at, parsed.relsCount, REL_FILE_LOCATOR_BYTES)
-  parsed.abortRelsCount = xlXactPrepare.nabortrels.get(view, header)
+  parsed.abortRelsCount = xl_xact_prepare.nabortrels.get(view, header)
   parsed.abortRelsOffset = at
   at = skipAlignedArray(record, at, parsed.abortRelsCount, REL_FILE_LOCATOR_BYTES)
-  parsed.statsCount = xlXactPrepare.ncommitstats.get(view, header)
+  parsed.statsCount = xl_xact_prepare.ncommitstats.get(view, header)
   parsed.statsOffset = at
   at = skipAlignedArray(record, at, parsed.statsCount, STATS_ITEM_BYTES[major])
-  parsed.abortStatsCount = xlXactPrepare.nabortstats.get(view, header)
+  parsed.abortStatsCount = xl_xact_prepare.nabortstats.get(view, header)
   parsed.abortStatsOffset = at
   at = skipAlignedArray(record, at, parsed.abortStatsCount, STATS_ITEM_BYTES[major])
-  parsed.invalsCount = xlXactPrepare.ninvalmsgs.get(view, header)
+  parsed.invalsCount = xl_xact_prepare.ninvalmsgs.get(view, header)
   parsed.invalsOffset = at
   parsed.endOffset = skipAlignedArray(record, at, parsed.invalsCount, INVAL_MESSAGE_BYTES)
 }

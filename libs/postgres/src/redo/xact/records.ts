@@ -42,7 +42,7 @@ export const GIDSIZE = 200
 export const TWOPHASE_MAGIC = 0x57f94534
 
 /** xl_xact_prepare, which is also the header of the state file. The gid and the arrays follow, each MAXALIGNed. */
-export const xlXactPrepare = struct(72, {
+export const xl_xact_prepare = struct(72, {
   magic: u32,
   totalLen: u32, // total_len: of the state file, its trailing CRC included
   xid: u32,
