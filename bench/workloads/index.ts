@@ -1,0 +1,13 @@
+/** The door of the workloads: load a database, run clients against it, check what they left. */
+export { runWorkload, newProgress } from './driver.ts'
+export type { Latency, RunOptions, RunProgress, RunStats, TransactionStats } from './driver.ts'
+export { Ledger, checkLedger, createLedgerTable } from './ledger.ts'
+export type { LedgerCheck } from './ledger.ts'
+export type { ConsistencyCheck, Workload } from './workload.ts'
+export { checkTpcb, tpcb } from './tpcb/workload.ts'
+export { loadTpcb } from './tpcb/load.ts'
+export type { TpcbLoadOptions } from './tpcb/load.ts'
+export { checkTpcc } from './tpcc/check.ts'
+export { loadTpcc } from './tpcc/load.ts'
+export type { TpccLoadOptions } from './tpcc/load.ts'
+export { tpcc } from './tpcc/workload.ts'
