@@ -18,3 +18,5 @@ export { Transferred, inlineWorkers, restoreError, serialiseError } from './work
 export type {
   JobHandlers, JobMap, JobMessage, JobReply, JobTypes, RunOptions, SerialisedError, Transferable, Workers,
 } from './workers.ts'
+export { helpText, hostPort, oneOf, parseOptions, text, wholeNumber } from './options.ts'
+export type { OptionSpec, OptionValues } from './options.ts'
