@@ -1,0 +1,15 @@
+export { allMembers, isQuorum } from './membership.ts'
+export type { Membership } from './membership.ts'
+export type {
+  AppendMessage, AppendReply, ElectedMessage, ElectionKind, GreetingMessage, GreetingReply, VoteMessage, VoteReply,
+} from './messages.ts'
+export { createProposer, isBufferFull, stepProposer } from './proposer.ts'
+export type {
+  PeerState, ProposerEffect, ProposerInput, ProposerOptions, ProposerState, ProposerStep,
+} from './proposer.ts'
+export {
+  compareLogs, highestCommonPoint, historyUpTo, initialHistory, isWellFormedHistory, lastTermStart,
+} from './term-history.ts'
+export type { LogEnd, TermHistory, TermStart } from './term-history.ts'
+export { WalBuffer } from './wal-buffer.ts'
+export type { WalRange } from './wal-buffer.ts'
