@@ -1,0 +1,151 @@
+/** The gRPC face of the control plane: parse, call the domain, convert. */
+import { lsnToBigint, parseLsn } from '@understory/base'
+import {
+  ControlPlaneServiceService, FpwPhase, FullPageWrites, callServerStream, serverStream, service, unary,
+} from '@understory/rpc'
+import type {
+  ControlPlaneServiceServer, FpwStatus, GetTimelineResponse, RpcService, SafekeeperView, Tenant, Timeline, TimelineRef,
+} from '@understory/rpc'
+import type { Directory } from './directory.ts'
+import type { Nodes } from './nodes.ts'
+import { computeMissing, ifReachable } from './observed.ts'
+import type { Peers } from './observed.ts'
+import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
+import type { TimelineView } from './timeline-view.ts'
+
+const DEFAULTS = { postgresMajor: 17, shardCount: 2, stripeBlocks: 256, imageThresholdRecords: 32 }
+const PAGE_SIZE_DEFAULT = 100
+const PAGE_SIZE_MAX = 1_000
+
+const tenantOf = (document: TenantDocument): Tenant => ({
+  tenantId: document.tenantId,
+  name: document.name,
+  postgresMajor: document.postgresMajor,
+  shardCount: document.shardCount,
+  stripeBlocks: document.stripeBlocks,
+  imageThresholdRecords: document.imageThresholdRecords,
+  createdAtS: BigInt(document.createdAtS),
+})
+
+const refOf = (tenant: TenantDocument, timeline: TimelineDocument): TimelineRef => ({
+  tenantId: tenant.tenantId, timelineId: timeline.timelineId,
+})
+
+const timelineOf = (tenant: TenantDocument, timeline: TimelineDocument): Timeline => ({
+  timeline: refOf(tenant, timeline),
+  name: timeline.name,
+  postgres: timeline.postgres === undefined ? undefined : { ...timeline.postgres, systemId: BigInt(timeline.postgres.systemId) },
+  startLsn: lsnToBigint(parseLsn(timeline.startLsn)),
+})
+
+const PHASES = {
+  on: FpwPhase.FPW_PHASE_ON,
+  switching_off: FpwPhase.FPW_PHASE_SWITCHING_OFF,
+  off: FpwPhase.FPW_PHASE_OFF,
+  switching_on: FpwPhase.FPW_PHASE_SWITCHING_ON,
+} as const
+
+const fpwOf = (state: FpwState): FpwStatus => ({
+  wanted: state.wanted === 'on' ? FullPageWrites.FULL_PAGE_WRITES_ON : FullPageWrites.FULL_PAGE_WRITES_OFF,
+  phase: PHASES[state.phase],
+  sinceLsn: lsnToBigint(parseLsn(state.sinceLsn)),
+  steps: state.steps.map(({ name, tookMs, done, lsn }) => ({
+    name, done, tookMs: BigInt(tookMs), lsn: lsnToBigint(parseLsn(lsn)),
+  })),
+  problem: state.problem,
+  generation: BigInt(state.generation),
+  tookMs: BigInt(state.tookMs),
+})
+
+async function timelineResponse(peers: Peers, { tenant, timeline, observed }: TimelineView): Promise<GetTimelineResponse> {
+  const addressOf = (node: string): string => timeline.addresses[node] ?? ''
+  const safekeepers = await Promise.all(
+    timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
+      const address = addressOf(node)
+      const status = address === '' ? undefined : await ifReachable(peers.walStatus(address, refOf(tenant, timeline)))
+      return { address, alive: status !== undefined, flushLsn: status?.flushLsn ?? 0n, commitLsn: status?.commitLsn ?? 0n }
+    }),
+  )
+  return {
+    timeline: timelineOf(tenant, timeline),
+    spec: {
+      timeline: refOf(tenant, timeline),
+      postgresMajor: tenant.postgresMajor,
+      bootstrap: !timeline.bootstrapped,
+      safekeepers: timeline.safekeeperNodes.map(addressOf),
+      pageservers: timeline.shards.map(({ node }) => addressOf(node)),
+      stripeBlocks: tenant.stripeBlocks,
+      sqlPort: timeline.sqlPort,
+      settings: tenant.settings,
+      specGeneration: BigInt(timeline.specGeneration),
+      fullPageWritesOff: timeline.fpw.wanted === 'off',
+    },
+    compute: observed.compute,
+    computeAddress: observed.computeAddress ?? '',
+    safekeepers,
+    shards: timeline.shards.map(({ node }, number) => ({
+      number,
+      address: addressOf(node),
+      alive: observed.shards[number] !== undefined,
+      ingestedLsn: observed.shards[number]?.ingestedLsn ?? 0n,
+      remoteConsistentLsn: observed.shards[number]?.remoteConsistentLsn ?? 0n,
+      failure: observed.shards[number]?.failure ?? '',
+    })),
+  }
+}
+
+export function controlPlaneService(directory: Directory, nodes: Nodes, peers: Peers): RpcService {
+  return service<ControlPlaneServiceServer>(ControlPlaneServiceService, {
+    createTenant: unary(async (request) => {
+      const document = await directory.create({
+        name: request.name,
+        postgresMajor: request.postgresMajor || DEFAULTS.postgresMajor,
+        shardCount: request.shardCount || DEFAULTS.shardCount,
+        stripeBlocks: request.stripeBlocks || DEFAULTS.stripeBlocks,
+        imageThresholdRecords: request.imageThresholdRecords || DEFAULTS.imageThresholdRecords,
+        settings: request.settings,
+        sqlPort: request.sqlPort,
+        requestId: request.requestId,
+      })
+      return { tenant: tenantOf(document), timeline: refOf(document, document.timelines[0] as TimelineDocument) }
+    }),
+
+    // Documents are ordered by name; a page token is the last name of the page before.
+    listTenants: unary(async ({ pageSize, pageToken }) => {
+      const after = (await directory.list()).filter(({ name }) => pageToken === '' || name.localeCompare(pageToken) > 0)
+      const page = after.slice(0, Math.min(pageSize || PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX))
+      return { tenants: page.map(tenantOf), nextPageToken: page.length < after.length ? (page.at(-1)?.name ?? '') : '' }
+    }),
+
+    getTenant: unary(async ({ tenant }) => ({ tenant: tenantOf(await directory.find(tenant)) })),
+
+    listTimelines: unary(async ({ tenant }) => {
+      const document = await directory.find(tenant)
+      return { timelines: document.timelines.map((timeline) => timelineOf(document, timeline)) }
+    }),
+
+    getTimeline: unary(async ({ tenant, timeline }) => timelineResponse(peers, await directory.view(tenant, timeline))),
+
+    switchFullPageWrites: unary(async ({ tenant, on }) => ({
+      status: fpwOf(await directory.switchFpw(tenant, on ? 'on' : 'off')),
+    })),
+
+    getFullPageWrites: unary(async ({ tenant }) => ({
+      status: fpwOf((await directory.findTimeline(tenant, '')).timeline.fpw),
+    })),
+
+    watchFullPageWrites: serverStream(async function* ({ tenant }, { signal }) {
+      for await (const state of directory.watchFpw(tenant, signal)) yield { status: fpwOf(state) }
+    }),
+
+    verifyTenantTimeline: serverStream(async function* ({ tenant, timeline }, { signal }) {
+      const { observed } = await directory.view(tenant, timeline)
+      if (observed.computeAddress === undefined) throw computeMissing()
+      const compute = peers.compute(observed.computeAddress)
+      const options = { signal, peer: `compute ${observed.computeAddress}` }
+      for await (const progress of callServerStream(compute.verifyTimeline.bind(compute), {}, options)) yield { progress }
+    }),
+
+    listNodes: unary(async () => ({ nodes: await nodes.list() })),
+  })
+}

@@ -1,0 +1,200 @@
+/**
+ * All tenants with their reconcilers: the domain behind the API. A tenant made by another control plane is found at
+ * the next look into the store.
+ */
+import { describeError, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
+import type { Rng } from '@understory/env'
+import { requestSwitch } from './fpw-switch.ts'
+import { FPW_INITIAL } from './tenant-document.ts'
+import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
+import { TimelineReconciler } from './timeline-reconciler.ts'
+import type { ReconcilerParts } from './timeline-reconciler.ts'
+import type { TimelineView } from './timeline-view.ts'
+
+/** How often tenants made elsewhere are looked for. */
+const LOOK_MS = 2_000
+
+export interface TenantWish {
+  readonly name: string
+  readonly postgresMajor: number
+  readonly shardCount: number
+  readonly stripeBlocks: number
+  readonly imageThresholdRecords: number
+  readonly settings: Readonly<Record<string, string>>
+  readonly sqlPort: number
+  readonly requestId: string
+}
+
+export class Directory {
+  readonly #parts: ReconcilerParts
+  readonly #rng: Rng
+  readonly #reconcilers = new Map<string, TimelineReconciler>()
+  readonly #running = new Set<Promise<void>>()
+  readonly #stop = new AbortController()
+
+  constructor(parts: ReconcilerParts, rng: Rng) {
+    this.#parts = parts
+    this.#rng = rng
+  }
+
+  /** Reconciles every tenant until `stop`. */
+  async run(): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      try {
+        for (const tenant of await this.#parts.store.list()) this.#take(tenant)
+        await this.#parts.clock.sleep(LOOK_MS, this.#stop.signal)
+      } catch (error) {
+        if (isErrorCode(error, 'cancelled')) break
+        this.#parts.log.warn('tenants_not_listed', { problem: describeError(error) })
+        await this.#parts.clock.sleep(LOOK_MS, this.#stop.signal).catch(() => undefined)
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    for (const reconciler of this.#reconcilers.values()) reconciler.wake()
+    await Promise.all(this.#running)
+  }
+
+  /** Idempotent by name and request id. Errors: refused `bad_argument`, `already_exists`. */
+  async create(wish: TenantWish): Promise<TenantDocument> {
+    validateWish(wish)
+    const known = await this.#parts.store.find(wish.name).catch((error: unknown) => {
+      if (isErrorCode(error, 'unknown_tenant')) return undefined
+      throw error
+    })
+    if (known !== undefined && wish.requestId !== '' && known.requestId === wish.requestId) return known
+    const document = this.#newTenant(wish)
+    await this.#parts.store.create(document)
+    this.#parts.log.info('tenant_created', { tenant: document.tenantId, name: document.name })
+    this.#take(document)
+    return document
+  }
+
+  list(): Promise<TenantDocument[]> {
+    return this.#parts.store.list()
+  }
+
+  find(nameOrId: string): Promise<TenantDocument> {
+    return this.#parts.store.find(nameOrId)
+  }
+
+  async findTimeline(tenantName: string, timelineName: string): Promise<{ tenant: TenantDocument; timeline: TimelineDocument }> {
+    const tenant = await this.find(tenantName)
+    const wanted = timelineName === '' ? 'main' : timelineName
+    const timeline = tenant.timelines.find((item) => item.name === wanted || item.timelineId === wanted)
+    if (timeline !== undefined) return { tenant, timeline }
+    throw refuse('unknown_timeline', `timeline "${wanted}" of tenant "${tenantName}" does not exist`, {
+      hint: 'List the timelines with `understory timeline list`.',
+    })
+  }
+
+  async view(tenantName: string, timelineName: string): Promise<TimelineView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    const observed = await this.#take(tenant, timeline).observe(tenant, timeline)
+    return { tenant, timeline, observed }
+  }
+
+  async views(): Promise<TimelineView[]> {
+    const tenants = await this.list()
+    const all = tenants.flatMap((tenant) => tenant.timelines.map((timeline) => this.view(tenant.tenantId, timeline.timelineId)))
+    return Promise.all(all)
+  }
+
+  async switchFpw(tenantName: string, wanted: 'on' | 'off'): Promise<FpwState> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, '')
+    const nowMs = this.#parts.clock.wallMs()
+    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) => ({ ...item, fpw: requestSwitch(item.fpw, wanted, nowMs) })),
+    }))
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return (changed.timelines.find(({ timelineId }) => timelineId === timeline.timelineId) as TimelineDocument).fpw
+  }
+
+  /** The switch's state, now and after every change, until the signal fires. */
+  async *watchFpw(tenantName: string, signal: AbortSignal): AsyncGenerator<FpwState, void, void> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, '')
+    const reconciler = this.#take(tenant, timeline)
+    let changed = Promise.withResolvers<void>()
+    const stopListening = reconciler.onChange(() => changed.resolve())
+    const onAbort = (): void => changed.resolve()
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      while (!signal.aborted && !this.#stop.signal.aborted) {
+        const { timeline: now } = await this.findTimeline(tenant.tenantId, timeline.timelineId)
+        yield now.fpw
+        // A change by another control plane is not heard of here: it is seen at the latest after a second.
+        const timer = this.#parts.clock.setTimer(1_000, () => changed.resolve())
+        await changed.promise
+        timer.cancel()
+        changed = Promise.withResolvers<void>()
+      }
+    } finally {
+      stopListening()
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  #take(tenant: TenantDocument): void
+  #take(tenant: TenantDocument, timeline: TimelineDocument): TimelineReconciler
+  #take(tenant: TenantDocument, wanted?: TimelineDocument): TimelineReconciler | undefined {
+    for (const { timelineId } of tenant.timelines) {
+      if (this.#reconcilers.has(timelineId)) continue
+      const reconciler = new TimelineReconciler(this.#parts, tenant.tenantId, timelineId)
+      this.#reconcilers.set(timelineId, reconciler)
+      const running = reconciler.run(this.#stop.signal)
+      this.#running.add(running)
+      void running.finally(() => this.#running.delete(running))
+    }
+    return wanted === undefined ? undefined : this.#reconcilers.get(wanted.timelineId)
+  }
+
+  #newTenant(wish: TenantWish): TenantDocument {
+    const newId = (): string => hexId(this.#rng.bytes(16))
+    return {
+      version: 1,
+      tenantId: newId(),
+      name: wish.name,
+      requestId: wish.requestId,
+      postgresMajor: wish.postgresMajor,
+      shardCount: wish.shardCount,
+      stripeBlocks: wish.stripeBlocks,
+      imageThresholdRecords: wish.imageThresholdRecords,
+      settings: { ...wish.settings },
+      createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
+      timelines: [
+        {
+          timelineId: newId(), name: 'main', startLsn: '0/0', bootstrapped: false, safekeeperNodes: [], shards: [],
+          computeHost: '', addresses: {}, sqlPort: wish.sqlPort, specGeneration: 0, specText: '', fpw: FPW_INITIAL,
+        },
+      ],
+    }
+  }
+}
+
+function validateWish(wish: TenantWish): void {
+  parseNodeId(wish.name)
+  const within = (what: string, value: number, min: number, max: number): void => {
+    if (value < min || value > max) throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
+  }
+  within('postgres major', wish.postgresMajor, 16, 18)
+  within('shard count', wish.shardCount, 1, 256)
+  within('stripe', wish.stripeBlocks, 1, 2 ** 20)
+  within('image threshold', wish.imageThresholdRecords, 1, 10_000)
+  within('sql port', wish.sqlPort, 0, 65_535)
+  for (const name of Object.keys(wish.settings)) {
+    if (MANAGED_SETTINGS.has(name)) {
+      throw refuse('bad_argument', `setting "${name}" is managed by Understory`, {
+        hint: name === 'full_page_writes' ? 'Use `understory tenant fpw`.' : 'Leave it out.',
+      })
+    }
+  }
+}
+
+/** What durability rests on, or what the compute fills in itself (docs/architecture.md, "Life of a compute"). */
+const MANAGED_SETTINGS: ReadonlySet<string> = new Set([
+  'full_page_writes', 'fsync', 'synchronous_standby_names', 'restart_after_crash', 'archive_mode', 'port',
+  'listen_addresses', 'unix_socket_directories', 'hba_file', 'data_directory', 'primary_conninfo',
+])

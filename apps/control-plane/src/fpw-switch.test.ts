@@ -1,0 +1,44 @@
+// Goal: the switch never skips or reorders a step of rule I5. Method: tables over the pure plan.
+import { expect, test } from 'vitest'
+import { beginSwitch, completeStep, hasDrifted, nextStep, requestSwitch, stepLsn } from './fpw-switch.ts'
+import { FPW_INITIAL } from './tenant-document.ts'
+import type { FpwState } from './tenant-document.ts'
+
+/** Carries out every step and tells their order. */
+function runToEnd(state: FpwState): { order: string[]; state: FpwState } {
+  const order: string[] = []
+  for (let step = nextStep(state); step !== undefined; step = nextStep(state)) {
+    order.push(step)
+    state = completeStep(state, step, `0/${order.length}`, 5, 1_000 + order.length)
+  }
+  return { order, state }
+}
+
+test('full_page_writes goes off only after image generation is on', () => {
+  const { order, state } = runToEnd(requestSwitch(FPW_INITIAL, 'off', 1_000))
+  expect(order).toEqual(['image_generation', 'setting', 'seen_in_wal'])
+  expect(state).toMatchObject({ phase: 'off', wanted: 'off', sinceLsn: '0/3', tookMs: 3, generation: 1 })
+})
+
+test('image generation ends only after a checkpoint past the record that switched on', () => {
+  const off = runToEnd(requestSwitch(FPW_INITIAL, 'off', 0)).state
+  const { order, state } = runToEnd(requestSwitch(off, 'on', 1_000))
+  expect(order).toEqual(['setting', 'seen_in_wal', 'checkpoint', 'image_generation_off'])
+  expect(state.phase).toBe('on')
+  expect(stepLsn(state, 'seen_in_wal')).toBe('0/2')
+})
+
+test('a repeated request changes nothing, an opposite one starts the other plan', () => {
+  const asked = requestSwitch(FPW_INITIAL, 'off', 0)
+  expect(requestSwitch(asked, 'off', 9)).toBe(asked)
+  const halfWay = completeStep(asked, 'image_generation', '0/0', 1, 1)
+  expect(nextStep(requestSwitch(halfWay, 'on', 2))).toBe('setting')
+})
+
+test('a change that nobody asked for is drift, but not while a switch is under way', () => {
+  const off = runToEnd(requestSwitch(FPW_INITIAL, 'off', 0)).state
+  expect(hasDrifted(off, 'on')).toBe(true)
+  expect(hasDrifted(off, 'off')).toBe(false)
+  expect(hasDrifted(off, undefined)).toBe(false)
+  expect(hasDrifted(beginSwitch(off, 5), 'on')).toBe(false)
+})

@@ -1,0 +1,65 @@
+/**
+ * The full_page_writes switch of one timeline, as a pure plan: what to do next, given what is wanted and what was
+ * observed. Order is what rule I5 rests on:
+ *
+ *   on -> off   image_generation (every shard, durable) -> setting -> seen_in_wal                      = off
+ *   off -> on   setting -> seen_in_wal -> checkpoint (redo at or past the record) -> image_generation_off = on
+ *
+ * Every step is idempotent and its completion is stored, so a control plane that dies half way goes on where it was.
+ * A request in the opposite direction half way starts the other plan from its beginning.
+ */
+import type { FpwState, FpwStepName } from './tenant-document.ts'
+
+const STEPS_OFF: readonly FpwStepName[] = ['image_generation', 'setting', 'seen_in_wal']
+const STEPS_ON: readonly FpwStepName[] = ['setting', 'seen_in_wal', 'checkpoint', 'image_generation_off']
+
+/** The state right after a request. A repeated request changes nothing. */
+export function requestSwitch(state: FpwState, wanted: 'on' | 'off', nowMs: number): FpwState {
+  if (state.wanted === wanted) return state
+  return beginSwitch({ ...state, wanted, generation: state.generation + 1 }, nowMs)
+}
+
+/** Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. */
+export function beginSwitch(state: FpwState, nowMs: number): FpwState {
+  const names = state.wanted === 'off' ? STEPS_OFF : STEPS_ON
+  return {
+    ...state,
+    phase: state.wanted === 'off' ? 'switching_off' : 'switching_on',
+    problem: '',
+    startedAtMs: nowMs,
+    tookMs: 0,
+    steps: names.map((name) => ({ name, tookMs: 0, done: false, lsn: '0/0' })),
+  }
+}
+
+/** The step to carry out now, or undefined when there is none. */
+export function nextStep(state: FpwState): FpwStepName | undefined {
+  if (state.phase === 'on' || state.phase === 'off') return undefined
+  return state.steps.find(({ done }) => !done)?.name
+}
+
+/** The state after a step was carried out; the last step ends the switch. `lsn` is where it took effect, or 0/0. */
+export function completeStep(state: FpwState, name: FpwStepName, lsn: string, tookMs: number, nowMs: number): FpwState {
+  const steps = state.steps.map((step) => (step.name === name ? { ...step, done: true, lsn, tookMs } : step))
+  const sinceLsn = name === 'seen_in_wal' ? lsn : state.sinceLsn
+  const ended = steps.every(({ done }) => done)
+  return {
+    ...state,
+    steps,
+    sinceLsn,
+    problem: '',
+    phase: ended ? state.wanted : state.phase,
+    tookMs: ended ? nowMs - state.startedAtMs : 0,
+  }
+}
+
+/** The LSN that a completed step took effect at, or undefined. */
+export function stepLsn(state: FpwState, name: FpwStepName): string | undefined {
+  const step = state.steps.find((item) => item.name === name)
+  return step?.done === true ? step.lsn : undefined
+}
+
+/** A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. */
+export function hasDrifted(state: FpwState, seen: 'on' | 'off' | undefined): boolean {
+  return seen !== undefined && (state.phase === 'on' || state.phase === 'off') && seen !== state.phase
+}

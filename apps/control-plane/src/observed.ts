@@ -1,0 +1,141 @@
+/**
+ * Calls to the processes that serve a timeline, with clients kept per address.
+ */
+import { formatLsn, isErrorCode, lsnFromBigint, present, refuse } from '@understory/base'
+import {
+  ComputeHostServiceClient, ComputeServiceClient, FullPageWrites, PageserverServiceClient, SafekeeperServiceClient,
+  callUnary, createClient,
+} from '@understory/rpc'
+import type {
+  ComputeSpec, GetComputeStatusResponse, GetWalStatusResponse, ImageGeneration, PostgresIdentity, ShardRef, ShardStatus,
+  TimelineRef,
+} from '@understory/rpc'
+
+/** Short: what does not answer is asked again at the next round. */
+const OBSERVE_DEADLINE_MS = 2_000
+const ACT_DEADLINE_MS = 30_000
+
+class ClientCache<C> {
+  readonly #clients = new Map<string, C>()
+  readonly #make: (address: string) => C
+
+  constructor(make: (address: string) => C) {
+    this.#make = make
+  }
+
+  at(address: string): C {
+    const client = this.#clients.get(address) ?? this.#make(address)
+    this.#clients.set(address, client)
+    return client
+  }
+}
+
+export class Peers {
+  readonly #pageservers = new ClientCache((address) => createClient(PageserverServiceClient, address))
+  readonly #safekeepers = new ClientCache((address) => createClient(SafekeeperServiceClient, address))
+  readonly #hosts = new ClientCache((address) => createClient(ComputeHostServiceClient, address))
+  readonly #computes = new ClientCache((address) => createClient(ComputeServiceClient, address))
+
+  compute(address: string): ComputeServiceClient {
+    return this.#computes.at(address)
+  }
+
+  /** All shards of a timeline that one pageserver serves. */
+  async shards(address: string, timeline: TimelineRef): Promise<readonly ShardStatus[]> {
+    const client = this.#pageservers.at(address)
+    const options = { deadlineMs: OBSERVE_DEADLINE_MS, peer: `pageserver ${address}` }
+    return (await callUnary(client.getShardStatus.bind(client), { timeline }, options)).shards
+  }
+
+  async attachShard(
+    address: string,
+    shard: {
+      readonly timeline: TimelineRef
+      readonly shard: ShardRef
+      readonly generation: number
+      readonly postgres: PostgresIdentity | undefined
+      readonly create: boolean
+      readonly safekeepers: readonly string[]
+      readonly imageGeneration: ImageGeneration
+    },
+  ): Promise<void> {
+    const client = this.#pageservers.at(address)
+    const request = { ...shard, generation: BigInt(shard.generation), safekeepers: [...shard.safekeepers] }
+    await callUnary(client.attachShard.bind(client), request, { deadlineMs: ACT_DEADLINE_MS, peer: `pageserver ${address}` })
+  }
+
+  async setImageGeneration(address: string, timeline: TimelineRef, shard: ShardRef, imageGeneration: ImageGeneration): Promise<void> {
+    const client = this.#pageservers.at(address)
+    const request = { timeline, shard, imageGeneration }
+    await callUnary(client.setImageGeneration.bind(client), request, { deadlineMs: ACT_DEADLINE_MS, peer: `pageserver ${address}` })
+  }
+
+  walStatus(address: string, timeline: TimelineRef): Promise<GetWalStatusResponse> {
+    const client = this.#safekeepers.at(address)
+    return callUnary(client.getWalStatus.bind(client), { timeline }, { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` })
+  }
+
+  async ensureCompute(address: string, spec: ComputeSpec): Promise<void> {
+    const client = this.#hosts.at(address)
+    await callUnary(client.ensureCompute.bind(client), { spec }, { deadlineMs: ACT_DEADLINE_MS, peer: `compute host ${address}` })
+  }
+
+  /** Address of the timeline's compute on this host; undefined while it does not run. */
+  async computeAddress(hostAddress: string, timeline: TimelineRef): Promise<string | undefined> {
+    const client = this.#hosts.at(hostAddress)
+    const options = { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute host ${hostAddress}` }
+    const { computes } = await callUnary(client.listComputes.bind(client), {}, options)
+    const found = computes.find((item) => item.timeline?.timelineId === timeline.timelineId)
+    return found === undefined || found.address === '' ? undefined : found.address
+  }
+
+  computeStatus(address: string): Promise<GetComputeStatusResponse> {
+    const client = this.#computes.at(address)
+    return callUnary(client.getComputeStatus.bind(client), {}, { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute ${address}` })
+  }
+
+  /** The WAL position before the reload, as text. */
+  async setFullPageWrites(address: string, on: boolean): Promise<string> {
+    const client = this.#computes.at(address)
+    const response = await callUnary(client.setFullPageWrites.bind(client), { on }, { deadlineMs: ACT_DEADLINE_MS, peer: `compute ${address}` })
+    return formatLsn(lsnFromBigint(response.insertLsn))
+  }
+
+  /** Redo position of the checkpoint, as text. A checkpoint of a busy server takes as long as its disk needs. */
+  async runCheckpoint(address: string): Promise<string> {
+    const client = this.#computes.at(address)
+    const response = await callUnary(client.runCheckpoint.bind(client), {}, { deadlineMs: 10 * 60_000, peer: `compute ${address}` })
+    return formatLsn(lsnFromBigint(response.redoLsn))
+  }
+}
+
+/** What of `promise` where the other side answered, undefined where it cannot be reached now. */
+export async function ifReachable<T>(promise: Promise<T>): Promise<T | undefined> {
+  try {
+    return await promise
+  } catch (error) {
+    if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout') || isErrorCode(error, 'unknown_timeline')) {
+      return undefined
+    }
+    throw error
+  }
+}
+
+export function seenFullPageWrites(shardZero: ShardStatus | undefined): { value: 'on' | 'off'; lsn: string } | undefined {
+  switch (shardZero?.fullPageWrites) {
+    case FullPageWrites.FULL_PAGE_WRITES_ON:
+      return { value: 'on', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }
+    case FullPageWrites.FULL_PAGE_WRITES_OFF:
+      return { value: 'off', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }
+    default:
+      return undefined
+  }
+}
+
+/** The shard with this number, which must be there. */
+export function shardNumbered(shards: readonly ShardStatus[], number: number): ShardStatus {
+  return present(shards.find(({ shard }) => shard?.number === number), `shard ${number}`)
+}
+
+export const computeMissing = (): Error =>
+  refuse('unavailable', 'the compute is not running', { hint: 'It is restarted by itself; see `understory timeline show`.' })

@@ -1,0 +1,34 @@
+/**
+ * Where a new timeline goes: up to three safekeepers (an odd number), the shards over the pageservers in turn, one
+ * compute host. `seed` spreads tenants; the same input gives the same answer.
+ */
+import { refuse } from '@understory/base'
+import type { NodeKind, NodeView } from './nodes.ts'
+
+const SAFEKEEPERS_MAX = 3
+
+export interface Placement {
+  readonly safekeeperNodes: readonly string[]
+  /** By shard number. */
+  readonly shardNodes: readonly string[]
+  readonly computeHost: string
+}
+
+/** Error: refused `unavailable` where a kind of node is missing. */
+export function placeTimeline(nodes: readonly NodeView[], shardCount: number, seed: number): Placement {
+  const ofKind = (kind: NodeKind): string[] => {
+    const ids = nodes.filter((node) => node.kind === kind).map(({ nodeId }) => nodeId)
+    if (ids.length === 0) {
+      throw refuse('unavailable', `no ${kind} is announced`, { hint: `Start at least one ${kind}.` })
+    }
+    return [...ids.slice(seed % ids.length), ...ids.slice(0, seed % ids.length)]
+  }
+  const safekeepers = ofKind('safekeeper')
+  const odd = safekeepers.length >= SAFEKEEPERS_MAX ? SAFEKEEPERS_MAX : 1
+  const pageservers = ofKind('pageserver')
+  return {
+    safekeeperNodes: safekeepers.slice(0, odd),
+    shardNodes: Array.from({ length: shardCount }, (_, number) => pageservers[number % pageservers.length] as string),
+    computeHost: ofKind('compute-host')[0] as string,
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * The one document that says what a tenant is and what is wanted of it: `control/tenants/<id>.json`, changed by
+ * compare-and-swap only. What is observed (addresses, positions) is never in it.
+ */
+import { z } from 'zod'
+
+const lsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/)
+const hexId = z.string().regex(/^[0-9a-f]{32}$/)
+
+const fpwStep = z.object({
+  name: z.enum(['image_generation', 'setting', 'seen_in_wal', 'checkpoint', 'image_generation_off']),
+  tookMs: z.number().int().nonnegative(),
+  done: z.boolean(),
+  lsn: lsnText,
+})
+
+/** `phase` is what the storage has seen; `wanted` what was asked for. They differ while a switch is under way. */
+const fpwState = z.object({
+  wanted: z.enum(['on', 'off']),
+  phase: z.enum(['on', 'switching_off', 'off', 'switching_on']),
+  sinceLsn: lsnText,
+  steps: z.array(fpwStep),
+  problem: z.string(),
+  /** Grows by one with every request, so that a late step of an older one changes nothing. */
+  generation: z.number().int().nonnegative(),
+  startedAtMs: z.number().int().nonnegative(),
+  tookMs: z.number().int().nonnegative(),
+})
+
+const timeline = z.object({
+  timelineId: hexId,
+  name: z.string(),
+  /** Absent until initdb and import are done. */
+  postgres: z
+    .object({
+      major: z.number().int(),
+      /** uint64 as text. */
+      systemId: z.string(),
+      pgTimelineId: z.number().int(),
+      walSegmentBytes: z.number().int(),
+    })
+    .optional(),
+  startLsn: lsnText,
+  bootstrapped: z.boolean(),
+  safekeeperNodes: z.array(z.string()),
+  /** By shard number. A generation is handed out once, before its shard is attached. */
+  shards: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })),
+  computeHost: z.string(),
+  /** Last known address of each node above, for while it is not announced. */
+  addresses: z.record(z.string(), z.string()),
+  sqlPort: z.number().int(),
+  /** Grows whenever what its compute is told changes. */
+  specGeneration: z.number().int().nonnegative(),
+  /** What the compute was last told, without the generation. */
+  specText: z.string(),
+  fpw: fpwState,
+})
+
+export const tenantDocument = z.object({
+  version: z.literal(1),
+  tenantId: hexId,
+  name: z.string(),
+  requestId: z.string(),
+  postgresMajor: z.number().int(),
+  shardCount: z.number().int(),
+  stripeBlocks: z.number().int(),
+  imageThresholdRecords: z.number().int(),
+  settings: z.record(z.string(), z.string()),
+  createdAtS: z.number().int(),
+  timelines: z.array(timeline),
+})
+
+export type TenantDocument = z.infer<typeof tenantDocument>
+export type TimelineDocument = z.infer<typeof timeline>
+export type FpwState = z.infer<typeof fpwState>
+export type FpwStepName = z.infer<typeof fpwStep>['name']
+
+export const FPW_INITIAL: FpwState = {
+  wanted: 'on', phase: 'on', sinceLsn: '0/0', steps: [], problem: '', generation: 0, startedAtMs: 0, tookMs: 0,
+}

@@ -1,0 +1,99 @@
+/**
+ * Tenant documents in the object store. Two control planes may run: every change is a compare-and-swap on what was
+ * read, so neither overwrites the other. `control/names/<name>` makes names unique: whoever writes it first has it.
+ */
+import { UnderstoryError, describeError, refuse } from '@understory/base'
+import { getIfPresent } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import { tenantDocument } from './tenant-document.ts'
+import type { TenantDocument } from './tenant-document.ts'
+
+const TENANTS = 'control/tenants/'
+const NAMES = 'control/names/'
+/** Attempts of one change under contention with another control plane. */
+const ATTEMPTS_MAX = 20
+
+const encode = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
+
+interface Versioned {
+  readonly document: TenantDocument
+  readonly etag: string
+}
+
+export class TenantStore {
+  readonly #store: ObjectStore
+
+  constructor(store: ObjectStore) {
+    this.#store = store
+  }
+
+  /** Error: refused `already_exists` where another tenant has the name. */
+  async create(document: TenantDocument): Promise<void> {
+    const claim = await this.#store.putIfAbsent(NAMES + document.name, encode({ tenantId: document.tenantId }))
+    if (claim.kind === 'conflict') {
+      throw refuse('already_exists', `tenant "${document.name}" already exists`, { hint: 'Choose another name.' })
+    }
+    const stored = await this.#store.putIfAbsent(`${TENANTS}${document.tenantId}.json`, encode(document))
+    if (stored.kind === 'conflict') throw refuse('already_exists', `tenant id ${document.tenantId} already exists`)
+  }
+
+  /** By name or id. Error: refused `unknown_tenant`. */
+  async find(nameOrId: string): Promise<TenantDocument> {
+    const id = /^[0-9a-f]{32}$/.test(nameOrId) ? nameOrId : await this.#idOf(nameOrId)
+    const found = id === undefined ? undefined : await this.#read(id)
+    if (found !== undefined) return found.document
+    throw refuse('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
+      hint: 'List the tenants with `understory tenant list`.',
+    })
+  }
+
+  async list(): Promise<TenantDocument[]> {
+    const documents: TenantDocument[] = []
+    for await (const { key } of this.#store.list(TENANTS)) {
+      const found = await this.#read(key.slice(TENANTS.length).replace(/\.json$/, ''))
+      if (found !== undefined) documents.push(found.document)
+    }
+    return documents.toSorted((a, b) => a.name.localeCompare(b.name))
+  }
+
+  /**
+   * Stores what `change` makes of the newest document and returns it; `change` runs again when someone else was
+   * faster, and does nothing by returning its argument.
+   */
+  async update(tenantId: string, change: (document: TenantDocument) => TenantDocument): Promise<TenantDocument> {
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const found = await this.#read(tenantId)
+      if (found === undefined) throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
+      const changed = change(found.document)
+      if (changed === found.document) return changed
+      const result = await this.#store.putIfMatch(`${TENANTS}${tenantId}.json`, found.etag, encode(changed))
+      if (result.kind === 'stored') return changed
+    }
+    throw refuse('conflict', `tenant ${tenantId} was changed by others ${ATTEMPTS_MAX} times in a row`)
+  }
+
+  async #idOf(name: string): Promise<string | undefined> {
+    const bytes = await getIfPresent(this.#store, NAMES + name)
+    return bytes === undefined ? undefined : (JSON.parse(Buffer.from(bytes.bytes).toString()) as { tenantId: string }).tenantId
+  }
+
+  async #read(tenantId: string): Promise<Versioned | undefined> {
+    const key = `${TENANTS}${tenantId}.json`
+    const found = await getIfPresent(this.#store, key)
+    if (found === undefined) return undefined
+    const { success, data, error } = tenantDocument.safeParse(parseJson(found.bytes, key))
+    if (success) return { document: data, etag: found.etag }
+    throw refuse('bad_file', `tenant document "${key}" is not what this version writes`, {
+      detail: error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '),
+      hint: 'Restore the object from a backup, or run the version that wrote it.',
+    })
+  }
+}
+
+function parseJson(bytes: Uint8Array, key: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString())
+  } catch (cause) {
+    throw new UnderstoryError('bad_file', `tenant document "${key}" is not JSON`, { detail: describeError(cause), cause })
+  }
+}

@@ -1,0 +1,365 @@
+/**
+ * Brings one timeline to what is wanted of it: placed, its shards attached, its compute running, full_page_writes as
+ * asked for. One pass observes, does the next thing that is missing, and stores what it did; every action is
+ * idempotent, so a pass may be cut at any point and be run again, also by another control plane.
+ */
+import { createHash } from 'node:crypto'
+import { describeError, formatLsn, isErrorCode, lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
+import type { Clock, Log } from '@understory/env'
+import { ComputeState } from '@understory/rpc'
+import type { ComputeSpec, GetComputeStatusResponse, ImageGeneration, PostgresIdentity, ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
+import { beginSwitch, completeStep, hasDrifted, nextStep, stepLsn } from './fpw-switch.ts'
+import type { Nodes } from './nodes.ts'
+import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
+import type { Peers } from './observed.ts'
+import { placeTimeline } from './placement.ts'
+import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
+import type { TenantStore } from './tenant-store.ts'
+
+/** While something is missing, and while all is well. */
+const ROUND_BUSY_MS = 100
+const ROUND_IDLE_MS = 1_000
+/** Between looks at the WAL position that a switch waits for. */
+const SEEN_POLL_MS = 10
+/** How long one pass waits for the record before it lets other work go first. */
+const SEEN_WAIT_MS = 5_000
+
+export interface ReconcilerParts {
+  readonly store: TenantStore
+  readonly nodes: Nodes
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** What a pass saw; the API shows it. */
+export interface Observation {
+  readonly computeAddress: string | undefined
+  readonly compute: GetComputeStatusResponse | undefined
+  /** By shard number; undefined where the pageserver did not answer or has no such shard. */
+  readonly shards: readonly (ShardStatus | undefined)[]
+}
+
+export class TimelineReconciler {
+  readonly #parts: ReconcilerParts
+  readonly #tenantId: string
+  readonly #timelineId: string
+  readonly #log: Log
+  readonly #listeners = new Set<() => void>()
+  #wake: (() => void) | undefined
+  #isWoken = false
+  #lastProblem = ''
+
+  constructor(parts: ReconcilerParts, tenantId: string, timelineId: string) {
+    this.#parts = parts
+    this.#tenantId = tenantId
+    this.#timelineId = timelineId
+    this.#log = parts.log.child({ tenant: tenantId, timeline: timelineId })
+  }
+
+  /** Something was asked for: the next pass begins at once. */
+  wake(): void {
+    this.#isWoken = true
+    this.#wake?.()
+  }
+
+  /** Called back after every stored change; returns how to stop that. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Runs until the signal fires. Trouble is logged once and tried again. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.#isWoken = false
+      let isSettled = false
+      try {
+        isSettled = await this.#pass()
+        this.#lastProblem = ''
+      } catch (error) {
+        await this.#report(error)
+      }
+      if (!this.#isWoken) await this.#pause(isSettled ? ROUND_IDLE_MS : ROUND_BUSY_MS, signal)
+    }
+  }
+
+  async #pause(durationMs: number, signal: AbortSignal): Promise<void> {
+    const early = new AbortController()
+    this.#wake = () => early.abort()
+    try {
+      await this.#parts.clock.sleep(durationMs, AbortSignal.any([signal, early.signal]))
+    } catch (error) {
+      if (!isErrorCode(error, 'cancelled')) throw error
+    } finally {
+      this.#wake = undefined
+    }
+  }
+
+  async #report(error: unknown): Promise<void> {
+    const problem = describeError(error)
+    if (problem === this.#lastProblem) return
+    this.#lastProblem = problem
+    this.#log.warn('reconcile_failed', { problem })
+    try {
+      await this.#update((timeline) =>
+        nextStep(timeline.fpw) === undefined || timeline.fpw.problem === problem
+          ? timeline
+          : { ...timeline, fpw: { ...timeline.fpw, problem } },
+      )
+    } catch (storeError) {
+      this.#log.warn('problem_not_stored', { problem: describeError(storeError) })
+    }
+  }
+
+  /** One look and what follows from it; true when nothing is left to do. */
+  async #pass(): Promise<boolean> {
+    const tenant = await this.#parts.store.find(this.#tenantId)
+    let timeline = this.#timelineOf(tenant)
+    if (timeline.shards.length === 0) timeline = await this.#place(tenant)
+    timeline = await this.#refreshAddresses(timeline)
+    timeline = await this.#attachShards(tenant, timeline)
+    timeline = await this.#ensureCompute(tenant, timeline)
+    const observed = await this.observe(tenant, timeline)
+    if (!timeline.bootstrapped) {
+      timeline = await this.#noteBirth(timeline, observed)
+      if (!timeline.bootstrapped) return false
+    }
+    const seen = seenFullPageWrites(observed.shards[0])
+    if (hasDrifted(timeline.fpw, seen?.value)) {
+      this.#log.warn('full_page_writes_drifted', { wanted: timeline.fpw.wanted, seen: seen?.value, sinceLsn: seen?.lsn })
+      timeline = await this.#update((item) => ({ ...item, fpw: beginSwitch(item.fpw, this.#parts.clock.wallMs()) }))
+    }
+    const step = nextStep(timeline.fpw)
+    if (step === undefined) return observed.compute?.state === ComputeState.COMPUTE_STATE_RUNNING
+    await this.#carryOut(step, tenant, timeline, observed)
+    this.wake()
+    return false
+  }
+
+  async observe(tenant: TenantDocument, timeline: TimelineDocument): Promise<Observation> {
+    const ref = this.#ref()
+    const { peers } = this.#parts
+    const hostAddress = timeline.addresses[timeline.computeHost]
+    const computeAddress =
+      hostAddress === undefined ? undefined : await ifReachable(peers.computeAddress(hostAddress, ref))
+    const [compute, shards] = await Promise.all([
+      computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
+      Promise.all(timeline.shards.map((_, number) => this.#shardStatus(timeline, number))),
+    ])
+    return { computeAddress, compute, shards }
+  }
+
+  async #shardStatus(timeline: TimelineDocument, number: number): Promise<ShardStatus | undefined> {
+    const address = timeline.addresses[(timeline.shards[number] as { node: string }).node]
+    if (address === undefined) return undefined
+    const shards = await ifReachable(this.#parts.peers.shards(address, this.#ref()))
+    return shards?.find(({ shard }) => shard?.number === number)
+  }
+
+  #ref(): TimelineRef {
+    return { tenantId: this.#tenantId, timelineId: this.#timelineId }
+  }
+
+  #timelineOf(tenant: TenantDocument): TimelineDocument {
+    return present(tenant.timelines.find(({ timelineId }) => timelineId === this.#timelineId), `timeline ${this.#timelineId}`)
+  }
+
+  async #update(change: (timeline: TimelineDocument) => TimelineDocument): Promise<TimelineDocument> {
+    const tenant = await this.#parts.store.update(this.#tenantId, (document) => {
+      const before = document.timelines.find(({ timelineId }) => timelineId === this.#timelineId)
+      if (before === undefined) throw refuse('unknown_timeline', `timeline ${this.#timelineId} does not exist`)
+      const after = change(before)
+      if (after === before) return document
+      return { ...document, timelines: document.timelines.map((item) => (item === before ? after : item)) }
+    })
+    for (const listener of this.#listeners) listener()
+    return this.#timelineOf(tenant)
+  }
+
+  async #place(tenant: TenantDocument): Promise<TimelineDocument> {
+    const seed = Number.parseInt(tenant.tenantId.slice(0, 6), 16)
+    const placement = placeTimeline(await this.#parts.nodes.list(), tenant.shardCount, seed)
+    this.#log.info('timeline_placed', { ...placement })
+    return this.#update((timeline) =>
+      timeline.shards.length > 0
+        ? timeline
+        : {
+            ...timeline,
+            safekeeperNodes: [...placement.safekeeperNodes],
+            shards: placement.shardNodes.map((node) => ({ node, generation: 1 })),
+            computeHost: placement.computeHost,
+          },
+    )
+  }
+
+  async #refreshAddresses(timeline: TimelineDocument): Promise<TimelineDocument> {
+    const wanted = [...timeline.safekeeperNodes, ...timeline.shards.map(({ node }) => node), timeline.computeHost]
+    const addresses = { ...timeline.addresses }
+    for (const { nodeId, address } of await this.#parts.nodes.list()) {
+      if (wanted.includes(nodeId)) addresses[nodeId] = address
+    }
+    const missing = wanted.find((node) => addresses[node] === undefined)
+    if (missing !== undefined) throw refuse('unavailable', `node "${missing}" is not announced`, { hint: 'Start it.' })
+    if (wanted.every((node) => addresses[node] === timeline.addresses[node])) return timeline
+    return this.#update((item) => ({ ...item, addresses }))
+  }
+
+  #shardRef(tenant: TenantDocument, number: number): ShardRef {
+    return { number, count: tenant.shardCount, stripeBlocks: tenant.stripeBlocks }
+  }
+
+  #imageGeneration(tenant: TenantDocument, enabled: boolean): ImageGeneration {
+    return { enabled, thresholdRecords: tenant.imageThresholdRecords }
+  }
+
+  /** A pageserver that does not have its shard gets it under a new generation: the old one can publish no more. */
+  async #attachShards(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
+    for (let number = 0; number < timeline.shards.length; number++) {
+      const { node } = timeline.shards[number] as { node: string }
+      const address = present(timeline.addresses[node], `address of ${node}`)
+      const known = await ifReachable(this.#parts.peers.shards(address, this.#ref()).catch(noneWhenUnknown))
+      if (known === undefined || known.some(({ shard }) => shard?.number === number)) continue
+      timeline = await this.#update((item) => ({
+        ...item,
+        shards: item.shards.map((shard, i) => (i === number ? { ...shard, generation: shard.generation + 1 } : shard)),
+      }))
+      const { generation } = timeline.shards[number] as { generation: number }
+      await this.#parts.peers.attachShard(address, {
+        timeline: this.#ref(),
+        shard: this.#shardRef(tenant, number),
+        generation,
+        postgres: identityOf(tenant, timeline),
+        create: !timeline.bootstrapped,
+        safekeepers: timeline.safekeeperNodes.map((id) => timeline.addresses[id] as string),
+        imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
+      })
+      this.#log.info('shard_attached', { shard: number, node, generation })
+    }
+    return timeline
+  }
+
+  async #ensureCompute(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
+    const spec: Omit<ComputeSpec, 'specGeneration'> = {
+      timeline: this.#ref(),
+      postgresMajor: tenant.postgresMajor,
+      bootstrap: !timeline.bootstrapped,
+      safekeepers: timeline.safekeeperNodes.map((id) => timeline.addresses[id] as string),
+      pageservers: timeline.shards.map(({ node }) => timeline.addresses[node] as string),
+      stripeBlocks: tenant.stripeBlocks,
+      sqlPort: timeline.sqlPort,
+      settings: tenant.settings,
+      fullPageWritesOff: timeline.fpw.wanted === 'off',
+    }
+    const specText = createHash('sha256').update(JSON.stringify(spec)).digest('hex')
+    if (specText !== timeline.specText) {
+      timeline = await this.#update((item) => ({ ...item, specText, specGeneration: item.specGeneration + 1 }))
+    }
+    const host = present(timeline.addresses[timeline.computeHost], 'address of the compute host')
+    const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
+    await ifReachable(this.#parts.peers.ensureCompute(host, told))
+    return timeline
+  }
+
+  /** The timeline is born once its compute takes SQL: initdb and import are behind it then. */
+  async #noteBirth(timeline: TimelineDocument, { compute }: Observation): Promise<TimelineDocument> {
+    if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || compute.postgres === undefined) return timeline
+    const { major, systemId, pgTimelineId, walSegmentBytes } = compute.postgres
+    const startLsn = formatLsn(lsnFromBigint(compute.startLsn))
+    this.#log.info('timeline_born', { systemId, startLsn })
+    return this.#update((item) => ({
+      ...item,
+      bootstrapped: true,
+      startLsn,
+      postgres: { major, systemId: systemId.toString(), pgTimelineId, walSegmentBytes },
+    }))
+  }
+
+  async #carryOut(step: FpwStepName, tenant: TenantDocument, timeline: TimelineDocument, observed: Observation): Promise<void> {
+    const { clock } = this.#parts
+    const startedMs = clock.nowMs()
+    const lsn = await this.#carryOutStep(step, tenant, timeline, observed)
+    if (lsn === undefined) return
+    const tookMs = Math.round(clock.nowMs() - startedMs)
+    await this.#update((item) =>
+      // A newer request has begun another plan meanwhile: this step belongs to none of its own.
+      item.fpw.generation === timeline.fpw.generation
+        ? { ...item, fpw: completeStep(item.fpw, step, lsn, tookMs, clock.wallMs()) }
+        : item,
+    )
+    this.#log.info('fpw_step_done', { step, lsn, tookMs })
+  }
+
+  /** The LSN at which the step took effect (0/0 where none belongs to it), or undefined when it is not done yet. */
+  async #carryOutStep(
+    step: FpwStepName,
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    observed: Observation,
+  ): Promise<string | undefined> {
+    switch (step) {
+      case 'image_generation':
+      case 'image_generation_off':
+        await this.#switchImageGeneration(tenant, timeline, step === 'image_generation')
+        return '0/0'
+      case 'setting':
+        return this.#parts.peers.setFullPageWrites(runningCompute(observed), timeline.fpw.wanted === 'on')
+      case 'seen_in_wal':
+        return this.#waitUntilSeen(timeline)
+      case 'checkpoint': {
+        const redo = await this.#parts.peers.runCheckpoint(runningCompute(observed))
+        const seenAt = present(stepLsn(timeline.fpw, 'seen_in_wal'), 'the position where the change was seen')
+        // A checkpoint that began before the record does not count: pages dirtied before it would have no image.
+        return parseLsn(redo) >= parseLsn(seenAt) ? redo : undefined
+      }
+    }
+  }
+
+  async #switchImageGeneration(tenant: TenantDocument, timeline: TimelineDocument, enabled: boolean): Promise<void> {
+    const settings = this.#imageGeneration(tenant, enabled)
+    await Promise.all(
+      timeline.shards.map(({ node }, number) => {
+        const address = present(timeline.addresses[node], `address of ${node}`)
+        return this.#parts.peers.setImageGeneration(address, this.#ref(), this.#shardRef(tenant, number), settings)
+      }),
+    )
+  }
+
+  async #waitUntilSeen(timeline: TimelineDocument): Promise<string | undefined> {
+    const { clock } = this.#parts
+    const setAt = parseLsn(stepLsn(timeline.fpw, 'setting') ?? '0/0')
+    const untilMs = clock.nowMs() + SEEN_WAIT_MS
+    while (clock.nowMs() < untilMs) {
+      const shardZero = await this.#shardStatus(timeline, 0)
+      if (shardZero !== undefined && shardZero.failure !== '') {
+        throw refuse('precondition', `shard 0 has stopped: ${shardZero.failure}`)
+      }
+      const seen = seenFullPageWrites(shardZero)
+      if (seen?.value === timeline.fpw.wanted && lsnFromBigint(shardZero?.ingestedLsn ?? 0n) >= setAt) return seen.lsn
+      await clock.sleep(SEEN_POLL_MS)
+    }
+    throw refuse('timeout', `full_page_writes = ${timeline.fpw.wanted} was not seen in the WAL yet`, {
+      hint: 'The change needs a running compute and a shard 0 that keeps up; the switch goes on by itself.',
+    })
+  }
+}
+
+const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phase !== 'on'
+
+function identityOf(tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity {
+  const { major, systemId, pgTimelineId, walSegmentBytes } = timeline.postgres ?? {
+    major: tenant.postgresMajor, systemId: '0', pgTimelineId: 1, walSegmentBytes: 16 * 1024 * 1024,
+  }
+  return { major, systemId: BigInt(systemId), pgTimelineId, walSegmentBytes }
+}
+
+function runningCompute({ compute, computeAddress }: Observation): string {
+  if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || computeAddress === undefined) throw computeMissing()
+  return computeAddress
+}
+
+/** A pageserver that never heard of the timeline has none of its shards. */
+function noneWhenUnknown(error: unknown): readonly ShardStatus[] {
+  if (isErrorCode(error, 'unknown_timeline')) return []
+  throw error
+}
