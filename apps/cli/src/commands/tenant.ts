@@ -1,0 +1,118 @@
+import { createClient } from '@understory/sdk'
+import type { FpwView } from '@understory/sdk'
+import type { Command } from 'commander'
+import { InvalidArgumentError } from 'commander'
+import { printJson, printRows } from '../output.ts'
+import type { OutputFormat } from '../output.ts'
+
+export interface GlobalOptions {
+  readonly endpoint: string
+  readonly output: OutputFormat
+}
+
+/** A whole number within bounds, or a usage error that names them. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new InvalidArgumentError(`It must be a whole number from ${min} to ${max}.`)
+    }
+    return value
+  }
+}
+
+function collectSetting(text: string, settings: Record<string, string>): Record<string, string> {
+  const at = text.indexOf('=')
+  if (at <= 0) throw new InvalidArgumentError('Write it as name=value.')
+  return { ...settings, [text.slice(0, at)]: text.slice(at + 1) }
+}
+
+function printSwitch(format: OutputFormat, view: FpwView): void {
+  if (format === 'json') return printJson(view)
+  process.stdout.write(`full_page_writes: ${view.phase} (wanted ${view.wanted}) since ${view.sinceLsn}\n`)
+  for (const step of view.steps) {
+    const position = step.lsn === '0/0' ? '' : `  at ${step.lsn}`
+    process.stdout.write(`  ${step.done ? 'done' : '... '}  ${step.name.padEnd(22)} ${String(step.tookMs).padStart(6)} ms${position}\n`)
+  }
+  if (view.problem !== '') process.stdout.write(`  problem: ${view.problem}\n`)
+}
+
+export function addTenantCommands(program: Command): void {
+  const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
+  const tenant = program.command('tenant').description('tenants: each is one Postgres cluster with its timelines')
+
+  tenant
+    .command('create')
+    .argument('<name>', 'letters, digits and inner dashes')
+    .option('--pg <major>', 'Postgres major version: 16, 17 or 18', wholeNumber(16, 18), 17)
+    .option('--shards <count>', 'number of shards', wholeNumber(1, 256))
+    .option('--threshold <records>', "records after which a page's chain is cut by an image", wholeNumber(1, 10_000))
+    .option('--port <port>', 'TCP port of Postgres', wholeNumber(1, 65_535))
+    .option('--set <name=value>', 'a Postgres setting to begin with; may be repeated', collectSetting, {})
+    .option('--no-wait', 'return before Postgres takes SQL')
+    .description('make a tenant, and wait until its Postgres takes SQL')
+    .action(async (name: string, options, command: Command) => {
+      const { endpoint, output } = globals(command)
+      const client = createClient({ endpoint })
+      const made = await client.createTenant({
+        name,
+        postgresMajor: options.pg,
+        settings: options.set,
+        ...(options.shards === undefined ? {} : { shardCount: options.shards }),
+        ...(options.threshold === undefined ? {} : { imageThresholdRecords: options.threshold }),
+        ...(options.port === undefined ? {} : { sqlPort: options.port }),
+      })
+      const connectionString = options.wait
+        ? await client.waitForSql(name, { onProgress: (line) => process.stderr.write(`${line}\n`) })
+        : ''
+      printRows(output, [
+        { name, tenant: made.tenant.tenantId, timeline: made.timeline.timelineId, postgres: made.tenant.postgresMajor, connection: connectionString },
+      ])
+    })
+
+  tenant
+    .command('list')
+    .description('every tenant')
+    .action(async (_, command: Command) => {
+      const { endpoint, output } = globals(command)
+      const rows = []
+      for await (const { name, tenantId, postgresMajor, shardCount } of createClient({ endpoint }).listTenants()) {
+        rows.push({ name, tenant: tenantId, postgres: postgresMajor, shards: shardCount })
+      }
+      printRows(output, rows)
+    })
+
+  tenant
+    .command('show')
+    .argument('<tenant>', 'name or id')
+    .description('one tenant')
+    .action(async (name: string, _, command: Command) => {
+      const { endpoint, output } = globals(command)
+      const { tenantId, postgresMajor, shardCount, stripeBlocks, imageThresholdRecords, ...rest } = await createClient({
+        endpoint,
+      }).getTenant(name)
+      printRows(output, [
+        { name: rest.name, tenant: tenantId, postgres: postgresMajor, shards: shardCount, stripe: stripeBlocks, threshold: imageThresholdRecords },
+      ])
+    })
+
+  tenant
+    .command('fpw')
+    .argument('<action>', 'off, on or status', (text) => {
+      if (text === 'off' || text === 'on' || text === 'status') return text
+      throw new InvalidArgumentError('It is one of off, on, status.')
+    })
+    .argument('<tenant>', 'name or id')
+    .option('--timeout <seconds>', 'how long to wait for the switch', wholeNumber(1, 3_600), 120)
+    .description('switch full_page_writes of a running tenant, live; image generation takes its place')
+    .action(async (action: 'off' | 'on' | 'status', name: string, options, command: Command) => {
+      const { endpoint, output } = globals(command)
+      const client = createClient({ endpoint })
+      if (action !== 'status') {
+        await client.switchFullPageWrites(name, action)
+        printSwitch(output, await client.waitForFullPageWrites(name, { timeoutMs: options.timeout * 1_000 }))
+      } else {
+        printSwitch(output, await client.getFullPageWrites(name))
+      }
+    })
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env node
+/** `understory`: the command line. Exit codes: 0 done, 1 failed or differing, 2 wrong usage. */
+import { describeError } from '@understory/base'
+import { createClient } from '@understory/sdk'
+import { Command, CommanderError, Option } from 'commander'
+import { addTenantCommands } from './commands/tenant.ts'
+import type { GlobalOptions } from './commands/tenant.ts'
+import { addTimelineCommands } from './commands/timeline.ts'
+import { printRows } from './output.ts'
+
+const program = new Command('understory')
+  .description('storage for unmodified PostgreSQL')
+  .addOption(
+    new Option('--endpoint <host:port>', 'address of the control plane')
+      .env('UNDERSTORY_ENDPOINT')
+      .default('127.0.0.1:7400'),
+  )
+  .addOption(new Option('-o, --output <format>', 'how to print').choices(['table', 'json']).default('table'))
+  .showHelpAfterError('(see --help)')
+  .exitOverride()
+
+addTenantCommands(program)
+addTimelineCommands(program)
+program
+  .command('nodes')
+  .description('nodes that the control plane knows')
+  .action(async (_, command: Command) => {
+    const { endpoint, output } = command.optsWithGlobals<GlobalOptions>()
+    const nodes = await createClient({ endpoint }).listNodes()
+    printRows(output, nodes.map(({ nodeId, kind, address }) => ({ node: nodeId, kind, address })))
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2
+  } else {
+    process.stderr.write(`understory: ${describeError(error)}\n`)
+    process.exitCode = 1
+  }
+}
+// Idle gRPC channels would keep the process alive for a while.
+process.exit()
