@@ -1,0 +1,252 @@
+/**
+ * A whole local cluster of real processes: safekeepers, pageservers, a compute host and the control plane, each on its
+ * own port and in its own folder below one data directory. What is needed to start the same cluster again (its ports)
+ * is in `cluster.json` there; everything else is the processes' own.
+ */
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describeError, refuse } from '@understory/base'
+import { freePort } from './port.ts'
+import { postgresBinaries } from './postgres-binaries.ts'
+import type { PostgresMajor } from './postgres-binaries.ts'
+import { startProcess } from './process.ts'
+import type { RunningProcess } from './process.ts'
+
+const APPS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'apps')
+const READY = /"event":"started"/
+const READY_TIMEOUT_MS = 30_000
+
+export interface ClusterOptions {
+  /** Absolute; made if it is not there. An unprivileged user must be able to traverse its parents. */
+  readonly dataDirectory: string
+  /** 3 by default. */
+  readonly safekeepers?: number
+  /** 2 by default. */
+  readonly pageservers?: number
+  /** A directory below the data directory by default. */
+  readonly objectStore?: string
+  /** Embedded in the control plane by default. */
+  readonly broker?: string
+  /** Versions whose binaries the compute host gets; 17 by default. */
+  readonly majors?: readonly PostgresMajor[]
+  /** More environment for every process, such as credentials of the object store. */
+  readonly environment?: Readonly<Record<string, string>>
+  /** More flags of one kind of app, such as `{ pageserver: ['--log-level', 'debug'] }`. */
+  readonly flags?: Readonly<Partial<Record<AppName, readonly string[]>>>
+}
+
+type AppName = 'safekeeper' | 'pageserver' | 'control-plane' | 'compute-proxy'
+
+/** A process of the cluster that can be killed and started again on the same files and port. */
+export interface ClusterNode {
+  readonly nodeId: string
+  readonly address: string
+  readonly dataDirectory: string
+  readonly pid: number
+  /** SIGKILL, and waits until it is gone. */
+  kill(): Promise<void>
+  /** SIGTERM, and waits until it is gone. */
+  stop(): Promise<void>
+  /** After `kill` or `stop`; `environment` is added to this start's only. */
+  start(environment?: Readonly<Record<string, string>>): Promise<void>
+  /** The last 64 KiB of its log. */
+  log(): string
+}
+
+export interface Cluster extends AsyncDisposable {
+  /** host:port of the control plane. */
+  readonly endpoint: string
+  readonly metricsUrl: string
+  readonly objectStore: string
+  readonly safekeepers: readonly ClusterNode[]
+  readonly pageservers: readonly ClusterNode[]
+  readonly computeHost: ClusterNode
+  readonly controlPlane: ClusterNode
+  /** Ends every process: the compute cleanly first, the rest after it. */
+  stop(): Promise<void>
+}
+
+/** Ports by node id; `control-plane-metrics` is one more. */
+type Ports = Readonly<Record<string, number>>
+
+class Node implements ClusterNode {
+  readonly nodeId: string
+  readonly address: string
+  readonly dataDirectory: string
+  readonly #app: AppName
+  readonly #args: readonly string[]
+  readonly #environment: Readonly<Record<string, string>>
+  #process: RunningProcess | undefined
+
+  constructor(
+    app: AppName,
+    nodeId: string,
+    port: number,
+    dataDirectory: string,
+    args: readonly string[],
+    environment: Readonly<Record<string, string>>,
+  ) {
+    this.nodeId = nodeId
+    this.address = `127.0.0.1:${port}`
+    this.dataDirectory = dataDirectory
+    this.#app = app
+    this.#args = args
+    this.#environment = environment
+  }
+
+  get pid(): number {
+    return this.#process?.pid ?? 0
+  }
+
+  log(): string {
+    return this.#process?.output() ?? ''
+  }
+
+  async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
+    await mkdir(this.dataDirectory, { recursive: true })
+    this.#process = await startProcess({
+      name: this.nodeId,
+      command: process.execPath,
+      args: ['--disable-warning=ExperimentalWarning', join(APPS, this.#app, 'src/main.ts'), ...this.#args],
+      env: { ...this.#environment, ...environment },
+      ready: READY,
+      readyTimeoutMs: READY_TIMEOUT_MS,
+      stopTimeoutMs: 90_000,
+      parentDeathSignal: 'SIGTERM',
+    })
+  }
+
+  async kill(): Promise<void> {
+    this.#process?.kill('SIGKILL')
+    await this.#process?.exited
+    this.#process = undefined
+  }
+
+  async stop(): Promise<void> {
+    await this.#process?.stop()
+    this.#process = undefined
+  }
+}
+
+/** Starts the cluster, or the same one again. Errors: refused `precondition` (port, rights), or what a process said. */
+export async function startCluster(options: ClusterOptions): Promise<Cluster> {
+  const { dataDirectory } = options
+  const safekeeperIds = numbered('safekeeper', options.safekeepers ?? 3)
+  const pageserverIds = numbered('pageserver', options.pageservers ?? 2)
+  const ports = await portsOf(dataDirectory, [
+    ...safekeeperIds, ...pageserverIds, 'compute-host-1', 'control-plane-1', 'control-plane-metrics',
+  ])
+  const port = (nodeId: string): number => ports[nodeId] as number
+  const objectStore = options.objectStore ?? join(dataDirectory, 'objects')
+  const endpoint = `127.0.0.1:${port('control-plane-1')}`
+  const broker = options.broker ?? `grpc://${endpoint}`
+  const environment = options.environment ?? {}
+
+  const node = (app: AppName, nodeId: string, args: readonly string[]): Node => {
+    const directory = join(dataDirectory, nodeId)
+    const common = ['--node-id', nodeId, '--listen', `127.0.0.1:${port(nodeId)}`]
+    return new Node(app, nodeId, port(nodeId), directory, [...args, ...common, ...(options.flags?.[app] ?? [])], environment)
+  }
+  const stored = (nodeId: string): string[] => ['--data-dir', join(dataDirectory, nodeId), '--broker', broker]
+
+  const controlPlane = node('control-plane', 'control-plane-1', [
+    '--object-store', objectStore,
+    '--broker', options.broker ?? 'embedded',
+    '--metrics-listen', `127.0.0.1:${port('control-plane-metrics')}`,
+  ])
+  const safekeepers = safekeeperIds.map((id) => node('safekeeper', id, stored(id)))
+  const pageservers = pageserverIds.map((id) => node('pageserver', id, [...stored(id), '--object-store', objectStore]))
+  const binaries = await Promise.all((options.majors ?? [17]).map((major) => postgresBinaries(major)))
+  const computeHost = node('compute-proxy', 'compute-host-1', [
+    'host', ...stored('compute-host-1'), ...binaries.flatMap(({ major, bin }) => [`--postgres-bin-${major}`, bin]),
+  ])
+
+  const started: Node[] = []
+  // The compute first: its shutdown checkpoint still needs a quorum, and the control plane last starts nothing anew.
+  const stopAll = async (): Promise<void> => {
+    const problems: unknown[] = []
+    for (const group of [[controlPlane], [computeHost], pageservers, safekeepers]) {
+      const results = await Promise.allSettled(group.filter((item) => started.includes(item)).map((item) => item.stop()))
+      problems.push(...results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : [])))
+    }
+    if (problems.length > 0) {
+      throw refuse('unavailable', `could not stop everything: ${problems.map(describeError).join('; ')}`)
+    }
+  }
+  try {
+    for (const group of [[controlPlane], safekeepers, pageservers, [computeHost]]) {
+      started.push(...group)
+      await Promise.all(group.map((item) => item.start()))
+    }
+  } catch (error) {
+    await stopAll()
+    throw error
+  }
+  return {
+    endpoint,
+    metricsUrl: `http://127.0.0.1:${port('control-plane-metrics')}/metrics`,
+    objectStore,
+    safekeepers,
+    pageservers,
+    computeHost,
+    controlPlane,
+    stop: stopAll,
+    [Symbol.asyncDispose]: stopAll,
+  }
+}
+
+const numbered = (kind: string, count: number): string[] =>
+  Array.from({ length: count }, (_, i) => `${kind}-${i + 1}`)
+
+/** Ports stay the same for a data directory: computes and clients find everything where it was. */
+async function portsOf(dataDirectory: string, nodeIds: readonly string[]): Promise<Ports> {
+  const file = join(dataDirectory, 'cluster.json')
+  const known = await readPorts(dataDirectory, file)
+  const ports: Record<string, number> = { ...known }
+  for (const nodeId of nodeIds) {
+    if (ports[nodeId] === undefined) ports[nodeId] = await unusedPort(Object.values(ports))
+    else await checkFree(nodeId, ports[nodeId], file)
+  }
+  await writeFile(`${file}.new`, `${JSON.stringify({ version: 1, ports }, undefined, 2)}\n`)
+  await rename(`${file}.new`, file)
+  return ports
+}
+
+async function readPorts(dataDirectory: string, file: string): Promise<Ports> {
+  try {
+    await mkdir(dataDirectory, { recursive: true })
+    const { ports } = JSON.parse(await readFile(file, 'utf8')) as { ports: Ports }
+    return ports
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return {}
+    throw refuse('precondition', `could not read the data directory "${dataDirectory}"`, {
+      detail: describeError(cause),
+      hint: 'Give another one with --data-dir, or mend its rights.',
+      cause,
+    })
+  }
+}
+
+async function unusedPort(taken: readonly number[]): Promise<number> {
+  for (;;) {
+    const port = await freePort()
+    if (!taken.includes(port)) return port
+  }
+}
+
+function checkFree(nodeId: string, port: number, file: string): Promise<void> {
+  return new Promise((resolvePromise, reject) => {
+    const probe = createServer()
+    probe.once('error', (cause) =>
+      reject(
+        refuse('precondition', `port ${port} of ${nodeId} is in use`, {
+          hint: `Stop what is using it (perhaps this cluster runs already), or give ${nodeId} another port in ${file}.`,
+          cause,
+        }),
+      ),
+    )
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolvePromise()))
+  })
+}
