@@ -9,23 +9,16 @@
  */
 import { lsnFromHalves, lsnHigh, lsnLow, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import {
+  LP_NORMAL, LP_UNUSED, PD_HAS_FREE_LINES, PG_PAGE_LAYOUT_VERSION, SizeOfItemIdData, SizeOfPageHeaderData,
+} from '../page/header.ts'
 import { PAGE_SIZE } from '../wal/record.ts'
 import type { Page } from './types.ts'
 
-export const SizeOfPageHeaderData = 24
-export const SizeOfItemIdData = 4
-export const PG_PAGE_LAYOUT_VERSION = 4
-
-// pd_flags
-export const PD_HAS_FREE_LINES = 0x0001
-export const PD_PAGE_FULL = 0x0002
-export const PD_ALL_VISIBLE = 0x0004
-
-// lp_flags
-export const LP_UNUSED = 0
-export const LP_NORMAL = 1
-export const LP_REDIRECT = 2
-export const LP_DEAD = 3
+export {
+  LP_DEAD, LP_NORMAL, LP_REDIRECT, LP_UNUSED, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, SizeOfItemIdData,
+  SizeOfPageHeaderData,
+} from '../page/header.ts'
 
 /** Of 8 KiB pages: (8192 - 24) / (MAXALIGN(SizeofHeapTupleHeader) + 4). */
 export const MaxHeapTuplesPerPage = 291

@@ -12,9 +12,12 @@
  */
 import { assert, struct, u32 } from '@understory/base'
 import { RM_HEAP2_ID, RM_HEAP_ID, RM_SMGR_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
-import { FORK_VM, PAGE_SIZE } from '../../wal/record.ts'
+import {
+  HEAPBLOCKS_PER_VM_PAGE, VISIBILITYMAP_ALL_FROZEN, VISIBILITYMAP_VALID_BITS, vmBits, vmBlockOf, vmByteOf, vmShiftOf,
+} from '../../page/visibility-map.ts'
+import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { SizeOfPageHeaderData, isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
+import { isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
 import type { Page, RedoSettings } from '../types.ts'
 import { XLOG_HEAP2_LOCK_UPDATED, XLOG_HEAP2_MULTI_INSERT, xl_heap_multi_insert } from '../heap2/records.ts'
 import {
@@ -24,40 +27,20 @@ import {
   xl_heap_update,
 } from './records.ts'
 
-export const VISIBILITYMAP_ALL_VISIBLE = 0x01
-export const VISIBILITYMAP_ALL_FROZEN = 0x02
-export const VISIBILITYMAP_VALID_BITS = 0x03
-
-const BITS_PER_HEAPBLOCK = 2
-const HEAPBLOCKS_PER_BYTE = 4
-const MAPSIZE = PAGE_SIZE - SizeOfPageHeaderData
-/** 32,672 heap blocks, 255 MiB, to a map page. */
-export const HEAPBLOCKS_PER_PAGE = MAPSIZE * HEAPBLOCKS_PER_BYTE
-
-/** The map block that holds a heap block's bits. */
-export const mapBlockOf = (heapBlock: number): number => Math.floor(heapBlock / HEAPBLOCKS_PER_PAGE)
-const mapByteOf = (heapBlock: number): number =>
-  SizeOfPageHeaderData + (((heapBlock % HEAPBLOCKS_PER_PAGE) / HEAPBLOCKS_PER_BYTE) | 0)
-const mapShiftOf = (heapBlock: number): number => (heapBlock % HEAPBLOCKS_PER_BYTE) * BITS_PER_HEAPBLOCK
-
-/** visibilitymap_get_status on the right map page. */
-export const visibilityBits = (page: Page, heapBlock: number): number =>
-  ((page.bytes[mapByteOf(heapBlock)] as number) >>> mapShiftOf(heapBlock)) & VISIBILITYMAP_VALID_BITS
-
 /** visibilitymap_set, less the LSN: true if the bits were not exactly these before. */
 export function setVisibilityBits(page: Page, heapBlock: number, flags: number): boolean {
-  if (visibilityBits(page, heapBlock) === flags) return false
-  const at = mapByteOf(heapBlock)
-  page.bytes[at] = (page.bytes[at] as number) | (flags << mapShiftOf(heapBlock))
+  if (vmBits(page.bytes, heapBlock) === flags) return false
+  const at = vmByteOf(heapBlock)
+  page.bytes[at] = (page.bytes[at] as number) | (flags << vmShiftOf(heapBlock))
   return true
 }
 
 /** visibilitymap_clear_locked: true if a bit was set before. A page never used is made into an empty map page. */
 export function clearVisibilityBits(page: Page, heapBlock: number, flags: number): boolean {
   if (isPageNew(page)) pageInit(page, 0)
-  const at = mapByteOf(heapBlock)
+  const at = vmByteOf(heapBlock)
   const old = page.bytes[at] as number
-  page.bytes[at] = old & ~(flags << mapShiftOf(heapBlock))
+  page.bytes[at] = old & ~(flags << vmShiftOf(heapBlock))
   return page.bytes[at] !== old
 }
 
@@ -141,9 +124,9 @@ export function visibilityClearEffects(record: DecodedRecord, sink: VisibilityCl
  * the first block gone. The map's own blocks after that page go with `relationTruncate`.
  */
 export function clearVisibilityTail(page: Page, mapBlock: number, heapBlocks: number): void {
-  if (heapBlocks % HEAPBLOCKS_PER_PAGE === 0 || mapBlockOf(heapBlocks) !== mapBlock || isPageNew(page)) return
-  const at = mapByteOf(heapBlocks)
-  page.bytes[at] = (page.bytes[at] as number) & ((1 << mapShiftOf(heapBlocks)) - 1)
+  if (heapBlocks % HEAPBLOCKS_PER_VM_PAGE === 0 || vmBlockOf(heapBlocks) !== mapBlock || isPageNew(page)) return
+  const at = vmByteOf(heapBlocks)
+  page.bytes[at] = (page.bytes[at] as number) & ((1 << vmShiftOf(heapBlocks)) - 1)
   page.bytes.fill(0, at + 1)
 }
 
@@ -165,10 +148,10 @@ export function redoVisibilityClear(
     return
   }
   if (!findClears(record) || mapIsRegistered) return
-  if (clearedOldBlock >= 0 && mapBlockOf(clearedOldBlock) === mapBlock) {
+  if (clearedOldBlock >= 0 && vmBlockOf(clearedOldBlock) === mapBlock) {
     clearVisibilityBits(page, clearedOldBlock, clearedFlags)
   }
-  if (clearedNewBlock >= 0 && mapBlockOf(clearedNewBlock) === mapBlock) {
+  if (clearedNewBlock >= 0 && vmBlockOf(clearedNewBlock) === mapBlock) {
     clearVisibilityBits(page, clearedNewBlock, clearedFlags)
   }
 }
@@ -181,11 +164,11 @@ export function redoRegisteredVisibilityClear(record: DecodedRecord, ref: BlockR
   assert(ref.fork === FORK_VM, () => `block ${ref.blockId} is of fork ${ref.fork}, not of the visibility map`)
   if (!findClears(record)) return
   let cleared = false
-  if (clearedOldBlock >= 0 && mapBlockOf(clearedOldBlock) === ref.blockNumber) {
+  if (clearedOldBlock >= 0 && vmBlockOf(clearedOldBlock) === ref.blockNumber) {
     cleared = clearVisibilityBits(page, clearedOldBlock, clearedFlags)
   }
   const coversNew = ref.blockId !== HEAP_UPDATE_BLKREF_VM_OLD
-  if (coversNew && clearedNewBlock >= 0 && mapBlockOf(clearedNewBlock) === ref.blockNumber) {
+  if (coversNew && clearedNewBlock >= 0 && vmBlockOf(clearedNewBlock) === ref.blockNumber) {
     cleared = clearVisibilityBits(page, clearedNewBlock, clearedFlags) || cleared
   }
   if (cleared) setPageLsn(page, record.nextLsn)

@@ -5,15 +5,14 @@
  */
 import { refuse } from '@understory/base'
 import { RM_HEAP2_ID } from '../../wal/constants.ts'
+import { VISIBILITYMAP_VALID_BITS } from '../../page/visibility-map.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
   XLH_INSERT_ALL_FROZEN_SET, XLH_INSERT_ALL_VISIBLE_CLEARED, XLOG_HEAP_INIT_PAGE, XLOG_HEAP_OPMASK, xl_heap_lock,
 } from '../heap/records.ts'
 import { HeapTupleHeader, SizeofHeapTupleHeader, addTuple, setTupleXmaxBits, tupleAt } from '../heap/tuple.ts'
-import {
-  VISIBILITYMAP_VALID_BITS, redoRegisteredVisibilityClear, setVisibilityBits, visibilityClearEffects,
-} from '../heap/visibility.ts'
+import { redoRegisteredVisibilityClear, setVisibilityBits, visibilityClearEffects } from '../heap/visibility.ts'
 import {
   LP_DEAD, LP_REDIRECT, PD_ALL_VISIBLE, clearPageFlag, copyBytes, isPageNew, makeItemId, maxOffsetNumber, pageInit,
   repairFragmentation, setItemId, setPageFlag, setPageLsn, truncateLinePointerArray,

@@ -1,0 +1,349 @@
+/**
+ * Redo compared with what a real Postgres made of the same pages.
+ *
+ * Under `wal_consistency_checking = all` every record carries the after-image of each block it touches. The verifier
+ * starts from the files of a cluster that was stopped cleanly, redoes every record into memory, compares each redone
+ * page with the after-image, and lastly all pages with the files of the server, stopped cleanly again. An image that
+ * is to be applied (BKPIMAGE_APPLY) proves nothing about redo and is counted apart.
+ *
+ * pd_lsn, PD_ALL_VISIBLE and the visibility map, which Postgres's own masks hide, are compared exactly at the end.
+ * Left out: free-space maps, which no WAL keeps.
+ */
+import { formatLsn, isErrorCode } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { maskRelationPage } from '../page/masks.ts'
+import type { PageKind } from '../page/masks.ts'
+import { vmBlockOf } from '../page/visibility-map.ts'
+import { restoreBlockImage } from '../wal/block-image.ts'
+import { FORK_FSM, FORK_MAIN, FORK_VM, PAGE_SIZE } from '../wal/record.ts'
+import type { BlockRef, DecodedRecord, RelFile } from '../wal/record.ts'
+import { recordEffects, recordTypeName, redoRecordOnPage, redoSlru } from './dispatch.ts'
+import { redoVisibilityClear } from './heap/visibility.ts'
+import { PD_ALL_VISIBLE, getPageFlags, getPageLsn, getPageSpecial, isPageNew, pageOf, setPageLsn } from './page-edit.ts'
+import type { EffectSink, Page, RedoSettings, SlruKind } from './types.ts'
+
+/** Where pages come from that no record has made yet: files that were stopped cleanly before the first record. */
+export interface VerifyBase {
+  /** The block, or undefined if the file does not reach that far. */
+  readBlock(rel: RelFile, fork: number, block: number): Uint8Array | undefined
+  readSlruPage(kind: SlruKind, page: number): Uint8Array | undefined
+}
+
+/** What happened to the blocks of one record type. */
+export interface TypeCounts {
+  records: number
+  /** Redone and found equal to the after-image. */
+  compared: number
+  /** Redone, without an after-image to compare with. */
+  redone: number
+  /** Taken from an image to be applied. */
+  restored: number
+  /** Left alone: the page had the record already, or was never made. */
+  skipped: number
+}
+
+export interface Difference {
+  readonly what: string
+  readonly where: string
+}
+
+/** What the last comparison saw, in blocks. */
+export interface FileCounts {
+  /** Changed by a record, and equal. */
+  compared: number
+  /** No record touched it, and its LSN says so too. */
+  untouched: number
+}
+
+interface Entry {
+  readonly page: Page
+  /** The record that last touched it. */
+  recordLsn: Lsn
+  type: string
+}
+
+const DIFFERENCES_KEPT_COUNT = 50
+
+const relationKey = (rel: RelFile): string => `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}`
+const forkKey = (rel: RelFile, fork: number): string => `${relationKey(rel)}/${fork}`
+const blockName = (rel: RelFile, fork: number, block: number): string => `${forkKey(rel, fork)} block ${block}`
+
+export class RedoVerifier {
+  readonly counts = new Map<string, TypeCounts>()
+  readonly fileCounts: FileCounts = { compared: 0, untouched: 0 }
+  /** The first of them; `differenceCount` has them all. */
+  readonly differences: Difference[] = []
+  differenceCount = 0
+  readonly relationMaps = new Map<string, Uint8Array>()
+  readonly twoPhase = new Map<number, Uint8Array>()
+
+  readonly #settings: RedoSettings
+  readonly #base: VerifyBase
+  /** By fork, then by block. */
+  readonly #pages = new Map<string, Map<number, Entry>>()
+  /** From which block on the base says nothing any more, because the fork was cut or made anew. */
+  readonly #baseBlocks = new Map<string, number>()
+  /** Database directories that are copies: the base has their blocks under the source. */
+  readonly #copiedFrom = new Map<string, { readonly spcOid: number, readonly dbOid: number }>()
+  readonly #slru = new Map<string, Page>()
+  readonly #sink: EffectSink
+  readonly #expected = pageOf(new Uint8Array(PAGE_SIZE))
+  readonly #actual = pageOf(new Uint8Array(PAGE_SIZE))
+  #record: DecodedRecord | undefined
+  #recordType = ''
+
+  constructor(settings: RedoSettings, base: VerifyBase) {
+    this.#settings = settings
+    this.#base = base
+    this.#sink = this.#makeSink()
+  }
+
+  /** Redoes one record on every page it concerns and compares. Records come in order, from the base's LSN on. */
+  redo(record: DecodedRecord): void {
+    this.#record = record
+    this.#recordType = recordTypeName(record, this.#settings)
+    const counts = this.#countsOf(this.#recordType)
+    counts.records++
+    for (let i = 0; i < record.blockCount; i++) {
+      const ref = record.blocks[i] as BlockRef
+      if (ref.fork !== FORK_FSM || ref.applyImage) this.#redoBlock(record, i, ref, counts)
+    }
+    recordEffects(record, this.#sink, this.#settings)
+  }
+
+  /** For a record that cannot be redone: its blocks become what their images say, whatever those are for. */
+  adopt(record: DecodedRecord): void {
+    const counts = this.#countsOf(recordTypeName(record, this.#settings))
+    counts.records++
+    for (let i = 0; i < record.blockCount; i++) {
+      const ref = record.blocks[i] as BlockRef
+      if (!ref.hasImage) continue
+      const { page } = this.#entry(ref, ref.fork, ref.blockNumber)
+      restoreBlockImage(record, ref, page.bytes)
+      if (!isPageNew(page)) setPageLsn(page, record.nextLsn)
+      counts.restored++
+    }
+  }
+
+  #redoBlock(record: DecodedRecord, blockIndex: number, ref: BlockRef, counts: TypeCounts): void {
+    const entry = this.#entry(ref, ref.fork, ref.blockNumber)
+    const outcome = redoRecordOnPage(record, blockIndex, entry.page, this.#settings)
+    if (outcome === 'newer' || outcome === 'absent') {
+      counts.skipped++
+      return
+    }
+    entry.recordLsn = record.recordLsn
+    entry.type = this.#recordType
+    if (outcome === 'restored') {
+      counts.restored++
+    } else if (ref.hasImage) {
+      restoreBlockImage(record, ref, this.#expected.bytes)
+      counts.compared++
+      this.#compare(entry.page, ref, ref.fork, ref.blockNumber, `${this.#recordType} at ${formatLsn(record.recordLsn)}`)
+    } else {
+      counts.redone++
+    }
+  }
+
+  /** Compares a relation page as the stopped server left it in its file. */
+  compareBlock(rel: RelFile, fork: number, block: number, filePage: Uint8Array): void {
+    const entry = this.#pages.get(forkKey(rel, fork))?.get(block)
+    this.#expected.bytes.set(filePage)
+    const fileLsn = getPageLsn(this.#expected)
+    const where = blockName(rel, fork, block)
+    if (entry === undefined) {
+      const base = this.#readBase(rel, fork, block)
+      const baseLsn = base === undefined ? 0 : getPageLsn(pageOf(base))
+      if (fileLsn !== baseLsn) this.#differ(where, `the file's page is of ${formatLsn(fileLsn)}, but no record touched it`)
+      this.fileCounts.untouched++
+      return
+    }
+    const what = `the file after ${entry.type} at ${formatLsn(entry.recordLsn)}`
+    const lsn = getPageLsn(entry.page)
+    if (lsn !== fileLsn) this.#differ(where, `${what}: LSN is ${formatLsn(lsn)}, not ${formatLsn(fileLsn)}`)
+    const visible = getPageFlags(entry.page) & PD_ALL_VISIBLE
+    if (fork === FORK_MAIN && pageKind(this.#expected) === 'heap' && visible !== (getPageFlags(this.#expected) & PD_ALL_VISIBLE)) {
+      this.#differ(where, `${what}: PD_ALL_VISIBLE is ${visible !== 0}, not ${visible === 0}`)
+    }
+    this.#compare(entry.page, rel, fork, block, what)
+    this.fileCounts.compared++
+  }
+
+  /** Redone pages beyond the end of a file. Call it once for every fork with its length in blocks, 0 for none. */
+  compareLength(rel: RelFile, fork: number, blocks: number): void {
+    for (const [block, entry] of this.#pages.get(forkKey(rel, fork)) ?? []) {
+      if (block >= blocks && !isPageNew(entry.page)) {
+        this.#differ(blockName(rel, fork, block), `redone by ${entry.type}, but the file ends at block ${blocks}`)
+      }
+    }
+  }
+
+  /** Every fork that has redone pages, for `compareLength`. */
+  forks(): { readonly rel: RelFile, readonly fork: number }[] {
+    return [...this.#pages.keys()].map((key) => {
+      const [spcOid, dbOid, relNumber, fork] = key.split('/').map(Number) as [number, number, number, number]
+      return { rel: { spcOid, dbOid, relNumber }, fork }
+    })
+  }
+
+  /** The SLRU page as redo has it, from the base if no record touched it. */
+  slruPage(kind: SlruKind, page: number): Uint8Array | undefined {
+    return this.#slru.get(`${kind} ${page}`)?.bytes ?? this.#base.readSlruPage(kind, page)
+  }
+
+  /** The relation page as redo has it; undefined if no record touched it. */
+  page(rel: RelFile, fork: number, block: number): Uint8Array | undefined {
+    return this.#pages.get(forkKey(rel, fork))?.get(block)?.page.bytes
+  }
+
+  /** `#expected` holds what the page should be; it is masked here. */
+  #compare(page: Page, rel: RelFile, fork: number, block: number, what: string): void {
+    const expected = this.#expected
+    const actual = this.#actual
+    actual.bytes.set(page.bytes)
+    if (fork === FORK_VM) {
+      expected.bytes.fill(0, 0, 10)
+      actual.bytes.fill(0, 0, 10)
+    } else {
+      const kind = pageKind(expected)
+      try {
+        maskRelationPage(kind, expected.bytes, block)
+        maskRelationPage(kind, actual.bytes, block)
+      } catch (error) {
+        if (!isErrorCode(error, 'bad_page')) throw error
+        this.#differ(blockName(rel, fork, block), `${what}: ${error.message}`)
+        return
+      }
+    }
+    const at = firstDifference(expected.bytes, actual.bytes)
+    if (at < 0) return
+    const text = (bytes: Uint8Array): string => Buffer.from(bytes.subarray(at, at + 16)).toString('hex')
+    this.#differ(
+      blockName(rel, fork, block), `${what}: byte ${at} is ${text(actual.bytes)}…, not ${text(expected.bytes)}…`,
+    )
+  }
+
+  #differ(where: string, what: string): void {
+    this.differenceCount++
+    if (this.differences.length < DIFFERENCES_KEPT_COUNT) this.differences.push({ where, what })
+  }
+
+  #countsOf(type: string): TypeCounts {
+    let counts = this.counts.get(type)
+    if (counts === undefined) {
+      counts = { records: 0, compared: 0, redone: 0, restored: 0, skipped: 0 }
+      this.counts.set(type, counts)
+    }
+    return counts
+  }
+
+  #readBase(rel: RelFile, fork: number, block: number): Uint8Array | undefined {
+    if (block >= (this.#baseBlocks.get(forkKey(rel, fork)) ?? Infinity)) return undefined
+    const source = this.#copiedFrom.get(`${rel.spcOid}/${rel.dbOid}`)
+    return this.#base.readBlock(source === undefined ? rel : { ...source, relNumber: rel.relNumber }, fork, block)
+  }
+
+  #forkPages(rel: RelFile, fork: number): Map<number, Entry> {
+    const key = forkKey(rel, fork)
+    let pages = this.#pages.get(key)
+    if (pages === undefined) this.#pages.set(key, (pages = new Map()))
+    return pages
+  }
+
+  #entry(rel: RelFile, fork: number, block: number): Entry {
+    const pages = this.#forkPages(rel, fork)
+    let entry = pages.get(block)
+    if (entry === undefined) {
+      const bytes = new Uint8Array(PAGE_SIZE)
+      const base = this.#readBase(rel, fork, block)
+      if (base !== undefined) bytes.set(base)
+      entry = { page: pageOf(bytes), recordLsn: 0 as Lsn, type: 'nothing' }
+      pages.set(block, entry)
+    }
+    return entry
+  }
+
+  #cut(rel: RelFile, fork: number, blocks: number): void {
+    const key = forkKey(rel, fork)
+    this.#baseBlocks.set(key, Math.min(blocks, this.#baseBlocks.get(key) ?? Infinity))
+    const pages = this.#pages.get(key)
+    for (const block of pages?.keys() ?? []) if (block >= blocks) pages?.delete(block)
+  }
+
+  #cutDatabase(spcOid: number, dbOid: number): void {
+    for (const { rel, fork } of this.forks()) if (rel.spcOid === spcOid && rel.dbOid === dbOid) this.#cut(rel, fork, 0)
+  }
+
+  #makeSink(): EffectSink {
+    return {
+      visibilityClear: (rel, heapBlock) => {
+        const record = this.#record as DecodedRecord
+        const mapBlock = vmBlockOf(heapBlock)
+        const entry = this.#entry(rel, FORK_VM, mapBlock)
+        redoVisibilityClear(record, entry.page, mapBlock, this.#settings)
+        entry.recordLsn = record.recordLsn
+        entry.type = this.#recordType
+      },
+      slruPage: (kind, pageNumber, init) => {
+        const key = `${kind} ${pageNumber}`
+        let page = this.#slru.get(key)
+        if (page === undefined) {
+          page = pageOf(new Uint8Array(PAGE_SIZE))
+          page.bytes.set(this.#base.readSlruPage(kind, pageNumber) ?? [])
+          this.#slru.set(key, page)
+        }
+        if (init) page.bytes.fill(0)
+        redoSlru(this.#record as DecodedRecord, kind, pageNumber, page, this.#settings)
+      },
+      slruTruncate: () => {},
+      // The smgr record of a fork that exists changes nothing, as CREATE of the file does then.
+      relationCreate: () => {},
+      relationTruncate: (rel, fork, blocks) => this.#cut(rel, fork, blocks),
+      relationDrop: (rel) => {
+        for (let fork = 0; fork <= 3; fork++) this.#cut(rel, fork, 0)
+      },
+      databaseCopy: (dbOid, spcOid, sourceDbOid, sourceSpcOid) => {
+        this.#copiedFrom.set(`${spcOid}/${dbOid}`, { spcOid: sourceSpcOid, dbOid: sourceDbOid })
+        for (const { rel, fork } of this.forks()) {
+          if (rel.spcOid !== sourceSpcOid || rel.dbOid !== sourceDbOid) continue
+          const target = { spcOid, dbOid, relNumber: rel.relNumber }
+          this.#baseBlocks.set(forkKey(target, fork), this.#baseBlocks.get(forkKey(rel, fork)) ?? Infinity)
+          const copy = this.#forkPages(target, fork)
+          for (const [block, entry] of this.#forkPages(rel, fork)) {
+            copy.set(block, { ...entry, page: pageOf(entry.page.bytes.slice()) })
+          }
+        }
+      },
+      databaseCreate: () => {},
+      databaseDrop: (dbOid, spcOid) => this.#cutDatabase(spcOid, dbOid),
+      relationMap: (dbOid, spcOid, content) => this.relationMaps.set(`${spcOid}/${dbOid}`, content.slice()),
+      twoPhasePrepare: (xid, content) => this.twoPhase.set(xid, content),
+      twoPhaseRemove: (xid) => this.twoPhase.delete(xid),
+      tablespaceCreate: () => {},
+      tablespaceDrop: () => {},
+    }
+  }
+}
+
+const SEQ_MAGIC = 0x1717
+const MAX_BT_CYCLE_ID = 0xff7f
+/** Page ids of the access methods whose special space has as many bytes as btree's, in their last two bytes. */
+const KIND_OF_ID: Readonly<Record<number, PageKind>> = {
+  0xff80: 'hash', 0xff81: 'gist', 0xff82: 'spgist', 0xf091: 'brin', 0xf092: 'brin', 0xf093: 'brin',
+}
+
+/** What a page belongs to, read from its special space: records such as FPI do not say. */
+function pageKind(page: Page): PageKind {
+  const special = getPageSpecial(page)
+  const id = page.view.getUint16(PAGE_SIZE - 2, true)
+  if (special === PAGE_SIZE - 16) return id <= MAX_BT_CYCLE_ID ? 'btree' : (KIND_OF_ID[id] ?? 'generic')
+  if (special === PAGE_SIZE - 8) {
+    return page.view.getUint32(special, true) === SEQ_MAGIC ? 'sequence' : (KIND_OF_ID[id] ?? 'gin')
+  }
+  return special === PAGE_SIZE ? 'heap' : 'generic'
+}
+
+function firstDifference(a: Uint8Array, b: Uint8Array): number {
+  if (Buffer.compare(a, b) === 0) return -1
+  return a.findIndex((byte, i) => byte !== b[i])
+}

@@ -1,0 +1,127 @@
+/**
+ * Runs a history on a real server under `wal_consistency_checking = all` and redoes its WAL beside it: see
+ * `src/redo/verify.ts`. Full-page writes are off, so that what is compared is redo and not images.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Lsn } from '@understory/base'
+import { startPostgres } from '@understory/testcontainers'
+import type { PostgresSettings } from '@understory/testcontainers'
+import type { Client } from 'pg'
+import type { PgMajor, RedoSettings } from '../src/redo/types.ts'
+import { rmgrs } from '../src/redo/registry.ts'
+import { RedoVerifier } from '../src/redo/verify.ts'
+import type { VerifyBase } from '../src/redo/verify.ts'
+import { FORK_FSM, PAGE_SIZE } from '../src/wal/record.ts'
+import { WAL_SEGMENT_BYTES } from '../src/wal/constants.ts'
+import { walFileName } from '../src/wal/pages.ts'
+import { readRecordsOfSegments } from '../src/wal/segment-files.ts'
+import { readControlPosition, readDataDirectory, relationFiles } from './data-directory.ts'
+import type { WorkloadSession } from './redo-workload.ts'
+
+export interface ServerHistoryOptions {
+  readonly major: PgMajor
+  readonly dataChecksums?: boolean
+  readonly settings?: PostgresSettings
+  readonly workload: (session: WorkloadSession) => Promise<void>
+}
+
+/** A history as it was written: what a verifier needs, and where the server left its files. */
+export interface ServerHistory extends AsyncDisposable {
+  readonly settings: RedoSettings
+  readonly base: VerifyBase
+  readonly startLsn: Lsn
+  readonly dataDirectory: string
+  /** A new object for every reading, records in order. */
+  records(): ReturnType<typeof readRecordsOfSegments>
+}
+
+const SETTINGS: PostgresSettings = {
+  full_page_writes: false,
+  wal_consistency_checking: 'all',
+  autovacuum: false,
+  wal_level: 'logical',
+  max_prepared_transactions: 10,
+  track_commit_timestamp: true,
+  checkpoint_timeout: '1h',
+  max_wal_size: '20GB',
+  wal_keep_size: '20GB',
+  wal_recycle: false,
+}
+
+/** Runs the workload from a fresh cluster to a clean stop. */
+export async function recordHistory(options: ServerHistoryOptions): Promise<ServerHistory> {
+  const { major, dataChecksums = false } = options
+  const server = await startPostgres({
+    major, dataChecksums, started: false, settings: { ...SETTINGS, ...options.settings },
+  })
+  try {
+    const base = readDataDirectory(server.dataDirectory)
+    await server.start()
+    const clients: Client[] = []
+    const connect = async (): Promise<Client> => {
+      const client = await server.connect()
+      clients.push(client)
+      return client
+    }
+    await options.workload({ client: await connect(), connect })
+    for (const client of clients) await client.end()
+    await server.stop()
+    const walLogHints = options.settings?.['wal_log_hints'] === true
+    const walFile = (segment: number): Uint8Array | undefined => {
+      const path = join(server.dataDirectory, 'pg_wal', walFileName(1, segment, WAL_SEGMENT_BYTES))
+      return existsSync(path) ? readFileSync(path) : undefined
+    }
+    return {
+      settings: { major, dataChecksums, walLogHints },
+      base,
+      startLsn: base.startLsn,
+      dataDirectory: server.dataDirectory,
+      records: () => readRecordsOfSegments(walFile, { startLsn: base.startLsn, major }),
+      [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+    }
+  } catch (error) {
+    await server[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+/** Redoes the whole history and compares the pages on the way and the relation files at the end. */
+export function verifyHistory(history: ServerHistory): RedoVerifier {
+  const verifier = new RedoVerifier(history.settings, history.base)
+  let lastLsn: Lsn | undefined
+  for (const record of history.records()) {
+    if (record.rmid in rmgrs) verifier.redo(record)
+    else verifier.adopt(record)
+    lastLsn = record.recordLsn
+  }
+  const control = readControlPosition(history.dataDirectory)
+  if (lastLsn !== control.checkpointLsn) throw new Error(`WAL ends at ${lastLsn}, not with the checkpoint ${control.checkpointLsn}`)
+  compareFiles(history, verifier)
+  return verifier
+}
+
+function compareFiles({ dataDirectory }: ServerHistory, verifier: RedoVerifier): void {
+  const lengths = new Map<string, number>()
+  const key = (rel: object, fork: number): string => `${JSON.stringify(rel)} ${fork}`
+  for (const { rel, fork, firstBlock, path } of relationFiles(dataDirectory)) {
+    if (fork === FORK_FSM) continue
+    const bytes = readFileSync(path)
+    const blocks = bytes.length / PAGE_SIZE
+    for (let i = 0; i < blocks; i++) {
+      verifier.compareBlock(rel, fork, firstBlock + i, bytes.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE))
+    }
+    lengths.set(key(rel, fork), Math.max(firstBlock + blocks, lengths.get(key(rel, fork)) ?? 0))
+  }
+  for (const { rel, fork } of verifier.forks()) {
+    if (fork !== FORK_FSM) verifier.compareLength(rel, fork, lengths.get(key(rel, fork)) ?? 0)
+  }
+}
+
+/** One line per record type, for people. */
+export function formatCounts(verifier: RedoVerifier): string {
+  const lines = [...verifier.counts].sort(([a], [b]) => a.localeCompare(b)).map(([type, c]) =>
+    `${type.padEnd(40)} records ${c.records}, compared ${c.compared}, redone ${c.redone}, restored ${c.restored}, skipped ${c.skipped}`)
+  const { compared, untouched } = verifier.fileCounts
+  return [...lines, `files: ${compared} blocks compared, ${untouched} untouched`].join('\n')
+}
