@@ -68,7 +68,7 @@ export interface RunStats {
   /** Deadlocks and serialization failures. */
   readonly retries: number
   readonly connectionsLost: number
-  /** Attempts whose COMMIT was on its way when the connection was lost. */
+  /** Writing attempts whose COMMIT was on its way when the connection was lost. */
   readonly unknownOutcomes: number
   /** User and system time of this process, for each transaction. */
   readonly clientCpuUsPerTransaction: number
@@ -142,7 +142,9 @@ class Client {
   private readonly stop: AbortSignal
   private readonly ledger: LedgerClient | undefined
   private session: Session | undefined
-  /** The ledger's sequence of the attempt that is on its way, 0 if it has none. */
+  /** Whether the attempt that is on its way writes: only then does it matter what became of it. */
+  private isWriting = false
+  /** Its sequence in the ledger. */
   private sequence = 0
 
   constructor(
@@ -230,7 +232,6 @@ class Client {
           this.rolledBackCounts[transaction] = (this.rolledBackCounts[transaction] as number) + 1
         } else {
           this.settle('unknown')
-          this.unknownOutcomesCount++
         }
       } catch (error) {
         await this.recover(session, error)
@@ -247,7 +248,6 @@ class Client {
       this.settle('acknowledged')
     } else {
       this.settle('unknown')
-      this.unknownOutcomesCount++
     }
     if (isConnectionLoss(error)) return
     if (!isRetryable(error)) throw error
@@ -260,15 +260,17 @@ class Client {
   }
 
   private mark(): void {
+    this.isWriting = true
     if (this.ledger === undefined) return
     this.sequence = this.ledger.begin()
     present(this.session, 'session').add(LEDGER_INSERT, this.ledger.clientId, this.sequence)
   }
 
   private settle(outcome: 'acknowledged' | 'unknown' | 'failed'): void {
-    if (this.sequence === 0) return
+    if (!this.isWriting) return
+    this.isWriting = false
+    if (outcome === 'unknown') this.unknownOutcomesCount++
     this.ledger?.[outcome](this.sequence)
-    this.sequence = 0
   }
 }
 
