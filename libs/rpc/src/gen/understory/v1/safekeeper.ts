@@ -242,8 +242,10 @@ export interface ReadWalRequest {
     | undefined;
   /** First byte. */
   readonly startLsn: bigint;
-  /** One past the last byte, at most the commit position. */
+  /** One past the last byte: at most the commit position, or with term the flush position. */
   readonly endLsn: bigint;
+  /** 0, or the term of the elected proposer that reads: refused unless it is the acceptor's term. */
+  readonly term: bigint;
 }
 
 /** A run of WAL bytes. */
@@ -1702,7 +1704,7 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
 };
 
 function createBaseReadWalRequest(): ReadWalRequest {
-  return { timeline: undefined, startLsn: 0n, endLsn: 0n };
+  return { timeline: undefined, startLsn: 0n, endLsn: 0n, term: 0n };
 }
 
 export const ReadWalRequest: MessageFns<ReadWalRequest> = {
@@ -1721,6 +1723,12 @@ export const ReadWalRequest: MessageFns<ReadWalRequest> = {
         throw new globalThis.Error("value provided for field message.endLsn of type uint64 too large");
       }
       writer.uint32(24).uint64(message.endLsn);
+    }
+    if (message.term !== 0n) {
+      if (BigInt.asUintN(64, message.term) !== message.term) {
+        throw new globalThis.Error("value provided for field message.term of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.term);
     }
     return writer;
   },
@@ -1762,6 +1770,14 @@ export const ReadWalRequest: MessageFns<ReadWalRequest> = {
             message.endLsn = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.term = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1784,6 +1800,7 @@ export const ReadWalRequest: MessageFns<ReadWalRequest> = {
       : undefined;
     message.startLsn = (object.startLsn !== undefined && object.startLsn !== null) ? BigInt(object.startLsn) : 0n;
     message.endLsn = (object.endLsn !== undefined && object.endLsn !== null) ? BigInt(object.endLsn) : 0n;
+    message.term = (object.term !== undefined && object.term !== null) ? BigInt(object.term) : 0n;
     return message;
   },
 };
