@@ -35,6 +35,7 @@ export const ERROR_CODES = {
   elsewhere: { status: 'UNAVAILABLE', retry: 'elsewhere', level: 'info' },
   timeout: { status: 'DEADLINE_EXCEEDED', retry: 'backoff', level: 'warn' },
   cancelled: { status: 'CANCELLED', retry: 'never', level: 'info' },
+  denied: { status: 'PERMISSION_DENIED', retry: 'never', level: 'error' },
   unsupported: { status: 'UNIMPLEMENTED', retry: 'never', level: 'info' },
 } as const satisfies Record<string, ErrorKind>
 
