@@ -1,0 +1,245 @@
+/**
+ * The acceptor: votes, cuts its log where an elected proposer says, appends, and tells what is durable. Pure: WAL goes
+ * through it to the effect that writes it.
+ *
+ * A step's effects come in two lists, and the type keeps their order: everything in `durable` is carried out, in order
+ * and to the end, before anything in `then`. So no answer ever tells of what is not on disk. `writeWal` alone need not
+ * be durable at its return: it counts once `flushed` says so.
+ *
+ * The app's part
+ * - `truncateWal` waits for a running flush, whose result is dropped, cuts the log durably, and forgets unflushed bytes.
+ * - After `flush` it makes what is written durable and feeds `flushed` with the last record end in that, in order.
+ *   One flush may answer many requests.
+ * - A failed write, truncation or control file ends this state: read it again from disk.
+ *
+ * Promises: I2, a vote is given once a term, and nothing of an older term is taken after it; I3, the log is never cut
+ * below the commit position, which never goes back and never passes the flush position.
+ */
+import { advance, assert, formatLsn, maxLsn, minLsn } from '@understory/base'
+import type { ErrorCode, Lsn } from '@understory/base'
+import type {
+  AppendMessage, AppendReply, ElectedMessage, ElectionKind, GreetingMessage, GreetingReply, VoteMessage, VoteReply,
+} from './messages.ts'
+import { highestCommonPoint, historyUpTo, initialHistory, isWellFormedHistory, lastTermStart } from './term-history.ts'
+import type { TermHistory } from './term-history.ts'
+
+/** What the control file holds. */
+export interface AcceptorControl {
+  readonly membershipGeneration: number
+  /** Highest term seen: voted for, or told of. */
+  readonly term: number
+  /** History of the elected proposer that wrote last. It may reach beyond the log. */
+  readonly history: TermHistory
+  /** How the compute went on after that proposer's election; undefined before the first. */
+  readonly election: ElectionKind | undefined
+  readonly timelineStartLsn: Lsn
+  /** At most the true commit position: it is not written for its own sake. */
+  readonly commitLsn: Lsn
+}
+
+export interface AcceptorState {
+  readonly control: AcceptorControl
+  /** End of what was written, durable or not, at any byte. */
+  readonly writeLsn: Lsn
+  /** End of what is durable, at a record end. */
+  readonly flushLsn: Lsn
+  /** At most `flushLsn`. */
+  readonly commitLsn: Lsn
+  /** What the proposer of this log's last term said is committed; may be ahead of `flushLsn`. */
+  readonly toldCommitLsn: Lsn
+}
+
+export type AcceptorInput =
+  | { readonly kind: 'greeting'; readonly message: GreetingMessage }
+  | { readonly kind: 'vote'; readonly message: VoteMessage }
+  | { readonly kind: 'elected'; readonly message: ElectedMessage }
+  | { readonly kind: 'append'; readonly message: AppendMessage }
+  /** Everything up to the record end `flushLsn` is durable. */
+  | { readonly kind: 'flushed'; readonly flushLsn: Lsn }
+
+export type DurableEffect =
+  | { readonly kind: 'persistControl'; readonly control: AcceptorControl }
+  | { readonly kind: 'truncateWal'; readonly toLsn: Lsn }
+  | { readonly kind: 'writeWal'; readonly atLsn: Lsn; readonly wal: Uint8Array; readonly recordEndLsn: Lsn }
+
+export type FollowingEffect =
+  | { readonly kind: 'sendGreeting'; readonly reply: GreetingReply }
+  | { readonly kind: 'sendVote'; readonly reply: VoteReply }
+  | { readonly kind: 'sendAppended'; readonly reply: AppendReply }
+  | { readonly kind: 'flush' }
+  /** Committed up to here: subscribers may have it. */
+  | { readonly kind: 'committed'; readonly lsn: Lsn }
+  /** The message was not taken and nothing changed: end the stream with this. */
+  | { readonly kind: 'refuse'; readonly code: ErrorCode; readonly message: string }
+
+export interface AcceptorStep {
+  readonly state: AcceptorState
+  readonly durable: readonly DurableEffect[]
+  readonly then: readonly FollowingEffect[]
+}
+
+/** The control of a timeline that is made. */
+export function initialControl(timelineStartLsn: Lsn): AcceptorControl {
+  return {
+    membershipGeneration: 0, term: 0, history: initialHistory(timelineStartLsn), election: undefined, timelineStartLsn,
+    commitLsn: timelineStartLsn,
+  }
+}
+
+/** After a start: `flushLsn` is the end of the last whole record on disk, and nothing is beyond it. */
+export function restoreAcceptor(control: AcceptorControl, flushLsn: Lsn): AcceptorState {
+  const { commitLsn, timelineStartLsn, history, term } = control
+  assert(flushLsn >= commitLsn && commitLsn >= timelineStartLsn, () =>
+    `I3: WAL ends at ${formatLsn(flushLsn)}, before the commit position ${formatLsn(commitLsn)}`)
+  assert(isWellFormedHistory(history, timelineStartLsn) && lastTermStart(history).term <= term, () =>
+    `term history ends with term ${lastTermStart(history).term}, control file has ${term}`)
+  return { control, writeLsn: flushLsn, flushLsn, commitLsn, toldCommitLsn: commitLsn }
+}
+
+/** Whether `stepAcceptor` will write this append's WAL: it is of the log's last term and goes on where the log ends. */
+export function willWrite(state: AcceptorState, { term, beginLsn, wal }: AppendMessage): boolean {
+  const { control } = state
+  return term === control.term && lastTermStart(control.history).term === term && beginLsn === state.writeLsn && wal.length > 0
+}
+
+export function stepAcceptor(state: AcceptorState, input: AcceptorInput): AcceptorStep {
+  const step = apply(state, input)
+  const after = step.state
+  assert(after.commitLsn >= state.commitLsn && after.commitLsn <= after.flushLsn, () =>
+    `I3: commit position ${formatLsn(state.commitLsn)} became ${formatLsn(after.commitLsn)} with WAL flushed to ${formatLsn(after.flushLsn)}`)
+  assert(after.control.term >= state.control.term, () => `I2: term ${state.control.term} became ${after.control.term}`)
+  return step
+}
+
+function apply(state: AcceptorState, input: AcceptorInput): AcceptorStep {
+  switch (input.kind) {
+    case 'greeting':
+      return onGreeting(state, input.message)
+    case 'vote':
+      return onVote(state, input.message)
+    case 'elected':
+      return onElected(state, input.message)
+    case 'append':
+      return onAppend(state, input.message)
+    case 'flushed':
+      return onFlushed(state, input.flushLsn)
+  }
+}
+
+const reply = (state: AcceptorState, ...then: FollowingEffect[]): AcceptorStep => ({ state, durable: [], then })
+const refusal = (state: AcceptorState, code: ErrorCode, message: string): AcceptorStep =>
+  reply(state, { kind: 'refuse', code, message })
+
+function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMessage): AcceptorStep {
+  const { control } = state
+  if (membershipGeneration < control.membershipGeneration) {
+    return refusal(state, 'stale', `membership generation ${membershipGeneration} is older than ${control.membershipGeneration}`)
+  }
+  const answer = { kind: 'sendGreeting', reply: { term: control.term, membershipGeneration } } as const
+  if (membershipGeneration === control.membershipGeneration) return reply(state, answer)
+  const newer = { ...control, membershipGeneration }
+  return { state: { ...state, control: newer }, durable: [{ kind: 'persistControl', control: newer }], then: [answer] }
+}
+
+/**
+ * A vote is given for every term above ours. Asked again in the same term, by a proposer that came back, we only tell
+ * our positions. Either way written but unflushed bytes are let go, so that the position told stays true.
+ */
+function onVote(state: AcceptorState, { term }: VoteMessage): AcceptorStep {
+  const durable: DurableEffect[] = []
+  let { control } = state
+  let after = state
+  if (term >= control.term && state.writeLsn > state.flushLsn) {
+    durable.push({ kind: 'truncateWal', toLsn: state.flushLsn })
+    after = { ...after, writeLsn: state.flushLsn }
+  }
+  const voteGiven = term > control.term
+  if (voteGiven) {
+    control = { ...control, term, commitLsn: state.commitLsn }
+    after = { ...after, control }
+    durable.push({ kind: 'persistControl', control })
+  }
+  const { flushLsn, commitLsn } = after
+  const history = historyUpTo(control.history, flushLsn)
+  const answer: VoteReply = { term: control.term, voteGiven, flushLsn, commitLsn, history }
+  return { state: after, durable, then: [{ kind: 'sendVote', reply: answer }] }
+}
+
+/**
+ * The log is cut first and the history replaced after: a crash between leaves a shorter log under its old history,
+ * which is true; the other way round old bytes would pass as the new term's.
+ */
+function onElected(state: AcceptorState, message: ElectedMessage): AcceptorStep {
+  const { control } = state
+  if (message.term < control.term) return reply(state, appended(state))
+  const own = lastTermStart(message.history)
+  if (!isWellFormedHistory(message.history, control.timelineStartLsn) || own.term !== message.term) {
+    return refusal(state, 'bad_argument', `term history of the proposer elected in term ${message.term} is malformed`)
+  }
+  const history = historyUpTo(control.history, state.flushLsn)
+  const common = highestCommonPoint(message.history, history, state.flushLsn)
+  if (common !== message.startStreamingLsn) {
+    return refusal(state, 'conflict', `proposer wants to stream from ${formatLsn(message.startStreamingLsn)}, but the logs part at ${formatLsn(common)}`)
+  }
+  if (common < state.commitLsn) {
+    return refusal(state, 'precondition', `proposer wants to cut WAL at ${formatLsn(common)}, below the commit position ${formatLsn(state.commitLsn)}`)
+  }
+  const durable: DurableEffect[] = []
+  if (state.writeLsn > common) durable.push({ kind: 'truncateWal', toLsn: common })
+  const newer: AcceptorControl = {
+    ...control, term: message.term, history: message.history, election: message.election, commitLsn: state.commitLsn,
+  }
+  durable.push({ kind: 'persistControl', control: newer })
+  const after: AcceptorState = { ...state, control: newer, writeLsn: common, flushLsn: common }
+  return { state: after, durable, then: [appended(after)] }
+}
+
+function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
+  const { control } = state
+  if (message.term < control.term) return reply(state, appended(state))
+  if (message.term > control.term || lastTermStart(control.history).term !== message.term) {
+    return refusal(state, 'precondition', `append of term ${message.term} came before its election was announced`)
+  }
+  const { beginLsn, wal, recordEndLsn } = message
+  if (wal.length === 0) {
+    const after = withCommit({ ...state, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
+    return reply(after, ...committed(state, after), appended(after))
+  }
+  if (beginLsn !== state.writeLsn) {
+    return refusal(state, 'conflict', `append begins at ${formatLsn(beginLsn)}, but the log ends at ${formatLsn(state.writeLsn)}`)
+  }
+  const writeLsn = advance(beginLsn, wal.length)
+  if (recordEndLsn > writeLsn) {
+    return refusal(state, 'bad_argument', `append ends at ${formatLsn(writeLsn)}, before its record end ${formatLsn(recordEndLsn)}`)
+  }
+  const after = withCommit({ ...state, writeLsn, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
+  return {
+    state: after,
+    durable: [{ kind: 'writeWal', atLsn: beginLsn, wal, recordEndLsn }],
+    then: [{ kind: 'flush' }, ...committed(state, after)],
+  }
+}
+
+function onFlushed(state: AcceptorState, flushLsn: Lsn): AcceptorStep {
+  assert(flushLsn >= state.flushLsn && flushLsn <= state.writeLsn, () =>
+    `flushed ${formatLsn(flushLsn)} is not within ${formatLsn(state.flushLsn)} and ${formatLsn(state.writeLsn)}`)
+  if (flushLsn === state.flushLsn) return reply(state)
+  const after = withCommit({ ...state, flushLsn })
+  return reply(after, appended(after), ...committed(state, after))
+}
+
+/** Positions, except that a log which is not of this term's proposer yet has nothing to tell it. */
+function appended({ control, flushLsn, commitLsn }: AcceptorState): FollowingEffect {
+  const isOfTerm = lastTermStart(control.history).term === control.term
+  const told = isOfTerm ? flushLsn : (0 as Lsn)
+  return { kind: 'sendAppended', reply: { term: control.term, flushLsn: told, commitLsn } }
+}
+
+function withCommit(state: AcceptorState): AcceptorState {
+  const commitLsn = maxLsn(state.commitLsn, minLsn(state.toldCommitLsn, state.flushLsn))
+  return commitLsn === state.commitLsn ? state : { ...state, commitLsn }
+}
+
+function committed(before: AcceptorState, after: AcceptorState): FollowingEffect[] {
+  return after.commitLsn === before.commitLsn ? [] : [{ kind: 'committed', lsn: after.commitLsn }]
+}
