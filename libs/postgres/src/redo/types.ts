@@ -13,6 +13,8 @@ export interface RedoSettings {
   /** The cluster has data checksums: hint-bit images exist and some redo sets more LSNs. */
   readonly dataChecksums: boolean
   readonly walLogHints: boolean
+  /** Commits write pg_commit_ts. As of before the record: PARAMETER_CHANGE compares its own value with this. */
+  readonly trackCommitTimestamp?: boolean
 }
 
 /** One 8,192-byte page being rebuilt. `view` and `bytes` are of the same memory. */
@@ -24,13 +26,22 @@ export interface Page {
 /** SLRU directories that WAL rebuilds. pg_subtrans, pg_notify and pg_serial are not: Postgres makes them anew. */
 export type SlruKind = 'pg_xact' | 'pg_multixact/offsets' | 'pg_multixact/members' | 'pg_commit_ts'
 
-/** Receives what a record does beyond its registered blocks. Called in the order in which recovery would act. */
+/**
+ * Receives what a record does beyond its registered blocks. Called in the order in which recovery would act. A `rel` is
+ * borrowed until the call returns.
+ */
 export interface EffectSink {
   /** A heap record clears `flags` (VISIBILITYMAP_*) of `heapBlock`; the map block itself is not registered. */
   visibilityClear(rel: RelFile, heapBlock: number, flags: number): void
-  /** The record changes this page of an SLRU: redo it with `redoSlru`. `init`: the page starts as zeros. */
+  /**
+   * The record changes this page of an SLRU: redo it with `redoSlru`. `init`: the page starts as zeros. So does a page
+   * that nothing made before: pg_commit_ts gets its first one without a record when it is switched on.
+   */
   slruPage(kind: SlruKind, page: number, init: boolean): void
-  /** Pages before `cutoffPage` are gone (whole segments are removed by Postgres). */
+  /**
+   * Pages before `cutoffPage`, on the circle of page numbers, are gone (whole segments are removed by Postgres).
+   * `Infinity`: all pages of this kind.
+   */
   slruTruncate(kind: SlruKind, cutoffPage: number): void
   relationCreate(rel: RelFile, fork: number): void
   /** The fork is cut to `blocks` blocks. */
