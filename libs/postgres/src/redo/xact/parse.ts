@@ -9,11 +9,13 @@
  */
 import { LSN_ZERO, lsnFromHalves, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import { RM_MULTIXACT_ID, RM_XACT_ID } from '../../wal/constants.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
+import { ParsedMultixact, parseMultixact } from '../multixact/redo.ts'
 import { maxAlign } from '../page-edit.ts'
 import type { PgMajor } from '../types.ts'
 import {
-  INVAL_MESSAGE_BYTES, REL_FILE_LOCATOR_BYTES, RM_XACT_ID, STATS_ITEM_BYTES, TWOPHASE_MAGIC, XACT_XINFO_HAS_DBINFO,
+  INVAL_MESSAGE_BYTES, REL_FILE_LOCATOR_BYTES, STATS_ITEM_BYTES, TWOPHASE_MAGIC, XACT_XINFO_HAS_DBINFO,
   XACT_XINFO_HAS_DROPPED_STATS, XACT_XINFO_HAS_GID, XACT_XINFO_HAS_INVALS, XACT_XINFO_HAS_ORIGIN,
   XACT_XINFO_HAS_RELFILELOCATORS, XACT_XINFO_HAS_SUBXACTS, XACT_XINFO_HAS_TWOPHASE, XLOG_XACT_ABORT,
   XLOG_XACT_ABORT_PREPARED, XLOG_XACT_ASSIGNMENT, XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED, XLOG_XACT_HAS_INFO,
@@ -255,16 +257,22 @@ export const gidOf = (record: DecodedRecord, parsed: ParsedXact): string =>
 export const xidPrecedes = (a: number, b: number): boolean => ((a - b) | 0) < 0
 
 const parsedForMax = new ParsedXact()
+const multixactForMax = new ParsedMultixact()
 
 /**
  * The newest xid that this record mentions in a way that moves recovery's nextXid: its own, and of the end of a
- * transaction or a PREPARE also every subtransaction. 0 if it mentions none. For records of every resource manager.
+ * transaction or a PREPARE also every subtransaction, of a new multixact every member. 0 if it mentions none. For
+ * records of every resource manager.
  *
  * Source: access/transam/xlogrecovery.c ApplyWalRecord, xact.c xact_redo_commit/_abort, twophase.c
- * ProcessTwoPhaseBuffer.
+ * ProcessTwoPhaseBuffer, multixact.c multixact_redo.
  */
 export function maxXidOf(record: DecodedRecord, major: PgMajor): number {
   let max = record.xid
+  if (record.rmid === RM_MULTIXACT_ID) {
+    parseMultixact(record, multixactForMax)
+    return multixactForMax.kind === 'create' ? multixactForMax.maxXid : max
+  }
   if (record.rmid !== RM_XACT_ID) return max
   const opcode = record.info & XLOG_XACT_OPMASK
   if (opcode === XLOG_XACT_ASSIGNMENT || opcode === XLOG_XACT_INVALIDATIONS) return max

@@ -7,8 +7,6 @@
 import { bytes, i32, lsn64, struct, u16, u32, u8 } from '@understory/base'
 import type { PgMajor } from '../types.ts'
 
-export const RM_XACT_ID = 1
-
 export const XLOG_XACT_COMMIT = 0x00
 export const XLOG_XACT_PREPARE = 0x10
 export const XLOG_XACT_ABORT = 0x20

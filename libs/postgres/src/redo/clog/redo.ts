@@ -1,0 +1,32 @@
+/** Source: access/transam/clog.c, clog_redo (17.11, 18.6). */
+import { RM_CLOG_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
+import type { DecodedRecord } from '../../wal/record.ts'
+import { checkMainData } from '../record-check.ts'
+import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
+import type { EffectSink, PgMajor, RedoSettings, Rmgr } from '../types.ts'
+import { identifyClog } from './describe.ts'
+import { CLOG_TRUNCATE, CLOG_ZEROPAGE, xl_clog_truncate_tail } from './records.ts'
+
+function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
+  checkMainData(record, SLRU_PAGE_NUMBER_BYTES[settings.major])
+  const page = readSlruPageNumber(record.view, record.mainDataOffset, settings.major)
+  if ((record.info & XLR_RMGR_INFO_MASK) === CLOG_ZEROPAGE) sink.slruPage('pg_xact', page, true)
+  else sink.slruTruncate('pg_xact', page)
+}
+
+/** The oldest xid whose status is still kept, of a TRUNCATE record: recovery takes it over (AdvanceOldestClogXid). */
+export function clogOldestXid(record: DecodedRecord, major: PgMajor): number | undefined {
+  if ((record.info & XLR_RMGR_INFO_MASK) !== CLOG_TRUNCATE) return undefined
+  checkMainData(record, SLRU_PAGE_NUMBER_BYTES[major] + xl_clog_truncate_tail.SIZE)
+  return xl_clog_truncate_tail.oldestXact.get(record.view, record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major])
+}
+
+export const clogRmgr: Rmgr = {
+  id: RM_CLOG_ID,
+  name: 'CLOG',
+  identify: identifyClog,
+  effects,
+  redoSlru: (_record, _kind, _slruPage, page) => {
+    page.bytes.fill(0)
+  },
+}

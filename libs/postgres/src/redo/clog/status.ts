@@ -1,0 +1,28 @@
+/**
+ * Two status bits for every transaction, four transactions a byte, from the low bits up.
+ *
+ * Source: access/clog.h, access/transam/clog.c (16, 17, 18 alike).
+ */
+import { PAGE_SIZE } from '../../wal/record.ts'
+import type { Page } from '../types.ts'
+
+export const TRANSACTION_STATUS_IN_PROGRESS = 0x00
+export const TRANSACTION_STATUS_COMMITTED = 0x01
+export const TRANSACTION_STATUS_ABORTED = 0x02
+export const TRANSACTION_STATUS_SUB_COMMITTED = 0x03
+
+const CLOG_XACTS_PER_BYTE = 4
+export const CLOG_XACTS_PER_PAGE = PAGE_SIZE * CLOG_XACTS_PER_BYTE
+
+/** TransactionIdToPage. */
+export const clogPageOf = (xid: number): number => Math.floor(xid / CLOG_XACTS_PER_PAGE)
+
+/** The last thing that TransactionIdSetStatusBit does. `xid` lives on this page. */
+export function setTransactionStatus(page: Page, xid: number, status: number): void {
+  const at = (xid % CLOG_XACTS_PER_PAGE) >>> 2
+  const shift = (xid & 3) << 1
+  page.bytes[at] = ((page.bytes[at] as number) & ~(3 << shift)) | (status << shift)
+}
+
+export const getTransactionStatus = (page: Page, xid: number): number =>
+  ((page.bytes[(xid % CLOG_XACTS_PER_PAGE) >>> 2] as number) >>> ((xid & 3) << 1)) & 3
