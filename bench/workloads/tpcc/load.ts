@@ -181,9 +181,10 @@ const SOURCES: Readonly<Record<TpccTableName, Source>> = {
   stock: ({ warehouses, items }, _, random) => function* (rows) {
     for (let warehouse = 1; warehouse <= warehouses; warehouse++) {
       for (let item = 1; item <= items; item++) {
-        rows.int(item).int(warehouse).int(random.between(10, 100))
+        rows.int(item).int(warehouse).int(random.between(10, 100)).int(0).int(0).int(0)
+        rows.random(random, 26, 50, original(random))
         for (let district = 1; district <= DISTRICTS_PER_WAREHOUSE; district++) rows.random(random, 24, 24)
-        rows.int(0).int(0).int(0).random(random, 26, 50, original(random)).end()
+        rows.end()
         yield
       }
     }
