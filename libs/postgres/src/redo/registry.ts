@@ -2,6 +2,11 @@
  * Every resource manager of PostgreSQL 16 to 18, by id. Source: access/rmgrlist.h. Those of extensions (128 and
  * above) are not known to us, and their records are refused.
  */
+import {
+  RM_BRIN_ID, RM_BTREE_ID, RM_CLOG_ID, RM_COMMIT_TS_ID, RM_DBASE_ID, RM_GENERIC_ID, RM_GIN_ID, RM_GIST_ID, RM_HASH_ID,
+  RM_HEAP2_ID, RM_HEAP_ID, RM_LOGICALMSG_ID, RM_MULTIXACT_ID, RM_RELMAP_ID, RM_REPLORIGIN_ID, RM_SEQ_ID, RM_SMGR_ID,
+  RM_SPGIST_ID, RM_STANDBY_ID, RM_TBLSPC_ID, RM_XACT_ID, RM_XLOG_ID,
+} from '../wal/constants.ts'
 import { btreeRmgr } from './btree/redo.ts'
 import { clogRmgr } from './clog/redo.ts'
 import { commitTsRmgr } from './commit-ts/redo.ts'
@@ -26,26 +31,26 @@ export type RmgrId =
   | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15 | 16 | 17 | 18 | 19 | 20 | 21
 
 export const rmgrs = {
-  0: xlogRmgr,
-  1: xactRmgr,
-  2: smgrRmgr,
-  3: clogRmgr,
-  4: dbaseRmgr,
-  5: tblspcRmgr,
-  6: multixactRmgr,
-  7: relmapRmgr,
-  8: standbyRmgr,
-  9: heap2Rmgr,
-  10: heapRmgr,
-  11: btreeRmgr,
-  12: hashRmgr,
-  13: ginRmgr,
-  14: gistRmgr,
-  15: seqRmgr,
-  16: spgistRmgr,
-  17: brinRmgr,
-  18: commitTsRmgr,
-  19: replOriginRmgr,
-  20: genericRmgr,
-  21: logicalMsgRmgr,
+  [RM_XLOG_ID]: xlogRmgr,
+  [RM_XACT_ID]: xactRmgr,
+  [RM_SMGR_ID]: smgrRmgr,
+  [RM_CLOG_ID]: clogRmgr,
+  [RM_DBASE_ID]: dbaseRmgr,
+  [RM_TBLSPC_ID]: tblspcRmgr,
+  [RM_MULTIXACT_ID]: multixactRmgr,
+  [RM_RELMAP_ID]: relmapRmgr,
+  [RM_STANDBY_ID]: standbyRmgr,
+  [RM_HEAP2_ID]: heap2Rmgr,
+  [RM_HEAP_ID]: heapRmgr,
+  [RM_BTREE_ID]: btreeRmgr,
+  [RM_HASH_ID]: hashRmgr,
+  [RM_GIN_ID]: ginRmgr,
+  [RM_GIST_ID]: gistRmgr,
+  [RM_SEQ_ID]: seqRmgr,
+  [RM_SPGIST_ID]: spgistRmgr,
+  [RM_BRIN_ID]: brinRmgr,
+  [RM_COMMIT_TS_ID]: commitTsRmgr,
+  [RM_REPLORIGIN_ID]: replOriginRmgr,
+  [RM_GENERIC_ID]: genericRmgr,
+  [RM_LOGICALMSG_ID]: logicalMsgRmgr,
 } satisfies Record<RmgrId, Rmgr>
