@@ -13,7 +13,7 @@
  * otherwise carries an xid that is newer than every one seen before in this subscription. Notes may repeat after a
  * subscription was opened again: whoever applies them takes the maximum.
  */
-import { Cursor, refuse } from '@understory/base'
+import { lsnFromHalves, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { lsnHigh, lsnLow } from '@understory/base'
 import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from './key.ts'
@@ -41,6 +41,9 @@ export const ROLE_SLRU = 4
 /** An SLRU page that the record makes anew. */
 export const ROLE_SLRU_INIT = 5
 const ROLE_MAX = 5
+
+/** Of a key in a record entry: role, block index, key. */
+export const RECORD_KEY_BYTES = 2 + KEY_BYTES
 
 export interface RecordKey {
   readonly role: number
@@ -141,43 +144,118 @@ export class ShardStreamWriter {
   }
 }
 
-/** Error: refused `bad_wal` where the bytes are not what this version writes. */
-export function* readShardEntries(batch: Uint8Array): Generator<ShardEntry, void, void> {
-  const cursor = new Cursor(batch, 'shard stream batch', 'bad_wal')
-  while (cursor.remaining > 0) {
-    const kind = cursor.u8()
+/**
+ * Reads a batch entry by entry without making objects: `next` fills the fields of the entry's kind. About six times as
+ * fast as `readShardEntries`, which ingest would otherwise spend most of its time in.
+ */
+export class ShardEntryReader {
+  #bytes: Uint8Array = new Uint8Array(0)
+  #view: DataView = new DataView(new ArrayBuffer(0))
+  #at = 0
+  #end = 0
+
+  hasEffects = false
+  recordLsn = 0 as Lsn
+  nextLsn = 0 as Lsn
+  keyCount = 0
+  /** Key i: role at `keysAt + 20 i`, block index after it, then the key's 18 bytes. */
+  keysAt = 0
+  recordAt = 0
+  recordLength = 0
+  spcOid = 0
+  dbOid = 0
+  rel = 0
+  fork = 0
+  blocks = 0
+  xid = 0
+
+  get bytes(): Uint8Array {
+    return this.#bytes
+  }
+  get view(): DataView {
+    return this.#view
+  }
+
+  reset(batch: Uint8Array): void {
+    this.#bytes = batch
+    this.#view = new DataView(batch.buffer, batch.byteOffset, batch.byteLength)
+    this.#at = 0
+    this.#end = batch.length
+  }
+
+  /** The entry's kind, or undefined at the end. Error: refused `bad_wal`. */
+  next(): ShardEntry['kind'] | undefined {
+    const at = this.#at
+    if (at >= this.#end) return undefined
+    const view = this.#view
+    const kind = view.getUint8(at)
     if (kind === ENTRY_RECORD) {
-      const flags = cursor.u8()
-      const recordLsn = cursor.lsn()
-      const nextLsn = cursor.lsn()
-      const recordLength = cursor.u32()
-      const keyCount = cursor.u16()
-      const keys: RecordKey[] = []
-      for (let i = 0; i < keyCount; i++) {
-        const role = cursor.u8()
-        const blockIndex = cursor.u8()
-        const at = cursor.at
-        cursor.skip(KEY_BYTES)
-        const key = readKey(cursor.view, at)
-        if (role > ROLE_MAX || key.keyClass > KEY_CLASS_MAX) {
-          throw refuse('bad_wal', `shard stream entry has role ${role} and key class ${key.keyClass}`)
+      this.#need(at, 24)
+      this.hasEffects = (view.getUint8(at + 1) & RECORD_HAS_EFFECTS) !== 0
+      this.recordLsn = this.#lsn(at + 2)
+      this.nextLsn = this.#lsn(at + 10)
+      this.recordLength = view.getUint32(at + 18, true)
+      this.keyCount = view.getUint16(at + 22, true)
+      this.keysAt = at + 24
+      this.recordAt = this.keysAt + this.keyCount * RECORD_KEY_BYTES
+      this.#at = this.recordAt + this.recordLength
+      this.#need(at, this.#at - at)
+      for (let i = 0, to = this.keysAt; i < this.keyCount; i++, to += RECORD_KEY_BYTES) {
+        if (view.getUint8(to) > ROLE_MAX || view.getUint8(to + 2) > KEY_CLASS_MAX) {
+          throw refuse('bad_wal', `shard stream entry has role ${view.getUint8(to)} and key class ${view.getUint8(to + 2)}`)
         }
-        keys.push({ role, blockIndex, key })
       }
-      const record = cursor.take(recordLength)
-      yield { kind: 'record', hasEffects: (flags & RECORD_HAS_EFFECTS) !== 0, recordLsn, nextLsn, keys, record }
-    } else if (kind === ENTRY_SIZE) {
-      const nextLsn = cursor.lsn()
-      const spcOid = cursor.u32()
-      const dbOid = cursor.u32()
-      const rel = cursor.u32()
-      const fork = cursor.u8()
-      yield { kind: 'size', nextLsn, spcOid, dbOid, rel, fork, blocks: cursor.u32() }
-    } else if (kind === ENTRY_XID) {
-      const nextLsn = cursor.lsn()
-      yield { kind: 'xid', nextLsn, xid: cursor.u32() }
+      return 'record'
+    }
+    if (kind === ENTRY_SIZE) {
+      this.#need(at, 26)
+      this.nextLsn = this.#lsn(at + 1)
+      this.spcOid = view.getUint32(at + 9, true)
+      this.dbOid = view.getUint32(at + 13, true)
+      this.rel = view.getUint32(at + 17, true)
+      this.fork = view.getUint8(at + 21)
+      this.blocks = view.getUint32(at + 22, true)
+      this.#at = at + 26
+      return 'size'
+    }
+    if (kind === ENTRY_XID) {
+      this.#need(at, 13)
+      this.nextLsn = this.#lsn(at + 1)
+      this.xid = view.getUint32(at + 9, true)
+      this.#at = at + 13
+      return 'xid'
+    }
+    throw refuse('bad_wal', `shard stream entry of unknown kind ${kind}`)
+  }
+
+  #need(at: number, length: number): void {
+    if (at + length > this.#end) {
+      throw refuse('bad_wal', `shard stream batch ends at byte ${this.#end}, but ${length} bytes are needed at ${at}`)
+    }
+  }
+  #lsn(at: number): Lsn {
+    return lsnFromHalves(this.#view.getUint32(at + 4, true), this.#view.getUint32(at, true))
+  }
+}
+
+/** The same as objects. Error: refused `bad_wal` where the bytes are not what this version writes. */
+export function* readShardEntries(batch: Uint8Array): Generator<ShardEntry, void, void> {
+  const reader = new ShardEntryReader()
+  reader.reset(batch)
+  for (let kind = reader.next(); kind !== undefined; kind = reader.next()) {
+    const { nextLsn, view } = reader
+    if (kind === 'record') {
+      const { hasEffects, recordLsn, keysAt, recordAt, recordLength } = reader
+      const keys = Array.from({ length: reader.keyCount }, (_, i): RecordKey => {
+        const at = keysAt + i * RECORD_KEY_BYTES
+        return { role: view.getUint8(at), blockIndex: view.getUint8(at + 1), key: readKey(view, at + 2) }
+      })
+      yield { kind, hasEffects, recordLsn, nextLsn, keys, record: batch.subarray(recordAt, recordAt + recordLength) }
+    } else if (kind === 'size') {
+      const { spcOid, dbOid, rel, fork, blocks } = reader
+      yield { kind, nextLsn, spcOid, dbOid, rel, fork, blocks }
     } else {
-      throw refuse('bad_wal', `shard stream entry of unknown kind ${kind}`)
+      yield { kind, nextLsn, xid: reader.xid }
     }
   }
 }

@@ -1,0 +1,170 @@
+/**
+ * What a shard consists of, as one JSON document: in the object store one per generation, locally one. A layer that
+ * it lists was durable in the same place before. `version` 1.
+ *
+ *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/index_part-<generation, 8 hex digits>.json
+ *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/<layer name>
+ */
+import { formatLsn, parseLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_NAME } from './layer-format.ts'
+import type { LayerKind, LayerOwner } from './layer-format.ts'
+
+export interface LayerEntry {
+  readonly name: string
+  readonly kind: LayerKind
+  readonly sizeBytes: number
+  /** CRC-32C of the whole file. */
+  readonly crc: number
+  readonly lsnMin: Lsn
+  readonly lsnMax: Lsn
+}
+
+export interface PostgresOfTimeline {
+  readonly major: 16 | 17 | 18
+  readonly systemId: bigint
+  readonly pgTimelineId: number
+  readonly walSegmentBytes: number
+}
+
+export interface ImageGenerationSettings {
+  readonly enabled: boolean
+  /** 1 to 10,000. */
+  readonly thresholdRecords: number
+}
+
+export interface IndexPart {
+  readonly owner: LayerOwner
+  readonly generation: number
+  readonly postgres: PostgresOfTimeline
+  /** Where ingest began; 0 while an import is awaited. */
+  readonly startLsn: Lsn
+  /** No read below. */
+  readonly readableLsn: Lsn
+  /** Everything before is in the layers listed. */
+  readonly consistentLsn: Lsn
+  readonly imageGeneration: ImageGenerationSettings
+  /** Number of the next layer. */
+  readonly nextSequence: number
+  /** Oldest first. */
+  readonly layers: readonly LayerEntry[]
+}
+
+export const shardPrefix = ({ tenantId, timelineId, shard }: LayerOwner): string =>
+  `tenants/${tenantId}/timelines/${timelineId}/shard-${shard.number}-of-${shard.count}/`
+const hex8 = (value: number): string => value.toString(16).padStart(8, '0')
+export const indexPartName = (generation: number): string => `index_part-${hex8(generation)}.json`
+/** The generation in the name of an index part, or undefined for other names. */
+export function generationOfIndexPart(name: string): number | undefined {
+  const match = /(?:^|\/)index_part-([0-9a-f]{8})\.json$/.exec(name)
+  return match === null ? undefined : Number.parseInt(match[1] as string, 16)
+}
+
+export function encodeIndexPart(part: IndexPart): Buffer {
+  const { owner, postgres } = part
+  const document = {
+    version: 1,
+    tenantId: owner.tenantId,
+    timelineId: owner.timelineId,
+    shard: { number: owner.shard.number, count: owner.shard.count, stripeBlocks: owner.shard.stripeBlocks },
+    generation: part.generation,
+    postgres: {
+      major: postgres.major, systemId: String(postgres.systemId), pgTimelineId: postgres.pgTimelineId,
+      walSegmentBytes: postgres.walSegmentBytes,
+    },
+    startLsn: formatLsn(part.startLsn),
+    readableLsn: formatLsn(part.readableLsn),
+    consistentLsn: formatLsn(part.consistentLsn),
+    imageGeneration: part.imageGeneration,
+    nextSequence: part.nextSequence,
+    layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax }) => ({
+      name, kind: kind === LAYER_KIND_DELTA ? 'delta' : 'image', sizeBytes, crc32c: hex8(crc),
+      lsnMin: formatLsn(lsnMin), lsnMax: formatLsn(lsnMax),
+    })),
+  }
+  return Buffer.from(`${JSON.stringify(document, undefined, 1)}\n`)
+}
+
+/** `name` is for messages. Error: refused `bad_file` where the document is not what this version writes. */
+export function parseIndexPart(bytes: Uint8Array, name: string): IndexPart {
+  try {
+    return parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw refuse('bad_file', `index "${name}" is damaged: ${reason}`, {
+      hint: 'Remove a damaged local index so that the shard is loaded from the object store; restore a damaged object.',
+      cause,
+    })
+  }
+}
+
+type Json = Record<string, unknown>
+
+function parse(document: unknown): IndexPart {
+  const root = object(document, 'document')
+  if (root['version'] !== 1) throw new Error(`version ${String(root['version'])} is not 1`)
+  const shard = object(root['shard'], 'shard')
+  const postgres = object(root['postgres'], 'postgres')
+  const images = object(root['imageGeneration'], 'imageGeneration')
+  const major = integer(postgres, 'major', 16, 18) as 16 | 17 | 18
+  const count = integer(shard, 'count', 1, 256)
+  if (!Array.isArray(root['layers'])) throw new Error('"layers" is not a list')
+  if (typeof images['enabled'] !== 'boolean') throw new Error('"enabled" is not true or false')
+  const systemId = string(postgres, 'systemId')
+  if (!/^\d{1,20}$/.test(systemId)) throw new Error(`"systemId" is "${systemId}"`)
+  return {
+    owner: {
+      tenantId: parseTenantId(string(root, 'tenantId')),
+      timelineId: parseTimelineId(string(root, 'timelineId')),
+      shard: { number: integer(shard, 'number', 0, count - 1), count, stripeBlocks: integer(shard, 'stripeBlocks', 1, 2 ** 20) },
+    },
+    generation: integer(root, 'generation', 0, 0xffff_ffff),
+    postgres: {
+      major,
+      systemId: BigInt(systemId),
+      pgTimelineId: integer(postgres, 'pgTimelineId', 0, 0xffff_ffff),
+      walSegmentBytes: integer(postgres, 'walSegmentBytes', 1, 2 ** 30),
+    },
+    startLsn: parseLsn(string(root, 'startLsn')),
+    readableLsn: parseLsn(string(root, 'readableLsn')),
+    consistentLsn: parseLsn(string(root, 'consistentLsn')),
+    imageGeneration: { enabled: images['enabled'], thresholdRecords: integer(images, 'thresholdRecords', 1, 10_000) },
+    nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
+    layers: root['layers'].map(parseLayer),
+  }
+}
+
+function parseLayer(document: unknown): LayerEntry {
+  const layer = object(document, 'layer')
+  const name = string(layer, 'name')
+  if (!LAYER_NAME.test(name)) throw new Error(`layer name "${name}" is malformed`)
+  const kind = string(layer, 'kind')
+  if (kind !== 'delta' && kind !== 'image') throw new Error(`layer kind "${kind}" is unknown`)
+  const crc = string(layer, 'crc32c')
+  if (!/^[0-9a-f]{8}$/.test(crc)) throw new Error(`layer checksum "${crc}" is malformed`)
+  return {
+    name,
+    kind: kind === 'delta' ? LAYER_KIND_DELTA : LAYER_KIND_IMAGE,
+    sizeBytes: integer(layer, 'sizeBytes', 1, 0xffff_ffff),
+    crc: Number.parseInt(crc, 16),
+    lsnMin: parseLsn(string(layer, 'lsnMin')),
+    lsnMax: parseLsn(string(layer, 'lsnMax')),
+  }
+}
+
+function object(value: unknown, what: string): Json {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error(`"${what}" is not an object`)
+  return value as Json
+}
+function string(from: Json, name: string): string {
+  const value = from[name]
+  if (typeof value !== 'string') throw new Error(`"${name}" is not a text`)
+  return value
+}
+function integer(from: Json, name: string, min: number, max: number): number {
+  const value = from[name]
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+    throw new Error(`"${name}" is not a whole number from ${min} to ${max}`)
+  }
+  return value
+}

@@ -1,0 +1,233 @@
+/**
+ * The layer in memory: values of any key, linked newest to oldest per key. Bytes lie in append-only chunks, values in
+ * columns, so a value costs 23 bytes beyond its data and no object. After `freeze` nothing changes any more.
+ *
+ * Values of one key come in LSN order, except images, which may come later than records that are newer than they.
+ */
+import { assert, lsnHigh, lsnLow } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { grown } from './key-table.ts'
+import type { KeyTable } from './key-table.ts'
+import type { Key } from './key.ts'
+import type { Layer } from './layer.ts'
+import { META_IS_SHARED, RECORD_PREFIX_BYTES } from './value.ts'
+
+/** A position is `chunk << 20 | offset`; what is larger than a chunk has one of its own. */
+const CHUNK_BITS = 20
+const CHUNK_BYTES = 1 << CHUNK_BITS
+const CHUNKS_COUNT_MAX = 4096
+const VALUE_OVERHEAD_BYTES = 23
+
+export class OpenLayer implements Layer {
+  readonly keys: KeyTable
+  readonly #chunks: Uint8Array[] = []
+  #chunk: Uint8Array = new Uint8Array(0)
+  #chunkUsed = 0
+  #dataBytes = 0
+
+  #capacity = 4096
+  #lsn = new Float64Array(this.#capacity)
+  #position = new Uint32Array(this.#capacity)
+  #length = new Uint32Array(this.#capacity)
+  #meta = new Uint8Array(this.#capacity)
+  #blockIndex = new Uint8Array(this.#capacity)
+  #older = new Int32Array(this.#capacity)
+  #count = 0
+
+  /** Value number + 1 of each key's newest value, by key number. */
+  #newest = new Uint32Array(1024)
+  #touched = new Uint32Array(1024)
+  #touchedCount = 0
+
+  #lsnMin: Lsn | undefined
+  #lsnMax: Lsn | undefined
+  #isFrozen = false
+
+  constructor(keys: KeyTable) {
+    this.keys = keys
+  }
+
+  get valuesCount(): number {
+    return this.#count
+  }
+  /** Memory held, roughly. */
+  get sizeBytes(): number {
+    return this.#dataBytes + this.#count * VALUE_OVERHEAD_BYTES
+  }
+  get lsnMin(): Lsn | undefined {
+    return this.#lsnMin
+  }
+  get lsnMax(): Lsn | undefined {
+    return this.#lsnMax
+  }
+  get isFrozen(): boolean {
+    return this.#isFrozen
+  }
+  /** No room for much more: to be frozen whatever its size. */
+  get isFull(): boolean {
+    return this.#chunks.length >= CHUNKS_COUNT_MAX - 64
+  }
+  freeze(): void {
+    this.#isFrozen = true
+  }
+
+  /** Takes a copy of the bytes; gives their position for `put`. */
+  append(bytes: Uint8Array): number {
+    if (bytes.length === 0) return 0
+    const at = this.#room(bytes.length)
+    this.#chunk.set(bytes, at & (CHUNK_BYTES - 1))
+    return at
+  }
+
+  /** The same for a record with its position, as values of records are stored. */
+  appendRecord(recordLsn: Lsn, from: Uint8Array, start: number, length: number): number {
+    const at = this.#room(RECORD_PREFIX_BYTES + length)
+    const chunk = this.#chunk
+    let to = at & (CHUNK_BYTES - 1)
+    const low = lsnLow(recordLsn)
+    const high = lsnHigh(recordLsn)
+    chunk[to] = low
+    chunk[to + 1] = low >>> 8
+    chunk[to + 2] = low >>> 16
+    chunk[to + 3] = low >>> 24
+    chunk[to + 4] = high
+    chunk[to + 5] = high >>> 8
+    chunk[to + 6] = high >>> 16
+    chunk[to + 7] = high >>> 24
+    to += RECORD_PREFIX_BYTES
+    // Most records are short, and a loop then beats making a view for `set`.
+    if (length < 96) for (let i = 0; i < length; i++) chunk[to + i] = from[start + i] as number
+    else chunk.set(from.subarray(start, start + length), to)
+    return at
+  }
+
+  #room(length: number): number {
+    assert(!this.#isFrozen, () => 'a frozen layer takes no value')
+    if (this.#chunkUsed + length > this.#chunk.length) {
+      assert(this.#chunks.length < CHUNKS_COUNT_MAX, () => 'open layer is beyond its largest size')
+      this.#chunk = new Uint8Array(Math.max(CHUNK_BYTES, length))
+      this.#chunks.push(this.#chunk)
+      this.#chunkUsed = 0
+    }
+    const offset = this.#chunkUsed
+    assert(offset < CHUNK_BYTES, () => `offset ${offset} is beyond a chunk`)
+    this.#chunkUsed = offset + length
+    this.#dataBytes += length
+    return (((this.#chunks.length - 1) << CHUNK_BITS) | offset) >>> 0
+  }
+
+  /** A value of the key whose bytes were appended at `position`. */
+  put(keyId: number, at: Lsn, meta: number, blockIndex: number, position: number, length: number): void {
+    assert(!this.#isFrozen, () => 'a frozen layer takes no value')
+    const value = this.#count++
+    if (value === this.#capacity) this.#grow()
+    this.#lsn[value] = at
+    this.#position[value] = position
+    this.#length[value] = length
+    this.#meta[value] = meta
+    this.#blockIndex[value] = blockIndex
+    if (this.#lsnMin === undefined || at < this.#lsnMin) this.#lsnMin = at
+    if (this.#lsnMax === undefined || at > this.#lsnMax) this.#lsnMax = at
+    if (keyId >= this.#newest.length) {
+      this.#newest = grown(this.#newest, new Uint32Array(Math.max(keyId + 1, this.#newest.length * 2)))
+    }
+    const head = (this.#newest[keyId] as number) - 1
+    if (head < 0) this.#touch(keyId)
+    if (head < 0 || (this.#lsn[head] as number) <= at) {
+      this.#older[value] = head
+      this.#newest[keyId] = value + 1
+      return
+    }
+    let above = head
+    for (;;) {
+      const next = this.#older[above] as number
+      if (next < 0 || (this.#lsn[next] as number) <= at) break
+      above = next
+    }
+    this.#older[value] = this.#older[above] as number
+    this.#older[above] = value
+  }
+
+  /** A value that owns its bytes, which are copied. */
+  putBytes(keyId: number, at: Lsn, meta: number, bytes: Uint8Array): void {
+    this.put(keyId, at, meta, 0, this.append(bytes), bytes.length)
+  }
+
+  #touch(keyId: number): void {
+    if (this.#touchedCount === this.#touched.length) {
+      this.#touched = grown(this.#touched, new Uint32Array(this.#touched.length * 2))
+    }
+    this.#touched[this.#touchedCount++] = keyId
+  }
+
+  #grow(): void {
+    const capacity = this.#capacity * 2
+    this.#capacity = capacity
+    this.#lsn = grown(this.#lsn, new Float64Array(capacity))
+    this.#position = grown(this.#position, new Uint32Array(capacity))
+    this.#length = grown(this.#length, new Uint32Array(capacity))
+    this.#meta = grown(this.#meta, new Uint8Array(capacity))
+    this.#blockIndex = grown(this.#blockIndex, new Uint8Array(capacity))
+    this.#older = grown(this.#older, new Int32Array(capacity))
+  }
+
+  /** Numbers of the keys that have a value here, in key order. */
+  sortedKeyIds(): Uint32Array {
+    const keys = this.keys
+    return this.#touched.slice(0, this.#touchedCount).sort((a, b) => keys.compare(a, b))
+  }
+  keyOfEntry(entry: number): Key {
+    return this.keys.keyOf(entry)
+  }
+  sortedEntries(): Uint32Array {
+    return this.sortedKeyIds()
+  }
+
+  newestOf(keyId: number, at: Lsn): number {
+    let value = keyId < this.#newest.length ? (this.#newest[keyId] as number) - 1 : -1
+    while (value >= 0 && (this.#lsn[value] as number) > at) value = this.#older[value] as number
+    return value
+  }
+  newest(key: Key, at: Lsn): number {
+    const keyId = this.keys.lookUp(key)
+    return keyId < 0 ? -1 : this.newestOf(keyId, at)
+  }
+  newestOfEntry(entry: number, at: Lsn): number {
+    return this.newestOf(entry, at)
+  }
+  older(value: number): number {
+    return this.#older[value] as number
+  }
+  lsnOf(value: number): Lsn {
+    return this.#lsn[value] as Lsn
+  }
+  metaOf(value: number): number {
+    return this.#meta[value] as number
+  }
+  blockIndexOf(value: number): number {
+    return this.#blockIndex[value] as number
+  }
+  lengthOf(value: number): number {
+    return this.#length[value] as number
+  }
+  /** Where the bytes are: equal for values that share them (META_IS_SHARED). */
+  positionOf(value: number): number {
+    return this.#position[value] as number
+  }
+  isSharedOf(value: number): boolean {
+    return ((this.#meta[value] as number) & META_IS_SHARED) !== 0
+  }
+  /** Borrows from the layer, whose bytes never change. */
+  bytesOf(value: number): Uint8Array {
+    const position = this.#position[value] as number
+    const offset = position & (CHUNK_BYTES - 1)
+    const length = this.#length[value] as number
+    if (length === 0) return EMPTY
+    return (this.#chunks[position >>> CHUNK_BITS] as Uint8Array).subarray(offset, offset + length)
+  }
+  load(value: number): Promise<Uint8Array> {
+    return Promise.resolve(this.bytesOf(value))
+  }
+}
+
+const EMPTY = new Uint8Array(0)
