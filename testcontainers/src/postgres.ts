@@ -14,7 +14,7 @@ import { cached } from './cache.ts'
 import { type TemporaryDirectory, temporaryDirectory } from './directory.ts'
 import { freePort } from './port.ts'
 import { type PostgresBinaries, type PostgresMajor, postgresBinaries } from './postgres-binaries.ts'
-import { type RunningProcess, runCommand, startProcess } from './process.ts'
+import { type RunningProcess, isAlive, runCommand, startProcess } from './process.ts'
 import { type UserIds, unprivilegedUser } from './user.ts'
 
 export type PostgresSettings = Readonly<Record<string, string | number | boolean>>
@@ -279,12 +279,6 @@ async function isReady(dataDirectory: string, pid: number): Promise<boolean> {
 async function childrenOf(pid: number): Promise<number[]> {
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
   return text.split(' ').filter((word) => word !== '').map(Number)
-}
-
-/** A zombie is dead: it holds no file and no memory, and waits only for init to notice. */
-async function isAlive(pid: number): Promise<boolean> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  return stat !== undefined && !/\) [ZX] /.test(stat)
 }
 
 function killIfAlive(pid: number): void {

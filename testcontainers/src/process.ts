@@ -3,9 +3,11 @@
  * outlives this process (a parent-death signal where util-linux's `setpriv` is there, an exit handler everywhere).
  */
 import { type ChildProcessByStdio, spawn, spawnSync } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, refuse } from '@understory/base'
+import { findProgram, isExecutable } from './program.ts'
 import type { UserIds } from './user.ts'
 
 const OUTPUT_BYTES_MAX = 64 * 1024
@@ -183,11 +185,15 @@ function killAll(): void {
 
 /** Starts the process and waits until it is ready; a process that does not get there is ended. */
 export async function startProcess(options: ProcessOptions): Promise<RunningProcess> {
+  const program = options.command.includes('/') ? options.command : await findProgram(options.command)
+  if (program === undefined || !(await isExecutable(program))) {
+    throw refuse('precondition', `there is no program "${options.command}" to run ${options.name}`)
+  }
   const args = [...(options.args ?? [])]
   const deathSignal = (options.parentDeathSignal ?? 'SIGKILL').slice('SIG'.length)
   const [command, commandArgs] = canSetParentDeathSignal()
-    ? ['setpriv', ['--pdeathsig', deathSignal, '--', options.command, ...args]]
-    : [options.command, args]
+    ? ['setpriv', ['--pdeathsig', deathSignal, '--', program, ...args]]
+    : [program, args]
   const child = spawn(command, commandArgs, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...options.env },
@@ -221,6 +227,12 @@ export async function runCommand(options: Omit<ProcessOptions, 'ready'> & { read
   if (code === 0) return child.stdout()
   const how = signal === null ? `exit code ${code}` : signal
   throw refuse('unavailable', `${options.name} failed with ${how}`, { detail: child.output() })
+}
+
+/** A zombie is dead: it holds no file and no memory, and waits only for init to notice. */
+export async function isAlive(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
+  return stat !== undefined && !/\) [ZX] /.test(stat)
 }
 
 let parentDeathSignalWorks: boolean | undefined
