@@ -22,6 +22,8 @@ export interface RunOptions {
   readonly durationMs?: number
   readonly signal?: AbortSignal
   readonly seed?: number
+  /** How long transactions that are on their way at the end may take before their connections are cut. */
+  readonly drainTimeoutMs?: number
   /** Writes a ledger row in every writing transaction, and each outcome into its file. */
   readonly ledger?: Ledger
   /** Counts as they change, for whoever watches. */
@@ -96,7 +98,7 @@ export async function runWorkload(workload: Workload, options: RunOptions): Prom
   const timer = options.durationMs === undefined ? undefined : setTimeout(onAbort, options.durationMs)
   let drainTimer: NodeJS.Timeout | undefined
   stop.signal.addEventListener('abort', () => {
-    drainTimer = setTimeout(() => clients.forEach((client) => client.cut()), DRAIN_TIMEOUT_MS)
+    drainTimer = setTimeout(() => clients.forEach((client) => client.cut()), options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS)
   }, { once: true })
   try {
     const results = await Promise.allSettled(clients.map((client) => client.work().catch((error: unknown) => {

@@ -197,6 +197,56 @@ test.each([['tpcc', tpcc], ['tpcb', tpcb]] as const)('%s goes on after the serve
 
 
 
+test('clients whose sessions are ended by the server connect again', async () => {
+  const server = await start()
+  const { connectionString } = server
+  await loadTpcb({ connectionString, ...TINY_TPCB })
+  const client = await server.connect()
+  const ledger = await newLedger()
+  const progress = newProgress()
+  const stop = new AbortController()
+  onTestFinished(() => stop.abort())
+  const running = runWorkload(tpcb, { connectionString, clients: 4, signal: stop.signal, ledger, progress })
+  running.catch(() => undefined)
+  for (const lost of [4, 8, 12]) {
+    await expect.poll(() => progress.clientsConnected, POLL).toBe(4)
+    await client.query(`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'understory-bench'`)
+    await expect.poll(() => progress.connectionsLost, POLL).toBe(lost)
+  }
+  stop.abort()
+  const stats = await running
+  const check = await checkLedger(client, ledger.path)
+  expect(check).toMatchObject({ lostCommits: 0, ghostCommits: 0 })
+  expect(check.unknownPresent + check.unknownAbsent).toBe(stats.unknownOutcomes)
+}, TEST_TIMEOUT_MS)
+
+test('a run ends although the server does not answer, and what it had asked for is unknown', async () => {
+  const server = await start()
+  const { connectionString } = server
+  await loadTpcb({ connectionString, ...TINY_TPCB })
+  const client = await server.connect()
+  const waiting = async () => (await client.query(`select count(*)::int as sessions,
+    count(*) filter (where wait_event_type = 'Lock')::int as waiting
+    from pg_stat_activity where application_name = 'understory-bench'`)).rows[0]
+  const ledger = await newLedger()
+  const stop = new AbortController()
+  onTestFinished(() => stop.abort())
+  const running = runWorkload(tpcb, { connectionString, clients: 4, signal: stop.signal, drainTimeoutMs: 100, ledger })
+  running.catch(() => undefined)
+  await expect.poll(waiting, POLL).toMatchObject({ sessions: 4 })
+  await client.query('begin')
+  await client.query('lock table pgbench_history in access exclusive mode')
+  await expect.poll(waiting, POLL).toEqual({ sessions: 4, waiting: 4 })
+  stop.abort()
+  expect(await running).toMatchObject({ connectionsLost: 4, unknownOutcomes: 4 })
+  // The sessions have their COMMIT and go on once they can, or find their client gone.
+  await client.query('commit')
+  await expect.poll(waiting, POLL).toMatchObject({ sessions: 0 })
+  const check = await checkLedger(client, ledger.path)
+  expect(check).toMatchObject({ lostCommits: 0, ghostCommits: 0 })
+  expect(check.unknownPresent + check.unknownAbsent).toBe(4)
+}, TEST_TIMEOUT_MS)
+
 test('an error that is not a lost connection ends the run', async () => {
   const server = await start()
   const { connectionString } = server
