@@ -4,8 +4,8 @@
  */
 import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { lsnFromHalves, lsn } from '@understory/base'
-import type { Lsn } from '@understory/base'
+import { parseControlFile } from '../src/cluster/control-file.ts'
+import type { ControlFileValues } from '../src/cluster/control-file.ts'
 import type { SlruKind } from '../src/redo/types.ts'
 import type { VerifyBase } from '../src/redo/verify.ts'
 import { PAGE_SIZE } from '../src/wal/record.ts'
@@ -23,24 +23,6 @@ export interface RelationFile {
   /** Of the file's first block. */
   readonly firstBlock: number
   readonly path: string
-}
-
-export interface ControlPosition {
-  /** Start of the last checkpoint record. */
-  readonly checkpointLsn: Lsn
-  /** DBState: 1 is DB_SHUTDOWNED. */
-  readonly state: number
-  readonly systemId: bigint
-}
-
-/** Source: catalog/pg_control.h, ControlFileData: the first fields, alike in 16, 17 and 18. */
-export function readControlPosition(directory: string): ControlPosition {
-  const bytes = readFileSync(join(directory, 'global', 'pg_control'))
-  return {
-    checkpointLsn: lsnFromHalves(bytes.readUInt32LE(36), bytes.readUInt32LE(32)),
-    state: bytes.readUInt32LE(16),
-    systemId: bytes.readBigUInt64LE(0),
-  }
 }
 
 function parseRelationFile(name: string): { relNumber: number, fork: number, segment: number } | undefined {
@@ -99,8 +81,33 @@ export function slruPages(directory: string, kind: SlruKind): number[] {
   return pages
 }
 
+export const readControlFile = (directory: string): ControlFileValues =>
+  parseControlFile(readFileSync(join(directory, 'global', 'pg_control')))
+
+export interface RelationMapFile {
+  readonly dbOid: number
+  readonly spcOid: number
+  readonly bytes: Uint8Array
+}
+
+/** pg_filenode.map of global/ and of every database in the default tablespace. */
+export function relationMapFiles(directory: string): RelationMapFile[] {
+  const read = (...path: string[]): Uint8Array => readFileSync(join(directory, ...path, 'pg_filenode.map'))
+  const databases = readdirSync(join(directory, 'base')).filter((name) => /^\d+$/.test(name))
+  return [
+    { dbOid: 0, spcOid: GLOBALTABLESPACE_OID, bytes: read('global') },
+    ...databases.map((name) => ({ dbOid: Number(name), spcOid: DEFAULTTABLESPACE_OID, bytes: read('base', name) })),
+  ]
+}
+
+/** pg_twophase by xid. Names are its hexadecimal digits, from 17 on with the epoch before. */
+export function twoPhaseFiles(directory: string): Map<number, Uint8Array> {
+  const names = readdirSync(join(directory, 'pg_twophase'))
+  return new Map(names.map((name) => [Number.parseInt(name.slice(-8), 16), readFileSync(join(directory, 'pg_twophase', name))]))
+}
+
 /** Everything that the oracle starts from, read into memory, so that the server may go on. */
-export function readDataDirectory(directory: string): VerifyBase & { readonly startLsn: Lsn } {
+export function readDataDirectory(directory: string): VerifyBase & { readonly control: ControlFileValues } {
   const files = new Map<string, Uint8Array>()
   for (const { rel, fork, firstBlock, path } of relationFiles(directory)) {
     files.set(`${rel.spcOid}/${rel.dbOid}/${rel.relNumber}/${fork}/${firstBlock / SEGMENT_BLOCKS}`, readFileSync(path))
@@ -111,8 +118,9 @@ export function readDataDirectory(directory: string): VerifyBase & { readonly st
       slru.set(`${kind} ${page}`, readSlruPage(directory, kind, page) ?? new Uint8Array(PAGE_SIZE))
     }
   }
+  const maps = relationMapFiles(directory)
   return {
-    startLsn: lsn(readControlPosition(directory).checkpointLsn),
+    control: readControlFile(directory),
     readBlock(rel, fork, block) {
       const key = `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}/${fork}/${Math.floor(block / SEGMENT_BLOCKS)}`
       const at = (block % SEGMENT_BLOCKS) * PAGE_SIZE
@@ -120,6 +128,7 @@ export function readDataDirectory(directory: string): VerifyBase & { readonly st
       return bytes?.length === PAGE_SIZE ? bytes : undefined
     },
     readSlruPage: (kind, page) => slru.get(`${kind} ${page}`),
+    readRelationMap: (dbOid, spcOid) => maps.find((map) => map.dbOid === dbOid && map.spcOid === spcOid)?.bytes,
   }
 }
 

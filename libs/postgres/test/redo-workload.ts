@@ -21,14 +21,14 @@ async function changeRows(client: Client): Promise<void> {
     `create table t (id int primary key, a text, b text, n int) with (autovacuum_enabled = off)`,
     `create index t_b on t (b)`,
     ...Array.from({ length: 200 }, (_, i) => `insert into t values (${i}, 'a${i}', md5('${i}'), ${i})`),
-    `insert into t select g, 'a' || g, md5(g::text), g from generate_series(1000, 20000) g`,
+    `insert into t select g, 'a' || g, md5(g::text), g from generate_series(1000, 8000) g`,
     `update t set n = n + 1 where id < 200`, // HOT, with prefix and suffix
     `update t set a = 'longer value ' || a where id % 7 = 0`, // HOT and not
     `update t set b = md5(b) where id % 5 = 0`, // an indexed column: never HOT
     `update t set a = null where id % 11 = 0`, // the null bitmap changes
     `update t set a = 'x' || repeat(a, 3) where id % 11 <> 0 and id % 13 = 0`,
     `delete from t where id % 3 = 0`,
-    `begin`, `insert into t select g, 'gone', 'gone', g from generate_series(30000, 30500) g`, `rollback`,
+    `begin`, `insert into t select g, 'gone', 'gone', g from generate_series(30000, 30300) g`, `rollback`,
     `begin`, `savepoint s1`, `update t set n = -1 where id % 17 = 0`, `rollback to s1`,
     `update t set n = -2 where id % 19 = 0`, `commit`,
     `insert into t values (1, 'conflict', 'b', 1) on conflict (id) do update set a = excluded.a`,
@@ -107,7 +107,7 @@ async function vacuumRows(client: Client): Promise<void> {
   await run(
     client,
     `create table p (id int primary key, v text) with (fillfactor = 60)`,
-    `insert into p select g, repeat('v', 20) from generate_series(1, 5000) g`,
+    `insert into p select g, repeat('v', 20) from generate_series(1, 3000) g`,
     ...Array.from({ length: 6 }, (_, i) => `update p set v = v || '${i}'`),
     `select sum(length(v)) from p`, // prunes on access
     `delete from p where id % 4 = 0`,
@@ -116,9 +116,9 @@ async function vacuumRows(client: Client): Promise<void> {
     `update p set v = 'after the map' where id % 100 = 1`, // clears the map's bits
     `delete from p where id % 100 = 2`,
     `vacuum (freeze) p`,
-    `delete from p where id > 2500`,
+    `delete from p where id > 1500`,
     `vacuum p`, // cuts the file, and the map's tail
-    `insert into p select g, 'again' from generate_series(6000, 9000) g`,
+    `insert into p select g, 'again' from generate_series(6000, 7500) g`,
     `create table q (v int)`, // no index: dead items become unused at once
     `insert into q select generate_series(1, 3000)`,
     `delete from q where v % 2 = 0`,
@@ -145,17 +145,17 @@ async function changeIndexes(client: Client): Promise<void> {
     `create table i (k int, s text)`,
     `create index i_k on i (k)`,
     `create index i_s on i (s)`,
-    `insert into i select g, md5(g::text) from generate_series(1, 30000) g`,
-    `insert into i select -g, 'same' from generate_series(1, 5000) g`, // duplicates
+    `insert into i select g, md5(g::text) from generate_series(1, 12000) g`,
+    `insert into i select -g, 'same' from generate_series(1, 2000) g`, // duplicates
     `create unique index i_u on i (k, s)`,
-    `delete from i where k between 2000 and 25000`,
+    `delete from i where k between 1000 and 10000`,
     `vacuum i`, // deletes pages
-    `insert into i select g, md5(g::text) from generate_series(2000, 9000) g`,
+    `insert into i select g, md5(g::text) from generate_series(1000, 5000) g`,
     `vacuum i`,
     `reindex index i_k`,
     `cluster i using i_k`,
-    `insert into i select g, repeat('w', 500) || g from generate_series(1, 2000) g`,
-    ...Array.from({ length: 8 }, () => `update i set k = k - 5000 where s = 'same'`), // bottom-up deletion
+    `insert into i select g, repeat('w', 500) || g from generate_series(1, 800) g`,
+    ...Array.from({ length: 8 }, () => `update i set k = k - 2000 where s = 'same'`), // bottom-up deletion
   )
 }
 

@@ -4,19 +4,23 @@
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { assert } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { startPostgres } from '@understory/testcontainers'
 import type { PostgresSettings } from '@understory/testcontainers'
 import type { Client } from 'pg'
+import { DB_SHUTDOWNED } from '../src/cluster/control-file.ts'
+import type { ControlFileValues } from '../src/cluster/control-file.ts'
 import type { PgMajor, RedoSettings } from '../src/redo/types.ts'
-import { rmgrs } from '../src/redo/registry.ts'
 import { RedoVerifier } from '../src/redo/verify.ts'
 import type { VerifyBase } from '../src/redo/verify.ts'
 import { FORK_FSM, PAGE_SIZE } from '../src/wal/record.ts'
 import { WAL_SEGMENT_BYTES } from '../src/wal/constants.ts'
 import { walFileName } from '../src/wal/pages.ts'
 import { readRecordsOfSegments } from '../src/wal/segment-files.ts'
-import { readControlPosition, readDataDirectory, relationFiles } from './data-directory.ts'
+import {
+  SLRU_KINDS, readControlFile, readDataDirectory, readSlruPage, relationFiles, relationMapFiles, slruPages, twoPhaseFiles,
+} from './data-directory.ts'
 import type { WorkloadSession } from './redo-workload.ts'
 
 export interface ServerHistoryOptions {
@@ -67,17 +71,16 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
     await options.workload({ client: await connect(), connect })
     for (const client of clients) await client.end()
     await server.stop()
-    const walLogHints = options.settings?.['wal_log_hints'] === true
     const walFile = (segment: number): Uint8Array | undefined => {
       const path = join(server.dataDirectory, 'pg_wal', walFileName(1, segment, WAL_SEGMENT_BYTES))
       return existsSync(path) ? readFileSync(path) : undefined
     }
     return {
-      settings: { major, dataChecksums, walLogHints },
+      settings: { major, ...pick(base.control) },
       base,
-      startLsn: base.startLsn,
+      startLsn: base.control.checkpointLsn,
       dataDirectory: server.dataDirectory,
-      records: () => readRecordsOfSegments(walFile, { startLsn: base.startLsn, major }),
+      records: () => readRecordsOfSegments(walFile, { startLsn: base.control.checkpointLsn, major }),
       [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
     }
   } catch (error) {
@@ -86,17 +89,21 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
   }
 }
 
+const pick = ({ dataChecksums, walLogHints, trackCommitTimestamp }: ControlFileValues): Omit<RedoSettings, 'major'> =>
+  ({ dataChecksums, walLogHints, trackCommitTimestamp })
+
 /** Redoes the whole history and compares the pages on the way and the relation files at the end. */
 export function verifyHistory(history: ServerHistory): RedoVerifier {
   const verifier = new RedoVerifier(history.settings, history.base)
   let lastLsn: Lsn | undefined
   for (const record of history.records()) {
-    if (record.rmid in rmgrs) verifier.redo(record)
-    else verifier.adopt(record)
+    verifier.redo(record)
     lastLsn = record.recordLsn
   }
-  const control = readControlPosition(history.dataDirectory)
-  if (lastLsn !== control.checkpointLsn) throw new Error(`WAL ends at ${lastLsn}, not with the checkpoint ${control.checkpointLsn}`)
+  const control = readControlFile(history.dataDirectory)
+  const { state, checkpointLsn } = control
+  assert(state === DB_SHUTDOWNED && lastLsn === checkpointLsn, () =>
+    `WAL ends with the record at ${lastLsn}, not with the shutdown checkpoint at ${checkpointLsn}`)
   compareFiles(history, verifier)
   return verifier
 }
@@ -116,6 +123,14 @@ function compareFiles({ dataDirectory }: ServerHistory, verifier: RedoVerifier):
   for (const { rel, fork } of verifier.forks()) {
     if (fork !== FORK_FSM) verifier.compareLength(rel, fork, lengths.get(key(rel, fork)) ?? 0)
   }
+  for (const kind of SLRU_KINDS) {
+    const redone = verifier.slruPages().filter((page) => page.kind === kind).map(({ page }) => page)
+    for (const page of new Set([...slruPages(dataDirectory, kind), ...redone])) {
+      verifier.compareSlruPage(kind, page, readSlruPage(dataDirectory, kind, page) ?? new Uint8Array(PAGE_SIZE))
+    }
+  }
+  for (const { dbOid, spcOid, bytes } of relationMapFiles(dataDirectory)) verifier.compareRelationMap(dbOid, spcOid, bytes)
+  verifier.compareTwoPhase(twoPhaseFiles(dataDirectory))
 }
 
 /** One line per record type, for people. */
