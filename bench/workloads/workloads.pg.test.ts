@@ -197,6 +197,35 @@ test.each([['tpcc', tpcc], ['tpcb', tpcb]] as const)('%s goes on after the serve
 
 
 
+test('the ledger shows what a server loses that acknowledges before it writes', async () => {
+  const server = await startPostgres({
+    major: 17,
+    settings: {
+      synchronous_commit: 'off', wal_writer_delay: '10s', wal_writer_flush_after: '1GB', wal_buffers: '64MB',
+    },
+  })
+  onTestFinished(() => server[Symbol.asyncDispose]())
+  const { connectionString } = server
+  await loadTpcb({ connectionString, ...TINY_TPCB })
+  const ledger = await newLedger()
+  const progress = newProgress()
+  const stop = new AbortController()
+  onTestFinished(() => stop.abort())
+  const running = runWorkload(tpcb, { connectionString, clients: 4, signal: stop.signal, ledger, progress })
+  running.catch(() => undefined)
+  await expect.poll(() => progress.committed, POLL).toBeGreaterThan(200)
+  await server.kill()
+  stop.abort()
+  const { committed } = await running
+  await server.start()
+  const client = await server.connect()
+  const check = await checkLedger(client, ledger.path)
+  expect(check).toMatchObject({ acknowledged: committed, ghostCommits: 0 })
+  expect(check.lostCommits).toBeGreaterThan(0)
+  // What is left is a whole beginning of the history.
+  expect(violated(await checkTpcb(client))).toEqual([])
+}, TEST_TIMEOUT_MS)
+
 test('clients whose sessions are ended by the server connect again', async () => {
   const server = await start()
   const { connectionString } = server
