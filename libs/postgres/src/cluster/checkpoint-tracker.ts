@@ -7,11 +7,19 @@
  * redo in two points, where the primary's own memory says the same: CLOG_TRUNCATE moves oldestXid, and a shutdown
  * checkpoint is believed about commit timestamps.
  */
-import { LSN_ZERO, formatLsn, refuse } from '@understory/base'
+import { LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import { CLOG_TRUNCATE, xl_clog_truncate_tail } from '../redo/clog/records.ts'
+import { COMMIT_TS_TRUNCATE } from '../redo/commit-ts/records.ts'
+import { ParsedMultixact, parseMultixact } from '../redo/multixact/redo.ts'
+import { checkMainData } from '../redo/record-check.ts'
+import { SLRU_PAGE_NUMBER_BYTES } from '../redo/slru-page.ts'
 import type { PgMajor } from '../redo/types.ts'
 import { ParsedXact, maxXidOf, parseXact, subxactAt, xidPrecedes } from '../redo/xact/parse.ts'
 import { XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED, XLOG_XACT_HAS_INFO, XLOG_XACT_OPMASK } from '../redo/xact/records.ts'
+import { xl_end_of_recovery } from '../redo/xlog/records.ts'
+import { fullPageWritesOf, nextOidOf, parameterChangeOf } from '../redo/xlog/redo.ts'
+import type { ParameterChange } from '../redo/xlog/redo.ts'
 import {
   RM_CLOG_ID, RM_COMMIT_TS_ID, RM_MULTIXACT_ID, RM_XACT_ID, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN,
   XLOG_END_OF_RECOVERY, XLOG_FPW_CHANGE, XLOG_NEXTOID, XLOG_PARAMETER_CHANGE, XLR_INFO_MASK,
@@ -19,19 +27,10 @@ import {
 import type { DecodedRecord } from '../wal/record.ts'
 import { readCheckPoint } from './checkpoint.ts'
 import type { ControlFileValues } from './control-file.ts'
+import { CHECKPOINT_BYTES } from './version.ts'
 
-/** xl_parameter_change: settings that pg_control keeps because WAL depends on them. */
-export interface ClusterSettings {
-  /** 0 minimal, 1 replica, 2 logical. */
-  walLevel: number
-  walLogHints: boolean
-  maxConnections: number
-  maxWorkerProcesses: number
-  maxWalSenders: number
-  maxPreparedXacts: number
-  maxLocksPerXact: number
-  trackCommitTimestamp: boolean
-}
+/** Settings that pg_control keeps because WAL depends on them. */
+export type ClusterSettings = { -readonly [K in keyof ParameterChange]: ParameterChange[K] }
 
 export interface TrackerState extends ClusterSettings {
   /** Postgres's timeline id. */
@@ -92,10 +91,6 @@ export function trackerStateOf(control: ControlFileValues): TrackerState {
   }
 }
 
-const CLOG_TRUNCATE = 0x10
-const COMMIT_TS_TRUNCATE = 0x10
-const XLOG_MULTIXACT_CREATE_ID = 0x20
-const XLOG_MULTIXACT_TRUNCATE_ID = 0x30
 const FIRST_NORMAL_XID = 3
 
 /** TransactionIdFollowsOrEquals: the special ids below 3 compare as plain numbers. */
@@ -123,6 +118,7 @@ export interface TrackSettings {
 }
 
 const parsed = new ParsedXact()
+const multixact = new ParsedMultixact()
 
 /** Takes in one record; true if anything changed. Errors: refused `bad_wal` where a record is too short for its type. */
 export function track(state: TrackerState, record: DecodedRecord, settings: TrackSettings): boolean {
@@ -143,36 +139,26 @@ export function track(state: TrackerState, record: DecodedRecord, settings: Trac
   }
 }
 
-/** Where the main data start, which must hold `size` bytes. */
-function mainData(record: DecodedRecord, size: number): number {
-  if (record.mainDataLength < size) {
-    throw refuse('bad_wal', `WAL record at ${formatLsn(record.recordLsn)} has ${record.mainDataLength} bytes of data, not ${size}`)
-  }
-  return record.mainDataOffset
-}
-
 function trackXlog(state: TrackerState, record: DecodedRecord, major: PgMajor): boolean {
-  const { view } = record
   switch (record.info & ~XLR_INFO_MASK) {
     case XLOG_NEXTOID:
-      state.nextOid = view.getUint32(mainData(record, 4), true)
+      state.nextOid = nextOidOf(record) as number
       return true
     case XLOG_CHECKPOINT_SHUTDOWN:
     case XLOG_CHECKPOINT_ONLINE:
       trackCheckpoint(state, record, major)
       return true
     case XLOG_FPW_CHANGE:
-      state.fullPageWrites = view.getUint8(mainData(record, 1)) !== 0
+      state.fullPageWrites = fullPageWritesOf(record) as boolean
       state.fullPageWritesLsn = record.recordLsn
       return true
     case XLOG_PARAMETER_CHANGE:
-      trackParameterChange(state, record)
+      trackParameterChange(state, parameterChangeOf(record) as ParameterChange)
       return true
-    case XLOG_END_OF_RECOVERY: { // xl_end_of_recovery { end_time, ThisTimeLineID, … }
-      const at = mainData(record, 16)
-      state.timelineId = view.getUint32(at + 8, true)
+    case XLOG_END_OF_RECOVERY:
+      checkMainData(record, xl_end_of_recovery.SIZE)
+      state.timelineId = xl_end_of_recovery.thisTimeLineID.get(record.view, record.mainDataOffset)
       return true
-    }
     default:
       return false
   }
@@ -180,7 +166,8 @@ function trackXlog(state: TrackerState, record: DecodedRecord, major: PgMajor): 
 
 function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMajor): void {
   const isShutdown = (record.info & ~XLR_INFO_MASK) === XLOG_CHECKPOINT_SHUTDOWN
-  const checkpoint = readCheckPoint(record.bytes, mainData(record, 88), major)
+  checkMainData(record, CHECKPOINT_BYTES)
+  const checkpoint = readCheckPoint(record.bytes, record.mainDataOffset, major)
   const epoch = Number(checkpoint.nextXid >> 32n)
   const xid = Number(checkpoint.nextXid & 0xffff_ffffn)
   // A shutdown's counters are exact. An online one's were read while others went on: they are minima, and nextOid is
@@ -219,27 +206,16 @@ function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMa
   state.checkpointTimeSeconds = checkpoint.timeSeconds
 }
 
-/** xl_parameter_change: six int32 in this order, then two bools. */
-function trackParameterChange(state: TrackerState, record: DecodedRecord): void {
-  const { view } = record
-  const at = mainData(record, 26)
-  state.maxConnections = view.getInt32(at, true)
-  state.maxWorkerProcesses = view.getInt32(at + 4, true)
-  state.maxWalSenders = view.getInt32(at + 8, true)
-  state.maxPreparedXacts = view.getInt32(at + 12, true)
-  state.maxLocksPerXact = view.getInt32(at + 16, true)
-  state.walLevel = view.getInt32(at + 20, true)
-  state.walLogHints = view.getUint8(at + 24) !== 0
-  const tracks = view.getUint8(at + 25) !== 0
+function trackParameterChange(state: TrackerState, change: ParameterChange): void {
   // ActivateCommitTs: what was committed before has no time stamp. DeactivateCommitTs: nothing has.
-  if (!tracks) {
+  if (!change.trackCommitTimestamp) {
     state.oldestCommitTsXid = 0
     state.newestCommitTsXid = 0
   } else if (!state.trackCommitTimestamp && state.oldestCommitTsXid === 0) {
     state.oldestCommitTsXid = state.nextXid
     state.newestCommitTsXid = state.nextXid
   }
-  state.trackCommitTimestamp = tracks
+  Object.assign(state, change)
 }
 
 /** TransactionTreeSetCommitTsData */
@@ -271,45 +247,30 @@ function advanceNextMulti(state: TrackerState, nextMulti: number, nextOffset: nu
 }
 
 function trackMultixact(state: TrackerState, record: DecodedRecord): boolean {
-  const { view } = record
-  const info = record.info & ~XLR_INFO_MASK
-  if (info === XLOG_MULTIXACT_CREATE_ID) { // xl_multixact_create { mid, moff, nmembers, members[]: { xid, status } }
-    const at = mainData(record, 12)
-    const membersCount = view.getInt32(at + 8, true)
-    mainData(record, 12 + 8 * membersCount)
-    const offset = view.getUint32(at + 4, true)
-    let moved = advanceNextMulti(state, (view.getUint32(at, true) + 1) >>> 0, (offset + membersCount) >>> 0)
-    for (let i = 0; i < membersCount; i++) moved = xidNote(state, view.getUint32(at + 12 + 8 * i, true)) || moved
-    return moved
-  }
-  if (info === XLOG_MULTIXACT_TRUNCATE_ID) { // xl_multixact_truncate { oldestMultiDB, startTruncOff, endTruncOff, … }
-    const at = mainData(record, 20)
-    state.oldestMultiDb = view.getUint32(at, true)
-    state.oldestMulti = view.getUint32(at + 8, true)
-    return true
-  }
-  return false
+  parseMultixact(record, multixact)
+  if (multixact.kind === 'create') return advanceNextMulti(state, multixact.nextMulti, multixact.nextOffset)
+  if (multixact.kind === 'other') return false
+  state.oldestMulti = multixact.oldestMulti
+  state.oldestMultiDb = multixact.oldestMultiDb
+  return true
 }
 
-/** Page numbers are 32 bits wide in 16, 64 from 17 on. */
-const pageNumberBytes = (major: PgMajor): number => (major === 16 ? 4 : 8)
-
-/** xl_clog_truncate { pageno, oldestXact, oldestXactDb } */
 function trackClogTruncate(state: TrackerState, record: DecodedRecord, major: PgMajor): boolean {
   if ((record.info & ~XLR_INFO_MASK) !== CLOG_TRUNCATE) return false
-  const at = mainData(record, pageNumberBytes(major) + 8) + pageNumberBytes(major)
-  const oldestXid = record.view.getUint32(at, true)
+  checkMainData(record, SLRU_PAGE_NUMBER_BYTES[major] + xl_clog_truncate_tail.SIZE)
+  const at = record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major]
+  const oldestXid = xl_clog_truncate_tail.oldestXact.get(record.view, at)
   if (!precedes(state.oldestXid, oldestXid)) return false
   state.oldestXid = oldestXid
-  state.oldestXidDb = record.view.getUint32(at + 4, true)
+  state.oldestXidDb = xl_clog_truncate_tail.oldestXactDb.get(record.view, at)
   return true
 }
 
 /** xl_commit_ts_truncate { pageno, oldestXid }; AdvanceOldestCommitTsXid */
 function trackCommitTsTruncate(state: TrackerState, record: DecodedRecord, major: PgMajor): boolean {
   if ((record.info & ~XLR_INFO_MASK) !== COMMIT_TS_TRUNCATE) return false
-  const at = mainData(record, pageNumberBytes(major) + 4) + pageNumberBytes(major)
-  const oldestXid = record.view.getUint32(at, true)
+  checkMainData(record, SLRU_PAGE_NUMBER_BYTES[major] + 4)
+  const oldestXid = record.view.getUint32(record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major], true)
   if (state.oldestCommitTsXid === 0 || !precedes(state.oldestCommitTsXid, oldestXid)) return false
   state.oldestCommitTsXid = oldestXid
   return true

@@ -1,15 +1,13 @@
 /** Files and pages of the SLRUs. Source: access/slru.h, clog.c, multixact.c, commit_ts.c (16, 17, 18 alike). */
+import { CLOG_XACTS_PER_PAGE } from '../redo/clog/status.ts'
+import { COMMIT_TS_XACTS_PER_PAGE } from '../redo/commit-ts/entry.ts'
+import { MULTIXACT_MEMBERS_PER_PAGE, MULTIXACT_OFFSETS_PER_PAGE } from '../redo/multixact/redo.ts'
 import type { SlruKind } from '../redo/types.ts'
+import { PAGE_SIZE } from '../wal/record.ts'
 
 export const SLRU_PAGES_PER_SEGMENT = 32
-export const SLRU_SEGMENT_BYTES = SLRU_PAGES_PER_SEGMENT * 8192
+export const SLRU_SEGMENT_BYTES = SLRU_PAGES_PER_SEGMENT * PAGE_SIZE
 export const SLRU_KINDS: readonly SlruKind[] = ['pg_xact', 'pg_multixact/offsets', 'pg_multixact/members', 'pg_commit_ts']
-
-const CLOG_XACTS_PER_PAGE = 8192 * 4
-const MULTIXACT_OFFSETS_PER_PAGE = 8192 / 4
-/** Groups of four flag bytes and four xids: 409 to a page. */
-const MULTIXACT_MEMBERS_PER_PAGE = 409 * 4
-const COMMIT_TS_XACTS_PER_PAGE = 819
 
 /** The page that holds a transaction id's, multixact id's or member offset's entry. */
 const entriesPerPage: Readonly<Record<SlruKind, number>> = {
