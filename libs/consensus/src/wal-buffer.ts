@@ -18,8 +18,8 @@ export interface WalRange {
 }
 
 export class WalBuffer {
-  #chunks: Chunk[] = []
-  /** Chunks before it are trimmed; the array is compacted now and then. */
+  #chunks: (Chunk | undefined)[] = []
+  /** Chunks before it are gone; the array is compacted now and then. */
   #first = 0
   #endLsn: Lsn
   #baseRecordEndLsn: Lsn
@@ -79,7 +79,7 @@ export class WalBuffer {
       const chunk = this.#chunks[this.#first] as Chunk
       if (advance(chunk.startLsn, chunk.bytes.length) > lsn) break
       this.#baseRecordEndLsn = chunk.recordEndLsn
-      this.#first++
+      this.#chunks[this.#first++] = undefined
     }
     if (this.#first > 64 && this.#first * 2 > this.#chunks.length) {
       this.#chunks = this.#chunks.slice(this.#first)
