@@ -24,8 +24,8 @@ async function main(): Promise<void> {
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
-  const store = openObjectStore(objectStore, { env, environment: process.env })
-  await probeConditionalPut(store)
+  const store = await openObjectStore(objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+  await probeConditionalPut(store, env.rng)
   const embedded = brokerUrl === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(brokerUrl, env)
   const nodes = new Nodes(broker)
