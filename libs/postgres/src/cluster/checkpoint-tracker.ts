@@ -1,11 +1,12 @@
 /**
- * Follows in WAL everything that a shutdown checkpoint and pg_control hold, so that one can be made at any record end.
- * Moves as stock recovery does: counters never guess upwards. Pure; one object is changed in place, record by record.
+ * Follows in WAL everything that a shutdown checkpoint and pg_control hold, so that one can be made at any
+ * record end. Moves as stock recovery does: counters never guess upwards. Pure; one object is changed in
+ * place, record by record.
  *
- * Source: xlogrecovery.c ApplyWalRecord, xlog.c xlog_redo, varsup.c AdvanceNextFullTransactionIdPastXid, multixact.c
- * multixact_redo, clog.c clog_redo, commit_ts.c commit_ts_redo and CommitTsParameterChange (16, 17, 18). Beyond stock
- * redo in two points, where the primary's own memory says the same: CLOG_TRUNCATE moves oldestXid, and a shutdown
- * checkpoint is believed about commit timestamps.
+ * Source: xlogrecovery.c ApplyWalRecord, xlog.c xlog_redo, varsup.c AdvanceNextFullTransactionIdPastXid,
+ * multixact.c multixact_redo, clog.c clog_redo, commit_ts.c commit_ts_redo and CommitTsParameterChange (16,
+ * 17, 18). Beyond stock redo in two points, where the primary's own memory says the same: CLOG_TRUNCATE moves
+ * oldestXid, and a shutdown checkpoint is believed about commit timestamps.
  */
 import { LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -16,21 +17,34 @@ import { checkMainData } from '../redo/record-check.ts'
 import { SLRU_PAGE_NUMBER_BYTES } from '../redo/slru-page.ts'
 import type { PgMajor } from '../redo/types.ts'
 import { ParsedXact, maxXidOf, parseXact, subxactAt, xidPrecedes } from '../redo/xact/parse.ts'
-import { XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED, XLOG_XACT_HAS_INFO, XLOG_XACT_OPMASK } from '../redo/xact/records.ts'
+import {
+  XLOG_XACT_COMMIT,
+  XLOG_XACT_COMMIT_PREPARED,
+  XLOG_XACT_HAS_INFO,
+  XLOG_XACT_OPMASK,
+} from '../redo/xact/records.ts'
 import { xl_end_of_recovery } from '../redo/xlog/records.ts'
 import { fullPageWritesOf, nextOidOf, parameterChangeOf } from '../redo/xlog/redo.ts'
 import type { ParameterChange } from '../redo/xlog/redo.ts'
 import {
-  RM_CLOG_ID, RM_COMMIT_TS_ID, RM_MULTIXACT_ID, RM_XACT_ID, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN,
-  XLOG_END_OF_RECOVERY, XLOG_FPW_CHANGE, XLOG_NEXTOID, XLOG_PARAMETER_CHANGE, XLR_INFO_MASK,
+  RM_CLOG_ID,
+  RM_COMMIT_TS_ID,
+  RM_MULTIXACT_ID,
+  RM_XACT_ID,
+  RM_XLOG_ID,
+  XLOG_CHECKPOINT_ONLINE,
+  XLOG_CHECKPOINT_SHUTDOWN,
+  XLOG_END_OF_RECOVERY,
+  XLOG_FPW_CHANGE,
+  XLOG_NEXTOID,
+  XLOG_PARAMETER_CHANGE,
+  XLR_INFO_MASK,
 } from '../wal/constants.ts'
 import type { DecodedRecord } from '../wal/record.ts'
 import { readCheckPoint } from './checkpoint.ts'
 import type { ControlFileValues } from './control-file.ts'
+import type { ClusterSettings } from './settings.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
-
-/** Settings that pg_control keeps because WAL depends on them. */
-export type ClusterSettings = { -readonly [K in keyof ParameterChange]: ParameterChange[K] }
 
 export interface TrackerState extends ClusterSettings {
   /** Postgres's timeline id. */
@@ -58,7 +72,10 @@ export interface TrackerState extends ClusterSettings {
   checkpointTimeSeconds: number
 }
 
-/** The state of a cluster that stands at its last checkpoint: recovery from here starts at `checkpointRedoLsn`. */
+/**
+ * The state of a cluster that stands at its last checkpoint: recovery from here starts at
+ * `checkpointRedoLsn`.
+ */
 export function trackerStateOf(control: ControlFileValues): TrackerState {
   const { checkpoint } = control
   return {
@@ -98,7 +115,8 @@ const xidFollowsOrEquals = (a: number, b: number): boolean =>
   a < FIRST_NORMAL_XID || b < FIRST_NORMAL_XID ? a >= b : ((a - b) | 0) >= 0
 
 /** TransactionIdPrecedes, special ids included. */
-const precedes = (a: number, b: number): boolean => (a < FIRST_NORMAL_XID || b < FIRST_NORMAL_XID ? a < b : xidPrecedes(a, b))
+const precedes = (a: number, b: number): boolean =>
+  a < FIRST_NORMAL_XID || b < FIRST_NORMAL_XID ? a < b : xidPrecedes(a, b)
 
 /** MultiXactIdPrecedes, MultiXactOffsetPrecedes: plain circular comparison. */
 const circlePrecedes = (a: number, b: number): boolean => ((a - b) | 0) < 0
@@ -120,7 +138,10 @@ export interface TrackSettings {
 const parsed = new ParsedXact()
 const multixact = new ParsedMultixact()
 
-/** Takes in one record; true if anything changed. Errors: refused `bad_wal` where a record is too short for its type. */
+/**
+ * Takes in one record; true if anything changed. Errors: refused `bad_wal` where a record is too short for
+ * its type.
+ */
 export function track(state: TrackerState, record: DecodedRecord, settings: TrackSettings): boolean {
   const moved = xidNote(state, maxXidOf(record, settings.major))
   switch (record.rmid) {
@@ -170,8 +191,8 @@ function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMa
   const checkpoint = readCheckPoint(record.bytes, record.mainDataOffset, major)
   const epoch = Number(checkpoint.nextXid >> 32n)
   const xid = Number(checkpoint.nextXid & 0xffff_ffffn)
-  // A shutdown's counters are exact. An online one's were read while others went on: they are minima, and nextOid is
-  // left to NEXTOID records.
+  // A shutdown's counters are exact. An online one's were read while others went on: they are minima, and
+  // nextOid is left to NEXTOID records.
   if (isShutdown) {
     state.nextXidEpoch = epoch
     state.nextXid = xid

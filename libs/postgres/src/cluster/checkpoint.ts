@@ -31,7 +31,8 @@ export interface CheckPointValues {
 
 /** Reads 88 bytes at `bytes[at]`. Error: refused `bad_wal` if they are not all there. */
 export function readCheckPoint(bytes: Uint8Array, at: number, major: PgMajor): CheckPointValues {
-  if (at < 0 || at + CHECKPOINT_BYTES > bytes.length) throw refuse('bad_wal', `checkpoint of ${bytes.length - at} bytes, not ${CHECKPOINT_BYTES}`)
+  if (at < 0 || at + CHECKPOINT_BYTES > bytes.length)
+    throw refuse('bad_wal', `checkpoint of ${bytes.length - at} bytes, not ${CHECKPOINT_BYTES}`)
   const { CheckPoint: layout, checkPointWalLevel } = clusterVersions[major]
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return {

@@ -1,16 +1,48 @@
-// Goal: the tracker moves as recovery does at the edges that a short history never reaches, file names go both ways,
-// and damaged files are refused. Method: records and files built by hand.
+// Goal: the tracker moves as recovery does at the edges that a short history never reaches, file names go
+// both ways, and damaged files are refused. Method: records and files built by hand.
 import { LSN_ZERO, advance, lsn } from '@understory/base'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  DecodedRecord, RM_CLOG_ID, RM_COMMIT_TS_ID, RM_MULTIXACT_ID, RM_XACT_ID, RM_XLOG_ID, WAL_SEGMENT_BYTES, XLOG_CHECKPOINT_ONLINE,
-  XLOG_CHECKPOINT_SHUTDOWN, XLOG_FPW_CHANGE, XLOG_NEXTOID, XLOG_PARAMETER_CHANGE, decodeRecord, encodeRecord,
+  DecodedRecord,
+  RM_CLOG_ID,
+  RM_COMMIT_TS_ID,
+  RM_MULTIXACT_ID,
+  RM_XACT_ID,
+  RM_XLOG_ID,
+  WAL_SEGMENT_BYTES,
+  XLOG_CHECKPOINT_ONLINE,
+  XLOG_CHECKPOINT_SHUTDOWN,
+  XLOG_FPW_CHANGE,
+  XLOG_NEXTOID,
+  XLOG_PARAMETER_CHANGE,
+  decodeRecord,
+  encodeRecord,
 } from '../wal/index.ts'
 import {
-  DB_SHUTDOWNED, DB_SHUTDOWNED_IN_RECOVERY, clusterVersions, decodeTrackerState, encodeCheckPoint, encodeTrackerState, forgeShutdownCheckpoint, forgedControlFile,
-  parseControlFile, parseDatabasePath, parseRelationPath, parseSlruSegmentPath, parseTwoPhaseName, patchControlFile, readCheckPoint, relationPath,
-  relmapPath, slruPageOf, slruSegmentOf, slruSegmentPath, track, twoPhasePath, xidNote,
+  DB_SHUTDOWNED,
+  DB_SHUTDOWNED_IN_RECOVERY,
+  clusterVersions,
+  decodeTrackerState,
+  encodeCheckPoint,
+  encodeTrackerState,
+  forgeShutdownCheckpoint,
+  forgedControlFile,
+  parseControlFile,
+  parseDatabasePath,
+  parseRelationPath,
+  parseSlruSegmentPath,
+  parseTwoPhaseName,
+  patchControlFile,
+  readCheckPoint,
+  relationPath,
+  relmapPath,
+  slruPageOf,
+  slruSegmentOf,
+  slruSegmentPath,
+  track,
+  twoPhasePath,
+  xidNote,
 } from './index.ts'
 import type { CheckPointValues, TrackerState } from './index.ts'
 import { crc32c } from '../wal/crc.ts'
@@ -18,17 +50,51 @@ import { crc32c } from '../wal/crc.ts'
 const majors = [16, 17, 18] as const
 
 const initial: TrackerState = {
-  timelineId: 1, nextXidEpoch: 4, nextXid: 1000, nextOid: 20_000, nextMulti: 10, nextMultiOffset: 50, oldestXid: 700, oldestXidDb: 1,
-  oldestMulti: 1, oldestMultiDb: 1, oldestCommitTsXid: 0, newestCommitTsXid: 0, fullPageWrites: true, fullPageWritesLsn: LSN_ZERO,
-  checkpointLsn: lsn(0x100_0028), checkpointRedoLsn: lsn(0x100_0028), checkpointIsShutdown: true, checkpointTimeSeconds: 1_700_000_000,
-  walLevel: 1, walLogHints: false, maxConnections: 100, maxWorkerProcesses: 8, maxWalSenders: 10, maxPreparedXacts: 0, maxLocksPerXact: 64,
+  timelineId: 1,
+  nextXidEpoch: 4,
+  nextXid: 1000,
+  nextOid: 20_000,
+  nextMulti: 10,
+  nextMultiOffset: 50,
+  oldestXid: 700,
+  oldestXidDb: 1,
+  oldestMulti: 1,
+  oldestMultiDb: 1,
+  oldestCommitTsXid: 0,
+  newestCommitTsXid: 0,
+  fullPageWrites: true,
+  fullPageWritesLsn: LSN_ZERO,
+  checkpointLsn: lsn(0x100_0028),
+  checkpointRedoLsn: lsn(0x100_0028),
+  checkpointIsShutdown: true,
+  checkpointTimeSeconds: 1_700_000_000,
+  walLevel: 1,
+  walLogHints: false,
+  maxConnections: 100,
+  maxWorkerProcesses: 8,
+  maxWalSenders: 10,
+  maxPreparedXacts: 0,
+  maxLocksPerXact: 64,
   trackCommitTimestamp: false,
 }
 
-function feed(state: TrackerState, rmid: number, info: number, words: readonly number[], xid = 0, major: 16 | 17 | 18 = 17): boolean {
+function feed(
+  state: TrackerState,
+  rmid: number,
+  info: number,
+  words: readonly number[],
+  xid = 0,
+  major: 16 | 17 | 18 = 17,
+): boolean {
   const mainData = new Uint8Array(Uint32Array.from(words).buffer)
   const record = new DecodedRecord()
-  decodeRecord(record, encodeRecord({ rmid, info, xid, prevLsn: lsn(0x200_0000), mainData }), 0, lsn(0x200_0100), lsn(0x200_0200))
+  decodeRecord(
+    record,
+    encodeRecord({ rmid, info, xid, prevLsn: lsn(0x200_0000), mainData }),
+    0,
+    lsn(0x200_0100),
+    lsn(0x200_0200),
+  )
   return track(state, record, { major })
 }
 
@@ -85,8 +151,16 @@ describe('the tracker', () => {
     const state = { ...initial }
     feed(state, RM_XLOG_ID, XLOG_PARAMETER_CHANGE, [200, 9, 11, 3, 65, 2, 0x0101])
     expect(state).toMatchObject({
-      maxConnections: 200, maxWorkerProcesses: 9, maxWalSenders: 11, maxPreparedXacts: 3, maxLocksPerXact: 65, walLevel: 2,
-      walLogHints: true, trackCommitTimestamp: true, oldestCommitTsXid: 1000, newestCommitTsXid: 1000,
+      maxConnections: 200,
+      maxWorkerProcesses: 9,
+      maxWalSenders: 11,
+      maxPreparedXacts: 3,
+      maxLocksPerXact: 65,
+      walLevel: 2,
+      walLogHints: true,
+      trackCommitTimestamp: true,
+      oldestCommitTsXid: 1000,
+      newestCommitTsXid: 1000,
     })
     feed(state, RM_XLOG_ID, XLOG_PARAMETER_CHANGE, [200, 9, 11, 3, 65, 2, 0x0001])
     expect(state).toMatchObject({ trackCommitTimestamp: false, oldestCommitTsXid: 0, newestCommitTsXid: 0 })
@@ -94,9 +168,23 @@ describe('the tracker', () => {
 
   test.each(majors)('believes a shutdown checkpoint of %i and takes minima from an online one', (major) => {
     const values: CheckPointValues = {
-      redoLsn: lsn(0x123_4560), timelineId: 1, prevTimelineId: 1, fullPageWrites: false, walLevel: major >= 17 ? 2 : 0,
-      nextXid: (4n << 32n) | 900n, nextOid: 15_000, nextMulti: 8, nextMultiOffset: 40, oldestXid: 650, oldestXidDb: 3, oldestMulti: 2,
-      oldestMultiDb: 4, timeSeconds: 1_800_000_000, oldestCommitTsXid: 5, newestCommitTsXid: 6, oldestActiveXid: 0,
+      redoLsn: lsn(0x123_4560),
+      timelineId: 1,
+      prevTimelineId: 1,
+      fullPageWrites: false,
+      walLevel: major >= 17 ? 2 : 0,
+      nextXid: (4n << 32n) | 900n,
+      nextOid: 15_000,
+      nextMulti: 8,
+      nextMultiOffset: 40,
+      oldestXid: 650,
+      oldestXidDb: 3,
+      oldestMulti: 2,
+      oldestMultiDb: 4,
+      timeSeconds: 1_800_000_000,
+      oldestCommitTsXid: 5,
+      newestCommitTsXid: 6,
+      oldestActiveXid: 0,
     }
     const encoded = encodeCheckPoint(values, major)
     expect(readCheckPoint(encoded, 0, major)).toEqual(values)
@@ -104,19 +192,39 @@ describe('the tracker', () => {
     const online = { ...initial }
     feed(online, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, [...words], 0, major)
     expect(online).toEqual({
-      ...initial, oldestMulti: 2, oldestMultiDb: 4, fullPageWrites: false, fullPageWritesLsn: lsn(0x200_0100), checkpointLsn: lsn(0x200_0100),
-      checkpointRedoLsn: lsn(0x123_4560), checkpointIsShutdown: false, checkpointTimeSeconds: 1_800_000_000,
+      ...initial,
+      oldestMulti: 2,
+      oldestMultiDb: 4,
+      fullPageWrites: false,
+      fullPageWritesLsn: lsn(0x200_0100),
+      checkpointLsn: lsn(0x200_0100),
+      checkpointRedoLsn: lsn(0x123_4560),
+      checkpointIsShutdown: false,
+      checkpointTimeSeconds: 1_800_000_000,
     })
     const shutdown = { ...initial }
     feed(shutdown, RM_XLOG_ID, XLOG_CHECKPOINT_SHUTDOWN, [...words], 0, major)
-    expect(shutdown).toMatchObject({ nextXidEpoch: 4, nextXid: 900, nextOid: 15_000, nextMulti: 8, nextMultiOffset: 40, oldestXid: 650 })
+    expect(shutdown).toMatchObject({
+      nextXidEpoch: 4,
+      nextXid: 900,
+      nextOid: 15_000,
+      nextMulti: 8,
+      nextMultiOffset: 40,
+      oldestXid: 650,
+    })
     feed(shutdown, RM_XLOG_ID, XLOG_FPW_CHANGE, [1], 0, major)
     feed(shutdown, RM_XLOG_ID, XLOG_NEXTOID, [30_000], 0, major)
     expect(shutdown).toMatchObject({ fullPageWrites: true, nextOid: 30_000 })
   })
 
   test('refuses records that are too short for what they are', () => {
-    for (const [rmid, info] of [[RM_XLOG_ID, 0x00], [RM_XLOG_ID, 0x30], [RM_XLOG_ID, 0x60], [RM_MULTIXACT_ID, 0x20], [RM_CLOG_ID, 0x10]] as const) {
+    for (const [rmid, info] of [
+      [RM_XLOG_ID, 0x00],
+      [RM_XLOG_ID, 0x30],
+      [RM_XLOG_ID, 0x60],
+      [RM_MULTIXACT_ID, 0x20],
+      [RM_CLOG_ID, 0x10],
+    ] as const) {
       expect(() => feed({ ...initial }, rmid, info, [])).toThrow(/is 0 bytes, not/)
     }
     expect(() => feed({ ...initial }, RM_MULTIXACT_ID, 0x20, [1, 2, 1_000_000])).toThrow(/bytes|members/)
@@ -124,14 +232,21 @@ describe('the tracker', () => {
   })
 
   test('survives encoding, and only unharmed', () => {
-    const state = { ...initial, trackCommitTimestamp: true, nextXid: 0xffff_ffff, fullPageWritesLsn: lsn(2 ** 52) }
+    const state = {
+      ...initial,
+      trackCommitTimestamp: true,
+      nextXid: 0xffff_ffff,
+      fullPageWritesLsn: lsn(2 ** 52),
+    }
     const bytes = encodeTrackerState(state)
     expect(decodeTrackerState(bytes)).toEqual(state)
-    fc.assert(fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, mask) => {
-      const bad = Uint8Array.from(bytes)
-      bad[at] = (bad[at] as number) ^ mask
-      expect(() => decodeTrackerState(bad)).toThrow(/checksum|unknown version/)
-    }))
+    fc.assert(
+      fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, mask) => {
+        const bad = Uint8Array.from(bytes)
+        bad[at] = (bad[at] as number) ^ mask
+        expect(() => decodeTrackerState(bad)).toThrow(/checksum|unknown version/)
+      }),
+    )
     expect(() => decodeTrackerState(bytes.subarray(1))).toThrow('127 bytes')
   })
 })
@@ -159,23 +274,61 @@ describe.each(majors)('pg_control of %i', (major) => {
   test('holds the forged checkpoint byte for byte and nothing of what was under way', () => {
     const wal = { major, systemId: 1n, timelineId: 1, segmentBytes: WAL_SEGMENT_BYTES }
     const atLsn = lsn(0x300_0000)
-    const forged = forgeShutdownCheckpoint({ state: initial, atLsn, prevLsn: lsn(0x2ff_ff00), wal, timeSeconds: 5, preparedXids: [999] })
+    const forged = forgeShutdownCheckpoint({
+      state: initial,
+      atLsn,
+      prevLsn: lsn(0x2ff_ff00),
+      wal,
+      timeSeconds: 5,
+      preparedXids: [999],
+    })
     expect(forged.recordLsn).toBe(advance(atLsn, 40))
     const file = forgedControlFile(controlTemplate(major), forged, initial, 5)
     const { ControlFile: layout } = clusterVersions[major]
     expect(layout.checkPointCopy.get(new DataView(file.buffer), 0)).toEqual(forged.checkpoint)
     expect(Buffer.from(forged.bytes).includes(Buffer.from(forged.checkpoint))).toBe(true)
     expect(parseControlFile(file)).toMatchObject({
-      major, state: DB_SHUTDOWNED, checkpointLsn: forged.recordLsn, minRecoveryPoint: 0, backupEndRequired: false, unloggedLsn: 1000,
-      maxConnections: 100, walLevel: 1, systemId: 0x7fff_ffff_ffff_fffen, timeSeconds: 5,
-      checkpoint: { redoLsn: forged.recordLsn, nextXid: (4n << 32n) | 1000n, oldestActiveXid: 0, walLevel: major >= 17 ? 1 : 0 },
+      major,
+      state: DB_SHUTDOWNED,
+      checkpointLsn: forged.recordLsn,
+      minRecoveryPoint: 0,
+      backupEndRequired: false,
+      unloggedLsn: 1000,
+      maxConnections: 100,
+      walLevel: 1,
+      systemId: 0x7fff_ffff_ffff_fffen,
+      timeSeconds: 5,
+      checkpoint: {
+        redoLsn: forged.recordLsn,
+        nextXid: (4n << 32n) | 1000n,
+        oldestActiveXid: 0,
+        walLevel: major >= 17 ? 1 : 0,
+      },
     })
-    expect(() => forgeShutdownCheckpoint({ state: initial, atLsn, prevLsn: lsn(8), wal, timeSeconds: 5, preparedXids: [1000] })).toThrow('not below nextXid')
+    expect(() =>
+      forgeShutdownCheckpoint({
+        state: initial,
+        atLsn,
+        prevLsn: lsn(8),
+        wal,
+        timeSeconds: 5,
+        preparedXids: [1000],
+      }),
+    ).toThrow('not below nextXid')
     const follower = patchControlFile(controlTemplate(major), {
-      state: DB_SHUTDOWNED_IN_RECOVERY, checkpointLsn: atLsn, checkpoint: forged.checkpoint, settings: initial, timeSeconds: 5, minRecoveryPoint: lsn(0x400_0000),
+      state: DB_SHUTDOWNED_IN_RECOVERY,
+      checkpointLsn: atLsn,
+      checkpoint: forged.checkpoint,
+      settings: initial,
+      timeSeconds: 5,
+      minRecoveryPoint: lsn(0x400_0000),
       minRecoveryPointTimelineId: 1,
     })
-    expect(parseControlFile(follower)).toMatchObject({ state: 2, minRecoveryPoint: 0x400_0000, minRecoveryPointTimelineId: 1 })
+    expect(parseControlFile(follower)).toMatchObject({
+      state: 2,
+      minRecoveryPoint: 0x400_0000,
+      minRecoveryPointTimelineId: 1,
+    })
   })
 
   test('is refused when damaged', () => {
@@ -199,19 +352,44 @@ describe('file names', () => {
     expect(relationPath(rel, 0, 0, 17)).toBe('base/5/1234')
     expect(relationPath(rel, 2, 1, 17)).toBe('base/5/1234_vm.1')
     expect(relationPath({ ...rel, spcOid: 1664, dbOid: 0 }, 1, 0, 17)).toBe('global/1234_fsm')
-    expect(relationPath({ ...rel, spcOid: 16_384 }, 3, 0, 18)).toBe('pg_tblspc/16384/PG_18_202506291/5/1234_init')
-    fc.assert(fc.property(
-      fc.constantFrom(1663, 1664, 99_999, 0xffff_ffff), fc.integer({ min: 1, max: 0xffff_ffff }), fc.integer({ min: 1, max: 0xffff_ffff }),
-      fc.nat(3), fc.nat(32_767), fc.constantFrom(...majors),
-      (spcOid, db, relNumber, fork, segment, major) => {
-        const whole = { spcOid, dbOid: spcOid === 1664 ? 0 : db, relNumber }
-        expect(parseRelationPath(relationPath(whole, fork, segment, major), major)).toEqual({ ...whole, fork, segment })
-      },
-    ))
+    expect(relationPath({ ...rel, spcOid: 16_384 }, 3, 0, 18)).toBe(
+      'pg_tblspc/16384/PG_18_202506291/5/1234_init',
+    )
+    fc.assert(
+      fc.property(
+        fc.constantFrom(1663, 1664, 99_999, 0xffff_ffff),
+        fc.integer({ min: 1, max: 0xffff_ffff }),
+        fc.integer({ min: 1, max: 0xffff_ffff }),
+        fc.nat(3),
+        fc.nat(32_767),
+        fc.constantFrom(...majors),
+        (spcOid, db, relNumber, fork, segment, major) => {
+          const whole = { spcOid, dbOid: spcOid === 1664 ? 0 : db, relNumber }
+          expect(parseRelationPath(relationPath(whole, fork, segment, major), major)).toEqual({
+            ...whole,
+            fork,
+            segment,
+          })
+        },
+      ),
+    )
     for (const other of [
-      'base/5/t3_1234', 'base/5/pg_internal.init', 'base/5/1234_xyz', 'base/5/1234.0', 'base/5/01234', 'base/1234', 'base/5/', 'global/pg_control',
-      'base/pgsql_tmp/1', 'pg_tblspc/16384/PG_16_202307071/5/1', 'pg_tblspc/1/5/1', '../base/5/1', 'base/99999999999/1', '',
-    ]) expect(parseRelationPath(other, 17)).toBeUndefined()
+      'base/5/t3_1234',
+      'base/5/pg_internal.init',
+      'base/5/1234_xyz',
+      'base/5/1234.0',
+      'base/5/01234',
+      'base/1234',
+      'base/5/',
+      'global/pg_control',
+      'base/pgsql_tmp/1',
+      'pg_tblspc/16384/PG_16_202307071/5/1',
+      'pg_tblspc/1/5/1',
+      '../base/5/1',
+      'base/99999999999/1',
+      '',
+    ])
+      expect(parseRelationPath(other, 17)).toBeUndefined()
     expect(parseDatabasePath('base/5', 17)).toEqual({ spcOid: 1663, dbOid: 5 })
     expect(relmapPath(1663, 5, 17)).toBe('base/5/pg_filenode.map')
     expect(relmapPath(1664, 0, 17)).toBe('global/pg_filenode.map')
@@ -219,11 +397,23 @@ describe('file names', () => {
 
   test('of SLRU segments and two-phase files go both ways', () => {
     expect(slruSegmentPath('pg_xact', slruSegmentOf(slruPageOf('pg_xact', 0xffff_ffff)))).toBe('pg_xact/0FFF')
-    expect(slruSegmentPath('pg_multixact/members', slruSegmentOf(slruPageOf('pg_multixact/members', 0xffff_ffff)))).toBe('pg_multixact/members/14078')
+    expect(
+      slruSegmentPath('pg_multixact/members', slruSegmentOf(slruPageOf('pg_multixact/members', 0xffff_ffff))),
+    ).toBe('pg_multixact/members/14078')
     expect(slruPageOf('pg_multixact/offsets', 2048)).toBe(1)
     expect(slruPageOf('pg_commit_ts', 819)).toBe(1)
-    expect(parseSlruSegmentPath('pg_multixact/members/14078')).toEqual({ kind: 'pg_multixact/members', segment: 0x14078 })
-    for (const other of ['pg_subtrans/0000', 'pg_xact/000', 'pg_xact/00000', 'pg_xact/000g', 'pg_xact', '0000']) {
+    expect(parseSlruSegmentPath('pg_multixact/members/14078')).toEqual({
+      kind: 'pg_multixact/members',
+      segment: 0x14078,
+    })
+    for (const other of [
+      'pg_subtrans/0000',
+      'pg_xact/000',
+      'pg_xact/00000',
+      'pg_xact/000g',
+      'pg_xact',
+      '0000',
+    ]) {
       expect(parseSlruSegmentPath(other)).toBeUndefined()
     }
     expect(twoPhasePath(750, { epoch: 2, xid: 1000 }, 16)).toBe('pg_twophase/000002EE')

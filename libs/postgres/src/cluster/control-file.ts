@@ -5,7 +5,7 @@ import type { PgMajor } from '../redo/types.ts'
 import { crc32c } from '../wal/crc.ts'
 import { readCheckPoint } from './checkpoint.ts'
 import type { CheckPointValues } from './checkpoint.ts'
-import type { ClusterSettings } from './checkpoint-tracker.ts'
+import type { ClusterSettings } from './settings.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
 import { clusterVersionOfControl, clusterVersions } from './versions.ts'
 
@@ -46,9 +46,12 @@ export interface ControlFileValues extends ClusterSettings {
   readonly dataChecksums: boolean
 }
 
-/** Error: refused `bad_file` if it is cut, damaged, of an unknown version, or built with other block sizes. */
+/**
+ * Error: refused `bad_file` if it is cut, damaged, of an unknown version, or built with other block sizes.
+ */
 export function parseControlFile(bytes: Uint8Array): ControlFileValues {
-  if (bytes.length !== CONTROL_FILE_BYTES) throw refuse('bad_file', `pg_control has ${bytes.length} bytes, not ${CONTROL_FILE_BYTES}`)
+  if (bytes.length !== CONTROL_FILE_BYTES)
+    throw refuse('bad_file', `pg_control has ${bytes.length} bytes, not ${CONTROL_FILE_BYTES}`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const controlVersion = view.getUint32(CONTROL_VERSION_OFFSET, true)
   const version = clusterVersionOfControl(controlVersion)
@@ -58,8 +61,11 @@ export function parseControlFile(bytes: Uint8Array): ControlFileValues {
     })
   }
   const { ControlFile: layout, major } = version
-  if (layout.crc.get(view, 0) !== crc32c(bytes, 0, layout.crc.offset)) throw refuse('bad_file', 'pg_control has an incorrect checksum')
-  const blocks = [layout.blockBytes, layout.walBlockBytes, layout.relationSegmentBlocks].map((field) => field.get(view, 0))
+  if (layout.crc.get(view, 0) !== crc32c(bytes, 0, layout.crc.offset))
+    throw refuse('bad_file', 'pg_control has an incorrect checksum')
+  const blocks = [layout.blockBytes, layout.walBlockBytes, layout.relationSegmentBlocks].map((field) =>
+    field.get(view, 0),
+  )
   if (blocks.join() !== '8192,8192,131072') {
     throw refuse('unsupported', `cluster with block sizes ${blocks.join(', ')}`, {
       hint: 'Only the default sizes are supported: 8 KiB blocks, 8 KiB WAL blocks, 1 GiB relation segments.',
@@ -107,8 +113,9 @@ export interface ControlFilePatch {
 }
 
 /**
- * A copy of `template` that stands at the given checkpoint. From the template come the system identifier, the nonce, the
- * checksum version and what else initdb settled; traces of an unfinished backup or recovery are removed.
+ * A copy of `template` that stands at the given checkpoint. From the template come the system identifier, the
+ * nonce, the checksum version and what else initdb settled; traces of an unfinished backup or recovery are
+ * removed.
  */
 export function patchControlFile(template: Uint8Array, patch: ControlFilePatch): Uint8Array {
   const { major } = parseControlFile(template)

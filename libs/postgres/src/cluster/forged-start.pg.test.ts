@@ -1,6 +1,17 @@
-// Goal: a stock server starts without recovery at a checkpoint that we made, wherever in WAL it comes to lie, and the
-// tracker knows what the primary knew. Method: real clusters of each version; their WAL is tracked from initdb on.
-import { chownSync, closeSync, ftruncateSync, openSync, readFileSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs'
+// Goal: a stock server starts without recovery at a checkpoint that we made, wherever in WAL it comes to lie,
+// and the tracker knows what the primary knew. Method: real clusters of each version; their WAL is tracked
+// from initdb on.
+import {
+  chownSync,
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { advance, lsn, offsetInSegment, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -8,23 +19,54 @@ import { startPostgres } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { describe, expect, test } from 'vitest'
 import {
-  RM_XLOG_ID, WAL_SEGMENT_BYTES, XLOG_CHECKPOINT_SHUTDOWN, XLOG_NOOP, encodeRecord, placeRecord, readRecordsOfSegments, walFileName,
+  RM_XLOG_ID,
+  WAL_SEGMENT_BYTES,
+  XLOG_CHECKPOINT_SHUTDOWN,
+  XLOG_NOOP,
+  encodeRecord,
+  placeRecord,
+  readRecordsOfSegments,
+  walFileName,
 } from '../wal/index.ts'
 import type { WalIdentity } from '../wal/index.ts'
 import {
-  DB_SHUTDOWNED, clusterVersions, dataDirectoriesOf, decodeTrackerState, encodeTrackerState, forgeShutdownCheckpoint,
-  forgedControlFile, parseControlFile, parseRelmap, parseRelationPath, parseSlruSegmentPath, parseTwoPhaseName, readCheckPoint,
-  relationPath, slruSegmentPath, track, trackerStateOf, twoPhasePath,
+  DB_SHUTDOWNED,
+  clusterVersions,
+  dataDirectoriesOf,
+  decodeTrackerState,
+  encodeTrackerState,
+  forgeShutdownCheckpoint,
+  forgedControlFile,
+  parseControlFile,
+  parseRelmap,
+  parseRelationPath,
+  parseSlruSegmentPath,
+  parseTwoPhaseName,
+  readCheckPoint,
+  relationPath,
+  slruSegmentPath,
+  track,
+  trackerStateOf,
+  twoPhasePath,
 } from './index.ts'
 import type { ControlFileValues, TrackerState } from './index.ts'
 
 const settings = {
-  max_prepared_transactions: 5, track_commit_timestamp: true, wal_keep_size: '1GB', autovacuum: false, wal_level: 'logical',
+  max_prepared_transactions: 5,
+  track_commit_timestamp: true,
+  wal_keep_size: '1GB',
+  autovacuum: false,
+  wal_level: 'logical',
 }
 const controlPath = (server: PostgresServer): string => join(server.dataDirectory, 'global', 'pg_control')
-const readControl = (server: PostgresServer): ControlFileValues => parseControlFile(readFileSync(controlPath(server)))
-const identityOf = (control: ControlFileValues): WalIdentity =>
-  ({ major: control.major, systemId: control.systemId, timelineId: control.checkpoint.timelineId, segmentBytes: WAL_SEGMENT_BYTES })
+const readControl = (server: PostgresServer): ControlFileValues =>
+  parseControlFile(readFileSync(controlPath(server)))
+const identityOf = (control: ControlFileValues): WalIdentity => ({
+  major: control.major,
+  systemId: control.systemId,
+  timelineId: control.checkpoint.timelineId,
+  segmentBytes: WAL_SEGMENT_BYTES,
+})
 
 function segmentReader(server: PostgresServer): (segment: number) => Uint8Array | undefined {
   const names = new Set(readdirSync(join(server.dataDirectory, 'pg_wal')))
@@ -48,11 +90,17 @@ interface Tracked {
 function trackAll(server: PostgresServer, start: ControlFileValues): Tracked {
   const state = trackerStateOf(start)
   let found: Omit<Tracked, 'state'> | undefined
-  for (const record of readRecordsOfSegments(segmentReader(server), { startLsn: start.checkpoint.redoLsn, major: start.major })) {
+  for (const record of readRecordsOfSegments(segmentReader(server), {
+    startLsn: start.checkpoint.redoLsn,
+    major: start.major,
+  })) {
     const before = { ...state }
     track(state, record, start)
     found = {
-      before, lastLsn: record.recordLsn, endLsn: record.nextLsn, lastInfo: record.rmid === RM_XLOG_ID ? record.info : -1,
+      before,
+      lastLsn: record.recordLsn,
+      endLsn: record.nextLsn,
+      lastInfo: record.rmid === RM_XLOG_ID ? record.info : -1,
       lastData: record.bytes.slice(record.mainDataOffset, record.mainDataOffset + record.mainDataLength),
     }
   }
@@ -64,19 +112,30 @@ async function makeHistory(server: PostgresServer): Promise<void> {
   const client = await server.connect()
   const other = await server.connect()
   for (const sql of [
-    'create table t (id int primary key, v int)', 'insert into t select g, g from generate_series(1, 2000) g',
-    'begin', 'select * from t where id < 50 for share', 'savepoint a', 'update t set v = 1 where id = 900', 'rollback to a',
-  ]) await client.query(sql)
+    'create table t (id int primary key, v int)',
+    'insert into t select g, g from generate_series(1, 2000) g',
+    'begin',
+    'select * from t where id < 50 for share',
+    'savepoint a',
+    'update t set v = 1 where id = 900',
+    'rollback to a',
+  ])
+    await client.query(sql)
   await other.query('begin')
   await other.query('select * from t where id < 100 for share') // shared locks of two: multixacts
   await other.query('commit')
   await client.query('commit')
   for (const sql of [
     `begin; insert into t values (-1, 1); savepoint s; insert into t values (-2, 2); prepare transaction 'kept'`,
-    'create database d', 'vacuum freeze t', 'checkpoint', 'alter system set full_page_writes = off', 'select pg_reload_conf()',
+    'create database d',
+    'vacuum freeze t',
+    'checkpoint',
+    'alter system set full_page_writes = off',
+    'select pg_reload_conf()',
     `do $$ begin for i in 1..20 loop begin insert into t values (3000 + i, 0); exception when others then null; end; end loop; end $$`,
     'select lo_create(0)',
-  ]) await client.query(sql)
+  ])
+    await client.query(sql)
   await client.query('checkpoint')
   await client.query('checkpoint') // the first may have been under way when the setting changed
   await client.end()
@@ -88,9 +147,13 @@ async function makeLastChanges(server: PostgresServer): Promise<void> {
   const client = await server.connect()
   const other = await server.connect()
   await client.query('begin; select * from t where id < 70 for share')
-  await other.query('begin; select * from t where id < 90 for share; savepoint s; update t set v = 3 where id = 901; commit')
+  await other.query(
+    'begin; select * from t where id < 90 for share; savepoint s; update t set v = 3 where id = 901; commit',
+  )
   await client.query('commit')
-  await other.query(`begin; update t set v = 3 where id = 902; savepoint s; update t set v = 3 where id = 903; prepare transaction 'late'`)
+  await other.query(
+    `begin; update t set v = 3 where id = 902; savepoint s; update t set v = 3 where id = 903; prepare transaction 'late'`,
+  )
   await client.query('create table u as select 1 as x')
   await client.end()
   await other.end()
@@ -102,7 +165,11 @@ function write(server: PostgresServer, atLsn: Lsn, bytes: Uint8Array): void {
   const owner = statSync(server.dataDirectory)
   for (let done = 0; done < bytes.length;) {
     const at = advance(atLsn, done)
-    const path = join(server.dataDirectory, 'pg_wal', walFileName(1, segmentOf(at, WAL_SEGMENT_BYTES), WAL_SEGMENT_BYTES))
+    const path = join(
+      server.dataDirectory,
+      'pg_wal',
+      walFileName(1, segmentOf(at, WAL_SEGMENT_BYTES), WAL_SEGMENT_BYTES),
+    )
     const offset = offsetInSegment(at, WAL_SEGMENT_BYTES)
     const size = Math.min(bytes.length - done, WAL_SEGMENT_BYTES - offset)
     const file = openSync(path, offset === 0 ? 'w+' : 'r+', 0o600)
@@ -117,14 +184,29 @@ function write(server: PostgresServer, atLsn: Lsn, bytes: Uint8Array): void {
 }
 
 /** Fills WAL with XLOG_NOOP records from `atLsn` until `targetLsn`, where the next record is to begin. */
-function fill(server: PostgresServer, from: { atLsn: Lsn; prevLsn: Lsn }, targetLsn: Lsn, wal: WalIdentity): { atLsn: Lsn; prevLsn: Lsn } {
+function fill(
+  server: PostgresServer,
+  from: { atLsn: Lsn; prevLsn: Lsn },
+  targetLsn: Lsn,
+  wal: WalIdentity,
+): { atLsn: Lsn; prevLsn: Lsn } {
   let { atLsn, prevLsn } = from
   while (atLsn < targetLsn) {
-    // Aim at the target; a page header in between makes a record end later, so stay short and fit the last one.
+    // Aim at the target; a page header in between makes a record end later, so stay short and fit the last
+    // one.
     let size = Math.min(targetLsn - atLsn, 6000)
     if (targetLsn - atLsn - size < 64 && targetLsn - atLsn > 128) size -= 128
     const place = (total: number) =>
-      placeRecord(atLsn, encodeRecord({ rmid: RM_XLOG_ID, info: XLOG_NOOP, prevLsn, mainData: new Uint8Array(total - (total > 281 ? 29 : 26)) }), wal)
+      placeRecord(
+        atLsn,
+        encodeRecord({
+          rmid: RM_XLOG_ID,
+          info: XLOG_NOOP,
+          prevLsn,
+          mainData: new Uint8Array(total - (total > 281 ? 29 : 26)),
+        }),
+        wal,
+      )
     let placed = place(size)
     while (placed.nextLsn > targetLsn) placed = place((size -= 8))
     write(server, atLsn, placed.bytes)
@@ -157,7 +239,11 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     await makeLastChanges(server)
     await server.stop()
     const end = readControl(server)
-    expect(end).toMatchObject({ major, state: DB_SHUTDOWNED, catalogVersion: clusterVersions[major].catalogVersion })
+    expect(end).toMatchObject({
+      major,
+      state: DB_SHUTDOWNED,
+      catalogVersion: clusterVersions[major].catalogVersion,
+    })
     const tracked = trackAll(server, start)
     expect(tracked.lastInfo & 0xf0).toBe(XLOG_CHECKPOINT_SHUTDOWN)
     expect(tracked.lastLsn).toBe(end.checkpointLsn)
@@ -166,7 +252,13 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
 
     const wal = identityOf(end)
     const forge = (state: TrackerState): ReturnType<typeof forgeShutdownCheckpoint> =>
-      forgeShutdownCheckpoint({ state, atLsn: tracked.endLsn, prevLsn: tracked.lastLsn, wal, timeSeconds: real.timeSeconds })
+      forgeShutdownCheckpoint({
+        state,
+        atLsn: tracked.endLsn,
+        prevLsn: tracked.lastLsn,
+        wal,
+        timeSeconds: real.timeSeconds,
+      })
     // Before the stop the tracker had everything but the exact next oid, of which 8192 are logged ahead.
     const predicted = readCheckPoint(forge(tracked.before).checkpoint, 0, major)
     expect({ ...predicted, ...uncertain }).toEqual({ ...real, ...uncertain })
@@ -179,7 +271,12 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     const forged = readCheckPoint(forge(tracked.state).checkpoint, 0, major)
     expect({ ...forged, redoLsn: real.redoLsn }).toEqual(real)
     const { walLevel, maxPreparedXacts, trackCommitTimestamp } = end
-    expect(tracked.state).toMatchObject({ walLevel, maxPreparedXacts, trackCommitTimestamp, checkpointLsn: end.checkpointLsn })
+    expect(tracked.state).toMatchObject({
+      walLevel,
+      maxPreparedXacts,
+      trackCommitTimestamp,
+      checkpointLsn: end.checkpointLsn,
+    })
     expect(decodeTrackerState(encodeTrackerState(tracked.state))).toEqual(tracked.state)
     checkFiles(server, tracked.state)
   })
@@ -189,13 +286,19 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     const start = readControl(server)
     await server.start()
     await makeHistory(server)
-    // Files and WAL agree after a checkpoint with nobody writing; killed there, only the forged start avoids recovery.
+    // Files and WAL agree after a checkpoint with nobody writing; killed there, only the forged start avoids
+    // recovery.
     await server.kill()
     const template = readFileSync(controlPath(server))
     const wal = identityOf(parseControlFile(template))
     const tracked = trackAll(server, start)
     const targetLsn = lsn((places[place] as (end: Lsn) => number)(tracked.endLsn))
-    const { atLsn, prevLsn } = fill(server, { atLsn: tracked.endLsn, prevLsn: tracked.lastLsn }, targetLsn, wal)
+    const { atLsn, prevLsn } = fill(
+      server,
+      { atLsn: tracked.endLsn, prevLsn: tracked.lastLsn },
+      targetLsn,
+      wal,
+    )
     const timeSeconds = start.timeSeconds + 60
     const forged = forgeShutdownCheckpoint({ state: tracked.state, atLsn, prevLsn, wal, timeSeconds })
     expect(forged.nextLsn - forged.recordLsn).toBeGreaterThanOrEqual(24 + 2 + 88)
@@ -210,7 +313,11 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     expect((await client.query('select count(*)::int as n from t')).rows).toEqual([{ n: 2020 }])
     await client.query(`commit prepared 'kept'`)
     await client.query('insert into t values (5000, 1)')
-    const { rows: [after] } = await client.query(`select count(*)::int as n, count(pg_xact_commit_timestamp(xmin))::int > 0 as stamped from t`)
+    const {
+      rows: [after],
+    } = await client.query(
+      `select count(*)::int as n, count(pg_xact_commit_timestamp(xmin))::int > 0 as stamped from t`,
+    )
     expect(after).toEqual({ n: 2023, stamped: true })
     await client.query('select pg_switch_wal()')
     // What it wrote on is one chain with ours, also for its own crash recovery.
@@ -227,11 +334,19 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
 function checkFiles(server: PostgresServer, state: TrackerState): void {
   const { major, dataDirectory } = server
   const list = (directory: string): string[] => readdirSync(join(dataDirectory, directory))
-  for (const directory of dataDirectoriesOf(major)) expect(statSync(join(dataDirectory, directory)).isDirectory()).toBe(true)
+  for (const directory of dataDirectoriesOf(major))
+    expect(statSync(join(dataDirectory, directory)).isDirectory()).toBe(true)
   const [prepared = ''] = list('pg_twophase')
   const xid = parseTwoPhaseName(prepared, major)
-  expect(twoPhasePath(xid ?? 0, { epoch: state.nextXidEpoch, xid: state.nextXid }, major)).toBe(`pg_twophase/${prepared}`)
-  for (const name of ['pg_xact/0000', 'pg_multixact/offsets/0000', 'pg_multixact/members/0000', 'pg_commit_ts/0000']) {
+  expect(twoPhasePath(xid ?? 0, { epoch: state.nextXidEpoch, xid: state.nextXid }, major)).toBe(
+    `pg_twophase/${prepared}`,
+  )
+  for (const name of [
+    'pg_xact/0000',
+    'pg_multixact/offsets/0000',
+    'pg_multixact/members/0000',
+    'pg_commit_ts/0000',
+  ]) {
     const segment = parseSlruSegmentPath(name)
     expect(segment && slruSegmentPath(segment.kind, segment.segment)).toBe(name)
     expect(statSync(join(dataDirectory, name)).isFile()).toBe(true)

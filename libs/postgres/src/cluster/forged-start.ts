@@ -1,9 +1,10 @@
 /**
- * A shutdown checkpoint that no Postgres wrote: with it at the end of WAL, and a pg_control that points to it, a stock
- * server starts without recovery on files that stand at that position.
+ * A shutdown checkpoint that no Postgres wrote: with it at the end of WAL, and a pg_control that points to
+ * it, a stock server starts without recovery on files that stand at that position.
  *
- * Must hold, or the server would recover, refuse to start or lose transactions: redo is the record's own position;
- * pg_control's copy equals the record byte for byte; the WAL pages around it have valid headers and are zero behind it.
+ * Must hold, or the server would recover, refuse to start or lose transactions: redo is the record's own
+ * position; pg_control's copy equals the record byte for byte; the WAL pages around it have valid headers and
+ * are zero behind it.
  *
  * Source: xlog.c CreateCheckPoint, StartupXLOG (16, 17, 18).
  */
@@ -41,37 +42,54 @@ export interface ForgedCheckpoint {
 
 export function forgeShutdownCheckpoint(options: ForgeOptions): ForgedCheckpoint {
   const { state, atLsn, prevLsn, wal } = options
-  assert(wal.timelineId === state.timelineId, () => `WAL is of timeline ${wal.timelineId}, the state of ${state.timelineId}`)
+  assert(
+    wal.timelineId === state.timelineId,
+    () => `WAL is of timeline ${wal.timelineId}, the state of ${state.timelineId}`,
+  )
   assert(prevLsn < atLsn, () => `previous record at ${prevLsn} is not before ${atLsn}`)
   for (const xid of options.preparedXids ?? []) {
-    assert(((xid - state.nextXid) | 0) < 0, () => `prepared transaction ${xid} is not below nextXid ${state.nextXid}`)
+    assert(
+      ((xid - state.nextXid) | 0) < 0,
+      () => `prepared transaction ${xid} is not below nextXid ${state.nextXid}`,
+    )
   }
-  const checkpoint = encodeCheckPoint({
-    redoLsn: recordStartAt(atLsn, wal.segmentBytes),
-    timelineId: state.timelineId,
-    prevTimelineId: state.timelineId,
-    fullPageWrites: state.fullPageWrites,
-    walLevel: state.walLevel,
-    nextXid: (BigInt(state.nextXidEpoch) << 32n) | BigInt(state.nextXid),
-    nextOid: state.nextOid,
-    nextMulti: state.nextMulti,
-    nextMultiOffset: state.nextMultiOffset,
-    oldestXid: state.oldestXid,
-    oldestXidDb: state.oldestXidDb,
-    oldestMulti: state.oldestMulti,
-    oldestMultiDb: state.oldestMultiDb,
-    timeSeconds: options.timeSeconds,
-    oldestCommitTsXid: state.oldestCommitTsXid,
-    newestCommitTsXid: state.newestCommitTsXid,
-    oldestActiveXid: 0,
-  }, wal.major)
-  const record = encodeRecord({ rmid: RM_XLOG_ID, info: XLOG_CHECKPOINT_SHUTDOWN, prevLsn, mainData: checkpoint })
+  const checkpoint = encodeCheckPoint(
+    {
+      redoLsn: recordStartAt(atLsn, wal.segmentBytes),
+      timelineId: state.timelineId,
+      prevTimelineId: state.timelineId,
+      fullPageWrites: state.fullPageWrites,
+      walLevel: state.walLevel,
+      nextXid: (BigInt(state.nextXidEpoch) << 32n) | BigInt(state.nextXid),
+      nextOid: state.nextOid,
+      nextMulti: state.nextMulti,
+      nextMultiOffset: state.nextMultiOffset,
+      oldestXid: state.oldestXid,
+      oldestXidDb: state.oldestXidDb,
+      oldestMulti: state.oldestMulti,
+      oldestMultiDb: state.oldestMultiDb,
+      timeSeconds: options.timeSeconds,
+      oldestCommitTsXid: state.oldestCommitTsXid,
+      newestCommitTsXid: state.newestCommitTsXid,
+      oldestActiveXid: 0,
+    },
+    wal.major,
+  )
+  const record = encodeRecord({
+    rmid: RM_XLOG_ID,
+    info: XLOG_CHECKPOINT_SHUTDOWN,
+    prevLsn,
+    mainData: checkpoint,
+  })
   return { ...placeRecord(atLsn, record, wal), checkpoint }
 }
 
 /** pg_control for a start at the forged checkpoint. `template`: any pg_control of this cluster. */
 export function forgedControlFile(
-  template: Uint8Array, forged: ForgedCheckpoint, state: Readonly<TrackerState>, timeSeconds: number,
+  template: Uint8Array,
+  forged: ForgedCheckpoint,
+  state: Readonly<TrackerState>,
+  timeSeconds: number,
 ): Uint8Array {
   return patchControlFile(template, {
     state: DB_SHUTDOWNED,

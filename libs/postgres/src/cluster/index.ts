@@ -4,23 +4,51 @@ export { clusterVersions } from './versions.ts'
 export { encodeCheckPoint, readCheckPoint } from './checkpoint.ts'
 export type { CheckPointValues } from './checkpoint.ts'
 export {
-  CONTROL_FILE_BYTES, CONTROL_FILE_PATH, DB_IN_ARCHIVE_RECOVERY, DB_IN_CRASH_RECOVERY, DB_IN_PRODUCTION, DB_SHUTDOWNED,
-  DB_SHUTDOWNED_IN_RECOVERY, DB_SHUTDOWNING, DB_STARTUP, parseControlFile, patchControlFile,
+  CONTROL_FILE_BYTES,
+  CONTROL_FILE_PATH,
+  DB_IN_ARCHIVE_RECOVERY,
+  DB_IN_CRASH_RECOVERY,
+  DB_IN_PRODUCTION,
+  DB_SHUTDOWNED,
+  DB_SHUTDOWNED_IN_RECOVERY,
+  DB_SHUTDOWNING,
+  DB_STARTUP,
+  parseControlFile,
+  patchControlFile,
 } from './control-file.ts'
 export type { ControlFilePatch, ControlFileValues } from './control-file.ts'
 export { track, trackerStateOf, xidNote } from './checkpoint-tracker.ts'
-export type { ClusterSettings, TrackSettings, TrackerState } from './checkpoint-tracker.ts'
+export type { TrackSettings, TrackerState } from './checkpoint-tracker.ts'
+export type { ClusterSettings } from './settings.ts'
 export { TRACKER_STATE_BYTES, decodeTrackerState, encodeTrackerState } from './tracker-codec.ts'
 export { forgeShutdownCheckpoint, forgedControlFile } from './forged-start.ts'
 export type { ForgeOptions, ForgedCheckpoint } from './forged-start.ts'
 export {
-  SLRU_KINDS, SLRU_PAGES_PER_SEGMENT, SLRU_SEGMENT_BYTES, parseSlruSegmentPath, slruPageOf, slruSegmentOf, slruSegmentPath,
+  SLRU_KINDS,
+  SLRU_PAGES_PER_SEGMENT,
+  SLRU_SEGMENT_BYTES,
+  parseSlruSegmentPath,
+  slruPageOf,
+  slruSegmentOf,
+  slruSegmentPath,
 } from './slru.ts'
 export {
-  DEFAULTTABLESPACE_OID, GLOBALTABLESPACE_OID, RELATION_SEGMENT_BLOCKS, databasePath, parseDatabasePath, parseRelationPath,
-  relationPath, tablespaceVersionDirectory,
+  DEFAULTTABLESPACE_OID,
+  GLOBALTABLESPACE_OID,
+  RELATION_SEGMENT_BLOCKS,
+  databasePath,
+  parseDatabasePath,
+  parseRelationPath,
+  relationPath,
+  tablespaceVersionDirectory,
 } from './relation-path.ts'
 export type { ParsedRelationPath } from './relation-path.ts'
 export {
-  RELMAP_BYTES, RELMAP_NAME, dataDirectoriesOf, parseRelmap, parseTwoPhaseName, relmapPath, twoPhasePath,
+  RELMAP_BYTES,
+  RELMAP_NAME,
+  dataDirectoriesOf,
+  parseRelmap,
+  parseTwoPhaseName,
+  relmapPath,
+  twoPhasePath,
 } from './other-files.ts'

@@ -1,4 +1,7 @@
-/** Where relation files lie. Source: common/relpath.c GetRelationPath, reinit.c parse_filename_for_nontemp_relation (16, 17, 18). */
+/**
+ * Where relation files lie. Source: common/relpath.c GetRelationPath, reinit.c
+ * parse_filename_for_nontemp_relation (16, 17, 18).
+ */
 import type { PgMajor } from '../redo/types.ts'
 import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM } from '../wal/record.ts'
 import type { RelFile } from '../wal/record.ts'
@@ -14,7 +17,8 @@ const forkSuffixes = ['', '_fsm', '_vm', '_init'] as const
 const forkNumbers: Readonly<Record<string, number>> = { fsm: FORK_FSM, vm: FORK_VM, init: FORK_INIT }
 
 /** TABLESPACE_VERSION_DIRECTORY: `PG_17_202406281`. */
-export const tablespaceVersionDirectory = (major: PgMajor): string => `PG_${major}_${clusterVersions[major].catalogVersion}`
+export const tablespaceVersionDirectory = (major: PgMajor): string =>
+  `PG_${major}_${clusterVersions[major].catalogVersion}`
 
 /** `base/5`, `global` or `pg_tblspc/16384/PG_17_202406281/5`: without a slash at the end. */
 export function databasePath(spcOid: number, dbOid: number, major: PgMajor): string {
@@ -23,7 +27,10 @@ export function databasePath(spcOid: number, dbOid: number, major: PgMajor): str
   return `pg_tblspc/${spcOid}/${tablespaceVersionDirectory(major)}/${dbOid}`
 }
 
-/** `base/5/1259`, `base/5/1259_vm`, `base/5/1259.1`: relative to the data directory. `segment` counts files of 1 GiB. */
+/**
+ * `base/5/1259`, `base/5/1259_vm`, `base/5/1259.1`: relative to the data directory. `segment` counts files of
+ * 1 GiB.
+ */
 export function relationPath(rel: Readonly<RelFile>, fork: number, segment: number, major: PgMajor): string {
   const suffix = segment === 0 ? '' : `.${segment}`
   return `${databasePath(rel.spcOid, rel.dbOid, major)}/${rel.relNumber}${forkSuffixes[fork] ?? ''}${suffix}`
@@ -36,7 +43,10 @@ export interface ParsedRelationPath extends RelFile {
 
 const filePattern = /^([1-9]\d{0,9})(?:_(fsm|vm|init))?(?:\.([1-9]\d{0,5}))?$/
 
-/** Undefined for anything but a file of a permanent relation of this version: temporary ones (`t3_16384`) are none. */
+/**
+ * Undefined for anything but a file of a permanent relation of this version: temporary ones (`t3_16384`) are
+ * none.
+ */
 export function parseRelationPath(path: string, major: PgMajor): ParsedRelationPath | undefined {
   const parts = path.split('/')
   const file = filePattern.exec(parts.pop() ?? '')
@@ -48,16 +58,24 @@ export function parseRelationPath(path: string, major: PgMajor): ParsedRelationP
 }
 
 /** The other way of `databasePath`. */
-export const parseDatabasePath = (path: string, major: PgMajor): { spcOid: number; dbOid: number } | undefined =>
-  parseDatabaseParts(path.split('/'), major)
+export const parseDatabasePath = (
+  path: string,
+  major: PgMajor,
+): { spcOid: number; dbOid: number } | undefined => parseDatabaseParts(path.split('/'), major)
 
-function parseDatabaseParts(parts: readonly string[], major: PgMajor): { spcOid: number; dbOid: number } | undefined {
+function parseDatabaseParts(
+  parts: readonly string[],
+  major: PgMajor,
+): { spcOid: number; dbOid: number } | undefined {
   const [first, second, third, fourth] = parts
   if (parts.length === 1 && first === 'global') return { spcOid: GLOBALTABLESPACE_OID, dbOid: 0 }
-  if (parts.length === 2 && first === 'base' && isOid(second)) return { spcOid: DEFAULTTABLESPACE_OID, dbOid: Number(second) }
-  const isTablespace = parts.length === 4 && first === 'pg_tblspc' && third === tablespaceVersionDirectory(major)
+  if (parts.length === 2 && first === 'base' && isOid(second))
+    return { spcOid: DEFAULTTABLESPACE_OID, dbOid: Number(second) }
+  const isTablespace =
+    parts.length === 4 && first === 'pg_tblspc' && third === tablespaceVersionDirectory(major)
   if (isTablespace && isOid(second) && isOid(fourth)) return { spcOid: Number(second), dbOid: Number(fourth) }
   return undefined
 }
 
-const isOid = (text: string | undefined): boolean => text !== undefined && /^[1-9]\d{0,9}$/.test(text) && Number(text) <= 0xffff_ffff
+const isOid = (text: string | undefined): boolean =>
+  text !== undefined && /^[1-9]\d{0,9}$/.test(text) && Number(text) <= 0xffff_ffff

@@ -1,4 +1,6 @@
-/** The tracker's state as bytes: 128 of them, the first is the format's own version, the last four a CRC-32C. */
+/**
+ * The tracker's state as bytes: 128 of them, the first is the format's own version, the last four a CRC-32C.
+ */
 import { bytes, i32, i64, lsn64, refuse, struct, u16, u32, u8 } from '@understory/base'
 import { crc32c } from '../wal/crc.ts'
 import type { TrackerState } from './checkpoint-tracker.ts'
@@ -43,9 +45,24 @@ const EncodedState = struct(128, {
 export const TRACKER_STATE_BYTES = EncodedState.SIZE
 
 const plainFields = [
-  'timelineId', 'nextXid', 'nextXidEpoch', 'nextOid', 'nextMulti', 'nextMultiOffset', 'oldestXid', 'oldestXidDb', 'oldestMulti',
-  'oldestMultiDb', 'oldestCommitTsXid', 'newestCommitTsXid', 'walLevel', 'maxConnections', 'maxWorkerProcesses', 'maxWalSenders',
-  'maxPreparedXacts', 'maxLocksPerXact',
+  'timelineId',
+  'nextXid',
+  'nextXidEpoch',
+  'nextOid',
+  'nextMulti',
+  'nextMultiOffset',
+  'oldestXid',
+  'oldestXidDb',
+  'oldestMulti',
+  'oldestMultiDb',
+  'oldestCommitTsXid',
+  'newestCommitTsXid',
+  'walLevel',
+  'maxConnections',
+  'maxWorkerProcesses',
+  'maxWalSenders',
+  'maxPreparedXacts',
+  'maxLocksPerXact',
 ] as const
 
 export function encodeTrackerState(state: Readonly<TrackerState>): Uint8Array {
@@ -53,9 +70,12 @@ export function encodeTrackerState(state: Readonly<TrackerState>): Uint8Array {
   const view = new DataView(out.buffer)
   EncodedState.version.set(view, 0, FORMAT_VERSION)
   EncodedState.flags.set(
-    view, 0,
-    (state.fullPageWrites ? FLAG_FULL_PAGE_WRITES : 0) | (state.checkpointIsShutdown ? FLAG_CHECKPOINT_IS_SHUTDOWN : 0) |
-      (state.walLogHints ? FLAG_WAL_LOG_HINTS : 0) | (state.trackCommitTimestamp ? FLAG_TRACK_COMMIT_TIMESTAMP : 0),
+    view,
+    0,
+    (state.fullPageWrites ? FLAG_FULL_PAGE_WRITES : 0) |
+      (state.checkpointIsShutdown ? FLAG_CHECKPOINT_IS_SHUTDOWN : 0) |
+      (state.walLogHints ? FLAG_WAL_LOG_HINTS : 0) |
+      (state.trackCommitTimestamp ? FLAG_TRACK_COMMIT_TIMESTAMP : 0),
   )
   for (const name of plainFields) EncodedState[name].set(view, 0, state[name])
   EncodedState.fullPageWritesLsn.set(view, 0, state.fullPageWritesLsn)
@@ -68,16 +88,19 @@ export function encodeTrackerState(state: Readonly<TrackerState>): Uint8Array {
 
 /** Error: refused `bad_file` if the bytes are not what `encodeTrackerState` makes. */
 export function decodeTrackerState(encoded: Uint8Array): TrackerState {
-  if (encoded.length !== EncodedState.SIZE) throw refuse('bad_file', `checkpoint tracker state has ${encoded.length} bytes, not ${EncodedState.SIZE}`)
+  if (encoded.length !== EncodedState.SIZE)
+    throw refuse('bad_file', `checkpoint tracker state has ${encoded.length} bytes, not ${EncodedState.SIZE}`)
   const view = new DataView(encoded.buffer, encoded.byteOffset, encoded.byteLength)
   const version = EncodedState.version.get(view, 0)
-  if (version !== FORMAT_VERSION) throw refuse('bad_file', `checkpoint tracker state is of the unknown version ${version}`)
+  if (version !== FORMAT_VERSION)
+    throw refuse('bad_file', `checkpoint tracker state is of the unknown version ${version}`)
   if (EncodedState.crc.get(view, 0) !== crc32c(encoded, 0, EncodedState.crc.offset)) {
     throw refuse('bad_file', 'checkpoint tracker state has an incorrect checksum')
   }
   const flags = EncodedState.flags.get(view, 0)
-  const plain = Object.fromEntries(plainFields.map((name) => [name, EncodedState[name].get(view, 0)])) as
-    Pick<TrackerState, (typeof plainFields)[number]>
+  const plain = Object.fromEntries(
+    plainFields.map((name) => [name, EncodedState[name].get(view, 0)]),
+  ) as Pick<TrackerState, (typeof plainFields)[number]>
   return {
     ...plain,
     fullPageWrites: (flags & FLAG_FULL_PAGE_WRITES) !== 0,

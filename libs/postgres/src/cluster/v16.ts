@@ -1,10 +1,12 @@
-/** Layouts of PostgreSQL 16. Source: catalog/pg_control.h, catalog/catversion.h, access/transam/twophase.c. */
+/**
+ * Layouts of PostgreSQL 16. Source: catalog/pg_control.h, catalog/catversion.h, access/transam/twophase.c.
+ */
 import { bytes, i32, i64, lsn64, struct, u32, u64, u8 } from '@understory/base'
 import { CHECKPOINT_BYTES } from './version.ts'
 import type { ClusterVersion } from './version.ts'
 
 /** Main data of XLOG_CHECKPOINT_SHUTDOWN and _ONLINE, and the copy of the last one in pg_control. */
-export const CheckPoint = struct(CHECKPOINT_BYTES, {
+const CheckPoint = struct(CHECKPOINT_BYTES, {
   redo: lsn64,
   thisTimelineId: u32, // ThisTimeLineID
   prevTimelineId: u32, // PrevTimeLineID

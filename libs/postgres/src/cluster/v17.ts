@@ -1,4 +1,7 @@
-/** Layouts of PostgreSQL 17: as 16, but a checkpoint also says wal_level. Source: catalog/pg_control.h, catalog/catversion.h. */
+/**
+ * Layouts of PostgreSQL 17: as 16, but a checkpoint also says wal_level. Source: catalog/pg_control.h,
+ * catalog/catversion.h.
+ */
 import { bytes, i32, i64, lsn64, struct, u32, u64, u8 } from '@understory/base'
 import { ControlFile } from './v16.ts'
 import { CHECKPOINT_BYTES } from './version.ts'

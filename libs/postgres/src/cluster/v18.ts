@@ -1,10 +1,13 @@
-/** Layouts of PostgreSQL 18: pg_control also says whether `char` is signed. Source: catalog/pg_control.h, catalog/catversion.h. */
+/**
+ * Layouts of PostgreSQL 18: pg_control also says whether `char` is signed. Source: catalog/pg_control.h,
+ * catalog/catversion.h.
+ */
 import { bytes, i32, i64, lsn64, struct, u32, u64, u8 } from '@understory/base'
 import { CheckPoint } from './v17.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
 import type { ClusterVersion } from './version.ts'
 
-export const ControlFile = struct(296, {
+const ControlFile = struct(296, {
   systemId: u64,
   pgControlVersion: u32,
   catalogVersion: u32,

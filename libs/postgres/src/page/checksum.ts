@@ -10,10 +10,38 @@ const CHECKSUM_WORD = PageHeader.checksum.offset / 4
 
 /** checksumBaseOffsets */
 const BASE_OFFSETS = Int32Array.of(
-  0x5b1f36e9, 0xb8525960, 0x02ab50aa, 0x1de66d2a, 0x79ff467a, 0x9bb9f8a3, 0x217e7cd2, 0x83e13d2c,
-  0xf8d4474f, 0xe39eb970, 0x42c6ae16, 0x993216fa, 0x7b093b5d, 0x98daff3c, 0xf718902a, 0x0b1c9cdb,
-  0xe58f764b, 0x187636bc, 0x5d7b3bb1, 0xe73de7de, 0x92bec979, 0xcca6c0b2, 0x304a0979, 0x85aa43d4,
-  0x783125bb, 0x6ca8eaa2, 0xe407eac6, 0x4b5cfc3e, 0x9fbf8c76, 0x15ca20be, 0xf2ca9fd3, 0x959bd756,
+  0x5b1f36e9,
+  0xb8525960,
+  0x02ab50aa,
+  0x1de66d2a,
+  0x79ff467a,
+  0x9bb9f8a3,
+  0x217e7cd2,
+  0x83e13d2c,
+  0xf8d4474f,
+  0xe39eb970,
+  0x42c6ae16,
+  0x993216fa,
+  0x7b093b5d,
+  0x98daff3c,
+  0xf718902a,
+  0x0b1c9cdb,
+  0xe58f764b,
+  0x187636bc,
+  0x5d7b3bb1,
+  0xe73de7de,
+  0x92bec979,
+  0xcca6c0b2,
+  0x304a0979,
+  0x85aa43d4,
+  0x783125bb,
+  0x6ca8eaa2,
+  0xe407eac6,
+  0x4b5cfc3e,
+  0x9fbf8c76,
+  0x15ca20be,
+  0xf2ca9fd3,
+  0x959bd756,
 )
 
 const aligned = new Uint8Array(PAGE_SIZE)
@@ -24,12 +52,12 @@ export function pageChecksum(page: Uint8Array, blockNumber: number): number {
   let words: Int32Array = alignedWords
   if (page.byteOffset % 4 === 0) words = new Int32Array(page.buffer, page.byteOffset, WORDS_COUNT)
   else aligned.set(page)
-  return ((blockSum(words) ^ blockNumber) >>> 0) % 65_535 + 1
+  return (((blockSum(words) ^ blockNumber) >>> 0) % 65_535) + 1
 }
 
 /**
- * 32 interleaved FNV sums, folded. Four columns a pass: their multiplications do not depend on each other, which about
- * halves the time of a single column's.
+ * 32 interleaved FNV sums, folded. Four columns a pass: their multiplications do not depend on each other,
+ * which about halves the time of a single column's.
  */
 function blockSum(words: Int32Array): number {
   let result = 0
@@ -72,5 +100,8 @@ export function stampPageChecksum(page: Uint8Array, blockNumber: number): void {
 /** True also for an uninitialised page, which has none. */
 export function isPageChecksumRight(page: Uint8Array, blockNumber: number): boolean {
   const at = PageHeader.checksum.offset
-  return isNewPage(page) || pageChecksum(page, blockNumber) === ((page[at] as number) | ((page[at + 1] as number) << 8))
+  return (
+    isNewPage(page) ||
+    pageChecksum(page, blockNumber) === ((page[at] as number) | ((page[at + 1] as number) << 8))
+  )
 }

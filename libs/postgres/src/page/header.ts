@@ -1,9 +1,15 @@
-/** The header and line pointers of an 8 KiB page. Source: storage/bufpage.h, bufpage.c PageInit, PageIsVerified; itemid.h (16, 17, 18). */
+/**
+ * The header and line pointers of an 8 KiB page. Source: storage/bufpage.h, bufpage.c PageInit,
+ * PageIsVerified; itemid.h (16, 17, 18).
+ */
 import { lsnFromHalves, lsnHigh, lsnLow, pageLsn, struct, u16, u32 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { PAGE_SIZE } from '../wal/record.ts'
 
-/** Followed by line pointers (4 bytes each) up to `lower`; tuples from `upper`; the access method's own from `special`. */
+/**
+ * Followed by line pointers (4 bytes each) up to `lower`; tuples from `upper`; the access method's own from
+ * `special`.
+ */
 export const PageHeader = struct(24, {
   lsn: pageLsn, // pd_lsn: end of the last record that changed the page
   checksum: u16, // pd_checksum, 0 unless the cluster has data checksums
@@ -27,8 +33,10 @@ export const LP_NORMAL = 1
 export const LP_REDIRECT = 2
 export const LP_DEAD = 3
 
-const u16At = (bytes: Uint8Array, at: number): number => (bytes[at] as number) | ((bytes[at + 1] as number) << 8)
-const u32At = (bytes: Uint8Array, at: number): number => (u16At(bytes, at) | (u16At(bytes, at + 2) << 16)) >>> 0
+const u16At = (bytes: Uint8Array, at: number): number =>
+  (bytes[at] as number) | ((bytes[at + 1] as number) << 8)
+const u32At = (bytes: Uint8Array, at: number): number =>
+  (u16At(bytes, at) | (u16At(bytes, at + 2) << 16)) >>> 0
 function setU32At(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value
   bytes[at + 1] = value >>> 8
@@ -60,12 +68,20 @@ export function initPage(page: Uint8Array, specialSize: number): void {
   PageHeader.pageSizeVersion.set(view, 0, PAGE_SIZE | PG_PAGE_LAYOUT_VERSION)
 }
 
-/** What PageIsVerified asks of a header, checksum apart: an initialised page that makes sense, or zeros throughout. */
+/**
+ * What PageIsVerified asks of a header, checksum apart: an initialised page that makes sense, or zeros
+ * throughout.
+ */
 export function isPageHeaderSane(page: Uint8Array): boolean {
   if (isNewPage(page)) return isZeroPage(page)
   const lower = u16At(page, PageHeader.lower.offset)
   const upper = u16At(page, PageHeader.upper.offset)
   const special = u16At(page, PageHeader.special.offset)
-  return (u16At(page, PageHeader.flags.offset) & ~PD_VALID_FLAG_BITS) === 0 &&
-    lower <= upper && upper <= special && special <= PAGE_SIZE && special % 8 === 0
+  return (
+    (u16At(page, PageHeader.flags.offset) & ~PD_VALID_FLAG_BITS) === 0 &&
+    lower <= upper &&
+    upper <= special &&
+    special <= PAGE_SIZE &&
+    special % 8 === 0
+  )
 }

@@ -1,12 +1,34 @@
 export {
-  LP_DEAD, LP_NORMAL, LP_REDIRECT, LP_UNUSED, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, PD_VALID_FLAG_BITS,
-  PG_PAGE_LAYOUT_VERSION, PageHeader, SizeOfItemIdData, SizeOfPageHeaderData, getPageLsn, initPage, isNewPage, isPageHeaderSane,
-  isZeroPage, setPageLsn,
+  LP_DEAD,
+  LP_NORMAL,
+  LP_REDIRECT,
+  LP_UNUSED,
+  PD_ALL_VISIBLE,
+  PD_HAS_FREE_LINES,
+  PD_PAGE_FULL,
+  PD_VALID_FLAG_BITS,
+  PG_PAGE_LAYOUT_VERSION,
+  PageHeader,
+  SizeOfItemIdData,
+  SizeOfPageHeaderData,
+  getPageLsn,
+  initPage,
+  isNewPage,
+  isPageHeaderSane,
+  isZeroPage,
+  setPageLsn,
 } from './header.ts'
 export { isPageChecksumRight, pageChecksum, stampPageChecksum } from './checksum.ts'
 export {
-  HEAPBLOCKS_PER_VM_PAGE, VISIBILITYMAP_ALL_FROZEN, VISIBILITYMAP_ALL_VISIBLE, VISIBILITYMAP_VALID_BITS,
-  VISIBILITYMAP_XLOG_CATALOG_REL, vmBits, vmBlockOf, vmByteOf, vmShiftOf,
+  HEAPBLOCKS_PER_VM_PAGE,
+  VISIBILITYMAP_ALL_FROZEN,
+  VISIBILITYMAP_ALL_VISIBLE,
+  VISIBILITYMAP_VALID_BITS,
+  VISIBILITYMAP_XLOG_CATALOG_REL,
+  vmBits,
+  vmBlockOf,
+  vmByteOf,
+  vmShiftOf,
 } from './visibility-map.ts'
 export { maskPage, maskRelationPage, pageKindOfRmid } from './masks.ts'
 export type { PageKind } from './masks.ts'

@@ -1,20 +1,41 @@
 /**
- * Hides what WAL does not say about a page, so that a redone page can be compared with the primary's: what Postgres
- * itself hides under wal_consistency_checking. Two pages agree if they are equal byte for byte after both were masked.
+ * Hides what WAL does not say about a page, so that a redone page can be compared with the primary's: what
+ * Postgres itself hides under wal_consistency_checking. Two pages agree if they are equal byte for byte after
+ * both were masked.
  *
- * Source: access/common/bufmask.c; heap_mask, btree_mask, hash_mask, gin_mask, gist_mask, spg_mask, brin_mask,
- * seq_mask, generic_mask (16, 17, 18 alike).
+ * Source: access/common/bufmask.c; heap_mask, btree_mask, hash_mask, gin_mask, gist_mask, spg_mask,
+ * brin_mask, seq_mask, generic_mask (16, 17, 18 alike).
  */
 import { refuse } from '@understory/base'
 import {
-  RM_BRIN_ID, RM_BTREE_ID, RM_GENERIC_ID, RM_GIN_ID, RM_GIST_ID, RM_HASH_ID, RM_HEAP2_ID, RM_HEAP_ID, RM_SEQ_ID, RM_SPGIST_ID,
+  RM_BRIN_ID,
+  RM_BTREE_ID,
+  RM_GENERIC_ID,
+  RM_GIN_ID,
+  RM_GIST_ID,
+  RM_HASH_ID,
+  RM_HEAP2_ID,
+  RM_HEAP_ID,
+  RM_SEQ_ID,
+  RM_SPGIST_ID,
 } from '../wal/constants.ts'
 import { PAGE_SIZE } from '../wal/record.ts'
 import {
-  LP_NORMAL, LP_UNUSED, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, PageHeader, SizeOfItemIdData, SizeOfPageHeaderData, isNewPage,
+  LP_NORMAL,
+  LP_UNUSED,
+  PD_ALL_VISIBLE,
+  PD_HAS_FREE_LINES,
+  PD_PAGE_FULL,
+  PageHeader,
+  SizeOfItemIdData,
+  SizeOfPageHeaderData,
+  isNewPage,
 } from './header.ts'
 
-/** What a page belongs to; visibility maps and free-space maps are masked as `heap`, which hides their content. */
+/**
+ * What a page belongs to; visibility maps and free-space maps are masked as `heap`, which hides their
+ * content.
+ */
 export type PageKind = 'heap' | 'btree' | 'hash' | 'gin' | 'gist' | 'spgist' | 'brin' | 'sequence' | 'generic'
 
 const MASK_MARKER = 0
@@ -36,8 +57,9 @@ const kindByRmid: Readonly<Record<number, PageKind>> = {
 export const pageKindOfRmid = (rmid: number): PageKind | undefined => kindByRmid[rmid]
 
 /**
- * Masks `page` in place as the resource manager `rmid` does (nothing is hidden if it has no mask). A page that was
- * never initialised stays as it is. Error: refused `bad_page` if its header or line pointers contradict themselves.
+ * Masks `page` in place as the resource manager `rmid` does (nothing is hidden if it has no mask). A page
+ * that was never initialised stays as it is. Error: refused `bad_page` if its header or line pointers
+ * contradict themselves.
  */
 export function maskPage(rmid: number, page: Uint8Array, blockNumber: number): void {
   const kind = kindByRmid[rmid]
@@ -94,7 +116,7 @@ const itemFlags = (item: number): number => (item >>> 15) & 0x03
 function maskItemFlags(view: DataView): void {
   for (let n = itemsCount(view); n > 0; n--) {
     const item = view.getUint32(itemAt(n), true)
-    view.setUint32(itemAt(n), item & ~(0x03 << 15) | (LP_UNUSED << 15), true)
+    view.setUint32(itemAt(n), (item & ~(0x03 << 15)) | (LP_UNUSED << 15), true)
   }
 }
 
@@ -107,7 +129,8 @@ function maskContent(page: Uint8Array, view: DataView): void {
 /** Start of the special space, which must hold `size` bytes. */
 function specialOf(view: DataView, size: number): number {
   const special = PageHeader.special.get(view, 0)
-  if (special < SizeOfPageHeaderData || special + size > PAGE_SIZE) throw refuse('bad_page', `invalid page pd_special ${special}`)
+  if (special < SizeOfPageHeaderData || special + size > PAGE_SIZE)
+    throw refuse('bad_page', `invalid page pd_special ${special}`)
   return special
 }
 
@@ -115,8 +138,8 @@ function clearBits16(view: DataView, at: number, bits: number): void {
   view.setUint16(at, view.getUint16(at, true) & ~bits, true)
 }
 
-// HeapTupleHeaderData: t_xmin 0, t_xmax 4, t_cid 8, t_ctid 12 (block high half, low half, offset number), t_infomask2 18,
-// t_infomask 20, t_hoff 22.
+// HeapTupleHeaderData: t_xmin 0, t_xmax 4, t_cid 8, t_ctid 12 (block high half, low half, offset number),
+// t_infomask2 18, t_infomask 20, t_hoff 22.
 const HEAP_TUPLE_HEADER_BYTES = 23
 const HEAP_XMIN_FROZEN = 0x0300
 const HEAP_XMAX_COMMITTED = 0x0400
@@ -150,7 +173,8 @@ function maskHeapTuple(view: DataView, at: number, blockNumber: number, offsetNu
   clearBits16(view, at + 20, isFrozen ? HEAP_XMAX_INVALID | HEAP_XMAX_COMMITTED : HEAP_XACT_MASK)
   view.setUint32(at + 8, MASK_MARKER, true) // redo sets the first command id
   if (view.getUint16(at + 16, true) === SpecTokenOffsetNumber) {
-    // A speculative insertion's token is a per-backend number that redo never sees: it points the tuple to itself.
+    // A speculative insertion's token is a per-backend number that redo never sees: it points the tuple to
+    // itself.
     view.setUint16(at + 12, blockNumber >>> 16, true)
     view.setUint16(at + 14, blockNumber & 0xffff, true)
     view.setUint16(at + 16, offsetNumber, true)
@@ -234,7 +258,8 @@ function maskBrin(page: Uint8Array, view: DataView): void {
   maskHintBits(view)
   const special = specialOf(view, 8)
   const type = view.getUint16(special + 6, true)
-  const isMaskable = type === BRIN_PAGETYPE_REGULAR ||
+  const isMaskable =
+    type === BRIN_PAGETYPE_REGULAR ||
     (type === BRIN_PAGETYPE_META && PageHeader.lower.get(view, 0) > SizeOfPageHeaderData)
   if (isMaskable) maskUnusedSpace(page, view)
   clearBits16(view, special + 4, BRIN_EVACUATE_PAGE)

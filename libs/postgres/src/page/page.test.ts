@@ -4,12 +4,29 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { UnderstoryError } from '@understory/base'
 import {
-  LP_NORMAL, PAGE_SIZE, PD_ALL_VISIBLE, PageHeader, getPageLsn, initPage, isNewPage, isPageChecksumRight, isPageHeaderSane, isZeroPage,
-  maskRelationPage, setPageLsn, stampPageChecksum, vmBlockOf, vmByteOf, vmShiftOf,
+  LP_NORMAL,
+  PAGE_SIZE,
+  PD_ALL_VISIBLE,
+  PageHeader,
+  getPageLsn,
+  initPage,
+  isNewPage,
+  isPageChecksumRight,
+  isPageHeaderSane,
+  isZeroPage,
+  maskRelationPage,
+  setPageLsn,
+  stampPageChecksum,
+  vmBlockOf,
+  vmByteOf,
+  vmShiftOf,
 } from './index.ts'
 import type { PageKind } from './index.ts'
 
-function pageWith(specialSize: number, edit: (view: DataView, bytes: Uint8Array) => void = () => undefined): Uint8Array {
+function pageWith(
+  specialSize: number,
+  edit: (view: DataView, bytes: Uint8Array) => void = () => undefined,
+): Uint8Array {
   const bytes = new Uint8Array(PAGE_SIZE)
   initPage(bytes, specialSize)
   const view = new DataView(bytes.buffer)
@@ -24,7 +41,12 @@ function pageWith(specialSize: number, edit: (view: DataView, bytes: Uint8Array)
   return bytes
 }
 
-function isHidden(kind: PageKind, specialSize: number, edit: (view: DataView, bytes: Uint8Array) => void, block = 9): boolean {
+function isHidden(
+  kind: PageKind,
+  specialSize: number,
+  edit: (view: DataView, bytes: Uint8Array) => void,
+  block = 9,
+): boolean {
   const before = pageWith(specialSize)
   const after = pageWith(specialSize, edit)
   expect(after).not.toEqual(before)
@@ -34,7 +56,10 @@ function isHidden(kind: PageKind, specialSize: number, edit: (view: DataView, by
 }
 
 const tuple = PAGE_SIZE - 32
-const setFlags = (at: number, bits: number) => (view: DataView): void => view.setUint16(at, view.getUint16(at, true) | bits, true)
+const setFlags =
+  (at: number, bits: number) =>
+  (view: DataView): void =>
+    view.setUint16(at, view.getUint16(at, true) | bits, true)
 
 test('heap: hints, command ids, padding and unused space are hidden, data are not', () => {
   expect(isHidden('heap', 0, (_, bytes) => setPageLsn(bytes, lsn(99)))).toBe(true)
@@ -53,10 +78,12 @@ test('heap: hints, command ids, padding and unused space are hidden, data are no
 test('indexes: killed items and bits that redo does not know are hidden on the right pages only', () => {
   const at = PAGE_SIZE - 16
   const kill = (view: DataView): void => view.setUint32(24, view.getUint32(24, true) | (3 << 15), true)
-  const leaf = (more: (view: DataView) => void) => (view: DataView): void => {
-    view.setUint16(at + 12, 1, true)
-    more(view)
-  }
+  const leaf =
+    (more: (view: DataView) => void) =>
+    (view: DataView): void => {
+      view.setUint16(at + 12, 1, true)
+      more(view)
+    }
   expect(isHidden('btree', 16, setFlags(at + 12, 1 << 6))).toBe(true)
   expect(isHidden('btree', 16, setFlags(at + 12, 1 << 5))).toBe(true)
   expect(isHidden('btree', 16, setFlags(at + 14, 77))).toBe(true)
@@ -80,18 +107,36 @@ test('indexes: killed items and bits that redo does not know are hidden on the r
 })
 
 test('a page of random bytes is masked or refused', () => {
-  const kinds: readonly PageKind[] = ['heap', 'btree', 'hash', 'gin', 'gist', 'spgist', 'brin', 'sequence', 'generic']
-  fc.assert(fc.property(fc.constantFrom(...kinds), fc.uint8Array({ minLength: 200, maxLength: 200 }), fc.boolean(), (kind, noise, keepHeader) => {
-    const page = pageWith(16)
-    page.set(noise, keepHeader ? 24 : 0)
-    page.set(noise.subarray(0, 16), PAGE_SIZE - 16)
-    if (keepHeader) PageHeader.lower.set(new DataView(page.buffer), 0, 224)
-    try {
-      maskRelationPage(kind, page, 0)
-    } catch (error) {
-      expect(error).toBeInstanceOf(UnderstoryError)
-    }
-  }), { numRuns: 2000 })
+  const kinds: readonly PageKind[] = [
+    'heap',
+    'btree',
+    'hash',
+    'gin',
+    'gist',
+    'spgist',
+    'brin',
+    'sequence',
+    'generic',
+  ]
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...kinds),
+      fc.uint8Array({ minLength: 200, maxLength: 200 }),
+      fc.boolean(),
+      (kind, noise, keepHeader) => {
+        const page = pageWith(16)
+        page.set(noise, keepHeader ? 24 : 0)
+        page.set(noise.subarray(0, 16), PAGE_SIZE - 16)
+        if (keepHeader) PageHeader.lower.set(new DataView(page.buffer), 0, 224)
+        try {
+          maskRelationPage(kind, page, 0)
+        } catch (error) {
+          expect(error).toBeInstanceOf(UnderstoryError)
+        }
+      },
+    ),
+    { numRuns: 2000 },
+  )
 })
 
 test('header, checksum and map arithmetic', () => {
@@ -107,7 +152,12 @@ test('header, checksum and map arithmetic', () => {
   page[5000] = 1
   expect(isPageChecksumRight(page, 3)).toBe(false)
   const fresh = new Uint8Array(PAGE_SIZE)
-  expect([isNewPage(fresh), isZeroPage(fresh), isPageHeaderSane(fresh), isPageChecksumRight(fresh, 3)]).toEqual([true, true, true, true])
+  expect([
+    isNewPage(fresh),
+    isZeroPage(fresh),
+    isPageHeaderSane(fresh),
+    isPageChecksumRight(fresh, 3),
+  ]).toEqual([true, true, true, true])
   fresh[8000] = 1
   expect(isPageHeaderSane(fresh)).toBe(false)
   expect([vmBlockOf(32_671), vmBlockOf(32_672), vmByteOf(32_672 + 5), vmShiftOf(7)]).toEqual([0, 1, 25, 6])

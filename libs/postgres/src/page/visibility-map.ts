@@ -1,4 +1,7 @@
-/** Where a heap block's two bits are in the visibility map. Source: access/visibilitymapdefs.h, heap/visibilitymap.c (16, 17, 18). */
+/**
+ * Where a heap block's two bits are in the visibility map. Source: access/visibilitymapdefs.h,
+ * heap/visibilitymap.c (16, 17, 18).
+ */
 import { PAGE_SIZE } from '../wal/record.ts'
 import { SizeOfPageHeaderData } from './header.ts'
 

@@ -1,13 +1,26 @@
-// Goal: an image comes out as the page that went in, whichever way it was stored; a damaged one is refused. Method:
-// records with one image built by hand, as XLogRecordAssemble does.
+// Goal: an image comes out as the page that went in, whichever way it was stored; a damaged one is refused.
+// Method: records with one image built by hand, as XLogRecordAssemble does.
 import { zstdCompressSync } from 'node:zlib'
 import { isErrorCode, lsn } from '@understory/base'
 import fc from 'fast-check'
 import { compressSync } from 'lz4-napi'
 import { describe, expect, test } from 'vitest'
 import {
-  BKPBLOCK_HAS_DATA, BKPBLOCK_HAS_IMAGE, BKPBLOCK_SAME_REL, BKPBLOCK_WILL_INIT, BKPIMAGE_APPLY, BKPIMAGE_COMPRESS_LZ4, BKPIMAGE_COMPRESS_PGLZ,
-  BKPIMAGE_COMPRESS_ZSTD, BKPIMAGE_HAS_HOLE, BlockRef, DecodedRecord, PAGE_SIZE, decodeRecord, pglzDecompress, restoreBlockImage,
+  BKPBLOCK_HAS_DATA,
+  BKPBLOCK_HAS_IMAGE,
+  BKPBLOCK_SAME_REL,
+  BKPBLOCK_WILL_INIT,
+  BKPIMAGE_APPLY,
+  BKPIMAGE_COMPRESS_LZ4,
+  BKPIMAGE_COMPRESS_PGLZ,
+  BKPIMAGE_COMPRESS_ZSTD,
+  BKPIMAGE_HAS_HOLE,
+  BlockRef,
+  DecodedRecord,
+  PAGE_SIZE,
+  decodeRecord,
+  pglzDecompress,
+  restoreBlockImage,
 } from './index.ts'
 
 const HOLE_OFFSET = 200
@@ -23,7 +36,12 @@ function samplePage(hasHole: boolean): Uint8Array {
 function pglzStore(source: Uint8Array): Uint8Array {
   const out: number[] = []
   let runLength = 0
-  while (runLength < source.length - 1 && runLength < 273 && source[source.length - 1 - runLength] === source[source.length - 2 - runLength]) runLength++
+  while (
+    runLength < source.length - 1 &&
+    runLength < 273 &&
+    source[source.length - 1 - runLength] === source[source.length - 2 - runLength]
+  )
+    runLength++
   const literals = runLength >= 18 ? source.length - runLength : source.length
   for (let i = 0; i < literals; i += 8) {
     const items = source.subarray(i, Math.min(i + 8, literals))
@@ -44,8 +62,19 @@ interface Image {
 
 /** Header, block 0 with an image, block 3 of the same relation with data, main data. */
 function recordWith({ bytes, info, hole = [0, 0] }: Image): Uint8Array {
-  const isCompressed = (info & (BKPIMAGE_COMPRESS_PGLZ | BKPIMAGE_COMPRESS_LZ4 | BKPIMAGE_COMPRESS_ZSTD)) !== 0
-  const parts: number[] = [0, BKPBLOCK_HAS_IMAGE, 0, 0, bytes.length & 0xff, bytes.length >> 8, hole[0] & 0xff, hole[0] >> 8, info]
+  const isCompressed =
+    (info & (BKPIMAGE_COMPRESS_PGLZ | BKPIMAGE_COMPRESS_LZ4 | BKPIMAGE_COMPRESS_ZSTD)) !== 0
+  const parts: number[] = [
+    0,
+    BKPBLOCK_HAS_IMAGE,
+    0,
+    0,
+    bytes.length & 0xff,
+    bytes.length >> 8,
+    hole[0] & 0xff,
+    hole[0] >> 8,
+    info,
+  ]
   if (isCompressed && hole[1] > 0) parts.push(hole[1] & 0xff, hole[1] >> 8)
   parts.push(1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0)
   parts.push(3, BKPBLOCK_SAME_REL | BKPBLOCK_HAS_DATA | BKPBLOCK_WILL_INIT | 1, 2, 0, 5, 0, 0, 0)
@@ -75,12 +104,32 @@ describe.each(Object.entries(ways))('an image stored %s', (name, { info, store }
   test.each(name === 'pglz' ? [true] : [true, false])('comes out whole (hole: %s)', (hasHole) => {
     const page = samplePage(hasHole)
     const image: Image = hasHole
-      ? { bytes: store(holed(page)), info: info | BKPIMAGE_HAS_HOLE | BKPIMAGE_APPLY, hole: [HOLE_OFFSET, HOLE_LENGTH] }
+      ? {
+          bytes: store(holed(page)),
+          info: info | BKPIMAGE_HAS_HOLE | BKPIMAGE_APPLY,
+          hole: [HOLE_OFFSET, HOLE_LENGTH],
+        }
       : { bytes: store(page), info: info | BKPIMAGE_APPLY }
     const record = decode(recordWith(image))
     const ref = record.block(0) as BlockRef
-    expect(ref).toMatchObject({ spcOid: 1, dbOid: 2, relNumber: 3, blockNumber: 4, fork: 0, hasImage: true, applyImage: true, hasData: false })
-    expect(record.block(3)).toMatchObject({ relNumber: 3, blockNumber: 5, fork: 1, hasImage: false, willInit: true, dataLength: 2 })
+    expect(ref).toMatchObject({
+      spcOid: 1,
+      dbOid: 2,
+      relNumber: 3,
+      blockNumber: 4,
+      fork: 0,
+      hasImage: true,
+      applyImage: true,
+      hasData: false,
+    })
+    expect(record.block(3)).toMatchObject({
+      relNumber: 3,
+      blockNumber: 5,
+      fork: 1,
+      hasImage: false,
+      willInit: true,
+      dataLength: 2,
+    })
     expect(record.block(1)).toBeUndefined()
     expect(record).toMatchObject({ originId: 7, topXid: 9, mainDataLength: 1 })
     const restored = new Uint8Array(PAGE_SIZE).fill(0xee)
@@ -92,16 +141,28 @@ describe.each(Object.entries(ways))('an image stored %s', (name, { info, store }
     const page = samplePage(true)
     const bytes = store(holed(page))
     const target = new Uint8Array(PAGE_SIZE)
-    fc.assert(fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), fc.nat(bytes.length - 1), (at, mask, cut) => {
-      const bad = Uint8Array.from(bytes.subarray(0, name === 'plain' ? bytes.length : bytes.length - (cut % 3 === 0 ? cut : 0)))
-      if (at < bad.length) bad[at] = (bad[at] as number) ^ mask
-      try {
-        const record = decode(recordWith({ bytes: bad, info: info | BKPIMAGE_HAS_HOLE, hole: [HOLE_OFFSET, HOLE_LENGTH] }))
-        restoreBlockImage(record, record.block(0) as BlockRef, target)
-      } catch (error) {
-        expect(isErrorCode(error, 'bad_wal')).toBe(true)
-      }
-    }), { numRuns: 300 })
+    fc.assert(
+      fc.property(
+        fc.nat(bytes.length - 1),
+        fc.integer({ min: 1, max: 255 }),
+        fc.nat(bytes.length - 1),
+        (at, mask, cut) => {
+          const bad = Uint8Array.from(
+            bytes.subarray(0, name === 'plain' ? bytes.length : bytes.length - (cut % 3 === 0 ? cut : 0)),
+          )
+          if (at < bad.length) bad[at] = (bad[at] as number) ^ mask
+          try {
+            const record = decode(
+              recordWith({ bytes: bad, info: info | BKPIMAGE_HAS_HOLE, hole: [HOLE_OFFSET, HOLE_LENGTH] }),
+            )
+            restoreBlockImage(record, record.block(0) as BlockRef, target)
+          } catch (error) {
+            expect(isErrorCode(error, 'bad_wal')).toBe(true)
+          }
+        },
+      ),
+      { numRuns: 300 },
+    )
   })
 })
 

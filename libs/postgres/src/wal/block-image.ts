@@ -9,8 +9,9 @@ import { PAGE_SIZE } from './record.ts'
 import type { BlockRef, DecodedRecord } from './record.ts'
 
 /**
- * Writes the image of `ref` to `page` (8,192 bytes), the hole as zeros. Like stock Postgres it leaves pd_lsn as it was
- * when the image was taken: redo sets it afterwards. Error: refused `bad_wal` if the image cannot be decompressed.
+ * Writes the image of `ref` to `page` (8,192 bytes), the hole as zeros. Like stock Postgres it leaves pd_lsn
+ * as it was when the image was taken: redo sets it afterwards. Error: refused `bad_wal` if the image cannot
+ * be decompressed.
  */
 export function restoreBlockImage(record: DecodedRecord, ref: BlockRef, page: Uint8Array): void {
   assert(ref.hasImage && page.length === PAGE_SIZE, () => `no image, or a page of ${page.length} bytes`)
@@ -30,9 +31,13 @@ function decompress(record: DecodedRecord, ref: BlockRef, stored: Uint8Array): U
   const size = PAGE_SIZE - ref.holeLength
   const image = tryDecompress(ref.bimgInfo, stored, size)
   if (image instanceof Uint8Array && image.length === size) return image
-  throw refuse('bad_wal', `could not decompress the image of block ${ref.blockNumber} in the WAL record at ${formatLsn(record.recordLsn)}`, {
-    cause: image,
-  })
+  throw refuse(
+    'bad_wal',
+    `could not decompress the image of block ${ref.blockNumber} in the WAL record at ${formatLsn(record.recordLsn)}`,
+    {
+      cause: image,
+    },
+  )
 }
 
 /** The image, or whatever the library threw. */
@@ -43,7 +48,8 @@ function tryDecompress(info: number, stored: Uint8Array, size: number): unknown 
   }
   try {
     if ((info & BKPIMAGE_COMPRESS_LZ4) !== 0) return uncompressSync(withSize(stored, size))
-    if ((info & BKPIMAGE_COMPRESS_ZSTD) !== 0) return zstdDecompressSync(stored, { maxOutputLength: PAGE_SIZE })
+    if ((info & BKPIMAGE_COMPRESS_ZSTD) !== 0)
+      return zstdDecompressSync(stored, { maxOutputLength: PAGE_SIZE })
   } catch (error) {
     return error
   }

@@ -1,4 +1,7 @@
-/** Numbers of the WAL format, named as in Postgres. Source: access/xlogrecord.h, access/xlog_internal.h, access/rmgrlist.h (16 to 18). */
+/**
+ * Numbers of the WAL format, named as in Postgres. Source: access/xlogrecord.h, access/xlog_internal.h,
+ * access/rmgrlist.h (16 to 18).
+ */
 
 export const XLOG_BLCKSZ = 8192
 /** wal_segment_size, as initdb sets it by default. */

@@ -1,10 +1,26 @@
-/** Reads a record's block headers and finds its data. Source: xlogreader.c DecodeXLogRecord (16, 17, 18 alike). */
+/**
+ * Reads a record's block headers and finds its data. Source: xlogreader.c DecodeXLogRecord (16, 17, 18
+ * alike).
+ */
 import { formatLsn, refuse } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import {
-  BKPBLOCK_FORK_MASK, BKPBLOCK_HAS_DATA, BKPBLOCK_HAS_IMAGE, BKPBLOCK_SAME_REL, BKPBLOCK_WILL_INIT, BKPIMAGE_APPLY,
-  BKPIMAGE_COMPRESS_LZ4, BKPIMAGE_COMPRESS_PGLZ, BKPIMAGE_COMPRESS_ZSTD, BKPIMAGE_HAS_HOLE, RECORD_HEADER_BYTES,
-  XLR_BLOCK_ID_DATA_LONG, XLR_BLOCK_ID_DATA_SHORT, XLR_BLOCK_ID_ORIGIN, XLR_BLOCK_ID_TOPLEVEL_XID, XLR_MAX_BLOCK_ID,
+  BKPBLOCK_FORK_MASK,
+  BKPBLOCK_HAS_DATA,
+  BKPBLOCK_HAS_IMAGE,
+  BKPBLOCK_SAME_REL,
+  BKPBLOCK_WILL_INIT,
+  BKPIMAGE_APPLY,
+  BKPIMAGE_COMPRESS_LZ4,
+  BKPIMAGE_COMPRESS_PGLZ,
+  BKPIMAGE_COMPRESS_ZSTD,
+  BKPIMAGE_HAS_HOLE,
+  RECORD_HEADER_BYTES,
+  XLR_BLOCK_ID_DATA_LONG,
+  XLR_BLOCK_ID_DATA_SHORT,
+  XLR_BLOCK_ID_ORIGIN,
+  XLR_BLOCK_ID_TOPLEVEL_XID,
+  XLR_MAX_BLOCK_ID,
 } from './constants.ts'
 import { FORK_INIT, PAGE_SIZE } from './record.ts'
 import type { BlockRef, DecodedRecord } from './record.ts'
@@ -13,10 +29,17 @@ import { XLogRecord } from './record-header.ts'
 export const BKPIMAGE_COMPRESSED = BKPIMAGE_COMPRESS_PGLZ | BKPIMAGE_COMPRESS_LZ4 | BKPIMAGE_COMPRESS_ZSTD
 
 /**
- * Fills `into` with the record at `bytes[start]`, without allocating and without copying: `into` borrows from `bytes`.
- * The CRC is not looked at. Error: refused `bad_wal` where lengths or flags contradict each other; `into` is then undefined.
+ * Fills `into` with the record at `bytes[start]`, without allocating and without copying: `into` borrows from
+ * `bytes`. The CRC is not looked at. Error: refused `bad_wal` where lengths or flags contradict each other;
+ * `into` is then undefined.
  */
-export function decodeRecord(into: DecodedRecord, bytes: Uint8Array, start: number, recordLsn: Lsn, nextLsn: Lsn): void {
+export function decodeRecord(
+  into: DecodedRecord,
+  bytes: Uint8Array,
+  start: number,
+  recordLsn: Lsn,
+  nextLsn: Lsn,
+): void {
   if (into.bytes !== bytes) {
     into.bytes = bytes
     into.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -42,14 +65,16 @@ export function decodeRecord(into: DecodedRecord, bytes: Uint8Array, start: numb
 
   const end = start + totLen
   let at = start + RECORD_HEADER_BYTES
-  // Bytes of data announced so far: they fill the record's end, so headers go on while more is left than that.
+  // Bytes of data announced so far: they fill the record's end, so headers go on while more is left than
+  // that.
   let dataTotal = 0
   let previous: BlockRef | undefined
   while (end - at > dataTotal) {
     const blockId = view.getUint8(at)
     if (blockId <= XLR_MAX_BLOCK_ID) {
       const ref = into.blocks[into.blockCount] as BlockRef
-      if (previous !== undefined && blockId <= previous.blockId) throw malformed(into, `has block id ${blockId} out of order`)
+      if (previous !== undefined && blockId <= previous.blockId)
+        throw malformed(into, `has block id ${blockId} out of order`)
       at = readBlockHeader(into, ref, previous, at, end)
       ref.blockId = blockId
       dataTotal += ref.dataLength + ref.imageLength
@@ -92,7 +117,13 @@ export function decodeRecord(into: DecodedRecord, bytes: Uint8Array, start: numb
 }
 
 /** Reads one XLogRecordBlockHeader and what follows it, gives the position after it. */
-function readBlockHeader(record: DecodedRecord, ref: BlockRef, previous: BlockRef | undefined, from: number, end: number): number {
+function readBlockHeader(
+  record: DecodedRecord,
+  ref: BlockRef,
+  previous: BlockRef | undefined,
+  from: number,
+  end: number,
+): number {
   const view = record.view
   let at = from
   if (at + 4 > end) throw short(record)
@@ -103,7 +134,8 @@ function readBlockHeader(record: DecodedRecord, ref: BlockRef, previous: BlockRe
   ref.hasData = (flags & BKPBLOCK_HAS_DATA) !== 0
   ref.willInit = (flags & BKPBLOCK_WILL_INIT) !== 0
   ref.dataLength = view.getUint16(at + 2, true)
-  if (ref.hasData !== ref.dataLength > 0) throw malformed(record, `has a block with ${ref.dataLength} bytes of data, flags ${flags}`)
+  if (ref.hasData !== ref.dataLength > 0)
+    throw malformed(record, `has a block with ${ref.dataLength} bytes of data, flags ${flags}`)
   if (ref.fork > FORK_INIT) throw malformed(record, `has a block of fork ${ref.fork}`)
   at += 4
   if (ref.hasImage) {
@@ -155,10 +187,16 @@ function readImageHeader(record: DecodedRecord, ref: BlockRef, from: number, end
     ref.holeLength = 0
   }
   const isSane = hasHole
-    ? ref.holeOffset > 0 && ref.holeLength > 0 && ref.imageLength < PAGE_SIZE && ref.holeOffset + ref.holeLength <= PAGE_SIZE
+    ? ref.holeOffset > 0 &&
+      ref.holeLength > 0 &&
+      ref.imageLength < PAGE_SIZE &&
+      ref.holeOffset + ref.holeLength <= PAGE_SIZE
     : ref.holeOffset === 0 && ref.holeLength === 0
   if (!isSane || (isCompressed && ref.imageLength >= PAGE_SIZE)) {
-    throw malformed(record, `has an image of ${ref.imageLength} bytes, hole ${ref.holeOffset}+${ref.holeLength}, flags ${info}`)
+    throw malformed(
+      record,
+      `has an image of ${ref.imageLength} bytes, hole ${ref.holeOffset}+${ref.holeLength}, flags ${info}`,
+    )
   }
   return at
 }

@@ -1,7 +1,15 @@
-/** Makes WAL: one record, and the bytes that put it into the stream. Source: xloginsert.c XLogRecordAssemble, xlog.c CopyXLogRecordToWAL (16, 17, 18). */
+/**
+ * Makes WAL: one record, and the bytes that put it into the stream. Source: xloginsert.c XLogRecordAssemble,
+ * xlog.c CopyXLogRecordToWAL (16, 17, 18).
+ */
 import { LSN_ZERO, advance, alignUp8, assert } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { RECORD_HEADER_BYTES, XLOG_BLCKSZ, XLR_BLOCK_ID_DATA_LONG, XLR_BLOCK_ID_DATA_SHORT } from './constants.ts'
+import {
+  RECORD_HEADER_BYTES,
+  XLOG_BLCKSZ,
+  XLR_BLOCK_ID_DATA_LONG,
+  XLR_BLOCK_ID_DATA_SHORT,
+} from './constants.ts'
 import { LONG_PAGE_HEADER_BYTES, SHORT_PAGE_HEADER_BYTES, pageHeaderBytes, writePageHeader } from './pages.ts'
 import type { WalIdentity } from './pages.ts'
 import { XLogRecord, recordCrc } from './record-header.ts'
@@ -53,7 +61,10 @@ export function recordStartAt(atLsn: Lsn, segmentBytes: number): Lsn {
 export function placeRecord(atLsn: Lsn, record: Uint8Array, wal: WalIdentity): PlacedRecord {
   const minOffset = atLsn % wal.segmentBytes < XLOG_BLCKSZ ? LONG_PAGE_HEADER_BYTES : SHORT_PAGE_HEADER_BYTES
   const pageOffset = atLsn % XLOG_BLCKSZ
-  assert(atLsn % 8 === 0 && (pageOffset === 0 || pageOffset >= minOffset), () => `no record can end at ${atLsn}`)
+  assert(
+    atLsn % 8 === 0 && (pageOffset === 0 || pageOffset >= minOffset),
+    () => `no record can end at ${atLsn}`,
+  )
   const pagesMax = Math.ceil(record.length / (XLOG_BLCKSZ - LONG_PAGE_HEADER_BYTES)) + 1
   const out = new Uint8Array(record.length + pagesMax * LONG_PAGE_HEADER_BYTES + 8)
   const view = new DataView(out.buffer)

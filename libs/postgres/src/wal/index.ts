@@ -1,11 +1,29 @@
 export * from './constants.ts'
 export { crc32c } from './crc.ts'
-export { BLOCK_REFS_MAX, BlockRef, DecodedRecord, FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM, PAGE_SIZE } from './record.ts'
+export {
+  BLOCK_REFS_MAX,
+  BlockRef,
+  DecodedRecord,
+  FORK_FSM,
+  FORK_INIT,
+  FORK_MAIN,
+  FORK_VM,
+  PAGE_SIZE,
+} from './record.ts'
 export type { RelFile } from './record.ts'
 export { XLogRecord, recordCrc } from './record-header.ts'
 export {
-  LONG_PAGE_HEADER_BYTES, SHORT_PAGE_HEADER_BYTES, WAL_PAGE_MAGIC, XLogLongPageHeader, XLogPageHeader, isValidSegmentBytes,
-  majorOfMagic, pageHeaderBytes, parseWalFileName, walFileName, writePageHeader,
+  LONG_PAGE_HEADER_BYTES,
+  SHORT_PAGE_HEADER_BYTES,
+  WAL_PAGE_MAGIC,
+  XLogLongPageHeader,
+  XLogPageHeader,
+  isValidSegmentBytes,
+  majorOfMagic,
+  pageHeaderBytes,
+  parseWalFileName,
+  walFileName,
+  writePageHeader,
 } from './pages.ts'
 export type { WalIdentity } from './pages.ts'
 export { WalStreamDecoder } from './stream-decoder.ts'

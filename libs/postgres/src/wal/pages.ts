@@ -2,7 +2,13 @@
 import { lsn64, refuse, segmentStart, struct, u16, u32, u64 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PgMajor } from '../redo/types.ts'
-import { WAL_SEGMENT_BYTES_MAX, WAL_SEGMENT_BYTES_MIN, XLOG_BLCKSZ, XLP_FIRST_IS_CONTRECORD, XLP_LONG_HEADER } from './constants.ts'
+import {
+  WAL_SEGMENT_BYTES_MAX,
+  WAL_SEGMENT_BYTES_MIN,
+  XLOG_BLCKSZ,
+  XLP_FIRST_IS_CONTRECORD,
+  XLP_LONG_HEADER,
+} from './constants.ts'
 
 /** First bytes of every WAL page. */
 export const XLogPageHeader = struct(24, {
@@ -51,8 +57,17 @@ export interface WalIdentity {
   readonly segmentBytes: number
 }
 
-/** Writes the header of the page that begins at `pageLsn` to `view[at…]` and gives its size. `remLen` 0: no contrecord. */
-export function writePageHeader(view: DataView, at: number, pageLsn: Lsn, remLen: number, wal: WalIdentity): number {
+/**
+ * Writes the header of the page that begins at `pageLsn` to `view[at…]` and gives its size. `remLen` 0: no
+ * contrecord.
+ */
+export function writePageHeader(
+  view: DataView,
+  at: number,
+  pageLsn: Lsn,
+  remLen: number,
+  wal: WalIdentity,
+): number {
   const long = pageLsn % wal.segmentBytes === 0
   const info = (remLen > 0 ? XLP_FIRST_IS_CONTRECORD : 0) | (long ? XLP_LONG_HEADER : 0)
   XLogPageHeader.magic.set(view, at, WAL_PAGE_MAGIC[wal.major])
@@ -82,13 +97,19 @@ export function walFileName(timelineId: number, segment: number, segmentBytes: n
 
 /** XLogFromFileName. Undefined for a name that is not a complete segment's. */
 export function parseWalFileName(
-  name: string, segmentBytes: number,
+  name: string,
+  segmentBytes: number,
 ): { timelineId: number; segment: number; startLsn: Lsn } | undefined {
   if (!/^[0-9A-F]{24}$/.test(name)) return undefined
   const perLogId = 0x1_0000_0000 / segmentBytes
   const low = Number.parseInt(name.slice(16), 16)
   if (low >= perLogId) return undefined
   const segment = Number.parseInt(name.slice(8, 16), 16) * perLogId + low
-  if (segment * segmentBytes > Number.MAX_SAFE_INTEGER) throw refuse('bad_lsn', `WAL file ${name} lies beyond 2^53`)
-  return { timelineId: Number.parseInt(name.slice(0, 8), 16), segment, startLsn: segmentStart(segment, segmentBytes) }
+  if (segment * segmentBytes > Number.MAX_SAFE_INTEGER)
+    throw refuse('bad_lsn', `WAL file ${name} lies beyond 2^53`)
+  return {
+    timelineId: Number.parseInt(name.slice(0, 8), 16),
+    segment,
+    startLsn: segmentStart(segment, segmentBytes),
+  }
 }

@@ -1,9 +1,12 @@
-/** Postgres's own LZ compression, the reading side. Source: common/pg_lzcompress.c pglz_decompress (16, 17, 18). */
+/**
+ * Postgres's own LZ compression, the reading side. Source: common/pg_lzcompress.c pglz_decompress (16, 17,
+ * 18).
+ */
 
 /**
- * Control bytes, lowest bit first: 0 = one literal byte; 1 = a match of two bytes (length - 3 in the low nibble of the
- * first, a 12-bit distance in the rest), and of a third that adds to the length if the nibble is 15.
- * True if `source[at, end)` filled `target` exactly.
+ * Control bytes, lowest bit first: 0 = one literal byte; 1 = a match of two bytes (length - 3 in the low
+ * nibble of the first, a 12-bit distance in the rest), and of a third that adds to the length if the nibble
+ * is 15. True if `source[at, end)` filled `target` exactly.
  */
 export function pglzDecompress(source: Uint8Array, at: number, end: number, target: Uint8Array): boolean {
   const size = target.length
@@ -27,7 +30,8 @@ export function pglzDecompress(source: Uint8Array, at: number, end: number, targ
       }
       if (distance === 0 || distance > to) return false
       // A match may overlap what it makes, so byte by byte.
-      for (const stop = Math.min(to + length, size); to < stop; to++) target[to] = target[to - distance] as number
+      for (const stop = Math.min(to + length, size); to < stop; to++)
+        target[to] = target[to - distance] as number
     }
   }
   return from === end && to === size

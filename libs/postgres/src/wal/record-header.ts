@@ -1,9 +1,15 @@
-/** The fixed part of a WAL record and its checksum. Source: access/xlogrecord.h, xlogreader.c ValidXLogRecord (16, 17, 18). */
+/**
+ * The fixed part of a WAL record and its checksum. Source: access/xlogrecord.h, xlogreader.c ValidXLogRecord
+ * (16, 17, 18).
+ */
 import { lsn64, struct, u16, u32, u8 } from '@understory/base'
 import { RECORD_CRC_OFFSET, RECORD_HEADER_BYTES } from './constants.ts'
 import { crc32c } from './crc.ts'
 
-/** Followed by block headers, the main data's header, then images and data in the same order, no padding between. */
+/**
+ * Followed by block headers, the main data's header, then images and data in the same order, no padding
+ * between.
+ */
 export const XLogRecord = struct(RECORD_HEADER_BYTES, {
   totLen: u32, // xl_tot_len
   xid: u32, // xl_xid

@@ -8,21 +8,27 @@ import { WalStreamDecoder } from './stream-decoder.ts'
 import type { WalStreamOptions } from './stream-decoder.ts'
 
 export interface SegmentReadOptions extends Omit<WalStreamOptions, 'startLsn' | 'findFirst'> {
-  /** The start of a record, a page boundary, or nothing special: then the first record after its page's start. */
+  /**
+   * The start of a record, a page boundary, or nothing special: then the first record after its page's start.
+   */
   readonly startLsn: Lsn
-  /** `exact` (the default): a record starts at `startLsn`. `after`: begin with the first record at or after it. */
+  /**
+   * `exact` (the default): a record starts at `startLsn`. `after`: begin with the first record at or after
+   * it.
+   */
   readonly from?: 'exact' | 'after'
   /** A record end: reading stops there. Without it, reading ends where no valid record follows. */
   readonly endLsn?: Lsn
 }
 
 /**
- * Gives the records of the segments that `segmentBytesOf` hands out, until it has no more. One record object is filled
- * again and again: it is valid until the next step. Errors as of `WalStreamDecoder`; without `endLsn` zeros, or bytes of
- * a recycled file, mark the end instead.
+ * Gives the records of the segments that `segmentBytesOf` hands out, until it has no more. One record object
+ * is filled again and again: it is valid until the next step. Errors as of `WalStreamDecoder`; without
+ * `endLsn` zeros, or bytes of a recycled file, mark the end instead.
  */
 export function* readRecordsOfSegments(
-  segmentBytesOf: (segment: number) => Uint8Array | undefined, options: SegmentReadOptions,
+  segmentBytesOf: (segment: number) => Uint8Array | undefined,
+  options: SegmentReadOptions,
 ): Generator<DecodedRecord, void, void> {
   const { startLsn, endLsn = LSN_MAX, from = 'exact', ...rest } = options
   const size = options.segmentBytes ?? WAL_SEGMENT_BYTES

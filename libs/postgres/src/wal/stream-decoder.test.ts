@@ -1,13 +1,28 @@
-// Goal: the decoder gives back exactly the records that were laid into WAL, however the bytes are cut, and answers
-// damage with a typed error. Method: WAL made by encodeRecord and placeRecord, random cuts and random flips.
+// Goal: the decoder gives back exactly the records that were laid into WAL, however the bytes are cut, and
+// answers damage with a typed error. Method: WAL made by encodeRecord and placeRecord, random cuts and random
+// flips.
 import { LSN_ZERO, UnderstoryError, advance, isErrorCode, lsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  DecodedRecord, RM_LOGICALMSG_ID, RM_XLOG_ID, WalStreamDecoder, XLOG_NOOP, XLOG_OVERWRITE_CONTRECORD, XLOG_SWITCH,
-  XLP_FIRST_IS_CONTRECORD, XLP_FIRST_IS_OVERWRITE_CONTRECORD, XLogPageHeader, crc32c, decodeRecord, encodeRecord, placeRecord,
-  walFileName, parseWalFileName, readRecordsOfSegments,
+  DecodedRecord,
+  RM_LOGICALMSG_ID,
+  RM_XLOG_ID,
+  WalStreamDecoder,
+  XLOG_NOOP,
+  XLOG_OVERWRITE_CONTRECORD,
+  XLOG_SWITCH,
+  XLP_FIRST_IS_CONTRECORD,
+  XLP_FIRST_IS_OVERWRITE_CONTRECORD,
+  XLogPageHeader,
+  crc32c,
+  decodeRecord,
+  encodeRecord,
+  placeRecord,
+  walFileName,
+  parseWalFileName,
+  readRecordsOfSegments,
 } from './index.ts'
 import type { WalIdentity, WalStreamOptions } from './index.ts'
 
@@ -58,15 +73,23 @@ class WalMaker {
   }
 }
 
-const pattern = (size: number, seed: number): Uint8Array => Uint8Array.from({ length: size }, (_, i) => (i * 31 + seed) & 0xff)
+const pattern = (size: number, seed: number): Uint8Array =>
+  Uint8Array.from({ length: size }, (_, i) => (i * 31 + seed) & 0xff)
 
-function decodeAll(maker: { startLsn: Lsn; bytes: Uint8Array }, cuts: readonly number[], options: Partial<WalStreamOptions> = {}): Made[] {
+function decodeAll(
+  maker: { startLsn: Lsn; bytes: Uint8Array },
+  cuts: readonly number[],
+  options: Partial<WalStreamOptions> = {},
+): Made[] {
   const decoder = new WalStreamDecoder({ startLsn: maker.startLsn, segmentBytes: MIB, ...options })
   const found: Made[] = []
   const { bytes } = maker
   let at = 0
   for (let i = 0; at < bytes.length; i++) {
-    const size = Math.min(cuts.length === 0 ? bytes.length : (cuts[i % cuts.length] as number), bytes.length - at)
+    const size = Math.min(
+      cuts.length === 0 ? bytes.length : (cuts[i % cuts.length] as number),
+      bytes.length - at,
+    )
     decoder.push(advance(maker.startLsn, at), Uint8Array.from(bytes.subarray(at, at + size)))
     at += size
     while (decoder.next()) {
@@ -81,19 +104,37 @@ function decodeAll(maker: { startLsn: Lsn; bytes: Uint8Array }, cuts: readonly n
   return found
 }
 
-const sizes = fc.array(fc.oneof(fc.nat(60), fc.nat(400), fc.integer({ min: 7900, max: 8300 }), fc.nat(40_000)), { minLength: 1, maxLength: 60 })
-const cuts = fc.array(fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 20_000 })), { minLength: 1, maxLength: 20 })
+const sizes = fc.array(
+  fc.oneof(fc.nat(60), fc.nat(400), fc.integer({ min: 7900, max: 8300 }), fc.nat(40_000)),
+  { minLength: 1, maxLength: 60 },
+)
+const cuts = fc
+  .array(fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 20_000 })), {
+    minLength: 1,
+    maxLength: 20,
+  })
   .map((sizes) => [...sizes, 9_001])
-const starts = fc.constantFrom(0x10_0000, 0x10_0028, 0x1f_e018, 0x12_4000, 0x12_4018, 0x12_5ff8, 0x20_0000_0000_0000 - 0x80_0000)
+const starts = fc.constantFrom(
+  0x10_0000,
+  0x10_0028,
+  0x1f_e018,
+  0x12_4000,
+  0x12_4018,
+  0x12_5ff8,
+  0x20_0000_0000_0000 - 0x80_0000,
+)
 
 describe('the decoder', () => {
   test('gives every record back, however the stream is cut', () => {
-    fc.assert(fc.property(starts, sizes, cuts, fc.nat(80), (start, recordSizes, chunkSizes, switchAt) => {
-      const maker = new WalMaker(lsn(start))
-      recordSizes.forEach((size, i) => (i === switchAt ? maker.addSwitch() : maker.add(pattern(size, i))))
-      expect(decodeAll(maker, chunkSizes)).toEqual(maker.records)
-      expect(decodeAll(maker, [], { ...wal, prevLsn: LSN_ZERO })).toEqual(maker.records)
-    }), { numRuns: 40 })
+    fc.assert(
+      fc.property(starts, sizes, cuts, fc.nat(80), (start, recordSizes, chunkSizes, switchAt) => {
+        const maker = new WalMaker(lsn(start))
+        recordSizes.forEach((size, i) => (i === switchAt ? maker.addSwitch() : maker.add(pattern(size, i))))
+        expect(decodeAll(maker, chunkSizes)).toEqual(maker.records)
+        expect(decodeAll(maker, [], { ...wal, prevLsn: LSN_ZERO })).toEqual(maker.records)
+      }),
+      { numRuns: 40 },
+    )
   })
 
   test('answers flipped bits with a typed error and never gives a wrong record', () => {
@@ -101,18 +142,21 @@ describe('the decoder', () => {
     for (let i = 0; i < 60; i++) maker.add(pattern((i * 997) % 3000, i))
     const { bytes } = maker
     const good = new Map(maker.records.map((record) => [record.recordLsn, record]))
-    fc.assert(fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, mask) => {
-      const bad = Uint8Array.from(bytes)
-      bad[at] = (bad[at] as number) ^ mask
-      try {
-        for (const record of decodeAll({ startLsn: maker.startLsn, bytes: bad }, [5000])) {
-          expect(good.get(record.recordLsn)).toEqual(record)
+    fc.assert(
+      fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, mask) => {
+        const bad = Uint8Array.from(bytes)
+        bad[at] = (bad[at] as number) ^ mask
+        try {
+          for (const record of decodeAll({ startLsn: maker.startLsn, bytes: bad }, [5000])) {
+            expect(good.get(record.recordLsn)).toEqual(record)
+          }
+        } catch (error) {
+          expect(error).toBeInstanceOf(UnderstoryError)
+          expect(isErrorCode(error, 'bad_wal') || isErrorCode(error, 'unknown_wal')).toBe(true)
         }
-      } catch (error) {
-        expect(error).toBeInstanceOf(UnderstoryError)
-        expect(isErrorCode(error, 'bad_wal') || isErrorCode(error, 'unknown_wal')).toBe(true)
-      }
-    }), { numRuns: 500 })
+      }),
+      { numRuns: 500 },
+    )
   })
 
   test('finds the first record of a page that begins inside another', () => {
@@ -131,7 +175,12 @@ describe('the decoder', () => {
     const overwritten = (says: (cutLsn: Lsn) => Lsn): { maker: WalMaker; bytes: Uint8Array } => {
       const maker = new WalMaker(lsn(0x10_0000))
       maker.add(pattern(100, 1))
-      const cut = encodeRecord({ rmid: RM_LOGICALMSG_ID, info: 0, prevLsn: maker.prevLsn, mainData: pattern(20_000, 2) })
+      const cut = encodeRecord({
+        rmid: RM_LOGICALMSG_ID,
+        info: 0,
+        prevLsn: maker.prevLsn,
+        mainData: pattern(20_000, 2),
+      })
       const placed = placeRecord(maker.endLsn, cut, wal)
       maker.raw(placed.bytes.subarray(0, 8192 - (maker.endLsn % 8192)))
       const data = new Uint8Array(16)
@@ -144,7 +193,9 @@ describe('the decoder', () => {
     const { maker, bytes } = overwritten((cutLsn) => cutLsn)
     expect(decodeAll({ startLsn: maker.startLsn, bytes }, [3000])).toEqual(maker.records)
     const wrong = overwritten((cutLsn) => advance(cutLsn, 8))
-    expect(() => decodeAll({ startLsn: wrong.maker.startLsn, bytes: wrong.bytes }, [])).toThrow('is cut off, but')
+    expect(() => decodeAll({ startLsn: wrong.maker.startLsn, bytes: wrong.bytes }, [])).toThrow(
+      'is cut off, but',
+    )
   })
 
   test('names what is wrong', () => {
@@ -164,14 +215,43 @@ describe('the decoder', () => {
     expect(() => decodeAll(maker, [], { segmentBytes: 2 * MIB })).toThrow('header of the wrong kind')
     expect(() => decodeAll(maker, [], { prevLsn: lsn(8) })).toThrow('incorrect previous-record link 0/0')
     expect(() => decodeAll(maker, [], { recordBytesMax: 9000 })).toThrow('invalid length of 10029')
-    expect(() => decodeAll(patched((view) => view.setUint8(3000, 1)), [])).toThrow('incorrect checksum in the WAL record at 0/100028')
-    expect(() => decodeAll(patched((view) => XLogPageHeader.info.set(view, 8192, 0)), [])).toThrow('does not go on with the record')
-    expect(() => decodeAll(patched((view) => XLogPageHeader.remLen.set(view, 8192, 9)), [])).toThrow('goes on with 9 bytes')
-    expect(() => decodeAll(patched((view) => XLogPageHeader.pageAddr.set(view, 8192, lsn(5))), [])).toThrow('says that it is at 0/5')
-    expect(() => decodeAll(patched((view) => XLogPageHeader.info.set(view, 8192, XLP_FIRST_IS_CONTRECORD | 0x80)), [])).toThrow('invalid flags 81')
-    expect(() => new WalStreamDecoder({ startLsn: lsn(0x10_0020), segmentBytes: MIB })).toThrow('no WAL record can start at 0/100020')
+    expect(() =>
+      decodeAll(
+        patched((view) => view.setUint8(3000, 1)),
+        [],
+      ),
+    ).toThrow('incorrect checksum in the WAL record at 0/100028')
+    expect(() =>
+      decodeAll(
+        patched((view) => XLogPageHeader.info.set(view, 8192, 0)),
+        [],
+      ),
+    ).toThrow('does not go on with the record')
+    expect(() =>
+      decodeAll(
+        patched((view) => XLogPageHeader.remLen.set(view, 8192, 9)),
+        [],
+      ),
+    ).toThrow('goes on with 9 bytes')
+    expect(() =>
+      decodeAll(
+        patched((view) => XLogPageHeader.pageAddr.set(view, 8192, lsn(5))),
+        [],
+      ),
+    ).toThrow('says that it is at 0/5')
+    expect(() =>
+      decodeAll(
+        patched((view) => XLogPageHeader.info.set(view, 8192, XLP_FIRST_IS_CONTRECORD | 0x80)),
+        [],
+      ),
+    ).toThrow('invalid flags 81')
+    expect(() => new WalStreamDecoder({ startLsn: lsn(0x10_0020), segmentBytes: MIB })).toThrow(
+      'no WAL record can start at 0/100020',
+    )
     const decoder = new WalStreamDecoder({ startLsn: lsn(0x10_0000) })
-    expect(() => decoder.push(lsn(0x10_0008), new Uint8Array(8))).toThrow('WAL goes on at 0/100008 where 0/100000 was expected')
+    expect(() => decoder.push(lsn(0x10_0008), new Uint8Array(8))).toThrow(
+      'WAL goes on at 0/100008 where 0/100000 was expected',
+    )
   })
 })
 
@@ -180,9 +260,13 @@ test('segments are read to their end or to where no record follows', () => {
   for (let i = 0; i < 200; i++) maker.add(pattern(9_000, i))
   const bytes = new Uint8Array(3 * MIB)
   bytes.set(maker.bytes)
-  const segment = (n: number): Uint8Array | undefined => (n <= 3 ? bytes.subarray((n - 1) * MIB, n * MIB) : undefined)
+  const segment = (n: number): Uint8Array | undefined =>
+    n <= 3 ? bytes.subarray((n - 1) * MIB, n * MIB) : undefined
   const starts = (options: { startLsn: Lsn; from?: 'exact' | 'after'; endLsn?: Lsn }): Lsn[] =>
-    Array.from(readRecordsOfSegments(segment, { segmentBytes: MIB, ...options }), (record) => record.recordLsn)
+    Array.from(
+      readRecordsOfSegments(segment, { segmentBytes: MIB, ...options }),
+      (record) => record.recordLsn,
+    )
   const all = maker.records.map((record) => record.recordLsn)
   expect(starts({ startLsn: lsn(MIB) })).toEqual(all)
   expect(starts({ startLsn: all[7] as Lsn })).toEqual(all.slice(7))
@@ -197,25 +281,36 @@ test('a decoded record shows what was encoded', () => {
     const bytes = encodeRecord({ rmid: 21, info: 0x10, xid: 77, prevLsn: lsn(0x5_0000_0028), mainData: data })
     const record = new DecodedRecord()
     decodeRecord(record, bytes, 0, lsn(0x5_0000_0100), lsn(0x5_0000_0200))
-    expect(record).toMatchObject({ rmid: 21, info: 0x10, xid: 77, prevLsn: 0x5_0000_0028, blockCount: 0, mainDataLength: size })
+    expect(record).toMatchObject({
+      rmid: 21,
+      info: 0x10,
+      xid: 77,
+      prevLsn: 0x5_0000_0028,
+      blockCount: 0,
+      mainDataLength: size,
+    })
     expect(record.bytes.subarray(record.mainDataOffset)).toEqual(data)
   }
 })
 
 test('random bytes decode or are refused', () => {
   const record = new DecodedRecord()
-  fc.assert(fc.property(fc.uint8Array({ minLength: 0, maxLength: 300 }), fc.boolean(), (bytes, fixLength) => {
-    if (fixLength && bytes.length >= 4) new DataView(bytes.buffer, bytes.byteOffset).setUint32(0, bytes.length, true)
-    if (bytes.length >= 16) bytes[15] = 0 // an LSN beyond 2^53 is refused by its own code
-    if (bytes.length >= 15) bytes[14] = 0
-    try {
-      decodeRecord(record, bytes, 0, lsn(100), lsn(200))
-    } catch (error) {
-      expect(isErrorCode(error, 'bad_wal')).toBe(true)
-      return
-    }
-    expect(record.mainDataOffset + record.mainDataLength).toBe(record.totLen)
-  }), { numRuns: 2000 })
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 0, maxLength: 300 }), fc.boolean(), (bytes, fixLength) => {
+      if (fixLength && bytes.length >= 4)
+        new DataView(bytes.buffer, bytes.byteOffset).setUint32(0, bytes.length, true)
+      if (bytes.length >= 16) bytes[15] = 0 // an LSN beyond 2^53 is refused by its own code
+      if (bytes.length >= 15) bytes[14] = 0
+      try {
+        decodeRecord(record, bytes, 0, lsn(100), lsn(200))
+      } catch (error) {
+        expect(isErrorCode(error, 'bad_wal')).toBe(true)
+        return
+      }
+      expect(record.mainDataOffset + record.mainDataLength).toBe(record.totLen)
+    }),
+    { numRuns: 2000 },
+  )
 })
 
 test('crc32c agrees with its published check value on both paths', () => {
@@ -228,7 +323,11 @@ test('crc32c agrees with its published check value on both paths', () => {
 
 test('names of WAL files go both ways', () => {
   expect(walFileName(1, 0x105, 16 * MIB)).toBe('000000010000000100000005')
-  expect(parseWalFileName('00000002000000010000000A', 16 * MIB)).toEqual({ timelineId: 2, segment: 0x10a, startLsn: 0x1_0a00_0000 })
+  expect(parseWalFileName('00000002000000010000000A', 16 * MIB)).toEqual({
+    timelineId: 2,
+    segment: 0x10a,
+    startLsn: 0x1_0a00_0000,
+  })
   expect(parseWalFileName('000000020000000100000100', 16 * MIB)).toBeUndefined()
   expect(parseWalFileName('00000002.history', 16 * MIB)).toBeUndefined()
 })

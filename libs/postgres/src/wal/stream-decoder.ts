@@ -1,43 +1,68 @@
 /**
- * Cuts a WAL byte stream into records. Fed with chunks of any size, in order; gives each complete record as contiguous
- * bytes without page headers: in place where it lies within one page and one chunk, otherwise put together in a
- * buffer of its own. Holds at most the record in flight.
+ * Cuts a WAL byte stream into records. Fed with chunks of any size, in order; gives each complete record as
+ * contiguous bytes without page headers: in place where it lies within one page and one chunk, otherwise put
+ * together in a buffer of its own. Holds at most the record in flight.
  *
  *   decoder.push(chunkLsn, chunk)
- *   while (decoder.next()) use(decoder.bytes, decoder.start, decoder.length, decoder.recordLsn, decoder.nextLsn)
+ *   while (decoder.next()) use(decoder.bytes, decoder.start, decoder.length, decoder.recordLsn)
  *
  * Promises
- * - A record counts as complete when all bytes up to `nextLsn` have arrived: padding, and after XLOG_SWITCH the rest of
- *   the segment. So `recordEndLsn` is always a position that was received and at which a stream may end.
- * - Everything is checked that stock Postgres checks: page headers, lengths, the chain of xl_prev, CRCs; and of an
- *   overwritten contrecord that the record says so itself.
- * - Errors are refused `bad_wal` or `unknown_wal` and name the position. After an error the decoder is of no more use.
+ * - A record counts as complete when all bytes up to `nextLsn` have arrived: padding, and after XLOG_SWITCH
+ *   the rest of the segment. So `recordEndLsn` is always a position that was received and at which a stream
+ *   may end.
+ * - Everything is checked that stock Postgres checks: page headers, lengths, the chain of xl_prev, CRCs; and
+ *   of an overwritten contrecord that the record which replaces it says so.
+ * - Errors are refused `bad_wal` or `unknown_wal` and name the position. After an error the decoder is of no
+ *   more use.
  *
- * Source: xlogreader.c XLogDecodeNextRecord, ValidXLogRecordHeader, XLogReaderValidatePageHeader; xlogrecovery.c
- * VerifyOverwriteContrecord (16, 17, 18).
+ * Source: xlogreader.c XLogDecodeNextRecord, ValidXLogRecordHeader, XLogReaderValidatePageHeader;
+ * xlogrecovery.c VerifyOverwriteContrecord (16, 17, 18).
  */
 import { LSN_ZERO, advance, alignUp8, assert, formatLsn, lsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PgMajor } from '../redo/types.ts'
 import {
-  RECORD_BYTES_MAX, RECORD_HEADER_BYTES, RM_MAX_BUILTIN_ID, RM_MIN_CUSTOM_ID, RM_XLOG_ID, WAL_SEGMENT_BYTES, XLOG_BLCKSZ,
-  XLOG_OVERWRITE_CONTRECORD, XLOG_SWITCH, XLP_ALL_FLAGS, XLP_FIRST_IS_CONTRECORD, XLP_FIRST_IS_OVERWRITE_CONTRECORD,
-  XLP_LONG_HEADER, XLR_BLOCK_ID_DATA_SHORT, XLR_INFO_MASK,
+  RECORD_BYTES_MAX,
+  RECORD_HEADER_BYTES,
+  RM_MAX_BUILTIN_ID,
+  RM_MIN_CUSTOM_ID,
+  RM_XLOG_ID,
+  WAL_SEGMENT_BYTES,
+  XLOG_BLCKSZ,
+  XLOG_OVERWRITE_CONTRECORD,
+  XLOG_SWITCH,
+  XLP_ALL_FLAGS,
+  XLP_FIRST_IS_CONTRECORD,
+  XLP_FIRST_IS_OVERWRITE_CONTRECORD,
+  XLP_LONG_HEADER,
+  XLR_BLOCK_ID_DATA_SHORT,
+  XLR_INFO_MASK,
 } from './constants.ts'
 import {
-  LONG_PAGE_HEADER_BYTES, SHORT_PAGE_HEADER_BYTES, WAL_PAGE_MAGIC, XLogLongPageHeader, XLogPageHeader, majorOfMagic,
+  LONG_PAGE_HEADER_BYTES,
+  SHORT_PAGE_HEADER_BYTES,
+  WAL_PAGE_MAGIC,
+  XLogLongPageHeader,
+  XLogPageHeader,
+  majorOfMagic,
 } from './pages.ts'
 import { XLogRecord, recordCrc } from './record-header.ts'
 
 export interface WalStreamOptions {
   /** Where the stream starts: the start of a record, or a page boundary before one. */
   readonly startLsn: Lsn
-  /** `startLsn` is a page boundary that may lie inside a record: begin with the first record that starts after it. */
+  /**
+   * `startLsn` is a page boundary that may lie inside a record: begin with the first record that starts after
+   * it.
+   */
   readonly findFirst?: boolean
   /** Start of the record before `startLsn`, if known: checked against the first record's xl_prev. */
   readonly prevLsn?: Lsn
   readonly segmentBytes?: number
-  /** Refuse pages of another version, system or Postgres timeline. Without `major` the first page header decides. */
+  /**
+   * Refuse pages of another version, system or Postgres timeline. Without `major` the first page header
+   * decides.
+   */
   readonly major?: PgMajor
   readonly systemId?: bigint
   readonly timelineId?: number
@@ -86,7 +111,10 @@ export class WalStreamDecoder {
   readonly #header = new Uint8Array(LONG_PAGE_HEADER_BYTES)
   readonly #headerView = new DataView(this.#header.buffer)
   #headerHave = 0
-  /** Bytes to pass over unread: padding, the rest of a switched segment, a record that began before the stream. */
+  /**
+   * Bytes to pass over unread: padding, the rest of a switched segment, a record that began before the
+   * stream.
+   */
   #skip = 0
 
   // The record being put together.
@@ -141,12 +169,18 @@ export class WalStreamDecoder {
     return this.#chunk.length - this.#at
   }
 
-  /** Hands in the bytes from `startLsn` on, borrowed until `next` returns false. Error: `bad_wal` where they do not follow. */
+  /**
+   * Hands in the bytes from `startLsn` on, borrowed until `next` returns false. Error: `bad_wal` where they
+   * do not follow.
+   */
   push(startLsn: Lsn, bytes: Uint8Array): void {
     assert(this.#avail === 0, () => `${this.#avail} bytes of the chunk before were not read`)
     const position = this.position
     if (startLsn !== position) {
-      throw refuse('bad_wal', `WAL goes on at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`)
+      throw refuse(
+        'bad_wal',
+        `WAL goes on at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`,
+      )
     }
     this.#chunk = bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -156,7 +190,8 @@ export class WalStreamDecoder {
 
   /** Moves to the next complete record. False: more bytes are needed; the chunk is let go. */
   next(): boolean {
-    if (this.#scratch.length > SCRATCH_KEPT_BYTES && !this.#gathering && !this.#pending) this.#resizeScratch(SCRATCH_BYTES)
+    if (this.#scratch.length > SCRATCH_KEPT_BYTES && !this.#gathering && !this.#pending)
+      this.#resizeScratch(SCRATCH_BYTES)
     for (;;) {
       if (this.#skip > 0 && !this.#passOver()) return this.#starve()
       if (this.#pending) return this.#emitPending()
@@ -251,7 +286,14 @@ export class WalStreamDecoder {
     return true
   }
 
-  #emit(bytes: Uint8Array, view: DataView, start: number, totLen: number, recordLsn: Lsn, nextLsn: Lsn): void {
+  #emit(
+    bytes: Uint8Array,
+    view: DataView,
+    start: number,
+    totLen: number,
+    recordLsn: Lsn,
+    nextLsn: Lsn,
+  ): void {
     if (this.#verifyCrc) {
       const expected = recordCrc(bytes, start, totLen)
       if (XLogRecord.crc.get(view, start) !== expected) {
@@ -276,15 +318,24 @@ export class WalStreamDecoder {
     }
     const rmid = XLogRecord.rmid.get(view, at)
     if (rmid > RM_MAX_BUILTIN_ID && rmid < RM_MIN_CUSTOM_ID) {
-      throw refuse('bad_wal', `WAL record at ${formatLsn(recordLsn)} has an invalid resource manager id ${rmid}`)
+      throw refuse(
+        'bad_wal',
+        `WAL record at ${formatLsn(recordLsn)} has an invalid resource manager id ${rmid}`,
+      )
     }
     const high = view.getUint32(at + 12, true)
     const prevLsn = high * 0x1_0000_0000 + view.getUint32(at + 8, true)
     if (this.#prevKnown ? prevLsn !== this.lastRecordLsn : prevLsn >= recordLsn) {
       const found = high < 0x20_0000 ? formatLsn(lsn(prevLsn)) : `${high.toString(16)}/…`
-      throw refuse('bad_wal', `WAL record at ${formatLsn(recordLsn)} has an incorrect previous-record link ${found}`, {
-        detail: this.#prevKnown ? `expected ${formatLsn(this.lastRecordLsn)}` : 'it must lie before the record',
-      })
+      throw refuse(
+        'bad_wal',
+        `WAL record at ${formatLsn(recordLsn)} has an incorrect previous-record link ${found}`,
+        {
+          detail: this.#prevKnown
+            ? `expected ${formatLsn(this.lastRecordLsn)}`
+            : 'it must lie before the record',
+        },
+      )
     }
   }
 
@@ -293,19 +344,26 @@ export class WalStreamDecoder {
     this.#overwrittenLsn = undefined
     const data = start + RECORD_HEADER_BYTES
     // Header, short data header, xl_overwrite_contrecord { overwritten_lsn, overwrite_time }.
-    const says = XLogRecord.rmid.get(view, start) === RM_XLOG_ID &&
+    const says =
+      XLogRecord.rmid.get(view, start) === RM_XLOG_ID &&
       (XLogRecord.info.get(view, start) & ~XLR_INFO_MASK) === XLOG_OVERWRITE_CONTRECORD &&
-      totLen === RECORD_HEADER_BYTES + 2 + 16 && view.getUint8(data) === XLR_BLOCK_ID_DATA_SHORT &&
+      totLen === RECORD_HEADER_BYTES + 2 + 16 &&
+      view.getUint8(data) === XLR_BLOCK_ID_DATA_SHORT &&
       view.getUint32(data + 6, true) * 0x1_0000_0000 + view.getUint32(data + 2, true) === cut
     if (!says) {
-      throw refuse('bad_wal', `WAL record at ${formatLsn(cut)} is cut off, but the record at ${formatLsn(recordLsn)} does not say so`)
+      throw refuse(
+        'bad_wal',
+        `WAL record at ${formatLsn(cut)} is cut off, but the record at ${formatLsn(recordLsn)} does not say so`,
+      )
     }
   }
 
   /** True once the whole header is read and checked. */
   #readPageHeader(): boolean {
     for (;;) {
-      const long = this.#headerHave >= SHORT_PAGE_HEADER_BYTES && (XLogPageHeader.info.get(this.#headerView, 0) & XLP_LONG_HEADER) !== 0
+      const long =
+        this.#headerHave >= SHORT_PAGE_HEADER_BYTES &&
+        (XLogPageHeader.info.get(this.#headerView, 0) & XLP_LONG_HEADER) !== 0
       const need = long ? LONG_PAGE_HEADER_BYTES : SHORT_PAGE_HEADER_BYTES
       if (this.#headerHave === need) break
       const size = Math.min(this.#avail, need - this.#headerHave)
@@ -327,9 +385,13 @@ export class WalStreamDecoder {
     const magic = XLogPageHeader.magic.get(view, 0)
     const major = majorOfMagic(magic)
     if (major === undefined) {
-      throw refuse('unknown_wal', `unknown WAL page magic ${magic.toString(16).toUpperCase().padStart(4, '0')} at ${formatLsn(pageLsn)}`, {
-        hint: 'Versions 16, 17 and 18 are supported.',
-      })
+      throw refuse(
+        'unknown_wal',
+        `unknown WAL page magic ${magic.toString(16).toUpperCase().padStart(4, '0')} at ${formatLsn(pageLsn)}`,
+        {
+          hint: 'Versions 16, 17 and 18 are supported.',
+        },
+      )
     }
     if (this.#major === undefined) {
       this.#major = major
@@ -342,7 +404,9 @@ export class WalStreamDecoder {
     const long = pageLsn % this.#segmentBytes === 0
     if (long !== (headerBytes === LONG_PAGE_HEADER_BYTES)) throw fail('has a header of the wrong kind')
     if (view.getUint32(8, true) + view.getUint32(12, true) * 0x1_0000_0000 !== pageLsn) {
-      throw fail(`says that it is at ${view.getUint32(12, true).toString(16)}/${view.getUint32(8, true).toString(16)}`)
+      throw fail(
+        `says that it is at ${view.getUint32(12, true).toString(16)}/${view.getUint32(8, true).toString(16)}`,
+      )
     }
     const timelineId = XLogPageHeader.timelineId.get(view, 0)
     if (this.#timelineId !== undefined && timelineId !== this.#timelineId) {
@@ -355,15 +419,23 @@ export class WalStreamDecoder {
   #checkLongHeader(fail: (what: string) => Error): void {
     const view = this.#headerView
     const systemId = XLogLongPageHeader.systemId.get(view, 0)
-    if (this.#systemId !== undefined && systemId !== this.#systemId) throw fail(`is of system ${systemId}, not ${this.#systemId}`)
+    if (this.#systemId !== undefined && systemId !== this.#systemId)
+      throw fail(`is of system ${systemId}, not ${this.#systemId}`)
     const segmentBytes = XLogLongPageHeader.segmentBytes.get(view, 0)
-    if (segmentBytes !== this.#segmentBytes) throw fail(`has segments of ${segmentBytes} bytes, not ${this.#segmentBytes}`)
+    if (segmentBytes !== this.#segmentBytes)
+      throw fail(`has segments of ${segmentBytes} bytes, not ${this.#segmentBytes}`)
     const blockBytes = XLogLongPageHeader.blockBytes.get(view, 0)
     if (blockBytes !== XLOG_BLCKSZ) throw fail(`has WAL blocks of ${blockBytes} bytes, not ${XLOG_BLCKSZ}`)
   }
 
   /** What the header says about the record in flight must be what we know of it. */
-  #placeRecordStart(pageLsn: Lsn, info: number, remLen: number, headerBytes: number, fail: (what: string) => Error): void {
+  #placeRecordStart(
+    pageLsn: Lsn,
+    info: number,
+    remLen: number,
+    headerBytes: number,
+    fail: (what: string) => Error,
+  ): void {
     const isContrecord = (info & XLP_FIRST_IS_CONTRECORD) !== 0
     if (this.#finding) {
       if (isContrecord) {
@@ -394,4 +466,5 @@ export class WalStreamDecoder {
 }
 
 const isSwitch = (view: DataView, at: number): boolean =>
-  XLogRecord.rmid.get(view, at) === RM_XLOG_ID && (XLogRecord.info.get(view, at) & ~XLR_INFO_MASK) === XLOG_SWITCH
+  XLogRecord.rmid.get(view, at) === RM_XLOG_ID &&
+  (XLogRecord.info.get(view, at) & ~XLR_INFO_MASK) === XLOG_SWITCH
