@@ -2,6 +2,7 @@
  * Server set-up. Handlers are plain async functions and async generators; these adapters convert errors, hand over an
  * `AbortSignal` that fires when the caller goes away, and stop reading or generating while the other side is slow.
  */
+import type { Readable } from 'node:stream'
 import { describeError, refuse, UnderstoryError } from '@understory/base'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
 import type {
@@ -82,12 +83,17 @@ export function serverStream<Q, S>(
   }
 }
 
+/** A handler that ends before its caller must not tear the call down: its answer or error is still to be sent. */
+function requestsOf<Q>(call: Readable): AsyncIterable<Q> {
+  return call.iterator({ destroyOnReturn: false }) as AsyncIterable<Q>
+}
+
 export function clientStream<Q, S>(
   handle: (requests: AsyncIterable<Q>, context: CallContext) => Promise<S>,
 ): handleClientStreamingCall<Q, S> {
   return (call, callback) => {
     const { context } = contextOf(call)
-    void handle(call as AsyncIterable<Q>, context).then(
+    void handle(requestsOf<Q>(call), context).then(
       (response) => callback(null, response),
       (error: unknown) => callback(convert(error, call)),
     )
@@ -103,7 +109,7 @@ export function bidiStream<Q, S>(
     // A caller that dies resets the stream; the handler hears of it through the signal and the end of `requests`.
     call.on('error', () => controller.abort())
     void (async () => {
-      for await (const response of handle(call as AsyncIterable<Q>, context)) {
+      for await (const response of handle(requestsOf<Q>(call), context)) {
         if (context.signal.aborted) return
         await writeMessage(call, response, context.signal)
       }

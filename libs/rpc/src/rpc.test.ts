@@ -1,0 +1,149 @@
+// Goal: errors, streams and cancellation cross the network as the modules promise. Method: real servers and clients on
+// loopback, with the embedded broker's service as the vehicle.
+import { UnderstoryError, refuse } from '@understory/base'
+import { afterEach, expect, onTestFinished, test } from 'vitest'
+import {
+  BrokerServiceClient, BrokerServiceService, SafekeeperServiceClient, SafekeeperServiceService, bidiStream, callServerStream,
+  callUnary, createClient, openBidi, serverStream, service, setBugReporter, startServer, unary,
+} from './index.ts'
+import type { BrokerServiceServer, SafekeeperServiceServer, SubscribeWalRequest } from './index.ts'
+
+const nothing = { announcements: [] }
+
+function brokerHandlers(changes: Partial<BrokerServiceServer>): BrokerServiceServer {
+  return {
+    announce: unary(() => ({})),
+    withdraw: unary(() => ({})),
+    listAnnouncements: unary(() => nothing),
+    watchAnnouncements: serverStream(async function* () {
+      yield* []
+    }),
+    ...changes,
+  } as BrokerServiceServer
+}
+
+async function brokerClient(changes: Partial<BrokerServiceServer>): Promise<BrokerServiceClient> {
+  const services = [service<BrokerServiceServer>(BrokerServiceService, brokerHandlers(changes))]
+  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  const client = createClient(BrokerServiceClient, server.address)
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  return client
+}
+
+afterEach(() => setBugReporter(() => undefined))
+
+test('an error of ours arrives with its code, message, detail and hint', async () => {
+  const client = await brokerClient({
+    announce: unary(() => {
+      throw refuse('unknown_tenant', 'tenant "x" does not exist', { detail: 'looked everywhere', hint: 'Make it.' })
+    }),
+  })
+  const error = await callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }).catch((e: unknown) => e)
+  expect(error).toBeInstanceOf(UnderstoryError)
+  expect(error).toMatchObject({ code: 'unknown_tenant', message: 'tenant "x" does not exist', detail: 'looked everywhere', hint: 'Make it.' })
+})
+
+test("a handler's bug is reported to the server's log, and tells the caller nothing", async () => {
+  const reported: string[] = []
+  setBugReporter((error, method) => reported.push(`${method}: ${String(error)}`))
+  const client = await brokerClient({
+    announce: unary(() => {
+      throw new TypeError('secret of the server')
+    }),
+  })
+  const error = await callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }).catch((e: unknown) => e)
+  expect(String(error)).not.toContain('secret')
+  expect(reported).toEqual(['/understory.v1.BrokerService/Announce: TypeError: secret of the server'])
+})
+
+test('a deadline that passes is a timeout that names the peer', async () => {
+  const client = await brokerClient({ announce: unary(() => new Promise(() => undefined)) })
+  const call = callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }, { deadlineMs: 50, peer: 'broker b' })
+  await expect(call).rejects.toMatchObject({ code: 'timeout', message: 'broker b did not answer in time' })
+})
+
+test('a server that is not there is unavailable', async () => {
+  const client = createClient(BrokerServiceClient, '127.0.0.1:1')
+  onTestFinished(() => client.close())
+  const call = callUnary(client.listAnnouncements.bind(client), { prefix: '' }, { peer: 'broker b' })
+  await expect(call).rejects.toMatchObject({ code: 'unavailable', message: 'broker b is not reachable' })
+})
+
+test('leaving a stream cancels it on the server', async () => {
+  const ended = Promise.withResolvers<boolean>()
+  const client = await brokerClient({
+    watchAnnouncements: serverStream(async function* (_, { signal }) {
+      try {
+        while (!signal.aborted) {
+          yield { announcement: { key: 'k', value: Buffer.alloc(0) }, gone: false }
+          await new Promise((resolve) => setImmediate(resolve))
+        }
+      } finally {
+        ended.resolve(true)
+      }
+    }),
+  })
+  for await (const { announcement } of callServerStream(client.watchAnnouncements.bind(client), { prefix: '' })) {
+    expect(announcement?.key).toBe('k')
+    break
+  }
+  expect(await ended.promise).toBe(true)
+})
+
+test('a port that is taken is refused with what to do', async () => {
+  const first = await startServer({ host: '127.0.0.1', port: 0, services: [] })
+  onTestFinished(() => first.stop(0))
+  const second = startServer({ host: '127.0.0.1', port: first.port, services: [] })
+  await expect(second).rejects.toMatchObject({
+    code: 'precondition',
+    message: `could not listen on ${first.address}`,
+    hint: 'Choose another port, or stop what is using this one.',
+  })
+})
+
+test('a bidirectional stream passes messages both ways, then an error that ends it', async () => {
+  const refused = unary<never, never>(() => {
+    throw refuse('unsupported', 'not in this test')
+  })
+  const handlers = {
+    createTimeline: refused, getWalStatus: refused, listWalTimelines: refused,
+    propose: bidiStream(async function* () {
+      yield* []
+    }),
+    readWal: serverStream(async function* () {
+      yield* []
+    }),
+    subscribeWal: bidiStream(async function* (requests: AsyncIterable<SubscribeWalRequest>) {
+      let position = 0n
+      for await (const { message } of requests) {
+        if (message?.$case === 'feedback') throw refuse('stale', 'enough')
+        yield { startLsn: position, endLsn: position + 8n, commitLsn: 99n, entries: Buffer.from('ab') }
+        position += 8n
+      }
+    }),
+  } as unknown as SafekeeperServiceServer
+  const server = await startServer({ host: '127.0.0.1', port: 0, services: [service<SafekeeperServiceServer>(SafekeeperServiceService, handlers)] })
+  const client = createClient(SafekeeperServiceClient, server.address)
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  const stream = openBidi(client.subscribeWal.bind(client))
+  const open = { $case: 'open', value: { protocolVersion: 1, timeline: undefined, shard: undefined, startLsn: 0n, windowBytes: 0n } } as const
+  await stream.send({ message: open })
+  await stream.send({ message: open })
+  const ends: bigint[] = []
+  const reading = (async () => {
+    for await (const { endLsn } of stream.messages) {
+      ends.push(endLsn)
+      if (ends.length === 2) {
+        await stream.send({ message: { $case: 'feedback', value: { ingestedLsn: 0n, remoteConsistentLsn: 0n } } })
+      }
+    }
+  })()
+  await expect(reading).rejects.toMatchObject({ code: 'stale', message: 'enough' })
+  expect(ends).toEqual([8n, 16n])
+})
