@@ -35,6 +35,9 @@ export {
   ROLE_VISIBILITY_CLEAR, SHARD_STREAM_VERSION, ShardEntryReader, ShardStreamWriter, readShardEntries,
 } from './shard-stream.ts'
 export type { RecordKey, ShardEntry } from './shard-stream.ts'
+export { EFFECT_AUDIENCE, TRACKER_NEEDS } from './split/audience.ts'
+export type { Audience, TrackerNeed } from './split/audience.ts'
+export { ShardSplitter } from './split/shard-splitter.ts'
 export {
   META_ENDS_CHAIN, META_IMAGE, META_IS_SHARED, META_KIND, META_TOMBSTONE, RECORD_PREFIX_BYTES, VALUE_IMAGE,
   VALUE_TOMBSTONE, endsChain, isImage, isRecord, isTombstone, metaOfRole,
