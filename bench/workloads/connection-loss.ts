@@ -1,16 +1,25 @@
-/** Which errors mean that the connection is gone, or cannot be had just now, rather than that a statement was wrong. */
+/**
+ * Which errors mean that the connection is gone, or cannot be had just now, rather than that a statement was
+ * wrong.
+ */
 const LOSS_CODES: ReadonlySet<string> = new Set([
-  'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOENT', 'ECONNABORTED',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOENT',
+  'ECONNABORTED',
   // The gate before a compute that is being rebuilt refuses with invalid_authorization_specification.
   '28000',
   // too_many_connections: the backends of killed clients may take a moment to go.
   '53300',
 ])
 
-// Class 57P0x is admin_shutdown, crash_shutdown, cannot_connect_now, ...; class 08 the connection exceptions. The
-// texts are those of `pg`, which has no codes for a socket that closed under it.
+// Class 57P0x is admin_shutdown, crash_shutdown, cannot_connect_now, ...; class 08 the connection exceptions.
+// The texts are those of `pg`, which has no codes for a socket that closed under it.
 const LOSS_CLASS = /^(57P0.|08...)$/
-const LOSS_TEXT = /^Connection terminated|connection error and is not queryable|^Client was closed|^timeout expired/
+const LOSS_TEXT =
+  /^Connection terminated|connection error and is not queryable|^Client was closed|^timeout expired/
 
 export function isConnectionLoss(error: unknown): boolean {
   if (!(error instanceof Error)) return false

@@ -1,6 +1,6 @@
 /**
- * Bulk loading by COPY ... FROM STDIN in text format. Rows are written as bytes straight into the CopyData message; the
- * next chunk is made only after the socket took the one before, so memory stays at one chunk.
+ * Bulk loading by COPY ... FROM STDIN in text format. Rows are written as bytes straight into the CopyData
+ * message; the next chunk is made only after the socket took the one before, so memory stays at one chunk.
  */
 import { once } from 'node:events'
 import type pg from 'pg'
@@ -26,7 +26,8 @@ export class RowWriter {
   /** `random` fills the pool that random strings are cut from: much faster than to draw each letter. */
   constructor(random: Random) {
     this.letters = Buffer.allocUnsafe(POOL_BYTES)
-    for (let i = 0; i < POOL_BYTES; i++) this.letters[i] = ALPHABET.charCodeAt(random.between(0, ALPHABET.length - 1))
+    for (let i = 0; i < POOL_BYTES; i++)
+      this.letters[i] = ALPHABET.charCodeAt(random.between(0, ALPHABET.length - 1))
   }
 
   int(value: number): this {
@@ -75,9 +76,16 @@ export class RowWriter {
 export type RowSource = (rows: RowWriter) => Generator<void, void, void>
 
 /** Runs a COPY statement with the rows of `source` and returns their number. */
-export async function copyIn(client: pg.Client, sql: string, random: Random, source: RowSource): Promise<number> {
+export async function copyIn(
+  client: pg.Client,
+  sql: string,
+  random: Random,
+  source: RowSource,
+): Promise<number> {
   const rows = new RowWriter(random)
-  await new Promise<void>((resolve, reject) => client.query(new CopyIn(sql, rows, source(rows), resolve, reject)))
+  await new Promise<void>((resolve, reject) =>
+    client.query(new CopyIn(sql, rows, source(rows), resolve, reject)),
+  )
   return rows.rowsCount
 }
 
@@ -90,8 +98,11 @@ class CopyIn implements pg.Submittable {
   private isOver = false
 
   constructor(
-    sql: string, rows: RowWriter, source: Generator<void, void, void>,
-    resolve: () => void, reject: (error: unknown) => void,
+    sql: string,
+    rows: RowWriter,
+    source: Generator<void, void, void>,
+    resolve: () => void,
+    reject: (error: unknown) => void,
   ) {
     this.sql = sql
     this.rows = rows

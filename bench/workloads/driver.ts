@@ -1,9 +1,10 @@
 /**
- * Runs a workload with a number of clients for a time or until told to stop, through whatever happens to the server.
+ * Runs a workload with a number of clients for a time or until told to stop, through whatever happens to the
+ * server.
  *
- * A client whose connection is lost connects again as soon as the server takes it; what it had on its way is failed,
- * or unknown if its COMMIT was. Deadlocks and serialization failures are tried again with new input. Any other error is
- * the workload's or the server's fault and ends the run.
+ * A client whose connection is lost connects again as soon as the server takes it; what it had on its way is
+ * failed, or unknown if its COMMIT was. Deadlocks and serialization failures are tried again with new input.
+ * Any other error is the workload's or the server's fault and ends the run.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { assert, present } from '@understory/base'
@@ -84,27 +85,42 @@ const BACKOFF_MAX_MS = 200
 /** Resolves with the figures when every client has ended; rejects if the workload could not be run. */
 export async function runWorkload(workload: Workload, options: RunOptions): Promise<RunStats> {
   const { clients: clientsCount, seed = 1, progress = newProgress() } = options
-  assert(options.durationMs !== undefined || options.signal !== undefined, () => 'a run needs a duration or a signal')
+  assert(
+    options.durationMs !== undefined || options.signal !== undefined,
+    () => 'a run needs a duration or a signal',
+  )
   const run = await prepareRun(workload, options)
   const stop = new AbortController()
   const onAbort = () => stop.abort()
   options.signal?.addEventListener('abort', onAbort)
   if (options.signal?.aborted === true) stop.abort()
-  const clients = Array.from({ length: clientsCount }, (_, i) => (
-    new Client(workload, run.client(i, new Random(seed, i)), i, options, progress, stop.signal)
-  ))
+  const clients = Array.from(
+    { length: clientsCount },
+    (_, i) => new Client(workload, run.client(i, new Random(seed, i)), i, options, progress, stop.signal),
+  )
   const cpuBefore = process.cpuUsage()
   const startedMs = performance.now()
   const timer = options.durationMs === undefined ? undefined : setTimeout(onAbort, options.durationMs)
   let drainTimer: NodeJS.Timeout | undefined
-  stop.signal.addEventListener('abort', () => {
-    drainTimer = setTimeout(() => clients.forEach((client) => client.cut()), options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS)
-  }, { once: true })
+  stop.signal.addEventListener(
+    'abort',
+    () => {
+      drainTimer = setTimeout(
+        () => clients.forEach((client) => client.cut()),
+        options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS,
+      )
+    },
+    { once: true },
+  )
   try {
-    const results = await Promise.allSettled(clients.map((client) => client.work().catch((error: unknown) => {
-      stop.abort()
-      throw error
-    })))
+    const results = await Promise.allSettled(
+      clients.map((client) =>
+        client.work().catch((error: unknown) => {
+          stop.abort()
+          throw error
+        }),
+      ),
+    )
     const elapsedMs = performance.now() - startedMs
     const cpu = process.cpuUsage(cpuBefore)
     const failure = results.find((result) => result.status === 'rejected')
@@ -117,7 +133,10 @@ export async function runWorkload(workload: Workload, options: RunOptions): Prom
   }
 }
 
-async function prepareRun(workload: Workload, { connectionString, ledger }: RunOptions): Promise<WorkloadRun> {
+async function prepareRun(
+  workload: Workload,
+  { connectionString, ledger }: RunOptions,
+): Promise<WorkloadRun> {
   const client = new pg.Client({ connectionString })
   client.on('error', () => undefined)
   await client.connect()
@@ -150,7 +169,12 @@ class Client {
   private sequence = 0
 
   constructor(
-    workload: Workload, terminal: WorkloadClient, index: number, options: RunOptions, progress: RunProgress, stop: AbortSignal,
+    workload: Workload,
+    terminal: WorkloadClient,
+    index: number,
+    options: RunOptions,
+    progress: RunProgress,
+    stop: AbortSignal,
   ) {
     this.workload = workload
     this.terminal = terminal
@@ -199,8 +223,8 @@ class Client {
 
   /** Tries until the server takes the connection; undefined when the run is over before that. */
   private async connect(): Promise<Session | undefined> {
-    const statements = this.ledger === undefined
-      ? this.workload.statements : [...this.workload.statements, LEDGER_INSERT]
+    const statements =
+      this.ledger === undefined ? this.workload.statements : [...this.workload.statements, LEDGER_INSERT]
     let backoffMs = BACKOFF_MIN_MS
     for (;;) {
       try {
@@ -276,9 +300,15 @@ class Client {
   }
 }
 
-function summarize(workload: Workload, clients: readonly Client[], elapsedMs: number, cpuUs: number): RunStats {
+function summarize(
+  workload: Workload,
+  clients: readonly Client[],
+  elapsedMs: number,
+  cpuUs: number,
+): RunStats {
   const seconds = elapsedMs / 1000
-  const sum = (count: (client: Client) => number) => clients.reduce((total, client) => total + count(client), 0)
+  const sum = (count: (client: Client) => number) =>
+    clients.reduce((total, client) => total + count(client), 0)
   const all = new Histogram()
   const transactions: Record<string, TransactionStats> = {}
   workload.transactions.forEach((name, i) => {

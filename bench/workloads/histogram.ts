@@ -1,6 +1,6 @@
 /**
- * Latencies in buckets that grow by a 32nd of an octave, so that a quantile is right within 2.2 % from 1 us to 70 min,
- * at the cost of one logarithm and one increment a value.
+ * Latencies in buckets that grow by a 32nd of an octave, so that a quantile is right within 2.2 % from 1 us
+ * to 70 min, at the cost of one logarithm and one increment a value.
  */
 const BUCKETS_PER_OCTAVE = 32
 const BUCKETS_COUNT = 32 * BUCKETS_PER_OCTAVE
@@ -17,7 +17,8 @@ export class Histogram {
   }
 
   merge(other: Histogram): void {
-    for (let i = 0; i < BUCKETS_COUNT; i++) this.counts[i] = (this.counts[i] as number) + (other.counts[i] as number)
+    for (let i = 0; i < BUCKETS_COUNT; i++)
+      this.counts[i] = (this.counts[i] as number) + (other.counts[i] as number)
     this.count += other.count
   }
 

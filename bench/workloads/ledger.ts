@@ -1,19 +1,20 @@
 /**
- * What the client knows about its transaction commits, kept by itself, to be compared with what the database has.
+ * What the client knows about its transaction commits, kept by itself, to be compared with what the database
+ * has.
  *
- * Each writing transaction inserts (client_id, sequence) into `understory_ledger`; the sequence of a client counts its
- * attempts from 1. The file gets one line per attempt once its outcome is known:
+ * Each writing transaction inserts (client_id, sequence) into `understory_ledger`; the sequence of a client
+ * counts its attempts from 1. The file gets one line per attempt once its outcome is known:
  *
  *     a CLIENT SEQUENCE   acknowledged: COMMIT returned
  *     u CLIENT SEQUENCE   unknown: the connection was lost while COMMIT was on its way
  *     f CLIENT SEQUENCE   failed: rolled back, or COMMIT never sent
  *     c CLIENT 0          a client begins
  *
- * A line is one write(2), so a client that is killed keeps every line. The attempt that it had on its way then has
- * none; it is the one after the client's last line, and counts as unknown.
+ * A line is one write(2), so a client that is killed keeps every line. The attempt that it had on its way
+ * then has none; it is the one after the client's last line, and counts as unknown.
  *
- * The first line says which client ids are this file's. They are drawn at random, so that several files can be kept of
- * one database, and a file that is opened again goes on with new ids.
+ * The first line says which client ids are this file's. They are drawn at random, so that several files can
+ * be kept of one database, and a file that is opened again goes on with new ids.
  */
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { randomInt } from 'node:crypto'
@@ -25,11 +26,14 @@ const CLIENTS_MAX = 65_536
 const HEADER = /^understory-ledger 1 clients from (\d+)$/
 
 export const LEDGER_INSERT: Statement = {
-  name: 'ledger', text: 'insert into understory_ledger (client_id, sequence) values ($1::int8, $2::int8)',
+  name: 'ledger',
+  text: 'insert into understory_ledger (client_id, sequence) values ($1::int8, $2::int8)',
 }
 
 export async function createLedgerTable(client: pg.Client): Promise<void> {
-  await client.query('create table if not exists understory_ledger (client_id int8 not null, sequence int8 not null)')
+  await client.query(
+    'create table if not exists understory_ledger (client_id int8 not null, sequence int8 not null)',
+  )
 }
 
 export class Ledger {
@@ -92,7 +96,10 @@ export interface LedgerCheck {
   readonly acknowledged: number
   /** Acknowledged, but not in the database: the worst that can happen. */
   readonly lostCommits: number
-  /** In the database, but never committed as far as the client knows; rows that are there twice count here too. */
+  /**
+   * In the database, but never committed as far as the client knows; rows that are there twice count here
+   * too.
+   */
   readonly ghostCommits: number
   readonly unknownPresent: number
   readonly unknownAbsent: number
@@ -110,7 +117,11 @@ export async function checkLedger(client: pg.Client, path: string): Promise<Ledg
   const ghosts: string[] = []
   const seen = new Map<number, Uint8Array>()
   for (const [clientId, outcomes] of clients) seen.set(clientId, new Uint8Array(outcomes.length))
-  for (const { clientId, first, last, copies } of await readRuns(client, clientsFrom, clientsFrom + CLIENTS_MAX)) {
+  for (const { clientId, first, last, copies } of await readRuns(
+    client,
+    clientsFrom,
+    clientsFrom + CLIENTS_MAX,
+  )) {
     const outcomes = clients.get(clientId)
     for (let sequence = first; sequence <= last; sequence++) {
       const outcome = outcomes === undefined ? 'failed' : outcomeOf(outcomes, sequence)
@@ -169,7 +180,9 @@ const LINE = /^([acuf]) (\d+) (\d+)$/
 const OUTCOMES = { a: 'acknowledged', u: 'unknown', f: 'failed' } as const satisfies Record<string, Outcome>
 
 function refuseFile(path: string, line: number): never {
-  throw refuse('bad_file', `line ${line} of "${path}" is not one of a ledger`, { hint: 'Name a file that --ledger made.' })
+  throw refuse('bad_file', `line ${line} of "${path}" is not one of a ledger`, {
+    hint: 'Name a file that --ledger made.',
+  })
 }
 
 interface Run {
@@ -191,7 +204,10 @@ async function readRuns(client: pg.Client, from: number, to: number): Promise<Ru
     values: [from, to],
     rowMode: 'array',
   })
-  return rows.map(([clientId, first, last, copies]) => (
-    { clientId: Number(clientId), first: Number(first), last: Number(last), copies: Number(copies) }
-  ))
+  return rows.map(([clientId, first, last, copies]) => ({
+    clientId: Number(clientId),
+    first: Number(first),
+    last: Number(last),
+    copies: Number(copies),
+  }))
 }

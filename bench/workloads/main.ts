@@ -16,7 +16,6 @@ import { checkTpcb, tpcb } from './tpcb/workload.ts'
 import { checkTpcc } from './tpcc/check.ts'
 import { loadTpcc } from './tpcc/load.ts'
 import { tpcc } from './tpcc/workload.ts'
-import type { ConsistencyCheck } from './workload.ts'
 
 const USAGE = `usage: node bench/workloads/main.ts tpcc|tpcb load|run|check --url URL [options]
 
@@ -68,16 +67,20 @@ function parseCommand(args: readonly string[]): Command | 'help' {
   const { values, positionals } = parse(args)
   if (values.help === true) return 'help'
   const [workload, action, ...rest] = positionals
-  if (workload === undefined || action === undefined) throw wrong('a workload and what to do with it must be given')
+  if (workload === undefined || action === undefined)
+    throw wrong('a workload and what to do with it must be given')
   if (workload !== 'tpcc' && workload !== 'tpcb') throw wrong(`there is no workload "${workload}"`)
-  if (action !== 'load' && action !== 'run' && action !== 'check') throw wrong(`cannot "${action}" a workload`)
+  if (action !== 'load' && action !== 'run' && action !== 'check')
+    throw wrong(`cannot "${action}" a workload`)
   if (rest.length > 0) throw wrong(`unexpected argument "${rest[0]}"`)
   const taken = TAKES[`${workload} ${action}`] ?? []
   for (const name of Object.keys(values)) {
-    if (name !== 'url' && !taken.includes(name)) throw wrong(`--${name} does not apply to "${workload} ${action}"`)
+    if (name !== 'url' && !taken.includes(name))
+      throw wrong(`--${name} does not apply to "${workload} ${action}"`)
   }
   return {
-    workload, action,
+    workload,
+    action,
     url: parseUrl(values.url),
     warehouses: count('warehouses', values.warehouses, 4, 1, 10_000),
     scale: count('scale', values.scale, 20, 1, 20_000),
@@ -89,7 +92,9 @@ function parseCommand(args: readonly string[]): Command | 'help' {
   }
 }
 
-function parse(args: readonly string[]): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
+function parse(
+  args: readonly string[],
+): ReturnType<typeof parseArgs<{ options: typeof OPTIONS; allowPositionals: true }>> {
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true })
   } catch (error) {
@@ -110,7 +115,8 @@ function parseUrl(url: string | undefined): string {
 function count(name: string, text: string | undefined, otherwise: number, min: number, max: number): number {
   if (text === undefined) return otherwise
   const value = /^\d+$/.test(text) ? Number(text) : NaN
-  if (!(value >= min && value <= max)) throw wrong(`--${name} must be a whole number of ${min} to ${max}, not "${text}"`)
+  if (!(value >= min && value <= max))
+    throw wrong(`--${name} must be a whole number of ${min} to ${max}, not "${text}"`)
   return value
 }
 
@@ -120,9 +126,12 @@ function wrong(message: string, cause?: unknown): Error {
 
 async function runCommand(command: Command): Promise<number> {
   switch (command.action) {
-    case 'load': return load(command)
-    case 'run': return run(command)
-    case 'check': return check(command)
+    case 'load':
+      return load(command)
+    case 'run':
+      return run(command)
+    case 'check':
+      return check(command)
   }
 }
 
@@ -143,8 +152,13 @@ async function run({ workload, url, clients, seconds, seed, ledger: path, json }
   const ledger = path === undefined ? undefined : new Ledger(path)
   try {
     const stats = await runWorkload(workload === 'tpcc' ? tpcc : tpcb, {
-      connectionString: url, clients, durationMs: seconds * 1000, seed, signal: stop.signal,
-      onReconnect: ({ client, downMs }) => console.log(`client ${client} is back after ${downMs.toFixed(0)} ms`),
+      connectionString: url,
+      clients,
+      durationMs: seconds * 1000,
+      seed,
+      signal: stop.signal,
+      onReconnect: ({ client, downMs }) =>
+        console.log(`client ${client} is back after ${downMs.toFixed(0)} ms`),
       ...(ledger === undefined ? {} : { ledger }),
     })
     printStats(stats)
@@ -159,14 +173,20 @@ async function run({ workload, url, clients, seconds, seed, ledger: path, json }
 
 function printStats(stats: RunStats): void {
   const headline = stats.nopm === null ? '' : `${stats.nopm.toFixed(0)} NOPM, `
-  console.log(`${stats.workload}: ${headline}${stats.tps} tps (${stats.committed} in ${stats.seconds} s, ${stats.clients} clients)`)
+  console.log(
+    `${stats.workload}: ${headline}${stats.tps} tps (${stats.committed} in ${stats.seconds} s, ${stats.clients} clients)`,
+  )
   for (const [name, { committed, rolledBack, latencyMs }] of Object.entries(stats.transactions)) {
-    const numbers = [latencyMs.p50, latencyMs.p95, latencyMs.p99].map((ms) => ms.toFixed(2).padStart(9)).join('')
+    const numbers = [latencyMs.p50, latencyMs.p95, latencyMs.p99]
+      .map((ms) => ms.toFixed(2).padStart(9))
+      .join('')
     const undone = rolledBack === 0 ? '' : `   ${rolledBack} rolled back`
     console.log(`  ${name.padEnd(12)}${String(committed).padStart(9)}   p50/p95/p99 ms${numbers}${undone}`)
   }
-  console.log(`  retries ${stats.retries}, connections lost ${stats.connectionsLost}, unknown outcomes ${stats.unknownOutcomes}, `
-    + `client CPU ${stats.clientCpuUsPerTransaction} us a transaction`)
+  console.log(
+    `  retries ${stats.retries}, connections lost ${stats.connectionsLost}, unknown outcomes ${stats.unknownOutcomes}, ` +
+      `client CPU ${stats.clientCpuUsPerTransaction} us a transaction`,
+  )
 }
 
 async function check({ workload, url, ledger: path, json }: Command): Promise<number> {
@@ -176,7 +196,11 @@ async function check({ workload, url, ledger: path, json }: Command): Promise<nu
   try {
     const consistency = await (workload === 'tpcc' ? checkTpcc(client) : checkTpcb(client))
     for (const { name, violationsCount, example } of consistency) {
-      console.log(violationsCount === 0 ? `holds: ${name}` : `VIOLATED (${violationsCount}): ${name}, such as ${example}`)
+      console.log(
+        violationsCount === 0
+          ? `holds: ${name}`
+          : `VIOLATED (${violationsCount}): ${name}, such as ${example}`,
+      )
     }
     const ledger = path === undefined ? undefined : await checkLedger(client, path)
     if (ledger !== undefined) printLedger(ledger)
@@ -188,9 +212,18 @@ async function check({ workload, url, ledger: path, json }: Command): Promise<nu
   }
 }
 
-function printLedger({ acknowledged, lostCommits, ghostCommits, unknownPresent, unknownAbsent, examples }: LedgerCheck): void {
-  console.log(`ledger: ${acknowledged} acknowledged, ${lostCommits} lost, ${ghostCommits} ghosts, `
-    + `${unknownPresent + unknownAbsent} unknown (${unknownPresent} present)`)
+function printLedger({
+  acknowledged,
+  lostCommits,
+  ghostCommits,
+  unknownPresent,
+  unknownAbsent,
+  examples,
+}: LedgerCheck): void {
+  console.log(
+    `ledger: ${acknowledged} acknowledged, ${lostCommits} lost, ${ghostCommits} ghosts, ` +
+      `${unknownPresent + unknownAbsent} unknown (${unknownPresent} present)`,
+  )
   if (examples.lost.length > 0) console.log(`  lost, as client/sequence: ${examples.lost.join(' ')}`)
   if (examples.ghosts.length > 0) console.log(`  ghosts, as client/sequence: ${examples.ghosts.join(' ')}`)
 }

@@ -1,4 +1,5 @@
-// The parts of the workloads that need no server: chance, quantiles, the sorting of errors, ledger files, the usage.
+// The parts of the workloads that need no server: chance, quantiles, the sorting of errors, ledger files, the
+// usage.
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,11 +13,18 @@ import { Random } from './random.ts'
 import { drawCustomer, drawItem, drawLastName } from './tpcc/keys.ts'
 
 test('chance is even, within its bounds, the same for a seed and another for each stream', () => {
-  const counts = new Array<number>(10).fill(0)
+  const counts = Array.from({ length: 10 }, () => 0)
   const random = new Random(7)
   for (let i = 0; i < 100_000; i++) counts[random.between(0, 9)]!++
   for (const count of counts) expect(count).toBeGreaterThan(9_500)
-  const draw = (...args: [number, ...number[]]) => Array.from({ length: 5 }, ((r) => () => r.next())(new Random(...args)))
+  const draw = (...args: [number, ...number[]]) =>
+    Array.from(
+      { length: 5 },
+      (
+        (r) => () =>
+          r.next()
+      )(new Random(...args)),
+    )
   expect(draw(7, 1, 2)).toEqual(draw(7, 1, 2))
   const streams = [draw(7), draw(8), draw(2 ** 32 + 7), draw(7, 1), draw(7, 2), draw(7, 1, 2), draw(7, 2, 1)]
   expect(new Set(streams.map(String)).size).toBe(streams.length)
@@ -55,12 +63,19 @@ test('quantiles are right within 2.2 percent', () => {
 
 describe('errors', () => {
   const withCode = (code: string) => Object.assign(new Error('x'), { code })
-  test.each(['57P01', '57P02', '57P03', '08006', '08001', '28000', 'ECONNREFUSED', 'ECONNRESET'])('%s is a lost connection', (code) => {
-    expect(isConnectionLoss(withCode(code))).toBe(true)
-    expect(isConnectionLoss(new AggregateError([withCode(code), withCode('ECONNREFUSED')]))).toBe(true)
-  })
-  test.each(['Connection terminated unexpectedly', 'Connection terminated', 'Connection terminated due to connection timeout',
-    'Client has encountered a connection error and is not queryable'])('"%s" is a lost connection', (text) => {
+  test.each(['57P01', '57P02', '57P03', '08006', '08001', '28000', 'ECONNREFUSED', 'ECONNRESET'])(
+    '%s is a lost connection',
+    (code) => {
+      expect(isConnectionLoss(withCode(code))).toBe(true)
+      expect(isConnectionLoss(new AggregateError([withCode(code), withCode('ECONNREFUSED')]))).toBe(true)
+    },
+  )
+  test.each([
+    'Connection terminated unexpectedly',
+    'Connection terminated',
+    'Connection terminated due to connection timeout',
+    'Client has encountered a connection error and is not queryable',
+  ])('"%s" is a lost connection', (text) => {
     expect(isConnectionLoss(new Error(text))).toBe(true)
   })
   test.each(['57014', '23505', 'XX001', '40001', '28P01', '3D000'])('%s is none', (code) => {

@@ -1,6 +1,6 @@
 /**
- * Repeatable chance: the same seed and stream draw the same numbers on every machine. The generator is sfc32 (Chris
- * Doty-Humphrey's small fast counter, 32-bit variant): three words of state, about 3 ns a draw.
+ * Repeatable chance: the same seed and stream draw the same numbers on every machine. The generator is sfc32
+ * (Chris Doty-Humphrey's small fast counter, 32-bit variant): three words of state, about 3 ns a draw.
  */
 export class Random {
   private a: number

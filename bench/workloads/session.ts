@@ -1,13 +1,14 @@
 /**
  * One connection that sends several prepared statements in one round trip.
  *
- * `pg` sends one statement at a time and describes every one of them anew; that is four times the messages and most of
- * a client's CPU, on a machine where client and server share two cores. So a trip is written here as what the
- * protocol allows: Bind and Execute for each statement, and one Sync. `pg` still makes the connection, speaks the
- * start-up and authentication, and decodes what comes back; a trip is one of its submittable queries.
+ * `pg` sends one statement at a time and describes every one of them anew; that is four times the messages
+ * and most of a client's CPU, on a machine where client and server share two cores. So a trip is written here
+ * as what the protocol allows: Bind and Execute for each statement, and one Sync. `pg` still makes the
+ * connection, speaks the start-up and authentication, and decodes what comes back; a trip is one of its
+ * submittable queries.
  *
- * Statements are parsed once, when the session starts. Parameters travel as text and must be ASCII. When a statement
- * fails, the server skips the rest of the trip, so a COMMIT at its end is then never executed.
+ * Statements are parsed once, when the session starts. Parameters travel as text and must be ASCII. When a
+ * statement fails, the server skips the rest of the trip, so a COMMIT at its end is then never executed.
  */
 import { assert } from '@understory/base'
 import pg from 'pg'
@@ -41,15 +42,23 @@ export class Session {
 
   private constructor(client: pg.Client) {
     this.client = client
-    client.on('error', () => { this.lost = true })
-    client.on('end', () => { this.lost = true })
+    client.on('error', () => {
+      this.lost = true
+    })
+    client.on('end', () => {
+      this.lost = true
+    })
     // "canceling the wait for synchronous replication": committed here, but perhaps nowhere else.
-    client.on('notice', () => { this.trip.doubtful = true })
+    client.on('notice', () => {
+      this.trip.doubtful = true
+    })
   }
 
   static async open(connectionString: string, statements: readonly Statement[]): Promise<Session> {
     const client = new pg.Client({
-      connectionString, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, keepAlive: true,
+      connectionString,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      keepAlive: true,
       fallback_application_name: 'understory-bench',
     })
     const session = new Session(client)
@@ -69,7 +78,10 @@ export class Session {
     return this.trip.add(statement, values)
   }
 
-  /** Sends what was added. Rejects with the first error, after which the transaction is over or must be rolled back. */
+  /**
+   * Sends what was added. Rejects with the first error, after which the transaction is over or must be rolled
+   * back.
+   */
   async send(): Promise<void> {
     assert(!this.trip.isRunning, () => 'a trip was sent while another is on its way')
     try {
@@ -80,7 +92,9 @@ export class Session {
     }
   }
 
-  /** Rows of the statement at `place` of the last trip. They stay as they are; the next trip makes new ones. */
+  /**
+   * Rows of the statement at `place` of the last trip. They stay as they are; the next trip makes new ones.
+   */
   rows(place: number): readonly Row[] {
     return this.trip.rows[place] ?? NO_ROWS
   }
@@ -129,11 +143,13 @@ class Trip implements pg.Submittable {
   }
 
   run(client: pg.Client): Promise<void> {
-    this.rows = new Array<Row[] | undefined>(this.statementsCount)
+    this.rows = []
     this.statementsDone = 0
     this.doubtful = false
     this.commitOutcome = 'none'
-    const promise = new Promise<void>((resolve, reject) => { this.settle = { resolve, reject } })
+    const promise = new Promise<void>((resolve, reject) => {
+      this.settle = { resolve, reject }
+    })
     client.query(this)
     return promise
   }
@@ -195,7 +211,8 @@ class Trip implements pg.Submittable {
   }
 
   handleError(error: unknown): void {
-    // An ordinary error aborts the transaction before its COMMIT; only a lost connection leaves the question open.
+    // An ordinary error aborts the transaction before its COMMIT; only a lost connection leaves the question
+    // open.
     if (!isConnectionLoss(error)) this.commitOutcome = 'none'
     const settle = this.over()
     settle?.reject(error)

@@ -23,8 +23,8 @@ export interface WorkloadClient {
   /** Draws the next transaction by the workload's mix. */
   draw(): number
   /**
-   * Runs one transaction from BEGIN to COMMIT or ROLLBACK. A writing one calls `mark(session)` once after BEGIN, which
-   * puts the ledger's row into it.
+   * Runs one transaction from BEGIN to COMMIT or ROLLBACK. A writing one calls `mark(session)` once after
+   * BEGIN, which puts the ledger's row into it.
    */
   run(transaction: number, session: Session, mark: () => void): Promise<'committed' | 'rolledBack'>
 }
@@ -38,7 +38,8 @@ export interface ConsistencyCheck {
 
 /** Runs each query, which returns its violations as rows, in one snapshot. */
 export async function runChecks(
-  client: pg.Client, queries: Readonly<Record<string, string>>,
+  client: pg.Client,
+  queries: Readonly<Record<string, string>>,
 ): Promise<readonly ConsistencyCheck[]> {
   const checks: ConsistencyCheck[] = []
   await client.query('begin isolation level repeatable read read only')

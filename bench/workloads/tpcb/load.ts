@@ -27,8 +27,12 @@ const TABLES: Readonly<Record<string, string>> = {
 }
 
 /** Drops and makes the tables, fills them, and adds the primary keys. */
-export async function loadTpcb({ connectionString, scale, accountsPerBranch = ACCOUNTS_PER_BRANCH, onProgress }:
-  TpcbLoadOptions): Promise<void> {
+export async function loadTpcb({
+  connectionString,
+  scale,
+  accountsPerBranch = ACCOUNTS_PER_BRANCH,
+  onProgress,
+}: TpcbLoadOptions): Promise<void> {
   const client = new pg.Client({ connectionString })
   client.on('error', () => undefined)
   await client.connect()
@@ -39,7 +43,9 @@ export async function loadTpcb({ connectionString, scale, accountsPerBranch = AC
     await createLedgerTable(client)
     await client.query('begin')
     for (const [name, columns] of Object.entries(TABLES)) {
-      await client.query(`create table ${name}(${columns})${name === 'pgbench_history' ? '' : ' with (fillfactor=100)'}`)
+      await client.query(
+        `create table ${name}(${columns})${name === 'pgbench_history' ? '' : ' with (fillfactor=100)'}`,
+      )
     }
     await copyIn(client, 'copy pgbench_branches from stdin with (freeze)', random, function* (rows) {
       for (let branch = 1; branch <= scale; branch++) {
@@ -49,21 +55,40 @@ export async function loadTpcb({ connectionString, scale, accountsPerBranch = AC
     })
     await copyIn(client, 'copy pgbench_tellers from stdin with (freeze)', random, function* (rows) {
       for (let teller = 0; teller < scale * TELLERS_PER_BRANCH; teller++) {
-        rows.int(teller + 1).int(Math.floor(teller / TELLERS_PER_BRANCH) + 1).int(0).null().end()
+        rows
+          .int(teller + 1)
+          .int(Math.floor(teller / TELLERS_PER_BRANCH) + 1)
+          .int(0)
+          .null()
+          .end()
         yield
       }
     })
-    const accountsCount = await copyIn(client, 'copy pgbench_accounts from stdin with (freeze)', random, function* (rows) {
-      for (let account = 0; account < scale * accountsPerBranch; account++) {
-        // The empty filler is padded with blanks by its type, as pgbench has it.
-        rows.int(account + 1).int(Math.floor(account / accountsPerBranch) + 1).int(0).text('').end()
-        yield
-      }
-    })
+    const accountsCount = await copyIn(
+      client,
+      'copy pgbench_accounts from stdin with (freeze)',
+      random,
+      function* (rows) {
+        for (let account = 0; account < scale * accountsPerBranch; account++) {
+          // The empty filler is padded with blanks by its type, as pgbench has it.
+          rows
+            .int(account + 1)
+            .int(Math.floor(account / accountsPerBranch) + 1)
+            .int(0)
+            .text('')
+            .end()
+          yield
+        }
+      },
+    )
     await client.query('commit')
     report(`pgbench_accounts: ${accountsCount} rows`)
     await client.query(`vacuum analyze ${Object.keys(TABLES).join(', ')}`)
-    for (const [name, key] of [['branches', 'bid'], ['tellers', 'tid'], ['accounts', 'aid']]) {
+    for (const [name, key] of [
+      ['branches', 'bid'],
+      ['tellers', 'tid'],
+      ['accounts', 'aid'],
+    ]) {
       await client.query(`alter table pgbench_${name} add primary key (${key})`)
     }
     report('primary keys')

@@ -1,24 +1,34 @@
 /**
- * pgbench's built-in script "TPC-B (sort of)" (PostgreSQL 17, src/bin/pgbench/pgbench.c, builtin_script), the seven
- * statements of a transaction in one round trip.
+ * pgbench's built-in script "TPC-B (sort of)" (PostgreSQL 17, src/bin/pgbench/pgbench.c, builtin_script), the
+ * seven statements of a transaction in one round trip.
  */
 import type pg from 'pg'
 import { refuse } from '@understory/base'
 import type { Random } from '../random.ts'
 import { BEGIN, COMMIT, type Session, type Statement } from '../session.ts'
-import { type ConsistencyCheck, type Workload, type WorkloadClient, type WorkloadRun, runChecks } from '../workload.ts'
+import {
+  type ConsistencyCheck,
+  type Workload,
+  type WorkloadClient,
+  type WorkloadRun,
+  runChecks,
+} from '../workload.ts'
 
 const UPDATE_ACCOUNT: Statement = {
-  name: 'account', text: 'update pgbench_accounts set abalance = abalance + $1::int where aid = $2::int',
+  name: 'account',
+  text: 'update pgbench_accounts set abalance = abalance + $1::int where aid = $2::int',
 }
 const SELECT_ACCOUNT: Statement = {
-  name: 'balance', text: 'select abalance from pgbench_accounts where aid = $1::int',
+  name: 'balance',
+  text: 'select abalance from pgbench_accounts where aid = $1::int',
 }
 const UPDATE_TELLER: Statement = {
-  name: 'teller', text: 'update pgbench_tellers set tbalance = tbalance + $1::int where tid = $2::int',
+  name: 'teller',
+  text: 'update pgbench_tellers set tbalance = tbalance + $1::int where tid = $2::int',
 }
 const UPDATE_BRANCH: Statement = {
-  name: 'branch', text: 'update pgbench_branches set bbalance = bbalance + $1::int where bid = $2::int',
+  name: 'branch',
+  text: 'update pgbench_branches set bbalance = bbalance + $1::int where bid = $2::int',
 }
 const INSERT_HISTORY: Statement = {
   name: 'history',
@@ -48,8 +58,11 @@ interface Counts {
 }
 
 async function readScale(client: pg.Client): Promise<Counts> {
-  const { rows: [exists] } = await client.query<[boolean]>({
-    text: `select to_regclass('pgbench_accounts') is not null`, rowMode: 'array',
+  const {
+    rows: [exists],
+  } = await client.query<[boolean]>({
+    text: `select to_regclass('pgbench_accounts') is not null`,
+    rowMode: 'array',
   })
   if (exists?.[0] !== true) throw notLoaded()
   const { rows } = await client.query<[number | null, number | null, number | null]>({

@@ -1,6 +1,6 @@
 /**
- * The consistency conditions 1 to 4 of TPC-C (clauses 3.3.2.1 to 3.3.2.4), which hold after every transaction commit.
- * A row that a query returns is a violation.
+ * The consistency conditions 1 to 4 of TPC-C (clauses 3.3.2.1 to 3.3.2.4), which hold after every transaction
+ * commit. A row that a query returns is a violation.
  */
 import type pg from 'pg'
 import { type ConsistencyCheck, runChecks } from '../workload.ts'

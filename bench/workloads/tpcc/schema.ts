@@ -1,7 +1,8 @@
 /**
- * The nine tables of TPC-C (standard specification 5.11, clause 1.3) with their primary keys and the two usual further
- * indexes: customers by last name, and a customer's orders. Foreign keys are left out, as benchmark kits do: the
- * clauses require them of the data, which the loader and the transactions keep, and not of the database.
+ * The nine tables of TPC-C (standard specification 5.11, clause 1.3) with their primary keys and the two
+ * usual further indexes: customers by last name, and a customer's orders. Foreign keys are left out, as
+ * benchmark kits do: the clauses require them of the data, which the loader and the transactions keep, and
+ * not of the database.
  */
 export interface TpccTable {
   readonly name: string
@@ -76,8 +77,8 @@ export const TABLES = {
   },
   stock: {
     name: 'stock',
-    // What New-Order changes stands together, as in other kits for Postgres: the WAL of an update within a page leaves
-    // out only the common beginning and end of the two row versions.
+    // What New-Order changes stands together, as in other kits for Postgres: the WAL of an update within a
+    // page leaves out only the common beginning and end of the two row versions.
     columns: `s_i_id int not null, s_w_id int not null, s_quantity int not null, s_ytd int not null,
       s_order_cnt int not null, s_remote_cnt int not null, s_data varchar(50) not null,
       ${STOCK_DISTRICTS.map((name) => `${name} char(24) not null`).join(', ')}`,
@@ -87,7 +88,9 @@ export const TABLES = {
 
 export type TpccTableName = keyof typeof TABLES
 
-/** The stock column that an order of this district is delivered from, as an SQL expression over the parameter. */
+/**
+ * The stock column that an order of this district is delivered from, as an SQL expression over the parameter.
+ */
 export function stockDistrictColumn(parameter: string): string {
   const branches = STOCK_DISTRICTS.map((name, i) => `when ${i + 1} then ${name}`).join(' ')
   return `case ${parameter} ${branches} end`

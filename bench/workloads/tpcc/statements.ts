@@ -1,6 +1,7 @@
 /**
- * The SQL of the five transactions. Reads and writes are those of TPC-C's clauses 2.4 to 2.8; what a clause does row by
- * row in a loop is one statement over `unnest` here. What the terminal would show is returned by the statements.
+ * The SQL of the five transactions. Reads and writes are those of TPC-C's clauses 2.4 to 2.8; what a clause
+ * does row by row in a loop is one statement over `unnest` here. What the terminal would show is returned by
+ * the statements.
  */
 import type { Statement } from '../session.ts'
 import { stockDistrictColumn } from './schema.ts'
@@ -18,7 +19,8 @@ export const TAKE_ORDER_ID: Statement = {
          returning d_next_o_id - 1, d_tax`,
 }
 export const SELECT_ITEMS: Statement = {
-  name: 'items', text: 'select i_id, i_price, i_name, i_data from item where i_id = any ($1::int[])',
+  name: 'items',
+  text: 'select i_id, i_price, i_name, i_data from item where i_id = any ($1::int[])',
 }
 /** Items, supplying warehouses and quantities in arrays; then the order's district and warehouse. */
 export const TAKE_STOCK: Statement = {
@@ -52,7 +54,7 @@ export const INSERT_ORDER_LINES: Statement = {
 
 // Payment and Order-Status
 
-/** The customer in the middle, rounded up, of those with this last name in the order of first names (clause 2.5.2.2). */
+/** The one in the middle, rounded up, of those with this last name by first name (clause 2.5.2.2). */
 export const SELECT_CUSTOMER_BY_NAME: Statement = {
   name: 'byName',
   text: `select (array_agg(c_id order by c_first))[(count(*) + 1) / 2] from customer
@@ -106,11 +108,13 @@ export const SELECT_ORDER_LINES: Statement = {
 // Delivery
 
 /**
- * Deliveries of one warehouse take turns: two at once would both choose the same oldest orders, and the one that waited
- * would deliver none. (To skip locked rows instead could leave a gap in the order of deliveries, against condition 3.)
+ * Deliveries of one warehouse take turns: two at once would both choose the same oldest orders, and the one
+ * that waited would deliver none. (To skip locked rows instead could leave a gap in the order of deliveries,
+ * against condition 3.)
  */
 export const LOCK_DELIVERY: Statement = {
-  name: 'lockDelivery', text: `select pg_advisory_xact_lock(hashtext('understory tpcc delivery'), $1::int)`,
+  name: 'lockDelivery',
+  text: `select pg_advisory_xact_lock(hashtext('understory tpcc delivery'), $1::int)`,
 }
 export const TAKE_OLDEST_ORDERS: Statement = {
   name: 'oldest',

@@ -1,6 +1,6 @@
 /**
- * TPC-C's five transactions in the standard mix, without terminals: no keying and no think times, and each client has a
- * home warehouse, as a terminal has. One to three round trips a transaction.
+ * TPC-C's five transactions in the standard mix, without terminals: no keying and no think times, and each
+ * client has a home warehouse, as a terminal has. One to three round trips a transaction.
  */
 import type pg from 'pg'
 import { assert, refuse } from '@understory/base'
@@ -17,7 +17,7 @@ const ORDER_STATUS = 2
 const DELIVERY = 3
 const STOCK_LEVEL = 4
 
-/** Decks of 100 cards would be more even; weights are what clause 5.2.4.2 allows too. */
+/** Drawn by weight, one of the two ways of clause 5.2.4.2; the other is a shuffled deck. */
 const MIX_PERCENT = [45, 43, 4, 4, 4] as const
 
 export const tpcc: Workload = {
@@ -34,8 +34,11 @@ async function prepare(client: pg.Client): Promise<WorkloadRun> {
 }
 
 async function readScale(client: pg.Client): Promise<TpccScale> {
-  const { rows: [exists] } = await client.query<[boolean]>({
-    text: `select to_regclass('warehouse') is not null and to_regclass('stock') is not null`, rowMode: 'array',
+  const {
+    rows: [exists],
+  } = await client.query<[boolean]>({
+    text: `select to_regclass('warehouse') is not null and to_regclass('stock') is not null`,
+    rowMode: 'array',
   })
   if (exists?.[0] !== true) throw notLoaded()
   const { rows } = await client.query<[number | null, number | null, number | null]>({
@@ -78,11 +81,16 @@ class TpccClient implements WorkloadClient {
 
   run(transaction: number, session: Session, mark: () => void): Promise<Outcome> {
     switch (transaction) {
-      case NEW_ORDER: return this.newOrder(session, mark)
-      case PAYMENT: return this.payment(session, mark)
-      case ORDER_STATUS: return this.orderStatus(session)
-      case DELIVERY: return this.delivery(session, mark)
-      default: return this.stockLevel(session)
+      case NEW_ORDER:
+        return this.newOrder(session, mark)
+      case PAYMENT:
+        return this.payment(session, mark)
+      case ORDER_STATUS:
+        return this.orderStatus(session)
+      case DELIVERY:
+        return this.delivery(session, mark)
+      default:
+        return this.stockLevel(session)
     }
   }
 
@@ -100,7 +108,8 @@ class TpccClient implements WorkloadClient {
       suppliers.push(isRemote ? this.otherWarehouse() : warehouse)
       quantities.push(random.between(1, 10))
     }
-    // One order in a hundred ends with an item that does not exist (clause 2.4.1.4), as the last one by its number.
+    // One order in a hundred ends with an item that does not exist (clause 2.4.1.4), as the last one by its
+    // number.
     if (random.chance(1)) items[items.length - 1] = scale.items + 1
 
     const itemsText = arrayText(items)
@@ -133,8 +142,15 @@ class TpccClient implements WorkloadClient {
     session.add(sql.INSERT_ORDER, orderId, district, warehouse, customer, items.length, isAllLocal)
     session.add(sql.INSERT_NEW_ORDER, orderId, district, warehouse)
     session.add(
-      sql.INSERT_ORDER_LINES, orderId, district, warehouse, itemsText, suppliersText, quantitiesText,
-      arrayText(amounts), arrayText(infos),
+      sql.INSERT_ORDER_LINES,
+      orderId,
+      district,
+      warehouse,
+      itemsText,
+      suppliersText,
+      quantitiesText,
+      arrayText(amounts),
+      arrayText(infos),
     )
     session.add(COMMIT)
     await session.send()
@@ -153,13 +169,30 @@ class TpccClient implements WorkloadClient {
     session.add(sql.PAY_WAREHOUSE, amount, warehouse)
     session.add(sql.PAY_DISTRICT, amount, warehouse, district)
     const place = session.add(
-      sql.PAY_CUSTOMER, amount, customerWarehouse, customerDistrict, customer, warehouse, district,
+      sql.PAY_CUSTOMER,
+      amount,
+      customerWarehouse,
+      customerDistrict,
+      customer,
+      warehouse,
+      district,
     )
-    session.add(sql.INSERT_HISTORY, amount, customerWarehouse, customerDistrict, customer, warehouse, district)
+    session.add(
+      sql.INSERT_HISTORY,
+      amount,
+      customerWarehouse,
+      customerDistrict,
+      customer,
+      warehouse,
+      district,
+    )
     mark()
     session.add(COMMIT)
     await session.send()
-    assert(session.rows(place).length === 1, () => `no customer ${customerWarehouse}/${customerDistrict}/${customer}`)
+    assert(
+      session.rows(place).length === 1,
+      () => `no customer ${customerWarehouse}/${customerDistrict}/${customer}`,
+    )
     return 'committed'
   }
 
@@ -203,7 +236,11 @@ class TpccClient implements WorkloadClient {
   }
 
   /** By last name in 60 % of the cases, for which what was added to the session goes out with the query. */
-  private async findCustomer(session: Session, warehouse: number, district: number): Promise<number | string> {
+  private async findCustomer(
+    session: Session,
+    warehouse: number,
+    district: number,
+  ): Promise<number | string> {
     const { random, scale } = this
     if (!random.chance(60)) return drawCustomer(random, scale.customersPerDistrict)
     const name = drawLastName(random, scale.customersPerDistrict)
@@ -214,7 +251,7 @@ class TpccClient implements WorkloadClient {
     return id
   }
 
-  /** Different ones (an UPDATE changes a row once), ascending, so that two orders never wait for each other in a ring. */
+  /** Different (an UPDATE changes a row once) and ascending, so that no two orders wait for each other. */
   private drawItems(count: number): number[] {
     const items: number[] = []
     while (items.length < count) {
