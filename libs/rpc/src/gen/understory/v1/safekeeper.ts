@@ -210,8 +210,10 @@ export interface SubscribeWalOpen {
     | undefined;
   /** Where to begin: a record start, or the first byte of the timeline. */
   readonly startLsn: bigint;
-  /** Bytes of batches that may be under way before feedback is needed. */
+  /** Bytes of batches that may be under way before feedback is needed; 0 = 16 MiB. */
   readonly windowBytes: bigint;
+  /** Whether commits write pg_commit_ts as of start_lsn. Later changes are in the WAL. */
+  readonly trackCommitTimestamp: boolean;
 }
 
 /** Reports how far a subscriber is. */
@@ -1412,7 +1414,14 @@ export const SubscribeWalRequest: MessageFns<SubscribeWalRequest> = {
 };
 
 function createBaseSubscribeWalOpen(): SubscribeWalOpen {
-  return { protocolVersion: 0, timeline: undefined, shard: undefined, startLsn: 0n, windowBytes: 0n };
+  return {
+    protocolVersion: 0,
+    timeline: undefined,
+    shard: undefined,
+    startLsn: 0n,
+    windowBytes: 0n,
+    trackCommitTimestamp: false,
+  };
 }
 
 export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
@@ -1437,6 +1446,9 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
         throw new globalThis.Error("value provided for field message.windowBytes of type uint64 too large");
       }
       writer.uint32(40).uint64(message.windowBytes);
+    }
+    if (message.trackCommitTimestamp !== false) {
+      writer.uint32(48).bool(message.trackCommitTimestamp);
     }
     return writer;
   },
@@ -1494,6 +1506,14 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
             message.windowBytes = reader.uint64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.trackCommitTimestamp = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1522,6 +1542,7 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
     message.windowBytes = (object.windowBytes !== undefined && object.windowBytes !== null)
       ? BigInt(object.windowBytes)
       : 0n;
+    message.trackCommitTimestamp = object.trackCommitTimestamp ?? false;
     return message;
   },
 };
