@@ -1,0 +1,6 @@
+export { KEY_LENGTH_MAX, TTL_DEFAULT_MS, VALUE_BYTES_MAX } from './broker.ts'
+export type { AnnouncedEntry, Announcement, Broker, BrokerChange } from './broker.ts'
+export type { BrokerSeams } from './link.ts'
+export { MemoryBroker, memoryBroker } from './memory.ts'
+export { openBroker } from './open.ts'
+export { brokerService } from './service.ts'

@@ -1,0 +1,154 @@
+/**
+ * A broker in Redis: each announcement a key with a time to live, each change also a message. Messages make watches
+ * fast; what they miss (keys that ran out, a Redis that restarted or was emptied) a scan finds, every second.
+ */
+import { describeError, refuse } from '@understory/base'
+import type { Clock } from '@understory/env'
+import { Redis } from 'ioredis'
+import type { ChangeSink, Transport } from './transport.ts'
+
+const SPACE = 'understory:announce:'
+const CHANNEL = 'understory:announcements'
+const SCAN_INTERVAL_MS = 1_000
+const SCAN_BATCH_COUNT = 500
+const COMMAND_MS_MAX = 3_000
+const CONNECT_MS_MAX = 3_000
+const RECONNECT_MS_MAX = 1_000
+
+/** What the channel carries; no text means gone. */
+interface Message {
+  readonly key: string
+  readonly text?: string
+}
+
+export class RedisTransport implements Transport {
+  readonly description: string
+  readonly #clock: Clock
+  readonly #redis: Redis
+  readonly #returnCallbacks: (() => void)[] = []
+
+  /** `url`: redis:// or rediss://, which may contain a user and a password. */
+  constructor(url: URL, clock: Clock) {
+    this.description = `${url.protocol}//${url.host}${url.pathname}`
+    this.#clock = clock
+    this.#redis = new Redis(url.href, {
+      lazyConnect: true,
+      connectTimeout: CONNECT_MS_MAX,
+      commandTimeout: COMMAND_MS_MAX,
+      // A command fails soon instead of waiting for a Redis that is away: whoever announces tries again.
+      maxRetriesPerRequest: 1,
+      retryStrategy: (attempt) => Math.min(RECONNECT_MS_MAX, 50 * 2 ** attempt),
+    })
+    // Commands report their failures; connection errors beside them say nothing new.
+    this.#redis.on('error', () => undefined)
+    let isFirst = true
+    this.#redis.on('ready', () => {
+      if (!isFirst) for (const callback of this.#returnCallbacks) callback()
+      isFirst = false
+    })
+  }
+
+  set(key: string, text: string, ttlMs: number): Promise<void> {
+    return this.#attempt(async () => {
+      const message = JSON.stringify({ key, text } satisfies Message)
+      await this.#all(this.#redis.multi().set(SPACE + key, text, 'PX', ttlMs).publish(CHANNEL, message))
+    })
+  }
+
+  remove(key: string): Promise<void> {
+    return this.#attempt(async () => {
+      const message = JSON.stringify({ key } satisfies Message)
+      await this.#all(this.#redis.multi().del(SPACE + key).publish(CHANNEL, message))
+    })
+  }
+
+  list(prefix: string): Promise<Map<string, string>> {
+    return this.#attempt(async () => {
+      const entries = new Map<string, string>()
+      let cursor = '0'
+      do {
+        const [next, names] = await this.#redis.scan(cursor, 'MATCH', `${SPACE}${prefix}*`, 'COUNT', SCAN_BATCH_COUNT)
+        const texts = names.length === 0 ? [] : await this.#redis.mget(names)
+        names.forEach((name, index) => {
+          const text = texts[index]
+          if (isJson(text)) entries.set(name.slice(SPACE.length), text)
+        })
+        cursor = next
+      } while (cursor !== '0')
+      return entries
+    })
+  }
+
+  async follow(prefix: string, signal: AbortSignal, sink: ChangeSink): Promise<void> {
+    // A connection that listens to a channel can do nothing else.
+    const listener = this.#redis.duplicate({ lazyConnect: true })
+    listener.on('error', () => undefined)
+    /** What messages said while a scan went on: newer than what the scan saw. */
+    const heard = new Map<string, string | undefined>()
+    listener.on('message', (_channel, packed) => {
+      const message = parseMessage(packed)
+      if (message === undefined || !message.key.startsWith(prefix)) return
+      heard.set(message.key, message.text)
+      if (message.text === undefined) sink.gone(message.key)
+      else sink.announced(message.key, message.text)
+    })
+    try {
+      await this.#attempt(() => listener.subscribe(CHANNEL))
+      while (!signal.aborted) {
+        heard.clear()
+        const entries = await this.list(prefix)
+        for (const [key, text] of heard) {
+          if (text === undefined) entries.delete(key)
+          else entries.set(key, text)
+        }
+        sink.snapshot(entries)
+        await this.#clock.sleep(SCAN_INTERVAL_MS, signal).catch(() => undefined)
+      }
+    } finally {
+      listener.disconnect()
+    }
+  }
+
+  onReturn(callback: () => void): void {
+    this.#returnCallbacks.push(callback)
+  }
+
+  async close(): Promise<void> {
+    this.#redis.disconnect()
+  }
+
+  async #all(commands: ReturnType<Redis['multi']>): Promise<void> {
+    for (const [error] of (await commands.exec()) ?? []) if (error !== null) throw error
+  }
+
+  async #attempt<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (cause) {
+      const detail = describeError(cause)
+      if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(detail)) {
+        throw refuse('denied', `broker ${this.description} does not accept these credentials`, { detail, cause })
+      }
+      throw refuse('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
+    }
+  }
+}
+
+/** Somebody else may write below our names: what is not JSON is not ours. */
+function isJson(text: string | null | undefined): text is string {
+  if (text === null || text === undefined) return false
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function parseMessage(packed: string): Message | undefined {
+  if (!isJson(packed)) return undefined
+  const { key, text } = (JSON.parse(packed) ?? {}) as { key?: unknown; text?: unknown }
+  if (typeof key !== 'string') return undefined
+  if (text === undefined) return { key }
+  return typeof text === 'string' && isJson(text) ? { key, text } : undefined
+}
