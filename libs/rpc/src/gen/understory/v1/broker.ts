@@ -65,7 +65,7 @@ export interface WatchAnnouncementsRequest {
 
 /** One change. */
 export interface WatchAnnouncementsResponse {
-  /** The announcement. */
+  /** The announcement; absent once, after everything that was there has been told. */
   readonly announcement:
     | Announcement
     | undefined;
