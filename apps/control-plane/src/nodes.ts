@@ -29,7 +29,7 @@ export class Nodes {
   async list(): Promise<NodeView[]> {
     const views: NodeView[] = []
     for (const { key, value } of await this.#broker.list(NODE_PREFIX)) {
-      const { success, data } = announced.safeParse(JSON.parse(Buffer.from(value).toString()))
+      const { success, data } = announced.safeParse(value)
       // What does not parse was announced by a newer or foreign program: it is no node of ours.
       if (success) views.push({ nodeId: key.slice(NODE_PREFIX.length), ...data })
     }
