@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   readdirSync,
+  rmSync,
   statSync,
   writeFileSync,
   writeSync,
@@ -44,12 +45,13 @@ import {
   parseTwoPhaseName,
   readCheckPoint,
   relationPath,
+  segmentsForStart,
   slruSegmentPath,
   track,
   trackerStateOf,
   twoPhasePath,
 } from './index.ts'
-import type { ControlFileValues, TrackerState } from './index.ts'
+import type { ControlFileValues, ForgedCheckpoint, TrackerState } from './index.ts'
 
 const settings = {
   max_prepared_transactions: 5,
@@ -283,52 +285,97 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
 
   test.each(Object.keys(places))('starts at a forged checkpoint %s', { timeout: 60_000 }, async (place) => {
     await using server = await startPostgres({ major, settings, started: false })
-    const start = readControl(server)
-    await server.start()
-    await makeHistory(server)
-    // Files and WAL agree after a checkpoint with nobody writing; killed there, only the forged start avoids
-    // recovery.
-    await server.kill()
-    const template = readFileSync(controlPath(server))
-    const wal = identityOf(parseControlFile(template))
-    const tracked = trackAll(server, start)
-    const targetLsn = lsn((places[place] as (end: Lsn) => number)(tracked.endLsn))
-    const { atLsn, prevLsn } = fill(
-      server,
-      { atLsn: tracked.endLsn, prevLsn: tracked.lastLsn },
-      targetLsn,
-      wal,
-    )
-    const timeSeconds = start.timeSeconds + 60
-    const forged = forgeShutdownCheckpoint({ state: tracked.state, atLsn, prevLsn, wal, timeSeconds })
-    expect(forged.nextLsn - forged.recordLsn).toBeGreaterThanOrEqual(24 + 2 + 88)
-    write(server, atLsn, forged.bytes)
-    writeFileSync(controlPath(server), forgedControlFile(template, forged, tracked.state, timeSeconds))
+    const killed = await killAtCheckpoint(server)
+    const targetLsn = lsn((places[place] as (end: Lsn) => number)(killed.endLsn))
+    const end = fill(server, { atLsn: killed.endLsn, prevLsn: killed.lastLsn }, targetLsn, killed.wal)
+    const forged = forgeAt(server, killed, end)
+    write(server, end.atLsn, forged.bytes)
+    await checkStart(server)
+    // What it wrote on is one chain with ours.
+    expect(trackAll(server, killed.control).endLsn).toBeGreaterThan(forged.nextLsn)
+  })
 
-    await server.start()
-    const log = server.log().slice(server.log().lastIndexOf('database system was'))
-    expect(log).toContain('database system was shut down at')
-    expect(log).not.toMatch(/redo|recovery of|not properly/)
-    const client = await server.connect()
-    expect((await client.query('select count(*)::int as n from t')).rows).toEqual([{ n: 2020 }])
-    await client.query(`commit prepared 'kept'`)
-    await client.query('insert into t values (5000, 1)')
-    const {
-      rows: [after],
-    } = await client.query(
-      `select count(*)::int as n, count(pg_xact_commit_timestamp(xmin))::int > 0 as stamped from t`,
-    )
-    expect(after).toEqual({ n: 2023, stamped: true })
-    await client.query('select pg_switch_wal()')
-    // What it wrote on is one chain with ours, also for its own crash recovery.
-    await server.kill()
-    await server.start()
-    const again = await server.connect()
-    expect((await again.query('select count(*)::int as n from t')).rows).toEqual([{ n: 2023 }])
-    const more = trackAll(server, parseControlFile(template))
-    expect(more.endLsn).toBeGreaterThan(forged.nextLsn)
+  test.each([
+    'right after the last record',
+    'on a page boundary',
+    'across a segment boundary',
+    'on a segment boundary',
+  ])('starts with no WAL but a forged checkpoint %s', { timeout: 60_000 }, async (place) => {
+    await using server = await startPostgres({ major, settings, started: false })
+    const killed = await killAtCheckpoint(server)
+    const atLsn = lsn((places[place] as (end: Lsn) => number)(killed.endLsn))
+    const forged = forgeAt(server, killed, { atLsn, prevLsn: killed.lastLsn })
+    const walDirectory = join(server.dataDirectory, 'pg_wal')
+    for (const name of readdirSync(walDirectory).filter((file) => /^[0-9A-F]{24}$/.test(file)))
+      rmSync(join(walDirectory, name))
+    for (const segment of segmentsForStart(forged, atLsn, killed.wal)) {
+      expect(walFileName(1, segmentOf(segment.startLsn, WAL_SEGMENT_BYTES), WAL_SEGMENT_BYTES)).toBe(
+        segment.name,
+      )
+      write(server, segment.startLsn, segment.bytes)
+    }
+    await checkStart(server)
+    // A reader that begins on the checkpoint's page finds it.
+    const options = { startLsn: atLsn, from: 'after', major } as const
+    for (const record of readRecordsOfSegments(segmentReader(server), options)) {
+      expect(record.recordLsn).toBe(forged.recordLsn)
+      break
+    }
   })
 })
+
+interface Killed extends Tracked {
+  readonly wal: WalIdentity
+  readonly template: Uint8Array
+  readonly control: ControlFileValues
+}
+
+/** A server whose files and WAL agree, because it was checkpointed with nobody writing; but it was killed there. */
+async function killAtCheckpoint(server: PostgresServer): Promise<Killed> {
+  const start = readControl(server)
+  await server.start()
+  await makeHistory(server)
+  await server.kill()
+  const template = readFileSync(controlPath(server))
+  const control = parseControlFile(template)
+  return { ...trackAll(server, start), wal: identityOf(control), template, control }
+}
+
+/** Makes the checkpoint and points pg_control to it; the caller puts it into WAL. */
+function forgeAt(
+  server: PostgresServer,
+  killed: Killed,
+  end: { atLsn: Lsn; prevLsn: Lsn },
+): ForgedCheckpoint {
+  const { state, wal, template, control } = killed
+  const timeSeconds = control.timeSeconds + 60
+  const forged = forgeShutdownCheckpoint({ state, ...end, wal, timeSeconds })
+  writeFileSync(controlPath(server), forgedControlFile(template, forged, state, timeSeconds))
+  return forged
+}
+
+/** It comes up without recovery with everything in it, and what it writes then survives its own crash. */
+async function checkStart(server: PostgresServer): Promise<void> {
+  await server.start()
+  const log = server.log().slice(server.log().lastIndexOf('database system was'))
+  expect(log).toContain('database system was shut down at')
+  expect(log).not.toMatch(/redo|recovery of|not properly/)
+  const client = await server.connect()
+  expect((await client.query('select count(*)::int as n from t')).rows).toEqual([{ n: 2020 }])
+  await client.query(`commit prepared 'kept'`)
+  await client.query('insert into t values (5000, 1)')
+  const {
+    rows: [after],
+  } = await client.query(
+    'select count(*)::int as n, count(pg_xact_commit_timestamp(xmin))::int > 0 as stamped from t',
+  )
+  expect(after).toEqual({ n: 2023, stamped: true })
+  await client.query('select pg_switch_wal()')
+  await server.kill()
+  await server.start()
+  const again = await server.connect()
+  expect((await again.query('select count(*)::int as n from t')).rows).toEqual([{ n: 2023 }])
+}
 
 /** Names of the files that the stopped server has, both ways. */
 function checkFiles(server: PostgresServer, state: TrackerState): void {

@@ -8,10 +8,16 @@
  *
  * Source: xlog.c CreateCheckPoint, StartupXLOG (16, 17, 18).
  */
-import { assert } from '@understory/base'
+import { advance, assert, offsetInSegment, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { RM_XLOG_ID, XLOG_CHECKPOINT_SHUTDOWN } from '../wal/constants.ts'
+import { RM_XLOG_ID, XLOG_BLCKSZ, XLOG_CHECKPOINT_SHUTDOWN } from '../wal/constants.ts'
 import { encodeRecord, placeRecord, recordStartAt } from '../wal/encode-record.ts'
+import {
+  LONG_PAGE_HEADER_BYTES,
+  SHORT_PAGE_HEADER_BYTES,
+  walFileName,
+  writePageHeader,
+} from '../wal/pages.ts'
 import type { WalIdentity } from '../wal/pages.ts'
 import { encodeCheckPoint } from './checkpoint.ts'
 import type { TrackerState } from './checkpoint-tracker.ts'
@@ -98,4 +104,49 @@ export function forgedControlFile(
     settings: state,
     timeSeconds,
   })
+}
+
+export interface WalSegmentFile {
+  /** Within pg_wal. */
+  readonly name: string
+  readonly startLsn: Lsn
+  readonly bytes: Uint8Array
+}
+
+/**
+ * The WAL that a start at the forged checkpoint needs when the bytes before it are not at hand: the segment that it
+ * lies in (two where it crosses), with nothing but page headers and the checkpoint. The page that it shares with
+ * older WAL says that a record ends right before it, so that a reader which starts on that page finds it.
+ */
+export function segmentsForStart(
+  forged: ForgedCheckpoint,
+  atLsn: Lsn,
+  wal: WalIdentity,
+): readonly WalSegmentFile[] {
+  const { segmentBytes } = wal
+  const first = segmentOf(atLsn, segmentBytes)
+  const last = segmentOf(advance(forged.nextLsn, -1), segmentBytes)
+  const all = new Uint8Array((last - first + 1) * segmentBytes)
+  const view = new DataView(all.buffer)
+  const startLsn = segmentStart(first, segmentBytes)
+  const offset = offsetInSegment(atLsn, segmentBytes)
+  const pageStart = offset - (offset % XLOG_BLCKSZ)
+  // Where a page begins at `atLsn`, the forged bytes bring its header.
+  if (offset > 0)
+    writePageHeader(view, 0, startLsn, pageStart === 0 ? offset - LONG_PAGE_HEADER_BYTES : 0, wal)
+  if (pageStart > 0 && offset > pageStart) {
+    writePageHeader(
+      view,
+      pageStart,
+      advance(startLsn, pageStart),
+      offset - pageStart - SHORT_PAGE_HEADER_BYTES,
+      wal,
+    )
+  }
+  all.set(forged.bytes, offset)
+  return Array.from({ length: last - first + 1 }, (_, i) => ({
+    name: walFileName(wal.timelineId, first + i, segmentBytes),
+    startLsn: advance(startLsn, i * segmentBytes),
+    bytes: all.subarray(i * segmentBytes, (i + 1) * segmentBytes),
+  }))
 }

@@ -21,8 +21,8 @@ export { track, trackerStateOf, xidNote } from './checkpoint-tracker.ts'
 export type { TrackSettings, TrackerState } from './checkpoint-tracker.ts'
 export type { ClusterSettings } from './settings.ts'
 export { TRACKER_STATE_BYTES, decodeTrackerState, encodeTrackerState } from './tracker-codec.ts'
-export { forgeShutdownCheckpoint, forgedControlFile } from './forged-start.ts'
-export type { ForgeOptions, ForgedCheckpoint } from './forged-start.ts'
+export { forgeShutdownCheckpoint, forgedControlFile, segmentsForStart } from './forged-start.ts'
+export type { ForgeOptions, ForgedCheckpoint, WalSegmentFile } from './forged-start.ts'
 export {
   SLRU_KINDS,
   SLRU_PAGES_PER_SEGMENT,

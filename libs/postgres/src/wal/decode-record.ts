@@ -26,6 +26,9 @@ import { FORK_INIT, PAGE_SIZE } from './record.ts'
 import type { BlockRef, DecodedRecord } from './record.ts'
 import { XLogRecord } from './record-header.ts'
 
+/** The high half of every LSN is below it. */
+const LSN_HIGH_END = 0x20_0000
+
 export const BKPIMAGE_COMPRESSED = BKPIMAGE_COMPRESS_PGLZ | BKPIMAGE_COMPRESS_LZ4 | BKPIMAGE_COMPRESS_ZSTD
 
 /**
@@ -55,6 +58,9 @@ export function decodeRecord(
   into.start = start
   into.totLen = totLen
   into.xid = XLogRecord.xid.get(view, start)
+  if (view.getUint32(start + XLogRecord.prevLsn.offset + 4, true) >= LSN_HIGH_END) {
+    throw malformed(into, 'has a previous-record link beyond 2^53')
+  }
   into.prevLsn = XLogRecord.prevLsn.get(view, start)
   into.info = XLogRecord.info.get(view, start)
   into.rmid = XLogRecord.rmid.get(view, start)
