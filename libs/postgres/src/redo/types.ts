@@ -39,8 +39,8 @@ export interface EffectSink {
    */
   slruPage(kind: SlruKind, page: number, init: boolean): void
   /**
-   * Pages before `cutoffPage`, on the circle of page numbers, are gone (whole segments are removed by Postgres).
-   * `Infinity`: all pages of this kind.
+   * Pages before `cutoffPage`, on the circle of page numbers, are gone. It is the first page of a segment file, since
+   * Postgres removes whole files. `Infinity`: all pages of this kind.
    */
   slruTruncate(kind: SlruKind, cutoffPage: number): void
   relationCreate(rel: RelFile, fork: number): void

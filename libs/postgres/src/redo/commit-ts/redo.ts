@@ -2,7 +2,7 @@
 import { RM_COMMIT_TS_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
-import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
+import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber, slruSegmentStart } from '../slru-page.ts'
 import type { EffectSink, RedoSettings, Rmgr } from '../types.ts'
 import { identifyCommitTs } from './describe.ts'
 import { COMMIT_TS_ZEROPAGE } from './records.ts'
@@ -11,7 +11,7 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
   checkMainData(record, SLRU_PAGE_NUMBER_BYTES[settings.major])
   const page = readSlruPageNumber(record.view, record.mainDataOffset, settings.major)
   if ((record.info & XLR_RMGR_INFO_MASK) === COMMIT_TS_ZEROPAGE) sink.slruPage('pg_commit_ts', page, true)
-  else sink.slruTruncate('pg_commit_ts', page)
+  else sink.slruTruncate('pg_commit_ts', slruSegmentStart(page))
 }
 
 export const commitTsRmgr: Rmgr = {

@@ -2,6 +2,7 @@
  * What WAL says about transactions beyond relation pages equals what a real Postgres left on disk, byte for byte: every
  * page of pg_xact, pg_multixact and pg_commit_ts, the state files of prepared transactions, the relation maps.
  */
+import pg from 'pg'
 import type { Client } from 'pg'
 import { expect, test } from 'vitest'
 import { SLRU_KINDS, slruPages, twoPhaseFiles } from '../../../test/data-directory.ts'
@@ -91,10 +92,25 @@ async function rewriteMaps(client: Client): Promise<void> {
   )
 }
 
+/** Every database forgets what is old: the SLRUs lose their first segments. */
+async function freezeAll(client: Client): Promise<void> {
+  await run(client, `alter database template0 allow_connections true`)
+  for (const database of ['template0', 'template1', 'postgres']) {
+    const other = new pg.Client({ host: client.host, port: client.port, user: 'postgres', database })
+    await other.connect()
+    try {
+      await run(other, `vacuum (freeze)`)
+    } finally {
+      await other.end()
+    }
+  }
+}
+
 const RECORD_TYPES = [
   'Transaction/COMMIT', 'Transaction/ABORT', 'Transaction/PREPARE', 'Transaction/COMMIT_PREPARED',
   'Transaction/ABORT_PREPARED', 'Transaction/ASSIGNMENT', 'Transaction/INVALIDATION', 'CLOG/ZEROPAGE',
-  'CommitTs/ZEROPAGE', 'MultiXact/CREATE_ID', 'MultiXact/ZERO_OFF_PAGE', 'MultiXact/ZERO_MEM_PAGE', 'RelMap/UPDATE',
+  'CommitTs/ZEROPAGE', 'MultiXact/CREATE_ID', 'MultiXact/ZERO_OFF_PAGE', 'MultiXact/ZERO_MEM_PAGE', 'CommitTs/TRUNCATE',
+  'MultiXact/TRUNCATE_ID', 'RelMap/UPDATE',
 ]
 
 test.for([16, 17, 18] as const)('transaction state equals that of PostgreSQL %i', { timeout: 240_000 }, async (major) => {
@@ -104,6 +120,7 @@ test.for([16, 17, 18] as const)('transaction state equals that of PostgreSQL %i'
       await endTransactions(session.client)
       await shareLocks(session)
       await rewriteMaps(session.client)
+      await freezeAll(session.client)
       await prepareTransactions(session.client)
     },
   })
