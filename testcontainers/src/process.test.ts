@@ -65,6 +65,24 @@ test('a command gives its output or its failure', async () => {
   await expect(failing).rejects.toMatchObject({ message: 'sh failed with exit code 2', detail: 'why\n' })
 })
 
+test('the folder of a killed process goes when the next one is made', async () => {
+  const script = (then: string) => `
+    const { temporaryDirectory } = await import('${new URL('./directory.ts', import.meta.url).href}')
+    console.log('made', (await temporaryDirectory()).path)
+    ${then}`
+  const child = (then: string) => ({
+    name: 'script', command: process.execPath, args: ['--input-type=module', '-e', script(then)], ready: /made .*\n/,
+  })
+  const killed = await startProcess(child('setInterval(() => {}, 1000)'))
+  const path = /made (.*)/.exec(killed.output())?.[1] ?? ''
+  expect(existsSync(path)).toBe(true)
+  await killed.stop('SIGKILL')
+  const next = await startProcess(child(''))
+  await next.exited
+  expect(existsSync(path)).toBe(false)
+  expect(existsSync(/made (.*)/.exec(next.output())?.[1] ?? '/')).toBe(false)
+})
+
 test('folders go, ports differ, users are read', async () => {
   let path: string
   {

@@ -36,7 +36,7 @@ export function s3Server(service: Service): S3Server {
     },
     url: (bucket: string, prefix = '') => {
       const parameters = new URLSearchParams({ endpoint, region: REGION })
-      return `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}?${parameters}`
+      return `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}?${parameters.toString()}`
     },
   })
 }
