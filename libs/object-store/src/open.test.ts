@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { inspect } from 'node:util'
 import { realClock as clock, realRng as rng, seededRng } from '@understory/env'
 import { expect, onTestFinished, test } from 'vitest'
 import { memoryObjectStore } from './memory/store.ts'
@@ -37,7 +38,7 @@ test.each([
   await expect(opening).rejects.toMatchObject({ code: 'bad_argument' })
   const error = await opening.catch((cause: unknown) => cause as { message: string; detail?: string })
   expect(`${(error as Error).message} ${(error as { detail?: string }).detail ?? ''}`).toContain(detail)
-  expect(JSON.stringify(error) + String(error)).not.toContain('secret')
+  expect(inspect(error)).not.toContain('secret')
 })
 
 /** A store with a fault. */

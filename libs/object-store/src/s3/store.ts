@@ -162,7 +162,10 @@ class S3Store implements ObjectStore {
           new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true } }), { abortSignal },
         )
         const failed = Errors.find(({ Code }) => Code !== 'NoSuchKey')
-        if (failed !== undefined) throw { name: failed.Code, message: `${failed.Key}: ${failed.Message}` }
+        if (failed !== undefined) {
+          const { Code: name = 'unknown', Key, Message } = failed
+          throw Object.assign(new Error(`${Key}: ${Message}`), { name })
+        }
       })
     }
   }
