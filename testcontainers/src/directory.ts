@@ -29,13 +29,15 @@ let sweeping: Promise<void> | undefined
 async function sweep(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const pid = NAME.exec(name)?.[1]
-    if (pid === undefined || await isAlive(Number(pid))) continue
+    if (pid === undefined || (await isAlive(Number(pid)))) continue
     await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => undefined)
   }
 }
 
 /** A new empty folder that every user may pass through; removed with all it holds on disposal, or at process exit. */
-export async function temporaryDirectory(options: TemporaryDirectoryOptions = {}): Promise<TemporaryDirectory> {
+export async function temporaryDirectory(
+  options: TemporaryDirectoryOptions = {},
+): Promise<TemporaryDirectory> {
   sweeping ??= sweep()
   await sweeping
   const path = await mkdtemp(join(tmpdir(), `understory-${process.pid}-${options.prefix ?? 'tmp'}-`))

@@ -72,7 +72,8 @@ async function minioProgram(): Promise<string> {
   const program = await findMinio()
   if (program !== undefined) return program
   const go = await findProgram('go')
-  if (go === undefined) throw refuse('precondition', 'there is neither a "minio" in PATH nor a Go to build it with')
+  if (go === undefined)
+    throw refuse('precondition', 'there is neither a "minio" in PATH nor a Go to build it with')
   return withCacheLock('minio', () => cached('bin/minio', (path) => build(go, path)))
 }
 

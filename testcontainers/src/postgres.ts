@@ -72,7 +72,14 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   try {
     const dataDirectory = options.dataDirectory ?? join(home.path, 'data')
     await prepareCluster(binaries, user, dataDirectory, options)
-    const server = new Server(options, binaries, user, home, dataDirectory, options.port ?? (await freePort()))
+    const server = new Server(
+      options,
+      binaries,
+      user,
+      home,
+      dataDirectory,
+      options.port ?? (await freePort()),
+    )
     if (options.started !== false) await server.start()
     return server
   } catch (error) {
@@ -82,7 +89,10 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
 }
 
 async function prepareCluster(
-  binaries: PostgresBinaries, user: UserIds | undefined, dataDirectory: string, options: PostgresOptions,
+  binaries: PostgresBinaries,
+  user: UserIds | undefined,
+  dataDirectory: string,
+  options: PostgresOptions,
 ): Promise<void> {
   if (!existsSync(join(dataDirectory, 'PG_VERSION'))) {
     const args = initdbArguments(options)
@@ -94,7 +104,8 @@ async function prepareCluster(
   }
   // Postgres refuses a data directory that others can enter.
   await chmod(dataDirectory, 0o700)
-  if (options.hba !== undefined) await writeFile(join(dataDirectory, 'pg_hba.conf'), `${options.hba.join('\n')}\n`)
+  if (options.hba !== undefined)
+    await writeFile(join(dataDirectory, 'pg_hba.conf'), `${options.hba.join('\n')}\n`)
   await appendSettings(dataDirectory, { ...DEFAULT_SETTINGS, ...options.settings })
 }
 
@@ -107,22 +118,46 @@ function initdbArguments({ major, dataChecksums, initdbArgs = [] }: PostgresOpti
 }
 
 async function initdb(
-  binaries: PostgresBinaries, user: UserIds | undefined, args: readonly string[], path: string,
+  binaries: PostgresBinaries,
+  user: UserIds | undefined,
+  args: readonly string[],
+  path: string,
 ): Promise<void> {
   const name = `initdb of PostgreSQL ${binaries.major}`
   // A folder below the cache is one that only root can make; hand an empty one over.
-  await runCommand({ name: 'install', command: 'install', args: ['-d', '-m', '700', ...ownerArgs(user), path] })
-  await runCommand({ name, command: binaries.initdb, args: [...args, '-D', path], user, cwd: '/', env: cleanEnv() })
+  await runCommand({
+    name: 'install',
+    command: 'install',
+    args: ['-d', '-m', '700', ...ownerArgs(user), path],
+  })
+  await runCommand({
+    name,
+    command: binaries.initdb,
+    args: [...args, '-D', path],
+    user,
+    cwd: '/',
+    env: cleanEnv(),
+  })
 }
 
 /** initdb takes seconds and a copy of its result does not. */
 async function copyTemplate(
-  binaries: PostgresBinaries, user: UserIds | undefined, args: readonly string[], path: string,
+  binaries: PostgresBinaries,
+  user: UserIds | undefined,
+  args: readonly string[],
+  path: string,
 ): Promise<void> {
-  const hash = createHash('sha256').update(JSON.stringify([user?.uid, args])).digest('hex').slice(0, 12)
+  const hash = createHash('sha256')
+    .update(JSON.stringify([user?.uid, args]))
+    .digest('hex')
+    .slice(0, 12)
   const name = `initdb-${binaries.version}-${process.arch}-${hash}`
   const template = await cached(name, (draft) => initdb(binaries, user, args, draft))
-  await runCommand({ name: 'install', command: 'install', args: ['-d', '-m', '700', ...ownerArgs(user), path] })
+  await runCommand({
+    name: 'install',
+    command: 'install',
+    args: ['-d', '-m', '700', ...ownerArgs(user), path],
+  })
   const copy = ['-R', '-p', '--reflink=auto', '--sparse=always', `${template}/.`, path]
   await runCommand({ name: 'copy of a fresh cluster', command: 'cp', args: copy, user, cwd: '/' })
 }
@@ -161,8 +196,12 @@ class Server implements PostgresServer {
   #earlierLog = ''
 
   constructor(
-    options: PostgresOptions, binaries: PostgresBinaries, user: UserIds | undefined, home: TemporaryDirectory,
-    dataDirectory: string, port: number,
+    options: PostgresOptions,
+    binaries: PostgresBinaries,
+    user: UserIds | undefined,
+    home: TemporaryDirectory,
+    dataDirectory: string,
+    port: number,
   ) {
     this.major = options.major
     this.binaries = binaries
@@ -196,7 +235,8 @@ class Server implements PostgresServer {
         return await this.#startOnce()
       } catch (error) {
         // Someone else took the port between our looking and the server's binding it.
-        const isPortTaken = error instanceof UnderstoryError && /could not bind .*in use/.test(error.detail ?? '')
+        const isPortTaken =
+          error instanceof UnderstoryError && /could not bind .*in use/.test(error.detail ?? '')
         if (!isPortTaken || this.#options.port !== undefined || attempt === START_ATTEMPTS_COUNT) throw error
         this.#port = await freePort()
       }
@@ -225,7 +265,13 @@ class Server implements PostgresServer {
   }
 
   async connect(database = 'postgres', config: pg.ClientConfig = {}): Promise<pg.Client> {
-    const client = new pg.Client({ host: '127.0.0.1', port: this.#port, user: 'postgres', database, ...config })
+    const client = new pg.Client({
+      host: '127.0.0.1',
+      port: this.#port,
+      user: 'postgres',
+      database,
+      ...config,
+    })
     // A server that goes down also rejects the pending query, which is where the test learns of it.
     client.on('error', () => this.#clients.delete(client))
     client.on('end', () => this.#clients.delete(client))
@@ -238,9 +284,13 @@ class Server implements PostgresServer {
     if (this.#process === undefined) return
     const { code, signal } = await this.#process.stop(mode === 'fast' ? 'SIGINT' : 'SIGQUIT')
     if (code === 0) return
-    throw refuse('unavailable', `PostgreSQL ${this.major} did not stop cleanly (${signal ?? `exit code ${code}`})`, {
-      detail: this.log(),
-    })
+    throw refuse(
+      'unavailable',
+      `PostgreSQL ${this.major} did not stop cleanly (${signal ?? `exit code ${code}`})`,
+      {
+        detail: this.log(),
+      },
+    )
   }
 
   async kill(): Promise<void> {
@@ -278,7 +328,10 @@ async function isReady(dataDirectory: string, pid: number): Promise<boolean> {
 
 async function childrenOf(pid: number): Promise<number[]> {
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
-  return text.split(' ').filter((word) => word !== '').map(Number)
+  return text
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(Number)
 }
 
 function killIfAlive(pid: number): void {

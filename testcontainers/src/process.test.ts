@@ -10,7 +10,10 @@ import { parsePasswd } from './user.ts'
 const node = (script: string) => ({ name: 'script', command: process.execPath, args: ['-e', script] })
 
 test('ready by output, ended by signal', async () => {
-  await using child = await startProcess({ ...node('console.log("up"); setInterval(() => {}, 1000)'), ready: /^up$/m })
+  await using child = await startProcess({
+    ...node('console.log("up"); setInterval(() => {}, 1000)'),
+    ready: /^up$/m,
+  })
   expect(child.exitStatus).toBeUndefined()
   expect(child.stdout()).toBe('up\n')
   expect(await child.stop()).toEqual({ code: null, signal: 'SIGTERM' })
@@ -18,18 +21,31 @@ test('ready by output, ended by signal', async () => {
 })
 
 test('one that ends or stalls before it is ready is an error that shows its output', async () => {
-  await expect(startProcess({ ...node('console.error("no such thing"); process.exit(3)'), ready: /up/ }))
-    .rejects.toMatchObject({ message: 'script ended with exit code 3 before it was ready', detail: 'no such thing\n' })
-  const stalled = startProcess({ ...node('setInterval(() => {}, 1000)'), ready: async () => false, readyTimeoutMs: 50 })
+  await expect(
+    startProcess({ ...node('console.error("no such thing"); process.exit(3)'), ready: /up/ }),
+  ).rejects.toMatchObject({
+    message: 'script ended with exit code 3 before it was ready',
+    detail: 'no such thing\n',
+  })
+  const stalled = startProcess({
+    ...node('setInterval(() => {}, 1000)'),
+    ready: async () => false,
+    readyTimeoutMs: 50,
+  })
   await expect(stalled).rejects.toMatchObject({ code: 'timeout' })
-  await expect(startProcess({ name: 'none', command: '/none/such' })).rejects.toMatchObject({ code: 'precondition' })
-  await expect(startProcess({ name: 'none', command: 'no-such-program' })).rejects.toMatchObject({ code: 'precondition' })
+  await expect(startProcess({ name: 'none', command: '/none/such' })).rejects.toMatchObject({
+    code: 'precondition',
+  })
+  await expect(startProcess({ name: 'none', command: 'no-such-program' })).rejects.toMatchObject({
+    code: 'precondition',
+  })
 })
 
 test('one that ignores SIGTERM is killed', async () => {
   const child = await startProcess({
     ...node('process.on("SIGTERM", () => {}); console.log("up"); setInterval(() => {}, 1000)'),
-    ready: /up/, stopTimeoutMs: 100,
+    ready: /up/,
+    stopTimeoutMs: 100,
   })
   expect(await child.stop()).toEqual({ code: null, signal: 'SIGKILL' })
 })
@@ -45,13 +61,19 @@ test('a child dies with the process that started it', async () => {
   await using folder = await temporaryDirectory()
   const script = join(folder.path, 'parent.ts')
   const library = new URL('./process.ts', import.meta.url).href
-  writeFileSync(script, `
+  writeFileSync(
+    script,
+    `
     const { startProcess } = await import('${library}')
     const child = await startProcess({ name: 'sleep', command: 'sleep', args: ['1000'] })
     console.log('child', child.pid)
-    setInterval(() => {}, 1000)`)
+    setInterval(() => {}, 1000)`,
+  )
   await using parent = await startProcess({
-    name: 'parent', command: process.execPath, args: [script], ready: /child \d+/,
+    name: 'parent',
+    command: process.execPath,
+    args: [script],
+    ready: /child \d+/,
   })
   const pid = /child (\d+)/.exec(parent.output())?.[1]
   expect(await isAlive(Number(pid))).toBe(true)
@@ -71,7 +93,10 @@ test('the folder of a killed process goes when the next one is made', async () =
     console.log('made', (await temporaryDirectory()).path)
     ${then}`
   const child = (then: string) => ({
-    name: 'script', command: process.execPath, args: ['--input-type=module', '-e', script(then)], ready: /made .*\n/,
+    name: 'script',
+    command: process.execPath,
+    args: ['--input-type=module', '-e', script(then)],
+    ready: /made .*\n/,
   })
   const killed = await startProcess(child('setInterval(() => {}, 1000)'))
   const path = /made (.*)/.exec(killed.output())?.[1] ?? ''
@@ -92,6 +117,7 @@ test('folders go, ports differ, users are read', async () => {
   }
   expect(existsSync(path)).toBe(false)
   expect(await freePort()).not.toBe(await freePort())
-  expect(parsePasswd('root:x:0:0:root:/root:/bin/sh\n\npostgres:x:101:104::/:/bin/sh\n').get('postgres'))
-    .toEqual({ name: 'postgres', uid: 101, gid: 104 })
+  expect(
+    parsePasswd('root:x:0:0:root:/root:/bin/sh\n\npostgres:x:101:104::/:/bin/sh\n').get('postgres'),
+  ).toEqual({ name: 'postgres', uid: 101, gid: 104 })
 })

@@ -202,7 +202,10 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
   })
   if (child.pid === undefined) {
     const cause = await new Promise((resolve) => child.once('error', resolve))
-    throw refuse('precondition', `could not run "${options.command}"`, { detail: describeError(cause), cause })
+    throw refuse('precondition', `could not run "${options.command}"`, {
+      detail: describeError(cause),
+      cause,
+    })
   }
   const started = new Child(child, child.pid, options)
   const timeoutMs = options.readyTimeoutMs ?? 60_000
@@ -218,7 +221,9 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
 }
 
 /** Runs a command to its end and returns its standard output; anything but exit code 0 is an error with its output. */
-export async function runCommand(options: Omit<ProcessOptions, 'ready'> & { readonly timeoutMs?: number }): Promise<string> {
+export async function runCommand(
+  options: Omit<ProcessOptions, 'ready'> & { readonly timeoutMs?: number },
+): Promise<string> {
   const timeoutMs = options.timeoutMs ?? 120_000
   const child = await startProcess(options)
   const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)

@@ -16,13 +16,26 @@ export async function redisMissing(): Promise<string | undefined> {
 export async function startRedis(): Promise<RedisServer> {
   const command = await findProgram('redis-server')
   if (command === undefined) {
-    throw refuse('precondition', 'redis-server is not in PATH', { hint: 'Install Redis (Debian: "redis-server").' })
+    throw refuse('precondition', 'redis-server is not in PATH', {
+      hint: 'Install Redis (Debian: "redis-server").',
+    })
   }
   const service = await startService({
     name: 'Redis',
     plan: async (port, folder) => ({
       command,
-      args: ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder],
+      args: [
+        '--port',
+        String(port),
+        '--bind',
+        '127.0.0.1',
+        '--save',
+        '',
+        '--appendonly',
+        'no',
+        '--dir',
+        folder,
+      ],
       ready: /Ready to accept connections/,
     }),
   })

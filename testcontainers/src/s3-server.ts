@@ -24,10 +24,17 @@ export function s3Server(service: Service): S3Server {
     region: REGION,
     credentials: CREDENTIALS,
     environment: {
-      AWS_ACCESS_KEY_ID: CREDENTIALS.accessKeyId, AWS_SECRET_ACCESS_KEY: CREDENTIALS.secretAccessKey,
+      AWS_ACCESS_KEY_ID: CREDENTIALS.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: CREDENTIALS.secretAccessKey,
     },
     createBucket: async (bucket: string) => {
-      const client = new S3Client({ endpoint, region: REGION, forcePathStyle: true, credentials: CREDENTIALS, maxAttempts: 10 })
+      const client = new S3Client({
+        endpoint,
+        region: REGION,
+        forcePathStyle: true,
+        credentials: CREDENTIALS,
+        maxAttempts: 10,
+      })
       try {
         await client.send(new CreateBucketCommand({ Bucket: bucket }))
       } finally {

@@ -31,7 +31,14 @@ export async function startS3Proxy(): Promise<S3Server> {
     name: 'S3Proxy',
     plan: async (port, folder) => ({
       command,
-      args: ['-Xmx256m', '-XX:+UseSerialGC', '-jar', jar, '--properties', await writeProperties(port, folder)],
+      args: [
+        '-Xmx256m',
+        '-XX:+UseSerialGC',
+        '-jar',
+        jar,
+        '--properties',
+        await writeProperties(port, folder),
+      ],
       // It refuses whoever has no credentials, which is an answer.
       ready: () => answers(`http://127.0.0.1:${port}/`, (status) => status === 403 || status === 200),
     }),
@@ -45,33 +52,46 @@ async function writeProperties(port: number, folder: string): Promise<string> {
   await mkdir(data, { recursive: true })
   if (user !== undefined) await chown(data, user.uid, user.gid)
   const path = join(folder, 's3proxy.conf')
-  await writeFile(path, [
-    `s3proxy.endpoint=http://127.0.0.1:${port}`,
-    's3proxy.authorization=aws-v2-or-v4',
-    `s3proxy.identity=${CREDENTIALS.accessKeyId}`,
-    `s3proxy.credential=${CREDENTIALS.secretAccessKey}`,
-    'jclouds.provider=filesystem-nio2',
-    `jclouds.filesystem.basedir=${data}`,
-    '',
-  ].join('\n'))
+  await writeFile(
+    path,
+    [
+      `s3proxy.endpoint=http://127.0.0.1:${port}`,
+      's3proxy.authorization=aws-v2-or-v4',
+      `s3proxy.identity=${CREDENTIALS.accessKeyId}`,
+      `s3proxy.credential=${CREDENTIALS.secretAccessKey}`,
+      'jclouds.provider=filesystem-nio2',
+      `jclouds.filesystem.basedir=${data}`,
+      '',
+    ].join('\n'),
+  )
   return path
 }
 
 async function javaProgram(): Promise<string> {
   const java = await findProgram('java')
-  if (java === undefined) throw refuse('precondition', '"java" is not in PATH', { hint: 'Install Java 17 or later.' })
+  if (java === undefined)
+    throw refuse('precondition', '"java" is not in PATH', { hint: 'Install Java 17 or later.' })
   return java
 }
 
 async function s3ProxyJar(): Promise<string> {
-  return withCacheLock('s3proxy', () => cached(`jars/${JAR}`, async (path) => {
-    const maven = await findProgram('mvn')
-    if (maven === undefined) throw refuse('precondition', '"mvn" is not in PATH, which S3Proxy is downloaded with')
-    const folder = `${path}.d`
-    const artifact = `org.gaul:s3proxy:${VERSION}:jar:jar-with-dependencies`
-    const args = ['-q', '-B', 'dependency:copy', `-Dartifact=${artifact}`, `-DoutputDirectory=${folder}`]
-    await runCommand({ name: `mvn of ${artifact}`, command: maven, args, cwd: dirname(path), timeoutMs: 300_000 })
-    await rename(join(folder, JAR), path)
-    await rmdir(folder)
-  }))
+  return withCacheLock('s3proxy', () =>
+    cached(`jars/${JAR}`, async (path) => {
+      const maven = await findProgram('mvn')
+      if (maven === undefined)
+        throw refuse('precondition', '"mvn" is not in PATH, which S3Proxy is downloaded with')
+      const folder = `${path}.d`
+      const artifact = `org.gaul:s3proxy:${VERSION}:jar:jar-with-dependencies`
+      const args = ['-q', '-B', 'dependency:copy', `-Dartifact=${artifact}`, `-DoutputDirectory=${folder}`]
+      await runCommand({
+        name: `mvn of ${artifact}`,
+        command: maven,
+        args,
+        cwd: dirname(path),
+        timeoutMs: 300_000,
+      })
+      await rename(join(folder, JAR), path)
+      await rmdir(folder)
+    }),
+  )
 }

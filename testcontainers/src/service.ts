@@ -35,7 +35,8 @@ export async function startService({ name, plan }: ServicePlan): Promise<Service
         await service.start()
         return service
       } catch (error) {
-        const isTaken = error instanceof UnderstoryError && /already in use|bindexception/i.test(error.detail ?? '')
+        const isTaken =
+          error instanceof UnderstoryError && /already in use|bindexception/i.test(error.detail ?? '')
         if (!isTaken || attempt === START_ATTEMPTS_COUNT) throw error
       }
     }
@@ -61,7 +62,10 @@ class RunningService implements Service {
   }
 
   async start(): Promise<void> {
-    assert(this.#process?.exitStatus !== undefined || this.#process === undefined, () => `${this.#name} runs already`)
+    assert(
+      this.#process?.exitStatus !== undefined || this.#process === undefined,
+      () => `${this.#name} runs already`,
+    )
     this.#earlierLog = this.log()
     this.#process = undefined
     const options = await this.#plan(this.port, this.#folder.path)

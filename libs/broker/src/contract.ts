@@ -43,11 +43,14 @@ export function brokerContract(open: () => Promise<Broker>): void {
     const announcement = await here.announce(`${at}node/b`, { address: '127.0.0.1:1', kinds: ['x', 'ü'] })
     await here.announce(`${at}node/a`, 1)
     expect(await there.list(`${at}node/`)).toEqual([
-      { key: `${at}node/a`, value: 1 }, { key: `${at}node/b`, value: { address: '127.0.0.1:1', kinds: ['x', 'ü'] } },
+      { key: `${at}node/a`, value: 1 },
+      { key: `${at}node/b`, value: { address: '127.0.0.1:1', kinds: ['x', 'ü'] } },
     ])
     expect(await there.list(`${at}node/b`)).toHaveLength(1)
     await announcement.update({ address: '127.0.0.1:2' })
-    expect(await there.list(`${at}node/b`)).toEqual([{ key: `${at}node/b`, value: { address: '127.0.0.1:2' } }])
+    expect(await there.list(`${at}node/b`)).toEqual([
+      { key: `${at}node/b`, value: { address: '127.0.0.1:2' } },
+    ])
     await announcement.stop()
     await announcement.stop()
     expect(await there.list(`${at}node/b`)).toEqual([])

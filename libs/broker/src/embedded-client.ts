@@ -31,7 +31,9 @@ export class EmbeddedClient implements Transport {
   async list(prefix: string): Promise<Map<string, string>> {
     const request = { prefix }
     const { announcements } = await callUnary(
-      this.#client.listAnnouncements.bind(this.#client), request, this.#options,
+      this.#client.listAnnouncements.bind(this.#client),
+      request,
+      this.#options,
     )
     return new Map(announcements.map(({ key, value }) => [key, value.toString()]))
   }

@@ -38,7 +38,9 @@ test('a broker that restarts empty is told everything again, and watches go on',
   await stopping.stop()
   expect(state.size).toBe(2)
   server = await serve(server.port)
-  await expect.poll(() => there.list('node/').catch(() => []), { timeout: 10_000 }).toEqual([{ key: 'node/a', value: 1 }])
+  await expect
+    .poll(() => there.list('node/').catch(() => []), { timeout: 10_000 })
+    .toEqual([{ key: 'node/a', value: 1 }])
   await expect.poll(() => [...state.keys()], { timeout: 10_000 }).toEqual(['node/a'])
   await here.announce('node/c', 1)
   await expect.poll(() => state.has('node/c'), { timeout: 10_000 }).toBe(true)

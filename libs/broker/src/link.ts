@@ -37,7 +37,8 @@ export class BrokerLink implements Broker {
     checkTtl(ttlMs)
     const text = encodeValue(key, value)
     if (this.#closing.signal.aborted) throw refuse('cancelled', 'broker link is closed')
-    if (this.#kept.has(key)) throw refuse('already_exists', `broker key "${key}" is announced already by this process`)
+    if (this.#kept.has(key))
+      throw refuse('already_exists', `broker key "${key}" is announced already by this process`)
     const kept = new KeptKey(key, text, ttlMs, this.#transport, this.#seams.clock, this.#reach)
     this.#kept.set(key, kept)
     await kept.repeat()
@@ -54,7 +55,9 @@ export class BrokerLink implements Broker {
   async list(prefix: string): Promise<AnnouncedEntry[]> {
     checkPrefix(prefix)
     const entries = await this.#transport.list(prefix)
-    return [...entries].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, text]) => ({ key, value: JSON.parse(text) }))
+    return [...entries]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, text]) => ({ key, value: JSON.parse(text) }))
   }
 
   async *watch(prefix: string, signal: AbortSignal): AsyncGenerator<BrokerChange, void, void> {
@@ -65,7 +68,8 @@ export class BrokerLink implements Broker {
     const following = this.#follow(prefix, ended, feed)
     try {
       for await (const item of feed.read(ended)) {
-        if (item.kind === 'announced') yield { kind: 'announced', key: item.key, value: JSON.parse(item.text) }
+        if (item.kind === 'announced')
+          yield { kind: 'announced', key: item.key, value: JSON.parse(item.text) }
         else if (item.kind === 'gone') yield item
       }
     } finally {
@@ -138,7 +142,14 @@ class KeptKey {
   #trying: Promise<void> = Promise.resolve()
   #isStopped = false
 
-  constructor(key: string, text: string, ttlMs: number, transport: Transport, clock: Clock, reach: Reachability) {
+  constructor(
+    key: string,
+    text: string,
+    ttlMs: number,
+    transport: Transport,
+    clock: Clock,
+    reach: Reachability,
+  ) {
     this.#key = key
     this.#text = text
     this.#ttlMs = ttlMs

@@ -14,7 +14,12 @@ describe('memory', () => {
 
 test('a feed keeps the last change of a key and drops what cancels out', async () => {
   const feed = new ChangeFeed()
-  feed.snapshot(new Map([['a', '1'], ['b', '1']]))
+  feed.snapshot(
+    new Map([
+      ['a', '1'],
+      ['b', '1'],
+    ]),
+  )
   const controller = new AbortController()
   const items: FeedItem[] = []
   const reader = feed.read(controller.signal)
@@ -24,18 +29,35 @@ test('a feed keeps the last change of a key and drops what cancels out', async (
   feed.gone('b')
   feed.announced('b', '1')
   feed.gone('c')
-  feed.snapshot(new Map([['b', '1'], ['d', '1']]))
+  feed.snapshot(
+    new Map([
+      ['b', '1'],
+      ['d', '1'],
+    ]),
+  )
   for (let item = 0; item < 3; item++) await take()
   expect(items).toEqual([
-    { kind: 'announced', key: 'a', text: '1' }, { kind: 'announced', key: 'b', text: '1' }, { kind: 'complete' },
-    { kind: 'gone', key: 'a' }, { kind: 'announced', key: 'd', text: '1' }, { kind: 'complete' },
+    { kind: 'announced', key: 'a', text: '1' },
+    { kind: 'announced', key: 'b', text: '1' },
+    { kind: 'complete' },
+    { kind: 'gone', key: 'a' },
+    { kind: 'announced', key: 'd', text: '1' },
+    { kind: 'complete' },
   ])
   controller.abort()
   expect((await reader.next()).done).toBe(true)
 })
 
 test('URLs that cannot be used are refused without being shown', () => {
-  for (const url of ['', 'redis', 'http://host', 'grpc://host', 'grpc://host:1/path', 'redis:', 'mysql://u:secret@h']) {
+  for (const url of [
+    '',
+    'redis',
+    'http://host',
+    'grpc://host',
+    'grpc://host:1/path',
+    'redis:',
+    'mysql://u:secret@h',
+  ]) {
     expect(() => openBroker(url, { clock, rng, log }), url).toThrow(/^could not understand the broker URL$/)
   }
 })

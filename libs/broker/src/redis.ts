@@ -51,14 +51,24 @@ export class RedisTransport implements Transport {
   set(key: string, text: string, ttlMs: number): Promise<void> {
     return this.#attempt(async () => {
       const message = JSON.stringify({ key, text } satisfies Message)
-      await this.#all(this.#redis.multi().set(SPACE + key, text, 'PX', ttlMs).publish(CHANNEL, message))
+      await this.#all(
+        this.#redis
+          .multi()
+          .set(SPACE + key, text, 'PX', ttlMs)
+          .publish(CHANNEL, message),
+      )
     })
   }
 
   remove(key: string): Promise<void> {
     return this.#attempt(async () => {
       const message = JSON.stringify({ key } satisfies Message)
-      await this.#all(this.#redis.multi().del(SPACE + key).publish(CHANNEL, message))
+      await this.#all(
+        this.#redis
+          .multi()
+          .del(SPACE + key)
+          .publish(CHANNEL, message),
+      )
     })
   }
 
@@ -67,7 +77,13 @@ export class RedisTransport implements Transport {
       const entries = new Map<string, string>()
       let cursor = '0'
       do {
-        const [next, names] = await this.#redis.scan(cursor, 'MATCH', `${SPACE}${prefix}*`, 'COUNT', SCAN_BATCH_COUNT)
+        const [next, names] = await this.#redis.scan(
+          cursor,
+          'MATCH',
+          `${SPACE}${prefix}*`,
+          'COUNT',
+          SCAN_BATCH_COUNT,
+        )
         const texts = names.length === 0 ? [] : await this.#redis.mget(names)
         names.forEach((name, index) => {
           const text = texts[index]
@@ -127,7 +143,10 @@ export class RedisTransport implements Transport {
     } catch (cause) {
       const detail = describeError(cause)
       if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(detail)) {
-        throw refuse('denied', `broker ${this.description} does not accept these credentials`, { detail, cause })
+        throw refuse('denied', `broker ${this.description} does not accept these credentials`, {
+          detail,
+          cause,
+        })
       }
       throw refuse('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
     }

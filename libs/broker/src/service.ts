@@ -2,7 +2,10 @@
 import { BrokerServiceService, service } from '@understory/rpc'
 import { serverStream, unary } from '@understory/rpc'
 import type {
-  BrokerServiceServer, ListAnnouncementsResponse, RpcService, WatchAnnouncementsResponse,
+  BrokerServiceServer,
+  ListAnnouncementsResponse,
+  RpcService,
+  WatchAnnouncementsResponse,
 } from '@understory/rpc'
 import { checkKey, checkPrefix, checkText, checkTtl } from './broker.ts'
 import { ChangeFeed } from './change-feed.ts'
@@ -33,7 +36,9 @@ export function brokerService({ transport }: MemoryBroker): RpcService {
 }
 
 async function* watch(
-  transport: MemoryBroker['transport'], prefix: string, signal: AbortSignal,
+  transport: MemoryBroker['transport'],
+  prefix: string,
+  signal: AbortSignal,
 ): AsyncGenerator<WatchAnnouncementsResponse, void, void> {
   checkPrefix(prefix)
   const left = new AbortController()
@@ -43,7 +48,8 @@ async function* watch(
   try {
     for await (const item of feed.read(ended)) {
       if (item.kind === 'complete') yield { announcement: undefined, gone: false }
-      else if (item.kind === 'gone') yield { announcement: { key: item.key, value: Buffer.alloc(0) }, gone: true }
+      else if (item.kind === 'gone')
+        yield { announcement: { key: item.key, value: Buffer.alloc(0) }, gone: true }
       else yield { announcement: { key: item.key, value: Buffer.from(item.text) }, gone: false }
     }
   } finally {

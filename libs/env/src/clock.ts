@@ -58,7 +58,10 @@ export function throwIfCancelled(signal: AbortSignal | undefined): void {
  * `timeout` or `cancelled` even if `work` does not listen. `what` completes "could not … within".
  */
 export async function withDeadline<T>(
-  clock: Clock, timeoutMs: number, what: string, signal: AbortSignal | undefined,
+  clock: Clock,
+  timeoutMs: number,
+  what: string,
+  signal: AbortSignal | undefined,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   throwIfCancelled(signal)
@@ -69,7 +72,9 @@ export async function withDeadline<T>(
     controller.abort(error)
   }
   const onAbort = (): void => stop(cancelled(signal))
-  const timer = clock.setTimer(timeoutMs, () => stop(refuse('timeout', `could not ${what} within ${timeoutMs} ms`)))
+  const timer = clock.setTimer(timeoutMs, () =>
+    stop(refuse('timeout', `could not ${what} within ${timeoutMs} ms`)),
+  )
   signal?.addEventListener('abort', onAbort, { once: true })
   try {
     return await Promise.race([work(controller.signal), stopped])

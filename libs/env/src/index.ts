@@ -16,7 +16,15 @@ export type { Rng } from './rng.ts'
 export { serveJobs } from './worker-thread.ts'
 export { Transferred, inlineWorkers, restoreError, serialiseError } from './workers.ts'
 export type {
-  JobHandlers, JobMap, JobMessage, JobReply, JobTypes, RunOptions, SerialisedError, Transferable, Workers,
+  JobHandlers,
+  JobMap,
+  JobMessage,
+  JobReply,
+  JobTypes,
+  RunOptions,
+  SerialisedError,
+  Transferable,
+  Workers,
 } from './workers.ts'
 export { helpText, hostPort, oneOf, parseOptions, text, wholeNumber } from './options.ts'
 export type { OptionSpec, OptionValues } from './options.ts'

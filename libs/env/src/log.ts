@@ -31,11 +31,13 @@ export interface JsonLogOptions {
 export function jsonLog(options: JsonLogOptions = {}): Log {
   const { level = 'info', clock = realClock, write = writeToStderr, fields: bound = {} } = options
   const depth = LOG_LEVELS.indexOf(level)
-  const at = (index: number) => (event: string, fields: LogFields = {}): void => {
-    if (index > depth) return
-    const time = new Date(clock.wallMs()).toISOString()
-    write(`${JSON.stringify({ time, level: LOG_LEVELS[index], event, ...bound, ...fields }, printable)}\n`)
-  }
+  const at =
+    (index: number) =>
+    (event: string, fields: LogFields = {}): void => {
+      if (index > depth) return
+      const time = new Date(clock.wallMs()).toISOString()
+      write(`${JSON.stringify({ time, level: LOG_LEVELS[index], event, ...bound, ...fields }, printable)}\n`)
+    }
   return {
     error: at(0),
     warn: at(1),

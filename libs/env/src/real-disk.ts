@@ -1,10 +1,29 @@
 /** `Disk` over node:fs. */
 import { constants } from 'node:fs'
 import type { Dirent, Stats } from 'node:fs'
-import { type FileHandle, mkdir, open, readFile, readdir, rename, rm, stat, statfs, truncate, unlink } from 'node:fs/promises'
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  stat,
+  statfs,
+  truncate,
+  unlink,
+} from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { BugError, assert, refuse } from '@understory/base'
-import { type Disk, type DiskFile, type FileStat, type OpenMode, isTemporaryName, temporaryPath } from './disk.ts'
+import {
+  type Disk,
+  type DiskFile,
+  type FileStat,
+  type OpenMode,
+  isTemporaryName,
+  temporaryPath,
+} from './disk.ts'
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY } = constants
 const OPEN_FLAGS: Readonly<Record<OpenMode, number>> = {
@@ -27,10 +46,16 @@ export function diskError(cause: unknown, what: string): Error {
       return refuse('already_exists', message, extra)
     case 'ENOSPC':
     case 'EDQUOT':
-      return refuse('disk_full', message, { ...extra, hint: 'Free some space or give the data folder a larger volume.' })
+      return refuse('disk_full', message, {
+        ...extra,
+        hint: 'Free some space or give the data folder a larger volume.',
+      })
     case 'EACCES':
     case 'EPERM':
-      return refuse('precondition', message, { ...extra, hint: `Give user ${process.getuid?.()} the right to do so.` })
+      return refuse('precondition', message, {
+        ...extra,
+        hint: `Give user ${process.getuid?.()} the right to do so.`,
+      })
     case 'EROFS':
       return refuse('precondition', message, { ...extra, hint: 'Mount the file system writable.' })
     case 'EMFILE':
@@ -136,7 +161,9 @@ class RealFile implements DiskFile {
 
   #assertTrusted(): void {
     if (this.#syncFailure === undefined) return
-    throw refuse('disk_failed', `file "${this.path}" could not be synced earlier`, { cause: this.#syncFailure })
+    throw refuse('disk_failed', `file "${this.path}" could not be synced earlier`, {
+      cause: this.#syncFailure,
+    })
   }
 }
 

@@ -57,7 +57,11 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
     return [...this.#threads].filter(({ job }) => job !== undefined).length
   }
 
-  run<K extends keyof J & string>(kind: K, request: J[K]['request'], options: RunOptions = {}): Promise<J[K]['response']> {
+  run<K extends keyof J & string>(
+    kind: K,
+    request: J[K]['request'],
+    options: RunOptions = {},
+  ): Promise<J[K]['response']> {
     return new Promise((resolve, reject) => {
       throwIfCancelled(options.signal)
       if (this.#closed) throw refuse('cancelled', `thread pool "${this.#name}" is closed`)
@@ -85,10 +89,12 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
     this.#closed = true
     const error = refuse('cancelled', `thread pool "${this.#name}" was closed`)
     for (const job of this.#queue.splice(0)) job.reject(error)
-    await Promise.all([...this.#threads].map(async (thread) => {
-      thread.death = error
-      await thread.worker.terminate()
-    }))
+    await Promise.all(
+      [...this.#threads].map(async (thread) => {
+        thread.death = error
+        await thread.worker.terminate()
+      }),
+    )
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -98,7 +104,10 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
   #enqueue(job: Job): void {
     const { queueCountMax = 1024 } = this.#options
     if (this.#queue.length < queueCountMax) this.#queue.push(job)
-    else job.reject(refuse('unavailable', `${queueCountMax} jobs wait for the threads of "${this.#name}" already`))
+    else
+      job.reject(
+        refuse('unavailable', `${queueCountMax} jobs wait for the threads of "${this.#name}" already`),
+      )
   }
 
   #abandon(job: Job, error: Error): void {
@@ -109,12 +118,16 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
   }
 
   #freeThread(): Thread | undefined {
-    for (const thread of this.#threads) if (thread.job === undefined && thread.death === undefined) return thread
+    for (const thread of this.#threads)
+      if (thread.job === undefined && thread.death === undefined) return thread
     return this.#threads.size < this.#options.threadsCount ? this.#makeThread() : undefined
   }
 
   #makeThread(): Thread {
-    const worker = new Worker(this.#options.script, { workerData: this.#options.workerData, name: this.#name })
+    const worker = new Worker(this.#options.script, {
+      workerData: this.#options.workerData,
+      name: this.#name,
+    })
     const thread: Thread = { worker, job: undefined, death: undefined }
     this.#threads.add(thread)
     worker.on('message', (reply: JobReply) => this.#finish(thread, reply))
@@ -169,7 +182,11 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
     if (job !== undefined) {
       const detail = death === undefined ? `exit code ${code}` : describeError(death)
       const message = `a thread of "${this.#name}" ended while it ran "${job.message.kind}"`
-      job.reject(this.#closed && death !== undefined ? death : refuse('unavailable', message, { detail, cause: death }))
+      job.reject(
+        this.#closed && death !== undefined
+          ? death
+          : refuse('unavailable', message, { detail, cause: death }),
+      )
     }
     if (this.#closed || this.#queue.length === 0) return
     const next = this.#freeThread()

@@ -19,7 +19,11 @@ export interface RetryOptions extends BackoffOptions {
 }
 
 /** The pause after the `attempt`-th failure (from 1): between half and all of the doubled base. */
-export function backoffMs(rng: Rng, attempt: number, { baseMs = 50, pauseMsMax = 5_000 }: BackoffOptions = {}): number {
+export function backoffMs(
+  rng: Rng,
+  attempt: number,
+  { baseMs = 50, pauseMsMax = 5_000 }: BackoffOptions = {},
+): number {
   return Math.min(pauseMsMax, baseMs * 2 ** (attempt - 1)) * (0.5 + rng.fraction() / 2)
 }
 
@@ -29,7 +33,9 @@ export function isRetryable(error: unknown): boolean {
 
 /** The first success, or the last failure. */
 export async function retry<T>(
-  seams: { readonly clock: Clock; readonly rng: Rng }, options: RetryOptions, work: (attempt: number) => Promise<T>,
+  seams: { readonly clock: Clock; readonly rng: Rng },
+  options: RetryOptions,
+  work: (attempt: number) => Promise<T>,
 ): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     throwIfCancelled(options.signal)

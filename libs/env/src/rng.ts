@@ -38,7 +38,7 @@ export function seededRng(seed: number): Rng {
     counter = (counter + 1) | 0
     a = b ^ (b >>> 9)
     b = (c + (c << 3)) | 0
-    c = ((c << 21) | (c >>> 11)) + result | 0
+    c = (((c << 21) | (c >>> 11)) + result) | 0
     return result >>> 0
   }
   for (let round = 0; round < 16; round++) u32()
@@ -52,7 +52,10 @@ export function seededRng(seed: number): Rng {
 
 /** Draws that would favour small results are thrown away. */
 function belowOf(u32: () => number, limit: number): number {
-  assert(Number.isInteger(limit) && limit >= 1 && limit <= 2 ** 32, () => `limit ${limit} is not within 1 to 2^32`)
+  assert(
+    Number.isInteger(limit) && limit >= 1 && limit <= 2 ** 32,
+    () => `limit ${limit} is not within 1 to 2^32`,
+  )
   const fair = 2 ** 32 - (2 ** 32 % limit)
   let draw = u32()
   while (draw >= fair) draw = u32()

@@ -47,7 +47,11 @@ export interface Workers<J extends JobMap<J>> extends AsyncDisposable {
    * The job's response. Rejects with the `UnderstoryError` or bug that the handler threw, with `unavailable` when the
    * queue is full or the thread died, with `cancelled` after the signal or `close`.
    */
-  run<K extends keyof J & string>(kind: K, request: Request<J, K>, options?: RunOptions): Promise<Response<J, K>>
+  run<K extends keyof J & string>(
+    kind: K,
+    request: Request<J, K>,
+    options?: RunOptions,
+  ): Promise<Response<J, K>>
   /** Jobs that wait for a thread. */
   readonly queuedCount: number
   /** Jobs that run. */
@@ -83,8 +87,13 @@ export function inlineWorkers<J extends JobMap<J>>(handlers: JobHandlers<J>): Wo
 
 /** An error as it crosses between threads, where classes are lost. */
 export type SerialisedError =
-  | { readonly kind: 'refused'; readonly code: ErrorCode; readonly message: string
-      readonly detail: string | undefined; readonly hint: string | undefined }
+  | {
+      readonly kind: 'refused'
+      readonly code: ErrorCode
+      readonly message: string
+      readonly detail: string | undefined
+      readonly hint: string | undefined
+    }
   | { readonly kind: 'bug'; readonly message: string; readonly stack: string | undefined }
 
 export function serialiseError(error: unknown): SerialisedError {

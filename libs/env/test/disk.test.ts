@@ -48,7 +48,9 @@ test('durableReplace leaves the new bytes and no temporary file', async () => {
   await disk.durableReplace(path, bytes('two'))
   expect(text(await disk.readFile(path))).toBe('two')
   expect(await readdir(root)).toEqual(['f'])
-  await expect(disk.durableReplace(join(root, 'none/f'), bytes('x'))).rejects.toMatchObject({ code: 'not_found' })
+  await expect(disk.durableReplace(join(root, 'none/f'), bytes('x'))).rejects.toMatchObject({
+    code: 'not_found',
+  })
 })
 
 test('folders are made, listed in order, renamed and removed', async () => {
@@ -58,7 +60,10 @@ test('folders are made, listed in order, renamed and removed', async () => {
   await writeFile(temporaryPath(join(root, 'a/z'), 1, 2), 'left by a crash')
   await disk.rename(join(root, 'a/z'), join(root, 'a/a'))
   await disk.syncDirectory(join(root, 'a'))
-  expect(await disk.list(join(root, 'a'))).toEqual([{ name: 'a', kind: 'file' }, { name: 'b', kind: 'directory' }])
+  expect(await disk.list(join(root, 'a'))).toEqual([
+    { name: 'a', kind: 'file' },
+    { name: 'b', kind: 'directory' },
+  ])
   expect(await disk.stat(join(root, 'a/a'))).toMatchObject({ kind: 'file', sizeBytes: 1 })
   expect(await disk.stat(join(root, 'none'))).toBeUndefined()
   expect(await disk.remove(join(root, 'a/a'))).toBe(true)

@@ -2,7 +2,14 @@
 import { describe, expect, test } from 'vitest'
 import { refuse } from '@understory/base'
 import {
-  type Clock, backoffMs, jsonLog, realClock, realRng, retry, seededRng, withDeadline,
+  type Clock,
+  backoffMs,
+  jsonLog,
+  realClock,
+  realRng,
+  retry,
+  seededRng,
+  withDeadline,
 } from '@understory/env'
 
 /** Sleeps take no time and are written down. */
@@ -20,14 +27,18 @@ describe('withDeadline', () => {
       return new Promise(() => undefined)
     }
     const keepAlive = setInterval(() => undefined, 1000)
-    await expect(withDeadline(realClock, 1, 'wait', undefined, never)).rejects.toMatchObject({ code: 'timeout' })
+    await expect(withDeadline(realClock, 1, 'wait', undefined, never)).rejects.toMatchObject({
+      code: 'timeout',
+    })
     clearInterval(keepAlive)
     expect(inner?.aborted).toBe(true)
     const controller = new AbortController()
     const waiting = withDeadline(realClock, 60_000, 'wait', controller.signal, never)
     controller.abort()
     await expect(waiting).rejects.toMatchObject({ code: 'cancelled' })
-    await expect(withDeadline(realClock, 1, 'wait', controller.signal, never)).rejects.toMatchObject({ code: 'cancelled' })
+    await expect(withDeadline(realClock, 1, 'wait', controller.signal, never)).rejects.toMatchObject({
+      code: 'cancelled',
+    })
   })
 
   test('sleep ends early on the signal', async () => {
@@ -83,7 +94,10 @@ describe('chance', () => {
     expect(draw(7)).not.toEqual(draw(7 + 2 ** 32))
   })
 
-  test.each([['seeded', seededRng(5)], ['real', realRng]])('%s: bounds and an even spread', (_name, rng) => {
+  test.each([
+    ['seeded', seededRng(5)],
+    ['real', realRng],
+  ])('%s: bounds and an even spread', (_name, rng) => {
     const counts = [0, 0, 0]
     for (let draw = 0; draw < 3000; draw++) {
       const index = rng.below(3)
@@ -107,9 +121,19 @@ test('the log writes one JSON line with what is bound, and nothing secret or unp
   log.info('page_read', { page: new Uint8Array(8192), xid: 5n })
   log.error('sync_failed', { error: refuse('disk_full', 'could not write', { hint: 'Free some space.' }) })
   expect(lines.map((line) => JSON.parse(line))).toEqual([
-    { time: '1970-01-01T00:00:00.000Z', level: 'info', event: 'page_read', tenant: 'ab', page: '8192 bytes', xid: '5' },
     {
-      time: '1970-01-01T00:00:00.000Z', level: 'error', event: 'sync_failed', tenant: 'ab',
+      time: '1970-01-01T00:00:00.000Z',
+      level: 'info',
+      event: 'page_read',
+      tenant: 'ab',
+      page: '8192 bytes',
+      xid: '5',
+    },
+    {
+      time: '1970-01-01T00:00:00.000Z',
+      level: 'error',
+      event: 'sync_failed',
+      tenant: 'ab',
       error: { code: 'disk_full', message: 'could not write. Free some space.' },
     },
   ])

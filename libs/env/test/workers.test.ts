@@ -16,7 +16,11 @@ test.each(makers)('%s: jobs are answered and refusals keep their code', async (_
   const { buffer } = await workers.run('fill', { buffer: new ArrayBuffer(4), value: 7 })
   expect([...new Uint8Array(buffer)]).toEqual([7, 7, 7, 7])
   await expect(workers.run('refused', null)).rejects.toMatchObject({
-    name: 'UnderstoryError', code: 'bad_page', message: 'page is torn', detail: 'block 7', hint: 'Look at it.',
+    name: 'UnderstoryError',
+    code: 'bad_page',
+    message: 'page is torn',
+    detail: 'block 7',
+    hint: 'Look at it.',
   })
   await expect(workers.run('bug', null)).rejects.toMatchObject({ name: 'BugError', message: '2 is not 3' })
   expect(await workers.run('sum', [1])).toBe(1)
@@ -36,13 +40,18 @@ test('a thread that dies fails its own job only, and is replaced', async () => {
   const dying = workers.run('exit', null)
   const waiting = workers.run('sum', [1, 2])
   await expect(dying).rejects.toMatchObject({
-    code: 'unavailable', message: 'a thread of "sum-worker.ts" ended while it ran "exit"', detail: 'exit code 9',
+    code: 'unavailable',
+    message: 'a thread of "sum-worker.ts" ended while it ran "exit"',
+    detail: 'exit code 9',
   })
   expect(await waiting).toBe(3)
 })
 
 test('a script that cannot start fails the jobs', async () => {
-  await using workers = realWorkers<SumJobs>({ script: new URL('./none.ts', import.meta.url), threadsCount: 1 })
+  await using workers = realWorkers<SumJobs>({
+    script: new URL('./none.ts', import.meta.url),
+    threadsCount: 1,
+  })
   for (let job = 0; job < 3; job++) {
     await expect(workers.run('sum', [job])).rejects.toMatchObject({ code: 'unavailable' })
   }
@@ -68,7 +77,8 @@ test('a full queue refuses, a cancelled job leaves it, closing fails what is lef
   const outcomes = Promise.allSettled([stuck, behind])
   await workers.close()
   expect(await outcomes).toMatchObject([
-    { status: 'rejected', reason: { code: 'cancelled' } }, { status: 'rejected', reason: { code: 'cancelled' } },
+    { status: 'rejected', reason: { code: 'cancelled' } },
+    { status: 'rejected', reason: { code: 'cancelled' } },
   ])
   await expect(workers.run('sum', [5])).rejects.toMatchObject({ code: 'cancelled' })
 })

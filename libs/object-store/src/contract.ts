@@ -70,7 +70,22 @@ export function objectStoreContract(make: () => Promise<ObjectStore>, options: C
 
   test('keys that could leave the store or that not every backend takes are refused', async () => {
     await using store = await make()
-    const bad = ['', '/', '/a', 'a/', 'a//b', '..', 'a/../b', '.a', 'a/.b', 'a\\b', 'a b', 'a\0b', 'ä', 'x'.repeat(201)]
+    const bad = [
+      '',
+      '/',
+      '/a',
+      'a/',
+      'a//b',
+      '..',
+      'a/../b',
+      '.a',
+      'a/.b',
+      'a\\b',
+      'a b',
+      'a\0b',
+      'ä',
+      'x'.repeat(201),
+    ]
     for (const key of bad) {
       await expect(store.put(key, bytes('x')), key).rejects.toMatchObject({ code: 'bad_argument' })
       await expect(store.get(key), key).rejects.toMatchObject({ code: 'bad_argument' })
@@ -113,7 +128,9 @@ export function objectStoreContract(make: () => Promise<ObjectStore>, options: C
     const second = await store.putIfMatch('doc', etag, bytes('v2'))
     expect(second.kind).toBe('stored')
     expect(await store.putIfMatch('doc', etag, bytes('v3'))).toEqual({ kind: 'conflict' })
-    expect(await store.get('doc')).toMatchObject({ etag: second.kind === 'stored' ? second.etag : 'conflict' })
+    expect(await store.get('doc')).toMatchObject({
+      etag: second.kind === 'stored' ? second.etag : 'conflict',
+    })
     expect(text((await store.get('doc')).bytes)).toBe('v2')
     expect(await store.putIfMatch('none', etag, bytes('v'))).toEqual({ kind: 'conflict' })
     expect(await store.head('none')).toBeUndefined()
@@ -124,7 +141,9 @@ export function objectStoreContract(make: () => Promise<ObjectStore>, options: C
     await using store = await make()
     for (let round = 0; round < 5; round++) {
       const key = `race/${round}`
-      const writers = Array.from({ length: 8 }, (_, writer) => store.putIfAbsent(key, bytes(`writer ${writer}`)))
+      const writers = Array.from({ length: 8 }, (_, writer) =>
+        store.putIfAbsent(key, bytes(`writer ${writer}`)),
+      )
       const outcomes = await Promise.all(writers)
       const winners = outcomes.flatMap(({ kind }, writer) => (kind === 'stored' ? [`writer ${writer}`] : []))
       expect(winners).toEqual([text((await store.get(key)).bytes)])
@@ -156,8 +175,12 @@ export function objectStoreContract(make: () => Promise<ObjectStore>, options: C
     await store.put('k', bytes('v'))
     const signal = AbortSignal.abort()
     for (const call of [
-      store.get('k', { signal }), store.getRange('k', 0, 1, { signal }), store.put('k', bytes('w'), { signal }),
-      store.putIfAbsent('k2', bytes('w'), { signal }), store.head('k', { signal }), keysOf(store.list('', { signal })),
+      store.get('k', { signal }),
+      store.getRange('k', 0, 1, { signal }),
+      store.put('k', bytes('w'), { signal }),
+      store.putIfAbsent('k2', bytes('w'), { signal }),
+      store.head('k', { signal }),
+      keysOf(store.list('', { signal })),
       store.delete(['k'], { signal }),
     ]) {
       await expect(call).rejects.toMatchObject({ code: 'cancelled' })

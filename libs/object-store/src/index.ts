@@ -6,4 +6,11 @@ export { probeConditionalPut } from './probe.ts'
 export { s3ObjectStore } from './s3/store.ts'
 export type { S3Credentials, S3StoreOptions } from './s3/store.ts'
 export { CONDITIONAL_PUT_BYTES_MAX, checkKey, getIfPresent } from './store.ts'
-export type { CallOptions, ConditionalPut, ListedObject, ObjectHead, ObjectStore, StoredObject } from './store.ts'
+export type {
+  CallOptions,
+  ConditionalPut,
+  ListedObject,
+  ObjectHead,
+  ObjectStore,
+  StoredObject,
+} from './store.ts'

@@ -30,9 +30,14 @@ test('an S3 URL is described without secrets', async () => {
 })
 
 test.each([
-  ['relative/path', 'not a URL'], ['http://host/x', 'scheme "http:"'], ['s3://', 'no bucket'], ['s3://b/../..//x', ''],
-  ['s3://b?endpoint=host:9000', 'not an http URL'], ['s3://b?color=red', 'parameter "color"'],
-  ['s3://key:secret@bucket', 'must not contain credentials'], ['file://host/x', 'neither host'],
+  ['relative/path', 'not a URL'],
+  ['http://host/x', 'scheme "http:"'],
+  ['s3://', 'no bucket'],
+  ['s3://b/../..//x', ''],
+  ['s3://b?endpoint=host:9000', 'not an http URL'],
+  ['s3://b?color=red', 'parameter "color"'],
+  ['s3://key:secret@bucket', 'must not contain credentials'],
+  ['file://host/x', 'neither host'],
 ])('%s is refused', async (url, detail) => {
   const opening = open(url)
   await expect(opening).rejects.toMatchObject({ code: 'bad_argument' })
@@ -46,40 +51,56 @@ function faulty(fault: Partial<ObjectStore>): ObjectStore {
   const store = memoryObjectStore()
   const proxy = new Proxy(store, {
     get: (target, name) => {
-      const value: unknown = name in fault ? fault[name as keyof ObjectStore] : Reflect.get(target, name, target)
+      const value: unknown =
+        name in fault ? fault[name as keyof ObjectStore] : Reflect.get(target, name, target)
       return typeof value === 'function' ? value.bind(name in fault ? proxy : target) : value
     },
   })
   return proxy
 }
 
-const store = async (self: ObjectStore, key: string, bytes: Uint8Array): Promise<ConditionalPut> =>
-  ({ kind: 'stored', etag: await self.put(key, bytes) })
+const store = async (self: ObjectStore, key: string, bytes: Uint8Array): Promise<ConditionalPut> => ({
+  kind: 'stored',
+  etag: await self.put(key, bytes),
+})
 const faults: [string, Partial<ObjectStore>, string][] = [
-  ['ignores If-None-Match', {
-    putIfAbsent(key, bytes) {
-      return store(this as ObjectStore, key, bytes)
+  [
+    'ignores If-None-Match',
+    {
+      putIfAbsent(key, bytes) {
+        return store(this as ObjectStore, key, bytes)
+      },
     },
-  }, 'If-None-Match is not refused'],
-  ['ignores If-Match', {
-    putIfMatch(key, _etag, bytes) {
-      return store(this as ObjectStore, key, bytes)
+    'If-None-Match is not refused',
+  ],
+  [
+    'ignores If-Match',
+    {
+      putIfMatch(key, _etag, bytes) {
+        return store(this as ObjectStore, key, bytes)
+      },
     },
-  }, 'If-Match is not refused'],
-  ['looks first and writes then', {
-    async putIfMatch(key, etag, bytes) {
-      const self = this as ObjectStore
-      if ((await self.head(key))?.etag !== etag) return { kind: 'conflict' }
-      await new Promise((resolve) => setImmediate(resolve))
-      return store(self, key, bytes)
+    'If-Match is not refused',
+  ],
+  [
+    'looks first and writes then',
+    {
+      async putIfMatch(key, etag, bytes) {
+        const self = this as ObjectStore
+        if ((await self.head(key))?.etag !== etag) return { kind: 'conflict' }
+        await new Promise((resolve) => setImmediate(resolve))
+        return store(self, key, bytes)
+      },
     },
-  }, '8 of 8 concurrent If-Match won'],
+    '8 of 8 concurrent If-Match won',
+  ],
   ['never matches', { putIfMatch: async () => ({ kind: 'conflict' }) }, 'with the current etag is refused'],
 ]
 test.each(faults)('a store that %s is refused', async (_name, fault, detail) => {
   const probed = faulty(fault)
   await expect(probeConditionalPut(probed, seededRng(1))).rejects.toMatchObject({
-    code: 'unsupported', message: 'object store memory does not keep conditional writes',
+    code: 'unsupported',
+    message: 'object store memory does not keep conditional writes',
     detail: expect.stringContaining(detail),
   })
   expect(await Array.fromAsync(probed.list(''))).toEqual([])

@@ -14,7 +14,8 @@ export interface OpenOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>
 }
 
-const HINT = 'Give "file:///folder", an absolute path, or "s3://bucket/prefix?endpoint=http://host:port&region=name".'
+const HINT =
+  'Give "file:///folder", an absolute path, or "s3://bucket/prefix?endpoint=http://host:port&region=name".'
 
 /**
  * `file:///folder` or an absolute path: a local folder. `s3://bucket/prefix?endpoint=…&region=…`: S3; without an
@@ -25,7 +26,8 @@ export async function openObjectStore(url: string, options: OpenOptions): Promis
   const parsed = URL.parse(url)
   switch (parsed?.protocol) {
     case 'file:':
-      if (parsed.host !== '' || parsed.search !== '') throw badUrl(url, 'a file URL has neither host nor parameters')
+      if (parsed.host !== '' || parsed.search !== '')
+        throw badUrl(url, 'a file URL has neither host nor parameters')
       return localObjectStore(fileURLToPath(parsed), options)
     case 's3:':
       return openS3(parsed, options)
@@ -50,11 +52,19 @@ function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): Object
   }
   const region = url.searchParams.get('region') ?? environment['AWS_REGION'] ?? 'us-east-1'
   return s3ObjectStore({
-    bucket: url.host, prefix, endpoint, region, credentials: credentialsFrom(environment), clock, rng,
+    bucket: url.host,
+    prefix,
+    endpoint,
+    region,
+    credentials: credentialsFrom(environment),
+    clock,
+    rng,
   })
 }
 
-function credentialsFrom(environment: Readonly<Record<string, string | undefined>>): S3Credentials | undefined {
+function credentialsFrom(
+  environment: Readonly<Record<string, string | undefined>>,
+): S3Credentials | undefined {
   const accessKeyId = environment['AWS_ACCESS_KEY_ID']
   const secretAccessKey = environment['AWS_SECRET_ACCESS_KEY']
   const sessionToken = environment['AWS_SESSION_TOKEN']

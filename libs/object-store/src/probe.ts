@@ -10,7 +10,11 @@ const RACES_COUNT = 4
 const RACERS_COUNT = 8
 
 /** Throws `unsupported` unless conditional writes hold, alone and in a race. Leaves nothing. */
-export async function probeConditionalPut(store: ObjectStore, rng: Rng, options?: CallOptions): Promise<void> {
+export async function probeConditionalPut(
+  store: ObjectStore,
+  rng: Rng,
+  options?: CallOptions,
+): Promise<void> {
   const key = `probe/${Buffer.from(rng.bytes(12)).toString('hex')}`
   const bytes = (text: string): Uint8Array => new TextEncoder().encode(`probe of conditional writes: ${text}`)
   try {
@@ -23,12 +27,16 @@ export async function probeConditionalPut(store: ObjectStore, rng: Rng, options?
     etag = other
     for (let race = 0; race < RACES_COUNT; race++) {
       const current = etag
-      const outcomes = await Promise.all(Array.from({ length: RACERS_COUNT }, (_, racer) =>
-        store.putIfMatch(key, current, bytes(`race ${race} of ${racer}`), options)))
+      const outcomes = await Promise.all(
+        Array.from({ length: RACERS_COUNT }, (_, racer) =>
+          store.putIfMatch(key, current, bytes(`race ${race} of ${racer}`), options),
+        ),
+      )
       const stored = outcomes.filter((outcome) => outcome.kind === 'stored')
       const [winner] = stored
       if (winner === undefined) throw unsupported(store, 'If-Match with the current etag is refused')
-      if (stored.length > 1) throw unsupported(store, `${stored.length} of ${RACERS_COUNT} concurrent If-Match won`)
+      if (stored.length > 1)
+        throw unsupported(store, `${stored.length} of ${RACERS_COUNT} concurrent If-Match won`)
       etag = winner.etag
     }
   } finally {

@@ -35,7 +35,9 @@ export interface ObjectHead extends ListedObject {
  * What became of a conditional write. After a lost answer the content tells who won, so two writers must never write
  * the same bytes and both believe to be alone: put a name or a nonce of the writer in.
  */
-export type ConditionalPut = { readonly kind: 'stored'; readonly etag: string } | { readonly kind: 'conflict' }
+export type ConditionalPut =
+  | { readonly kind: 'stored'; readonly etag: string }
+  | { readonly kind: 'conflict' }
 
 export interface ObjectStore extends AsyncDisposable {
   /** For people, without secrets: `s3://bucket/prefix`, a folder's path, `memory`. */
@@ -43,7 +45,12 @@ export interface ObjectStore extends AsyncDisposable {
   /** Rejects `not_found`. */
   get(key: string, options?: CallOptions): Promise<StoredObject>
   /** The bytes from `startOffset` up to, not including, `endOffset`; rejects `out_of_range` if some are not there. */
-  getRange(key: string, startOffset: number, endOffset: number, options?: CallOptions): Promise<Uint8Array<ArrayBuffer>>
+  getRange(
+    key: string,
+    startOffset: number,
+    endOffset: number,
+    options?: CallOptions,
+  ): Promise<Uint8Array<ArrayBuffer>>
   /** Makes or replaces it; returns the etag. */
   put(key: string, bytes: Uint8Array, options?: CallOptions): Promise<string>
   /** Stores only where nothing is. At most 64 MiB. */
@@ -70,8 +77,9 @@ const SEGMENT = /^[A-Za-z0-9!_*'()=+@,:~-][A-Za-z0-9!_.*'()=+@,:~-]*$/
  */
 export function checkKey(key: string): string {
   const segments = key.split('/')
-  const isValid = key.length <= KEY_BYTES_MAX
-    && segments.every((segment) => segment.length <= SEGMENT_BYTES_MAX && SEGMENT.test(segment))
+  const isValid =
+    key.length <= KEY_BYTES_MAX &&
+    segments.every((segment) => segment.length <= SEGMENT_BYTES_MAX && SEGMENT.test(segment))
   if (isValid) return key
   throw refuse('bad_argument', `object key ${JSON.stringify(key)} is not valid`, {
     hint: 'Keys are segments of letters, digits and some punctuation, joined by "/"; none begins with a dot.',
@@ -86,7 +94,10 @@ export function checkPrefix(prefix: string): string {
 
 export function checkConditionalSize(key: string, bytes: Uint8Array): void {
   if (bytes.length <= CONDITIONAL_PUT_BYTES_MAX) return
-  throw refuse('bad_argument', `object "${key}" of ${bytes.length} bytes is too large for a conditional write`)
+  throw refuse(
+    'bad_argument',
+    `object "${key}" of ${bytes.length} bytes is too large for a conditional write`,
+  )
 }
 
 export function notFound(key: string, store: string): Error {
@@ -98,14 +109,20 @@ export function outOfRange(key: string, startOffset: number, endOffset: number):
 }
 
 export function checkRange(key: string, startOffset: number, endOffset: number): void {
-  const isValid = Number.isSafeInteger(startOffset) && Number.isSafeInteger(endOffset)
-    && startOffset >= 0 && endOffset >= startOffset
-  if (!isValid) throw refuse('bad_argument', `range ${startOffset} to ${endOffset} of object "${key}" is not valid`)
+  const isValid =
+    Number.isSafeInteger(startOffset) &&
+    Number.isSafeInteger(endOffset) &&
+    startOffset >= 0 &&
+    endOffset >= startOffset
+  if (!isValid)
+    throw refuse('bad_argument', `range ${startOffset} to ${endOffset} of object "${key}" is not valid`)
 }
 
 /** The object, or undefined where nothing is. */
 export async function getIfPresent(
-  store: ObjectStore, key: string, options?: CallOptions,
+  store: ObjectStore,
+  key: string,
+  options?: CallOptions,
 ): Promise<StoredObject | undefined> {
   try {
     return await store.get(key, options)

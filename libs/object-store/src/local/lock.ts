@@ -23,13 +23,17 @@ export class FolderLock {
     try {
       this.#database = new DatabaseSync(path, { timeout: 0 })
     } catch (error) {
-      throw refuse('precondition', `could not open lock file "${path}"`, { detail: describeError(error), cause: error })
+      throw refuse('precondition', `could not open lock file "${path}"`, {
+        detail: describeError(error),
+        cause: error,
+      })
     }
   }
 
   /** Waits for the lock, runs `step` under it, and gives it back. */
   async hold<T>(
-    options: { readonly signal?: AbortSignal | undefined; readonly deadlineMs?: number } | undefined, step: () => T,
+    options: { readonly signal?: AbortSignal | undefined; readonly deadlineMs?: number } | undefined,
+    step: () => T,
   ): Promise<T> {
     const waitMs = Math.min(options?.deadlineMs ?? WAIT_MS_MAX, WAIT_MS_MAX)
     const deadlineMs = this.#clock.nowMs() + waitMs
@@ -56,7 +60,10 @@ export class FolderLock {
       return true
     } catch (error) {
       if ((error as { errcode?: number }).errcode === SQLITE_BUSY) return false
-      throw refuse('precondition', `could not lock "${this.#path}"`, { detail: describeError(error), cause: error })
+      throw refuse('precondition', `could not lock "${this.#path}"`, {
+        detail: describeError(error),
+        cause: error,
+      })
     }
   }
 }

@@ -29,7 +29,9 @@ describe('local', () => {
     await store.put('a/b', new Uint8Array(1))
     await expect(store.put('a', new Uint8Array(1))).rejects.toMatchObject({ code: 'precondition' })
     await expect(store.put('a/b/c', new Uint8Array(1))).rejects.toMatchObject({ code: 'precondition' })
-    await expect(store.putIfAbsent('a/b/c', new Uint8Array(1))).rejects.toMatchObject({ code: 'precondition' })
+    await expect(store.putIfAbsent('a/b/c', new Uint8Array(1))).rejects.toMatchObject({
+      code: 'precondition',
+    })
     await expect(store.get('a')).rejects.toMatchObject({ code: 'not_found' })
     await expect(store.get('a/b/c')).rejects.toMatchObject({ code: 'not_found' })
     expect(await store.head('a')).toBeUndefined()
@@ -82,5 +84,7 @@ describe('local', () => {
 
 function startCounter(folder: string, stepsCount: number): ChildProcess {
   const script = new URL('../../test/counter.ts', import.meta.url).pathname
-  return spawn(process.execPath, [script, folder, String(stepsCount)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  return spawn(process.execPath, [script, folder, String(stepsCount)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
 }

@@ -12,7 +12,14 @@ import { refuse } from '@understory/base'
 import { type Clock, type Rng, diskError, realDisk, throwIfCancelled } from '@understory/env'
 import { contentEtag } from '../etag.ts'
 import { checkConditionalSize, checkKey, checkPrefix, checkRange, notFound, outOfRange } from '../store.ts'
-import type { CallOptions, ConditionalPut, ListedObject, ObjectHead, ObjectStore, StoredObject } from '../store.ts'
+import type {
+  CallOptions,
+  ConditionalPut,
+  ListedObject,
+  ObjectHead,
+  ObjectStore,
+  StoredObject,
+} from '../store.ts'
 import { FolderLock } from './lock.ts'
 
 const DRAFTS = '.drafts'
@@ -36,7 +43,8 @@ export async function localObjectStore(folder: string, seams: LocalStoreSeams): 
 async function removeOldDrafts(folder: string, wallMs: number): Promise<void> {
   for (const name of await readdir(folder)) {
     const found = await realDisk.stat(join(folder, name))
-    if (found !== undefined && wallMs - found.modifiedMs > DRAFT_AGE_MS_MAX) await realDisk.remove(join(folder, name))
+    if (found !== undefined && wallMs - found.modifiedMs > DRAFT_AGE_MS_MAX)
+      await realDisk.remove(join(folder, name))
   }
 }
 
@@ -62,7 +70,10 @@ class LocalStore implements ObjectStore {
   }
 
   async getRange(
-    key: string, startOffset: number, endOffset: number, options?: CallOptions,
+    key: string,
+    startOffset: number,
+    endOffset: number,
+    options?: CallOptions,
   ): Promise<Uint8Array<ArrayBuffer>> {
     checkRange(key, startOffset, endOffset)
     return this.#attempt('read', key, options, async (path) => {
@@ -93,7 +104,12 @@ class LocalStore implements ObjectStore {
       await using handle = await open(path, 'r').catch(undefinedIfAbsent)
       const found = await handle?.stat()
       if (handle === undefined || found?.isFile() !== true) return undefined
-      return { key, sizeBytes: found.size, modifiedMs: found.mtimeMs, etag: contentEtag(await handle.readFile()) }
+      return {
+        key,
+        sizeBytes: found.size,
+        modifiedMs: found.mtimeMs,
+        etag: contentEtag(await handle.readFile()),
+      }
     })
   }
 
@@ -103,9 +119,14 @@ class LocalStore implements ObjectStore {
     yield* this.#walk(folder, prefix, options)
   }
 
-  async *#walk(folder: string, prefix: string, options?: CallOptions): AsyncGenerator<ListedObject, void, void> {
+  async *#walk(
+    folder: string,
+    prefix: string,
+    options?: CallOptions,
+  ): AsyncGenerator<ListedObject, void, void> {
     throwIfCancelled(options?.signal)
-    const entries = (await readdir(join(this.#root, folder), { withFileTypes: true }).catch(undefinedIfAbsent)) ?? []
+    const entries =
+      (await readdir(join(this.#root, folder), { withFileTypes: true }).catch(undefinedIfAbsent)) ?? []
     const keys = entries
       .filter(({ name }) => !name.startsWith('.'))
       // A folder's slash takes part in the order: "a.b" comes before "a/b".
@@ -163,7 +184,10 @@ class LocalStore implements ObjectStore {
   }
 
   async #putIf(
-    key: string, bytes: Uint8Array, options: CallOptions | undefined, mayReplace: (etag?: string) => boolean,
+    key: string,
+    bytes: Uint8Array,
+    options: CallOptions | undefined,
+    mayReplace: (etag?: string) => boolean,
   ): Promise<ConditionalPut> {
     checkConditionalSize(key, bytes)
     const isStored = await this.#write(key, bytes, options, (path) => mayReplace(etagOf(path)))
@@ -172,7 +196,10 @@ class LocalStore implements ObjectStore {
 
   /** Writes the bytes aside and lets them take the key's place if `mayReplace`, asked under the lock, says so. */
   #write(
-    key: string, bytes: Uint8Array, options: CallOptions | undefined, mayReplace: (path: string) => boolean,
+    key: string,
+    bytes: Uint8Array,
+    options: CallOptions | undefined,
+    mayReplace: (path: string) => boolean,
   ): Promise<boolean> {
     return this.#attempt('write', key, options, async (path) => {
       const draft = await this.#writeDraft(bytes)
@@ -217,7 +244,10 @@ class LocalStore implements ObjectStore {
   }
 
   async #attempt<T>(
-    verb: string, key: string, options: CallOptions | undefined, work: (path: string) => Promise<T>,
+    verb: string,
+    key: string,
+    options: CallOptions | undefined,
+    work: (path: string) => Promise<T>,
   ): Promise<T> {
     checkKey(key)
     throwIfCancelled(options?.signal)
@@ -228,7 +258,8 @@ class LocalStore implements ObjectStore {
         if (verb === 'read') throw notFound(key, this.description)
         throw refuse('precondition', `object key "${key}" is a folder of other keys, or lies below a key`)
       }
-      if (isAbsence(error)) throw verb === 'read' ? notFound(key, this.description) : vanished(this.description, error)
+      if (isAbsence(error))
+        throw verb === 'read' ? notFound(key, this.description) : vanished(this.description, error)
       throw diskError(error, `${verb} object "${key}" of ${this.description}`)
     }
   }
@@ -236,7 +267,8 @@ class LocalStore implements ObjectStore {
 
 function vanished(root: string, cause: unknown): Error {
   return refuse('precondition', `the object store's folder ${root} is gone`, {
-    hint: 'Put it back, or start anew with an empty folder.', cause,
+    hint: 'Put it back, or start anew with an empty folder.',
+    cause,
   })
 }
 

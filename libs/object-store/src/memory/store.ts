@@ -2,7 +2,14 @@
 import { throwIfCancelled } from '@understory/env'
 import { contentEtag } from '../etag.ts'
 import { checkConditionalSize, checkKey, checkPrefix, checkRange, notFound, outOfRange } from '../store.ts'
-import type { CallOptions, ConditionalPut, ListedObject, ObjectHead, ObjectStore, StoredObject } from '../store.ts'
+import type {
+  CallOptions,
+  ConditionalPut,
+  ListedObject,
+  ObjectHead,
+  ObjectStore,
+  StoredObject,
+} from '../store.ts'
 
 interface Entry {
   readonly bytes: Uint8Array<ArrayBuffer>
@@ -30,7 +37,10 @@ class MemoryStore implements ObjectStore {
   }
 
   async getRange(
-    key: string, startOffset: number, endOffset: number, options?: CallOptions,
+    key: string,
+    startOffset: number,
+    endOffset: number,
+    options?: CallOptions,
   ): Promise<Uint8Array<ArrayBuffer>> {
     checkRange(key, startOffset, endOffset)
     const { bytes } = this.#find(key, options)
@@ -49,7 +59,12 @@ class MemoryStore implements ObjectStore {
     return this.#entries.has(key) ? { kind: 'conflict' } : { kind: 'stored', etag: this.#set(key, bytes) }
   }
 
-  async putIfMatch(key: string, etag: string, bytes: Uint8Array, options?: CallOptions): Promise<ConditionalPut> {
+  async putIfMatch(
+    key: string,
+    etag: string,
+    bytes: Uint8Array,
+    options?: CallOptions,
+  ): Promise<ConditionalPut> {
     this.#check(key, options)
     checkConditionalSize(key, bytes)
     const isMatch = this.#entries.get(key)?.etag === etag

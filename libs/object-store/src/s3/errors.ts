@@ -11,17 +11,45 @@ interface S3Failure {
 
 /** Codes of the network and names of the SDK that mean: nobody answered. */
 const NETWORK_FAILURES = new Set([
-  'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN', 'ENOTFOUND',
-  'EADDRNOTAVAIL', 'ECONNABORTED', 'TimeoutError', 'NetworkingError', 'ERR_STREAM_PREMATURE_CLOSE',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EAI_AGAIN',
+  'ENOTFOUND',
+  'EADDRNOTAVAIL',
+  'ECONNABORTED',
+  'TimeoutError',
+  'NetworkingError',
+  'ERR_STREAM_PREMATURE_CLOSE',
 ])
 const RETRYABLE_NAMES = new Set([
-  'SlowDown', 'SlowDownRead', 'SlowDownWrite', 'RequestTimeout', 'InternalError', 'ServiceUnavailable', 'Throttling',
-  'ThrottlingException', 'TooManyRequests', 'OperationAborted', 'ConditionalRequestConflict', 'BadDigest',
+  'SlowDown',
+  'SlowDownRead',
+  'SlowDownWrite',
+  'RequestTimeout',
+  'InternalError',
+  'ServiceUnavailable',
+  'Throttling',
+  'ThrottlingException',
+  'TooManyRequests',
+  'OperationAborted',
+  'ConditionalRequestConflict',
+  'BadDigest',
   'XMinioServerNotInitialized',
 ])
 const BAD_CREDENTIALS = new Set([
-  'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'InvalidToken', 'ExpiredToken', 'ExpiredTokenException',
-  'TokenRefreshRequired', 'AuthorizationHeaderMalformed', 'CredentialsProviderError', 'UnrecognizedClientException',
+  'InvalidAccessKeyId',
+  'SignatureDoesNotMatch',
+  'InvalidToken',
+  'ExpiredToken',
+  'ExpiredTokenException',
+  'TokenRefreshRequired',
+  'AuthorizationHeaderMalformed',
+  'CredentialsProviderError',
+  'UnrecognizedClientException',
 ])
 
 export function statusOf(error: unknown): number | undefined {
@@ -41,7 +69,10 @@ export function s3Error(error: unknown, what: string, where: string): Error {
   const message = `could not ${what} in ${where}`
   const extra = { detail: `${name}: ${said}`, cause: error }
   if (name === 'NoSuchBucket') {
-    return refuse('precondition', `bucket of ${where} does not exist`, { ...extra, hint: 'Create the bucket.' })
+    return refuse('precondition', `bucket of ${where} does not exist`, {
+      ...extra,
+      hint: 'Create the bucket.',
+    })
   }
   if (BAD_CREDENTIALS.has(name)) {
     const hint = 'Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and the region.'
@@ -55,9 +86,16 @@ export function s3Error(error: unknown, what: string, where: string): Error {
     return refuse('denied', message, { ...extra, hint })
   }
   if (status === 301 || name === 'PermanentRedirect') {
-    return refuse('precondition', message, { ...extra, hint: 'The bucket is in another region: name it in the URL.' })
+    return refuse('precondition', message, {
+      ...extra,
+      hint: 'The bucket is in another region: name it in the URL.',
+    })
   }
-  const isOutage = NETWORK_FAILURES.has(name) || NETWORK_FAILURES.has(code ?? '') || RETRYABLE_NAMES.has(name)
-    || $retryable !== undefined || (status !== undefined && (status >= 500 || status === 429 || status === 408))
+  const isOutage =
+    NETWORK_FAILURES.has(name) ||
+    NETWORK_FAILURES.has(code ?? '') ||
+    RETRYABLE_NAMES.has(name) ||
+    $retryable !== undefined ||
+    (status !== undefined && (status >= 500 || status === 429 || status === 408))
   return isOutage ? refuse('unavailable', message, extra) : refuse('precondition', message, extra)
 }

@@ -2,7 +2,13 @@
 import { once } from 'node:events'
 import { type Server, type Socket, connect, createServer } from 'node:net'
 import { realClock as clock, realRng as rng, seededRng } from '@understory/env'
-import { type S3Server, minioMissing, s3ProxyMissing, startMinio, startS3Proxy } from '@understory/testcontainers'
+import {
+  type S3Server,
+  minioMissing,
+  s3ProxyMissing,
+  startMinio,
+  startS3Proxy,
+} from '@understory/testcontainers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { objectStoreContract } from '../contract.ts'
 import { openObjectStore } from '../open.ts'
@@ -55,12 +61,16 @@ describe.skipIf(noMinio !== undefined)(noMinio === undefined ? 'MinIO' : `MinIO:
     const wrong = { AWS_ACCESS_KEY_ID: 'understory', AWS_SECRET_ACCESS_KEY: 'wrong' }
     await using denied = await openObjectStore(server.url('bucket-0'), { clock, rng, environment: wrong })
     await expect(denied.put('k', bytes)).rejects.toMatchObject({
-      code: 'denied', message: expect.stringMatching(/^credentials for s3:\/\/bucket-0 .* are missing or wrong$/),
+      code: 'denied',
+      message: expect.stringMatching(/^credentials for s3:\/\/bucket-0 .* are missing or wrong$/),
     })
     await expect(denied.head('k')).rejects.toMatchObject({ code: 'denied' })
     const { environment } = server
     await using nowhere = await openObjectStore(server.url('no-such-bucket'), { clock, rng, environment })
-    await expect(nowhere.put('k', bytes)).rejects.toMatchObject({ code: 'precondition', hint: 'Create the bucket.' })
+    await expect(nowhere.put('k', bytes)).rejects.toMatchObject({
+      code: 'precondition',
+      hint: 'Create the bucket.',
+    })
     await expect(nowhere.get('k')).rejects.toMatchObject({ code: 'precondition' })
     await expect(Array.fromAsync(nowhere.list(''))).rejects.toMatchObject({ code: 'precondition' })
   })
@@ -97,22 +107,28 @@ describe.skipIf(noMinio !== undefined)(noMinio === undefined ? 'MinIO' : `MinIO:
 })
 
 const noS3Proxy = await s3ProxyMissing()
-describe.skipIf(noS3Proxy !== undefined)(noS3Proxy === undefined ? 'S3Proxy' : `S3Proxy: ${noS3Proxy}`, () => {
-  let server: S3Server
-  beforeAll(async () => {
-    server = await startS3Proxy()
-  })
-  afterAll(() => server?.[Symbol.asyncDispose]())
+describe.skipIf(noS3Proxy !== undefined)(
+  noS3Proxy === undefined ? 'S3Proxy' : `S3Proxy: ${noS3Proxy}`,
+  () => {
+    let server: S3Server
+    beforeAll(async () => {
+      server = await startS3Proxy()
+    })
+    afterAll(() => server?.[Symbol.asyncDispose]())
 
-  objectStoreContract(() => emptyStore(server), { swapsAtomically: false })
+    objectStoreContract(() => emptyStore(server), { swapsAtomically: false })
 
-  test('the probe finds that it compares and swaps in two steps', async () => {
-    await using store = await emptyStore(server)
-    const probe = async (): Promise<string> =>
-      probeConditionalPut(store, rng).then(() => 'not found yet', (error: Error) => error.message)
-    await expect.poll(probe, { timeout: 60_000 }).toContain('does not keep conditional writes')
-  })
-})
+    test('the probe finds that it compares and swaps in two steps', async () => {
+      await using store = await emptyStore(server)
+      const probe = async (): Promise<string> =>
+        probeConditionalPut(store, rng).then(
+          () => 'not found yet',
+          (error: Error) => error.message,
+        )
+      await expect.poll(probe, { timeout: 60_000 }).toContain('does not keep conditional writes')
+    })
+  },
+)
 
 interface DeafLink extends AsyncDisposable {
   readonly port: number
@@ -130,10 +146,12 @@ async function deafLink(targetPort: number): Promise<DeafLink> {
     const far = connect(targetPort, '127.0.0.1')
     for (const socket of [near, far]) {
       sockets.add(socket)
-      socket.on('error', () => undefined).on('close', () => {
-        near.destroy()
-        far.destroy()
-      })
+      socket
+        .on('error', () => undefined)
+        .on('close', () => {
+          near.destroy()
+          far.destroy()
+        })
     }
     near.pipe(far)
     far.on('data', (chunk) => {

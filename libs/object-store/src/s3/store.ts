@@ -4,14 +4,29 @@
  * carries a checksum that the store verifies, and what comes back is verified against the store's.
  */
 import {
-  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, DeleteObjectsCommand,
-  GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client, UploadPartCommand,
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CreateMultipartUploadCommand,
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+  UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import type { CompletedPart, GetObjectCommandOutput } from '@aws-sdk/client-s3'
 import { UnderstoryError, present, refuse } from '@understory/base'
 import { type Clock, type Rng, retry, withDeadline } from '@understory/env'
 import { checkConditionalSize, checkKey, checkPrefix, checkRange, notFound, outOfRange } from '../store.ts'
-import type { CallOptions, ConditionalPut, ListedObject, ObjectHead, ObjectStore, StoredObject } from '../store.ts'
+import type {
+  CallOptions,
+  ConditionalPut,
+  ListedObject,
+  ObjectHead,
+  ObjectStore,
+  StoredObject,
+} from '../store.ts'
 import { nameOf, s3Error, statusOf } from './errors.ts'
 
 const DEADLINE_DEFAULT_MS = 60_000
@@ -91,7 +106,10 @@ class S3Store implements ObjectStore {
   }
 
   async getRange(
-    key: string, startOffset: number, endOffset: number, options?: CallOptions,
+    key: string,
+    startOffset: number,
+    endOffset: number,
+    options?: CallOptions,
   ): Promise<Uint8Array<ArrayBuffer>> {
     checkRange(key, startOffset, endOffset)
     if (startOffset === endOffset) {
@@ -126,9 +144,11 @@ class S3Store implements ObjectStore {
     const place = this.#place(key)
     return this.#call(`look at object "${key}"`, options, async ({ abortSignal }) => {
       try {
-        const { ContentLength = 0, LastModified, ETag } = await this.#client.send(
-          new HeadObjectCommand(place), { abortSignal },
-        )
+        const {
+          ContentLength = 0,
+          LastModified,
+          ETag,
+        } = await this.#client.send(new HeadObjectCommand(place), { abortSignal })
         const etag = present(ETag, 'ETag of S3')
         return { key, sizeBytes: ContentLength, modifiedMs: LastModified?.getTime() ?? 0, etag }
       } catch (error) {
@@ -144,7 +164,8 @@ class S3Store implements ObjectStore {
     let after: string | undefined
     do {
       const page = await this.#call(`list objects "${prefix}"`, options, ({ abortSignal }) =>
-        this.#client.send(new ListObjectsV2Command({ ...place, ContinuationToken: after }), { abortSignal }))
+        this.#client.send(new ListObjectsV2Command({ ...place, ContinuationToken: after }), { abortSignal }),
+      )
       for (const { Key, Size = 0, LastModified } of page.Contents ?? []) {
         const key = present(Key, 'Key of S3').slice(this.#root.length)
         yield { key, sizeBytes: Size, modifiedMs: LastModified?.getTime() ?? 0 }
@@ -159,7 +180,8 @@ class S3Store implements ObjectStore {
       const Objects = places.slice(done, done + DELETES_PER_REQUEST)
       await this.#call(`delete ${Objects.length} objects`, options, async ({ abortSignal }) => {
         const { Errors = [] } = await this.#client.send(
-          new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true } }), { abortSignal },
+          new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true } }),
+          { abortSignal },
         )
         const failed = Errors.find(({ Code }) => Code !== 'NoSuchKey')
         if (failed !== undefined) {
@@ -184,36 +206,49 @@ class S3Store implements ObjectStore {
 
   /** The deadline is over all tries. */
   async #call<T>(
-    what: string, options: CallOptions | undefined, work: (attempt: Attempt) => Promise<T>,
+    what: string,
+    options: CallOptions | undefined,
+    work: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
     const { signal, deadlineMs = DEADLINE_DEFAULT_MS } = options ?? {}
     let trouble: unknown
     try {
       return await withDeadline(this.#seams.clock, deadlineMs, what, signal, (abortSignal) =>
-        retry(this.#seams, { attemptsMax: ATTEMPTS_MAX, baseMs: 100, signal: abortSignal }, async (number) => {
-          try {
-            return await work({ abortSignal, number })
-          } catch (error) {
-            trouble = error instanceof UnderstoryError ? error : s3Error(error, what, this.description)
-            throw trouble
-          }
-        }))
+        retry(
+          this.#seams,
+          { attemptsMax: ATTEMPTS_MAX, baseMs: 100, signal: abortSignal },
+          async (number) => {
+            try {
+              return await work({ abortSignal, number })
+            } catch (error) {
+              trouble = error instanceof UnderstoryError ? error : s3Error(error, what, this.description)
+              throw trouble
+            }
+          },
+        ),
+      )
     } catch (error) {
       // What the store said last explains a time-out better than the clock does.
-      if (!(error instanceof UnderstoryError) || error.code !== 'timeout' || trouble === undefined) throw error
+      if (!(error instanceof UnderstoryError) || error.code !== 'timeout' || trouble === undefined)
+        throw error
       throw refuse('timeout', error.message, { detail: (trouble as Error).message, cause: trouble })
     }
   }
 
   async #fetch(
-    key: string, range: readonly [startOffset: number, endOffset: number] | undefined, options?: CallOptions,
+    key: string,
+    range: readonly [startOffset: number, endOffset: number] | undefined,
+    options?: CallOptions,
   ): Promise<{ output: GetObjectCommandOutput; bytes: Uint8Array<ArrayBuffer> }> {
     const place = this.#place(key)
     const wanted = range === undefined ? {} : { Range: `bytes=${range[0]}-${range[1] - 1}` }
     return this.#call(`read object "${key}"`, options, async ({ abortSignal }) => {
       try {
         const output = await this.#client.send(new GetObjectCommand({ ...place, ...wanted }), { abortSignal })
-        const bytes = (await present(output.Body, 'body of S3').transformToByteArray()) as Uint8Array<ArrayBuffer>
+        const bytes = (await present(
+          output.Body,
+          'body of S3',
+        ).transformToByteArray()) as Uint8Array<ArrayBuffer>
         if (range !== undefined && bytes.length !== range[1] - range[0]) throw outOfRange(key, ...range)
         return { output, bytes }
       } catch (error) {
@@ -229,22 +264,31 @@ class S3Store implements ObjectStore {
    * then the object holds our bytes.
    */
   async #putIf(
-    key: string, bytes: Uint8Array, condition: { IfMatch?: string; IfNoneMatch?: string }, options?: CallOptions,
+    key: string,
+    bytes: Uint8Array,
+    condition: { IfMatch?: string; IfNoneMatch?: string },
+    options?: CallOptions,
   ): Promise<ConditionalPut> {
     const place = this.#place(key)
     checkConditionalSize(key, bytes)
-    return this.#call(`write object "${key}"`, options, async ({ abortSignal, number }): Promise<ConditionalPut> => {
-      try {
-        const command = new PutObjectCommand({ ...place, ...condition, Body: bytes })
-        const { ETag } = await this.#client.send(command, { abortSignal })
-        return { kind: 'stored', etag: present(ETag, 'ETag of S3') }
-      } catch (error) {
-        const isConflict = statusOf(error) === 412 || nameOf(error) === 'PreconditionFailed'
-          || (condition.IfMatch !== undefined && nameOf(error) === 'NoSuchKey')
-        if (!isConflict) throw error
-        return number === 1 ? { kind: 'conflict' } : this.#recognise(key, bytes, abortSignal)
-      }
-    })
+    return this.#call(
+      `write object "${key}"`,
+      options,
+      async ({ abortSignal, number }): Promise<ConditionalPut> => {
+        try {
+          const command = new PutObjectCommand({ ...place, ...condition, Body: bytes })
+          const { ETag } = await this.#client.send(command, { abortSignal })
+          return { kind: 'stored', etag: present(ETag, 'ETag of S3') }
+        } catch (error) {
+          const isConflict =
+            statusOf(error) === 412 ||
+            nameOf(error) === 'PreconditionFailed' ||
+            (condition.IfMatch !== undefined && nameOf(error) === 'NoSuchKey')
+          if (!isConflict) throw error
+          return number === 1 ? { kind: 'conflict' } : this.#recognise(key, bytes, abortSignal)
+        }
+      },
+    )
   }
 
   async #recognise(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<ConditionalPut> {
@@ -262,12 +306,17 @@ class S3Store implements ObjectStore {
     const place = this.#place(key)
     const what = `write object "${key}"`
     const { UploadId } = await this.#call(what, options, ({ abortSignal }) =>
-      this.#client.send(new CreateMultipartUploadCommand({ ...place, ChecksumAlgorithm: 'CRC32' }), { abortSignal }))
+      this.#client.send(new CreateMultipartUploadCommand({ ...place, ChecksumAlgorithm: 'CRC32' }), {
+        abortSignal,
+      }),
+    )
     const upload = { ...place, UploadId: present(UploadId, 'UploadId of S3') }
     try {
       const parts = await this.#sendParts(upload, bytes, what, options)
       const command = new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts: parts } })
-      const { ETag } = await this.#call(what, options, ({ abortSignal }) => this.#client.send(command, { abortSignal }))
+      const { ETag } = await this.#call(what, options, ({ abortSignal }) =>
+        this.#client.send(command, { abortSignal }),
+      )
       return present(ETag, 'ETag of S3')
     } catch (error) {
       // Best effort, the bucket's lifecycle rule takes what stays; the first error is the one that matters.
@@ -277,7 +326,10 @@ class S3Store implements ObjectStore {
   }
 
   async #sendParts(
-    upload: { Bucket: string; Key: string; UploadId: string }, bytes: Uint8Array, what: string, options: CallOptions,
+    upload: { Bucket: string; Key: string; UploadId: string },
+    bytes: Uint8Array,
+    what: string,
+    options: CallOptions,
   ): Promise<CompletedPart[]> {
     const partsCount = Math.ceil(bytes.length / PART_BYTES)
     const parts: CompletedPart[] = []
@@ -288,7 +340,8 @@ class S3Store implements ObjectStore {
         const Body = bytes.subarray(index * PART_BYTES, (index + 1) * PART_BYTES)
         const part = { ...upload, PartNumber: index + 1, Body, ChecksumAlgorithm: 'CRC32' as const }
         const { ETag, ChecksumCRC32 } = await this.#call(what, options, ({ abortSignal }) =>
-          this.#client.send(new UploadPartCommand(part), { abortSignal }))
+          this.#client.send(new UploadPartCommand(part), { abortSignal }),
+        )
         parts[index] = { PartNumber: index + 1, ETag, ChecksumCRC32 }
       }
     }
