@@ -7,6 +7,7 @@ import {
   RM_HEAP2_ID, RM_HEAP_ID, RM_LOGICALMSG_ID, RM_MULTIXACT_ID, RM_RELMAP_ID, RM_REPLORIGIN_ID, RM_SEQ_ID, RM_SMGR_ID,
   RM_SPGIST_ID, RM_STANDBY_ID, RM_TBLSPC_ID, RM_XACT_ID, RM_XLOG_ID,
 } from '../wal/constants.ts'
+import { brinRmgr } from './brin/redo.ts'
 import { btreeRmgr } from './btree/redo.ts'
 import { clogRmgr } from './clog/redo.ts'
 import { commitTsRmgr } from './commit-ts/redo.ts'
@@ -23,7 +24,7 @@ import { smgrRmgr } from './smgr/redo.ts'
 import { standbyRmgr } from './standby/redo.ts'
 import { tblspcRmgr } from './tblspc/redo.ts'
 import type { Rmgr } from './types.ts'
-import { brinRmgr, ginRmgr, gistRmgr, hashRmgr, spgistRmgr } from './unsupported.ts'
+import { ginRmgr, gistRmgr, hashRmgr, spgistRmgr } from './unsupported.ts'
 import { xactRmgr } from './xact/redo.ts'
 import { xlogRmgr } from './xlog/redo.ts'
 

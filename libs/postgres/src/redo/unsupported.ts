@@ -2,9 +2,9 @@
  * Resource managers whose records can be named but not redone. A block of theirs can only be had from an image in the
  * WAL; any other use is refused `unknown_wal`, never skipped.
  *
- * Source: access/rmgrdesc/{hash,gin,gist,spg,brin}desc.c (16, 17, 18 alike).
+ * Source: access/rmgrdesc/{hash,gin,gist,spg}desc.c (16, 17, 18 alike).
  */
-import { RM_BRIN_ID, RM_GIN_ID, RM_GIST_ID, RM_HASH_ID, RM_SPGIST_ID, XLR_RMGR_INFO_MASK } from '../wal/constants.ts'
+import { RM_GIN_ID, RM_GIST_ID, RM_HASH_ID, RM_SPGIST_ID, XLR_RMGR_INFO_MASK } from '../wal/constants.ts'
 import type { Rmgr } from './types.ts'
 
 function unsupported(id: number, name: string, names: Readonly<Record<number, string>>): Rmgr {
@@ -26,8 +26,4 @@ export const gistRmgr = unsupported(RM_GIST_ID, 'Gist', {
 export const spgistRmgr = unsupported(RM_SPGIST_ID, 'SPGist', {
   0x10: 'ADD_LEAF', 0x20: 'MOVE_LEAFS', 0x30: 'ADD_NODE', 0x40: 'SPLIT_TUPLE', 0x50: 'PICKSPLIT', 0x60: 'VACUUM_LEAF',
   0x70: 'VACUUM_ROOT', 0x80: 'VACUUM_REDIRECT',
-})
-export const brinRmgr = unsupported(RM_BRIN_ID, 'BRIN', {
-  0x00: 'CREATE_INDEX', 0x10: 'INSERT', 0x90: 'INSERT+INIT', 0x20: 'UPDATE', 0xa0: 'UPDATE+INIT',
-  0x30: 'SAMEPAGE_UPDATE', 0x40: 'REVMAP_EXTEND', 0x50: 'DESUMMARIZE',
 })

@@ -1,0 +1,18 @@
+/** Source: access/rmgrdesc/brindesc.c, brin_identify (16, 17, 18 alike). */
+import {
+  XLOG_BRIN_CREATE_INDEX, XLOG_BRIN_DESUMMARIZE, XLOG_BRIN_INIT_PAGE, XLOG_BRIN_INSERT, XLOG_BRIN_REVMAP_EXTEND,
+  XLOG_BRIN_SAMEPAGE_UPDATE, XLOG_BRIN_UPDATE,
+} from './records.ts'
+
+const NAMES: Readonly<Record<number, string>> = {
+  [XLOG_BRIN_CREATE_INDEX]: 'CREATE_INDEX',
+  [XLOG_BRIN_INSERT]: 'INSERT',
+  [XLOG_BRIN_INSERT | XLOG_BRIN_INIT_PAGE]: 'INSERT+INIT',
+  [XLOG_BRIN_UPDATE]: 'UPDATE',
+  [XLOG_BRIN_UPDATE | XLOG_BRIN_INIT_PAGE]: 'UPDATE+INIT',
+  [XLOG_BRIN_SAMEPAGE_UPDATE]: 'SAMEPAGE_UPDATE',
+  [XLOG_BRIN_REVMAP_EXTEND]: 'REVMAP_EXTEND',
+  [XLOG_BRIN_DESUMMARIZE]: 'DESUMMARIZE',
+}
+
+export const identifyBrin = (info: number): string | undefined => NAMES[info & 0xf0]
