@@ -11,7 +11,7 @@ import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, parameterChangeOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
 import {
-  FORK_VM, RM_XLOG_ID, XLOG_FPI, XLOG_FPI_FOR_HINT, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
+  FORK_VM, RM_XLOG_ID, XLOG_FPI, XLOG_FPI_FOR_HINT, XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
 import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key.ts'
@@ -63,7 +63,9 @@ export class ShardSplitter {
     recordEffects(record, this.#sink, this.#settings)
     const changesParameters = isXlog(record, XLOG_PARAMETER_CHANGE)
     if (changesParameters) this.#followParameters(record)
-    const isWanted = this.#keys.length > 0 || this.#hasEffects || changesParameters ||
+    // Every shard must know of both: what redo depends on, and that chains will grow.
+    const isForAll = changesParameters || isXlog(record, XLOG_FPW_CHANGE)
+    const isWanted = this.#keys.length > 0 || this.#hasEffects || isForAll ||
       (this.#shard.number === 0 && this.#trackerNeeds(record))
     if (isWanted) {
       const { bytes, start, totLen, recordLsn, nextLsn } = record
