@@ -1,0 +1,166 @@
+/** The gRPC face: parses, asks the shard, converts. */
+import { lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
+import type { Clock } from '@understory/env'
+import {
+  FullPageWrites, PageserverServiceService, bidiStream, clientStream, serverStream, service, unary,
+} from '@understory/rpc'
+import type {
+  AttachShardRequest, GetPagesRequest, GetPagesResponse, ImageGeneration, ImportShardRequest, PageserverServiceServer, RpcService, ShardRef,
+  ShardStatus, TimelineRef,
+} from '@understory/rpc'
+import { readImportBatch, readPageRequests } from '@understory/storage'
+import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
+import { streamFiles } from './file-stream.ts'
+import { READ_DEADLINE_MS, readPages } from './page-reads.ts'
+import type { AttachRequest, ShardRegistry } from './shard-registry.ts'
+import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY } from './shard-state.ts'
+import type { Shard } from './shard.ts'
+
+export function pageserverService(registry: ShardRegistry, clock: Clock): RpcService {
+  const find = (timeline: TimelineRef | undefined, shard: ShardRef | undefined): Shard => {
+    const { tenantId, timelineId } = readTimeline(timeline)
+    return registry.get(tenantId, timelineId, readShard(shard))
+  }
+  return service<PageserverServiceServer>(PageserverServiceService, {
+    attachShard: unary(async (request: AttachShardRequest) => ({
+      ingestedLsn: BigInt(await registry.attach(readAttach(request))),
+    })),
+    detachShard: unary(async ({ timeline, shard }) => {
+      const { tenantId, timelineId } = readTimeline(timeline)
+      await registry.detach(tenantId, timelineId, readShard(shard))
+      return {}
+    }),
+    importShard: clientStream(async (messages: AsyncIterable<ImportShardRequest>) => {
+      const iterator = messages[Symbol.asyncIterator]()
+      const first = (await iterator.next()).value?.message as ImportShardRequest['message']
+      if (first?.$case !== 'open') throw refuse('bad_argument', 'an import begins with its open message')
+      const { timeline, shard, startLsn } = first.value
+      let endLsn: Lsn | undefined
+      async function* batches(): AsyncGenerator<readonly ImportValue[], void, void> {
+        for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
+          const { message } = next.value
+          if (endLsn !== undefined || message === undefined || message.$case === 'open') {
+            throw refuse('bad_argument', `import message "${message?.$case ?? 'none'}" is out of order`)
+          }
+          if (message.$case === 'values') yield [...readImportBatch(message.value)]
+          else endLsn = lsnFromBigint(message.value.endLsn)
+        }
+      }
+      const count = await find(timeline, shard).import(lsnFromBigint(startLsn), batches(), () => endLsn)
+      return { valuesCount: BigInt(count) }
+    }),
+    getPages: bidiStream<GetPagesRequest, GetPagesResponse>(async function* (messages, { signal }) {
+      let shard: Shard | undefined
+      for await (const { timeline, shard: ref, requests } of messages) {
+        if (timeline !== undefined || shard === undefined) shard = find(timeline, ref)
+        yield await readPages(shard, readPageRequests(requests), clock, signal)
+      }
+    }),
+    getControlState: unary(async ({ timeline, shard: ref, lsn }, { signal }) => {
+      const shard = find(timeline, ref)
+      if (!shard.state.isFirstShard) throw refuse('bad_argument', 'control state is on shard 0')
+      const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
+      await shard.waitFor(at, READ_DEADLINE_MS, signal)
+      const tracker = await shard.state.readBytes(CHECKPOINT_STATE_KEY, at)
+      const controlFile = await shard.state.readBytes(CONTROL_FILE_KEY, at)
+      if (tracker === undefined || controlFile === undefined) throw refuse('not_found', 'shard has no control state at this lsn')
+      return { lsn: BigInt(at), tracker: Buffer.from(tracker), controlFile: Buffer.from(controlFile) }
+    }),
+    streamFiles: serverStream(async function* ({ timeline, shard: ref, lsn }, { signal }) {
+      const shard = find(timeline, ref)
+      const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
+      await shard.waitFor(at, READ_DEADLINE_MS, signal)
+      yield* streamFiles(shard, at)
+    }),
+    setImageGeneration: unary(async ({ timeline, shard, imageGeneration }) => {
+      const settings = readImageGeneration(imageGeneration)
+      if (settings === undefined) throw refuse('bad_argument', 'image generation settings are missing')
+      await find(timeline, shard).setImageGeneration(settings)
+      return {}
+    }),
+    getShardStatus: unary(({ timeline }) => {
+      const shards = timeline === undefined ? registry.all : registry.ofTimeline(timeline.tenantId, timeline.timelineId)
+      return { shards: shards.map(statusOf) }
+    }),
+    flushShard: unary(async ({ timeline, shard }) => ({ remoteConsistentLsn: BigInt(await find(timeline, shard).flush()) })),
+  })
+}
+
+function statusOf(shard: Shard): ShardStatus {
+  const { owner, index, state, latency, imageGeneration } = shard
+  const chains = state.ledger.summary()
+  const { tracker } = state
+  const { FULL_PAGE_WRITES_OFF, FULL_PAGE_WRITES_ON, FULL_PAGE_WRITES_UNSPECIFIED } = FullPageWrites
+  const seen = tracker?.fullPageWrites === true ? FULL_PAGE_WRITES_ON : FULL_PAGE_WRITES_OFF
+  return {
+    timeline: { tenantId: owner.tenantId, timelineId: owner.timelineId },
+    shard: { ...owner.shard },
+    generation: BigInt(shard.generation),
+    ingestedLsn: BigInt(shard.ingestedLsn),
+    remoteConsistentLsn: BigInt(shard.remoteConsistentLsn),
+    failure: shard.failure ?? '',
+    imageGeneration: { ...imageGeneration },
+    fullPageWrites: tracker === undefined ? FULL_PAGE_WRITES_UNSPECIFIED : seen,
+    fullPageWritesLsn: BigInt(tracker?.fullPageWritesLsn ?? 0),
+    walBytes: BigInt(shard.walBytes),
+    walImages: BigInt(state.walImagesCount),
+    generatedImages: BigInt(state.generatedImagesCount),
+    chainP50: chains.p50,
+    chainP99: chains.p99,
+    chainMax: chains.max,
+    chainPages: BigInt(chains.pages),
+    getPages: BigInt(latency.count),
+    getPageHistogramUs: latency.pairs(),
+    layers: index.layers.length,
+    layerBytes: BigInt(shard.layers.sizeBytes),
+    lastCheckpointRedoLsn: BigInt(tracker?.checkpointRedoLsn ?? 0),
+  }
+}
+
+function readTimeline(timeline: TimelineRef | undefined): { tenantId: TenantId; timelineId: TimelineId } {
+  if (timeline === undefined) throw refuse('bad_argument', 'request names no timeline')
+  return { tenantId: parseTenantId(timeline.tenantId), timelineId: parseTimelineId(timeline.timelineId) }
+}
+
+function readShard(shard: ShardRef | undefined): ShardIdentity {
+  const { number, count, stripeBlocks } = shard ?? { number: 0, count: 0, stripeBlocks: 0 }
+  if (count < 1 || count > 256 || number >= count || stripeBlocks < 1 || stripeBlocks > 2 ** 20) {
+    throw refuse('bad_argument', `shard ${number} of ${count} with stripes of ${stripeBlocks} blocks is not possible`)
+  }
+  return { number, count, stripeBlocks }
+}
+
+function readImageGeneration(images: ImageGeneration | undefined): ImageGenerationSettings | undefined {
+  if (images === undefined) return undefined
+  const { enabled, thresholdRecords } = images
+  if (thresholdRecords < 1 || thresholdRecords > 10_000) {
+    throw refuse('bad_argument', `image threshold ${thresholdRecords} is not from 1 to 10,000`)
+  }
+  return { enabled, thresholdRecords }
+}
+
+/** Records after which a chain is cut, unless told otherwise. */
+const THRESHOLD_RECORDS_DEFAULT = 32
+
+function readAttach(request: AttachShardRequest): AttachRequest {
+  const { generation, postgres, create, safekeepers } = request
+  if (generation < 1n || generation > 0xffff_ffffn) throw refuse('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
+  const major = postgres?.major ?? 0
+  if (major !== 16 && major !== 17 && major !== 18) {
+    throw refuse('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
+  }
+  return {
+    owner: { ...readTimeline(request.timeline), shard: readShard(request.shard) },
+    generation: Number(generation),
+    create,
+    safekeepers,
+    postgres: {
+      major,
+      systemId: postgres?.systemId ?? 0n,
+      pgTimelineId: postgres?.pgTimelineId ?? 0,
+      walSegmentBytes: postgres?.walSegmentBytes || 16 * 1024 * 1024,
+    },
+    imageGeneration: readImageGeneration(request.imageGeneration) ?? { enabled: false, thresholdRecords: THRESHOLD_RECORDS_DEFAULT },
+  }
+}

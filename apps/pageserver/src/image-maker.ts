@@ -1,0 +1,166 @@
+/**
+ * Image generation: pages whose chain has passed the threshold wait here, threads rebuild them in batches, and the
+ * images go into the open layer at the LSN of the last record in them. What came for a page meanwhile stays on top.
+ *
+ *   queued -> gathered (values read) -> in a thread -> image put, or dropped because the page has a newer base
+ */
+import { LSN_MAX } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { Workers } from '@understory/env'
+import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PageJobWriter, endsChain } from '@understory/storage'
+import type { ImageGenerationSettings, PageValue, ReadPlan, ValueRef } from '@understory/storage'
+import type { ImageJobs } from './image-protocol.ts'
+import type { ShardState } from './shard-state.ts'
+
+/** Pages of a job: enough to hide its cost, few enough that images come soon. */
+const JOB_PAGES_MAX = 64
+const JOB_BYTES_MAX = 4 * 1024 * 1024
+/** Jobs under way at once: one in a thread, one gathered meanwhile. */
+const JOBS_COUNT_MAX = 2
+
+interface Gathered {
+  readonly keyId: number
+  readonly lastLsn: Lsn
+}
+
+export class ImageMaker {
+  readonly #state: ShardState
+  readonly #workers: Workers<ImageJobs>
+  readonly #fail: (error: unknown) => void
+  #settings: ImageGenerationSettings
+  #queue: number[] = []
+  #isQueued = new Uint8Array(1024)
+  #jobsCount = 0
+  #isStopped = false
+  #idle: (() => void)[] = []
+
+  constructor(
+    state: ShardState, workers: Workers<ImageJobs>, settings: ImageGenerationSettings, fail: (error: unknown) => void,
+  ) {
+    this.#state = state
+    this.#workers = workers
+    this.#settings = settings
+    this.#fail = fail
+  }
+
+  get settings(): ImageGenerationSettings {
+    return this.#settings
+  }
+  /** Records after which a page is queued. */
+  get threshold(): number {
+    return this.#settings.enabled ? this.#settings.thresholdRecords : Infinity
+  }
+  get queuedCount(): number {
+    return this.#queue.length
+  }
+
+  /** Takes the new settings; pages that are over the threshold already are queued. */
+  change(settings: ImageGenerationSettings): void {
+    this.#settings = settings
+    if (!settings.enabled) return
+    const { keys, ledger } = this.#state
+    for (let id = 0; id < keys.count; id++) if (ledger.countOf(id) >= settings.thresholdRecords) this.queue(id)
+  }
+
+  queue(keyId: number): void {
+    if (keyId >= this.#isQueued.length) {
+      const wider = new Uint8Array(Math.max(keyId + 1, this.#isQueued.length * 2))
+      wider.set(this.#isQueued)
+      this.#isQueued = wider
+    }
+    if (this.#isQueued[keyId] === 1) return
+    this.#isQueued[keyId] = 1
+    this.#queue.push(keyId)
+    if (this.#jobsCount < JOBS_COUNT_MAX) this.#start()
+  }
+
+  stop(): void {
+    this.#isStopped = true
+    this.#queue = []
+  }
+
+  /** Resolves when nothing waits and nothing is under way. */
+  async drained(): Promise<void> {
+    while (this.#jobsCount > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+  }
+
+  #start(): void {
+    this.#jobsCount++
+    void this.#work().catch((error: unknown) => {
+      if (!this.#isStopped) this.#fail(error)
+    }).finally(() => {
+      this.#jobsCount--
+      for (const wake of this.#idle.splice(0)) wake()
+    })
+  }
+
+  async #work(): Promise<void> {
+    // Ingest goes on with its batch first, so that a job finds more pages.
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    while (this.#queue.length > 0 && !this.#isStopped) {
+      const writer = new PageJobWriter()
+      const gathered: Gathered[] = []
+      while (this.#queue.length > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
+        const keyId = this.#queue.pop() as number
+        this.#isQueued[keyId] = 0
+        const one = await this.#gather(keyId, writer)
+        if (one !== undefined) gathered.push(one)
+      }
+      if (gathered.length === 0) continue
+      const job = writer.take()
+      const request = { job, pagesCount: gathered.length, settings: this.#state.settings }
+      const { pages, isMade } = await this.#workers.run('image', request, { transfer: [job] })
+      if (this.#isStopped) return
+      gathered.forEach((page, i) => {
+        if (isMade[i] === 1) this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
+      })
+    }
+  }
+
+  async #gather(keyId: number, writer: PageJobWriter): Promise<Gathered | undefined> {
+    const { keys, ledger, map } = this.#state
+    if (ledger.countOf(keyId) < this.threshold) return undefined
+    const key = keys.keyOf(keyId)
+    const plan = map.plan(key, LSN_MAX)
+    const last = plan?.records.at(-1)
+    if (plan === undefined || last === undefined) return undefined
+    const first = plan.base ?? (plan.records[0] as ValueRef)
+    if (!this.#state.hasSettingsOfNowSince(first.layer.lsnOf(first.value))) return undefined
+    writer.page(key, await valuesOf(plan))
+    return { keyId, lastLsn: last.layer.lsnOf(last.value) }
+  }
+
+  #put({ keyId, lastLsn }: Gathered, image: Uint8Array): void {
+    const { open, keys, map, ledger } = this.#state
+    const key = keys.keyOf(keyId)
+    if (map.barriers.newest(key, LSN_MAX) > lastLsn) return
+    let count = 0
+    let bytes = 0
+    let value = open.newestOf(keyId, LSN_MAX)
+    for (; value >= 0 && open.lsnOf(value) > lastLsn; value = open.older(value)) {
+      if (endsChain(open.metaOf(value))) return
+      count++
+      bytes += open.lengthOf(value)
+    }
+    if (value >= 0 && open.lsnOf(value) === lastLsn && endsChain(open.metaOf(value))) return
+    // A layer was frozen meanwhile and has newer values: an image above them would hide them.
+    if (value < 0 && map.newestLsnOutside(key, open) > lastLsn) {
+      this.queue(keyId)
+      return
+    }
+    this.#state.putImage(keyId, lastLsn, image)
+    this.#state.generatedImagesCount++
+    ledger.reset(keyId, count, bytes)
+    if (count >= this.threshold) this.queue(keyId)
+  }
+}
+
+async function valuesOf({ base, records }: ReadPlan): Promise<PageValue[]> {
+  const values: PageValue[] = []
+  for (const { layer, value } of base === undefined ? records : [base, ...records]) {
+    const bytes = layer.bytesOf(value) ?? (await layer.load(value))
+    values.push({ lsn: layer.lsnOf(value), meta: layer.metaOf(value), blockIndex: layer.blockIndexOf(value), bytes })
+  }
+  return values
+}

@@ -1,0 +1,162 @@
+/**
+ * Makes layers durable: a frozen layer becomes a file, then a line of the local index, then an object, then a line of
+ * the index in the object store. Each step begins when the one before is durable; locally and remotely at most one of
+ * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up.
+ */
+import { isErrorCode } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { backoffMs } from '@understory/env'
+import type { Env } from '@understory/env'
+import type { ObjectStore } from '@understory/object-store'
+import { layerName, openLayer, writeOpenLayer } from '@understory/storage'
+import type { BlockCache, IndexPart, LayerEntry, LayerFile, LayerKind, OpenLayer, WrittenLayer } from '@understory/storage'
+import { RemoteIndex } from './remote-index.ts'
+import { Serial } from './serial.ts'
+import type { ShardFiles } from './shard-files.ts'
+
+const UPLOAD_PAUSE_MS_MAX = 10_000
+
+export interface LayerStoreParts {
+  readonly env: Env
+  readonly files: ShardFiles
+  readonly store: ObjectStore
+  readonly cache: BlockCache
+}
+
+export class LayerStore {
+  readonly remote: RemoteIndex
+  readonly #parts: LayerStoreParts
+  readonly #local = new Serial()
+  readonly #uploads = new Serial()
+  #index: IndexPart
+  /** Names of layers that are known to be in the object store. */
+  readonly #uploaded = new Set<string>()
+  #remoteConsistentLsn = 0 as Lsn
+  #isStopped = false
+  readonly #stopSignal = new AbortController()
+
+  constructor(parts: LayerStoreParts, index: IndexPart) {
+    this.#parts = parts
+    this.#index = index
+    this.remote = new RemoteIndex(parts.store, index.owner)
+  }
+
+  get index(): IndexPart {
+    return this.#index
+  }
+  /** Durable in the object store up to here. */
+  get remoteConsistentLsn(): Lsn {
+    return this.#remoteConsistentLsn
+  }
+  get sizeBytes(): number {
+    return this.#index.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  }
+
+  /** Notes what the object store is known to have. */
+  noteRemote(part: IndexPart): void {
+    for (const { name } of part.layers) this.#uploaded.add(name)
+    this.#remoteConsistentLsn = part.consistentLsn
+  }
+
+  /** Opens every layer, oldest first; one that is missing locally is fetched. */
+  async openAll(): Promise<LayerFile[]> {
+    const layers: LayerFile[] = []
+    for (const entry of this.#index.layers) layers.push(await this.#open(entry))
+    return layers
+  }
+  async #open(entry: LayerEntry): Promise<LayerFile> {
+    const { files, cache } = this.#parts
+    let source = await files.layerSource(entry.name)
+    if (source === undefined) {
+      await files.writeLayer(entry.name, await this.remote.getLayer(entry))
+      this.#uploaded.add(entry.name)
+      source = await files.layerSource(entry.name)
+    }
+    return openLayer(source!, this.#index.owner, cache)
+  }
+
+  /** Changes the index, durably on the local disk. */
+  changeIndex(change: Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>): Promise<void> {
+    return this.#local.run(() => this.#writeIndex({ ...this.#index, ...change }))
+  }
+  async #writeIndex(index: IndexPart): Promise<void> {
+    await this.#parts.files.writeIndex(index)
+    this.#index = index
+  }
+
+  /** For a shard whose import begins anew. */
+  forgetLayers(): Promise<void> {
+    return this.#local.run(async () => {
+      await this.#writeIndex({ ...this.#index, layers: [] })
+      await this.#parts.files.removeOrphans(this.#index)
+    })
+  }
+
+  /**
+   * Writes a frozen layer; gives its file. `consistentLsn`: with it everything before is in layers; undefined: more
+   * layers of the same position follow.
+   */
+  write(layer: OpenLayer, kind: LayerKind, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+    return this.#local.run(async () => {
+      const { owner, generation } = this.#index
+      const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+      const written = await writeOpenLayer(layer, owner, kind, generation, pause)
+      const { entry, file } = await this.#store(written)
+      await this.#writeIndex({
+        ...this.#index,
+        layers: [...this.#index.layers, entry],
+        nextSequence: this.#index.nextSequence + 1,
+        ...(consistentLsn === undefined ? {} : { consistentLsn }),
+      })
+      return file
+    })
+  }
+  async #store(written: WrittenLayer): Promise<{ entry: LayerEntry; file: LayerFile }> {
+    const { kind, lsnMin, lsnMax, sizeBytes, crc } = written
+    const { nextSequence, generation } = this.#index
+    const entry = { name: layerName(kind, lsnMin, lsnMax, nextSequence, generation), kind, sizeBytes, crc, lsnMin, lsnMax }
+    await this.#parts.files.writeLayer(entry.name, written.bytes)
+    return { entry, file: await this.#open(entry) }
+  }
+
+  /**
+   * Brings the object store up to the local index: one try. Error: refused `stale`, after which nothing is ever
+   * published again; anything outside as the store tells it.
+   */
+  upload(): Promise<void> {
+    return this.#uploads.run(async () => {
+      const index = this.#index
+      for (const { name } of index.layers) {
+        if (this.#uploaded.has(name)) continue
+        await this.remote.putLayer(name, await this.#parts.files.readLayer(name))
+        this.#uploaded.add(name)
+      }
+      await this.remote.publish(index)
+      if (index.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = index.consistentLsn
+    })
+  }
+
+  /** The same until it succeeds. Error: `stale`, or `cancelled` after `stop`. */
+  async uploadWithRetries(): Promise<void> {
+    const { clock, rng, log } = this.#parts.env
+    for (let attempt = 1; !this.#isStopped; attempt++) {
+      try {
+        await this.upload()
+        return
+      } catch (error) {
+        if (this.#isStopped) return
+        if (isErrorCode(error, 'stale') || isErrorCode(error, 'bad_file')) throw error
+        log.warn('upload_failed', { attempt, error })
+        const pauseMs = backoffMs(rng, attempt, { baseMs: 200, pauseMsMax: UPLOAD_PAUSE_MS_MAX })
+        await clock.sleep(pauseMs, this.#stopSignal.signal).catch(() => undefined)
+      }
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    this.#stopSignal.abort()
+    await Promise.all([this.#local.idle(), this.#uploads.idle()])
+  }
+}
+

@@ -1,0 +1,62 @@
+/** The pageserver's composition root. Exit codes: 0 stopped, 1 could not start, 2 wrong settings. */
+import { resolve } from 'node:path'
+import { describeError, isErrorCode } from '@understory/base'
+import { openBroker } from '@understory/broker'
+import { jsonLog, parseOptions, realEnv, realWorkers } from '@understory/env'
+import { openObjectStore, probeConditionalPut } from '@understory/object-store'
+import { setBugReporter, startServer } from '@understory/rpc'
+import { BlockCache } from '@understory/storage'
+import { pageserverService } from './api.ts'
+import { CONFIG } from './config.ts'
+import type { ImageJobs } from './image-protocol.ts'
+import { ShardRegistry } from './shard-registry.ts'
+
+const STOP_GRACE_MS = 2_000
+const MIB = 1024 * 1024
+const IMPORT_LAYER_BYTES_MAX = 128 * MIB
+
+async function main(): Promise<void> {
+  const options = parseOptions('pageserver', CONFIG, process.argv.slice(2), process.env)
+  if (options.kind === 'help') {
+    process.stdout.write(options.text)
+    return
+  }
+  const { nodeId, listen, dataDir, imageThreads, openLayerMib, openLayerAgeS, blockCacheMib, logLevel, ...urls } = options.values
+  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+
+  const dataDirectory = resolve(dataDir)
+  await env.disk.makeDirectory(dataDirectory)
+  const store = await openObjectStore(urls.objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+  await probeConditionalPut(store, env.rng)
+  const broker = openBroker(urls.broker, env)
+  const script = new URL('./image-worker.ts', import.meta.url)
+  const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
+  const limits = {
+    openLayerBytesMax: openLayerMib * MIB, openLayerAgeMsMax: openLayerAgeS * 1000, importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
+  }
+  const cache = new BlockCache(blockCacheMib * MIB)
+  const registry = new ShardRegistry({ env, store, cache, workers, limits }, dataDirectory)
+  // Before anybody can ask: a shard that is on the disk must not look lost.
+  await registry.loadAll()
+
+  const server = await startServer({ ...listen, services: [pageserverService(registry, env.clock)] })
+  const announcement = await broker.announce(`node/${nodeId}`, { kind: 'pageserver', address: server.address })
+  env.log.info('started', { address: server.address, shards: registry.all.length })
+
+  const stopping = Promise.withResolvers<string>()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
+  env.log.info('stopping', { signal: await stopping.promise })
+  await announcement.stop()
+  await Promise.all([registry.stop(), server.stop(STOP_GRACE_MS)])
+  await workers.close()
+  await broker.close()
+  await store.close()
+}
+
+try {
+  await main()
+} catch (error) {
+  process.stderr.write(`understory pageserver: ${describeError(error)}\n`)
+  process.exit(isErrorCode(error, 'bad_argument') ? 2 : 1)
+}

@@ -1,0 +1,85 @@
+/**
+ * The shard's part of the object store: layers, and one index per generation that lists them. Layers come before the
+ * index that lists them, so every prefix of uploads is consistent. Before each publication the newest generation is
+ * looked up: a stale one never publishes again (I9).
+ */
+import { isErrorCode, refuse } from '@understory/base'
+import { crc32c } from '@understory/postgres/wal'
+import type { ObjectStore } from '@understory/object-store'
+import { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart, shardPrefix } from '@understory/storage'
+import type { IndexPart, LayerEntry, LayerOwner } from '@understory/storage'
+
+export class RemoteIndex {
+  readonly #store: ObjectStore
+  readonly #prefix: string
+  /** Of the generation published last. */
+  #etag: { readonly generation: number; readonly etag: string } | undefined
+
+  constructor(store: ObjectStore, owner: LayerOwner) {
+    this.#store = store
+    this.#prefix = shardPrefix(owner)
+  }
+
+  /** The newest generation that has an index, or undefined. */
+  async newestGeneration(): Promise<number | undefined> {
+    let newest: number | undefined
+    for await (const { key } of this.#store.list(`${this.#prefix}index_part-`)) {
+      const generation = generationOfIndexPart(key)
+      if (generation !== undefined && (newest === undefined || generation > newest)) newest = generation
+    }
+    return newest
+  }
+
+  async read(generation: number): Promise<IndexPart> {
+    const key = this.#prefix + indexPartName(generation)
+    const { bytes, etag } = await this.#store.get(key)
+    this.#etag = { generation, etag }
+    return parseIndexPart(bytes, key)
+  }
+
+  /** The layer's bytes, checked against its entry. Error: refused `bad_file`. */
+  async getLayer({ name, sizeBytes, crc }: LayerEntry): Promise<Uint8Array> {
+    const key = this.#prefix + name
+    const bytes = await this.#store.get(key).then((object) => object.bytes, (error: unknown) => {
+      if (!isErrorCode(error, 'not_found')) throw error
+      throw refuse('bad_file', `layer object "${key}" is missing`, { hint: 'Restore the object from a copy.', cause: error })
+    })
+    if (bytes.length === sizeBytes && crc32c(bytes, 0, bytes.length) === crc) return bytes
+    throw refuse('bad_file', `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`, {
+      hint: 'Restore the object from a copy.',
+    })
+  }
+
+  async putLayer(name: string, bytes: Uint8Array): Promise<void> {
+    await this.#store.put(this.#prefix + name, bytes)
+  }
+
+  /** Publishes the index of its generation. Error: refused `stale` where a newer generation is there. */
+  async publish(part: IndexPart): Promise<void> {
+    const { generation } = part
+    const newest = await this.newestGeneration()
+    if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
+    const key = this.#prefix + indexPartName(generation)
+    const bytes = encodeIndexPart(part)
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const known = this.#etag?.generation === generation ? this.#etag.etag : undefined
+      const result = known === undefined
+        ? await this.#store.putIfAbsent(key, bytes)
+        : await this.#store.putIfMatch(key, known, bytes)
+      if (result.kind === 'stored') {
+        this.#etag = { generation, etag: result.etag }
+        return
+      }
+      // What is there was written by this very shard: before a restart, or by a try whose answer was lost.
+      await this.read(generation)
+    }
+    throw refuse('conflict', `index object "${key}" is being written by another`, {
+      hint: 'Two pageservers have the shard under one generation; the control plane must give out a new one.',
+    })
+  }
+}
+
+export const staleGeneration = (generation: number, newest: number): Error =>
+  refuse('stale', `generation ${generation} of the shard is not the newest, which is ${newest}`, {
+    hint: 'The shard was given to another pageserver; detach it here.',
+  })

@@ -1,0 +1,16 @@
+/** Runs pieces of work one after another, in the order asked for: what makes an actor the single writer of its state. */
+export class Serial {
+  #tail: Promise<unknown> = Promise.resolve()
+
+  run<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work)
+    // A failure is its caller's; the next piece of work runs all the same.
+    this.#tail = result.catch(() => undefined)
+    return result
+  }
+
+  /** Resolves when everything asked for so far has ended. */
+  idle(): Promise<unknown> {
+    return this.#tail
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * A shard's files on the local disk:
+ *
+ *   <data-dir>/tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/
+ *     attach.json   how the shard was attached: generation, safekeepers
+ *     index.json    its layers (index-part.ts); replaced after each layer that is durable
+ *     <layer name>  layers
+ */
+import { join } from 'node:path'
+import { describeError, isErrorCode, refuse } from '@understory/base'
+import type { Disk } from '@understory/env'
+import { encodeIndexPart, parseIndexPart, shardPrefix } from '@understory/storage'
+import type { IndexPart, LayerOwner, LayerSource } from '@understory/storage'
+import { z } from 'zod'
+
+const INDEX_NAME = 'index.json'
+const ATTACH_NAME = 'attach.json'
+
+const attachDocument = z.object({
+  version: z.literal(1),
+  tenantId: z.string(),
+  timelineId: z.string(),
+  shard: z.object({ number: z.number(), count: z.number(), stripeBlocks: z.number() }),
+  generation: z.number().int().min(0),
+  safekeepers: z.array(z.string()),
+})
+export type AttachDocument = Omit<z.infer<typeof attachDocument>, 'version'>
+
+export class ShardFiles {
+  readonly directory: string
+  readonly #disk: Disk
+
+  constructor(disk: Disk, dataDirectory: string, owner: LayerOwner) {
+    this.#disk = disk
+    this.directory = join(dataDirectory, shardPrefix(owner))
+  }
+
+  async make(): Promise<void> {
+    await this.#disk.makeDirectory(this.directory)
+  }
+  remove(): Promise<void> {
+    return this.#disk.removeTree(this.directory)
+  }
+
+  /** Undefined where there is none. Error: refused `bad_file`. */
+  async readIndex(): Promise<IndexPart | undefined> {
+    const path = join(this.directory, INDEX_NAME)
+    const bytes = await this.#readIfThere(path)
+    return bytes === undefined ? undefined : parseIndexPart(bytes, path)
+  }
+  writeIndex(part: IndexPart): Promise<void> {
+    return this.#disk.durableReplace(join(this.directory, INDEX_NAME), encodeIndexPart(part))
+  }
+
+  async readAttach(): Promise<AttachDocument | undefined> {
+    const bytes = await this.#readIfThere(join(this.directory, ATTACH_NAME))
+    return bytes === undefined ? undefined : parseAttach(bytes, join(this.directory, ATTACH_NAME))
+  }
+  writeAttach(document: AttachDocument): Promise<void> {
+    const text = `${JSON.stringify({ version: 1, ...document }, undefined, 1)}\n`
+    return this.#disk.durableReplace(join(this.directory, ATTACH_NAME), Buffer.from(text))
+  }
+
+  /** Durable when it returns, under its name. */
+  writeLayer(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#disk.durableReplace(join(this.directory, name), bytes)
+  }
+  readLayer(name: string): Promise<Uint8Array> {
+    return this.#disk.readFile(join(this.directory, name))
+  }
+  /** Undefined where there is no such file. Opened anew for each read, so that a removed file is told at once. */
+  async layerSource(name: string): Promise<LayerSource | undefined> {
+    const path = join(this.directory, name)
+    const stat = await this.#disk.stat(path)
+    if (stat === undefined) return undefined
+    const disk = this.#disk
+    return {
+      name: path,
+      sizeBytes: stat.sizeBytes,
+      read: async (offset, lengthBytes) => {
+        await using file = await disk.open(path, 'read')
+        return file.read(offset, lengthBytes)
+      },
+    }
+  }
+
+  /** What a crash left: layers that no index lists, temporary files. */
+  async removeOrphans(part: IndexPart | undefined): Promise<void> {
+    const known = new Set([INDEX_NAME, ATTACH_NAME, ...(part?.layers.map(({ name }) => name) ?? [])])
+    for (const { name, kind } of await this.#disk.list(this.directory)) {
+      if (kind === 'file' && !known.has(name)) await this.#disk.remove(join(this.directory, name))
+    }
+  }
+
+  async #readIfThere(path: string): Promise<Uint8Array | undefined> {
+    try {
+      return await this.#disk.readFile(path)
+    } catch (error) {
+      if (isErrorCode(error, 'not_found')) return undefined
+      throw error
+    }
+  }
+}
+
+function parseAttach(bytes: Uint8Array, path: string): AttachDocument {
+  try {
+    return attachDocument.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
+  } catch (cause) {
+    throw refuse('bad_file', `"${path}" is damaged`, {
+      detail: describeError(cause), hint: 'Remove it; the control plane attaches the shard again.', cause,
+    })
+  }
+}
+
+/** Attach documents of every shard below a data directory, with the path of those that cannot be read. */
+export async function listAttached(disk: Disk, dataDirectory: string): Promise<{ path: string; attached: AttachDocument | Error }[]> {
+  const found: { path: string; attached: AttachDocument | Error }[] = []
+  const root = join(dataDirectory, 'tenants')
+  for (const tenant of await namesIn(disk, root)) {
+    const timelines = join(root, tenant, 'timelines')
+    for (const timeline of await namesIn(disk, timelines)) {
+      for (const shard of await namesIn(disk, join(timelines, timeline))) {
+        const path = join(timelines, timeline, shard)
+        try {
+          const bytes = await disk.readFile(join(path, ATTACH_NAME))
+          found.push({ path, attached: parseAttach(bytes, join(path, ATTACH_NAME)) })
+        } catch (error) {
+          // A folder without it was left by a crash while a shard was made: nothing was promised yet.
+          if (!isErrorCode(error, 'not_found')) found.push({ path, attached: error as Error })
+        }
+      }
+    }
+  }
+  return found
+}
+
+async function namesIn(disk: Disk, path: string): Promise<string[]> {
+  if ((await disk.stat(path)) === undefined) return []
+  return (await disk.list(path)).filter(({ kind }) => kind === 'directory').map(({ name }) => name)
+}

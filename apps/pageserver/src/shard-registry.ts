@@ -1,0 +1,179 @@
+/** The shards that this process serves, each under the newest generation it was given. */
+import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
+import { LSN_ZERO } from '@understory/base'
+import type { ImageGenerationSettings, IndexPart, LayerOwner, PostgresOfTimeline } from '@understory/storage'
+import { RemoteIndex, staleGeneration } from './remote-index.ts'
+import { Serial } from './serial.ts'
+import { ShardFiles, listAttached } from './shard-files.ts'
+import type { AttachDocument } from './shard-files.ts'
+import { Shard } from './shard.ts'
+import type { ShardParts } from './shard.ts'
+
+export interface AttachRequest {
+  readonly owner: LayerOwner
+  readonly generation: number
+  readonly create: boolean
+  readonly safekeepers: readonly string[]
+  readonly postgres: PostgresOfTimeline
+  readonly imageGeneration: ImageGenerationSettings
+}
+
+const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string => `${tenantId}/${timelineId}/${shard.number}`
+
+export class ShardRegistry {
+  readonly #parts: ShardParts
+  readonly #dataDirectory: string
+  readonly #shards = new Map<string, Shard>()
+  readonly #serial = new Serial()
+
+  constructor(parts: ShardParts, dataDirectory: string) {
+    this.#parts = parts
+    this.#dataDirectory = dataDirectory
+  }
+
+  /** Loads every shard that is on the disk. One that cannot be loaded is logged, the others are served. */
+  async loadAll(): Promise<void> {
+    const { log } = this.#parts.env
+    for (const { path, attached } of await listAttached(this.#parts.env.disk, this.#dataDirectory)) {
+      try {
+        if (attached instanceof Error) throw attached
+        await this.#loadLocal(attached)
+      } catch (error) {
+        log.error('shard_not_loaded', { path, error })
+      }
+    }
+  }
+
+  async #loadLocal(attached: AttachDocument): Promise<void> {
+    const owner = ownerOf(attached)
+    const files = this.#files(owner)
+    const index = await files.readIndex()
+    // Made by a crash while it was attached: the control plane attaches it again.
+    if (index === undefined) return
+    await files.removeOrphans(index)
+    await this.#add(files, attached, index, undefined)
+  }
+
+  get all(): readonly Shard[] {
+    return [...this.#shards.values()]
+  }
+  ofTimeline(tenantId: string, timelineId: string): readonly Shard[] {
+    return this.all.filter(({ owner }) => owner.tenantId === tenantId && owner.timelineId === timelineId)
+  }
+
+  /** Error: refused `unknown_timeline` or, where its layout is another, `bad_argument`. */
+  get(tenantId: TenantId, timelineId: TimelineId, shard: ShardIdentity): Shard {
+    const found = this.#shards.get(shardName({ tenantId, timelineId, shard }))
+    if (found === undefined) {
+      throw refuse('unknown_timeline', `shard ${shard.number} of timeline ${timelineId} of tenant ${tenantId} is not here`, {
+        hint: 'Ask the control plane which pageserver has it.',
+      })
+    }
+    const own = found.owner.shard
+    if (own.count !== shard.count || own.stripeBlocks !== shard.stripeBlocks) {
+      const layout = `${own.count} shards with stripes of ${own.stripeBlocks} blocks`
+      throw refuse('bad_argument', `timeline ${timelineId} has ${layout}, not ${shard.count} with ${shard.stripeBlocks}`)
+    }
+    return found
+  }
+
+  /**
+   * Makes or loads the shard, or adopts a newer generation; gives where ingest goes on, 0 while an import is awaited.
+   * Errors: `stale` for a generation older than one known here or published in the object store; `not_found` where
+   * there is nothing to load and `create` is not set.
+   */
+  attach(request: AttachRequest): Promise<Lsn> {
+    return this.#serial.run(() => this.#attach(request))
+  }
+  async #attach(request: AttachRequest): Promise<Lsn> {
+    const { owner, generation } = request
+    const attached: AttachDocument = {
+      tenantId: owner.tenantId, timelineId: owner.timelineId, shard: owner.shard, generation,
+      safekeepers: [...request.safekeepers],
+    }
+    const here = this.#shards.get(shardName(owner))
+    if (here !== undefined) {
+      this.get(owner.tenantId, owner.timelineId, owner.shard)
+      if (generation < here.generation) throw staleGeneration(generation, here.generation)
+      const isStopped = here.hasFailed && generation > here.generation
+      if (!isStopped) {
+        await here.adoptGeneration(attached)
+        return here.ingestedLsn
+      }
+      // A new generation is a new chance for a shard that has stopped.
+      this.#shards.delete(shardName(owner))
+      await here.stop()
+    }
+    const remote = new RemoteIndex(this.#parts.store, owner)
+    const newest = await remote.newestGeneration()
+    if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
+    const published = newest === undefined ? undefined : await remote.read(newest)
+    const files = this.#files(owner)
+    await files.make()
+    const index = await this.#chooseIndex(files, published, request)
+    await files.removeOrphans(index)
+    await files.writeIndex(index)
+    await files.writeAttach(attached)
+    const shard = await this.#add(files, attached, index, published)
+    if (shard.isImported && !shard.hasFailed) await shard.layers.upload()
+    this.#parts.env.log.info('shard_attached', {
+      tenant: owner.tenantId, timeline: owner.timelineId, shard: owner.shard.number, generation,
+      ingestedLsn: formatLsn(shard.ingestedLsn),
+    })
+    return shard.ingestedLsn
+  }
+
+  /** The local index, the published one, or a new one: the furthest of the newest generation. */
+  async #chooseIndex(files: ShardFiles, published: IndexPart | undefined, request: AttachRequest): Promise<IndexPart> {
+    const { owner, generation, postgres, imageGeneration, create } = request
+    const local = await files.readIndex()
+    if (local !== undefined && local.generation > generation) throw staleGeneration(generation, local.generation)
+    // Another node published under a newer generation than the local files have: they are of the past.
+    const isLocalCurrent = local !== undefined && local.generation >= (published?.generation ?? 0)
+    const known = isLocalCurrent ? local : published
+    if (known !== undefined) return { ...known, generation }
+    if (!create) {
+      throw refuse('not_found', `shard ${owner.shard.number} of timeline ${owner.timelineId} is neither here nor in the object store`, {
+        hint: 'If it never had data, attach it with create set.',
+      })
+    }
+    return {
+      owner, generation, postgres, imageGeneration, startLsn: LSN_ZERO, readableLsn: LSN_ZERO, consistentLsn: LSN_ZERO,
+      nextSequence: 0, layers: [],
+    }
+  }
+
+  async #add(
+    files: ShardFiles, attached: AttachDocument, index: IndexPart, published: IndexPart | undefined,
+  ): Promise<Shard> {
+    const shard = new Shard(this.#parts, files, attached, index)
+    if (published !== undefined) shard.layers.noteRemote(published)
+    this.#shards.set(shardName(index.owner), shard)
+    await shard.load()
+    return shard
+  }
+
+  /** Stops serving the shard; local files go, objects stay. */
+  detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
+    return this.#serial.run(async () => {
+      const shard = this.get(tenantId, timelineId, identity)
+      this.#shards.delete(shardName(shard.owner))
+      await shard.stop()
+      await this.#files(shard.owner).remove()
+    })
+  }
+
+  async stop(): Promise<void> {
+    await this.#serial.idle()
+    await Promise.all(this.all.map((shard) => shard.stop()))
+  }
+
+  #files(owner: LayerOwner): ShardFiles {
+    return new ShardFiles(this.#parts.env.disk, this.#dataDirectory, owner)
+  }
+}
+
+const ownerOf = ({ tenantId, timelineId, shard }: AttachDocument): LayerOwner => ({
+  tenantId: parseTenantId(tenantId), timelineId: parseTimelineId(timelineId), shard,
+})

@@ -1,0 +1,284 @@
+/**
+ * What one shard of one timeline knows: its layers, and what is kept in memory beside them because it follows from
+ * them. Changed by the shard's ingest only, synchronously; everything here can be made again from the layers.
+ */
+import { LSN_MAX, LSN_ZERO, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
+import type { TrackerState } from '@understory/postgres/cluster'
+import type { RedoSettings } from '@understory/postgres/redo'
+import { PAGE_SIZE } from '@understory/postgres/wal'
+import {
+  ChainLedger, FORK_ALL, KEY_CHECKPOINT_STATE, KEY_CONTROL_FILE, KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KeyTable, LAYER_KIND_DELTA,
+  LayerMap, META_IMAGE, META_TOMBSTONE, OpenLayer, applyValue, barrierKey, classRange, endsChain, homeShard, isPageKey,
+  isTombstone, relationSizeKey,
+} from '@understory/storage'
+import type { Key, LayerFile, LayerOwner, RebuildOutcome, ValueRef } from '@understory/storage'
+
+export const CONTROL_FILE_KEY: Key = { keyClass: KEY_CONTROL_FILE, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 }
+/** Settings that redo depends on, as changed since the import: one byte of flags. On every shard. */
+const REDO_SETTINGS_KEY: Key = { ...CONTROL_FILE_KEY, block: 1 }
+export const CHECKPOINT_STATE_KEY: Key = { keyClass: KEY_CHECKPOINT_STATE, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 }
+const FLAG_WAL_LOG_HINTS = 1
+const FLAG_TRACK_COMMIT_TIMESTAMP = 2
+
+interface SizedFork {
+  readonly spcOid: number
+  readonly dbOid: number
+  readonly rel: number
+  readonly fork: number
+  blocks: number
+}
+
+export interface RebuiltPage {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+}
+export const newPage = (): RebuiltPage => {
+  const buffer = new ArrayBuffer(PAGE_SIZE)
+  return { bytes: new Uint8Array(buffer), view: new DataView(buffer) }
+}
+
+export class ShardState {
+  readonly owner: LayerOwner
+  readonly keys = new KeyTable()
+  readonly map = new LayerMap()
+  readonly ledger = new ChainLedger()
+  open: OpenLayer
+  /** Everything before is in the layers or the open layer. */
+  ingestedLsn: Lsn = LSN_ZERO
+  /** On shard 0 only. */
+  tracker: TrackerState | undefined
+  walImagesCount = 0
+  generatedImagesCount = 0
+  /** Current sizes of the relations whose home this shard is. */
+  readonly #sizes = new Map<string, SizedFork>()
+  #settings: { readonly from: Lsn; readonly value: RedoSettings }[] = []
+
+  constructor(owner: LayerOwner) {
+    this.owner = owner
+    this.open = new OpenLayer(this.keys)
+  }
+
+  get isFirstShard(): boolean {
+    return this.owner.shard.number === 0
+  }
+  isHomeOf(rel: number): boolean {
+    return homeShard(this.owner.shard, rel) === this.owner.shard.number
+  }
+
+  /** A new open layer on top; gives the one before, frozen. */
+  freeze(): OpenLayer {
+    const frozen = this.open
+    frozen.freeze()
+    this.open = new OpenLayer(this.keys)
+    this.map.push(this.open)
+    return frozen
+  }
+
+  // Settings
+
+  get settings(): RedoSettings {
+    const newest = this.#settings.at(-1)
+    if (newest === undefined) throw refuse('precondition', 'shard has no control file yet: its import is not finished')
+    return newest.value
+  }
+  settingsAt(at: Lsn): RedoSettings {
+    for (let i = this.#settings.length - 1; i > 0; i--) {
+      const { from, value } = this.#settings[i] as { from: Lsn; value: RedoSettings }
+      if (at >= from) return value
+    }
+    return this.#settings[0]?.value ?? this.settings
+  }
+  /** Whether every value from `at` on is redone with the settings of now. */
+  hasSettingsOfNowSince(at: Lsn): boolean {
+    return this.settingsAt(at) === this.settings
+  }
+  changeSettings(at: Lsn, walLogHints: boolean, trackCommitTimestamp: boolean): void {
+    const flags = (walLogHints ? FLAG_WAL_LOG_HINTS : 0) | (trackCommitTimestamp ? FLAG_TRACK_COMMIT_TIMESTAMP : 0)
+    this.putBytes(REDO_SETTINGS_KEY, at, Uint8Array.of(flags))
+    this.#settings.push({ from: at, value: { ...this.settings, walLogHints, trackCommitTimestamp } })
+  }
+
+  // Writing
+
+  putBytes(key: Key, at: Lsn, bytes: Uint8Array): void {
+    this.open.putBytes(this.keys.intern(key), at, META_IMAGE, bytes)
+  }
+  putTombstone(key: Key, at: Lsn): void {
+    this.open.put(this.keys.intern(key), at, META_TOMBSTONE, 0, 0, 0)
+  }
+  /** A page's image that ends its chain. */
+  putImage(keyId: number, at: Lsn, image: Uint8Array): void {
+    this.open.putBytes(keyId, at, META_IMAGE, image)
+  }
+
+  /** Nothing of the fork from `fromBlock` on is looked for below `at` any more. */
+  putForkBarrier(spcOid: number, dbOid: number, rel: number, fork: number, fromBlock: number, at: Lsn): void {
+    this.#putBarrier(barrierKey(spcOid, dbOid, rel, fork), at, fromBlock)
+    const known = this.keys.fork(KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork)
+    for (let id = known?.lastKeyId ?? -1; id >= 0; id = this.keys.nextInFork(id)) {
+      if (this.keys.blockOf(id) >= fromBlock) this.ledger.reset(id)
+    }
+  }
+  putRelationBarrier(spcOid: number, dbOid: number, rel: number, at: Lsn): void {
+    this.#putBarrier(barrierKey(spcOid, dbOid, rel, FORK_ALL), at, 0)
+    for (let fork = 0; fork < 4; fork++) {
+      const known = this.keys.fork(KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork)
+      for (let id = known?.lastKeyId ?? -1; id >= 0; id = this.keys.nextInFork(id)) this.ledger.reset(id)
+      if (this.isHomeOf(rel)) this.endSize(spcOid, dbOid, rel, fork, at)
+    }
+  }
+  putDatabaseBarrier(spcOid: number, dbOid: number, at: Lsn): void {
+    this.#putBarrier(barrierKey(spcOid, dbOid, 0, FORK_ALL), at, 0)
+    for (const fork of this.keys.forks) {
+      if (fork.keyClass !== KEY_RELATION_BLOCK || fork.dbOid !== dbOid || fork.spcOid !== spcOid) continue
+      for (let id = fork.lastKeyId; id >= 0; id = this.keys.nextInFork(id)) this.ledger.reset(id)
+    }
+    for (const size of [...this.#sizes.values()]) {
+      if (size.dbOid === dbOid && size.spcOid === spcOid) this.endSize(spcOid, dbOid, size.rel, size.fork, at)
+    }
+  }
+  #putBarrier(key: Key, at: Lsn, fromBlock: number): void {
+    const value = new Uint8Array(4)
+    new DataView(value.buffer).setUint32(0, fromBlock, true)
+    this.putBytes(key, at, value)
+    this.map.barriers.add(key, at, fromBlock)
+  }
+
+  // Sizes
+
+  /** The current size in blocks; undefined where the fork does not exist or lives elsewhere. */
+  sizeOf(spcOid: number, dbOid: number, rel: number, fork: number): number | undefined {
+    return this.#sizes.get(sizeName(spcOid, dbOid, rel, fork))?.blocks
+  }
+  putSize(spcOid: number, dbOid: number, rel: number, fork: number, blocks: number, at: Lsn): void {
+    const name = sizeName(spcOid, dbOid, rel, fork)
+    const known = this.#sizes.get(name)
+    if (known?.blocks === blocks) return
+    if (known === undefined) this.#sizes.set(name, { spcOid, dbOid, rel, fork, blocks })
+    else known.blocks = blocks
+    this.putBytes(relationSizeKey(spcOid, dbOid, rel, fork), at, sizeBytes(blocks))
+  }
+  endSize(spcOid: number, dbOid: number, rel: number, fork: number, at: Lsn): void {
+    if (this.#sizes.delete(sizeName(spcOid, dbOid, rel, fork))) this.putTombstone(relationSizeKey(spcOid, dbOid, rel, fork), at)
+  }
+
+  // Reading
+
+  /** The content of a key that is not a page, or undefined. */
+  async readBytes(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
+    const newest = this.map.newest(key, at)
+    return newest === undefined || isTombstone(newest.layer.metaOf(newest.value)) ? undefined : bytesOf(newest)
+  }
+  async readSize(key: Key, at: Lsn): Promise<number | undefined> {
+    const bytes = await this.readBytes(relationSizeKey(key.spcOid, key.dbOid, key.rel, key.fork), at)
+    return bytes === undefined ? undefined : new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
+  }
+
+  /** Fills `page`, which must be zeros, with the page as of `at`. `none`: nothing was written above its barrier. */
+  async readPage(key: Key, at: Lsn, page: RebuiltPage): Promise<RebuildOutcome | 'none'> {
+    const plan = this.map.plan(key, at)
+    if (plan === undefined) return 'none'
+    let outcome: RebuildOutcome = 'made'
+    if (plan.base !== undefined) outcome = await this.#apply(key, plan.base, page)
+    for (const ref of plan.records) outcome = await this.#apply(key, ref, page)
+    return outcome
+  }
+  #apply(key: Key, ref: ValueRef, page: RebuiltPage): RebuildOutcome | Promise<RebuildOutcome> {
+    const bytes = ref.layer.bytesOf(ref.value)
+    return bytes === undefined
+      ? ref.layer.load(ref.value).then((loaded) => this.#applyBytes(key, ref, loaded, page))
+      : this.#applyBytes(key, ref, bytes, page)
+  }
+  #applyBytes(key: Key, { layer, value }: ValueRef, bytes: Uint8Array, page: RebuiltPage): RebuildOutcome {
+    const lsn = layer.lsnOf(value)
+    const part = { lsn, meta: layer.metaOf(value), blockIndex: layer.blockIndexOf(value), bytes }
+    return applyValue(key, part, page, this.settingsAt(lsn))
+  }
+
+  /** The keys of a class that exist at `at`, in order. */
+  scan(keyClass: number, at: Lsn): Generator<Key, void, void> {
+    const { first, last } = classRange(keyClass)
+    return this.map.scan(first, last, at)
+  }
+
+  // Loading
+
+  /** Makes everything that follows from the layers. `layers` oldest first. */
+  async load(layers: readonly LayerFile[], consistentLsn: Lsn): Promise<void> {
+    for (const layer of layers) this.map.push(layer)
+    this.map.push(this.open)
+    this.ingestedLsn = consistentLsn
+    await this.map.loadBarriers()
+    for (const layer of layers) if (layer.kind === LAYER_KIND_DELTA) this.#countChains(layer)
+    await this.loadSmall()
+  }
+
+  /** Sizes, settings and tracker, from the layers. */
+  async loadSmall(): Promise<void> {
+    this.#sizes.clear()
+    for (const { spcOid, dbOid, rel, fork } of this.scan(KEY_RELATION_SIZE, LSN_MAX)) {
+      const blocks = await this.readSize({ keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block: 0 }, LSN_MAX)
+      if (blocks !== undefined) this.#sizes.set(sizeName(spcOid, dbOid, rel, fork), { spcOid, dbOid, rel, fork, blocks })
+    }
+    await this.#loadSettings()
+    if (this.isFirstShard) {
+      const state = await this.readBytes(CHECKPOINT_STATE_KEY, LSN_MAX)
+      this.tracker = state === undefined ? undefined : decodeTrackerState(state)
+    }
+  }
+
+  async #loadSettings(): Promise<void> {
+    this.#settings = []
+    const controlFile = await this.readBytes(CONTROL_FILE_KEY, LSN_MAX)
+    if (controlFile === undefined) return
+    const { major, dataChecksums, walLogHints, trackCommitTimestamp } = parseControlFile(controlFile)
+    const imported: RedoSettings = { major, dataChecksums, walLogHints, trackCommitTimestamp }
+    const changes: { from: Lsn; value: RedoSettings }[] = []
+    let newest = this.map.newest(REDO_SETTINGS_KEY, LSN_MAX)
+    while (newest !== undefined) {
+      const from = newest.layer.lsnOf(newest.value)
+      const flags = (await bytesOf(newest))[0] ?? 0
+      const value = {
+        ...imported, walLogHints: (flags & FLAG_WAL_LOG_HINTS) !== 0,
+        trackCommitTimestamp: (flags & FLAG_TRACK_COMMIT_TIMESTAMP) !== 0,
+      }
+      changes.push({ from, value })
+      newest = from === 0 ? undefined : this.map.newest(REDO_SETTINGS_KEY, (from - 1) as Lsn)
+    }
+    this.#settings = [{ from: LSN_ZERO, value: imported }, ...changes.reverse()]
+  }
+
+  /** Layers come oldest first, so what a layer finds of a key goes on top of what the ones before found. */
+  #countChains(layer: LayerFile): void {
+    for (const entry of layer.sortedEntries()) {
+      const key = layer.keyOfEntry(entry)
+      if (!isPageKey(key)) continue
+      const floor = this.map.barriers.newest(key, LSN_MAX)
+      const id = this.keys.intern(key)
+      let count = 0
+      let bytes = 0
+      let isWhole = false
+      for (let value = layer.newestOfEntry(entry, LSN_MAX); value >= 0 && !isWhole; value = layer.older(value)) {
+        isWhole = layer.lsnOf(value) < floor || endsChain(layer.metaOf(value))
+        if (isWhole) break
+        count++
+        bytes += layer.lengthOf(value)
+      }
+      if (isWhole) this.ledger.reset(id, count, bytes)
+      else this.ledger.reset(id, this.ledger.countOf(id) + count, this.ledger.bytesOf(id) + bytes)
+    }
+  }
+}
+
+const sizeName = (spcOid: number, dbOid: number, rel: number, fork: number): string => `${spcOid}/${dbOid}/${rel}/${fork}`
+
+export function sizeBytes(blocks: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, blocks, true)
+  return bytes
+}
+
+const bytesOf = ({ layer, value }: ValueRef): Uint8Array | Promise<Uint8Array> => layer.bytesOf(value) ?? layer.load(value)
+

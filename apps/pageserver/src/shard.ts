@@ -1,0 +1,419 @@
+/**
+ * One shard of one timeline: the actor that owns its state. Everything that changes it (batches of WAL, imports,
+ * freezing) runs one after another through `Serial`; reads run beside, at LSNs that are complete.
+ *
+ *   awaiting import --ImportShard--> ingesting --failure--> stopped (reads below stay possible)
+ */
+import { LSN_ZERO, UnderstoryError, describeError, formatLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { Env, Timer, Workers } from '@understory/env'
+import type { ObjectStore } from '@understory/object-store'
+import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
+import {
+  KEY_BARRIER, KEY_CONTROL_FILE, KeyTable, LAYER_KIND_DELTA, LAYER_KIND_IMAGE, META_IMAGE, OpenLayer, formatKey, isPageKey,
+  shardOfKey,
+} from '@understory/storage'
+import type { BlockCache, ImageGenerationSettings, IndexPart, ImportValue, LayerFile } from '@understory/storage'
+import type { ImageJobs } from './image-protocol.ts'
+import { ImageMaker } from './image-maker.ts'
+import { Ingest } from './ingest.ts'
+import { LatencyHistogram } from './latency-histogram.ts'
+import { LayerStore } from './layer-store.ts'
+import { Serial } from './serial.ts'
+import type { AttachDocument, ShardFiles } from './shard-files.ts'
+import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
+import { WalSubscriber } from './wal-subscriber.ts'
+import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
+
+export interface ShardLimits {
+  /** The open layer is frozen beyond this. */
+  readonly openLayerBytesMax: number
+  /** And at this age, if it has anything. */
+  readonly openLayerAgeMsMax: number
+  /** A layer of an import. */
+  readonly importLayerBytesMax: number
+}
+
+export interface ShardParts {
+  readonly env: Env
+  readonly store: ObjectStore
+  readonly cache: BlockCache
+  readonly workers: Workers<ImageJobs>
+  readonly limits: ShardLimits
+}
+
+/** Frozen layers that may wait for the disk before ingest waits for it. */
+const FROZEN_COUNT_MAX = 3
+/** How long SetImageGeneration waits for chains that are too long already. */
+const CUT_DEADLINE_MS = 20_000
+const PAGE_BYTES = 8192
+
+interface Waiter {
+  readonly at: Lsn
+  readonly settle: (error?: unknown) => void
+}
+
+export class Shard implements WalConsumer {
+  readonly state: ShardState
+  readonly latency = new LatencyHistogram()
+  readonly #parts: ShardParts
+  readonly #env: Env
+  readonly #files: ShardFiles
+  readonly #layers: LayerStore
+  readonly #images: ImageMaker
+  readonly #ingest: Ingest
+  readonly #subscriber: WalSubscriber
+  readonly #serial = new Serial()
+  #attached: AttachDocument
+  #failure: string | undefined
+  #walBytes = 0
+  #commitLsn: Lsn = LSN_ZERO
+  #openedAtMs: number
+  #frozenCount = 0
+  #writing: Promise<unknown> = Promise.resolve()
+  #ageTimer: Timer | undefined
+  #waiters: Waiter[] = []
+  #isStopped = false
+  /** False while layers are missing: what is there could answer wrongly. */
+  #isReadable = false
+  #isUploading = false
+
+  constructor(parts: ShardParts, files: ShardFiles, attached: AttachDocument, index: IndexPart) {
+    this.#parts = parts
+    this.#files = files
+    this.#attached = attached
+    const { tenantId, timelineId, shard } = index.owner
+    const log = parts.env.log.child({ tenant: tenantId, timeline: timelineId, shard: shard.number })
+    this.#env = { ...parts.env, log }
+    this.state = new ShardState(index.owner)
+    this.#layers = new LayerStore({ env: this.#env, files, store: parts.store, cache: parts.cache }, index)
+    this.#images = new ImageMaker(this.state, parts.workers, index.imageGeneration, (error) => this.#fail(error))
+    const images = this.#images
+    this.#ingest = new Ingest(this.state, {
+      get threshold() {
+        return images.threshold
+      },
+      queue: (keyId) => images.queue(keyId),
+      sawFullPageWrites: (on) => this.#sawFullPageWrites(on),
+    })
+    this.#subscriber = new WalSubscriber(this.#env, index.owner, attached.safekeepers, this)
+    this.#openedAtMs = parts.env.clock.nowMs()
+  }
+
+  get owner(): IndexPart['owner'] {
+    return this.#layers.index.owner
+  }
+  get attached(): AttachDocument {
+    return this.#attached
+  }
+  get index(): IndexPart {
+    return this.#layers.index
+  }
+  get layers(): LayerStore {
+    return this.#layers
+  }
+  get generation(): number {
+    return this.#layers.index.generation
+  }
+  get ingestedLsn(): Lsn {
+    return this.state.ingestedLsn
+  }
+  get remoteConsistentLsn(): Lsn {
+    return this.#layers.remoteConsistentLsn
+  }
+  get trackCommitTimestamp(): boolean {
+    return this.state.settings.trackCommitTimestamp === true
+  }
+  get failure(): string | undefined {
+    return this.#failure
+  }
+  get hasFailed(): boolean {
+    return this.#failure !== undefined
+  }
+  get walBytes(): number {
+    return this.#walBytes
+  }
+  get isImported(): boolean {
+    return this.index.startLsn > 0
+  }
+  get imageGeneration(): ImageGenerationSettings {
+    return this.#images.settings
+  }
+
+  /** Loads what the index lists and begins to follow the WAL. A damaged layer stops this shard alone. */
+  async load(): Promise<void> {
+    if (!this.isImported) return
+    try {
+      await this.state.load(await this.#layers.openAll(), this.index.consistentLsn)
+      this.#isReadable = true
+      this.#images.change(this.index.imageGeneration)
+    } catch (error) {
+      this.#fail(error)
+    }
+    if (!this.hasFailed) this.#begin()
+  }
+  #begin(): void {
+    this.#subscriber.start()
+    this.#ageTimer = this.#env.clock.setTimer(this.#parts.limits.openLayerAgeMsMax / 4, () => this.#lookAtAge())
+  }
+  #lookAtAge(): void {
+    if (this.#isStopped) return
+    const { clock } = this.#env
+    const { openLayerAgeMsMax } = this.#parts.limits
+    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax) void this.#serial.run(async () => this.#freeze())
+    this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
+  }
+
+  // WAL
+
+  /** The next batch. Error: refused `bad_wal` where it does not begin where ingest stands. */
+  take(batch: WalBatch): Promise<void> {
+    return this.#serial.run(async () => {
+      if (this.hasFailed || this.#isStopped) throw refuse('cancelled', 'shard has stopped')
+      const { startLsn, endLsn, commitLsn, entries } = batch
+      if (startLsn !== this.state.ingestedLsn || endLsn < startLsn) {
+        // Not a failure of the shard: another safekeeper may do better.
+        const range = `${formatLsn(startLsn)} to ${formatLsn(endLsn)}`
+        throw refuse('unavailable', `batch of ${range} does not continue ${formatLsn(this.state.ingestedLsn)}`)
+      }
+      try {
+        await this.#ingest.apply(entries, endLsn)
+      } catch (error) {
+        this.#fail(error)
+        throw error
+      }
+      this.#walBytes += endLsn - startLsn
+      if (commitLsn > this.#commitLsn) this.#commitLsn = commitLsn
+      this.#wakeWaiters()
+      const { open } = this.state
+      if (open.sizeBytes >= this.#parts.limits.openLayerBytesMax || open.isFull) this.#freeze()
+      // Ingest is slowed rather than memory filled when the disk does not keep up.
+      if (this.#frozenCount > FROZEN_COUNT_MAX) await this.#writing
+    })
+  }
+
+  #sawFullPageWrites(on: boolean): void {
+    const { settings } = this.#images
+    if (on || settings.enabled) return
+    // Nobody asked for it, or the order of a switch was lost: chains must not grow, so images begin at once.
+    this.#env.log.warn('full_page_writes_drift', { lsn: formatLsn(this.state.ingestedLsn) })
+    const enabled = { ...settings, enabled: true }
+    this.#images.change(enabled)
+    this.#layers.changeIndex({ imageGeneration: enabled }).then(() => this.#startUpload(), (error: unknown) => this.#fail(error))
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure !== undefined || this.#isStopped) return
+    this.#failure = describeError(error)
+    const isBug = !(error instanceof UnderstoryError)
+    this.#env.log.error('shard_stopped', { at: formatLsn(this.state.ingestedLsn), error, isBug })
+    this.#images.stop()
+    for (const { settle } of this.#waiters.splice(0)) settle(this.#stoppedError())
+  }
+  #stoppedError(): Error {
+    return refuse('precondition', `shard ${this.owner.shard.number} has stopped: ${this.#failure}`, {
+      hint: 'See its status; where its layers are whole, what it has ingested can still be read.',
+    })
+  }
+
+  // Layers
+
+  /** The open layer becomes a frozen one that is written and uploaded beside. Runs within `Serial`. */
+  #freeze(): void {
+    this.#openedAtMs = this.#env.clock.nowMs()
+    if (this.state.open.valuesCount === 0 || this.hasFailed) return
+    const frozen = this.state.freeze()
+    const consistentLsn = this.state.ingestedLsn
+    this.#frozenCount++
+    this.#writing = this.#layers.write(frozen, LAYER_KIND_DELTA, consistentLsn).then(
+      (file) => {
+        this.#frozenCount--
+        this.state.map.replace([frozen], file)
+        this.#startUpload()
+      },
+      (error: unknown) => this.#fail(error),
+    )
+  }
+  #startUpload(): void {
+    if (this.#isUploading) return
+    this.#isUploading = true
+    void this.#layers.uploadWithRetries().catch((error: unknown) => this.#fail(error)).finally(() => {
+      this.#isUploading = false
+      const isBehind = this.#layers.remoteConsistentLsn < this.index.consistentLsn
+      if (isBehind && !this.hasFailed && !this.#isStopped) this.#startUpload()
+    })
+  }
+
+  /** Everything ingested, durable in the object store; gives its end. */
+  async flush(): Promise<Lsn> {
+    this.#mustBeImported()
+    const at = await this.#serial.run(async () => {
+      const { ingestedLsn } = this.state
+      const hadValues = this.state.open.valuesCount > 0
+      this.#freeze()
+      await this.#writing
+      if (!hadValues && !this.hasFailed) await this.#layers.changeIndex({ consistentLsn: ingestedLsn })
+      return ingestedLsn
+    })
+    if (this.hasFailed) throw this.#stoppedError()
+    await this.#layers.upload()
+    return at
+  }
+
+  // Reads
+
+  #mustBeImported(): void {
+    if (!this.isImported) {
+      throw refuse('precondition', `shard ${this.owner.shard.number} has no data yet`, { hint: 'Wait until its import is finished.' })
+    }
+  }
+
+  /** Resolves when everything before `at` is ingested. Errors: `out_of_range`, `precondition`, `timeout`, `cancelled`. */
+  async waitFor(at: Lsn, deadlineMs: number, signal?: AbortSignal): Promise<void> {
+    this.#mustBeImported()
+    if (!this.#isReadable) throw this.#stoppedError()
+    if (at < this.index.readableLsn) {
+      throw refuse('out_of_range', `lsn ${formatLsn(at)} is before ${formatLsn(this.index.readableLsn)}, where the timeline can be read from`)
+    }
+    if (at <= this.state.ingestedLsn) return
+    if (this.hasFailed) throw this.#stoppedError()
+    await new Promise<void>((resolve, reject) => {
+      const settle = (error?: unknown): void => {
+        timer.cancel()
+        signal?.removeEventListener('abort', onAbort)
+        this.#waiters = this.#waiters.filter((other) => other !== waiter)
+        if (error === undefined) resolve()
+        else reject(error as Error)
+      }
+      const waiter: Waiter = { at, settle }
+      const onAbort = (): void => settle(refuse('cancelled', 'read was cancelled'))
+      const timer = this.#env.clock.setTimer(deadlineMs, () => {
+        const { ingestedLsn } = this.state
+        settle(refuse('timeout', `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(ingestedLsn)}`, {
+          detail: `committed WAL is known up to ${formatLsn(this.#commitLsn)}`,
+        }))
+      })
+      signal?.addEventListener('abort', onAbort, { once: true })
+      this.#waiters.push(waiter)
+    })
+  }
+  #wakeWaiters(): void {
+    if (this.#waiters.length === 0) return
+    const { ingestedLsn } = this.state
+    for (const { settle } of this.#waiters.filter(({ at }) => at <= ingestedLsn)) settle()
+  }
+
+  // Settings
+
+  /** Durable on the local disk and, where it can be reached, in the object store when it returns. */
+  async setImageGeneration(settings: ImageGenerationSettings): Promise<void> {
+    await this.#layers.changeIndex({ imageGeneration: settings })
+    this.#images.change(settings)
+    this.#env.log.info('image_generation', { ...settings })
+    if (this.isImported) this.#startUpload()
+    if (settings.enabled) await this.#waitForCutChains()
+  }
+
+  /** Chains that grew while no images were made are cut before the caller relies on the bound; bounded in time. */
+  async #waitForCutChains(): Promise<void> {
+    const { clock } = this.#env
+    const endMs = clock.nowMs() + CUT_DEADLINE_MS
+    while (this.state.ledger.max > this.#images.threshold * 2 && clock.nowMs() < endMs && !this.hasFailed) {
+      await clock.sleep(20)
+    }
+  }
+
+  /** A newer generation of the same shard on this node. */
+  async adoptGeneration(attached: AttachDocument): Promise<void> {
+    await this.#files.writeAttach(attached)
+    this.#attached = attached
+    this.#subscriber.safekeepers = attached.safekeepers
+    if (attached.generation === this.generation) return
+    await this.#layers.changeIndex({ generation: attached.generation })
+    this.#env.log.info('generation_adopted', { generation: attached.generation })
+    if (this.isImported) await this.#layers.upload()
+  }
+
+  // Import
+
+  /** Takes a base backup in. `batches` are values of import batches; `finish` gives its end when they are through. */
+  async import(startLsn: Lsn, values: AsyncIterable<readonly ImportValue[]>, finish: () => Lsn | undefined): Promise<number> {
+    return this.#serial.run(async () => {
+      if (this.isImported) {
+        throw refuse('already_exists', `shard ${this.owner.shard.number} has its data already, from ${formatLsn(this.index.startLsn)} on`)
+      }
+      if (startLsn === LSN_ZERO) throw refuse('bad_argument', 'import has no start lsn')
+      // What an import left that did not end.
+      await this.#layers.forgetLayers()
+      const files: LayerFile[] = []
+      let layer = new OpenLayer(new KeyTable())
+      let count = 0
+      let controlFile: Uint8Array | undefined
+      let hasTracker = false
+      for await (const batch of values) {
+        for (const { key, bytes } of batch) {
+          this.#checkImport(key, bytes)
+          if (key.keyClass === KEY_CONTROL_FILE) controlFile = Uint8Array.from(bytes)
+          hasTracker ||= key.keyClass === CHECKPOINT_STATE_KEY.keyClass
+          layer.putBytes(layer.keys.intern(key), startLsn, META_IMAGE, bytes)
+          count++
+        }
+        if (layer.sizeBytes < this.#parts.limits.importLayerBytesMax) continue
+        files.push(await this.#writeImported(layer, undefined))
+        layer = new OpenLayer(new KeyTable())
+      }
+      const endLsn = finish()
+      if (endLsn === undefined) throw refuse('bad_argument', 'import ended before its finish message')
+      if (endLsn < startLsn) throw refuse('bad_argument', `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`)
+      if (controlFile === undefined) {
+        throw refuse('bad_argument', 'import has no control file', { hint: 'Send it to every shard.' })
+      }
+      const control = parseControlFile(controlFile)
+      if (this.state.isFirstShard && !hasTracker) {
+        const state = encodeTrackerState(trackerStateOf(control))
+        layer.putBytes(layer.keys.intern(CHECKPOINT_STATE_KEY), startLsn, META_IMAGE, state)
+      }
+      files.push(await this.#writeImported(layer, startLsn))
+      const { major, systemId, segmentBytes, checkpoint } = control
+      const postgres = { major, systemId, pgTimelineId: checkpoint.timelineId, walSegmentBytes: segmentBytes }
+      await this.#layers.changeIndex({ startLsn, readableLsn: endLsn, postgres })
+      await this.state.load(files, startLsn)
+      this.#isReadable = true
+      await this.#layers.upload()
+      this.#env.log.info('imported', { startLsn: formatLsn(startLsn), endLsn: formatLsn(endLsn), values: count })
+      if (!this.#isStopped) this.#begin()
+      return count
+    })
+  }
+  async #writeImported(layer: OpenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+    layer.freeze()
+    return this.#layers.write(layer, LAYER_KIND_IMAGE, consistentLsn)
+  }
+  #checkImport(key: ImportValue['key'], bytes: Uint8Array): void {
+    const { shard } = this.owner
+    const isControlFile = key.keyClass === KEY_CONTROL_FILE
+    if (key.keyClass === KEY_BARRIER || (isControlFile && key.block !== CONTROL_FILE_KEY.block)) {
+      throw refuse('bad_argument', `${formatKey(key)} cannot be imported`)
+    }
+    const owner = shardOfKey(shard, key)
+    if (!isControlFile && owner !== shard.number) {
+      throw refuse('bad_argument', `${formatKey(key)} belongs to shard ${owner}, not to ${shard.number}`)
+    }
+    if (isPageKey(key) && bytes.length !== PAGE_BYTES) {
+      throw refuse('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_BYTES}`)
+    }
+  }
+
+  /** Ends everything under way. What is ingested but not in layers comes again from the WAL. */
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    this.#ageTimer?.cancel()
+    this.#images.stop()
+    for (const { settle } of this.#waiters.splice(0)) settle(refuse('cancelled', 'shard was detached'))
+    await this.#subscriber.stop()
+    await this.#serial.idle()
+    await this.#images.drained()
+    await this.#writing
+    await this.#layers.stop()
+  }
+}
