@@ -73,6 +73,12 @@ export class WalBuffer {
     return { bytes, recordEndLsn }
   }
 
+  /** Last known record end at or before `endLsn`, where a chunk ends; `before` where the buffer knows none. */
+  recordEndAt(endLsn: Lsn, before: Lsn): Lsn {
+    if (endLsn <= this.startLsn) return before
+    return this.read(advance(endLsn, -1), endLsn).recordEndLsn
+  }
+
   /** Lets go of whole chunks before `lsn`. */
   trim(lsn: Lsn): void {
     while (this.#first < this.#chunks.length) {

@@ -1,0 +1,75 @@
+/** Finds where the WAL of a timeline really ends: after the last whole record that decodes, its CRC included. */
+import { advance, formatLsn, isErrorCode, offsetInSegment, refuse, segmentOf, segmentStart } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { WalStreamDecoder } from '@understory/postgres/wal'
+import type { PostgresIdentity } from './identity.ts'
+import type { WalFiles } from './wal-files.ts'
+
+export interface EndOfWal {
+  readonly endLsn: Lsn
+  /** Start of the last record before it; undefined where none was seen. */
+  readonly lastRecordLsn: Lsn | undefined
+  /** Why it ends there, if not because the files end. */
+  readonly reason: string | undefined
+}
+
+export interface DecoderPlace {
+  /** A record end; with `findFirst` a segment's start that may lie within a record. */
+  readonly startLsn: Lsn
+  readonly findFirst: boolean
+  readonly prevLsn?: Lsn | undefined
+}
+
+/** A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. */
+export function decoderAt(identity: PostgresIdentity, { startLsn, findFirst, prevLsn }: DecoderPlace): WalStreamDecoder {
+  const { major, systemId, pgTimelineId, segmentBytes } = identity
+  return new WalStreamDecoder({
+    startLsn, findFirst, major, systemId, timelineId: pgTimelineId, segmentBytes, ...(prevLsn === undefined ? {} : { prevLsn }),
+  })
+}
+
+/**
+ * Decodes from the start of the segment that ends at `commitLsn` or holds it. Error: refused `bad_file` where the WAL
+ * ends before `commitLsn`: then this copy is damaged and must not be cut there (I3).
+ */
+export async function findEndOfWal(
+  files: WalFiles, identity: PostgresIdentity, commitLsn: Lsn, timelineStartLsn: Lsn,
+): Promise<EndOfWal> {
+  if (commitLsn === timelineStartLsn) return scan(files, identity, { startLsn: commitLsn, findFirst: true })
+  const { segmentBytes } = identity
+  const last = advance(commitLsn, -1)
+  const segment = segmentOf(last, segmentBytes)
+  const damaged = (why: string): Error => refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
+    detail: why, hint: 'Replace this safekeeper: the others have everything that was committed.',
+  })
+  const bytes = await files.readSegment(segment)
+  if (bytes === undefined || bytes.length <= offsetInSegment(last, segmentBytes)) throw damaged('its segment is missing or cut off')
+  const found = await scan(files, identity, { startLsn: segmentStart(segment, segmentBytes), findFirst: true })
+  if (found.endLsn >= commitLsn) return found
+  // No record that starts in this segment was complete, as when one record fills it.
+  if (found.lastRecordLsn === undefined && found.reason === undefined) return scan(files, identity, { startLsn: commitLsn, findFirst: false })
+  throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)
+}
+
+async function scan(files: WalFiles, identity: PostgresIdentity, place: DecoderPlace): Promise<EndOfWal> {
+  const { segmentBytes } = identity
+  const { startLsn } = place
+  const decoder = decoderAt(identity, place)
+  const end = (reason: string | undefined): EndOfWal => {
+    const { recordEndLsn, lastRecordLsn } = decoder
+    return { endLsn: recordEndLsn, lastRecordLsn: recordEndLsn === startLsn ? undefined : lastRecordLsn, reason }
+  }
+  for (let at = startLsn; ; at = segmentStart(segmentOf(at, segmentBytes) + 1, segmentBytes)) {
+    const bytes = await files.readSegment(segmentOf(at, segmentBytes))
+    const offset = offsetInSegment(at, segmentBytes)
+    if (bytes === undefined || bytes.length <= offset) return end(undefined)
+    try {
+      decoder.push(at, bytes.subarray(offset))
+      while (decoder.next());
+    } catch (error) {
+      if (isErrorCode(error, 'bad_wal') || isErrorCode(error, 'unknown_wal')) return end(error.message)
+      throw error
+    }
+    if (bytes.length < segmentBytes) return end(`its segment is cut off at ${bytes.length} bytes`)
+  }
+}

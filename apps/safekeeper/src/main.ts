@@ -1,0 +1,48 @@
+/** The safekeeper's composition root. Exit codes: 0 stopped, 1 could not start, 2 wrong settings. */
+import { resolve } from 'node:path'
+import { describeError, isErrorCode, parseNodeId } from '@understory/base'
+import { openBroker } from '@understory/broker'
+import { jsonLog, parseOptions, realEnv } from '@understory/env'
+import { setBugReporter, startServer } from '@understory/rpc'
+import { CONFIG } from './config.ts'
+import { safekeeperService } from './service.ts'
+import { Timelines, explainDataFolder } from './timelines.ts'
+
+const STOP_GRACE_MS = 2_000
+
+async function main(): Promise<void> {
+  const options = parseOptions('safekeeper', CONFIG, process.argv.slice(2), process.env)
+  if (options.kind === 'help') {
+    process.stdout.write(options.text)
+    return
+  }
+  const { listen, broker: brokerUrl, logLevel } = options.values
+  const nodeId = parseNodeId(options.values.nodeId)
+  const dataDir = resolve(options.values.dataDir)
+  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+
+  const timelines = new Timelines(env.disk, env.log, dataDir)
+  await timelines.openAll().catch((error: unknown) => {
+    throw explainDataFolder(error, dataDir)
+  })
+  const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId)] })
+  const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
+  const announcement = await broker?.announce(`node/${nodeId}`, { kind: 'safekeeper', address: server.address })
+  env.log.info('started', { address: server.address, timelines: timelines.list().length })
+
+  const stopping = Promise.withResolvers<string>()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
+  env.log.info('stopping', { signal: await stopping.promise })
+  await announcement?.stop()
+  await broker?.close()
+  await timelines.close()
+  await server.stop(STOP_GRACE_MS)
+}
+
+try {
+  await main()
+} catch (error) {
+  process.stderr.write(`understory safekeeper: ${describeError(error)}\n`)
+  process.exit(isErrorCode(error, 'bad_argument') ? 2 : 1)
+}

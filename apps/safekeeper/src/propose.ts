@@ -1,0 +1,133 @@
+/** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
+import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { AcceptorInput, ElectionKind, FollowingEffect, TermHistory } from '@understory/consensus'
+import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse, TermStart } from '@understory/rpc'
+import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
+import type { ProposerSession } from './timeline.ts'
+import type { Timelines } from './timelines.ts'
+
+const PROTOCOL_VERSION = 1
+/** Answers are small and one for each flush: a proposer that does not read so many is gone. */
+const ANSWERS_COUNT_MAX = 10_000
+
+export async function* propose(
+  timelines: Timelines, nodeId: string, requests: AsyncIterable<ProposeRequest>, signal: AbortSignal,
+): AsyncGenerator<ProposeResponse, void, void> {
+  const incoming = requests[Symbol.asyncIterator]()
+  const first = await incoming.next()
+  if (first.done === true) return
+  const greeting = first.value.message
+  if (greeting?.$case !== 'greeting') throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
+  const { protocolVersion, timeline: ref, postgres, membershipGeneration } = greeting.value
+  if (protocolVersion !== PROTOCOL_VERSION) {
+    throw refuse('unsupported', `proposer speaks version ${protocolVersion} of the protocol, this safekeeper ${PROTOCOL_VERSION}`)
+  }
+  const timeline = timelines.get(ref)
+  const identity = readIdentity(postgres)
+  if (!isSameIdentity(timeline.identity, identity)) {
+    throw refuse('precondition', `proposer is of ${describeIdentity(identity)}, the timeline of ${describeIdentity(timeline.identity)}`)
+  }
+
+  const answers = new BoundedQueue<ProposeResponse>(ANSWERS_COUNT_MAX)
+  const session: ProposerSession = {
+    deliver: (effect) => {
+      if (!answers.tryPush(writeAnswer(effect, nodeId))) answers.close(refuse('unavailable', 'proposer does not read its answers'))
+    },
+    close: (error) => answers.close(error),
+  }
+  timeline.attach(session)
+  signal.addEventListener('abort', () => answers.close(), { once: true })
+  const receiving = (async () => {
+    const generation = Number(membershipGeneration)
+    await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
+    for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
+      await timeline.handle(session, readMessage(next.value))
+    }
+    answers.close()
+  })()
+  receiving.catch((error: unknown) => answers.close(error))
+  try {
+    yield* answers
+  } finally {
+    timeline.detach(session)
+  }
+}
+
+function readMessage({ message }: ProposeRequest): AcceptorInput {
+  switch (message?.$case) {
+    case 'vote':
+      return { kind: 'vote', message: { term: readTerm(message.value.term) } }
+    case 'elected': {
+      const { term, startStreamingLsn, termHistory, kind } = message.value
+      return {
+        kind: 'elected',
+        message: {
+          term: readTerm(term), startStreamingLsn: lsnFromBigint(startStreamingLsn), history: readHistory(termHistory),
+          election: readElection(kind),
+        },
+      }
+    }
+    case 'append': {
+      const { term, beginLsn, commitLsn, recordEndLsn, wal } = message.value
+      return {
+        kind: 'append',
+        message: {
+          term: readTerm(term), beginLsn: lsnFromBigint(beginLsn), commitLsn: lsnFromBigint(commitLsn),
+          recordEndLsn: lsnFromBigint(recordEndLsn), wal,
+        },
+      }
+    }
+    case 'greeting':
+      throw refuse('bad_argument', 'a proposer greets once')
+    default:
+      throw refuse('bad_argument', 'message of a proposer is of an unknown kind')
+  }
+}
+
+/** Terms are counted, not timed: they stay far below 2^53. */
+function readTerm(term: bigint): number {
+  if (term > BigInt(Number.MAX_SAFE_INTEGER)) throw refuse('bad_argument', `term ${term} is out of range`)
+  return Number(term)
+}
+
+const readHistory = (history: readonly TermStart[]): TermHistory =>
+  history.map(({ term, startLsn }) => ({ term: readTerm(term), startLsn: lsnFromBigint(startLsn) }))
+
+export const writeHistory = (history: TermHistory): TermStart[] =>
+  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
+
+function readElection(kind: WireElectionKind): ElectionKind {
+  switch (kind) {
+    case 1:
+      return 'adopt'
+    case 2:
+      return 'rebuild'
+    default:
+      throw refuse('bad_argument', 'the election does not say how the compute goes on')
+  }
+}
+
+function writeAnswer(effect: Parameters<ProposerSession['deliver']>[0], nodeId: string): ProposeResponse {
+  switch (effect.kind) {
+    case 'sendGreeting': {
+      const { term, membershipGeneration } = effect.reply
+      const value = { nodeId, term: BigInt(term), membershipGeneration: BigInt(membershipGeneration) }
+      return { message: { $case: 'greeting', value } }
+    }
+    case 'sendVote': {
+      const { term, voteGiven, flushLsn, commitLsn, history } = effect.reply
+      const value = {
+        term: BigInt(term), voteGiven, flushLsn: lsnToBigint(flushLsn), commitLsn: lsnToBigint(commitLsn),
+        termHistory: writeHistory(history), timelineStartLsn: lsnToBigint(history[0]?.startLsn ?? LSN_ZERO),
+      }
+      return { message: { $case: 'vote', value } }
+    }
+    case 'sendAppended': {
+      const { term, flushLsn, commitLsn } = effect.reply
+      const value = { term: BigInt(term), flushLsn: lsnToBigint(flushLsn), commitLsn: lsnToBigint(commitLsn) }
+      return { message: { $case: 'append', value } }
+    }
+  }
+}
+

@@ -1,0 +1,61 @@
+/** SafekeeperService: parse, call the domain, convert. */
+import { advance, describeError, formatLsn, lsnFromBigint, lsnToBigint, minLsn, refuse } from '@understory/base'
+import { SafekeeperServiceService, bidiStream, serverStream, service, unary } from '@understory/rpc'
+import type { GetWalStatusResponse, ReadWalRequest, ReadWalResponse, RpcService, SafekeeperServiceServer, TimelineRef } from '@understory/rpc'
+import { readIdentity, writeIdentity } from './identity.ts'
+import { propose, writeHistory } from './propose.ts'
+import { subscribeWal } from './subscribe.ts'
+import type { Timelines } from './timelines.ts'
+
+const READ_BYTES_MAX = 1024 * 1024
+
+export function safekeeperService(timelines: Timelines, nodeId: string): RpcService {
+  return service<SafekeeperServiceServer>(SafekeeperServiceService, {
+    createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
+      await timelines.create(timeline, readIdentity(postgres), lsnFromBigint(startLsn))
+      return {}
+    }),
+    propose: bidiStream((requests, { signal }) => propose(timelines, nodeId, requests, signal)),
+    subscribeWal: bidiStream((requests, { signal }) => subscribeWal(timelines, requests, signal)),
+    readWal: serverStream((request) => readWal(timelines, request)),
+    getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),
+    listWalTimelines: unary(() => ({ timelines: timelines.list() })),
+  })
+}
+
+async function* readWal(timelines: Timelines, request: ReadWalRequest): AsyncGenerator<ReadWalResponse, void, void> {
+  const timeline = timelines.get(request.timeline)
+  const startLsn = lsnFromBigint(request.startLsn)
+  const endLsn = lsnFromBigint(request.endLsn)
+  const { control, flushLsn, commitLsn } = timeline.state
+  if (request.term !== 0n && request.term !== BigInt(control.term)) {
+    throw refuse('stale', `term ${request.term} is not the term ${control.term} of this safekeeper`)
+  }
+  const limit = request.term === 0n ? commitLsn : flushLsn
+  if (startLsn < control.timelineStartLsn || startLsn > endLsn || endLsn > limit) {
+    throw refuse('out_of_range', `WAL from ${formatLsn(startLsn)} to ${formatLsn(endLsn)} is not within ${formatLsn(control.timelineStartLsn)} and ${formatLsn(limit)}`)
+  }
+  for (let at = startLsn; at < endLsn;) {
+    const to = minLsn(endLsn, advance(at, READ_BYTES_MAX))
+    const wal = await timeline.read(at, to)
+    yield { startLsn: lsnToBigint(at), wal: Buffer.from(wal.buffer, wal.byteOffset, wal.byteLength) }
+    at = to
+  }
+}
+
+function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: string): GetWalStatusResponse {
+  const timeline = timelines.get(ref)
+  const { control, flushLsn, commitLsn } = timeline.state
+  return {
+    nodeId,
+    postgres: writeIdentity(timeline.identity),
+    timelineStartLsn: lsnToBigint(control.timelineStartLsn),
+    term: BigInt(control.term),
+    termHistory: writeHistory(control.history),
+    flushLsn: lsnToBigint(flushLsn),
+    commitLsn: lsnToBigint(commitLsn),
+    remoteConsistentLsn: lsnToBigint(timeline.remoteConsistentLsn),
+    oldestLsn: lsnToBigint(control.timelineStartLsn),
+    failure: timeline.failure === undefined ? '' : describeError(timeline.failure),
+  }
+}

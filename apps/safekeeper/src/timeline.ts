@@ -1,0 +1,350 @@
+/**
+ * One timeline: carries out what the acceptor decides. All changes of its state go through one mailbox.
+ *
+ * - WAL is decoded as it comes in: what fails its CRC, breaks the chain or is another system's is refused with its
+ *   position before anything is written, and record ends are known here and nowhere else.
+ * - Appended WAL waits in memory until a flush, which starts as soon as anything waits: one write and one fdatasync for
+ *   all that came while the flush before was running. Nothing ever waits for a timer.
+ * - A failed write, sync or control file ends the writing of this timeline until the process starts again: what was
+ *   acknowledged is durable, and reading goes on.
+ */
+import { join } from 'node:path'
+import { LSN_ZERO, advance, assert, bytesBetween, describeError, formatLsn, minLsn, refuse, segmentOf } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { WalBuffer, restoreAcceptor, stepAcceptor, willWrite } from '@understory/consensus'
+import type { AcceptorControl, AcceptorInput, AcceptorState, AppendMessage, FollowingEffect } from '@understory/consensus'
+import type { Disk, Log } from '@understory/env'
+import { decodeControlFile, encodeControlFile } from './control-file.ts'
+import { decoderAt, findEndOfWal } from './end-of-wal.ts'
+import type { PostgresIdentity } from './identity.ts'
+import { Mailbox } from './mailbox.ts'
+import { WalFiles } from './wal-files.ts'
+
+/** WAL that may wait for a flush before a proposer is no longer read from. */
+const UNFLUSHED_BYTES_MAX = 16 * 1024 * 1024
+/** Recent WAL kept in memory for those who follow the commit position. */
+const RECENT_BYTES_MAX = 2 * 1024 * 1024
+/** Most WAL in one write. */
+const FLUSH_BYTES_MAX = 8 * 1024 * 1024
+
+/** Where the acceptor's answers to one proposer go. */
+export interface ProposerSession {
+  deliver(effect: Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>): void
+  close(error: unknown): void
+}
+
+export class Timeline {
+  readonly identity: PostgresIdentity
+  readonly #disk: Disk
+  readonly #log: Log
+  readonly #folder: string
+  readonly #files: WalFiles
+  readonly #mailbox = new Mailbox()
+  #state: AcceptorState
+  #decoder
+  #recent: WalBuffer
+  #session: ProposerSession | undefined
+  #failure: unknown
+
+  // What waits for the next flush, and the one that runs.
+  #waiting: Uint8Array[] = []
+  #waitingBytes = 0
+  #waitingStartLsn: Lsn
+  #flushing: Promise<void> | undefined
+  /** Rises when unflushed WAL is let go: a flush that began before is not reported. */
+  #flushEpoch = 0
+  readonly #room: (() => void)[] = []
+
+  readonly #commitWaiters = new Set<() => void>()
+  /** By shard number, as its subscriber last said. */
+  readonly #remoteConsistent = new Map<number, Lsn>()
+
+  private constructor(disk: Disk, log: Log, folder: string, files: WalFiles, identity: PostgresIdentity, state: AcceptorState, lastRecordLsn: Lsn | undefined) {
+    this.#disk = disk
+    this.#log = log
+    this.#folder = folder
+    this.#files = files
+    this.identity = identity
+    this.#state = state
+    this.#decoder = decoderAt(identity, {
+      startLsn: state.flushLsn, findFirst: state.flushLsn === state.control.timelineStartLsn, prevLsn: lastRecordLsn,
+    })
+    this.#recent = new WalBuffer(state.flushLsn)
+    this.#waitingStartLsn = state.flushLsn
+  }
+
+  static controlPath = (folder: string): string => join(folder, 'control')
+
+  /** Makes the files of a timeline. The control file comes last: a folder without one is none. */
+  static async create(disk: Disk, folder: string, identity: PostgresIdentity, acceptor: AcceptorControl): Promise<void> {
+    await disk.makeDirectory(folder)
+    await disk.durableReplace(Timeline.controlPath(folder), encodeControlFile({ postgres: identity, acceptor }))
+  }
+
+  /** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
+  static async open(disk: Disk, log: Log, folder: string): Promise<Timeline> {
+    const path = Timeline.controlPath(folder)
+    const { postgres, acceptor } = decodeControlFile(await disk.readFile(path), path)
+    const files = new WalFiles(disk, folder, postgres)
+    const { commitLsn, timelineStartLsn } = acceptor
+    const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, timelineStartLsn)
+    assert(endLsn >= commitLsn, () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`)
+    // What is found may never have been synced; what lies behind must not pass for WAL later.
+    await files.syncRange(minLsn(commitLsn, endLsn), endLsn)
+    await files.truncate(endLsn)
+    log.info('timeline_opened', { end: formatLsn(endLsn), commit: formatLsn(commitLsn), term: acceptor.term, reason })
+    return new Timeline(disk, log, folder, files, postgres, restoreAcceptor(acceptor, endLsn), lastRecordLsn)
+  }
+
+  get state(): AcceptorState {
+    return this.#state
+  }
+  get commitLsn(): Lsn {
+    return this.#state.commitLsn
+  }
+  get timelineStartLsn(): Lsn {
+    return this.#state.control.timelineStartLsn
+  }
+  /** Why no more WAL is taken, or undefined. */
+  get failure(): unknown {
+    return this.#failure
+  }
+
+  // The proposer's side.
+
+  /** From now on answers go to `session`; the one before is closed. */
+  attach(session: ProposerSession): void {
+    if (this.#failure !== undefined) throw this.#failure
+    this.#session?.close(refuse('conflict', 'another stream of a proposer took over'))
+    this.#session = session
+  }
+
+  detach(session: ProposerSession): void {
+    if (this.#session === session) this.#session = undefined
+  }
+
+  /** Takes one message of `session`. Rejects with what refuses it; then the stream is to be closed with that. */
+  async handle(session: ProposerSession, input: AcceptorInput): Promise<void> {
+    if (this.#waitingBytes > UNFLUSHED_BYTES_MAX) await new Promise<void>((resolve) => this.#room.push(resolve))
+    return this.#mailbox.run(() => {
+      if (this.#failure !== undefined) throw this.#failure
+      if (this.#session !== session) throw refuse('conflict', 'another stream of a proposer took over')
+      return this.#step(input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input)
+    })
+  }
+
+  /** Checks the WAL of an append that will be written, and says in it where its last record ends. */
+  #decode(message: AppendMessage): AppendMessage {
+    if (!willWrite(this.#state, message)) return message
+    const decoder = this.#decoder
+    try {
+      decoder.push(message.beginLsn, message.wal)
+      while (decoder.next());
+    } catch (error) {
+      this.#mailbox.run(() => this.#dropUnflushed()).catch((cause: unknown) => this.#fail(cause))
+      throw error
+    }
+    return { ...message, recordEndLsn: decoder.recordEndLsn }
+  }
+
+  /** Synchronous where nothing has to be made durable first: on the path of an append. */
+  #step(input: AcceptorInput): Promise<void> | undefined {
+    const { state, durable, then } = stepAcceptor(this.#state, input)
+    const isAppend = durable.every(({ kind }) => kind === 'writeWal')
+    if (!isAppend) return this.#stepDurably(state, durable, then)
+    for (const effect of durable) {
+      if (effect.kind === 'writeWal') this.#enqueue(effect.atLsn, effect.wal, effect.recordEndLsn)
+    }
+    this.#state = state
+    this.#follow(then)
+    return undefined
+  }
+
+  async #stepDurably(state: AcceptorState, durable: ReturnType<typeof stepAcceptor>['durable'], then: readonly FollowingEffect[]): Promise<void> {
+    try {
+      for (const effect of durable) {
+        if (effect.kind === 'persistControl') await this.#persist(effect.control)
+        else if (effect.kind === 'truncateWal') await this.#truncate(effect.toLsn)
+      }
+    } catch (error) {
+      this.#fail(error)
+      throw error
+    }
+    if (state.control.term !== this.#state.control.term) this.#log.info('term_changed', { term: state.control.term })
+    this.#state = state
+    this.#follow(then)
+  }
+
+  #follow(effects: readonly FollowingEffect[]): void {
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case 'flush':
+          this.#startFlush()
+          break
+        case 'committed':
+          this.#wakeCommitWaiters()
+          break
+        case 'refuse':
+          throw refuse(effect.code, effect.message)
+        default:
+          this.#session?.deliver(effect)
+      }
+    }
+  }
+
+  async #persist(control: AcceptorControl): Promise<void> {
+    await this.#disk.durableReplace(Timeline.controlPath(this.#folder), encodeControlFile({ postgres: this.identity, acceptor: control }))
+  }
+
+  // Writing.
+
+  #enqueue(atLsn: Lsn, wal: Uint8Array, recordEndLsn: Lsn): void {
+    if (this.#waiting.length === 0) this.#waitingStartLsn = atLsn
+    this.#waiting.push(wal)
+    this.#waitingBytes += wal.length
+    this.#recent.push(atLsn, wal, recordEndLsn)
+    this.#recent.trim(advance(this.#recent.endLsn, -Math.min(RECENT_BYTES_MAX, this.#recent.endLsn)))
+  }
+
+  #startFlush(): void {
+    if (this.#flushing !== undefined || this.#waiting.length === 0 || this.#failure !== undefined) return
+    this.#flushing = this.#flush()
+  }
+
+  async #flush(): Promise<void> {
+    const epoch = this.#flushEpoch
+    const chunks = this.#takeWaiting()
+    const { startLsn, bytes, recordEndLsn } = chunks
+    try {
+      await this.#files.write(startLsn, bytes)
+      await this.#files.sync()
+    } catch (error) {
+      this.#flushing = undefined
+      if (epoch === this.#flushEpoch) this.#fail(error)
+      return
+    }
+    // Whoever truncates waits for this promise, so the report must not hold it up.
+    this.#flushing = undefined
+    void this.#mailbox.run(() => {
+      if (epoch !== this.#flushEpoch || this.#failure !== undefined) return
+      const before = this.#state.flushLsn
+      const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn })
+      assert(done === undefined, () => 'a flush asks for nothing durable')
+      this.#startFlush()
+      const { segmentBytes } = this.identity
+      return segmentOf(before, segmentBytes) === segmentOf(recordEndLsn, segmentBytes) ? undefined : this.#rememberCommit()
+    }).catch((error: unknown) => this.#fail(error))
+    for (const wake of this.#room.splice(0)) wake()
+  }
+
+  #takeWaiting(): { startLsn: Lsn; bytes: Uint8Array; recordEndLsn: Lsn } {
+    const startLsn = this.#waitingStartLsn
+    let count = 0
+    let size = 0
+    while (count < this.#waiting.length && (count === 0 || size + (this.#waiting[count] as Uint8Array).length <= FLUSH_BYTES_MAX)) {
+      size += (this.#waiting[count++] as Uint8Array).length
+    }
+    const chunks = this.#waiting.splice(0, count)
+    const bytes = chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size)
+    this.#waitingBytes -= size
+    this.#waitingStartLsn = advance(startLsn, size)
+    const isAll = this.#waiting.length === 0
+    const recordEndLsn = isAll ? this.#decoder.recordEndLsn : this.#recent.recordEndAt(this.#waitingStartLsn, this.#state.flushLsn)
+    return { startLsn, bytes, recordEndLsn }
+  }
+
+  /** So that a start does not decode from far back. */
+  async #rememberCommit(): Promise<void> {
+    const { control, commitLsn } = this.#state
+    if (commitLsn === control.commitLsn) return
+    const newer = { ...control, commitLsn }
+    await this.#persist(newer)
+    this.#state = { ...this.#state, control: newer }
+  }
+
+  async #truncate(toLsn: Lsn): Promise<void> {
+    this.#forgetWaiting(toLsn)
+    await this.#flushing
+    await this.#files.truncate(toLsn)
+  }
+
+  #forgetWaiting(toLsn: Lsn): void {
+    this.#flushEpoch++
+    this.#waiting = []
+    this.#waitingBytes = 0
+    this.#waitingStartLsn = toLsn
+    this.#recent = new WalBuffer(toLsn)
+    this.#decoder = decoderAt(this.identity, { startLsn: toLsn, findFirst: toLsn === this.timelineStartLsn })
+    for (const wake of this.#room.splice(0)) wake()
+  }
+
+  /** After WAL that does not decode: back to what is durable. */
+  async #dropUnflushed(): Promise<void> {
+    const { flushLsn } = this.#state
+    await this.#truncate(flushLsn)
+    this.#state = { ...this.#state, writeLsn: flushLsn }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure !== undefined) return
+    this.#failure = error
+    this.#log.error('timeline_failed', { reason: describeError(error), flush: formatLsn(this.#state.flushLsn) })
+    this.#waiting = []
+    this.#waitingBytes = 0
+    for (const wake of this.#room.splice(0)) wake()
+    this.#session?.close(error)
+    this.#session = undefined
+  }
+
+  // Reading.
+
+  /** Resolves once something is committed beyond `afterLsn`, or when the signal fires. */
+  async waitForCommit(afterLsn: Lsn, signal: AbortSignal): Promise<void> {
+    while (this.#state.commitLsn <= afterLsn && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          signal.removeEventListener('abort', wake)
+          this.#commitWaiters.delete(wake)
+          resolve()
+        }
+        this.#commitWaiters.add(wake)
+        signal.addEventListener('abort', wake, { once: true })
+      })
+    }
+  }
+
+  #wakeCommitWaiters(): void {
+    for (const wake of [...this.#commitWaiters]) wake()
+  }
+
+  /** Durable WAL; from memory where it is recent. */
+  async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    assert(endLsn <= this.#state.flushLsn, () => `WAL is read to ${formatLsn(endLsn)}, flushed is ${formatLsn(this.#state.flushLsn)}`)
+    if (bytesBetween(startLsn, endLsn) === 0) return new Uint8Array(0)
+    if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn) return this.#recent.read(startLsn, endLsn).bytes
+    return this.#files.read(startLsn, endLsn)
+  }
+
+  noteRemoteConsistent(shard: number, lsn: Lsn): void {
+    if (lsn > (this.#remoteConsistent.get(shard) ?? LSN_ZERO)) this.#remoteConsistent.set(shard, lsn)
+  }
+
+  /** Smallest of all shards heard of; 0/0 before the first. */
+  get remoteConsistentLsn(): Lsn {
+    let smallest: Lsn | undefined
+    for (const lsn of this.#remoteConsistent.values()) smallest = smallest === undefined ? lsn : minLsn(smallest, lsn)
+    return smallest ?? LSN_ZERO
+  }
+
+  /** Lets what runs end, and remembers the commit position. */
+  async close(): Promise<void> {
+    this.#session?.close(refuse('unavailable', 'safekeeper is stopping'))
+    this.#session = undefined
+    await this.#flushing
+    await this.#mailbox.run(async () => {
+      if (this.#failure === undefined) await this.#rememberCommit()
+      this.#failure ??= refuse('unavailable', 'safekeeper is stopping')
+    })
+    await this.#files.close()
+  }
+}

@@ -1,0 +1,110 @@
+/** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
+import { join } from 'node:path'
+import { describeError, isErrorCode, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn, TenantId, TimelineId } from '@understory/base'
+import { initialControl } from '@understory/consensus'
+import type { Disk, Log } from '@understory/env'
+import type { TimelineRef } from '@understory/rpc'
+import { describeIdentity, isSameIdentity } from './identity.ts'
+import type { PostgresIdentity } from './identity.ts'
+import { Timeline } from './timeline.ts'
+
+type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
+  | { readonly timeline: Timeline }
+  /** It could not be opened; all that asks for it hears why, the others go on. */
+  | { readonly failure: unknown }
+)
+
+export class Timelines {
+  readonly #disk: Disk
+  readonly #log: Log
+  readonly #root: string
+  readonly #entries = new Map<string, Entry>()
+  /** One creation at a time. */
+  #creating: Promise<unknown> = Promise.resolve()
+
+  constructor(disk: Disk, log: Log, dataDir: string) {
+    this.#disk = disk
+    this.#log = log
+    this.#root = join(dataDir, 'timelines')
+  }
+
+  /** Opens what is on disk. Error: where the folder itself cannot be used. */
+  async openAll(): Promise<void> {
+    await this.#disk.makeDirectory(this.#root)
+    for (const tenant of await this.#disk.list(this.#root)) {
+      for (const timeline of await this.#disk.list(join(this.#root, tenant.name))) {
+        await this.#open(parseTenantId(tenant.name), parseTimelineId(timeline.name))
+      }
+    }
+  }
+
+  async #open(tenantId: TenantId, timelineId: TimelineId): Promise<void> {
+    const folder = join(this.#root, tenantId, timelineId)
+    // A creation that was cut short left no control file: it was never answered.
+    if ((await this.#disk.stat(Timeline.controlPath(folder))) === undefined) return
+    const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
+    try {
+      this.#entries.set(timelineId, { tenantId, timelineId, timeline: await Timeline.open(this.#disk, log, folder) })
+    } catch (failure) {
+      log.error('timeline_not_opened', { reason: describeError(failure) })
+      this.#entries.set(timelineId, { tenantId, timelineId, failure })
+    }
+  }
+
+  /** Idempotent with the same arguments. */
+  create(ref: TimelineRef | undefined, identity: PostgresIdentity, startLsn: Lsn): Promise<void> {
+    const creation = this.#creating.then(() => this.#create(ref, identity, startLsn))
+    this.#creating = creation.catch(() => undefined)
+    return creation
+  }
+
+  async #create(ref: TimelineRef | undefined, identity: PostgresIdentity, startLsn: Lsn): Promise<void> {
+    const { tenantId, timelineId } = readRef(ref)
+    if (startLsn === 0 || startLsn % identity.segmentBytes !== 0) {
+      throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, { hint: 'It starts with a WAL segment.' })
+    }
+    if (this.#entries.has(timelineId)) {
+      const existing = this.get(ref)
+      if (existing.timelineStartLsn === startLsn && isSameIdentity(existing.identity, identity)) return
+      throw refuse('already_exists', `timeline ${timelineId} exists with other properties`, { detail: describeIdentity(existing.identity) })
+    }
+    await Timeline.create(this.#disk, join(this.#root, tenantId, timelineId), identity, initialControl(startLsn))
+    await this.#open(tenantId, timelineId)
+    this.get(ref)
+  }
+
+  /** Error: refused `unknown_timeline`, or why it could not be opened. */
+  get(ref: TimelineRef | undefined): Timeline {
+    const { tenantId, timelineId } = readRef(ref)
+    const entry = this.#entries.get(timelineId)
+    if (entry === undefined || entry.tenantId !== tenantId) {
+      throw refuse('unknown_timeline', `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`)
+    }
+    if ('failure' in entry) throw entry.failure
+    return entry.timeline
+  }
+
+  list(): TimelineRef[] {
+    return [...this.#entries.values()].map(({ tenantId, timelineId }) => ({ tenantId, timelineId }))
+  }
+
+  async close(): Promise<void> {
+    for (const entry of this.#entries.values()) {
+      if ('timeline' in entry) await entry.timeline.close()
+    }
+  }
+}
+
+function readRef(ref: TimelineRef | undefined): { readonly tenantId: TenantId; readonly timelineId: TimelineId } {
+  if (ref === undefined) throw refuse('bad_argument', 'the timeline is not named')
+  return { tenantId: parseTenantId(ref.tenantId), timelineId: parseTimelineId(ref.timelineId) }
+}
+
+/** Says what to do about a data folder that cannot be used. */
+export function explainDataFolder(error: unknown, dataDir: string): unknown {
+  if (!isErrorCode(error, 'precondition') && !isErrorCode(error, 'not_found')) return error
+  return refuse('precondition', `data folder "${dataDir}" cannot be used: ${error.message}`, {
+    ...(error.detail === undefined ? {} : { detail: error.detail }), hint: error.hint ?? 'Name a folder with --data-dir.', cause: error,
+  })
+}

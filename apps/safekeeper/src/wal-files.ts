@@ -1,0 +1,200 @@
+/**
+ * The WAL of one timeline as Postgres's own segment files: full length from the start, zeros behind the end, so that
+ * `pg_waldump` reads them. One writer, any number of readers.
+ *
+ * Promises: after `sync` everything written before it was called is durable, names included. After `truncate` nothing
+ * from there on is left, durably. A failed write or sync leaves what was durable as it was.
+ */
+import { join } from 'node:path'
+import { advance, assert, bytesBetween, formatLsn, minLsn, offsetInSegment, refuse, segmentOf, segmentStart } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { Disk, DiskFile } from '@understory/env'
+import { parseWalFileName, walFileName } from '@understory/postgres/wal'
+import type { PostgresIdentity } from './identity.ts'
+
+const READERS_KEPT = 4
+
+interface Reader {
+  readonly opening: Promise<DiskFile>
+  users: number
+  /** Closed by its last user. */
+  isRetired: boolean
+}
+
+/** A file that was only read has nothing to lose; one that never opened has told its user so. */
+const closeQuietly = (reader: Reader): Promise<void> => reader.opening.then((file) => file.close()).catch(() => undefined)
+
+export class WalFiles {
+  readonly #disk: Disk
+  readonly #folder: string
+  readonly #identity: PostgresIdentity
+  /** Open for writing, with whether a sync is due. The last one is kept open. */
+  readonly #writers = new Map<number, { readonly file: DiskFile; isDirty: boolean }>()
+  /** Open for reading, the last used one at the end. */
+  readonly #readers = new Map<number, Reader>()
+
+  constructor(disk: Disk, folder: string, identity: PostgresIdentity) {
+    this.#disk = disk
+    this.#folder = folder
+    this.#identity = identity
+  }
+
+  #path(segment: number): string {
+    return join(this.#folder, walFileName(this.#identity.pgTimelineId, segment, this.#identity.segmentBytes))
+  }
+
+  /** Numbers of the segments that are there, rising. */
+  async segments(): Promise<number[]> {
+    const found: number[] = []
+    for (const { name, kind } of await this.#disk.list(this.#folder)) {
+      if (kind !== 'file' || name.length !== 24) continue
+      const parsed = parseWalFileName(name, this.#identity.segmentBytes)
+      if (parsed !== undefined && parsed.timelineId === this.#identity.pgTimelineId) found.push(parsed.segment)
+    }
+    return found.sort((a, b) => a - b)
+  }
+
+  async #writer(segment: number): Promise<{ readonly file: DiskFile; isDirty: boolean }> {
+    const open = this.#writers.get(segment)
+    if (open !== undefined) return open
+    const path = this.#path(segment)
+    const isNew = (await this.#disk.stat(path)) === undefined
+    const file = await this.#disk.open(path, 'create')
+    if ((await file.sizeBytes()) < this.#identity.segmentBytes) await file.truncate(this.#identity.segmentBytes)
+    if (isNew) await this.#disk.syncDirectory(this.#folder)
+    const writer = { file, isDirty: isNew }
+    this.#writers.set(segment, writer)
+    return writer
+  }
+
+  async write(startLsn: Lsn, bytes: Uint8Array): Promise<void> {
+    const { segmentBytes } = this.#identity
+    for (let done = 0; done < bytes.length;) {
+      const at = advance(startLsn, done)
+      const offset = offsetInSegment(at, segmentBytes)
+      const size = Math.min(bytes.length - done, segmentBytes - offset)
+      const writer = await this.#writer(segmentOf(at, segmentBytes))
+      writer.isDirty = true
+      await writer.file.write(offset, bytes.subarray(done, done + size))
+      done += size
+    }
+  }
+
+  async sync(): Promise<void> {
+    const last = Math.max(...this.#writers.keys())
+    for (const [segment, writer] of [...this.#writers]) {
+      if (writer.isDirty) await writer.file.sync()
+      writer.isDirty = false
+      if (segment !== last) {
+        this.#writers.delete(segment)
+        await writer.file.close()
+      }
+    }
+  }
+
+  /** Makes the segments of [fromLsn, toLsn) durable, which a process before this one may have left unsynced. */
+  async syncRange(fromLsn: Lsn, toLsn: Lsn): Promise<void> {
+    const { segmentBytes } = this.#identity
+    if (toLsn <= fromLsn) return
+    const last = segmentOf(advance(toLsn, -1), segmentBytes)
+    for (let segment = segmentOf(fromLsn, segmentBytes); segment <= last; segment++) {
+      const writer = await this.#writer(segment)
+      writer.isDirty = true
+    }
+    await this.sync()
+  }
+
+  /** Cuts everything from `toLsn` on: later segments go, the rest of its own becomes zeros. */
+  async truncate(toLsn: Lsn): Promise<void> {
+    const { segmentBytes } = this.#identity
+    const keptOffset = offsetInSegment(toLsn, segmentBytes)
+    const cut = segmentOf(toLsn, segmentBytes)
+    const firstGone = keptOffset === 0 ? cut : cut + 1
+    // From the end, so that a crash in between leaves no gap.
+    const gone = (await this.segments()).filter((segment) => segment >= firstGone).reverse()
+    for (const segment of gone) {
+      await this.#close(segment)
+      await this.#disk.remove(this.#path(segment))
+    }
+    if (gone.length > 0) await this.#disk.syncDirectory(this.#folder)
+    if (keptOffset === 0 || (await this.#disk.stat(this.#path(cut))) === undefined) return
+    const writer = await this.#writer(cut)
+    await writer.file.truncate(keptOffset)
+    await writer.file.truncate(segmentBytes)
+    writer.isDirty = true
+    await writer.file.sync()
+    writer.isDirty = false
+  }
+
+  /** [startLsn, endLsn), all of it. Error: refused `bad_file` where a segment is missing or short. */
+  async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    const { segmentBytes } = this.#identity
+    const bytes = new Uint8Array(bytesBetween(startLsn, endLsn))
+    for (let done = 0; done < bytes.length;) {
+      const at = advance(startLsn, done)
+      const segment = segmentOf(at, segmentBytes)
+      const end = minLsn(endLsn, segmentStart(segment + 1, segmentBytes))
+      const part = bytes.subarray(done, done + bytesBetween(at, end))
+      const got = await this.#readInto(segment, part, offsetInSegment(at, segmentBytes))
+      if (got !== part.length) throw refuse('bad_file', `WAL segment "${this.#path(segment)}" ends before ${formatLsn(end)}`)
+      done += part.length
+    }
+    return bytes
+  }
+
+  async #readInto(segment: number, part: Uint8Array, offset: number): Promise<number> {
+    const reader = await this.#acquire(segment)
+    let failed = true
+    try {
+      const got = await (await reader.opening).readInto(part, offset)
+      failed = false
+      return got
+    } finally {
+      await this.#release(segment, reader, failed)
+    }
+  }
+
+  /** What there is of a segment; undefined without one. */
+  async readSegment(segment: number): Promise<Uint8Array | undefined> {
+    const path = this.#path(segment)
+    return (await this.#disk.stat(path)) === undefined ? undefined : this.#disk.readFile(path)
+  }
+
+  /** The open file of a segment, to be let go with `#release`. */
+  async #acquire(segment: number): Promise<Reader> {
+    const kept = this.#readers.get(segment)
+    const reader = kept ?? { opening: this.#disk.open(this.#path(segment), 'read'), users: 0, isRetired: false }
+    reader.users++
+    this.#readers.delete(segment)
+    this.#readers.set(segment, reader)
+    const [oldest] = this.#readers.keys()
+    if (this.#readers.size > READERS_KEPT && oldest !== undefined) await this.#retire(oldest)
+    return reader
+  }
+
+  async #release(segment: number, reader: Reader, failed: boolean): Promise<void> {
+    reader.users--
+    if (failed && this.#readers.get(segment) === reader) await this.#retire(segment)
+    else if (reader.isRetired && reader.users === 0) await closeQuietly(reader)
+  }
+
+  async #retire(segment: number): Promise<void> {
+    const reader = this.#readers.get(segment)
+    if (reader === undefined) return
+    this.#readers.delete(segment)
+    reader.isRetired = true
+    if (reader.users === 0) await closeQuietly(reader)
+  }
+
+  async #close(segment: number): Promise<void> {
+    const writer = this.#writers.get(segment)
+    this.#writers.delete(segment)
+    await writer?.file.close()
+    await this.#retire(segment)
+  }
+
+  async close(): Promise<void> {
+    for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()])) await this.#close(segment)
+    assert(this.#writers.size === 0, () => 'a segment was opened while the timeline closed')
+  }
+}
