@@ -100,6 +100,44 @@ async function lockRows(client: Client, other: Client): Promise<void> {
   await run(client, `begin`, `update l set v = v + 1 where id between 46 and 50`, `savepoint s`,
     `select * from l where id between 51 and 55 for update`, `update l set v = 0 where id between 51 and 55`,
     `rollback to s`, `delete from l where id between 56 and 60`, `commit`)
+  // What a rolled-back change left in the tuple goes when it is locked, updated or deleted anew.
+  await run(client, `begin`, `delete from l where id between 61 and 65`, `rollback`,
+    `begin`, `update l set id = id + 1000 where id between 66 and 70`, `rollback`,
+    `begin`, `update l set v = -1 where id between 71 and 80`, `rollback`,
+    `begin`, `select * from l where id between 61 and 75 for share`, `commit`,
+    `begin`, `select * from l where id between 61 and 75 for update`, `commit`,
+    `update l set v = -2 where id between 61 and 65`, `delete from l where id between 71 and 80`)
+}
+
+/** Two sessions insert the same key at the same time: the later one's tuple is taken back at once. */
+async function insertSpeculatively(client: Client, other: Client): Promise<void> {
+  // The second call in a session comes after the heap tuple was inserted and before the index entry is.
+  await run(
+    client,
+    `create function key_of(text) returns text immutable language plpgsql as $$
+      begin
+        if current_setting('spec.calls', true) <> '' then
+          perform set_config('spec.calls', (current_setting('spec.calls')::int + 1)::text, false);
+          if current_setting('spec.calls')::int = 2 then
+            perform pg_advisory_lock(1);
+            perform pg_advisory_unlock(1);
+          end if;
+        end if;
+        return $1;
+      end $$`,
+    `create table s (k text, big text)`,
+    `alter table s alter big set storage external`,
+    `create unique index s_k on s (key_of(k))`,
+    `select pg_advisory_lock(1)`,
+  )
+  await run(other, `set spec.calls = '0'`)
+  const later = other.query(`insert into s values ('k', repeat('late', 3000)) on conflict do nothing`)
+  for (;;) {
+    const { rows: [row] } = await client.query(`select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted`)
+    if (row.n === 1) break
+  }
+  await run(client, `insert into s values ('k', 'first')`, `select pg_advisory_unlock(1)`)
+  await later
 }
 
 /** Dead rows go by pruning, by vacuum's two passes, with and without indexes; rows are frozen; files are cut. */
@@ -159,7 +197,10 @@ async function changeIndexes(client: Client): Promise<void> {
   )
 }
 
-/** Everything else with pages or files: sequences, truncation, rewrites, databases, unlogged and partitioned tables. */
+/**
+ * Everything else with pages or files: sequences, truncation, rewrites, databases, unlogged and partitioned tables.
+ * Last of all, because of the prepared transaction that stays: vacuum cleans up nothing after it.
+ */
 async function changeFiles(client: Client): Promise<void> {
   await run(
     client,
@@ -192,12 +233,40 @@ async function changeFiles(client: Client): Promise<void> {
   )
 }
 
+/** Changes of frozen pages that no later vacuum covers up, so that the files show at the end what each left. */
+async function changeFrozenPages(client: Client): Promise<void> {
+  const kinds = ['f_insert', 'f_copy', 'f_delete', 'f_update', 'f_hot', 'f_lock', 'f_cut']
+  for (const table of kinds) {
+    await run(
+      client,
+      `create table ${table} (id int primary key, v text) with (fillfactor = 90)`,
+      `insert into ${table} select g, md5(g::text) from generate_series(1, 4000) g`,
+      `vacuum (freeze) ${table}`,
+    )
+  }
+  await run(
+    client,
+    `insert into f_insert select g, 'x' from generate_series(5000, 5002) g`,
+    `copy f_copy from program 'seq -f "%.0f,many" 5000 5100' with (format csv)`,
+    `delete from f_delete where id % 500 = 0`,
+    `update f_update set v = repeat('moves elsewhere', 200) where id % 500 = 0`,
+    `update f_hot set v = 'stays' where id % 500 = 0`,
+    `begin`, `select * from f_lock where id % 500 = 0 for update`, `commit`,
+    `begin`, `select * from f_lock where id % 700 = 0 for key share`, `commit`,
+    `delete from f_cut where id > 1000`,
+    `vacuum f_cut`, // cuts the file behind bits of the map that were set
+  )
+}
+
 export async function runRedoWorkload({ client, connect }: WorkloadSession): Promise<void> {
   await changeRows(client)
   await changeToasted(client)
   await copyRows(client)
-  await lockRows(client, await connect())
+  const other = await connect()
+  await lockRows(client, other)
+  await insertSpeculatively(client, other)
   await vacuumRows(client)
   await changeIndexes(client)
+  await changeFrozenPages(client)
   await changeFiles(client)
 }
