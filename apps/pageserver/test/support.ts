@@ -1,0 +1,169 @@
+/** For tests: shards in this process, fed from a stopped cluster's files and WAL as import and safekeepers would. */
+import { existsSync } from 'node:fs'
+import { readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
+import { inlineWorkers, realEnv, silentLog } from '@understory/env'
+import type { Log, Workers } from '@understory/env'
+import { localObjectStore } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import {
+  CONTROL_FILE_PATH, RELATION_SEGMENT_BLOCKS, SLRU_PAGES_PER_SEGMENT, parseControlFile, parseDatabasePath, parseRelationPath,
+  parseSlruSegmentPath,
+} from '@understory/postgres/cluster'
+import type { PgMajor, RedoSettings } from '@understory/postgres/redo'
+import { PAGE_SIZE, readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
+import {
+  BlockCache, KEY_CONTROL_FILE, KEY_DATABASE, KEY_RELATION_MAP, ShardSplitter, ShardStreamWriter, blockKey, relationSizeKey,
+  shardOfKey, slruKey,
+} from '@understory/storage'
+import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
+import type { ImageJobs } from '../src/image-protocol.ts'
+import { imageHandlers } from '../src/image-worker.ts'
+import { smallKey } from '../src/ingest.ts'
+import { ShardRegistry } from '../src/shard-registry.ts'
+import { sizeBytes } from '../src/shard-state.ts'
+import type { Shard, ShardLimits } from '../src/shard.ts'
+
+export const TENANT = 'a'.repeat(32) as TenantId
+export const TIMELINE = 'b'.repeat(32) as TimelineId
+
+export const LIMITS: ShardLimits = { openLayerBytesMax: 4 << 20, openLayerAgeMsMax: 3_600_000, importLayerBytesMax: 16 << 20 }
+
+export interface Bench extends AsyncDisposable {
+  readonly registry: ShardRegistry
+  readonly store: ObjectStore
+  readonly errors: string[]
+}
+
+/** A registry over folders below `directory`: `local` and `objects`. */
+export async function openBench(directory: string, limits: ShardLimits = LIMITS): Promise<Bench> {
+  const errors: string[] = []
+  const log: Log = { ...silentLog, error: (event, fields) => errors.push(`${event} ${String(fields?.['error'])}`), child: () => log }
+  const env = realEnv(log)
+  const store = await localObjectStore(join(directory, 'objects'), env)
+  const workers: Workers<ImageJobs> = inlineWorkers<ImageJobs>(imageHandlers)
+  const registry = new ShardRegistry({ env, store, cache: new BlockCache(32 << 20), workers, limits }, join(directory, 'local'))
+  await registry.loadAll()
+  return {
+    registry,
+    store,
+    errors,
+    [Symbol.asyncDispose]: async () => {
+      await registry.stop()
+      await store.close()
+    },
+  }
+}
+
+export async function attach(
+  bench: Bench, layout: { readonly count: number; readonly stripeBlocks: number }, generation: number, create: boolean,
+  imageGeneration: ImageGenerationSettings, major: PgMajor = 17,
+): Promise<Shard[]> {
+  const shards: Shard[] = []
+  for (let number = 0; number < layout.count; number++) {
+    const shard: ShardIdentity = { ...layout, number }
+    const postgres = { major, systemId: 1n, pgTimelineId: 1, walSegmentBytes: 16 << 20 }
+    await bench.registry.attach({
+      owner: { tenantId: TENANT, timelineId: TIMELINE, shard }, generation, create, safekeepers: [], postgres, imageGeneration,
+    })
+    shards.push(bench.registry.get(TENANT, TIMELINE, shard))
+  }
+  return shards
+}
+
+const at = (path: string, root: string): string => path.slice(root.length + 1)
+
+async function filesBelow(root: string): Promise<string[]> {
+  const entries = await readdir(root, { recursive: true, withFileTypes: true })
+  return entries.filter((entry) => entry.isFile()).map((entry) => at(join(entry.parentPath, entry.name), root)).sort()
+}
+
+/** Every value of a stopped cluster's files. */
+export async function* valuesOfCluster(root: string, major: PgMajor): AsyncGenerator<ImportValue, void, void> {
+  const sizes = new Map<string, { readonly key: Key; blocks: number }>()
+  for (const path of await filesBelow(root)) {
+    const relation = parseRelationPath(path, major)
+    const slru = parseSlruSegmentPath(path)
+    const directory = path.slice(0, path.lastIndexOf('/'))
+    const database = parseDatabasePath(directory, major)
+    if (relation !== undefined) {
+      const { spcOid, dbOid, relNumber, fork, segment } = relation
+      const bytes = await readFile(join(root, path))
+      for (let block = 0; block * PAGE_SIZE < bytes.length; block++) {
+        const key = blockKey(spcOid, dbOid, relNumber, fork, segment * RELATION_SEGMENT_BLOCKS + block)
+        yield { key, bytes: bytes.subarray(block * PAGE_SIZE, (block + 1) * PAGE_SIZE) }
+      }
+      const name = `${spcOid}/${dbOid}/${relNumber}/${fork}`
+      const blocks = segment * RELATION_SEGMENT_BLOCKS + bytes.length / PAGE_SIZE
+      const known = sizes.get(name)
+      if (known === undefined) sizes.set(name, { key: relationSizeKey(spcOid, dbOid, relNumber, fork), blocks })
+      else known.blocks = Math.max(known.blocks, blocks)
+    } else if (slru !== undefined) {
+      const bytes = await readFile(join(root, path))
+      for (let page = 0; page * PAGE_SIZE < bytes.length; page++) {
+        const key = slruKey(slru.kind, slru.segment * SLRU_PAGES_PER_SEGMENT + page)
+        yield { key, bytes: bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE) }
+      }
+    } else if (path.endsWith('/pg_filenode.map') && database !== undefined) {
+      const { spcOid, dbOid } = database
+      yield { key: smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0), bytes: await readFile(join(root, path)) }
+    } else if (path.endsWith('/PG_VERSION') && database !== undefined) {
+      yield { key: smallKey(KEY_DATABASE, database.spcOid, database.dbOid, 0), bytes: Uint8Array.of(1) }
+    } else if (path === CONTROL_FILE_PATH) {
+      yield { key: smallKey(KEY_CONTROL_FILE, 0, 0, 0), bytes: await readFile(join(root, path)) }
+    }
+  }
+  for (const { key, blocks } of sizes.values()) yield { key, bytes: sizeBytes(blocks) }
+}
+
+/** Imports a cleanly stopped cluster into every shard; gives where its WAL goes on. */
+export async function importCluster(shards: readonly Shard[], root: string, major: PgMajor): Promise<Lsn> {
+  const { checkpoint } = parseControlFile(await readFile(join(root, CONTROL_FILE_PATH)))
+  for (const shard of shards) {
+    async function* batches(): AsyncGenerator<readonly ImportValue[], void, void> {
+      for await (const value of valuesOfCluster(root, major)) {
+        const owner = shardOfKey(shard.owner.shard, value.key)
+        if (owner === shard.owner.shard.number || value.key.keyClass === KEY_CONTROL_FILE) yield [value]
+      }
+    }
+    await shard.import(checkpoint.redoLsn, batches(), () => checkpoint.redoLsn)
+  }
+  return checkpoint.redoLsn
+}
+
+/** Feeds the WAL files of `root` from where the shards stand, in batches of about `batchBytes`; gives the WAL's end. */
+export async function feedWal(shards: readonly Shard[], root: string, batchBytes = 256 * 1024, endLsn?: Lsn): Promise<Lsn> {
+  let end = 0 as Lsn
+  for (const shard of shards) {
+    const settings: RedoSettings = shard.state.settings
+    const writer = new ShardStreamWriter()
+    const splitter = new ShardSplitter(shard.owner.shard, settings, writer)
+    let startLsn = shard.ingestedLsn
+    let nextLsn = startLsn
+    const send = async (): Promise<void> => {
+      await shard.take({ startLsn, endLsn: nextLsn, commitLsn: nextLsn, entries: writer.take() })
+      startLsn = nextLsn
+    }
+    const segmentOf = (segment: number): Uint8Array | undefined => segments.get(segment)
+    const segments = await readSegments(root, startLsn)
+    for (const record of readRecordsOfSegments(segmentOf, { startLsn, ...(endLsn === undefined ? {} : { endLsn }) })) {
+      splitter.split(record)
+      nextLsn = record.nextLsn
+      if (writer.length >= batchBytes) await send()
+    }
+    await send()
+    end = nextLsn
+  }
+  return end
+}
+
+const SEGMENT_BYTES = 16 << 20
+async function readSegments(root: string, from: Lsn): Promise<Map<number, Uint8Array>> {
+  const segments = new Map<number, Uint8Array>()
+  for (let segment = Math.floor(from / SEGMENT_BYTES); ; segment++) {
+    const path = join(root, 'pg_wal', walFileName(1, segment, SEGMENT_BYTES))
+    if (!existsSync(path)) return segments
+    segments.set(segment, await readFile(path))
+  }
+}
