@@ -227,6 +227,7 @@ function maskGin(page: Uint8Array, view: DataView): void {
 
 // GISTPageOpaqueData: nsn 0, rightlink 8, flags 12, gist_page_id 14.
 const F_LEAF = 1 << 0
+const F_TUPLES_DELETED = 1 << 2
 const F_FOLLOW_RIGHT = 1 << 3
 const F_HAS_GARBAGE = 1 << 4
 
@@ -238,8 +239,9 @@ function maskGist(page: Uint8Array, view: DataView): void {
   view.setBigUint64(special, BigInt(MASK_MARKER), true)
   const flags = view.getUint16(special + 12, true)
   if ((flags & F_LEAF) !== 0) maskItemFlags(view)
-  // The primary sets F_FOLLOW_RIGHT after logging; redo never marks garbage.
-  view.setUint16(special + 12, (flags | F_FOLLOW_RIGHT) & ~F_HAS_GARBAGE, true)
+  // The primary sets F_FOLLOW_RIGHT after logging; redo never marks garbage. One more than gist_mask: redo of DELETE
+  // sets F_TUPLES_DELETED, the primary (gistprunepage) does not, and nothing reads it (16, 17, 18).
+  view.setUint16(special + 12, (flags | F_FOLLOW_RIGHT) & ~(F_HAS_GARBAGE | F_TUPLES_DELETED), true)
 }
 
 function maskSpgist(page: Uint8Array, view: DataView): void {

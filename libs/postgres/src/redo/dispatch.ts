@@ -82,6 +82,7 @@ export function redoRecordOnPage(
       restoreBlockImage(record, ref, page.bytes)
       // An image of a page never initialised stays one.
       if (!isPageNew(page)) setPageLsn(page, record.nextLsn)
+      findRmgr(record.rmid)?.redoRestored?.(record, blockIndex, page)
       return 'restored'
     }
     if (!ref.willInit) {

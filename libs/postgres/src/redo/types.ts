@@ -76,6 +76,11 @@ export interface Rmgr {
    * Errors: refused `unknown_wal` for a record type that is not known, `bad_wal`/`bad_page` where stock redo would PANIC.
    */
   redoBlock?(record: DecodedRecord, blockIndex: number, page: Page, settings: RedoSettings): void
+  /**
+   * What stock redo does to block `blockIndex` even after restoring it from an image: the primary makes these changes
+   * after it has written the record, so the image does not have them.
+   */
+  redoRestored?(record: DecodedRecord, blockIndex: number, page: Page): void
   /** Reports everything that the record does beyond its registered blocks. */
   effects?(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void
   /** Applies the record to one SLRU page that `effects` reported. */

@@ -22,7 +22,7 @@ import { FORK_FSM, FORK_MAIN, FORK_VM, PAGE_SIZE } from '../wal/record.ts'
 import type { BlockRef, DecodedRecord, RelFile } from '../wal/record.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage, redoSlru } from './dispatch.ts'
 import { redoVisibilityClear } from './heap/visibility.ts'
-import { PD_ALL_VISIBLE, getPageFlags, getPageLsn, getPageSpecial, isPageNew, pageOf } from './page-edit.ts'
+import { PD_ALL_VISIBLE, SizeOfPageHeaderData, getPageFlags, getPageLsn, getPageSpecial, isPageNew, pageOf } from './page-edit.ts'
 import type { EffectSink, Page, RedoSettings, SlruKind } from './types.ts'
 import { parameterChangeOf } from './xlog/redo.ts'
 
@@ -33,6 +33,14 @@ export interface VerifyBase {
   readSlruPage(kind: SlruKind, page: number): Uint8Array | undefined
   /** pg_filenode.map of a database; dbOid 0 is global/. */
   readRelationMap(dbOid: number, spcOid: number): Uint8Array | undefined
+}
+
+export interface VerifyOptions {
+  /**
+   * Several sessions wrote at a time. A session clears bits of a map page that it does not lock until its record is
+   * written, so that an image of the page, in the record of another, may lack bits that redo clears only later.
+   */
+  readonly concurrent?: boolean
 }
 
 /** What happened to the blocks of one record type. */
@@ -90,6 +98,7 @@ export class RedoVerifier {
   /** As of the next record: PARAMETER_CHANGE changes them. */
   #settings: RedoSettings
   readonly #base: VerifyBase
+  readonly #mapImagesMayLackBits: boolean
   /** By fork, then by block. */
   readonly #pages = new Map<string, Map<number, Entry>>()
   /** From which block on the base says nothing any more, because the fork was cut or made anew. */
@@ -103,8 +112,9 @@ export class RedoVerifier {
   #record: DecodedRecord | undefined
   #recordType = ''
 
-  constructor(settings: RedoSettings, base: VerifyBase) {
+  constructor(settings: RedoSettings, base: VerifyBase, options: VerifyOptions = {}) {
     this.#settings = settings
+    this.#mapImagesMayLackBits = options.concurrent ?? false
     this.#base = base
     this.#sink = this.#makeSink()
   }
@@ -142,6 +152,7 @@ export class RedoVerifier {
     } else if (ref.hasImage) {
       restoreBlockImage(record, ref, this.#expected.bytes)
       counts.compared++
+      if (ref.fork === FORK_VM && this.#mapImagesMayLackBits) addBits(this.#expected.bytes, entry.page.bytes)
       this.#compare(entry.page, ref, ref.fork, ref.blockNumber, `${this.#recordType} at ${formatLsn(record.recordLsn)}`)
     } else {
       counts.redone++
@@ -229,6 +240,11 @@ export class RedoVerifier {
     const at = firstDifference(redone, file)
     if (at >= 0) this.#differ(where, `the file: byte ${at} of ${redone.length} is ${redone[at]}, not ${file[at]} of ${file.length}`)
     this.fileCounts.compared++
+  }
+
+  /** The relation page as redo has it; undefined if no record touched it. */
+  page(rel: RelFile, fork: number, block: number): Uint8Array | undefined {
+    return this.#pages.get(forkKey(rel, fork))?.get(block)?.page.bytes
   }
 
   /** `#expected` holds what the page should be; it is masked here. */
@@ -383,6 +399,11 @@ function pageKind(page: Page): PageKind {
     return page.view.getUint32(special, true) === SEQ_MAGIC ? 'sequence' : (KIND_OF_ID[id] ?? 'gin')
   }
   return special === PAGE_SIZE ? 'heap' : 'generic'
+}
+
+/** Sets in `page`, a page of the visibility map, the bits that `other` has. */
+function addBits(page: Uint8Array, other: Uint8Array): void {
+  for (let i = SizeOfPageHeaderData; i < PAGE_SIZE; i++) page[i] = (page[i] as number) | (other[i] as number)
 }
 
 function firstDifference(a: Uint8Array, b: Uint8Array): number {
