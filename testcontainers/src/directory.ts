@@ -7,7 +7,7 @@ import { chmod, chown, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isAlive } from './process.ts'
-import type { UserIds } from './user.ts'
+import type { UserIds } from '@understory/env'
 
 export interface TemporaryDirectory extends AsyncDisposable {
   readonly path: string

@@ -15,7 +15,7 @@ import { type TemporaryDirectory, temporaryDirectory } from './directory.ts'
 import { freePort } from './port.ts'
 import { type PostgresBinaries, type PostgresMajor, postgresBinaries } from './postgres-binaries.ts'
 import { type RunningProcess, isAlive, runCommand, startProcess } from './process.ts'
-import { type UserIds, unprivilegedUser } from './user.ts'
+import { type UserIds, unprivilegedUser } from '@understory/env'
 
 export type PostgresSettings = Readonly<Record<string, string | number | boolean>>
 

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { temporaryDirectory } from './directory.ts'
 import { freePort } from './port.ts'
 import { isAlive, runCommand, startProcess } from './process.ts'
-import { parsePasswd } from './user.ts'
+import { parsePasswd } from '@understory/env'
 
 const node = (script: string) => ({ name: 'script', command: process.execPath, args: ['-e', script] })
 

@@ -8,7 +8,7 @@ import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, refuse } from '@understory/base'
 import { findProgram, isExecutable } from './program.ts'
-import type { UserIds } from './user.ts'
+import type { UserIds } from '@understory/env'
 
 const OUTPUT_BYTES_MAX = 64 * 1024
 const PROBE_INTERVAL_MS = 10

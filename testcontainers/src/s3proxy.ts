@@ -8,7 +8,7 @@ import { runCommand } from './process.ts'
 import { findProgram } from './program.ts'
 import { CREDENTIALS, type S3Server, s3Server } from './s3-server.ts'
 import { answers, startService } from './service.ts'
-import { unprivilegedUser } from './user.ts'
+import { unprivilegedUser } from '@understory/env'
 
 const VERSION = '4.1.0'
 const JAR = `s3proxy-${VERSION}-jar-with-dependencies.jar`

@@ -3,7 +3,7 @@ import { UnderstoryError, assert } from '@understory/base'
 import { type TemporaryDirectory, temporaryDirectory } from './directory.ts'
 import { freePort } from './port.ts'
 import { type ProcessOptions, type RunningProcess, startProcess } from './process.ts'
-import { unprivilegedUser } from './user.ts'
+import { unprivilegedUser } from '@understory/env'
 
 export interface Service extends AsyncDisposable {
   readonly port: number
