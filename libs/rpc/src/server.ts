@@ -4,7 +4,7 @@
  */
 import type { Readable } from 'node:stream'
 import { describeError, refuse, UnderstoryError } from '@understory/base'
-import { Server, ServerCredentials } from '@grpc/grpc-js'
+import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
 import type {
   ServiceDefinition, UntypedServiceImplementation, handleBidiStreamingCall, handleClientStreamingCall,
   handleServerStreamingCall, handleUnaryCall,
@@ -14,6 +14,9 @@ import { toServiceError } from './status.ts'
 
 /** Largest message either way: a batch of pages or WAL is far below. */
 export const MESSAGE_BYTES_MAX = 32 * 1024 * 1024
+
+// What it would print is in the errors that it gives.
+setLogVerbosity(logVerbosity.NONE)
 
 const CHANNEL_OPTIONS = {
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,

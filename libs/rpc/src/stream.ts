@@ -2,6 +2,7 @@
 import { refuse } from '@understory/base'
 
 interface MessageWriter<T> {
+  readonly destroyed?: boolean
   write(message: T): boolean
   once(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
   off(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
@@ -9,6 +10,8 @@ interface MessageWriter<T> {
 
 /** Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile. */
 export async function writeMessage<T>(stream: MessageWriter<T>, message: T, signal?: AbortSignal): Promise<void> {
+  // A stream that is gone already announces nothing any more.
+  if (stream.destroyed === true) throw refuse('cancelled', 'stream was closed')
   if (stream.write(message)) return
   if (signal?.aborted === true) throw refuse('cancelled', 'stream was cancelled')
   await new Promise<void>((resolve, reject) => {
