@@ -2,7 +2,8 @@
 import { resolve } from 'node:path'
 import { describeError, isErrorCode, parseNodeId } from '@understory/base'
 import { openBroker } from '@understory/broker'
-import { jsonLog, parseOptions, realEnv } from '@understory/env'
+import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
+import type { Disk, FolderLock } from '@understory/env'
 import { setBugReporter, startServer } from '@understory/rpc'
 import { CONFIG } from './config.ts'
 import { safekeeperService } from './service.ts'
@@ -23,7 +24,8 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
-  await timelines.openAll().catch((error: unknown) => {
+  // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
+  const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
   const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId)] })
@@ -38,6 +40,14 @@ async function main(): Promise<void> {
   await broker?.close()
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
+  await lock.release()
+}
+
+async function openFolder(disk: Disk, dataDir: string, timelines: Timelines): Promise<FolderLock> {
+  await disk.makeDirectory(dataDir)
+  const lock = await lockFolder(dataDir)
+  await timelines.openAll()
+  return lock
 }
 
 try {
