@@ -132,7 +132,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     await server.stop(0)
   })
   const stream = openBidi(client.subscribeWal.bind(client))
-  const open = { $case: 'open', value: { protocolVersion: 1, timeline: undefined, shard: undefined, startLsn: 0n, windowBytes: 0n } } as const
+  const open = { $case: 'open', value: { protocolVersion: 1, timeline: undefined, shard: undefined, startLsn: 0n, windowBytes: 0n, trackCommitTimestamp: false } } as const
   await stream.send({ message: open })
   await stream.send({ message: open })
   const ends: bigint[] = []
