@@ -7,7 +7,7 @@ import type { Client } from 'pg'
 export interface WorkloadSession {
   readonly client: Client
   /** Another session of the same database. */
-  connect(): Promise<Client>
+  readonly connect: () => Promise<Client>
 }
 
 async function run(client: Client, ...statements: string[]): Promise<void> {
@@ -269,4 +269,61 @@ export async function runRedoWorkload({ client, connect }: WorkloadSession): Pro
   await changeIndexes(client)
   await changeFrozenPages(client)
   await changeFiles(client)
+}
+
+const CONCURRENT_SESSIONS_COUNT = 6
+const STATEMENTS_COUNT = 600
+const ROWS_COUNT = 3000
+
+/** Settings under which vacuum runs all the time beside the sessions of `runConcurrentWorkload`. */
+export const BUSY_AUTOVACUUM = {
+  autovacuum: true, autovacuum_naptime: 1, autovacuum_vacuum_threshold: 20, autovacuum_vacuum_scale_factor: 0.01,
+  autovacuum_vacuum_insert_threshold: 50, autovacuum_vacuum_cost_delay: 0, vacuum_freeze_min_age: 0,
+} as const
+
+/** Sessions that change and lock the same rows at the same time; each chooses by its own numbers. */
+export async function runConcurrentWorkload({ client, connect }: WorkloadSession): Promise<void> {
+  await run(
+    client,
+    `create table a (id int primary key, v text, n int)`,
+    `create table b (id serial primary key, a int references a, t text)`,
+    `create index b_t on b (t)`,
+    `insert into a select g, md5(g::text), 0 from generate_series(1, ${ROWS_COUNT}) g`,
+  )
+  const sessions = Array.from({ length: CONCURRENT_SESSIONS_COUNT }, async (_, i) => changeAtRandom(await connect(), i + 1))
+  await Promise.all(sessions)
+}
+
+async function changeAtRandom(client: Client, seed: number): Promise<void> {
+  let state = seed * 7919
+  // xorshift32
+  const below = (bound: number): number => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return Math.floor(((state >>> 0) / 2 ** 32) * bound)
+  }
+  const kinds: readonly ((key: number) => string)[] = [
+    (key) => `update a set n = n + 1 where id = ${key}`,
+    (key) => `insert into b (a, t) select ${key}, repeat(md5('${key}'), ${below(20)}) from generate_series(1, ${below(30)})`,
+    (key) => `delete from b where a between ${key} and ${key + 30}`,
+    (key) => `begin; select * from a where id between ${key} and ${key + 5} for share;
+      update a set v = md5(v) where id = ${key}; commit`,
+    (key) => `begin; update a set v = v || 'x' where id between ${key} and ${key + 20}; rollback`,
+    (key) => `begin; select * from a where id between ${key} and ${key + 3} for key share; savepoint s;
+      update a set n = 3 where id = ${key + 1}; rollback to s; commit`,
+    (key) => `insert into a values (${key}, 'c', 1) on conflict (id) do update set n = a.n + 1`,
+    (key) => `update b set t = t || 'y' where a = ${key}`,
+    (key) => `update a set v = substr(v || md5(v), 1, 60) where id between ${key} and ${key + 40}`,
+    () => ['checkpoint', 'vacuum a', 'vacuum (freeze) b', 'vacuum (freeze) a'][below(20)] ?? 'select count(*) from a',
+  ]
+  for (let i = 0; i < STATEMENTS_COUNT; i++) {
+    try {
+      await client.query((kinds[below(kinds.length)] as (key: number) => string)(below(ROWS_COUNT) + 1))
+    } catch (error) {
+      // A deadlock: this session gave way.
+      if ((error as { code?: string }).code !== '40P01') throw error
+      await client.query('rollback')
+    }
+  }
 }

@@ -13,7 +13,7 @@ import { DB_SHUTDOWNED } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
 import type { PgMajor, RedoSettings } from '../src/redo/types.ts'
 import { RedoVerifier } from '../src/redo/verify.ts'
-import type { VerifyBase } from '../src/redo/verify.ts'
+import type { VerifyBase, VerifyOptions } from '../src/redo/verify.ts'
 import { FORK_FSM, PAGE_SIZE } from '../src/wal/record.ts'
 import { WAL_SEGMENT_BYTES } from '../src/wal/constants.ts'
 import { walFileName } from '../src/wal/pages.ts'
@@ -93,8 +93,8 @@ const pick = ({ dataChecksums, walLogHints, trackCommitTimestamp }: ControlFileV
   ({ dataChecksums, walLogHints, trackCommitTimestamp })
 
 /** Redoes the whole history and compares the pages on the way and the relation files at the end. */
-export function verifyHistory(history: ServerHistory): RedoVerifier {
-  const verifier = new RedoVerifier(history.settings, history.base)
+export function verifyHistory(history: ServerHistory, options: VerifyOptions = {}): RedoVerifier {
+  const verifier = new RedoVerifier(history.settings, history.base, options)
   let lastLsn: Lsn | undefined
   for (const record of history.records()) {
     verifier.redo(record)

@@ -2,7 +2,7 @@
 // verify.ts: WAL with after-images of a history that provokes every record type, redone beside the server; then the
 // same WAL with one byte changed where a fault would show.
 import { describe, expect, test } from 'vitest'
-import { runRedoWorkload } from '../../test/redo-workload.ts'
+import { BUSY_AUTOVACUUM, runConcurrentWorkload, runRedoWorkload } from '../../test/redo-workload.ts'
 import { formatCounts, recordHistory, verifyHistory } from '../../test/verify-server.ts'
 import type { ServerHistory } from '../../test/verify-server.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
@@ -66,6 +66,15 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
   test('so they are with data checksums', { timeout: 240_000 }, async () => {
     await using history = await recordHistory({ major, dataChecksums: true, workload: runRedoWorkload })
     expectEqual(verifyHistory(history), major)
+  })
+
+  test('so they are by sessions side by side, with vacuum and full-page images', { timeout: 240_000 }, async () => {
+    const settings = { ...BUSY_AUTOVACUUM, full_page_writes: true, shared_buffers: '4MB' }
+    await using history = await recordHistory({ major, settings, workload: runConcurrentWorkload })
+    const verifier = verifyHistory(history, { concurrent: true })
+    expect(verifier.differences).toEqual([])
+    expect(verifier.counts.get('Heap/HOT_UPDATE')?.restored).toBeGreaterThan(0)
+    expect(verifier.counts.get('Heap2/VISIBLE')?.compared).toBeGreaterThan(0)
   })
 })
 
