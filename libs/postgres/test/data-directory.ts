@@ -25,10 +25,14 @@ export interface RelationFile {
   readonly path: string
 }
 
-function parseRelationFile(name: string): { relNumber: number, fork: number, segment: number } | undefined {
+function parseRelationFile(name: string): { relNumber: number; fork: number; segment: number } | undefined {
   const match = /^(\d+)(_fsm|_vm|_init)?(?:\.(\d+))?$/.exec(name)
   if (match === null) return undefined
-  return { relNumber: Number(match[1]), fork: FORK_SUFFIXES.indexOf(match[2] ?? ''), segment: Number(match[3] ?? 0) }
+  return {
+    relNumber: Number(match[1]),
+    fork: FORK_SUFFIXES.indexOf(match[2] ?? ''),
+    segment: Number(match[3] ?? 0),
+  }
 }
 
 function* filesOf(path: string, spcOid: number, dbOid: number): Generator<RelationFile> {
@@ -36,12 +40,18 @@ function* filesOf(path: string, spcOid: number, dbOid: number): Generator<Relati
     const file = parseRelationFile(name)
     if (file === undefined) continue
     const { relNumber, fork, segment } = file
-    yield { rel: { spcOid, dbOid, relNumber }, fork, firstBlock: segment * SEGMENT_BLOCKS, path: join(path, name) }
+    yield {
+      rel: { spcOid, dbOid, relNumber },
+      fork,
+      firstBlock: segment * SEGMENT_BLOCKS,
+      path: join(path, name),
+    }
   }
 }
 
 function* databasesOf(path: string, spcOid: number): Generator<RelationFile> {
-  for (const name of readdirSync(path)) if (/^\d+$/.test(name)) yield* filesOf(join(path, name), spcOid, Number(name))
+  for (const name of readdirSync(path))
+    if (/^\d+$/.test(name)) yield* filesOf(join(path, name), spcOid, Number(name))
 }
 
 /** Every relation file of permanent relations: the main, free-space and visibility forks of unlogged ones are left out. */
@@ -60,9 +70,13 @@ export function relationFiles(directory: string): RelationFile[] {
 }
 
 export function readSlruPage(directory: string, kind: SlruKind, page: number): Uint8Array | undefined {
-  const number = Math.floor(page / SLRU_SEGMENT_PAGES).toString(16).toUpperCase()
+  const number = Math.floor(page / SLRU_SEGMENT_PAGES)
+    .toString(16)
+    .toUpperCase()
   // Names are four digits in 16 and fifteen from 17 on where the directory's page numbers are 64-bit.
-  const path = [4, 5, 15].map((width) => join(directory, kind, number.padStart(width, '0'))).find((p) => existsSync(p))
+  const path = [4, 5, 15]
+    .map((width) => join(directory, kind, number.padStart(width, '0')))
+    .find((p) => existsSync(p))
   if (path === undefined) return undefined
   const at = (page % SLRU_SEGMENT_PAGES) * PAGE_SIZE
   const bytes = readFileSync(path).subarray(at, at + PAGE_SIZE)
@@ -96,21 +110,33 @@ export function relationMapFiles(directory: string): RelationMapFile[] {
   const databases = readdirSync(join(directory, 'base')).filter((name) => /^\d+$/.test(name))
   return [
     { dbOid: 0, spcOid: GLOBALTABLESPACE_OID, bytes: read('global') },
-    ...databases.map((name) => ({ dbOid: Number(name), spcOid: DEFAULTTABLESPACE_OID, bytes: read('base', name) })),
+    ...databases.map((name) => ({
+      dbOid: Number(name),
+      spcOid: DEFAULTTABLESPACE_OID,
+      bytes: read('base', name),
+    })),
   ]
 }
 
 /** pg_twophase by xid. Names are its hexadecimal digits, from 17 on with the epoch before. */
 export function twoPhaseFiles(directory: string): Map<number, Uint8Array> {
   const names = readdirSync(join(directory, 'pg_twophase'))
-  return new Map(names.map((name) => [Number.parseInt(name.slice(-8), 16), readFileSync(join(directory, 'pg_twophase', name))]))
+  return new Map(
+    names.map((name) => [
+      Number.parseInt(name.slice(-8), 16),
+      readFileSync(join(directory, 'pg_twophase', name)),
+    ]),
+  )
 }
 
 /** Everything that the oracle starts from, read into memory, so that the server may go on. */
 export function readDataDirectory(directory: string): VerifyBase & { readonly control: ControlFileValues } {
   const files = new Map<string, Uint8Array>()
   for (const { rel, fork, firstBlock, path } of relationFiles(directory)) {
-    files.set(`${rel.spcOid}/${rel.dbOid}/${rel.relNumber}/${fork}/${firstBlock / SEGMENT_BLOCKS}`, readFileSync(path))
+    files.set(
+      `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}/${fork}/${firstBlock / SEGMENT_BLOCKS}`,
+      readFileSync(path),
+    )
   }
   const slru = new Map<string, Uint8Array>()
   for (const kind of SLRU_KINDS) {
@@ -128,8 +154,14 @@ export function readDataDirectory(directory: string): VerifyBase & { readonly co
       return bytes?.length === PAGE_SIZE ? bytes : undefined
     },
     readSlruPage: (kind, page) => slru.get(`${kind} ${page}`),
-    readRelationMap: (dbOid, spcOid) => maps.find((map) => map.dbOid === dbOid && map.spcOid === spcOid)?.bytes,
+    readRelationMap: (dbOid, spcOid) =>
+      maps.find((map) => map.dbOid === dbOid && map.spcOid === spcOid)?.bytes,
   }
 }
 
-export const SLRU_KINDS: readonly SlruKind[] = ['pg_xact', 'pg_multixact/offsets', 'pg_multixact/members', 'pg_commit_ts']
+export const SLRU_KINDS: readonly SlruKind[] = [
+  'pg_xact',
+  'pg_multixact/offsets',
+  'pg_multixact/members',
+  'pg_commit_ts',
+]

@@ -24,7 +24,14 @@ export interface MadeRecord {
   readonly blocks?: readonly MadeBlock[]
 }
 
-export function makeRecord({ rmid, info, xid = 0, nextLsn, main = new Uint8Array(0), blocks = [] }: MadeRecord): DecodedRecord {
+export function makeRecord({
+  rmid,
+  info,
+  xid = 0,
+  nextLsn,
+  main = new Uint8Array(0),
+  blocks = [],
+}: MadeRecord): DecodedRecord {
   const record = new DecodedRecord()
   const parts: Uint8Array[] = []
   let at = 0
@@ -37,9 +44,16 @@ export function makeRecord({ rmid, info, xid = 0, nextLsn, main = new Uint8Array
     const ref = record.blocks[i] as BlockRef
     const { data, image } = block
     Object.assign(ref, {
-      blockId: block.blockId, spcOid: 1663, dbOid: 5, relNumber: block.relNumber ?? 16384, fork: block.fork ?? FORK_MAIN,
-      blockNumber: block.blockNumber, willInit: block.willInit ?? false, hasImage: image !== undefined,
-      applyImage: image !== undefined, hasData: data !== undefined,
+      blockId: block.blockId,
+      spcOid: 1663,
+      dbOid: 5,
+      relNumber: block.relNumber ?? 16384,
+      fork: block.fork ?? FORK_MAIN,
+      blockNumber: block.blockNumber,
+      willInit: block.willInit ?? false,
+      hasImage: image !== undefined,
+      applyImage: image !== undefined,
+      hasData: data !== undefined,
     } satisfies Partial<BlockRef>)
     if (image !== undefined) {
       ref.imageOffset = append(image)
@@ -54,6 +68,14 @@ export function makeRecord({ rmid, info, xid = 0, nextLsn, main = new Uint8Array
   record.mainDataLength = main.length
   record.bytes = new Uint8Array(Buffer.concat(parts))
   record.view = new DataView(record.bytes.buffer)
-  Object.assign(record, { rmid, info, xid, nextLsn, recordLsn: LSN_ZERO, blockCount: blocks.length, totLen: at })
+  Object.assign(record, {
+    rmid,
+    info,
+    xid,
+    nextLsn,
+    recordLsn: LSN_ZERO,
+    blockCount: blocks.length,
+    totLen: at,
+  })
   return record
 }

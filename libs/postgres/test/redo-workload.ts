@@ -28,9 +28,15 @@ async function changeRows(client: Client): Promise<void> {
     `update t set a = null where id % 11 = 0`, // the null bitmap changes
     `update t set a = 'x' || repeat(a, 3) where id % 11 <> 0 and id % 13 = 0`,
     `delete from t where id % 3 = 0`,
-    `begin`, `insert into t select g, 'gone', 'gone', g from generate_series(30000, 30300) g`, `rollback`,
-    `begin`, `savepoint s1`, `update t set n = -1 where id % 17 = 0`, `rollback to s1`,
-    `update t set n = -2 where id % 19 = 0`, `commit`,
+    `begin`,
+    `insert into t select g, 'gone', 'gone', g from generate_series(30000, 30300) g`,
+    `rollback`,
+    `begin`,
+    `savepoint s1`,
+    `update t set n = -1 where id % 17 = 0`,
+    `rollback to s1`,
+    `update t set n = -2 where id % 19 = 0`,
+    `commit`,
     `insert into t values (1, 'conflict', 'b', 1) on conflict (id) do update set a = excluded.a`,
     `insert into t values (100000, 'speculative', 'b', 1) on conflict (id) do nothing`, // CONFIRM
   )
@@ -63,7 +69,8 @@ async function copyRows(client: Client): Promise<void> {
     `copy c from program 'seq -f "%.0f," 1 3' with (format csv)`,
     `vacuum (freeze) c`,
     `copy c from program 'seq -f "%.0f,clears visibility" 1 50' with (format csv)`,
-    `begin`, `truncate c2`,
+    `begin`,
+    `truncate c2`,
     `copy c2 from program 'seq -f "%.0f,frozen" 1 2000' with (format csv, freeze)`,
     `commit`,
     `copy c2 from program 'seq -f "%.0f,one more" 1 1' with (format csv)`,
@@ -78,8 +85,11 @@ async function lockRows(client: Client, other: Client): Promise<void> {
     `create table child (id int references l)`,
     `insert into l select g, g from generate_series(1, 500) g`,
     `vacuum (freeze) l`,
-    `begin`, `select * from l where id <= 10 for update`, `commit`, // LOCK clears all-frozen
-    `begin`, `select * from l where id between 11 and 20 for share`,
+    `begin`,
+    `select * from l where id <= 10 for update`,
+    `commit`, // LOCK clears all-frozen
+    `begin`,
+    `select * from l where id between 11 and 20 for share`,
   )
   await run(other, `begin`, `select * from l where id between 11 and 20 for share`) // multixact
   await run(client, `commit`)
@@ -97,16 +107,38 @@ async function lockRows(client: Client, other: Client): Promise<void> {
   await run(other, `begin isolation level repeatable read`, `select count(*) from l`)
   await run(client, `commit`)
   await run(other, `select * from l where id between 41 and 45 for key share`, `commit`)
-  await run(client, `begin`, `update l set v = v + 1 where id between 46 and 50`, `savepoint s`,
-    `select * from l where id between 51 and 55 for update`, `update l set v = 0 where id between 51 and 55`,
-    `rollback to s`, `delete from l where id between 56 and 60`, `commit`)
+  await run(
+    client,
+    `begin`,
+    `update l set v = v + 1 where id between 46 and 50`,
+    `savepoint s`,
+    `select * from l where id between 51 and 55 for update`,
+    `update l set v = 0 where id between 51 and 55`,
+    `rollback to s`,
+    `delete from l where id between 56 and 60`,
+    `commit`,
+  )
   // What a rolled-back change left in the tuple goes when it is locked, updated or deleted anew.
-  await run(client, `begin`, `delete from l where id between 61 and 65`, `rollback`,
-    `begin`, `update l set id = id + 1000 where id between 66 and 70`, `rollback`,
-    `begin`, `update l set v = -1 where id between 71 and 80`, `rollback`,
-    `begin`, `select * from l where id between 61 and 75 for share`, `commit`,
-    `begin`, `select * from l where id between 61 and 75 for update`, `commit`,
-    `update l set v = -2 where id between 61 and 65`, `delete from l where id between 71 and 80`)
+  await run(
+    client,
+    `begin`,
+    `delete from l where id between 61 and 65`,
+    `rollback`,
+    `begin`,
+    `update l set id = id + 1000 where id between 66 and 70`,
+    `rollback`,
+    `begin`,
+    `update l set v = -1 where id between 71 and 80`,
+    `rollback`,
+    `begin`,
+    `select * from l where id between 61 and 75 for share`,
+    `commit`,
+    `begin`,
+    `select * from l where id between 61 and 75 for update`,
+    `commit`,
+    `update l set v = -2 where id between 61 and 65`,
+    `delete from l where id between 71 and 80`,
+  )
 }
 
 /** Two sessions insert the same key at the same time: the later one's tuple is taken back at once. */
@@ -133,7 +165,11 @@ async function insertSpeculatively(client: Client, other: Client): Promise<void>
   await run(other, `set spec.calls = '0'`)
   const later = other.query(`insert into s values ('k', repeat('late', 3000)) on conflict do nothing`)
   for (;;) {
-    const { rows: [row] } = await client.query(`select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted`)
+    const {
+      rows: [row],
+    } = await client.query(
+      `select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted`,
+    )
     if (row.n === 1) break
   }
   await run(client, `insert into s values ('k', 'first')`, `select pg_advisory_unlock(1)`)
@@ -226,9 +262,17 @@ async function changeFiles(client: Client): Promise<void> {
     `create database d2 strategy file_copy`,
     `drop database d1`,
     `checkpoint`,
-    `begin`, `insert into tr values (2)`, `prepare transaction 'kept'`,
-    `begin`, `insert into tr values (3)`, `prepare transaction 'done'`, `commit prepared 'done'`,
-    `begin`, `create table never (x int)`, `insert into never values (1)`, `prepare transaction 'undone'`,
+    `begin`,
+    `insert into tr values (2)`,
+    `prepare transaction 'kept'`,
+    `begin`,
+    `insert into tr values (3)`,
+    `prepare transaction 'done'`,
+    `commit prepared 'done'`,
+    `begin`,
+    `create table never (x int)`,
+    `insert into never values (1)`,
+    `prepare transaction 'undone'`,
     `rollback prepared 'undone'`,
   )
 }
@@ -251,8 +295,12 @@ async function changeFrozenPages(client: Client): Promise<void> {
     `delete from f_delete where id % 500 = 0`,
     `update f_update set v = repeat('moves elsewhere', 200) where id % 500 = 0`,
     `update f_hot set v = 'stays' where id % 500 = 0`,
-    `begin`, `select * from f_lock where id % 500 = 0 for update`, `commit`,
-    `begin`, `select * from f_lock where id % 700 = 0 for key share`, `commit`,
+    `begin`,
+    `select * from f_lock where id % 500 = 0 for update`,
+    `commit`,
+    `begin`,
+    `select * from f_lock where id % 700 = 0 for key share`,
+    `commit`,
     `delete from f_cut where id > 1000`,
     `vacuum f_cut`, // cuts the file behind bits of the map that were set
   )
@@ -277,8 +325,13 @@ const ROWS_COUNT = 3000
 
 /** Settings under which vacuum runs all the time beside the sessions of `runConcurrentWorkload`. */
 export const BUSY_AUTOVACUUM = {
-  autovacuum: true, autovacuum_naptime: 1, autovacuum_vacuum_threshold: 20, autovacuum_vacuum_scale_factor: 0.01,
-  autovacuum_vacuum_insert_threshold: 50, autovacuum_vacuum_cost_delay: 0, vacuum_freeze_min_age: 0,
+  autovacuum: true,
+  autovacuum_naptime: 1,
+  autovacuum_vacuum_threshold: 20,
+  autovacuum_vacuum_scale_factor: 0.01,
+  autovacuum_vacuum_insert_threshold: 50,
+  autovacuum_vacuum_cost_delay: 0,
+  vacuum_freeze_min_age: 0,
 } as const
 
 /** Sessions that change and lock the same rows at the same time; each chooses by its own numbers. */
@@ -290,7 +343,9 @@ export async function runConcurrentWorkload({ client, connect }: WorkloadSession
     `create index b_t on b (t)`,
     `insert into a select g, md5(g::text), 0 from generate_series(1, ${ROWS_COUNT}) g`,
   )
-  const sessions = Array.from({ length: CONCURRENT_SESSIONS_COUNT }, async (_, i) => changeAtRandom(await connect(), i + 1))
+  const sessions = Array.from({ length: CONCURRENT_SESSIONS_COUNT }, async (_, i) =>
+    changeAtRandom(await connect(), i + 1),
+  )
   await Promise.all(sessions)
 }
 
@@ -305,7 +360,8 @@ async function changeAtRandom(client: Client, seed: number): Promise<void> {
   }
   const kinds: readonly ((key: number) => string)[] = [
     (key) => `update a set n = n + 1 where id = ${key}`,
-    (key) => `insert into b (a, t) select ${key}, repeat(md5('${key}'), ${below(20)}) from generate_series(1, ${below(30)})`,
+    (key) =>
+      `insert into b (a, t) select ${key}, repeat(md5('${key}'), ${below(20)}) from generate_series(1, ${below(30)})`,
     (key) => `delete from b where a between ${key} and ${key + 30}`,
     (key) => `begin; select * from a where id between ${key} and ${key + 5} for share;
       update a set v = md5(v) where id = ${key}; commit`,
@@ -315,7 +371,9 @@ async function changeAtRandom(client: Client, seed: number): Promise<void> {
     (key) => `insert into a values (${key}, 'c', 1) on conflict (id) do update set n = a.n + 1`,
     (key) => `update b set t = t || 'y' where a = ${key}`,
     (key) => `update a set v = substr(v || md5(v), 1, 60) where id between ${key} and ${key + 40}`,
-    () => ['checkpoint', 'vacuum a', 'vacuum (freeze) b', 'vacuum (freeze) a'][below(20)] ?? 'select count(*) from a',
+    () =>
+      ['checkpoint', 'vacuum a', 'vacuum (freeze) b', 'vacuum (freeze) a'][below(20)] ??
+      'select count(*) from a',
   ]
   for (let i = 0; i < STATEMENTS_COUNT; i++) {
     try {

@@ -19,7 +19,14 @@ import { WAL_SEGMENT_BYTES } from '../src/wal/constants.ts'
 import { walFileName } from '../src/wal/pages.ts'
 import { readRecordsOfSegments } from '../src/wal/segment-files.ts'
 import {
-  SLRU_KINDS, readControlFile, readDataDirectory, readSlruPage, relationFiles, relationMapFiles, slruPages, twoPhaseFiles,
+  SLRU_KINDS,
+  readControlFile,
+  readDataDirectory,
+  readSlruPage,
+  relationFiles,
+  relationMapFiles,
+  slruPages,
+  twoPhaseFiles,
 } from './data-directory.ts'
 import type { WorkloadSession } from './redo-workload.ts'
 
@@ -57,7 +64,10 @@ const SETTINGS: PostgresSettings = {
 export async function recordHistory(options: ServerHistoryOptions): Promise<ServerHistory> {
   const { major, dataChecksums = false } = options
   const server = await startPostgres({
-    major, dataChecksums, started: false, settings: { ...SETTINGS, ...options.settings },
+    major,
+    dataChecksums,
+    started: false,
+    settings: { ...SETTINGS, ...options.settings },
   })
   try {
     const base = readDataDirectory(server.dataDirectory)
@@ -89,8 +99,11 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
   }
 }
 
-const pick = ({ dataChecksums, walLogHints, trackCommitTimestamp }: ControlFileValues): Omit<RedoSettings, 'major'> =>
-  ({ dataChecksums, walLogHints, trackCommitTimestamp })
+const pick = ({
+  dataChecksums,
+  walLogHints,
+  trackCommitTimestamp,
+}: ControlFileValues): Omit<RedoSettings, 'major'> => ({ dataChecksums, walLogHints, trackCommitTimestamp })
 
 /** Redoes the whole history and compares the pages on the way and the relation files at the end. */
 export function verifyHistory(history: ServerHistory, options: VerifyOptions = {}): RedoVerifier {
@@ -102,8 +115,10 @@ export function verifyHistory(history: ServerHistory, options: VerifyOptions = {
   }
   const control = readControlFile(history.dataDirectory)
   const { state, checkpointLsn } = control
-  assert(state === DB_SHUTDOWNED && lastLsn === checkpointLsn, () =>
-    `WAL ends with the record at ${lastLsn}, not with the shutdown checkpoint at ${checkpointLsn}`)
+  assert(
+    state === DB_SHUTDOWNED && lastLsn === checkpointLsn,
+    () => `WAL ends with the record at ${lastLsn}, not with the shutdown checkpoint at ${checkpointLsn}`,
+  )
   compareFiles(history, verifier)
   return verifier
 }
@@ -124,19 +139,31 @@ function compareFiles({ dataDirectory }: ServerHistory, verifier: RedoVerifier):
     if (fork !== FORK_FSM) verifier.compareLength(rel, fork, lengths.get(key(rel, fork)) ?? 0)
   }
   for (const kind of SLRU_KINDS) {
-    const redone = verifier.slruPages().filter((page) => page.kind === kind).map(({ page }) => page)
+    const redone = verifier
+      .slruPages()
+      .filter((page) => page.kind === kind)
+      .map(({ page }) => page)
     for (const page of new Set([...slruPages(dataDirectory, kind), ...redone])) {
-      verifier.compareSlruPage(kind, page, readSlruPage(dataDirectory, kind, page) ?? new Uint8Array(PAGE_SIZE))
+      verifier.compareSlruPage(
+        kind,
+        page,
+        readSlruPage(dataDirectory, kind, page) ?? new Uint8Array(PAGE_SIZE),
+      )
     }
   }
-  for (const { dbOid, spcOid, bytes } of relationMapFiles(dataDirectory)) verifier.compareRelationMap(dbOid, spcOid, bytes)
+  for (const { dbOid, spcOid, bytes } of relationMapFiles(dataDirectory))
+    verifier.compareRelationMap(dbOid, spcOid, bytes)
   verifier.compareTwoPhase(twoPhaseFiles(dataDirectory))
 }
 
 /** One line per record type, for people. */
 export function formatCounts(verifier: RedoVerifier): string {
-  const lines = [...verifier.counts].sort(([a], [b]) => a.localeCompare(b)).map(([type, c]) =>
-    `${type.padEnd(40)} records ${c.records}, compared ${c.compared}, redone ${c.redone}, restored ${c.restored}, skipped ${c.skipped}`)
+  const lines = [...verifier.counts]
+    .sort(([a], [b]) => a.localeCompare(b))
+    .map(
+      ([type, c]) =>
+        `${type.padEnd(40)} records ${c.records}, compared ${c.compared}, redone ${c.redone}, restored ${c.restored}, skipped ${c.skipped}`,
+    )
   const { compared, untouched } = verifier.fileCounts
   return [...lines, `files: ${compared} blocks compared, ${untouched} untouched`].join('\n')
 }

@@ -23,7 +23,12 @@ function pageAt(at: number): Page {
 test('an image heals even a page that looks newer', () => {
   const image = pageAt(0x100).bytes
   image[8000] = 7
-  const record = makeRecord({ rmid: RM_HEAP_ID, info: 0, nextLsn: AFTER, blocks: [{ blockId: 0, blockNumber: 1, image }] })
+  const record = makeRecord({
+    rmid: RM_HEAP_ID,
+    info: 0,
+    nextLsn: AFTER,
+    blocks: [{ blockId: 0, blockNumber: 1, image }],
+  })
   const page = pageAt(0x9_0000_0000)
   expect(redoRecordOnPage(record, 0, page, settings)).toBe('restored')
   expect(page.bytes[8000]).toBe(7)
@@ -32,7 +37,10 @@ test('an image heals even a page that looks newer', () => {
 
 test('an image of zeros stays zeros', () => {
   const record = makeRecord({
-    rmid: RM_HEAP_ID, info: 0, nextLsn: AFTER, blocks: [{ blockId: 0, blockNumber: 1, image: new Uint8Array(8192) }],
+    rmid: RM_HEAP_ID,
+    info: 0,
+    nextLsn: AFTER,
+    blocks: [{ blockId: 0, blockNumber: 1, image: new Uint8Array(8192) }],
   })
   const page = pageAt(0x100)
   expect(redoRecordOnPage(record, 0, page, settings)).toBe('restored')
@@ -41,7 +49,11 @@ test('an image of zeros stays zeros', () => {
 
 test('a page that has the record already, or was never made, is left alone', () => {
   const record = makeRecord({
-    rmid: RM_HEAP_ID, info: 0x50, nextLsn: AFTER, main: new Uint8Array([1, 0]), blocks: [{ blockId: 0, blockNumber: 1 }],
+    rmid: RM_HEAP_ID,
+    info: 0x50,
+    nextLsn: AFTER,
+    main: new Uint8Array([1, 0]),
+    blocks: [{ blockId: 0, blockNumber: 1 }],
   })
   expect(redoRecordOnPage(record, 0, pageAt(AFTER), settings)).toBe('newer')
   const absent = pageOf(new Uint8Array(8192))
@@ -51,17 +63,26 @@ test('a page that has the record already, or was never made, is left alone', () 
 
 test('an error names record, position and block', () => {
   const record = makeRecord({
-    rmid: RM_HEAP_ID, info: 0x50, nextLsn: AFTER, main: new Uint8Array([1, 0]), blocks: [{ blockId: 0, blockNumber: 77 }],
+    rmid: RM_HEAP_ID,
+    info: 0x50,
+    nextLsn: AFTER,
+    main: new Uint8Array([1, 0]),
+    blocks: [{ blockId: 0, blockNumber: 77 }],
   })
   record.recordLsn = lsn(0x2_0000_0f00)
   expect(() => redoRecordOnPage(record, 0, pageAt(1), settings)).toThrow(
     'could not redo WAL record Heap/HEAP_CONFIRM at 2/F00 on block 0 (relation 1663/5/16384, fork 0, block 77): ' +
-    'line pointer 1 is not a normal one',
+      'line pointer 1 is not a normal one',
   )
 })
 
 test('a record cut short is refused', () => {
-  const record = makeRecord({ rmid: RM_HEAP_ID, info: 0x10, nextLsn: AFTER, blocks: [{ blockId: 0, blockNumber: 1 }] })
+  const record = makeRecord({
+    rmid: RM_HEAP_ID,
+    info: 0x10,
+    nextLsn: AFTER,
+    blocks: [{ blockId: 0, blockNumber: 1 }],
+  })
   expect(() => redoRecordOnPage(record, 0, pageAt(1), settings)).toThrow('main data is 0 bytes, not 8')
 })
 
@@ -69,13 +90,22 @@ test('records that redo does not know are refused by name, but their images are 
   const image = pageAt(0x100).bytes
   const blocks = [{ blockId: 0, blockNumber: 1 }]
   const gin = makeRecord({ rmid: RM_GIN_ID, info: 0x20, nextLsn: AFTER, blocks })
-  expect(() => recordEffects(gin, noEffects, settings)).toThrow('WAL record Gin/INSERT at 0/0 cannot be redone')
+  expect(() => recordEffects(gin, noEffects, settings)).toThrow(
+    'WAL record Gin/INSERT at 0/0 cannot be redone',
+  )
   expect(() => redoRecordOnPage(gin, 0, pageAt(1), settings)).toThrow('Gin/INSERT')
-  const whole = makeRecord({ rmid: RM_GIN_ID, info: 0x20, nextLsn: AFTER, blocks: [{ blockId: 0, blockNumber: 1, image }] })
+  const whole = makeRecord({
+    rmid: RM_GIN_ID,
+    info: 0x20,
+    nextLsn: AFTER,
+    blocks: [{ blockId: 0, blockNumber: 1, image }],
+  })
   recordEffects(whole, noEffects, settings)
   expect(redoRecordOnPage(whole, 0, pageAt(1), settings)).toBe('restored')
   const custom = makeRecord({ rmid: 130, info: 0x20, nextLsn: AFTER, blocks })
-  expect(() => recordEffects(custom, noEffects, settings)).toThrow('unknown WAL record custom130/UNKNOWN (20) at 0/0')
+  expect(() => recordEffects(custom, noEffects, settings)).toThrow(
+    'unknown WAL record custom130/UNKNOWN (20) at 0/0',
+  )
   const ginOfNoKind = makeRecord({ rmid: RM_GIN_ID, info: 0xf0, nextLsn: AFTER })
   expect(() => recordEffects(ginOfNoKind, noEffects, settings)).toThrow('Gin/UNKNOWN (f0)')
 })
@@ -83,9 +113,15 @@ test('records that redo does not know are refused by name, but their images are 
 test('a code means what its version says', () => {
   const name = (major: 16 | 17 | 18, info: number): string =>
     recordTypeName(makeRecord({ rmid: RM_HEAP2_ID, info, nextLsn: AFTER }), { ...settings, major })
-  expect([0x10, 0x20, 0x30].map((info) => name(16, info))).toEqual(['Heap2/PRUNE', 'Heap2/VACUUM', 'Heap2/FREEZE_PAGE'])
+  expect([0x10, 0x20, 0x30].map((info) => name(16, info))).toEqual([
+    'Heap2/PRUNE',
+    'Heap2/VACUUM',
+    'Heap2/FREEZE_PAGE',
+  ])
   expect([0x10, 0x20, 0x30].map((info) => name(18, info))).toEqual([
-    'Heap2/PRUNE_ON_ACCESS', 'Heap2/PRUNE_VACUUM_SCAN', 'Heap2/PRUNE_VACUUM_CLEANUP',
+    'Heap2/PRUNE_ON_ACCESS',
+    'Heap2/PRUNE_VACUUM_SCAN',
+    'Heap2/PRUNE_VACUUM_CLEANUP',
   ])
   expect(name(17, 0xd0)).toBe('Heap2/MULTI_INSERT+INIT')
 })

@@ -36,9 +36,13 @@ export function recordTypeName(record: DecodedRecord, settings: RedoSettings): s
 function knownRmgr(record: DecodedRecord, settings: RedoSettings): Rmgr {
   const rmgr = findRmgr(record.rmid)
   if (rmgr === undefined || rmgr.identify(record.info, settings) === undefined) {
-    throw refuse('unknown_wal', `unknown WAL record ${recordTypeName(record, settings)} at ${formatLsn(record.recordLsn)}`, {
-      hint: `PostgreSQL ${settings.major} itself does not write it: an extension with its own resource manager does.`,
-    })
+    throw refuse(
+      'unknown_wal',
+      `unknown WAL record ${recordTypeName(record, settings)} at ${formatLsn(record.recordLsn)}`,
+      {
+        hint: `PostgreSQL ${settings.major} itself does not write it: an extension with its own resource manager does.`,
+      },
+    )
   }
   return rmgr
 }
@@ -58,13 +62,18 @@ function describeBlock(ref: BlockRef): string {
 /** Adds the record's position and type to whatever a redo function threw. A `BugError` passes as it is. */
 function explain(error: unknown, record: DecodedRecord, settings: RedoSettings, where: string): unknown {
   // DataView refuses to read beyond the record or the page with a RangeError.
-  const code = error instanceof UnderstoryError ? error.code : error instanceof RangeError ? 'bad_wal' : undefined
+  const code =
+    error instanceof UnderstoryError ? error.code : error instanceof RangeError ? 'bad_wal' : undefined
   if (code === undefined) return error
   const type = recordTypeName(record, settings)
   const reason = (error as Error).message
-  return refuse(code, `could not redo WAL record ${type} at ${formatLsn(record.recordLsn)} on ${where}: ${reason}`, {
-    cause: error,
-  })
+  return refuse(
+    code,
+    `could not redo WAL record ${type} at ${formatLsn(record.recordLsn)} on ${where}: ${reason}`,
+    {
+      cause: error,
+    },
+  )
 }
 
 /**
@@ -74,7 +83,10 @@ function explain(error: unknown, record: DecodedRecord, settings: RedoSettings, 
  * and only the image heals it. Redo of later records then goes over the page again, as in stock recovery.
  */
 export function redoRecordOnPage(
-  record: DecodedRecord, blockIndex: number, page: Page, settings: RedoSettings,
+  record: DecodedRecord,
+  blockIndex: number,
+  page: Page,
+  settings: RedoSettings,
 ): RedoOutcome {
   const ref = record.blocks[blockIndex] as BlockRef
   try {
@@ -123,7 +135,11 @@ export function recordEffects(record: DecodedRecord, sink: EffectSink, settings:
 
 /** Applies the record to one SLRU page that `recordEffects` reported; `page` is zeros where `init` was told. */
 export function redoSlru(
-  record: DecodedRecord, kind: SlruKind, slruPage: number, page: Page, settings: RedoSettings,
+  record: DecodedRecord,
+  kind: SlruKind,
+  slruPage: number,
+  page: Page,
+  settings: RedoSettings,
 ): void {
   const rmgr = knownRmgr(record, settings)
   if (rmgr.redoSlru === undefined) throw refuseUnsupported(record, settings)

@@ -9,6 +9,15 @@ export { RedoVerifier } from './verify.ts'
 export type { Difference, FileCounts, TypeCounts, VerifyBase, VerifyOptions } from './verify.ts'
 export { clogOldestXid } from './clog/redo.ts'
 export { ParsedMultixact, parseMultixact } from './multixact/redo.ts'
-export { ParsedXact, gidOf, maxXidOf, parseXact, relFileAt, subxactAt, xactTimeOf, xidPrecedes } from './xact/parse.ts'
+export {
+  ParsedXact,
+  gidOf,
+  maxXidOf,
+  parseXact,
+  relFileAt,
+  subxactAt,
+  xactTimeOf,
+  xidPrecedes,
+} from './xact/parse.ts'
 export { fullPageWritesOf, nextOidOf, parameterChangeOf } from './xlog/redo.ts'
 export type { ParameterChange } from './xlog/redo.ts'

@@ -3,10 +3,35 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  ADD_TO_HEAP, ADD_TO_INDEX, LP_DEAD, LP_NORMAL, LP_REDIRECT, LP_UNUSED, PD_HAS_FREE_LINES, SizeOfPageHeaderData,
-  addItem, exactFreeSpace, getItemId, getPageFlags, getPageLower, getPageUpper, indexMultiDelete, indexTupleDelete,
-  indexTupleDeleteNoCompact, indexTupleOverwrite, itemIdFlags, itemIdLength, itemIdOffset, makeItemId, maxAlign,
-  maxOffsetNumber, pageInit, pageOf, repairFragmentation, setItemId, truncateLinePointerArray,
+  ADD_TO_HEAP,
+  ADD_TO_INDEX,
+  LP_DEAD,
+  LP_NORMAL,
+  LP_REDIRECT,
+  LP_UNUSED,
+  PD_HAS_FREE_LINES,
+  SizeOfPageHeaderData,
+  addItem,
+  exactFreeSpace,
+  getItemId,
+  getPageFlags,
+  getPageLower,
+  getPageUpper,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleDeleteNoCompact,
+  indexTupleOverwrite,
+  itemIdFlags,
+  itemIdLength,
+  itemIdOffset,
+  makeItemId,
+  maxAlign,
+  maxOffsetNumber,
+  pageInit,
+  pageOf,
+  repairFragmentation,
+  setItemId,
+  truncateLinePointerArray,
 } from './page-edit.ts'
 import type { Page } from './types.ts'
 
@@ -50,35 +75,38 @@ const edit = fc.oneof(
 
 describe('an index page', () => {
   test('holds the items of the model after any edits, without gaps', () => {
-    fc.assert(fc.property(fc.array(edit, { maxLength: 60 }), (edits) => {
-      const page = emptyPage()
-      const model: Uint8Array[] = []
-      for (const step of edits) {
-        if (step.kind === 'insert') {
-          const at = (step.at % (model.length + 1)) + 1
-          const bytes = item(step.seed, step.length)
-          expect(addItem(page, bytes, 0, bytes.length, at, ADD_TO_INDEX)).toBe(at)
-          model.splice(at - 1, 0, bytes)
-        } else if (model.length === 0) {
-          continue
-        } else if (step.kind === 'delete') {
-          const at = (step.at % model.length) + 1
-          indexTupleDelete(page, at)
-          model.splice(at - 1, 1)
-        } else if (step.kind === 'multi') {
-          const gone = model.map((_, i) => i + 1).filter((n) => n % step.every === 0)
-          indexMultiDelete(page, gone)
-          for (const n of gone.toReversed()) model.splice(n - 1, 1)
-        } else {
-          const at = (step.at % model.length) + 1
-          const bytes = item(step.seed, step.length)
-          expect(indexTupleOverwrite(page, at, bytes, 0, bytes.length)).toBe(true)
-          model[at - 1] = bytes
+    fc.assert(
+      fc.property(fc.array(edit, { maxLength: 60 }), (edits) => {
+        const page = emptyPage()
+        const model: Uint8Array[] = []
+        for (const step of edits) {
+          if (step.kind === 'insert') {
+            const at = (step.at % (model.length + 1)) + 1
+            const bytes = item(step.seed, step.length)
+            expect(addItem(page, bytes, 0, bytes.length, at, ADD_TO_INDEX)).toBe(at)
+            model.splice(at - 1, 0, bytes)
+          } else if (model.length === 0) {
+            continue
+          } else if (step.kind === 'delete') {
+            const at = (step.at % model.length) + 1
+            indexTupleDelete(page, at)
+            model.splice(at - 1, 1)
+          } else if (step.kind === 'multi') {
+            const gone = model.map((_, i) => i + 1).filter((n) => n % step.every === 0)
+            indexMultiDelete(page, gone)
+            for (const n of gone.toReversed()) model.splice(n - 1, 1)
+          } else {
+            const at = (step.at % model.length) + 1
+            const bytes = item(step.seed, step.length)
+            expect(indexTupleOverwrite(page, at, bytes, 0, bytes.length)).toBe(true)
+            model[at - 1] = bytes
+          }
+          expect(items(page)).toEqual(model)
+          expectCompact(page)
         }
-        expect(items(page)).toEqual(model)
-        expectCompact(page)
-      }
-    }), { numRuns: 200 })
+      }),
+      { numRuns: 200 },
+    )
   })
 
   test('that loses three items or more is put back into line pointer order', () => {
@@ -170,25 +198,27 @@ describe('a heap page', () => {
   })
 
   test('is repaired in line pointer order whatever order its tuples had', () => {
-    fc.assert(fc.property(fc.array(fc.boolean(), { minLength: 4, maxLength: 60 }), fc.nat(), (kept, seed) => {
-      const page = heapPage(kept.length)
-      // Tuples of reused line pointers lie out of order.
-      for (let i = 0; i < 10; i++) {
-        const n = ((seed + i * 7) % kept.length) + 1
-        setItemId(page, n, 0)
-        addItem(page, item(n, 20), 0, 20, n, ADD_TO_HEAP)
-      }
-      for (const [i, keep] of kept.entries()) if (!keep) setItemId(page, i + 1, 0)
-      repairFragmentation(page)
-      let end = 8192
-      for (let n = 1; n <= maxOffsetNumber(page); n++) {
-        if (!(kept[n - 1] as boolean)) continue
-        end -= 24
-        expect(itemIdOffset(getItemId(page, n))).toBe(end)
-        expect(itemAt(page, n)).toEqual(item(n, 20))
-      }
-      expect(maxOffsetNumber(page)).toBe(kept.lastIndexOf(true) + 1)
-    }))
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { minLength: 4, maxLength: 60 }), fc.nat(), (kept, seed) => {
+        const page = heapPage(kept.length)
+        // Tuples of reused line pointers lie out of order.
+        for (let i = 0; i < 10; i++) {
+          const n = ((seed + i * 7) % kept.length) + 1
+          setItemId(page, n, 0)
+          addItem(page, item(n, 20), 0, 20, n, ADD_TO_HEAP)
+        }
+        for (const [i, keep] of kept.entries()) if (!keep) setItemId(page, i + 1, 0)
+        repairFragmentation(page)
+        let end = 8192
+        for (let n = 1; n <= maxOffsetNumber(page); n++) {
+          if (!(kept[n - 1] as boolean)) continue
+          end -= 24
+          expect(itemIdOffset(getItemId(page, n))).toBe(end)
+          expect(itemAt(page, n)).toEqual(item(n, 20))
+        }
+        expect(maxOffsetNumber(page)).toBe(kept.lastIndexOf(true) + 1)
+      }),
+    )
   })
 
   test('keeps its first line pointer when vacuum cuts the array', () => {

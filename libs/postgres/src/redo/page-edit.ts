@@ -10,13 +10,25 @@
 import { lsnFromHalves, lsnHigh, lsnLow, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
-  LP_NORMAL, LP_UNUSED, PD_HAS_FREE_LINES, PG_PAGE_LAYOUT_VERSION, SizeOfItemIdData, SizeOfPageHeaderData,
+  LP_NORMAL,
+  LP_UNUSED,
+  PD_HAS_FREE_LINES,
+  PG_PAGE_LAYOUT_VERSION,
+  SizeOfItemIdData,
+  SizeOfPageHeaderData,
 } from '../page/header.ts'
 import { PAGE_SIZE } from '../wal/record.ts'
 import type { Page } from './types.ts'
 
 export {
-  LP_DEAD, LP_NORMAL, LP_REDIRECT, LP_UNUSED, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, SizeOfItemIdData,
+  LP_DEAD,
+  LP_NORMAL,
+  LP_REDIRECT,
+  LP_UNUSED,
+  PD_ALL_VISIBLE,
+  PD_HAS_FREE_LINES,
+  PD_PAGE_FULL,
+  SizeOfItemIdData,
   SizeOfPageHeaderData,
 } from '../page/header.ts'
 
@@ -37,14 +49,17 @@ export function pageOf(bytes: Uint8Array): Page {
 // Header fields (PageHeaderData): pd_lsn 0, pd_checksum 8, pd_flags 10, pd_lower 12, pd_upper 14, pd_special 16,
 // pd_pagesize_version 18, pd_prune_xid 20, pd_linp 24.
 
-export const getPageLsn = (page: Page): Lsn => lsnFromHalves(page.view.getUint32(0, true), page.view.getUint32(4, true))
+export const getPageLsn = (page: Page): Lsn =>
+  lsnFromHalves(page.view.getUint32(0, true), page.view.getUint32(4, true))
 export function setPageLsn(page: Page, at: Lsn): void {
   page.view.setUint32(0, lsnHigh(at), true)
   page.view.setUint32(4, lsnLow(at), true)
 }
 export const getPageFlags = (page: Page): number => page.view.getUint16(10, true)
-export const setPageFlag = (page: Page, flag: number): void => page.view.setUint16(10, getPageFlags(page) | flag, true)
-export const clearPageFlag = (page: Page, flag: number): void => page.view.setUint16(10, getPageFlags(page) & ~flag, true)
+export const setPageFlag = (page: Page, flag: number): void =>
+  page.view.setUint16(10, getPageFlags(page) | flag, true)
+export const clearPageFlag = (page: Page, flag: number): void =>
+  page.view.setUint16(10, getPageFlags(page) & ~flag, true)
 export const getPageLower = (page: Page): number => page.view.getUint16(12, true)
 export const setPageLower = (page: Page, at: number): void => page.view.setUint16(12, at, true)
 export const getPageUpper = (page: Page): number => page.view.getUint16(14, true)
@@ -59,9 +74,11 @@ export const isPageEmpty = (page: Page): boolean => getPageLower(page) <= SizeOf
 
 // A line pointer is one little-endian uint32: lp_off in bits 0-14, lp_flags in 15-16, lp_len in 17-31.
 
-const itemIdAt = (offsetNumber: number): number => SizeOfPageHeaderData + (offsetNumber - 1) * SizeOfItemIdData
+const itemIdAt = (offsetNumber: number): number =>
+  SizeOfPageHeaderData + (offsetNumber - 1) * SizeOfItemIdData
 /** The whole line pointer: take it apart with `itemIdOffset`, `itemIdFlags`, `itemIdLength`. */
-export const getItemId = (page: Page, offsetNumber: number): number => page.view.getUint32(itemIdAt(offsetNumber), true)
+export const getItemId = (page: Page, offsetNumber: number): number =>
+  page.view.getUint32(itemIdAt(offsetNumber), true)
 export const setItemId = (page: Page, offsetNumber: number, itemId: number): void =>
   page.view.setUint32(itemIdAt(offsetNumber), itemId, true)
 export const makeItemId = (offset: number, flags: number, length: number): number =>
@@ -69,8 +86,10 @@ export const makeItemId = (offset: number, flags: number, length: number): numbe
 export const itemIdOffset = (itemId: number): number => itemId & 0x7fff
 export const itemIdFlags = (itemId: number): number => (itemId >>> 15) & 3
 export const itemIdLength = (itemId: number): number => itemId >>> 17
-export const withItemIdOffset = (itemId: number, offset: number): number => ((itemId & ~0x7fff) | offset) >>> 0
-export const withItemIdFlags = (itemId: number, flags: number): number => ((itemId & ~0x1_8000) | (flags << 15)) >>> 0
+export const withItemIdOffset = (itemId: number, offset: number): number =>
+  ((itemId & ~0x7fff) | offset) >>> 0
+export const withItemIdFlags = (itemId: number, flags: number): number =>
+  ((itemId & ~0x1_8000) | (flags << 15)) >>> 0
 
 /** PageGetMaxOffsetNumber: the number of line pointers, 0 on a page without a header. */
 export function maxOffsetNumber(page: Page): number {
@@ -80,8 +99,10 @@ export function maxOffsetNumber(page: Page): number {
 
 /** The line pointer, refused `bad_page` if the page has none of this number or if it does not point to a tuple. */
 export function getNormalItemId(page: Page, offsetNumber: number): number {
-  const itemId = offsetNumber >= 1 && offsetNumber <= maxOffsetNumber(page) ? getItemId(page, offsetNumber) : 0
-  if (itemIdFlags(itemId) !== LP_NORMAL) throw refuse('bad_page', `line pointer ${offsetNumber} is not a normal one`)
+  const itemId =
+    offsetNumber >= 1 && offsetNumber <= maxOffsetNumber(page) ? getItemId(page, offsetNumber) : 0
+  if (itemIdFlags(itemId) !== LP_NORMAL)
+    throw refuse('bad_page', `line pointer ${offsetNumber} is not a normal one`)
   return itemId
 }
 
@@ -105,7 +126,13 @@ export function pageInit(page: Page, specialSize: number): void {
 const COPY_LOOP_BYTES_MAX = 96
 
 /** memcpy between two buffers. */
-export function copyBytes(to: Uint8Array, toAt: number, from: Uint8Array, fromAt: number, length: number): void {
+export function copyBytes(
+  to: Uint8Array,
+  toAt: number,
+  from: Uint8Array,
+  fromAt: number,
+  length: number,
+): void {
   if (length > COPY_LOOP_BYTES_MAX) {
     to.set(from.subarray(fromAt, fromAt + length), toAt)
     return
@@ -117,8 +144,17 @@ function checkHeader(page: Page): void {
   const lower = getPageLower(page)
   const upper = getPageUpper(page)
   const special = getPageSpecial(page)
-  if (lower < SizeOfPageHeaderData || lower > upper || upper > special || special > PAGE_SIZE || (special & 7) !== 0) {
-    throw refuse('bad_page', `corrupted page pointers: lower = ${lower}, upper = ${upper}, special = ${special}`)
+  if (
+    lower < SizeOfPageHeaderData ||
+    lower > upper ||
+    upper > special ||
+    special > PAGE_SIZE ||
+    (special & 7) !== 0
+  ) {
+    throw refuse(
+      'bad_page',
+      `corrupted page pointers: lower = ${lower}, upper = ${upper}, special = ${special}`,
+    )
   }
 }
 
@@ -145,7 +181,12 @@ export const ADD_TO_INDEX: AddItemOptions = { overwrite: false, heap: false }
  * allowed: then nothing has been changed.
  */
 export function addItem(
-  page: Page, bytes: Uint8Array, offset: number, length: number, offsetNumber: number, options: AddItemOptions,
+  page: Page,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  offsetNumber: number,
+  options: AddItemOptions,
 ): number {
   const upper = reserveItem(page, length, offsetNumber, options)
   if (upper === 0) return 0
@@ -157,7 +198,12 @@ export function addItem(
 let addedOffsetNumber = 0
 
 /** The same without the copy: returns where the caller has to put the `length` bytes, or 0. */
-export function reserveItem(page: Page, length: number, offsetNumber: number, options: AddItemOptions): number {
+export function reserveItem(
+  page: Page,
+  length: number,
+  offsetNumber: number,
+  options: AddItemOptions,
+): number {
   checkHeader(page)
   const oldLower = getPageLower(page)
   const limit = maxOffsetNumber(page) + 1
@@ -215,7 +261,14 @@ export function compactifyTuples(page: Page, count: number, presorted: boolean):
     i++
   }
   if (i < count) {
-    if (!presorted) copyBytes(scratch, getPageUpper(page), bytes, getPageUpper(page), getPageSpecial(page) - getPageUpper(page))
+    if (!presorted)
+      copyBytes(
+        scratch,
+        getPageUpper(page),
+        bytes,
+        getPageUpper(page),
+        getPageSpecial(page) - getPageUpper(page),
+      )
     let tail = (compactOffset[i] as number) + (compactLength[i] as number)
     let head = tail
     for (; i < count; i++) {
@@ -271,7 +324,10 @@ export function repairFragmentation(page: Page): void {
     stored++
   }
   if (totalLength > special - lower) {
-    throw refuse('bad_page', `corrupted item lengths: total ${totalLength}, available space ${special - lower}`)
+    throw refuse(
+      'bad_page',
+      `corrupted item lengths: total ${totalLength}, available space ${special - lower}`,
+    )
   }
   if (stored === 0) setPageUpper(page, special)
   else compactifyTuples(page, stored, presorted)
@@ -290,7 +346,8 @@ export function truncateLinePointerArray(page: Page): void {
   while (last > 1 && itemIdFlags(getItemId(page, last)) === LP_UNUSED) last--
   if (last < lines) setPageLower(page, getPageLower(page) - SizeOfItemIdData * (lines - last))
   let hasUnused = false
-  for (let line = last; line >= 1 && !hasUnused; line--) hasUnused = itemIdFlags(getItemId(page, line)) === LP_UNUSED
+  for (let line = last; line >= 1 && !hasUnused; line--)
+    hasUnused = itemIdFlags(getItemId(page, line)) === LP_UNUSED
   if (hasUnused) setPageFlag(page, PD_HAS_FREE_LINES)
   else clearPageFlag(page, PD_HAS_FREE_LINES)
 }
@@ -313,7 +370,8 @@ function shiftLinePointers(page: Page, lines: number, offset: number, shift: num
 
 function checkedIndexItem(page: Page, offsetNumber: number, lines: number): number {
   checkHeader(page)
-  if (offsetNumber <= 0 || offsetNumber > lines) throw refuse('bad_page', `invalid index offnum: ${offsetNumber}`)
+  if (offsetNumber <= 0 || offsetNumber > lines)
+    throw refuse('bad_page', `invalid index offnum: ${offsetNumber}`)
   const itemId = getItemId(page, offsetNumber)
   checkItem(page, itemId)
   return itemId
@@ -353,7 +411,11 @@ export function indexTupleDeleteNoCompact(page: Page, offsetNumber: number): voi
  * PageIndexMultiDelete. `offsetNumbers` holds `count` rising offset numbers. One or two go one by one, as Postgres
  * does it: the order of the tuples that stay depends on it.
  */
-export function indexMultiDelete(page: Page, offsetNumbers: ArrayLike<number>, count = offsetNumbers.length): void {
+export function indexMultiDelete(
+  page: Page,
+  offsetNumbers: ArrayLike<number>,
+  count = offsetNumbers.length,
+): void {
   if (count <= 2) {
     for (let i = count - 1; i >= 0; i--) indexTupleDelete(page, offsetNumbers[i] as number)
     return
@@ -387,7 +449,10 @@ export function indexMultiDelete(page: Page, offsetNumbers: ArrayLike<number>, c
   }
   if (deleted !== count) throw refuse('bad_page', 'incorrect index offsets supplied')
   if (totalLength > special - lower) {
-    throw refuse('bad_page', `corrupted item lengths: total ${totalLength}, available space ${special - lower}`)
+    throw refuse(
+      'bad_page',
+      `corrupted item lengths: total ${totalLength}, available space ${special - lower}`,
+    )
   }
   for (let i = 0; i < kept; i++) setItemId(page, i + 1, compactItemId[i] as number)
   setPageLower(page, SizeOfPageHeaderData + kept * SizeOfItemIdData)
@@ -397,7 +462,11 @@ export function indexMultiDelete(page: Page, offsetNumbers: ArrayLike<number>, c
 
 /** PageIndexTupleOverwrite: the tuple is replaced in place, others make room. False, and nothing done, without room. */
 export function indexTupleOverwrite(
-  page: Page, offsetNumber: number, bytes: Uint8Array, offset: number, length: number,
+  page: Page,
+  offsetNumber: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
 ): boolean {
   const lines = maxOffsetNumber(page)
   const itemId = checkedIndexItem(page, offsetNumber, lines)

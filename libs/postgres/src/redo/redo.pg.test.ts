@@ -8,18 +8,43 @@ import type { ServerHistory } from '../../test/verify-server.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
 import type { DecodedRecord } from '../wal/record.ts'
 import {
-  XLH_DELETE_ALL_VISIBLE_CLEARED, XLOG_HEAP_DELETE, XLOG_HEAP_OPMASK, XLOG_HEAP_UPDATE, xl_heap_delete, xl_heap_update,
+  XLH_DELETE_ALL_VISIBLE_CLEARED,
+  XLOG_HEAP_DELETE,
+  XLOG_HEAP_OPMASK,
+  XLOG_HEAP_UPDATE,
+  xl_heap_delete,
+  xl_heap_update,
 } from './heap/records.ts'
 import { XLOG_HEAP2_VISIBLE, xl_heap_visible } from './heap2/records.ts'
 import type { PgMajor } from './types.ts'
 import type { RedoVerifier } from './verify.ts'
 
 const EVERY_VERSION = [
-  'Heap/INSERT', 'Heap/INSERT+INIT', 'Heap/DELETE', 'Heap/UPDATE', 'Heap/UPDATE+INIT', 'Heap/HOT_UPDATE',
-  'Heap/HEAP_CONFIRM', 'Heap/LOCK', 'Heap/INPLACE', 'Heap2/VISIBLE', 'Heap2/MULTI_INSERT', 'Heap2/MULTI_INSERT+INIT',
-  'Heap2/LOCK_UPDATED', 'Btree/INSERT_LEAF', 'Btree/INSERT_UPPER', 'Btree/INSERT_POST', 'Btree/SPLIT_L',
-  'Btree/SPLIT_R', 'Btree/DEDUP', 'Btree/DELETE', 'Btree/VACUUM', 'Btree/MARK_PAGE_HALFDEAD', 'Btree/UNLINK_PAGE',
-  'Btree/NEWROOT', 'Sequence/LOG',
+  'Heap/INSERT',
+  'Heap/INSERT+INIT',
+  'Heap/DELETE',
+  'Heap/UPDATE',
+  'Heap/UPDATE+INIT',
+  'Heap/HOT_UPDATE',
+  'Heap/HEAP_CONFIRM',
+  'Heap/LOCK',
+  'Heap/INPLACE',
+  'Heap2/VISIBLE',
+  'Heap2/MULTI_INSERT',
+  'Heap2/MULTI_INSERT+INIT',
+  'Heap2/LOCK_UPDATED',
+  'Btree/INSERT_LEAF',
+  'Btree/INSERT_UPPER',
+  'Btree/INSERT_POST',
+  'Btree/SPLIT_L',
+  'Btree/SPLIT_R',
+  'Btree/DEDUP',
+  'Btree/DELETE',
+  'Btree/VACUUM',
+  'Btree/MARK_PAGE_HALFDEAD',
+  'Btree/UNLINK_PAGE',
+  'Btree/NEWROOT',
+  'Sequence/LOG',
 ] as const
 const SINCE_17 = ['Heap2/PRUNE_ON_ACCESS', 'Heap2/PRUNE_VACUUM_SCAN', 'Heap2/PRUNE_VACUUM_CLEANUP'] as const
 /** Record types that must have been redone and compared. */
@@ -38,7 +63,11 @@ function expectEqual(verifier: RedoVerifier, major: PgMajor): void {
 }
 
 /** The first record, from `from` on, of which `choose` gives the position of a byte to change, with that byte changed. */
-function withFault(history: ServerHistory, mask: number, choose: (record: DecodedRecord) => number | undefined): ServerHistory {
+function withFault(
+  history: ServerHistory,
+  mask: number,
+  choose: (record: DecodedRecord) => number | undefined,
+): ServerHistory {
   return {
     ...history,
     *records() {
@@ -58,46 +87,64 @@ function withFault(history: ServerHistory, mask: number, choose: (record: Decode
 const operation = (record: DecodedRecord): number => record.info & XLOG_HEAP_OPMASK
 
 describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
-  test('pages, maps and transaction status are redone as the server wrote them', { timeout: 240_000 }, async () => {
-    await using history = await recordHistory({ major, workload: runRedoWorkload })
-    expectEqual(verifyHistory(history), major)
-  })
+  test(
+    'pages, maps and transaction status are redone as the server wrote them',
+    { timeout: 240_000 },
+    async () => {
+      await using history = await recordHistory({ major, workload: runRedoWorkload })
+      expectEqual(verifyHistory(history), major)
+    },
+  )
 
   test('so they are with data checksums', { timeout: 240_000 }, async () => {
     await using history = await recordHistory({ major, dataChecksums: true, workload: runRedoWorkload })
     expectEqual(verifyHistory(history), major)
   })
 
-  test('so they are by sessions side by side, with vacuum and full-page images', { timeout: 240_000 }, async () => {
-    const settings = { ...BUSY_AUTOVACUUM, full_page_writes: true, shared_buffers: '4MB' }
-    await using history = await recordHistory({ major, settings, workload: runConcurrentWorkload })
-    const verifier = verifyHistory(history, { concurrent: true })
-    expect(verifier.differences).toEqual([])
-    expect(verifier.counts.get('Heap/HOT_UPDATE')?.restored).toBeGreaterThan(0)
-    expect(verifier.counts.get('Heap2/VISIBLE')?.compared).toBeGreaterThan(0)
-  })
+  test(
+    'so they are by sessions side by side, with vacuum and full-page images',
+    { timeout: 240_000 },
+    async () => {
+      const settings = { ...BUSY_AUTOVACUUM, full_page_writes: true, shared_buffers: '4MB' }
+      await using history = await recordHistory({ major, settings, workload: runConcurrentWorkload })
+      const verifier = verifyHistory(history, { concurrent: true })
+      expect(verifier.differences).toEqual([])
+      expect(verifier.counts.get('Heap/HOT_UPDATE')?.restored).toBeGreaterThan(0)
+      expect(verifier.counts.get('Heap2/VISIBLE')?.compared).toBeGreaterThan(0)
+    },
+  )
 })
 
-test('a wrong byte on a page and a wrong bit of the visibility map are noticed', { timeout: 240_000 }, async () => {
-  await using history = await recordHistory({ major: 17, workload: runRedoWorkload })
+test(
+  'a wrong byte on a page and a wrong bit of the visibility map are noticed',
+  { timeout: 240_000 },
+  async () => {
+    await using history = await recordHistory({ major: 17, workload: runRedoWorkload })
 
-  // Of a tuple on the page: seen in the record's own after-image.
-  const wrongXmax = withFault(history, 0x01, (record) =>
-    record.rmid === RM_HEAP_ID && operation(record) === XLOG_HEAP_UPDATE
-      ? record.mainDataOffset + xl_heap_update.oldXmax.offset : undefined)
-  expect(verifyHistory(wrongXmax).differences[0]?.what).toContain('Heap/UPDATE')
+    // Of a tuple on the page: seen in the record's own after-image.
+    const wrongXmax = withFault(history, 0x01, (record) =>
+      record.rmid === RM_HEAP_ID && operation(record) === XLOG_HEAP_UPDATE
+        ? record.mainDataOffset + xl_heap_update.oldXmax.offset
+        : undefined,
+    )
+    expect(verifyHistory(wrongXmax).differences[0]?.what).toContain('Heap/UPDATE')
 
-  // Of bits that no after-image shows: seen in the file of the map.
-  const keptBits = withFault(history, XLH_DELETE_ALL_VISIBLE_CLEARED, (record) => {
-    const at = record.mainDataOffset + xl_heap_delete.flags.offset
-    const clears = record.rmid === RM_HEAP_ID && operation(record) === XLOG_HEAP_DELETE &&
-      ((record.bytes[at] as number) & XLH_DELETE_ALL_VISIBLE_CLEARED) !== 0
-    return clears ? at : undefined
-  })
-  expect(verifyHistory(keptBits).differenceCount).toBeGreaterThan(0)
+    // Of bits that no after-image shows: seen in the file of the map.
+    const keptBits = withFault(history, XLH_DELETE_ALL_VISIBLE_CLEARED, (record) => {
+      const at = record.mainDataOffset + xl_heap_delete.flags.offset
+      const clears =
+        record.rmid === RM_HEAP_ID &&
+        operation(record) === XLOG_HEAP_DELETE &&
+        ((record.bytes[at] as number) & XLH_DELETE_ALL_VISIBLE_CLEARED) !== 0
+      return clears ? at : undefined
+    })
+    expect(verifyHistory(keptBits).differenceCount).toBeGreaterThan(0)
 
-  const wrongBits = withFault(history, 0x02, (record) =>
-    record.rmid === RM_HEAP2_ID && operation(record) === XLOG_HEAP2_VISIBLE
-      ? record.mainDataOffset + xl_heap_visible.flags.offset : undefined)
-  expect(verifyHistory(wrongBits).differenceCount).toBeGreaterThan(0)
-})
+    const wrongBits = withFault(history, 0x02, (record) =>
+      record.rmid === RM_HEAP2_ID && operation(record) === XLOG_HEAP2_VISIBLE
+        ? record.mainDataOffset + xl_heap_visible.flags.offset
+        : undefined,
+    )
+    expect(verifyHistory(wrongBits).differenceCount).toBeGreaterThan(0)
+  },
+)

@@ -22,7 +22,15 @@ import { FORK_FSM, FORK_MAIN, FORK_VM, PAGE_SIZE } from '../wal/record.ts'
 import type { BlockRef, DecodedRecord, RelFile } from '../wal/record.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage, redoSlru } from './dispatch.ts'
 import { redoVisibilityClear } from './heap/visibility.ts'
-import { PD_ALL_VISIBLE, SizeOfPageHeaderData, getPageFlags, getPageLsn, getPageSpecial, isPageNew, pageOf } from './page-edit.ts'
+import {
+  PD_ALL_VISIBLE,
+  SizeOfPageHeaderData,
+  getPageFlags,
+  getPageLsn,
+  getPageSpecial,
+  isPageNew,
+  pageOf,
+} from './page-edit.ts'
 import type { EffectSink, Page, RedoSettings, SlruKind } from './types.ts'
 import { parameterChangeOf } from './xlog/redo.ts'
 
@@ -82,7 +90,8 @@ const DIFFERENCES_KEPT_COUNT = 50
 
 const relationKey = (rel: RelFile): string => `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}`
 const forkKey = (rel: RelFile, fork: number): string => `${relationKey(rel)}/${fork}`
-const blockName = (rel: RelFile, fork: number, block: number): string => `${forkKey(rel, fork)} block ${block}`
+const blockName = (rel: RelFile, fork: number, block: number): string =>
+  `${forkKey(rel, fork)} block ${block}`
 
 export class RedoVerifier {
   readonly counts = new Map<string, TypeCounts>()
@@ -104,7 +113,7 @@ export class RedoVerifier {
   /** From which block on the base says nothing any more, because the fork was cut or made anew. */
   readonly #baseBlocks = new Map<string, number>()
   /** Database directories that are copies: the base has their blocks under the source. */
-  readonly #copiedFrom = new Map<string, { readonly spcOid: number, readonly dbOid: number }>()
+  readonly #copiedFrom = new Map<string, { readonly spcOid: number; readonly dbOid: number }>()
   readonly #slru = new Map<string, Page>()
   readonly #sink: EffectSink
   readonly #expected = pageOf(new Uint8Array(PAGE_SIZE))
@@ -153,7 +162,13 @@ export class RedoVerifier {
       restoreBlockImage(record, ref, this.#expected.bytes)
       counts.compared++
       if (ref.fork === FORK_VM && this.#mapImagesMayLackBits) addBits(this.#expected.bytes, entry.page.bytes)
-      this.#compare(entry.page, ref, ref.fork, ref.blockNumber, `${this.#recordType} at ${formatLsn(record.recordLsn)}`)
+      this.#compare(
+        entry.page,
+        ref,
+        ref.fork,
+        ref.blockNumber,
+        `${this.#recordType} at ${formatLsn(record.recordLsn)}`,
+      )
     } else {
       counts.redone++
     }
@@ -168,15 +183,21 @@ export class RedoVerifier {
     if (entry === undefined) {
       const base = this.#readBase(rel, fork, block)
       const baseLsn = base === undefined ? 0 : getPageLsn(pageOf(base))
-      if (fileLsn !== baseLsn) this.#differ(where, `the file's page is of ${formatLsn(fileLsn)}, but no record touched it`)
+      if (fileLsn !== baseLsn)
+        this.#differ(where, `the file's page is of ${formatLsn(fileLsn)}, but no record touched it`)
       this.fileCounts.untouched++
       return
     }
     const what = `the file after ${entry.type} at ${formatLsn(entry.recordLsn)}`
     const lsn = getPageLsn(entry.page)
-    if (lsn !== fileLsn && entry.hintLsn !== fileLsn) this.#differ(where, `${what}: LSN is ${formatLsn(lsn)}, not ${formatLsn(fileLsn)}`)
+    if (lsn !== fileLsn && entry.hintLsn !== fileLsn)
+      this.#differ(where, `${what}: LSN is ${formatLsn(lsn)}, not ${formatLsn(fileLsn)}`)
     const visible = getPageFlags(entry.page) & PD_ALL_VISIBLE
-    if (fork === FORK_MAIN && pageKind(this.#expected) === 'heap' && visible !== (getPageFlags(this.#expected) & PD_ALL_VISIBLE)) {
+    if (
+      fork === FORK_MAIN &&
+      pageKind(this.#expected) === 'heap' &&
+      visible !== (getPageFlags(this.#expected) & PD_ALL_VISIBLE)
+    ) {
       this.#differ(where, `${what}: PD_ALL_VISIBLE is ${visible !== 0}, not ${visible === 0}`)
     }
     // WAL runs 32 values ahead of a sequence's page, which is what keeps nextval from logging each time.
@@ -188,13 +209,16 @@ export class RedoVerifier {
   compareLength(rel: RelFile, fork: number, blocks: number): void {
     for (const [block, entry] of this.#pages.get(forkKey(rel, fork)) ?? []) {
       if (block >= blocks && !isPageNew(entry.page)) {
-        this.#differ(blockName(rel, fork, block), `redone by ${entry.type}, but the file ends at block ${blocks}`)
+        this.#differ(
+          blockName(rel, fork, block),
+          `redone by ${entry.type}, but the file ends at block ${blocks}`,
+        )
       }
     }
   }
 
   /** Every fork that has redone pages, for `compareLength`. */
-  forks(): { readonly rel: RelFile, readonly fork: number }[] {
+  forks(): { readonly rel: RelFile; readonly fork: number }[] {
     return [...this.#pages.keys()].map((key) => {
       const [spcOid, dbOid, relNumber, fork] = key.split('/').map(Number) as [number, number, number, number]
       return { rel: { spcOid, dbOid, relNumber }, fork }
@@ -208,11 +232,15 @@ export class RedoVerifier {
 
   /** Compares an SLRU page with the file's. Postgres writes whole pages, so that nothing in them is left out. */
   compareSlruPage(kind: SlruKind, page: number, filePage: Uint8Array): void {
-    this.#compareBytes(`${kind} page ${page}`, this.slruPage(kind, page) ?? new Uint8Array(PAGE_SIZE), filePage)
+    this.#compareBytes(
+      `${kind} page ${page}`,
+      this.slruPage(kind, page) ?? new Uint8Array(PAGE_SIZE),
+      filePage,
+    )
   }
 
   /** The SLRU pages that redo changed. */
-  slruPages(): { readonly kind: SlruKind, readonly page: number }[] {
+  slruPages(): { readonly kind: SlruKind; readonly page: number }[] {
     return [...this.#slru.keys()].map((key) => {
       const [kind, page] = key.split(' ') as [SlruKind, string]
       return { kind, page: Number(page) }
@@ -222,9 +250,11 @@ export class RedoVerifier {
   /** Compares pg_filenode.map of a database; dbOid 0 is global/. */
   compareRelationMap(dbOid: number, spcOid: number, file: Uint8Array): void {
     const source = this.#copiedFrom.get(`${spcOid}/${dbOid}`) ?? { dbOid, spcOid }
-    const redone = this.relationMaps.get(`${spcOid}/${dbOid}`) ??
+    const redone =
+      this.relationMaps.get(`${spcOid}/${dbOid}`) ??
       this.relationMaps.get(`${source.spcOid}/${source.dbOid}`) ??
-      this.#base.readRelationMap(source.dbOid, source.spcOid) ?? new Uint8Array(0)
+      this.#base.readRelationMap(source.dbOid, source.spcOid) ??
+      new Uint8Array(0)
     this.#compareBytes(`relation map of database ${dbOid}`, redone, file)
   }
 
@@ -232,13 +262,21 @@ export class RedoVerifier {
   compareTwoPhase(files: ReadonlyMap<number, Uint8Array>): void {
     for (const xid of new Set([...this.twoPhase.keys(), ...files.keys()])) {
       const none = new Uint8Array(0)
-      this.#compareBytes(`state of prepared transaction ${xid}`, this.twoPhase.get(xid) ?? none, files.get(xid) ?? none)
+      this.#compareBytes(
+        `state of prepared transaction ${xid}`,
+        this.twoPhase.get(xid) ?? none,
+        files.get(xid) ?? none,
+      )
     }
   }
 
   #compareBytes(where: string, redone: Uint8Array, file: Uint8Array): void {
     const at = firstDifference(redone, file)
-    if (at >= 0) this.#differ(where, `the file: byte ${at} of ${redone.length} is ${redone[at]}, not ${file[at]} of ${file.length}`)
+    if (at >= 0)
+      this.#differ(
+        where,
+        `the file: byte ${at} of ${redone.length} is ${redone[at]}, not ${file[at]} of ${file.length}`,
+      )
     this.fileCounts.compared++
   }
 
@@ -270,7 +308,8 @@ export class RedoVerifier {
     if (at < 0) return
     const text = (bytes: Uint8Array): string => Buffer.from(bytes.subarray(at, at + 16)).toString('hex')
     this.#differ(
-      blockName(rel, fork, block), `${what}: byte ${at} is ${text(actual.bytes)}…, not ${text(expected.bytes)}…`,
+      blockName(rel, fork, block),
+      `${what}: byte ${at} is ${text(actual.bytes)}…, not ${text(expected.bytes)}…`,
     )
   }
 
@@ -291,7 +330,11 @@ export class RedoVerifier {
   #readBase(rel: RelFile, fork: number, block: number): Uint8Array | undefined {
     if (block >= (this.#baseBlocks.get(forkKey(rel, fork)) ?? Infinity)) return undefined
     const source = this.#copiedFrom.get(`${rel.spcOid}/${rel.dbOid}`)
-    return this.#base.readBlock(source === undefined ? rel : { ...source, relNumber: rel.relNumber }, fork, block)
+    return this.#base.readBlock(
+      source === undefined ? rel : { ...source, relNumber: rel.relNumber },
+      fork,
+      block,
+    )
   }
 
   #forkPages(rel: RelFile, fork: number): Map<number, Entry> {
@@ -322,7 +365,8 @@ export class RedoVerifier {
   }
 
   #cutDatabase(spcOid: number, dbOid: number): void {
-    for (const { rel, fork } of this.forks()) if (rel.spcOid === spcOid && rel.dbOid === dbOid) this.#cut(rel, fork, 0)
+    for (const { rel, fork } of this.forks())
+      if (rel.spcOid === spcOid && rel.dbOid === dbOid) this.#cut(rel, fork, 0)
   }
 
   #makeSink(): EffectSink {
@@ -387,7 +431,12 @@ const SEQ_MAGIC = 0x1717
 const MAX_BT_CYCLE_ID = 0xff7f
 /** Page ids of the access methods whose special space has as many bytes as btree's, in their last two bytes. */
 const KIND_OF_ID: Readonly<Record<number, PageKind>> = {
-  0xff80: 'hash', 0xff81: 'gist', 0xff82: 'spgist', 0xf091: 'brin', 0xf092: 'brin', 0xf093: 'brin',
+  0xff80: 'hash',
+  0xff81: 'gist',
+  0xff82: 'spgist',
+  0xf091: 'brin',
+  0xf092: 'brin',
+  0xf093: 'brin',
 }
 
 /** What a page belongs to, read from its special space: records such as FPI do not say. */

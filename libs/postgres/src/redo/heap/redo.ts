@@ -13,15 +13,45 @@ import { checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyHeap } from './describe.ts'
 import {
-  XLH_DELETE_ALL_VISIBLE_CLEARED, XLH_DELETE_IS_PARTITION_MOVE, XLH_DELETE_IS_SUPER, XLH_INSERT_ALL_VISIBLE_CLEARED,
-  XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED, XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED, XLH_UPDATE_PREFIX_FROM_OLD,
-  XLH_UPDATE_SUFFIX_FROM_OLD, XLOG_HEAP_CONFIRM, XLOG_HEAP_DELETE, XLOG_HEAP_HOT_UPDATE, XLOG_HEAP_INIT_PAGE,
-  XLOG_HEAP_INPLACE, XLOG_HEAP_INSERT, XLOG_HEAP_LOCK, XLOG_HEAP_OPMASK, XLOG_HEAP_TRUNCATE, XLOG_HEAP_UPDATE,
-  xl_heap_confirm, xl_heap_delete, xl_heap_header, xl_heap_inplace, xl_heap_insert, xl_heap_lock, xl_heap_update,
+  XLH_DELETE_ALL_VISIBLE_CLEARED,
+  XLH_DELETE_IS_PARTITION_MOVE,
+  XLH_DELETE_IS_SUPER,
+  XLH_INSERT_ALL_VISIBLE_CLEARED,
+  XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED,
+  XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED,
+  XLH_UPDATE_PREFIX_FROM_OLD,
+  XLH_UPDATE_SUFFIX_FROM_OLD,
+  XLOG_HEAP_CONFIRM,
+  XLOG_HEAP_DELETE,
+  XLOG_HEAP_HOT_UPDATE,
+  XLOG_HEAP_INIT_PAGE,
+  XLOG_HEAP_INPLACE,
+  XLOG_HEAP_INSERT,
+  XLOG_HEAP_LOCK,
+  XLOG_HEAP_OPMASK,
+  XLOG_HEAP_TRUNCATE,
+  XLOG_HEAP_UPDATE,
+  xl_heap_confirm,
+  xl_heap_delete,
+  xl_heap_header,
+  xl_heap_inplace,
+  xl_heap_insert,
+  xl_heap_lock,
+  xl_heap_update,
 } from './records.ts'
 import {
-  HeapTupleHeader, SizeofHeapTupleHeader, addTuple, clearTupleCmax, isXmaxLockedOnly, setPagePrunable, setTupleCtid,
-  setTupleHotUpdated, setTupleMovedPartitions, setTupleXmaxBits, tupleAt, tupleLength,
+  HeapTupleHeader,
+  SizeofHeapTupleHeader,
+  addTuple,
+  clearTupleCmax,
+  isXmaxLockedOnly,
+  setPagePrunable,
+  setTupleCtid,
+  setTupleHotUpdated,
+  setTupleMovedPartitions,
+  setTupleXmaxBits,
+  tupleAt,
+  tupleLength,
 } from './tuple.ts'
 import { redoRegisteredVisibilityClear, visibilityClearEffects } from './visibility.ts'
 
@@ -34,12 +64,18 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const header = ref.dataOffset
   const dataLength = ref.dataLength - xl_heap_header.SIZE
   const at = addTuple(
-    page, ref.blockNumber, xl_heap_insert.offnum.get(view, main), SizeofHeapTupleHeader + dataLength, record.xid,
-    xl_heap_header.infomask2.get(view, header), xl_heap_header.infomask.get(view, header),
+    page,
+    ref.blockNumber,
+    xl_heap_insert.offnum.get(view, main),
+    SizeofHeapTupleHeader + dataLength,
+    record.xid,
+    xl_heap_header.infomask2.get(view, header),
+    xl_heap_header.infomask.get(view, header),
     xl_heap_header.hoff.get(view, header),
   )
   copyBytes(page.bytes, at + SizeofHeapTupleHeader, record.bytes, header + xl_heap_header.SIZE, dataLength)
-  if ((xl_heap_insert.flags.get(view, main) & XLH_INSERT_ALL_VISIBLE_CLEARED) !== 0) clearPageFlag(page, PD_ALL_VISIBLE)
+  if ((xl_heap_insert.flags.get(view, main) & XLH_INSERT_ALL_VISIBLE_CLEARED) !== 0)
+    clearPageFlag(page, PD_ALL_VISIBLE)
   setPageLsn(page, record.nextLsn)
 }
 
@@ -52,7 +88,8 @@ function redoDelete(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const at = tupleAt(page, offnum)
   setTupleXmaxBits(page, at, xl_heap_delete.infobitsSet.get(view, main))
   setTupleHotUpdated(page, at, false)
-  if ((flags & XLH_DELETE_IS_SUPER) === 0) HeapTupleHeader.xmax.set(page.view, at, xl_heap_delete.xmax.get(view, main))
+  if ((flags & XLH_DELETE_IS_SUPER) === 0)
+    HeapTupleHeader.xmax.set(page.view, at, xl_heap_delete.xmax.get(view, main))
   else HeapTupleHeader.xmin.set(page.view, at, 0)
   clearTupleCmax(page, at)
   setPagePrunable(page, record.xid)
@@ -104,14 +141,27 @@ function redoUpdateNew(record: DecodedRecord, ref: BlockRef, page: Page, oldAt: 
   const bitmapLength = hoff - SizeofHeapTupleHeader
   const oldLength = oldAt === 0 ? 0 : tupleLength(page, xl_heap_update.oldOffnum.get(view, main))
   const oldHoff = oldAt === 0 ? 0 : HeapTupleHeader.hoff.get(page.view, oldAt)
-  if (dataLength < 0 || bitmapLength < 0 || prefixLength + oldHoff > oldLength || suffixLength > oldLength ||
-      (prefixLength > 0 && bitmapLength > dataLength)) {
-    throw refuse('bad_wal', `update with prefix ${prefixLength}, suffix ${suffixLength} of ${oldLength} old bytes`)
+  if (
+    dataLength < 0 ||
+    bitmapLength < 0 ||
+    prefixLength + oldHoff > oldLength ||
+    suffixLength > oldLength ||
+    (prefixLength > 0 && bitmapLength > dataLength)
+  ) {
+    throw refuse(
+      'bad_wal',
+      `update with prefix ${prefixLength}, suffix ${suffixLength} of ${oldLength} old bytes`,
+    )
   }
   const at = addTuple(
-    page, ref.blockNumber, xl_heap_update.newOffnum.get(view, main),
-    SizeofHeapTupleHeader + prefixLength + dataLength + suffixLength, record.xid,
-    xl_heap_header.infomask2.get(view, header), xl_heap_header.infomask.get(view, header), hoff,
+    page,
+    ref.blockNumber,
+    xl_heap_update.newOffnum.get(view, main),
+    SizeofHeapTupleHeader + prefixLength + dataLength + suffixLength,
+    record.xid,
+    xl_heap_header.infomask2.get(view, header),
+    xl_heap_header.infomask.get(view, header),
+    hoff,
   )
   const { bytes } = page
   let to = at + SizeofHeapTupleHeader
@@ -188,14 +238,22 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
     return
   }
   switch (record.info & XLOG_HEAP_OPMASK) {
-    case XLOG_HEAP_INSERT: return redoInsert(record, ref, page)
-    case XLOG_HEAP_DELETE: return redoDelete(record, ref, page)
-    case XLOG_HEAP_UPDATE: return redoUpdate(record, ref, page, false)
-    case XLOG_HEAP_HOT_UPDATE: return redoUpdate(record, ref, page, true)
-    case XLOG_HEAP_TRUNCATE: return // For logical decoding only: no pages.
-    case XLOG_HEAP_CONFIRM: return redoConfirm(record, ref, page)
-    case XLOG_HEAP_LOCK: return redoLock(record, ref, page)
-    case XLOG_HEAP_INPLACE: return redoInplace(record, ref, page)
+    case XLOG_HEAP_INSERT:
+      return redoInsert(record, ref, page)
+    case XLOG_HEAP_DELETE:
+      return redoDelete(record, ref, page)
+    case XLOG_HEAP_UPDATE:
+      return redoUpdate(record, ref, page, false)
+    case XLOG_HEAP_HOT_UPDATE:
+      return redoUpdate(record, ref, page, true)
+    case XLOG_HEAP_TRUNCATE:
+      return // For logical decoding only: no pages.
+    case XLOG_HEAP_CONFIRM:
+      return redoConfirm(record, ref, page)
+    case XLOG_HEAP_LOCK:
+      return redoLock(record, ref, page)
+    case XLOG_HEAP_INPLACE:
+      return redoInplace(record, ref, page)
   }
 }
 

@@ -6,12 +6,23 @@
  */
 import { refuse, struct, u8, u16, u32 } from '@understory/base'
 import {
-  ADD_TO_HEAP, getItemId, getNormalItemId, getPagePruneXid, itemIdLength, itemIdOffset, maxOffsetNumber, reserveItem,
+  ADD_TO_HEAP,
+  getItemId,
+  getNormalItemId,
+  getPagePruneXid,
+  itemIdLength,
+  itemIdOffset,
+  maxOffsetNumber,
+  reserveItem,
   setPagePruneXid,
 } from '../page-edit.ts'
 import type { Page } from '../types.ts'
 import {
-  XLHL_KEYS_UPDATED, XLHL_XMAX_EXCL_LOCK, XLHL_XMAX_IS_MULTI, XLHL_XMAX_KEYSHR_LOCK, XLHL_XMAX_LOCK_ONLY,
+  XLHL_KEYS_UPDATED,
+  XLHL_XMAX_EXCL_LOCK,
+  XLHL_XMAX_IS_MULTI,
+  XLHL_XMAX_KEYSHR_LOCK,
+  XLHL_XMAX_LOCK_ONLY,
 } from './records.ts'
 
 /** HeapTupleHeaderData. The null bitmap and the data follow from byte 23 and `hoff`. */
@@ -52,12 +63,15 @@ export function setTupleCtid(page: Page, at: number, block: number, offsetNumber
 }
 
 /** HeapTupleHeaderSetMovedPartitions: block 2^32 - 1 and offset number 0xfffd, which no tuple has. */
-export const setTupleMovedPartitions = (page: Page, at: number): void => setTupleCtid(page, at, 0xffff_ffff, 0xfffd)
+export const setTupleMovedPartitions = (page: Page, at: number): void =>
+  setTupleCtid(page, at, 0xffff_ffff, 0xfffd)
 
 /** Where the tuple of this line pointer starts. Error: refused `bad_page` where stock redo says "invalid lp". */
-export const tupleAt = (page: Page, offsetNumber: number): number => itemIdOffset(getNormalItemId(page, offsetNumber))
+export const tupleAt = (page: Page, offsetNumber: number): number =>
+  itemIdOffset(getNormalItemId(page, offsetNumber))
 /** Only valid after `tupleAt` of the same number. */
-export const tupleLength = (page: Page, offsetNumber: number): number => itemIdLength(getItemId(page, offsetNumber))
+export const tupleLength = (page: Page, offsetNumber: number): number =>
+  itemIdLength(getItemId(page, offsetNumber))
 
 /** Clears what t_infomask and t_infomask2 say of xmax and sets it to what the record says. cmax becomes 0. */
 export function setTupleXmaxBits(page: Page, at: number, infobits: number): void {
@@ -81,22 +95,34 @@ export function clearTupleCmax(page: Page, at: number): void {
 
 export function setTupleHotUpdated(page: Page, at: number, hot: boolean): void {
   const infomask2 = HeapTupleHeader.infomask2.get(page.view, at)
-  HeapTupleHeader.infomask2.set(page.view, at, hot ? infomask2 | HEAP_HOT_UPDATED : infomask2 & ~HEAP_HOT_UPDATED)
+  HeapTupleHeader.infomask2.set(
+    page.view,
+    at,
+    hot ? infomask2 | HEAP_HOT_UPDATED : infomask2 & ~HEAP_HOT_UPDATED,
+  )
 }
 
 /** HEAP_XMAX_IS_LOCKED_ONLY. */
 export const isXmaxLockedOnly = (infomask: number): boolean =>
-  (infomask & HEAP_XMAX_LOCK_ONLY) !== 0 || (infomask & (HEAP_XMAX_IS_MULTI | HEAP_LOCK_MASK)) === HEAP_XMAX_EXCL_LOCK
+  (infomask & HEAP_XMAX_LOCK_ONLY) !== 0 ||
+  (infomask & (HEAP_XMAX_IS_MULTI | HEAP_LOCK_MASK)) === HEAP_XMAX_EXCL_LOCK
 
 /**
  * Adds a tuple of `length` bytes (header included) as item `offsetNumber` and fills its header as for a new tuple of
  * transaction `xmin`: the caller sets the rest of the bytes, and xmax if there is one. Returns where the tuple starts.
  */
 export function addTuple(
-  page: Page, block: number, offsetNumber: number, length: number, xmin: number, infomask2: number, infomask: number,
+  page: Page,
+  block: number,
+  offsetNumber: number,
+  length: number,
+  xmin: number,
+  infomask2: number,
+  infomask: number,
   hoff: number,
 ): number {
-  if (maxOffsetNumber(page) + 1 < offsetNumber) throw refuse('bad_page', `invalid max offset number ${offsetNumber}`)
+  if (maxOffsetNumber(page) + 1 < offsetNumber)
+    throw refuse('bad_page', `invalid max offset number ${offsetNumber}`)
   const at = offsetNumber === 0 ? 0 : reserveItem(page, length, offsetNumber, ADD_TO_HEAP)
   if (at === 0) throw refuse('bad_page', `failed to add tuple ${offsetNumber} of ${length} bytes`)
   const { view } = page

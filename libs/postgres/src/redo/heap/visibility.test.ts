@@ -12,8 +12,15 @@ import { redoRecordOnPage } from '../dispatch.ts'
 import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from '../page-edit.ts'
 import type { Page, RedoSettings } from '../types.ts'
 import {
-  XLH_DELETE_ALL_VISIBLE_CLEARED, XLH_LOCK_ALL_FROZEN_CLEARED, XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED,
-  XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED, XLOG_HEAP_DELETE, XLOG_HEAP_LOCK, XLOG_HEAP_UPDATE, xl_heap_delete, xl_heap_lock,
+  XLH_DELETE_ALL_VISIBLE_CLEARED,
+  XLH_LOCK_ALL_FROZEN_CLEARED,
+  XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED,
+  XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED,
+  XLOG_HEAP_DELETE,
+  XLOG_HEAP_LOCK,
+  XLOG_HEAP_UPDATE,
+  xl_heap_delete,
+  xl_heap_lock,
   xl_heap_update,
 } from './records.ts'
 import { redoVisibilityClear, visibilityClearEffects } from './visibility.ts'
@@ -55,7 +62,11 @@ function deletion(flags: number, ...blocks: MadeBlock[]): DecodedRecord {
   const main = new Uint8Array(xl_heap_delete.SIZE)
   main[xl_heap_delete.flags.offset] = flags
   return makeRecord({
-    rmid: RM_HEAP_ID, info: XLOG_HEAP_DELETE, nextLsn: AFTER, main, blocks: [{ blockId: 0, blockNumber: 9 }, ...blocks],
+    rmid: RM_HEAP_ID,
+    info: XLOG_HEAP_DELETE,
+    nextLsn: AFTER,
+    main,
+    blocks: [{ blockId: 0, blockNumber: 9 }, ...blocks],
   })
 }
 
@@ -66,7 +77,10 @@ function update(flags: number, ...blocks: MadeBlock[]): DecodedRecord {
 }
 
 const BOTH = XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED
-const NEW_AND_FAR_OLD: readonly MadeBlock[] = [{ blockId: 0, blockNumber: 9 }, { blockId: 1, blockNumber: FAR }]
+const NEW_AND_FAR_OLD: readonly MadeBlock[] = [
+  { blockId: 0, blockNumber: 9 },
+  { blockId: 1, blockNumber: FAR },
+]
 
 describe('a map block that the record does not register', () => {
   test('loses both bits, whatever its LSN, which stays', () => {
@@ -89,8 +103,17 @@ describe('a map block that the record does not register', () => {
   test('loses only all-frozen by a row lock', () => {
     const main = new Uint8Array(xl_heap_lock.SIZE)
     main[xl_heap_lock.flags.offset] = XLH_LOCK_ALL_FROZEN_CLEARED
-    for (const [rmid, info] of [[RM_HEAP_ID, XLOG_HEAP_LOCK], [RM_HEAP2_ID, 0x60]] as const) {
-      const record = makeRecord({ rmid, info, nextLsn: AFTER, main, blocks: [{ blockId: 0, blockNumber: 5 }] })
+    for (const [rmid, info] of [
+      [RM_HEAP_ID, XLOG_HEAP_LOCK],
+      [RM_HEAP2_ID, 0x60],
+    ] as const) {
+      const record = makeRecord({
+        rmid,
+        info,
+        nextLsn: AFTER,
+        main,
+        blocks: [{ blockId: 0, blockNumber: 5 }],
+      })
       expect(effects(record)).toEqual([[16384, 5, 2]])
       const page = fullMap()
       redoVisibilityClear(record, page, 0, settings)
@@ -100,14 +123,20 @@ describe('a map block that the record does not register', () => {
 
   test('loses the bits of the tuple that lies on it, where an update spans two', () => {
     const record = update(BOTH, ...NEW_AND_FAR_OLD)
-    expect(effects(record)).toEqual([[16384, FAR, 3], [16384, 9, 3]])
+    expect(effects(record)).toEqual([
+      [16384, FAR, 3],
+      [16384, 9, 3],
+    ])
     const first = fullMap()
     const second = fullMap()
     redoVisibilityClear(record, first, 0, settings)
     redoVisibilityClear(record, second, 1, settings)
     expect(cleared(first)).toEqual([[9, 0]])
     expect(cleared(second, 1)).toEqual([[FAR, 0]])
-    expect(effects(update(BOTH, { blockId: 0, blockNumber: 9 }))).toEqual([[16384, 9, 3], [16384, 9, 3]])
+    expect(effects(update(BOTH, { blockId: 0, blockNumber: 9 }))).toEqual([
+      [16384, 9, 3],
+      [16384, 9, 3],
+    ])
   })
 
   test('that never existed becomes an empty map page', () => {
@@ -149,10 +178,13 @@ describe('a map block that the record registers', () => {
     const page = fullMap()
     const record = update(BOTH, { blockId: 0, blockNumber: 9 }, { blockId: 1, blockNumber: 12 }, mapRef(2, 0))
     redoRecordOnPage(record, 2, page, settings)
-    expect(cleared(page)).toEqual([[9, 0], [12, 0]])
+    expect(cleared(page)).toEqual([
+      [9, 0],
+      [12, 0],
+    ])
   })
 
-  test('of an update holds one tuple\'s bits, if the other lies on another', () => {
+  test("of an update holds one tuple's bits, if the other lies on another", () => {
     const record = update(BOTH, ...NEW_AND_FAR_OLD, mapRef(2, 0), mapRef(3, 1))
     const first = fullMap()
     const second = fullMap()
@@ -163,7 +195,7 @@ describe('a map block that the record registers', () => {
     expect(effects(update(BOTH, ...NEW_AND_FAR_OLD, mapRef(2, 0)))).toEqual([])
   })
 
-  test('as the old tuple\'s keeps the new one\'s bits', () => {
+  test("as the old tuple's keeps the new one's bits", () => {
     const page = fullMap()
     const record = update(BOTH, { blockId: 0, blockNumber: 9 }, { blockId: 1, blockNumber: 12 }, mapRef(3, 0))
     redoRecordOnPage(record, 2, page, settings)

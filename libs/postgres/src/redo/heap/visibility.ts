@@ -13,7 +13,13 @@
 import { assert, struct, u32 } from '@understory/base'
 import { RM_HEAP2_ID, RM_HEAP_ID, RM_SMGR_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import {
-  HEAPBLOCKS_PER_VM_PAGE, VISIBILITYMAP_ALL_FROZEN, VISIBILITYMAP_VALID_BITS, vmBits, vmBlockOf, vmByteOf, vmShiftOf,
+  HEAPBLOCKS_PER_VM_PAGE,
+  VISIBILITYMAP_ALL_FROZEN,
+  VISIBILITYMAP_VALID_BITS,
+  vmBits,
+  vmBlockOf,
+  vmByteOf,
+  vmShiftOf,
 } from '../../page/visibility-map.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
@@ -21,9 +27,20 @@ import { isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
 import type { Page, RedoSettings } from '../types.ts'
 import { XLOG_HEAP2_LOCK_UPDATED, XLOG_HEAP2_MULTI_INSERT, xl_heap_multi_insert } from '../heap2/records.ts'
 import {
-  XLH_DELETE_ALL_VISIBLE_CLEARED, XLH_INSERT_ALL_VISIBLE_CLEARED, XLH_LOCK_ALL_FROZEN_CLEARED,
-  XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED, XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED, XLOG_HEAP_DELETE, XLOG_HEAP_HOT_UPDATE,
-  XLOG_HEAP_INSERT, XLOG_HEAP_LOCK, XLOG_HEAP_OPMASK, XLOG_HEAP_UPDATE, xl_heap_delete, xl_heap_insert, xl_heap_lock,
+  XLH_DELETE_ALL_VISIBLE_CLEARED,
+  XLH_INSERT_ALL_VISIBLE_CLEARED,
+  XLH_LOCK_ALL_FROZEN_CLEARED,
+  XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED,
+  XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED,
+  XLOG_HEAP_DELETE,
+  XLOG_HEAP_HOT_UPDATE,
+  XLOG_HEAP_INSERT,
+  XLOG_HEAP_LOCK,
+  XLOG_HEAP_OPMASK,
+  XLOG_HEAP_UPDATE,
+  xl_heap_delete,
+  xl_heap_insert,
+  xl_heap_lock,
   xl_heap_update,
 } from './records.ts'
 
@@ -81,10 +98,12 @@ function findClears(record: DecodedRecord): boolean {
       case XLOG_HEAP_UPDATE:
       case XLOG_HEAP_HOT_UPDATE: {
         const flags = xl_heap_update.flags.get(view, at)
-        if ((flags & (XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED)) === 0) return false
+        if ((flags & (XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED)) === 0)
+          return false
         const newBlock = blockNumberOf(record, 0)
         const oldBlock = blockNumberOf(record, 1)
-        if ((flags & XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED) !== 0) clearedOldBlock = oldBlock < 0 ? newBlock : oldBlock
+        if ((flags & XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED) !== 0)
+          clearedOldBlock = oldBlock < 0 ? newBlock : oldBlock
         if ((flags & XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED) !== 0) clearedNewBlock = newBlock
         mapIsRegistered = record.block(2) !== undefined || record.block(3) !== undefined
         return true
@@ -124,7 +143,8 @@ export function visibilityClearEffects(record: DecodedRecord, sink: VisibilityCl
  * the first block gone. The map's own blocks after that page go with `relationTruncate`.
  */
 export function clearVisibilityTail(page: Page, mapBlock: number, heapBlocks: number): void {
-  if (heapBlocks % HEAPBLOCKS_PER_VM_PAGE === 0 || vmBlockOf(heapBlocks) !== mapBlock || isPageNew(page)) return
+  if (heapBlocks % HEAPBLOCKS_PER_VM_PAGE === 0 || vmBlockOf(heapBlocks) !== mapBlock || isPageNew(page))
+    return
   const at = vmByteOf(heapBlocks)
   page.bytes[at] = (page.bytes[at] as number) & ((1 << vmShiftOf(heapBlocks)) - 1)
   page.bytes.fill(0, at + 1)
@@ -140,7 +160,10 @@ const XLOG_SMGR_TRUNCATE = 0x20
  * of heap and heap2, and the truncation of a relation, which reports its first block gone.
  */
 export function redoVisibilityClear(
-  record: DecodedRecord, page: Page, mapBlock: number, _settings: RedoSettings,
+  record: DecodedRecord,
+  page: Page,
+  mapBlock: number,
+  _settings: RedoSettings,
 ): void {
   if (record.rmid === RM_SMGR_ID) {
     if ((record.info & XLR_RMGR_INFO_MASK) !== XLOG_SMGR_TRUNCATE) return

@@ -9,23 +9,63 @@ import { VISIBILITYMAP_VALID_BITS } from '../../page/visibility-map.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  XLH_INSERT_ALL_FROZEN_SET, XLH_INSERT_ALL_VISIBLE_CLEARED, XLOG_HEAP_INIT_PAGE, XLOG_HEAP_OPMASK, xl_heap_lock,
+  XLH_INSERT_ALL_FROZEN_SET,
+  XLH_INSERT_ALL_VISIBLE_CLEARED,
+  XLOG_HEAP_INIT_PAGE,
+  XLOG_HEAP_OPMASK,
+  xl_heap_lock,
 } from '../heap/records.ts'
 import { HeapTupleHeader, SizeofHeapTupleHeader, addTuple, setTupleXmaxBits, tupleAt } from '../heap/tuple.ts'
-import { redoRegisteredVisibilityClear, setVisibilityBits, visibilityClearEffects } from '../heap/visibility.ts'
 import {
-  LP_DEAD, LP_REDIRECT, PD_ALL_VISIBLE, clearPageFlag, copyBytes, isPageNew, makeItemId, maxOffsetNumber, pageInit,
-  repairFragmentation, setItemId, setPageFlag, setPageLsn, truncateLinePointerArray,
+  redoRegisteredVisibilityClear,
+  setVisibilityBits,
+  visibilityClearEffects,
+} from '../heap/visibility.ts'
+import {
+  LP_DEAD,
+  LP_REDIRECT,
+  PD_ALL_VISIBLE,
+  clearPageFlag,
+  copyBytes,
+  isPageNew,
+  makeItemId,
+  maxOffsetNumber,
+  pageInit,
+  repairFragmentation,
+  setItemId,
+  setPageFlag,
+  setPageLsn,
+  truncateLinePointerArray,
 } from '../page-edit.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyHeap2 } from './describe.ts'
 import {
-  XLHP_CLEANUP_LOCK, XLHP_HAS_DEAD_ITEMS, XLHP_HAS_FREEZE_PLANS, XLHP_HAS_NOW_UNUSED_ITEMS, XLHP_HAS_REDIRECTIONS,
-  XLH_FREEZE_XVAC, XLH_INVALID_XVAC, XLOG_HEAP2_FREEZE_PAGE, XLOG_HEAP2_LOCK_UPDATED, XLOG_HEAP2_MULTI_INSERT,
-  XLOG_HEAP2_NEW_CID, XLOG_HEAP2_PRUNE, XLOG_HEAP2_PRUNE_ON_ACCESS, XLOG_HEAP2_PRUNE_VACUUM_CLEANUP,
-  XLOG_HEAP2_PRUNE_VACUUM_SCAN, XLOG_HEAP2_REWRITE, XLOG_HEAP2_VACUUM, XLOG_HEAP2_VISIBLE, xl_heap_freeze_page_16,
-  xl_heap_freeze_plan, xl_heap_multi_insert, xl_heap_prune, xl_heap_prune_16, xl_heap_vacuum_16, xl_heap_visible,
+  XLHP_CLEANUP_LOCK,
+  XLHP_HAS_DEAD_ITEMS,
+  XLHP_HAS_FREEZE_PLANS,
+  XLHP_HAS_NOW_UNUSED_ITEMS,
+  XLHP_HAS_REDIRECTIONS,
+  XLH_FREEZE_XVAC,
+  XLH_INVALID_XVAC,
+  XLOG_HEAP2_FREEZE_PAGE,
+  XLOG_HEAP2_LOCK_UPDATED,
+  XLOG_HEAP2_MULTI_INSERT,
+  XLOG_HEAP2_NEW_CID,
+  XLOG_HEAP2_PRUNE,
+  XLOG_HEAP2_PRUNE_ON_ACCESS,
+  XLOG_HEAP2_PRUNE_VACUUM_CLEANUP,
+  XLOG_HEAP2_PRUNE_VACUUM_SCAN,
+  XLOG_HEAP2_REWRITE,
+  XLOG_HEAP2_VACUUM,
+  XLOG_HEAP2_VISIBLE,
+  xl_heap_freeze_page_16,
+  xl_heap_freeze_plan,
+  xl_heap_multi_insert,
+  xl_heap_prune,
+  xl_heap_prune_16,
+  xl_heap_vacuum_16,
+  xl_heap_visible,
   xl_multi_insert_tuple,
 } from './records.ts'
 
@@ -35,12 +75,19 @@ const FrozenTransactionId = 2
 
 /** Puts one line pointer state in place of another, refused `bad_page` beyond the line pointer array. */
 function replaceItemId(page: Page, lines: number, offsetNumber: number, itemId: number): void {
-  if (offsetNumber < 1 || offsetNumber > lines) throw refuse('bad_page', `no line pointer ${offsetNumber} of ${lines}`)
+  if (offsetNumber < 1 || offsetNumber > lines)
+    throw refuse('bad_page', `no line pointer ${offsetNumber} of ${lines}`)
   setItemId(page, offsetNumber, itemId)
 }
 
 /** heap_page_prune_execute, first part. Each returns where the offset numbers end. */
-function setRedirected(record: DecodedRecord, from: number, count: number, page: Page, lines: number): number {
+function setRedirected(
+  record: DecodedRecord,
+  from: number,
+  count: number,
+  page: Page,
+  lines: number,
+): number {
   for (let i = 0; i < count; i++) {
     const target = record.view.getUint16(from + i * 4 + 2, true)
     replaceItemId(page, lines, record.view.getUint16(from + i * 4, true), makeItemId(target, LP_REDIRECT, 0))
@@ -48,8 +95,16 @@ function setRedirected(record: DecodedRecord, from: number, count: number, page:
   return from + count * 4
 }
 
-function setItems(record: DecodedRecord, from: number, count: number, page: Page, lines: number, itemId: number): number {
-  for (let i = 0; i < count; i++) replaceItemId(page, lines, record.view.getUint16(from + i * 2, true), itemId)
+function setItems(
+  record: DecodedRecord,
+  from: number,
+  count: number,
+  page: Page,
+  lines: number,
+  itemId: number,
+): number {
+  for (let i = 0; i < count; i++)
+    replaceItemId(page, lines, record.view.getUint16(from + i * 2, true), itemId)
   return from + count * 2
 }
 
@@ -57,7 +112,13 @@ const DEAD = makeItemId(0, LP_DEAD, 0)
 const UNUSED = 0
 
 /** heap_execute_freeze_tuple for every tuple of every plan. Returns where the offset numbers end. */
-function freezeTuples(record: DecodedRecord, plans: number, planCount: number, offsets: number, page: Page): number {
+function freezeTuples(
+  record: DecodedRecord,
+  plans: number,
+  planCount: number,
+  offsets: number,
+  page: Page,
+): number {
   const { view } = record
   let next = offsets
   for (let p = 0; p < planCount; p++) {
@@ -139,7 +200,8 @@ function redoPruneFreeze(record: DecodedRecord, ref: BlockRef, page: Page): void
     if ((flags & XLHP_HAS_REDIRECTIONS) !== 0) {
       at = setRedirected(record, at + 2, view.getUint16(at, true), page, lines)
     }
-    if ((flags & XLHP_HAS_DEAD_ITEMS) !== 0) at = setItems(record, at + 2, view.getUint16(at, true), page, lines, DEAD)
+    if ((flags & XLHP_HAS_DEAD_ITEMS) !== 0)
+      at = setItems(record, at + 2, view.getUint16(at, true), page, lines, DEAD)
     if ((flags & XLHP_HAS_NOW_UNUSED_ITEMS) !== 0) {
       at = setItems(record, at + 2, view.getUint16(at, true), page, lines, UNUSED)
     }
@@ -182,8 +244,13 @@ function redoMultiInsert(record: DecodedRecord, ref: BlockRef, page: Page): void
     from += (from - ref.dataOffset) & 1
     const dataLength = xl_multi_insert_tuple.datalen.get(view, from)
     const at = addTuple(
-      page, ref.blockNumber, init ? i + 1 : view.getUint16(offsets + i * 2, true), SizeofHeapTupleHeader + dataLength,
-      record.xid, xl_multi_insert_tuple.infomask2.get(view, from), xl_multi_insert_tuple.infomask.get(view, from),
+      page,
+      ref.blockNumber,
+      init ? i + 1 : view.getUint16(offsets + i * 2, true),
+      SizeofHeapTupleHeader + dataLength,
+      record.xid,
+      xl_multi_insert_tuple.infomask2.get(view, from),
+      xl_multi_insert_tuple.infomask.get(view, from),
       xl_multi_insert_tuple.hoff.get(view, from),
     )
     from += xl_multi_insert_tuple.SIZE
