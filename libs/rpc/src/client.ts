@@ -31,7 +31,7 @@ export function createClient<C>(Client: ClientConstructor<C>, address: string): 
 export interface CallOptions {
   /** Milliseconds until the call fails with `timeout`; Infinity for none. */
   readonly deadlineMs?: number
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
   /** Names the peer in errors. */
   readonly peer?: string
 }
