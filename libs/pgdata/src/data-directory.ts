@@ -1,0 +1,158 @@
+/**
+ * Writes a data directory's files: pieces at offsets, in any order, several at a time. Everything has mode 0700 or 0600
+ * and the given owner from the moment it is made, because Postgres accepts nothing else.
+ *
+ * Calls that only touch names and sizes are synchronous: there are thousands, a few microseconds each. Nothing is
+ * synced: a directory that was not completed has no pg_control and cannot start.
+ */
+import { chownSync, fchownSync, closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, write } from 'node:fs'
+import { dirname, isAbsolute, join } from 'node:path'
+import { promisify } from 'node:util'
+import { assert, refuse } from '@understory/base'
+import { diskError } from '@understory/env'
+
+export interface FileOwner {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** Handles kept open between pieces; far below the usual limit of 1,024 a process. */
+const OPEN_FILES_MAX = 128
+
+interface OpenFile {
+  readonly fd: number
+  /** Writes under way: the handle may not be closed. */
+  busy: number
+}
+
+const writeAt = promisify(write)
+
+export class DataDirectoryWriter {
+  readonly root: string
+  readonly #owner: FileOwner | undefined
+  /** Size by path: of every file made so far. */
+  readonly #sizes = new Map<string, number>()
+  readonly #directories = new Set<string>()
+  /** Least recently used first. */
+  readonly #open = new Map<string, OpenFile>()
+  bytesWritten = 0
+
+  /** Error: refused `precondition` if the directory has anything in it. */
+  constructor(root: string, owner: FileOwner | undefined) {
+    assert(isAbsolute(root), () => `data directory "${root}" is not absolute`)
+    this.root = root
+    this.#owner = owner
+    attempt(`make data directory "${root}"`, () => {
+      mkdirSync(dirname(root), { recursive: true })
+      try {
+        mkdirSync(root, { mode: 0o700 })
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+        if (readdirSync(root).length > 0) {
+          throw refuse('precondition', `directory "${root}" is not empty`, {
+            hint: 'Choose another one, or remove what is in it.',
+          })
+        }
+      }
+      if (owner !== undefined) chownSync(root, owner.uid, owner.gid)
+    })
+  }
+
+  get filesCount(): number {
+    return this.#sizes.size
+  }
+  has(path: string): boolean {
+    return this.#sizes.has(path)
+  }
+
+  /** With all that are missing above it. */
+  makeDirectory(path: string): void {
+    if (path === '.' || this.#directories.has(path)) return
+    checkInside(path)
+    this.makeDirectory(dirname(path))
+    attempt(`make directory "${path}"`, () => {
+      mkdirSync(join(this.root, path), { mode: 0o700 })
+      if (this.#owner !== undefined) chownSync(join(this.root, path), this.#owner.uid, this.#owner.gid)
+    })
+    this.#directories.add(path)
+  }
+
+  /** Makes the file at least this long: zeros where nothing is written. */
+  reserve(path: string, sizeBytes: number): void {
+    const { fd } = this.#openFile(path)
+    if ((this.#sizes.get(path) as number) >= sizeBytes) return
+    attempt(`extend file "${path}"`, () => ftruncateSync(fd, sizeBytes))
+    this.#sizes.set(path, sizeBytes)
+  }
+
+  async write(path: string, offset: number, bytes: Uint8Array): Promise<void> {
+    const file = this.#openFile(path)
+    file.busy++
+    try {
+      for (let done = 0; done < bytes.length;) {
+        done += (await writeAt(file.fd, bytes, done, bytes.length - done, offset + done)).bytesWritten
+      }
+    } catch (error) {
+      throw diskError(error, `write file "${join(this.root, path)}"`)
+    } finally {
+      file.busy--
+    }
+    this.bytesWritten += bytes.length
+    this.#sizes.set(path, Math.max(this.#sizes.get(path) as number, offset + bytes.length))
+  }
+
+  close(): void {
+    for (const { fd } of this.#open.values()) closeSync(fd)
+    this.#open.clear()
+  }
+
+  #openFile(path: string): OpenFile {
+    const known = this.#open.get(path)
+    if (known !== undefined) {
+      this.#open.delete(path)
+      this.#open.set(path, known)
+      return known
+    }
+    checkInside(path)
+    this.makeDirectory(dirname(path))
+    const isNew = !this.#sizes.has(path)
+    const fd = attempt(`open file "${join(this.root, path)}"`, () =>
+      openSync(join(this.root, path), isNew ? 'wx+' : 'r+', 0o600),
+    )
+    const file = { fd, busy: 0 }
+    this.#open.set(path, file)
+    if (isNew) {
+      this.#sizes.set(path, 0)
+      const owner = this.#owner
+      if (owner !== undefined) attempt(`chown file "${path}"`, () => fchownSync(fd, owner.uid, owner.gid))
+    }
+    this.#closeOldest()
+    return file
+  }
+
+  #closeOldest(): void {
+    if (this.#open.size <= OPEN_FILES_MAX) return
+    for (const [path, { fd, busy }] of this.#open) {
+      if (busy > 0) continue
+      closeSync(fd)
+      this.#open.delete(path)
+      return
+    }
+  }
+}
+
+/** Paths come from another process. */
+function checkInside(path: string): void {
+  const parts = path.split('/')
+  if (path === '' || parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) {
+    throw refuse('bad_file', `storage names a file "${path}" that is not within a data directory`)
+  }
+}
+
+function attempt<T>(what: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    throw diskError(error, what)
+  }
+}

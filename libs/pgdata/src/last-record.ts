@@ -1,0 +1,133 @@
+/**
+ * WAL from whichever safekeeper has it, and the last record before a position.
+ *
+ * A record end is where the next record's bytes would go; where that is the start of a page, Postgres itself prints the
+ * position behind the page's header.
+ */
+import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, maxLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { isRetryable } from '@understory/env'
+import { WalStreamDecoder, XLogRecord, pageHeaderBytes } from '@understory/postgres/wal'
+import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import { patiently } from './source.ts'
+import type { PgdataSource } from './source.ts'
+
+const WAL_PAGE_BYTES = 8192
+const STATUS_DEADLINE_MS = 3_000
+/** How far back the last record is looked for: further if a record is longer. */
+const WINDOW_BYTES_MIN = 64 * 1024
+const WINDOW_GROWTH = 16
+
+/** The same position as record ends are written here: the start of a page, not the first byte behind its header. */
+export function asRecordEnd(at: Lsn, segmentBytes: number): Lsn {
+  const inPage = at % WAL_PAGE_BYTES
+  const pageStart = advance(at, -inPage)
+  return inPage !== 0 && inPage === pageHeaderBytes(pageStart, segmentBytes) ? pageStart : at
+}
+
+export interface LastRecord {
+  readonly recordLsn: Lsn
+  /** Its end. */
+  readonly nextLsn: Lsn
+  readonly rmid: number
+  readonly info: number
+  /** The whole record, header first. */
+  readonly bytes: Uint8Array
+}
+
+/** The last record that ends at or before `at`, committed. Error: refused `bad_lsn` if the timeline has none. */
+export function lastRecordAtOrBefore(source: PgdataSource, at: Lsn): Promise<LastRecord> {
+  return withSafekeeper(source, at, async (client, timelineStartLsn) => {
+    for (let window = WINDOW_BYTES_MIN; ; window *= WINDOW_GROWTH) {
+      const from = Math.max(timelineStartLsn, at - window)
+      const startLsn = maxLsn(timelineStartLsn, advance(at, -(at - from) - (from % WAL_PAGE_BYTES)))
+      const found = await lastRecordBetween(client, source, startLsn, at)
+      if (found !== undefined) return found
+      if (startLsn <= timelineStartLsn) {
+        throw refuse('bad_lsn', `there is no WAL record before ${formatLsn(at)}`, {
+          hint: `The timeline's WAL begins at ${formatLsn(timelineStartLsn)}.`,
+        })
+      }
+    }
+  })
+}
+
+async function lastRecordBetween(
+  client: SafekeeperServiceClient,
+  source: PgdataSource,
+  startLsn: Lsn,
+  at: Lsn,
+): Promise<LastRecord | undefined> {
+  const { major, systemId, pgTimelineId, walSegmentBytes } = source.postgres
+  const decoder = new WalStreamDecoder({
+    startLsn, findFirst: true, segmentBytes: walSegmentBytes, major, systemId, timelineId: pgTimelineId,
+  })
+  let found: LastRecord | undefined
+  for await (const { startLsn: chunkLsn, wal } of readWal(client, source, startLsn, at)) {
+    decoder.push(lsnFromBigint(chunkLsn), wal)
+    while (decoder.next()) {
+      const bytes = decoder.bytes.slice(decoder.start, decoder.start + decoder.length)
+      const view = new DataView(bytes.buffer)
+      const { recordLsn, nextLsn } = decoder
+      found = { recordLsn, nextLsn, rmid: XLogRecord.rmid.get(view, 0), info: XLogRecord.info.get(view, 0), bytes }
+    }
+  }
+  return found
+}
+
+/** The bytes of `[startLsn, endLsn)`, committed. */
+export function readWalBytes(source: PgdataSource, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+  return withSafekeeper(source, endLsn, async (client) => {
+    const bytes = new Uint8Array(endLsn - startLsn)
+    let at = 0
+    for await (const { wal } of readWal(client, source, startLsn, endLsn)) {
+      bytes.set(wal, at)
+      at += wal.length
+    }
+    if (at === bytes.length) return bytes
+    throw refuse('unavailable', `safekeeper gave ${at} bytes of WAL, not ${bytes.length}, from ${formatLsn(startLsn)} on`)
+  })
+}
+
+const readWal = (client: SafekeeperServiceClient, source: PgdataSource, startLsn: Lsn, endLsn: Lsn) =>
+  callServerStream(
+    client.readWal.bind(client),
+    { timeline: source.timeline, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term: 0n },
+    { signal: source.signal, peer: 'safekeeper' },
+  )
+
+/** Runs `work` on the first safekeeper that knows everything before `endLsn` to be committed; waits until one does. */
+function withSafekeeper<T>(
+  source: PgdataSource,
+  endLsn: Lsn,
+  work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
+): Promise<T> {
+  const mayRetry = (error: unknown): boolean => isRetryable(error) || isErrorCode(error, 'unknown_timeline')
+  return patiently(source, () => tryEach(source, endLsn, work), mayRetry)
+}
+
+async function tryEach<T>(
+  source: PgdataSource,
+  endLsn: Lsn,
+  work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
+): Promise<T> {
+  let failure: unknown
+  for (const address of source.safekeepers) {
+    const client = createClient(SafekeeperServiceClient, address)
+    try {
+      const options = { deadlineMs: STATUS_DEADLINE_MS, signal: source.signal, peer: `safekeeper ${address}` }
+      const status = await callUnary(client.getWalStatus.bind(client), { timeline: source.timeline }, options)
+      const commitLsn = lsnFromBigint(status.commitLsn)
+      if (commitLsn >= endLsn) return await work(client, lsnFromBigint(status.timelineStartLsn))
+      failure ??= refuse('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
+        detail: `${address} is at ${formatLsn(commitLsn)}`,
+      })
+    } catch (error) {
+      if (isErrorCode(error, 'bad_lsn') || isErrorCode(error, 'cancelled')) throw error
+      failure = error
+    } finally {
+      client.close()
+    }
+  }
+  throw failure
+}
