@@ -24,8 +24,9 @@ import { WalFiles } from './wal-files.ts'
 const UNFLUSHED_BYTES_MAX = 16 * 1024 * 1024
 /** Recent WAL kept in memory for those who follow the commit position. */
 const RECENT_BYTES_MAX = 2 * 1024 * 1024
-/** Most WAL in one write. */
+/** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 8 * 1024 * 1024
+const SCRATCH_BYTES = 64 * 1024
 
 /** Where the acceptor's answers to one proposer go. */
 export interface ProposerSession {
@@ -51,6 +52,7 @@ export class Timeline {
   #waitingBytes = 0
   #waitingStartLsn: Lsn
   #flushing: Promise<void> | undefined
+  readonly #scratch = new Uint8Array(SCRATCH_BYTES)
   /** Rises when unflushed WAL is let go: a flush that began before is not reported. */
   #flushEpoch = 0
   readonly #room: (() => void)[] = []
@@ -213,10 +215,9 @@ export class Timeline {
 
   async #flush(): Promise<void> {
     const epoch = this.#flushEpoch
-    const chunks = this.#takeWaiting()
-    const { startLsn, bytes, recordEndLsn } = chunks
+    const { startLsn, chunks, recordEndLsn } = this.#takeWaiting()
     try {
-      await this.#files.write(startLsn, bytes)
+      await this.#write(startLsn, chunks)
       await this.#files.sync()
     } catch (error) {
       this.#flushing = undefined
@@ -237,7 +238,32 @@ export class Timeline {
     for (const wake of this.#room.splice(0)) wake()
   }
 
-  #takeWaiting(): { startLsn: Lsn; bytes: Uint8Array; recordEndLsn: Lsn } {
+  /** Small chunks are put together first: a write costs a thread's turn, and a new buffer each time costs collection. */
+  async #write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
+    const scratch = this.#scratch
+    let at = startLsn
+    let length = 0
+    for (const chunk of chunks) {
+      if (length > 0 && length + chunk.length > scratch.length) {
+        await this.#files.write(at, scratch.subarray(0, length))
+        at = advance(at, length)
+        length = 0
+      }
+      if (chunk.length >= scratch.length / 2) {
+        if (length > 0) await this.#files.write(at, scratch.subarray(0, length))
+        at = advance(at, length)
+        length = 0
+        await this.#files.write(at, chunk)
+        at = advance(at, chunk.length)
+      } else {
+        scratch.set(chunk, length)
+        length += chunk.length
+      }
+    }
+    if (length > 0) await this.#files.write(at, scratch.subarray(0, length))
+  }
+
+  #takeWaiting(): { startLsn: Lsn; chunks: readonly Uint8Array[]; recordEndLsn: Lsn } {
     const startLsn = this.#waitingStartLsn
     let count = 0
     let size = 0
@@ -245,12 +271,11 @@ export class Timeline {
       size += (this.#waiting[count++] as Uint8Array).length
     }
     const chunks = this.#waiting.splice(0, count)
-    const bytes = chunks.length === 1 ? (chunks[0] as Uint8Array) : Buffer.concat(chunks, size)
     this.#waitingBytes -= size
     this.#waitingStartLsn = advance(startLsn, size)
     const isAll = this.#waiting.length === 0
     const recordEndLsn = isAll ? this.#decoder.recordEndLsn : this.#recent.recordEndAt(this.#waitingStartLsn, this.#state.flushLsn)
-    return { startLsn, bytes, recordEndLsn }
+    return { startLsn, chunks, recordEndLsn }
   }
 
   /** So that a start does not decode from far back. */
