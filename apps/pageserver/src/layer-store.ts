@@ -10,7 +10,7 @@ import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { layerName, openLayer, writeOpenLayer } from '@understory/storage'
 import type { BlockCache, IndexPart, LayerEntry, LayerFile, LayerKind, OpenLayer, WrittenLayer } from '@understory/storage'
-import { RemoteIndex } from './remote-index.ts'
+import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
 
@@ -31,6 +31,7 @@ export class LayerStore {
   #index: IndexPart
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()
+  #hasReadRemote = false
   #remoteConsistentLsn = 0 as Lsn
   #isStopped = false
   readonly #stopSignal = new AbortController()
@@ -56,6 +57,7 @@ export class LayerStore {
   noteRemote(part: IndexPart): void {
     for (const { name } of part.layers) this.#uploaded.add(name)
     this.#remoteConsistentLsn = part.consistentLsn
+    this.#hasReadRemote = true
   }
 
   /** Opens every layer, oldest first; one that is missing locally is fetched. */
@@ -126,6 +128,7 @@ export class LayerStore {
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
       const index = this.#index
+      if (!this.#hasReadRemote) await this.#readRemote(index.generation)
       for (const { name } of index.layers) {
         if (this.#uploaded.has(name)) continue
         await this.remote.putLayer(name, await this.#parts.files.readLayer(name))
@@ -134,6 +137,14 @@ export class LayerStore {
       await this.remote.publish(index)
       if (index.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = index.consistentLsn
     })
+  }
+
+  /** After a restart: what the newest index lists need not be uploaded again. */
+  async #readRemote(generation: number): Promise<void> {
+    const newest = await this.remote.newestGeneration()
+    if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
+    if (newest !== undefined) this.noteRemote(await this.remote.read(newest))
+    this.#hasReadRemote = true
   }
 
   /** The same until it succeeds. Error: `stale`, or `cancelled` after `stop`. */

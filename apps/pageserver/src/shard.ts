@@ -150,7 +150,9 @@ export class Shard implements WalConsumer {
     } catch (error) {
       this.#fail(error)
     }
-    if (!this.hasFailed) this.#begin()
+    if (this.hasFailed) return
+    this.#begin()
+    this.#startUpload()
   }
   #begin(): void {
     this.#subscriber.start()
@@ -379,7 +381,9 @@ export class Shard implements WalConsumer {
       await this.#layers.changeIndex({ startLsn, readableLsn: endLsn, postgres })
       await this.state.load(files, startLsn)
       this.#isReadable = true
-      await this.#layers.upload()
+      // Answered when the object store has it all: the backup it came from may be gone then.
+      await this.#layers.uploadWithRetries()
+      this.#sawFullPageWrites(checkpoint.fullPageWrites)
       this.#env.log.info('imported', { startLsn: formatLsn(startLsn), endLsn: formatLsn(endLsn), values: count })
       if (!this.#isStopped) this.#begin()
       return count

@@ -38,6 +38,7 @@ export class OpenLayer implements Layer {
   #newest = new Uint32Array(1024)
   #touched = new Uint32Array(1024)
   #touchedCount = 0
+  #sorted: Uint32Array = new Uint32Array(0)
 
   #lsnMin: Lsn | undefined
   #lsnMax: Lsn | undefined
@@ -173,8 +174,11 @@ export class OpenLayer implements Layer {
 
   /** Numbers of the keys that have a value here, in key order. */
   sortedKeyIds(): Uint32Array {
-    const keys = this.keys
-    return this.#touched.slice(0, this.#touchedCount).sort((a, b) => keys.compare(a, b))
+    if (this.#sorted.length !== this.#touchedCount) {
+      const keys = this.keys
+      this.#sorted = this.#touched.slice(0, this.#touchedCount).sort((a, b) => keys.compare(a, b))
+    }
+    return this.#sorted
   }
   keyOfEntry(entry: number): Key {
     return this.keys.keyOf(entry)
