@@ -3,7 +3,7 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../test/made-record.ts'
-import { RM_GIN_ID, RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
+import { RM_STANDBY_ID, RM_STANDBY_ID, RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage } from './dispatch.ts'
 import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from './page-edit.ts'
 import { rmgrs } from './registry.ts'
@@ -89,14 +89,15 @@ test('a record cut short is refused', () => {
 test('records that redo does not know are refused by name, but their images are taken', () => {
   const image = pageAt(0x100).bytes
   const blocks = [{ blockId: 0, blockNumber: 1 }]
-  const gin = makeRecord({ rmid: RM_GIN_ID, info: 0x20, nextLsn: AFTER, blocks })
-  expect(() => recordEffects(gin, noEffects, settings)).toThrow(
-    'WAL record Gin/INSERT at 0/0 cannot be redone',
+  // No record of this manager changes a page.
+  const standby = makeRecord({ rmid: RM_STANDBY_ID, info: 0x10, nextLsn: AFTER, blocks })
+  expect(() => recordEffects(standby, noEffects, settings)).toThrow(
+    'WAL record Standby/RUNNING_XACTS at 0/0 cannot be redone',
   )
-  expect(() => redoRecordOnPage(gin, 0, pageAt(1), settings)).toThrow('Gin/INSERT')
+  expect(() => redoRecordOnPage(standby, 0, pageAt(1), settings)).toThrow('Standby/RUNNING_XACTS')
   const whole = makeRecord({
-    rmid: RM_GIN_ID,
-    info: 0x20,
+    rmid: RM_STANDBY_ID,
+    info: 0x10,
     nextLsn: AFTER,
     blocks: [{ blockId: 0, blockNumber: 1, image }],
   })
@@ -106,8 +107,8 @@ test('records that redo does not know are refused by name, but their images are 
   expect(() => recordEffects(custom, noEffects, settings)).toThrow(
     'unknown WAL record custom130/UNKNOWN (20) at 0/0',
   )
-  const ginOfNoKind = makeRecord({ rmid: RM_GIN_ID, info: 0xf0, nextLsn: AFTER })
-  expect(() => recordEffects(ginOfNoKind, noEffects, settings)).toThrow('Gin/UNKNOWN (f0)')
+  const unknownKind = makeRecord({ rmid: RM_STANDBY_ID, info: 0xf0, nextLsn: AFTER })
+  expect(() => recordEffects(unknownKind, noEffects, settings)).toThrow('Standby/UNKNOWN (f0)')
 })
 
 test('a code means what its version says', () => {

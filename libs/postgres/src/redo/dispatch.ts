@@ -50,7 +50,7 @@ function knownRmgr(record: DecodedRecord, settings: RedoSettings): Rmgr {
 function refuseUnsupported(record: DecodedRecord, settings: RedoSettings): UnderstoryError {
   const type = recordTypeName(record, settings)
   return refuse('unknown_wal', `WAL record ${type} at ${formatLsn(record.recordLsn)} cannot be redone`, {
-    hint: 'Indexes of this access method are not supported yet: drop them and start from a new base backup.',
+    hint: 'No known version changes pages by such a record: is the server a modified one?',
   })
 }
 
