@@ -3,7 +3,7 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../test/made-record.ts'
-import { RM_STANDBY_ID, RM_STANDBY_ID, RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
+import { RM_HEAP2_ID, RM_HEAP_ID, RM_STANDBY_ID } from '../wal/constants.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage } from './dispatch.ts'
 import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from './page-edit.ts'
 import { rmgrs } from './registry.ts'
