@@ -1,0 +1,489 @@
+/**
+ * The life of one compute (docs/architecture.md, "Life of a compute"): elect, rebuild PGDATA from storage, run, and
+ * again, until it is told to stop or fenced. A new timeline begins with a birth instead: initdb, then the import of a
+ * base backup, then it runs on.
+ *
+ *   electing -> rebuilding -> starting -> running -> (Postgres or the lead lost) -> electing -> …
+ *   importing (birth) ---------------------^
+ */
+import { mkdir, rm } from 'node:fs/promises'
+import { BugError, describeError, formatLsn, isErrorCode, lsnFromBigint, offsetInSegment, parseLsn, present, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { Clock, Log, UserIds } from '@understory/env'
+import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
+import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import type { PostgresIdentity } from '@understory/rpc'
+import { STANDBY_NAME, keepConfiguration, postgresArguments, readSetting, restoreConfiguration, seedConfiguration, writeGate } from './configuration.ts'
+import { importBaseBackup } from './import/import.ts'
+import { computeFiles } from './layout.ts'
+import type { ComputeFiles } from './layout.ts'
+import { allowStart, endOldPostmaster, logTail, runInitdb, startPostgres } from './postgres.ts'
+import type { Postmaster, PostgresParts } from './postgres.ts'
+import { Quorum, lossError } from './quorum.ts'
+import type { Election, Loss } from './quorum.ts'
+import { connectReplication } from './replication.ts'
+import type { CheckedSpec } from './spec.ts'
+import { waitForSql, waitUntilOpen, waitUntilSynchronous, withSql } from './sql.ts'
+import type { SqlTarget } from './sql.ts'
+import { Standby } from './standby.ts'
+import { readState, writeState } from './state-file.ts'
+
+const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
+/** Between tries of a life that fails before it runs. */
+const RETRY_MS = 500
+const CONFIGURATION_LOOK_MS = 1_000
+const SAFEKEEPER_DEADLINE_MS = 5_000
+
+export interface ComputeParts {
+  readonly spec: CheckedSpec
+  readonly root: string
+  readonly bin: string
+  readonly owner: UserIds | undefined
+  readonly nodeId: string
+  readonly contactTimeoutMs: number
+  readonly freePort: () => Promise<number>
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** How a compute's process ends. */
+export type ComputeEnd = { readonly kind: 'stopped'; readonly clean: boolean } | { readonly kind: 'fenced'; readonly term: number }
+
+/** A Postgres that streams through a quorum. */
+interface Session {
+  readonly postmaster: Postmaster
+  readonly quorum: Quorum
+  readonly standby: Standby
+  /** The stream's end: normally where Postgres stops cleanly. */
+  readonly streaming: Promise<void>
+}
+
+/** What the API tells; the compute itself writes it. */
+export interface ComputeView {
+  readonly state: ComputeState
+  readonly progressPercent: number
+  readonly postmasterPid: number
+  readonly term: number
+  readonly receivedLsn: Lsn
+  readonly commitLsn: Lsn
+  readonly startLsn: Lsn
+  readonly postgresStarts: number
+  readonly rebuildMs: number
+  readonly failure: string
+  readonly sqlPort: number
+  readonly postgres: PostgresIdentity | undefined
+  /** Where this Postgres began to write; undefined since birth, when all pages are its own. */
+  readonly rebuiltAtLsn: Lsn | undefined
+}
+
+export class Compute {
+  readonly files: ComputeFiles
+  readonly #parts: ComputeParts
+  readonly #postgres: PostgresParts
+  readonly #stop = new AbortController()
+  #stopDeadlineMs = 60_000
+  #state: ComputeState = ComputeState.COMPUTE_STATE_ELECTING
+  #progressPercent = 0
+  #session: Session | undefined
+  #startLsn = 0 as Lsn
+  #rebuiltAtLsn: Lsn | undefined
+  #postgresStarts = 0
+  #rebuildMs = 0
+  #failure = ''
+  #sqlPort = 0
+  #identity: PostgresIdentity | undefined
+  #lostAtMs: number
+
+  constructor(parts: ComputeParts) {
+    this.#parts = parts
+    this.files = computeFiles(parts.root)
+    this.#postgres = { files: this.files, bin: parts.bin, owner: parts.owner, clock: parts.clock, log: parts.log }
+    this.#lostAtMs = parts.clock.nowMs()
+  }
+
+  view(): ComputeView {
+    const session = this.#session
+    return {
+      state: this.#state,
+      progressPercent: this.#progressPercent,
+      postmasterPid: session?.postmaster.pid ?? 0,
+      term: session?.quorum.term ?? 0,
+      receivedLsn: session?.standby.receivedLsn ?? (0 as Lsn),
+      commitLsn: session?.quorum.commitLsn ?? (0 as Lsn),
+      startLsn: this.#startLsn,
+      postgresStarts: this.#postgresStarts,
+      rebuildMs: this.#rebuildMs,
+      failure: this.#failure,
+      sqlPort: this.#sqlPort,
+      postgres: this.#identity,
+      rebuiltAtLsn: this.#rebuiltAtLsn,
+    }
+  }
+
+  sqlTarget(): SqlTarget {
+    if (this.#state !== ComputeState.COMPUTE_STATE_RUNNING) {
+      throw refuse('unavailable', 'Postgres is not running', { hint: 'It is on its way; try again in a moment.' })
+    }
+    return { files: this.files, port: this.#sqlPort }
+  }
+
+  /** Asks for a clean stop; `run` ends. */
+  requestStop(deadlineMs: number): void {
+    this.#stopDeadlineMs = deadlineMs
+    this.#stop.abort()
+  }
+
+  /** Lives until it is stopped or fenced. Trouble outside is tried again; a bug ends the process. */
+  async run(): Promise<ComputeEnd> {
+    const { log, clock, spec } = this.#parts
+    await mkdir(this.files.root, { recursive: true })
+    await endOldPostmaster(this.#postgres)
+    const remembered = await readState(this.files.state)
+    this.#sqlPort = spec.sqlPort || remembered.sqlPort || (await this.#parts.freePort())
+    await writeState(this.files.state, { ...remembered, sqlPort: this.#sqlPort })
+    while (!this.#stop.signal.aborted) {
+      try {
+        const session = await this.#begin()
+        const end = await this.#live(session)
+        if (end !== undefined) return end
+      } catch (error) {
+        if (error instanceof BugError) throw error
+        if (this.#stop.signal.aborted) break
+        await this.#dropSession()
+        const problem = describeError(error)
+        if (problem !== this.#failure) log.warn('compute_failed', { problem })
+        this.#failure = problem
+        if (isErrorCode(error, 'stale')) return { kind: 'fenced', term: 0 }
+        await clock.sleep(RETRY_MS, this.#stop.signal).catch(() => undefined)
+      }
+    }
+    await this.#dropSession()
+    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    return { kind: 'stopped', clean: false }
+  }
+
+  async #begin(): Promise<Session> {
+    const { spec } = this.#parts
+    const { born } = await readState(this.files.state)
+    const needsBirth = spec.bootstrap && !born && !(await this.#hasWal())
+    const session = needsBirth ? await this.#bear() : await this.#rebuild()
+    this.#session = session
+    await this.#open(session)
+    this.#failure = ''
+    return session
+  }
+
+  /** Lets clients in, once commits wait for the quorum. */
+  async #open({ postmaster }: Session): Promise<void> {
+    const { clock, log } = this.#parts
+    const target = { files: this.files, port: this.#sqlPort }
+    await Promise.race([waitUntilSynchronous(target, clock), postmaster.exited.then((how) => { throw refuse('unavailable', `postgres ${how}`) })])
+    await writeGate(this.files, 'open', this.#parts.owner)
+    await withSql(target, (client) => client.query('select pg_reload_conf()'))
+    await waitUntilOpen(this.#sqlPort, clock)
+    this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
+    this.#state = ComputeState.COMPUTE_STATE_RUNNING
+    log.info('open_for_sql', { port: this.#sqlPort, tookMs: this.#rebuildMs })
+  }
+
+  /** Until the session ends: undefined to begin again, or how the compute ended. */
+  async #live(session: Session): Promise<ComputeEnd | undefined> {
+    const { clock, log } = this.#parts
+    const watching = new AbortController()
+    const watch = this.#watchConfiguration(watching.signal)
+    const stopAsked = Promise.withResolvers<'stop'>()
+    const onStop = (): void => stopAsked.resolve('stop')
+    if (this.#stop.signal.aborted) onStop()
+    this.#stop.signal.addEventListener('abort', onStop, { once: true })
+    const what = await Promise.race([
+      stopAsked.promise,
+      session.postmaster.exited,
+      session.quorum.lost,
+      session.streaming.then(() => 'the WAL stream ended', (error: unknown) => describeError(error)),
+    ])
+    watching.abort()
+    await watch
+    if (what === 'stop') return this.#stopCleanly(session)
+    this.#lostAtMs = clock.nowMs()
+    if (typeof what === 'string') {
+      log.warn('postgres_lost', { problem: what, log: await logTail(this.files) })
+      this.#failure = what
+      await this.#dropSession()
+      return undefined
+    }
+    this.#failure = describeError(lossError(what))
+    await this.#dropSession()
+    return this.#endOfLoss(what)
+  }
+
+  #endOfLoss(loss: Loss): ComputeEnd | undefined {
+    // Without contact it tries again: an election that a majority answers decides.
+    if (loss.kind === 'noContact' || loss.kind === 'closed') return undefined
+    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    return { kind: 'fenced', term: loss.kind === 'fenced' ? loss.term : 0 }
+  }
+
+  /** A fast shutdown ends when the standby has confirmed the shutdown checkpoint; without a quorum it never would. */
+  async #stopCleanly(session: Session): Promise<ComputeEnd> {
+    const { clock, log } = this.#parts
+    this.#state = ComputeState.COMPUTE_STATE_STOPPING
+    await keepConfiguration(this.files)
+    session.postmaster.signal('SIGINT')
+    const late = Promise.withResolvers<'late'>()
+    const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
+    const how = await Promise.race([session.postmaster.exited, session.quorum.lost.then(() => 'late' as const), late.promise])
+    timer.cancel()
+    // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then.
+    await Promise.race([session.streaming.catch(() => undefined), session.quorum.lost])
+    const clean = how === 'ended with exit code 0' && session.quorum.commitLsn >= session.standby.receivedLsn
+    log.info('postgres_stopped', { clean, how, commitLsn: formatLsn(session.quorum.commitLsn), receivedLsn: formatLsn(session.standby.receivedLsn) })
+    await this.#dropSession()
+    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    return { kind: 'stopped', clean }
+  }
+
+  /** Ends Postgres at once and gives up the lead. PGDATA is not fit for a start after this: it has no token. */
+  async #dropSession(): Promise<void> {
+    const session = this.#session
+    this.#session = undefined
+    if (session !== undefined) {
+      session.postmaster.signal('SIGQUIT')
+      const timer = this.#parts.clock.setTimer(5_000, () => session.postmaster.signal('SIGKILL'))
+      await session.postmaster.exited
+      timer.cancel()
+      session.quorum.close()
+    }
+    await endOldPostmaster(this.#postgres)
+    await rm(this.files.startToken, { force: true })
+  }
+
+  async #watchConfiguration(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await keepConfiguration(this.files).catch((error: unknown) => {
+        this.#parts.log.warn('configuration_not_kept', { problem: describeError(error) })
+      })
+      await this.#parts.clock.sleep(CONFIGURATION_LOOK_MS, signal).catch(() => undefined)
+    }
+  }
+
+  /** Whether the safekeepers already hold something of this timeline: then it was born, even if it is not said so. */
+  async #hasWal(): Promise<boolean> {
+    const statuses = await this.#walStatuses()
+    return statuses.some(({ flushLsn, timelineStartLsn }) => flushLsn > timelineStartLsn)
+  }
+
+  /** What the safekeepers that answer and know the timeline say. */
+  async #walStatuses() {
+    const { spec } = this.#parts
+    const answers = await Promise.all(
+      spec.safekeepers.map(async (address) => {
+        const client = createClient(SafekeeperServiceClient, address)
+        try {
+          const options = { deadlineMs: SAFEKEEPER_DEADLINE_MS, peer: `safekeeper ${address}`, signal: this.#stop.signal }
+          return await callUnary(client.getWalStatus.bind(client), { timeline: spec.timeline }, options)
+        } catch (error) {
+          if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return 'away'
+          if (isErrorCode(error, 'unknown_timeline')) return undefined
+          throw error
+        } finally {
+          client.close()
+        }
+      }),
+    )
+    const known = answers.filter((answer) => answer !== undefined && answer !== 'away')
+    if (known.length === 0 && answers.includes('away')) {
+      throw refuse('unavailable', 'no safekeeper that answers knows the timeline', { hint: 'Start the safekeepers.' })
+    }
+    return known
+  }
+
+  #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
+    const { spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
+    return new Quorum({
+      timeline: spec.timeline, postgres, members: spec.safekeepers, nodeId, timelineStartLsn, livingTerm: undefined, contactTimeoutMs, clock, log,
+    })
+  }
+
+  async #rebuild(): Promise<Session> {
+    const { spec, log, owner } = this.#parts
+    this.#state = ComputeState.COMPUTE_STATE_ELECTING
+    this.#progressPercent = 0
+    await endOldPostmaster(this.#postgres)
+    const [status] = await this.#walStatuses()
+    if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
+    const { postgres } = status
+    this.#identity = postgres
+    const quorum = this.#candidate(postgres, lsnFromBigint(status.timelineStartLsn))
+    try {
+      const { startLsn: atLsn }: Election = await orStopped(quorum.elected, this.#stop.signal)
+      await quorum.waitForCommit(atLsn)
+      this.#state = ComputeState.COMPUTE_STATE_REBUILDING
+      const source = {
+        timeline: spec.timeline,
+        postgres: { ...postgres, major: spec.postgresMajor },
+        pageservers: spec.pageservers,
+        stripeBlocks: spec.stripeBlocks,
+        safekeepers: spec.safekeepers,
+        lsn: atLsn,
+        signal: this.#stop.signal,
+      }
+      const prepared = await prepareCheckpoint(source)
+      const { bytes, nextLsn, recordLsn } = prepared.forged
+      if (bytes.length > 0) {
+        await quorum.push(atLsn, bytes, nextLsn)
+        await quorum.waitForCommit(nextLsn)
+      }
+      await rm(this.files.pgdata, { recursive: true, force: true })
+      const assembled = await assemblePgdata({
+        ...source,
+        directory: this.files.pgdata,
+        checkpoint: { kind: 'inWal', prepared },
+        ...(owner === undefined ? {} : { owner }),
+        onProgress: (done, total) => {
+          this.#progressPercent = total === 0 ? 0 : Math.floor((100 * done) / total)
+        },
+      })
+      log.info('pgdata_rebuilt', { lsn: formatLsn(atLsn), files: assembled.files, bytes: assembled.bytes, tookMs: assembled.tookMs })
+      await restoreConfiguration(this.files, spec.fullPageWritesOff ? 'off' : 'on', owner)
+      return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn)
+    } catch (error) {
+      quorum.close()
+      throw error
+    }
+  }
+
+  async #startRebuilt(quorum: Quorum, postgres: PostgresIdentity, nextLsn: Lsn, prevLsn: Lsn): Promise<Session> {
+    this.#state = ComputeState.COMPUTE_STATE_STARTING
+    await writeGate(this.files, 'closed', this.#parts.owner)
+    await allowStart(this.files)
+    const postmaster = await this.#startPostgres()
+    const target = { files: this.files, port: this.#sqlPort }
+    try {
+      await waitForSql(target, this.#parts.clock, postmaster.exited)
+      const replication = await connectReplication(target)
+      await replication.createPhysicalSlot(STANDBY_NAME)
+      const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn: nextLsn, timelineId: postgres.pgTimelineId })
+      const standby = new Standby(stream, quorum, nextLsn, prevLsn, postgres.walSegmentBytes)
+      this.#startLsn = nextLsn
+      this.#rebuiltAtLsn = nextLsn
+      return { postmaster, quorum, standby, streaming: handled(standby.run()) }
+    } catch (error) {
+      postmaster.signal('SIGQUIT')
+      const how = await postmaster.exited
+      throw refuse('unavailable', `Postgres did not start on the rebuilt data directory: ${describeError(error)}`, {
+        detail: `${how}; ${await logTail(this.files)}`, cause: error,
+      })
+    }
+  }
+
+  async #startPostgres(): Promise<Postmaster> {
+    const walLevel = await readSetting(this.files, 'wal_level')
+    const postmaster = await startPostgres(this.#postgres, postgresArguments(this.files, this.#sqlPort, walLevel))
+    this.#postgresStarts++
+    return postmaster
+  }
+
+  /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
+  async #bear(): Promise<Session> {
+    const { spec, owner, clock, log } = this.#parts
+    this.#state = ComputeState.COMPUTE_STATE_IMPORTING
+    log.info('birth', { major: spec.postgresMajor })
+    const checksums = spec.postgresMajor >= 18 ? ['--no-data-checksums'] : []
+    await runInitdb(this.#postgres, ['-U', 'postgres', '-A', 'trust', '--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions', ...checksums])
+    await seedConfiguration(this.files, spec.settings)
+    await writeGate(this.files, 'birth', owner)
+    await allowStart(this.files)
+    const postmaster = await this.#startPostgres()
+    const target = { files: this.files, port: this.#sqlPort }
+    let quorum: Quorum | undefined
+    try {
+      await waitForSql(target, clock, postmaster.exited, 'postgres')
+      await withSql(target, (client) => client.query(`create role ${STANDBY_NAME} superuser replication login`), { user: 'postgres' })
+      const replication = await connectReplication(target)
+      const { systemId, timelineId } = await replication.identifySystem()
+      await replication.createPhysicalSlot(STANDBY_NAME)
+      const { restartLsn } = present(await replication.readSlot(STANDBY_NAME), 'the slot that was made a moment ago')
+      const startLsn = (restartLsn - offsetInSegment(restartLsn, WAL_SEGMENT_BYTES)) as Lsn
+      const postgres: PostgresIdentity = { major: spec.postgresMajor, systemId, pgTimelineId: timelineId, walSegmentBytes: WAL_SEGMENT_BYTES }
+      await this.#createTimeline(postgres, startLsn)
+      quorum = this.#candidate(postgres, startLsn)
+      await orStopped(quorum.elected, this.#stop.signal)
+      const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn, timelineId })
+      const standby = new Standby(stream, quorum, startLsn, undefined, WAL_SEGMENT_BYTES)
+      const streaming = handled(standby.run())
+      await Promise.race([
+        this.#import(target, quorum),
+        postmaster.exited.then((how) => { throw refuse('unavailable', `postgres ${how}`) }),
+        streaming.then(() => { throw refuse('unavailable', 'the WAL stream ended during the import') }),
+        quorum.lost.then((loss) => { throw lossError(loss) }),
+      ])
+      this.#identity = postgres
+      this.#startLsn = startLsn
+      this.#rebuiltAtLsn = undefined
+      await keepConfiguration(this.files)
+      await writeState(this.files.state, { version: 1, born: true, sqlPort: this.#sqlPort })
+      return { postmaster, quorum, standby, streaming }
+    } catch (error) {
+      quorum?.close()
+      postmaster.signal('SIGQUIT')
+      await postmaster.exited
+      throw error
+    }
+  }
+
+  /** On every safekeeper: one that is made later could not be told from one that forgot. */
+  async #createTimeline(postgres: PostgresIdentity, startLsn: Lsn): Promise<void> {
+    const { spec } = this.#parts
+    await Promise.all(
+      spec.safekeepers.map(async (address) => {
+        const client = createClient(SafekeeperServiceClient, address)
+        try {
+          await callUnary(
+            client.createTimeline.bind(client),
+            { timeline: spec.timeline, postgres, startLsn: BigInt(startLsn) },
+            { peer: `safekeeper ${address}`, signal: this.#stop.signal },
+          )
+        } finally {
+          client.close()
+        }
+      }),
+    )
+  }
+
+  async #import(target: SqlTarget, quorum: Quorum): Promise<void> {
+    const { spec } = this.#parts
+    const replication = await connectReplication(target)
+    try {
+      const imported = await importBaseBackup({
+        backup: replication.baseBackup('understory import'),
+        major: spec.postgresMajor,
+        layout: { count: spec.pageservers.length, stripeBlocks: spec.stripeBlocks },
+        pageservers: spec.pageservers,
+        timeline: spec.timeline,
+        signal: this.#stop.signal,
+      })
+      const [{ lsn } = { lsn: '0/0' }] = await withSql(target, async (client) =>
+        (await client.query<{ lsn: string }>('select pg_current_wal_flush_lsn() as lsn')).rows)
+      this.#parts.log.info('base_backup_imported', { startLsn: formatLsn(imported.startLsn), endLsn: formatLsn(imported.endLsn), flushLsn: lsn })
+      await quorum.waitForCommit(imported.endLsn > parseLsn(lsn) ? parseLsn(lsn) : imported.endLsn)
+      await imported.finish()
+    } finally {
+      replication.close()
+    }
+  }
+}
+
+/** The promise, whose failure somebody else may be the first to see. */
+function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}
+
+function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(refuse('cancelled', 'the compute is being stopped'))
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

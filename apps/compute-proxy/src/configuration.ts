@@ -1,0 +1,130 @@
+/**
+ * What Postgres is told. Three places, by who may change it:
+ *
+ * - the command line: what I1 and I4 rest on, which no configuration file can override;
+ * - pg_hba.managed.conf: the gate. Closed, only the proxy's own role on its socket gets in; open, the timeline's own
+ *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has);
+ * - the configuration files in PGDATA: the user's. They are not in WAL, so they are kept beside and put back.
+ */
+import { chown, copyFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { UserIds } from '@understory/env'
+import type { ComputeFiles } from './layout.ts'
+
+/** The proxy's own role: made at birth, superuser, let in by socket alone. */
+export const PROXY_ROLE = 'understory'
+/** Name of the standby and of its slot. */
+export const STANDBY_NAME = 'understory'
+
+export const CONFIGURATION_FILES = ['postgresql.conf', 'postgresql.auto.conf', 'pg_hba.conf', 'pg_ident.conf'] as const
+
+const WAL_LEVELS = ['replica', 'logical']
+
+/** Arguments of `postgres`. `walLevel` of the user is kept where it is enough. */
+export function postgresArguments(files: ComputeFiles, port: number, walLevel: string | undefined): string[] {
+  const settings: Readonly<Record<string, string>> = {
+    port: String(port),
+    listen_addresses: '127.0.0.1',
+    unix_socket_directories: files.sockets,
+    hba_file: files.hba,
+    // Durability is the quorum's, not the local disk's.
+    fsync: 'off',
+    restart_after_crash: 'off',
+    synchronous_standby_names: STANDBY_NAME,
+    archive_mode: 'off',
+    wal_level: walLevel !== undefined && WAL_LEVELS.includes(walLevel) ? walLevel : 'replica',
+  }
+  return ['-D', files.pgdata, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
+}
+
+const HBA_HEAD = `# Written by compute-proxy. Change pg_hba.conf in the data directory instead.
+local all         ${PROXY_ROLE} trust
+local replication ${PROXY_ROLE} trust
+`
+const HBA_CLOSED = `${HBA_HEAD}local all all reject
+host  all all 0.0.0.0/0 reject
+host  all all ::/0 reject
+`
+/** Before the proxy's role is made: nobody but this machine's own processes can reach the socket. */
+const HBA_BIRTH = `local all postgres trust
+${HBA_CLOSED}`
+const hbaOpen = (files: ComputeFiles): string => `${HBA_HEAD}local replication all reject
+host  replication all 0.0.0.0/0 reject
+host  replication all ::/0 reject
+include "${join(files.pgdata, 'pg_hba.conf')}"
+`
+
+/** The first rules of a new timeline: loopback without a password, as the local cluster is reached. */
+export const HBA_DEFAULT = `local all all trust
+host all all 127.0.0.1/32 trust
+host all all ::1/128 trust
+`
+
+export type Gate = 'birth' | 'closed' | 'open'
+
+export async function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds | undefined): Promise<void> {
+  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files) }
+  await replaceFile(files.hba, rules[gate], owner)
+}
+
+async function replaceFile(path: string, content: string | Uint8Array, owner: UserIds | undefined): Promise<void> {
+  await writeFile(`${path}.new`, content, { mode: 0o600 })
+  if (owner !== undefined) await chown(`${path}.new`, owner.uid, owner.gid)
+  await rename(`${path}.new`, path)
+}
+
+/** Copies what changed in PGDATA's configuration files beside; true if something did. */
+export async function keepConfiguration(files: ComputeFiles): Promise<boolean> {
+  await mkdir(files.configuration, { recursive: true })
+  let changed = false
+  for (const name of CONFIGURATION_FILES) {
+    const [now, kept] = await Promise.all([readIfThere(join(files.pgdata, name)), readIfThere(join(files.configuration, name))])
+    if (now === undefined || (kept !== undefined && now.equals(kept))) continue
+    await writeFile(join(files.configuration, `${name}.new`), now)
+    await rename(join(files.configuration, `${name}.new`), join(files.configuration, name))
+    changed = true
+  }
+  return changed
+}
+
+/** Puts the kept files into a new PGDATA, with full_page_writes as it is wanted now. */
+export async function restoreConfiguration(files: ComputeFiles, fullPageWrites: 'on' | 'off', owner: UserIds | undefined): Promise<void> {
+  for (const name of CONFIGURATION_FILES) {
+    const kept = (await readIfThere(join(files.configuration, name))) ?? Buffer.from(name === 'pg_hba.conf' ? HBA_DEFAULT : '')
+    const content = name === 'postgresql.auto.conf' ? setSetting(kept.toString(), 'full_page_writes', fullPageWrites) : kept
+    await replaceFile(join(files.pgdata, name), content, owner)
+  }
+}
+
+/** The file's text with one setting, which stands once and last. */
+export function setSetting(text: string, name: string, value: string): string {
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith(`${name} `) && !line.startsWith(`${name}=`))
+  return `${[...lines, `${name} = '${value.replaceAll("'", "''")}'`].join('\n')}\n`
+}
+
+/** A setting as postgresql.auto.conf has it (ALTER SYSTEM writes one line a setting), or as postgresql.conf has it. */
+export async function readSetting(files: ComputeFiles, name: string): Promise<string | undefined> {
+  for (const file of ['postgresql.auto.conf', 'postgresql.conf']) {
+    const text = (await readIfThere(join(files.pgdata, file)))?.toString() ?? ''
+    const pattern = new RegExp(`^\\s*${name}\\s*=?\\s*'?([^'#\\n]*?)'?\\s*(#.*)?$`, 'gm')
+    const last = [...text.matchAll(pattern)].at(-1)?.[1]
+    if (last !== undefined) return last
+  }
+  return undefined
+}
+
+async function readIfThere(path: string): Promise<Buffer | undefined> {
+  if ((await stat(path).catch(() => undefined)) === undefined) return undefined
+  return readFile(path)
+}
+
+/** Makes sure that a kept copy exists of what a birth wrote. */
+export async function seedConfiguration(files: ComputeFiles, settings: Readonly<Record<string, string>>): Promise<void> {
+  const auto = join(files.pgdata, 'postgresql.auto.conf')
+  let text = (await readIfThere(auto))?.toString() ?? ''
+  for (const [name, value] of Object.entries({ full_page_writes: 'on', ...settings })) text = setSetting(text, name, value)
+  await writeFile(auto, text)
+  await writeFile(join(files.pgdata, 'pg_hba.conf'), HBA_DEFAULT)
+  await mkdir(files.configuration, { recursive: true })
+  for (const name of CONFIGURATION_FILES) await copyFile(join(files.pgdata, name), join(files.configuration, name))
+}

@@ -1,0 +1,202 @@
+/**
+ * A host of computes: keeps those that are wanted running, each as a process of its own. What is wanted lies in
+ * `computes.json`, so a host that died starts them again; a compute that ended by itself is started again unless it
+ * was fenced, because then another host has its timeline.
+ */
+import { fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describeError, refuse } from '@understory/base'
+import type { Clock, Log } from '@understory/env'
+import { ComputeHostServiceService, service, unary } from '@understory/rpc'
+import type { ComputeHostServiceServer, ComputeSpec, HostedCompute, RpcService } from '@understory/rpc'
+import { EXIT_FENCED } from './exit-codes.ts'
+import { checkSpec, decodeSpec, encodeSpec } from './spec.ts'
+import type { CheckedSpec } from './spec.ts'
+
+/** Between a compute's end and its next start, growing while it does not last. */
+const RESTART_MIN_MS = 100
+const RESTART_MAX_MS = 5_000
+/** A compute that lasted so long is as good as new. */
+const LASTED_MS = 30_000
+const STOP_GRACE_MS = 70_000
+
+export interface HostParts {
+  readonly nodeId: string
+  readonly dataDirectory: string
+  /** Folder of the binaries by major version. */
+  readonly binaries: Readonly<Partial<Record<number, string>>>
+  readonly contactTimeoutMs: number
+  readonly logLevel: string
+  readonly clock: Clock
+  readonly log: Log
+}
+
+interface Hosted {
+  spec: CheckedSpec
+  child: ChildProcess | undefined
+  address: string
+  starts: number
+  /** Ends the supervision. */
+  readonly stop: AbortController
+  supervision: Promise<void>
+  isFenced: boolean
+}
+
+export class Host {
+  readonly #parts: HostParts
+  readonly #computes = new Map<string, Hosted>()
+
+  constructor(parts: HostParts) {
+    this.#parts = parts
+  }
+
+  /** Starts what was wanted when this host last ran. */
+  async load(): Promise<void> {
+    await mkdir(join(this.#parts.dataDirectory, 'computes'), { recursive: true })
+    const text = await readFile(this.#file(), 'utf8').catch((error: unknown) => {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+      throw error
+    })
+    if (text === undefined) return
+    let specs: CheckedSpec[]
+    try {
+      const { computes } = JSON.parse(text) as { computes: string[] }
+      specs = computes.map(decodeSpec)
+    } catch (cause) {
+      throw refuse('bad_file', `file "${this.#file()}" is malformed`, { detail: describeError(cause), hint: 'Remove it: the control plane tells again what is wanted.', cause })
+    }
+    for (const spec of specs) this.#supervise(spec)
+  }
+
+  async ensure(wanted: ComputeSpec | undefined): Promise<void> {
+    const spec = checkSpec(wanted)
+    const { timelineId } = spec.timeline
+    if (this.#parts.binaries[spec.postgresMajor] === undefined) {
+      throw refuse('precondition', `this host has no Postgres ${spec.postgresMajor}`, { hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.` })
+    }
+    const hosted = this.#computes.get(timelineId)
+    if (hosted === undefined) {
+      this.#supervise(spec)
+      return this.#store()
+    }
+    if (spec.specGeneration < hosted.spec.specGeneration) {
+      throw refuse('stale', `spec generation ${spec.specGeneration} is older than ${hosted.spec.specGeneration}`)
+    }
+    if (spec.specGeneration === hosted.spec.specGeneration && !hosted.isFenced) return
+    // A running compute goes on with what it was started with; the next start takes the new spec.
+    hosted.spec = spec
+    if (hosted.isFenced) this.#supervise(spec)
+    return this.#store()
+  }
+
+  async remove(timelineId: string): Promise<void> {
+    const hosted = this.#computes.get(timelineId)
+    if (hosted === undefined) return
+    this.#computes.delete(timelineId)
+    await this.#store()
+    await this.#end(hosted)
+    await rm(this.#root(timelineId), { recursive: true, force: true })
+  }
+
+  list(): HostedCompute[] {
+    return [...this.#computes.values()].map(({ spec, child, address, starts }) => ({
+      timeline: spec.timeline, pid: child?.pid ?? 0, address, starts,
+    }))
+  }
+
+  /** Ends every compute cleanly. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.#computes.values()].map((hosted) => this.#end(hosted)))
+  }
+
+  #file(): string {
+    return join(this.#parts.dataDirectory, 'computes.json')
+  }
+  #root(timelineId: string): string {
+    return join(this.#parts.dataDirectory, 'computes', timelineId)
+  }
+
+  async #store(): Promise<void> {
+    const computes = [...this.#computes.values()].map(({ spec }) => encodeSpec(spec))
+    await writeFile(`${this.#file()}.new`, `${JSON.stringify({ version: 1, computes })}\n`)
+    await rename(`${this.#file()}.new`, this.#file())
+  }
+
+  #supervise(spec: CheckedSpec): void {
+    const hosted: Hosted = {
+      spec, child: undefined, address: '', starts: 0, stop: new AbortController(), supervision: Promise.resolve(), isFenced: false,
+    }
+    this.#computes.set(spec.timeline.timelineId, hosted)
+    hosted.supervision = this.#keepRunning(hosted)
+  }
+
+  async #keepRunning(hosted: Hosted): Promise<void> {
+    const { clock, log } = this.#parts
+    const { timelineId } = hosted.spec.timeline
+    let pauseMs = RESTART_MIN_MS
+    while (!hosted.stop.signal.aborted) {
+      const startedMs = clock.nowMs()
+      const how = await this.#runOnce(hosted)
+      if (hosted.stop.signal.aborted) return
+      if (how === EXIT_FENCED) {
+        log.warn('compute_fenced', { timeline: timelineId })
+        hosted.isFenced = true
+        return
+      }
+      log.warn('compute_ended', { timeline: timelineId, how })
+      pauseMs = clock.nowMs() - startedMs > LASTED_MS ? RESTART_MIN_MS : pauseMs
+      await clock.sleep(pauseMs, hosted.stop.signal).catch(() => undefined)
+      pauseMs = Math.min(pauseMs * 2, RESTART_MAX_MS)
+    }
+  }
+
+  /** One life of a compute's process: its exit code, or the signal that ended it. */
+  async #runOnce(hosted: Hosted): Promise<number | string> {
+    const { nodeId, binaries, contactTimeoutMs, logLevel } = this.#parts
+    const { spec } = hosted
+    const args = [
+      'run', '--node-id', nodeId, '--spec', encodeSpec(spec), '--root', this.#root(spec.timeline.timelineId),
+      '--bin', binaries[spec.postgresMajor] as string, '--contact-timeout-ms', String(contactTimeoutMs), '--log-level', logLevel,
+    ]
+    const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    hosted.child = child
+    hosted.starts++
+    child.on('message', (message) => {
+      if (typeof message === 'object' && message !== null && 'address' in message) hosted.address = String(message.address)
+    })
+    const how = await new Promise<number | string>((resolve) => {
+      child.once('error', (error) => resolve(describeError(error)))
+      child.once('exit', (code, signal) => resolve(signal ?? code ?? 'unknown'))
+    })
+    hosted.child = undefined
+    hosted.address = ''
+    return how
+  }
+
+  async #end(hosted: Hosted): Promise<void> {
+    hosted.stop.abort()
+    const { child } = hosted
+    child?.kill('SIGTERM')
+    const timer = this.#parts.clock.setTimer(STOP_GRACE_MS, () => child?.kill('SIGKILL'))
+    await hosted.supervision
+    timer.cancel()
+  }
+}
+
+export function hostService(host: Host): RpcService {
+  return service<ComputeHostServiceServer>(ComputeHostServiceService, {
+    ensureCompute: unary(async ({ spec }) => {
+      await host.ensure(spec)
+      return {}
+    }),
+    removeCompute: unary(async ({ timeline }) => {
+      if (timeline === undefined) throw refuse('bad_argument', 'which timeline?')
+      await host.remove(timeline.timelineId)
+      return {}
+    }),
+    listComputes: unary(() => ({ computes: host.list() })),
+  })
+}

@@ -1,0 +1,94 @@
+/**
+ * compute-proxy's composition root. `host` runs computes; `run` is one compute. Exit codes: exit-codes.ts.
+ */
+import { createServer } from 'node:net'
+import { describeError, isErrorCode, refuse } from '@understory/base'
+import { openBroker } from '@understory/broker'
+import { jsonLog, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
+import { setBugReporter, startServer } from '@understory/rpc'
+import { Compute } from './compute.ts'
+import { HOST_CONFIG, RUN_CONFIG } from './config.ts'
+import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
+import { Host, hostService } from './host.ts'
+import { computeService } from './service.ts'
+import { decodeSpec } from './spec.ts'
+
+const STOP_GRACE_MS = 1_000
+
+async function host(argv: readonly string[]): Promise<number> {
+  const options = parseOptions('compute-proxy', HOST_CONFIG, argv, process.env)
+  if (options.kind === 'help') return help(options.text)
+  const { nodeId, listen, dataDir, broker: brokerUrl, contactTimeoutMs, logLevel, ...bins } = options.values
+  const { clock, rng, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  const binaries = Object.fromEntries([16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]))
+  const computes = new Host({ nodeId, dataDirectory: dataDir, binaries, contactTimeoutMs, logLevel, clock, log })
+  await computes.load()
+  const server = await startServer({ ...listen, services: [hostService(computes)] })
+  const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log })
+  const announcement = await broker?.announce(`node/${nodeId}`, { kind: 'compute-host', address: server.address })
+  log.info('started', { address: server.address })
+  await stopSignal()
+  log.info('stopping')
+  await announcement?.stop()
+  await Promise.all([computes.stop(), server.stop(STOP_GRACE_MS)])
+  await broker?.close()
+  return EXIT_STOPPED
+}
+
+async function run(argv: readonly string[]): Promise<number> {
+  const options = parseOptions('compute-proxy', RUN_CONFIG, argv, process.env)
+  if (options.kind === 'help') return help(options.text)
+  const { nodeId, spec: specText, root, bin, contactTimeoutMs, logLevel } = options.values
+  const spec = decodeSpec(specText)
+  const { clock, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }))
+  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  const compute = new Compute({ spec, root, bin, owner: unprivilegedUser(), nodeId, contactTimeoutMs, freePort, clock, log })
+  const server = await startServer({ host: '127.0.0.1', port: 0, services: [computeService(compute, spec)] })
+  process.send?.({ address: server.address })
+  log.info('started', { address: server.address })
+  // A host that died leaves its computes to stop by themselves: its successor starts them anew.
+  process.once('disconnect', () => compute.requestStop(10_000))
+  void stopSignal().then(() => compute.requestStop(60_000))
+  const end = await compute.run()
+  log.info('compute_end', { ...end })
+  await server.stop(STOP_GRACE_MS)
+  return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
+}
+
+function help(text: string): number {
+  process.stdout.write(text)
+  return EXIT_STOPPED
+}
+
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
+  })
+}
+
+/** A TCP port that is free on loopback right now. */
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer()
+    probe.once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address()
+      probe.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
+    })
+  })
+}
+
+async function main(): Promise<number> {
+  const [command, ...argv] = process.argv.slice(2)
+  if (command === 'host') return host(argv)
+  if (command === 'run') return run(argv)
+  throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, { hint: 'Use "host" or "run"; see --help of each.' })
+}
+
+try {
+  process.exit(await main())
+} catch (error) {
+  process.stderr.write(`understory compute-proxy: ${describeError(error)}\n`)
+  process.exit(isErrorCode(error, 'bad_argument') ? EXIT_USAGE : EXIT_FAILED)
+}

@@ -1,0 +1,133 @@
+/**
+ * The local Postgres as a child process. A start consumes the one-time token that was written when its data directory
+ * became fit to be started, so that nobody, this program included, starts the same files twice (I4).
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { chown, mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describeError, refuse } from '@understory/base'
+import type { Clock, Log, UserIds } from '@understory/env'
+import type { ComputeFiles } from './layout.ts'
+
+/** Lines of postgres.log that an error shows. */
+const LOG_TAIL_BYTES = 2_000
+const KILL_WAIT_MS = 10_000
+const POLL_MS = 20
+
+export interface PostgresParts {
+  readonly files: ComputeFiles
+  /** Folder of `postgres` and `initdb`. */
+  readonly bin: string
+  /** Whom they run as; undefined: as this process. */
+  readonly owner: UserIds | undefined
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** A running postmaster. */
+export interface Postmaster {
+  readonly pid: number
+  /** Resolves when it is gone, with a line that says how. */
+  readonly exited: Promise<string>
+  /** SIGINT: fast shutdown. SIGQUIT: immediate. */
+  signal(name: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): void
+}
+
+const identity = ({ owner }: PostgresParts): { uid?: number; gid?: number } =>
+  owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
+
+/** Postgres must not outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
+const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
+
+export async function runInitdb(parts: PostgresParts, args: readonly string[]): Promise<void> {
+  const { files, bin, owner } = parts
+  await rm(files.pgdata, { recursive: true, force: true })
+  await mkdir(files.pgdata, { recursive: true, mode: 0o700 })
+  if (owner !== undefined) await chown(files.pgdata, owner.uid, owner.gid)
+  const child = spawn(join(bin, 'initdb'), ['-D', files.pgdata, ...args], { ...identity(parts), stdio: ['ignore', 'pipe', 'pipe'] })
+  const output: Buffer[] = []
+  child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
+  child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', (cause) => reject(couldNotRun('initdb', cause)))
+    child.once('close', resolve)
+  })
+  if (code === 0) return
+  throw refuse('precondition', `initdb ended with exit code ${code}`, { detail: Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim() })
+}
+
+function couldNotRun(program: string, cause: Error): Error {
+  return refuse('precondition', `could not run ${program}`, {
+    detail: describeError(cause),
+    hint: 'Check that --postgres-bin-… names a folder that the Postgres user can read and run.',
+    cause,
+  })
+}
+
+export async function allowStart(files: ComputeFiles): Promise<void> {
+  await writeFile(files.startToken, '')
+}
+
+/** Error: refused `precondition` without a token. */
+export async function startPostgres(parts: PostgresParts, args: readonly string[]): Promise<Postmaster> {
+  const { files, bin, owner, log } = parts
+  await unlink(files.startToken).catch((cause: unknown) => {
+    throw refuse('precondition', 'this data directory must not be started: it has no start token', {
+      hint: 'It is rebuilt from storage by itself; do not start it by hand.', cause,
+    })
+  })
+  await mkdir(files.sockets, { recursive: true, mode: 0o700 })
+  if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
+  const output = openSync(files.log, 'w')
+  const command = [join(bin, 'postgres'), ...args]
+  const [program, ...rest] = (hasParentDeathSignal ? ['setpriv', '--pdeathsig', 'QUIT', '--', ...command] : command) as [string, ...string[]]
+  const child: ChildProcess = spawn(program, rest, { ...identity(parts), stdio: ['ignore', output, output], cwd: files.pgdata })
+  closeSync(output)
+  const exited = new Promise<string>((resolve) => {
+    child.once('error', (error) => resolve(`could not be started: ${error.message}`))
+    child.once('exit', (code, signal) => resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`))
+  })
+  const { pid } = child
+  if (pid === undefined) throw refuse('precondition', `postgres ${await exited}`)
+  log.info('postgres_started', { pid })
+  return { pid, exited, signal: (name) => void child.kill(name) }
+}
+
+/** The end of postgres.log, for errors. */
+export async function logTail(files: ComputeFiles): Promise<string> {
+  const text = await readFile(files.log, 'utf8').catch(() => '')
+  return text.slice(-LOG_TAIL_BYTES).trim()
+}
+
+/**
+ * Ends whatever postmaster still runs on these files, from an earlier life of the proxy, and waits until it is gone
+ * with its children. Nobody else's process: its command line has to name this data directory.
+ */
+export async function endOldPostmaster({ files, clock, log }: PostgresParts): Promise<void> {
+  const text = await readFile(join(files.pgdata, 'postmaster.pid'), 'utf8').catch(() => '')
+  const pid = Number.parseInt(text.split('\n')[0] ?? '', 10)
+  if (!(pid > 1) || !(await isPostmasterOf(pid, files.pgdata))) return
+  log.warn('old_postmaster_ended', { pid })
+  const untilMs = clock.nowMs() + KILL_WAIT_MS
+  // Immediate shutdown first, because it takes the children along.
+  kill(pid, 'SIGQUIT')
+  while (await isPostmasterOf(pid, files.pgdata)) {
+    if (clock.nowMs() > untilMs) kill(pid, 'SIGKILL')
+    await clock.sleep(POLL_MS)
+  }
+}
+
+async function isPostmasterOf(pid: number, pgdata: string): Promise<boolean> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return commandLine.split('\0').includes(pgdata)
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
+}

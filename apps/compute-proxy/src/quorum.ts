@@ -1,0 +1,401 @@
+/**
+ * Drives one proposer (libs/consensus) over real streams to the safekeepers: wins a term, sends WAL, tells what is
+ * committed. One `Quorum` is one candidacy: once it is lost (fenced, or without contact for too long) it stays lost.
+ *
+ * Inputs are queued and fed one at a time; effects are carried out in order before the next input (see the README of
+ * libs/consensus).
+ */
+import { advance, assert, describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { WalBuffer, allMembers, createProposer, isBufferFull, isQuorum, stepProposer } from '@understory/consensus'
+import type { ElectionKind, Membership, ProposerEffect, ProposerInput, ProposerState, TermHistory } from '@understory/consensus'
+import type { Clock, Log } from '@understory/env'
+import { ElectionKind as WireElectionKind, SafekeeperServiceClient, callServerStream, createClient, openBidi } from '@understory/rpc'
+import type { BidiStream, PostgresIdentity, ProposeRequest, ProposeResponse, TermStart, TimelineRef } from '@understory/rpc'
+
+const PROTOCOL_VERSION = 1
+const HEARTBEAT_MS = 1_000
+const RECONNECT_MS = 500
+/** WAL that may wait to be committed before no more is read from Postgres. */
+const BUFFER_BYTES_MAX = 64 * 1024 * 1024
+/** Of one read from another safekeeper for one that lags. */
+const FETCH_BYTES_MAX = 1024 * 1024
+/** An acceptor needs WAL that nobody connected has: after so long a new election among those that are there. */
+const DONOR_WAIT_MS = 5_000
+
+export interface QuorumOptions {
+  readonly timeline: TimelineRef
+  readonly postgres: PostgresIdentity
+  /** Addresses of the safekeepers, host:port; they are the members' names too. */
+  readonly members: readonly string[]
+  readonly nodeId: string
+  readonly timelineStartLsn: Lsn
+  /** The term under which a Postgres that still lives was streamed. */
+  readonly livingTerm: number | undefined
+  /** Answers whether the living Postgres's WAL up to `endLsn` is what the donor has. */
+  readonly compareLocalWal?: (donor: string, term: number, endLsn: Lsn) => Promise<boolean>
+  /** Without an answer from a majority for so long, the lead counts as lost. */
+  readonly contactTimeoutMs: number
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface Election {
+  readonly term: number
+  /** Where history ends and this term begins. */
+  readonly startLsn: Lsn
+  readonly kind: ElectionKind
+}
+
+/** Why a quorum is lost. */
+export type Loss =
+  | { readonly kind: 'fenced'; readonly term: number }
+  | { readonly kind: 'staleMembership' }
+  | { readonly kind: 'noContact' }
+  | { readonly kind: 'closed' }
+
+interface Peer {
+  readonly address: string
+  readonly client: SafekeeperServiceClient
+  stream: BidiStream<ProposeRequest, ProposeResponse> | undefined
+  lastContactMs: number
+  /** What the last `fetchWal` for this peer brought. */
+  fetched: { readonly startLsn: Lsn; readonly bytes: Uint8Array } | undefined
+}
+
+export class Quorum {
+  readonly elected: Promise<Election>
+  /** Resolves once, when nothing more will be committed through this quorum. */
+  readonly lost: Promise<Loss>
+  readonly #options: QuorumOptions
+  readonly #membership: Membership
+  readonly #peers = new Map<string, Peer>()
+  readonly #stop = new AbortController()
+  readonly #inputs: ProposerInput[] = []
+  readonly #elected = Promise.withResolvers<Election>()
+  readonly #lost = Promise.withResolvers<Loss>()
+  readonly #commitListeners = new Set<(lsn: Lsn) => void>()
+  readonly #room: (() => void)[] = []
+  #state: ProposerState
+  #buffer: WalBuffer | undefined
+  #isFeeding = false
+  #isLost = false
+  #commitLsn = 0 as Lsn
+  #donorMissingSinceMs: number | undefined
+
+  constructor(options: QuorumOptions) {
+    this.#options = options
+    this.#membership = { generation: 0, members: options.members }
+    const { timelineStartLsn, livingTerm } = options
+    this.#state = createProposer({ membership: this.#membership, timelineStartLsn, livingTerm })
+    this.elected = this.#elected.promise
+    this.lost = this.#lost.promise
+    // Whoever waits for the election hears of a loss through it; nobody has to.
+    this.elected.catch(() => undefined)
+    const nowMs = options.clock.nowMs()
+    for (const address of allMembers(this.#membership)) {
+      const client = createClient(SafekeeperServiceClient, address)
+      const peer: Peer = { address, client, stream: undefined, lastContactMs: nowMs, fetched: undefined }
+      this.#peers.set(address, peer)
+      void this.#talkTo(peer)
+    }
+    void this.#beat()
+  }
+
+  get term(): number {
+    return this.#state.term
+  }
+  get commitLsn(): Lsn {
+    return this.#commitLsn
+  }
+  /** End of the WAL handed in. */
+  get endLsn(): Lsn {
+    return this.#state.bufferEndLsn
+  }
+
+  /** Called with each new commit position; returns how to stop that. */
+  onCommit(listener: (lsn: Lsn) => void): () => void {
+    this.#commitListeners.add(listener)
+    return () => this.#commitListeners.delete(listener)
+  }
+
+  /** Resolves when `lsn` is committed; rejects `unavailable` when the quorum is lost before. */
+  async waitForCommit(lsn: Lsn): Promise<void> {
+    if (this.#commitLsn >= lsn) return
+    const committed = Promise.withResolvers<void>()
+    const stopListening = this.onCommit((at) => {
+      if (at >= lsn) committed.resolve()
+    })
+    try {
+      await Promise.race([committed.promise, this.lost.then((loss) => { throw lossError(loss) })])
+    } finally {
+      stopListening()
+    }
+  }
+
+  /**
+   * Hands in the next WAL: it must begin where the last ended. `recordEndLsn` is the last record end known in or
+   * before it. The bytes stay the quorum's. Waits while too much is uncommitted; rejects once the quorum is lost.
+   */
+  async push(startLsn: Lsn, bytes: Uint8Array, recordEndLsn: Lsn): Promise<void> {
+    while (!this.#isLost && isBufferFull(this.#state, BUFFER_BYTES_MAX)) {
+      await new Promise<void>((resolve) => this.#room.push(resolve))
+    }
+    if (this.#isLost) throw lossError(await this.lost)
+    const buffer = this.#buffer
+    assert(buffer !== undefined, () => 'WAL is handed in before the election')
+    buffer.push(startLsn, bytes, recordEndLsn)
+    this.#feed({ kind: 'wal', endLsn: buffer.endLsn, recordEndLsn })
+  }
+
+  /** Leaves the safekeepers alone; what is not committed may be lost. */
+  close(): void {
+    this.#lose({ kind: 'closed' })
+  }
+
+  #feed(input: ProposerInput): void {
+    this.#inputs.push(input)
+    if (this.#isFeeding) return
+    this.#isFeeding = true
+    try {
+      for (let next = this.#inputs.shift(); next !== undefined && !this.#isLost; next = this.#inputs.shift()) {
+        const { state, effects } = stepProposer(this.#state, next)
+        this.#state = state
+        for (const effect of effects) this.#carryOut(effect)
+      }
+    } finally {
+      this.#isFeeding = false
+    }
+    for (const wake of this.#room.splice(0)) wake()
+  }
+
+  #carryOut(effect: ProposerEffect): void {
+    switch (effect.kind) {
+      case 'sendVote':
+        return this.#send(effect.to, { message: { $case: 'vote', value: { term: BigInt(effect.message.term) } } })
+      case 'sendElected': {
+        const { term, startStreamingLsn, history, election } = effect.message
+        const kind = election === 'adopt' ? WireElectionKind.ELECTION_KIND_ADOPT : WireElectionKind.ELECTION_KIND_REBUILD
+        const value = { term: BigInt(term), startStreamingLsn: lsnToBigint(startStreamingLsn), termHistory: writeHistory(history), kind }
+        return this.#send(effect.to, { message: { $case: 'elected', value } })
+      }
+      case 'sendPositions': {
+        const { term, beginLsn, commitLsn, recordEndLsn } = effect.message
+        void this.#sendAppend(effect.to, { term, beginLsn, commitLsn, recordEndLsn, wal: EMPTY })
+        return
+      }
+      case 'sendWal':
+        return this.#sendWal(effect)
+      case 'compareLocalWal':
+        return void this.#compareLocalWal(effect)
+      case 'elected':
+        this.#buffer = new WalBuffer(effect.startLsn)
+        this.#options.log.info('elected', { term: effect.term, startLsn: formatLsn(effect.startLsn), election: effect.election })
+        return this.#elected.resolve({ term: effect.term, startLsn: effect.startLsn, kind: effect.election })
+      case 'commitAdvanced':
+        this.#commitLsn = effect.lsn
+        this.#donorMissingSinceMs = undefined
+        for (const listener of this.#commitListeners) listener(effect.lsn)
+        return
+      case 'trimBuffer':
+        return this.#buffer?.trim(effect.lsn)
+      case 'fetchWal':
+        return void this.#fetchWal(effect)
+      case 'donorMissing':
+        this.#donorMissingSinceMs ??= this.#options.clock.nowMs()
+        if (this.#commitLsn === 0 && this.#options.clock.nowMs() - this.#donorMissingSinceMs > DONOR_WAIT_MS) {
+          this.#lose({ kind: 'noContact' })
+        }
+        return
+      case 'drop':
+        this.#options.log.warn('safekeeper_dropped', { safekeeper: effect.peer, reason: effect.reason })
+        this.#peers.get(effect.peer)?.stream?.cancel()
+        return
+      case 'fenced':
+        return this.#lose({ kind: 'fenced', term: effect.term })
+      case 'staleMembership':
+        return this.#lose({ kind: 'staleMembership' })
+    }
+  }
+
+  #send(to: string, request: ProposeRequest): void {
+    // A stream that is gone or closing: its end is fed as `disconnected` by whoever reads it.
+    this.#peers.get(to)?.stream?.send(request).catch(ignoreCancelled)
+  }
+
+  #sendAppend(
+    to: string,
+    append: { term: number; beginLsn: Lsn; commitLsn: Lsn; recordEndLsn: Lsn; wal: Buffer },
+  ): Promise<void> | void {
+    const { term, beginLsn, commitLsn, recordEndLsn, wal } = append
+    const value = {
+      term: BigInt(term), beginLsn: lsnToBigint(beginLsn), commitLsn: lsnToBigint(commitLsn), recordEndLsn: lsnToBigint(recordEndLsn), wal,
+    }
+    const stream = this.#peers.get(to)?.stream
+    if (stream === undefined) return
+    const sent = stream.send({ message: { $case: 'append', value } })
+    if (wal.length === 0) {
+      sent.catch(ignoreCancelled)
+      return
+    }
+    return sent.then(
+      () => {
+        if (this.#peers.get(to)?.stream === stream) this.#feed({ kind: 'sent', to, bytes: wal.length })
+      },
+      ignoreCancelled,
+    )
+  }
+
+  #sendWal(effect: Extract<ProposerEffect, { kind: 'sendWal' }>): void {
+    const { to, source, term, startLsn, endLsn, commitLsn } = effect
+    let bytes: Uint8Array
+    let { recordEndLsn } = effect
+    if (source === 'buffer') {
+      const range = (this.#buffer as WalBuffer).read(startLsn, endLsn)
+      bytes = range.bytes
+      if (range.recordEndLsn > recordEndLsn && range.recordEndLsn <= endLsn) recordEndLsn = range.recordEndLsn
+    } else {
+      const fetched = this.#peers.get(to)?.fetched
+      assert(fetched !== undefined, () => `nothing was fetched for ${to}`)
+      bytes = fetched.bytes.subarray(startLsn - fetched.startLsn, endLsn - fetched.startLsn)
+    }
+    const wal = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    void this.#sendAppend(to, { term, beginLsn: startLsn, commitLsn, recordEndLsn, wal })
+  }
+
+  async #compareLocalWal({ donor, term, endLsn }: Extract<ProposerEffect, { kind: 'compareLocalWal' }>): Promise<void> {
+    const compare = this.#options.compareLocalWal
+    const isEqual = compare === undefined ? false : await compare(donor, term, endLsn).catch(() => false)
+    this.#feed({ kind: 'localWalCompared', isEqual })
+  }
+
+  async #fetchWal({ to, from, term, startLsn, endLsn }: Extract<ProposerEffect, { kind: 'fetchWal' }>): Promise<void> {
+    const peer = this.#peers.get(to)
+    const donor = this.#peers.get(from)
+    if (peer === undefined || donor === undefined) return
+    const until = Math.min(endLsn, startLsn + FETCH_BYTES_MAX)
+    const request = {
+      timeline: this.#options.timeline, startLsn: lsnToBigint(startLsn), endLsn: BigInt(until), term: BigInt(term),
+    }
+    try {
+      const parts: Uint8Array[] = []
+      const options = { signal: this.#stop.signal, peer: `safekeeper ${from}` }
+      for await (const { wal } of callServerStream(donor.client.readWal.bind(donor.client), request, options)) parts.push(wal)
+      const bytes = Buffer.concat(parts)
+      peer.fetched = { startLsn, bytes }
+      this.#feed({ kind: 'walFetched', to, startLsn, endLsn: advance(startLsn, bytes.length) })
+    } catch (error) {
+      if (this.#stop.signal.aborted) return
+      this.#options.log.warn('wal_not_fetched', { from, to, problem: describeError(error) })
+      this.#feed({ kind: 'fetchFailed', to })
+    }
+  }
+
+  /** Keeps a conversation with one safekeeper going until the quorum is lost. */
+  async #talkTo(peer: Peer): Promise<void> {
+    const { clock, log } = this.#options
+    let lastProblem = ''
+    while (!this.#isLost) {
+      const stream = openBidi(peer.client.propose.bind(peer.client), { signal: this.#stop.signal, peer: `safekeeper ${peer.address}` })
+      peer.stream = stream
+      try {
+        await stream.send({ message: { $case: 'greeting', value: this.#greeting() } })
+        for await (const { message } of stream.messages) {
+          if (this.#isLost) return
+          lastProblem = ''
+          peer.lastContactMs = clock.nowMs()
+          this.#receive(peer.address, message)
+        }
+      } catch (error) {
+        const problem = describeError(error)
+        if (!this.#isLost && problem !== lastProblem) log.warn('safekeeper_lost', { safekeeper: peer.address, problem })
+        lastProblem = problem
+      }
+      if (this.#isLost) return
+      peer.stream = undefined
+      this.#feed({ kind: 'disconnected', from: peer.address })
+      await clock.sleep(RECONNECT_MS, this.#stop.signal).catch(ignoreCancelled)
+    }
+  }
+
+  #greeting() {
+    const { timeline, postgres, nodeId } = this.#options
+    return {
+      protocolVersion: PROTOCOL_VERSION, timeline, postgres, nodeId,
+      membershipGeneration: BigInt(this.#membership.generation),
+    }
+  }
+
+  #receive(from: string, message: ProposeResponse['message']): void {
+    switch (message?.$case) {
+      case 'greeting': {
+        const { term, membershipGeneration } = message.value
+        return this.#feed({ kind: 'greeted', from, reply: { term: Number(term), membershipGeneration: Number(membershipGeneration) } })
+      }
+      case 'vote': {
+        const { term, voteGiven, flushLsn, commitLsn, termHistory } = message.value
+        const reply = {
+          term: Number(term), voteGiven, flushLsn: lsnFromBigint(flushLsn), commitLsn: lsnFromBigint(commitLsn),
+          history: termHistory.map((item) => ({ term: Number(item.term), startLsn: lsnFromBigint(item.startLsn) })),
+        }
+        return this.#feed({ kind: 'voted', from, reply })
+      }
+      case 'append': {
+        const { term, flushLsn, commitLsn } = message.value
+        const reply = { term: Number(term), flushLsn: lsnFromBigint(flushLsn), commitLsn: lsnFromBigint(commitLsn) }
+        return this.#feed({ kind: 'appended', from, reply })
+      }
+      default:
+        throw refuse('unsupported', `safekeeper ${from} sent a message of an unknown kind`)
+    }
+  }
+
+  /** I2: a compute without contact to a quorum could serve stale reads, so it counts as having lost the lead. */
+  async #beat(): Promise<void> {
+    const { clock, contactTimeoutMs } = this.#options
+    while (!this.#isLost) {
+      await clock.sleep(HEARTBEAT_MS, this.#stop.signal).catch(ignoreCancelled)
+      if (this.#isLost) return
+      this.#feed({ kind: 'heartbeat' })
+      const sinceMs = clock.nowMs() - contactTimeoutMs
+      const inContact = (member: string): boolean => (this.#peers.get(member)?.lastContactMs ?? 0) >= sinceMs
+      if (this.#state.phase === 'leader' && !isQuorum(this.#membership, inContact)) this.#lose({ kind: 'noContact' })
+    }
+  }
+
+  #lose(loss: Loss): void {
+    if (this.#isLost) return
+    this.#isLost = true
+    this.#stop.abort()
+    for (const peer of this.#peers.values()) {
+      peer.stream?.cancel()
+      peer.client.close()
+    }
+    if (loss.kind !== 'closed') this.#options.log.warn('quorum_lost', { ...loss })
+    this.#elected.reject(lossError(loss))
+    this.#lost.resolve(loss)
+    for (const wake of this.#room.splice(0)) wake()
+  }
+}
+
+const EMPTY = Buffer.alloc(0)
+
+const writeHistory = (history: TermHistory): TermStart[] =>
+  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
+
+function ignoreCancelled(error: unknown): void {
+  if (!isErrorCode(error, 'cancelled')) throw error
+}
+
+export function lossError(loss: Loss): Error {
+  switch (loss.kind) {
+    case 'fenced':
+      return refuse('stale', `another compute has the lead with term ${loss.term}`)
+    case 'staleMembership':
+      return refuse('stale', 'the safekeepers of this timeline have changed')
+    case 'noContact':
+      return refuse('unavailable', 'there is no contact to a majority of the safekeepers')
+    case 'closed':
+      return refuse('cancelled', 'the lead was given up')
+  }
+}

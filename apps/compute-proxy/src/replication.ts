@@ -1,0 +1,18 @@
+/** Replication connections to the local Postgres, as the proxy's own role over its socket. */
+import { createConnection } from 'node:net'
+import { refuse } from '@understory/base'
+import { realClock } from '@understory/env'
+import { ReplicationConnection } from '@understory/postgres/wire'
+import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
+import type { SqlTarget } from './sql.ts'
+
+/** The caller closes it. Error: refused `unavailable` while nobody listens. */
+export async function connectReplication({ files, port }: SqlTarget): Promise<ReplicationConnection> {
+  const path = `${files.sockets}/.s.PGSQL.${port}`
+  const socket = createConnection(path)
+  await new Promise<void>((resolve, reject) => {
+    socket.once('connect', resolve)
+    socket.once('error', (cause) => reject(refuse('unavailable', `could not connect to "${path}"`, { cause })))
+  })
+  return ReplicationConnection.open(socket, { user: PROXY_ROLE, applicationName: STANDBY_NAME }, () => realClock.wallMs())
+}

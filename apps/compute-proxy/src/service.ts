@@ -1,0 +1,121 @@
+/** ComputeService: parse, call the compute, convert. */
+import { lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { ComputeServiceService, serverStream, service, unary } from '@understory/rpc'
+import type { ComputeServiceServer, GetComputeStatusResponse, RpcService, VerifyTimelineResponse } from '@understory/rpc'
+import type { Compute } from './compute.ts'
+import { keepConfiguration } from './configuration.ts'
+import type { CheckedSpec } from './spec.ts'
+import { connectSql, foreignReceivers, withSql } from './sql.ts'
+import type { SqlTarget } from './sql.ts'
+import { verifyTimeline } from './verify/verify.ts'
+
+const STOP_DEADLINE_DEFAULT_MS = 60_000
+const RUNNING = 5
+
+export function computeService(compute: Compute, spec: CheckedSpec): RpcService {
+  return service<ComputeServiceServer>(ComputeServiceService, {
+    getComputeStatus: unary(() => statusOf(compute, spec)),
+
+    setFullPageWrites: unary(async ({ on }) => {
+      const target = compute.sqlTarget()
+      if (!on) await refuseForeignReceivers(target)
+      const insertLsn = await setFullPageWrites(target, on)
+      await keepConfiguration(compute.files)
+      return { insertLsn: lsnToBigint(parseLsn(insertLsn)) }
+    }),
+
+    runCheckpoint: unary(async () => {
+      const redo = await withSql(compute.sqlTarget(), async (client) => {
+        await client.query('checkpoint')
+        const { rows } = await client.query<{ redo: string }>('select redo_lsn as redo from pg_control_checkpoint()')
+        return (rows[0] as { redo: string }).redo
+      })
+      return { redoLsn: lsnToBigint(parseLsn(redo)) }
+    }),
+
+    verifyTimeline: serverStream((_, { signal }) => verify(compute, spec, signal)),
+
+    stopCompute: unary(({ deadlineMs }) => {
+      compute.requestStop(deadlineMs || STOP_DEADLINE_DEFAULT_MS)
+      return { clean: false }
+    }),
+  })
+}
+
+function statusOf(compute: Compute, spec: CheckedSpec): GetComputeStatusResponse {
+  const view = compute.view()
+  return {
+    timeline: spec.timeline,
+    state: view.state,
+    progressPercent: view.progressPercent,
+    connectionString: view.state === RUNNING ? `postgres://postgres@127.0.0.1:${view.sqlPort}/postgres` : '',
+    postmasterPid: view.postmasterPid,
+    term: BigInt(view.term),
+    receivedLsn: lsnToBigint(view.receivedLsn),
+    commitLsn: lsnToBigint(view.commitLsn),
+    startLsn: lsnToBigint(view.startLsn),
+    postgresStarts: view.postgresStarts,
+    rebuildMs: view.rebuildMs,
+    pid: process.pid,
+    failure: view.failure,
+    dataDirectory: compute.files.pgdata,
+    postgres: view.postgres,
+  }
+}
+
+/** The insert position before the reload: the change is logged after it. */
+async function setFullPageWrites(target: SqlTarget, on: boolean): Promise<string> {
+  return withSql(target, async (client) => {
+    await client.query(`alter system set full_page_writes = ${on ? 'on' : 'off'}`)
+    const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn() as lsn')
+    await client.query('select pg_reload_conf()')
+    return (rows[0] as { lsn: string }).lsn
+  })
+}
+
+async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
+  const [first, ...more] = await foreignReceivers(target)
+  if (first === undefined) return
+  throw refuse('precondition', `full_page_writes cannot be switched off while ${[first, ...more].join(', ')} receives WAL`, {
+    detail: 'a server that replays such WAL on its own disk cannot recover after a torn page',
+    hint: 'Remove it first.',
+  })
+}
+
+async function* verify(compute: Compute, spec: CheckedSpec, signal: AbortSignal): AsyncGenerator<VerifyTimelineResponse, void, void> {
+  const target = compute.sqlTarget()
+  const { rebuiltAtLsn, postgres } = compute.view()
+  if (postgres === undefined) throw refuse('unavailable', 'the compute is not running')
+  // Progress arrives by callback while the result is on its way: at most one line a wake-up is sent.
+  let progress: { pagesDone: bigint; pagesTotal: bigint } | undefined
+  let wake = Promise.withResolvers<void>()
+  const running = verifyTimeline({
+    dataDirectory: compute.files.pgdata,
+    major: spec.postgresMajor,
+    postgres: { ...postgres, major: spec.postgresMajor },
+    connect: (database) => connectSql(target, database),
+    pageservers: spec.pageservers,
+    stripeBlocks: spec.stripeBlocks,
+    safekeepers: spec.safekeepers,
+    timeline: spec.timeline,
+    startedAtLsn: rebuiltAtLsn,
+    signal,
+    onProgress: (done, total) => {
+      progress = { pagesDone: BigInt(done), pagesTotal: BigInt(total) }
+      wake.resolve()
+    },
+  })
+  const ended = running.then(() => wake.resolve(), () => wake.resolve())
+  let isOver = false
+  void ended.then(() => {
+    isOver = true
+  })
+  while (!isOver) {
+    await wake.promise
+    wake = Promise.withResolvers<void>()
+    if (progress !== undefined) yield { ...progress, result: undefined }
+    progress = undefined
+    await Promise.resolve()
+  }
+  yield { pagesDone: 0n, pagesTotal: 0n, result: await running }
+}

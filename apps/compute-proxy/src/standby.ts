@@ -1,0 +1,52 @@
+/**
+ * The synchronous standby: WAL from the local Postgres goes to the quorum, and Postgres hears of a position only when
+ * a quorum has flushed it: as written, flushed and applied alike, so that `remote_write`, `on` and `remote_apply` wait
+ * for the same thing. Keepalives are answered at once even while nothing is committed, or Postgres would cut the link.
+ */
+import { advance } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { WalStreamDecoder } from '@understory/postgres/wal'
+import type { ReplicationStream } from '@understory/postgres/wire'
+import type { Quorum } from './quorum.ts'
+
+export class Standby {
+  readonly #stream: ReplicationStream
+  readonly #quorum: Quorum
+  readonly #decoder: WalStreamDecoder
+  #receivedLsn: Lsn
+
+  /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
+  constructor(stream: ReplicationStream, quorum: Quorum, startLsn: Lsn, prevLsn: Lsn | undefined, segmentBytes: number) {
+    this.#stream = stream
+    this.#quorum = quorum
+    this.#receivedLsn = startLsn
+    // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
+    this.#decoder = new WalStreamDecoder({
+      startLsn, segmentBytes, verifyCrc: false, ...(prevLsn === undefined ? {} : { prevLsn }),
+    })
+  }
+
+  get receivedLsn(): Lsn {
+    return this.#receivedLsn
+  }
+
+  /** Until Postgres ends the stream, as it does at a clean stop, once all it sent is confirmed. */
+  async run(): Promise<void> {
+    const stopListening = this.#quorum.onCommit((lsn) => this.#stream.report(lsn))
+    try {
+      for (let message = await this.#stream.next(); message !== undefined; message = await this.#stream.next()) {
+        if (message.kind === 'wal') await this.#take(message.startLsn, message.bytes)
+      }
+    } finally {
+      stopListening()
+    }
+  }
+
+  async #take(startLsn: Lsn, bytes: Buffer): Promise<void> {
+    this.#decoder.push(startLsn, bytes)
+    // Records are walked, not looked at: what counts is where the last whole one ends.
+    while (this.#decoder.next());
+    this.#receivedLsn = advance(startLsn, bytes.length)
+    await this.#quorum.push(startLsn, bytes, this.#decoder.recordEndLsn)
+  }
+}
