@@ -66,7 +66,8 @@ async function lastRecordBetween(
   for await (const { startLsn: chunkLsn, wal } of readWal(client, source, startLsn, at)) {
     decoder.push(lsnFromBigint(chunkLsn), wal)
     while (decoder.next()) {
-      const bytes = decoder.bytes.slice(decoder.start, decoder.start + decoder.length)
+      // A copy: the decoder's bytes are borrowed, and `slice` of a Buffer would be a view.
+      const bytes = new Uint8Array(decoder.bytes.subarray(decoder.start, decoder.start + decoder.length))
       const view = new DataView(bytes.buffer)
       const { recordLsn, nextLsn } = decoder
       found = { recordLsn, nextLsn, rmid: XLogRecord.rmid.get(view, 0), info: XLogRecord.info.get(view, 0), bytes }
@@ -111,6 +112,7 @@ async function tryEach<T>(
   endLsn: Lsn,
   work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
 ): Promise<T> {
+  let behind: unknown
   let failure: unknown
   for (const address of source.safekeepers) {
     const client = createClient(SafekeeperServiceClient, address)
@@ -119,7 +121,7 @@ async function tryEach<T>(
       const status = await callUnary(client.getWalStatus.bind(client), { timeline: source.timeline }, options)
       const commitLsn = lsnFromBigint(status.commitLsn)
       if (commitLsn >= endLsn) return await work(client, lsnFromBigint(status.timelineStartLsn))
-      failure ??= refuse('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
+      behind ??= refuse('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
         detail: `${address} is at ${formatLsn(commitLsn)}`,
       })
     } catch (error) {
@@ -129,5 +131,5 @@ async function tryEach<T>(
       client.close()
     }
   }
-  throw failure
+  throw behind ?? failure
 }
