@@ -244,10 +244,19 @@ function maskGist(page: Uint8Array, view: DataView): void {
   view.setUint16(special + 12, (flags | F_FOLLOW_RIGHT) & ~(F_HAS_GARBAGE | F_TUPLES_DELETED), true)
 }
 
+const SPGIST_META = 1 << 0
+/** SpGistMetaPageData: u32 magicNumber, then the list of last used pages. */
+const SPGIST_LAST_USED_AT = SizeOfPageHeaderData + 4
+const SPGIST_META_END = SPGIST_LAST_USED_AT + 64
+
 function maskSpgist(page: Uint8Array, view: DataView): void {
   maskLsnAndChecksum(view)
   maskHintBits(view)
   if (PageHeader.lower.get(view, 0) >= SizeOfPageHeaderData) maskUnusedSpace(page, view)
+  // One more than spg_mask: where there was room last is a hint that SpGistUpdateMetaPage never logs (16, 17, 18).
+  if ((view.getUint16(specialOf(view, 8), true) & SPGIST_META) !== 0) {
+    page.fill(MASK_MARKER, SPGIST_LAST_USED_AT, SPGIST_META_END)
+  }
 }
 
 // BrinSpecialSpace: four 16-bit words, of which the third is the flags and the last the page type.

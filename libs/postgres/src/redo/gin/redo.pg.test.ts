@@ -12,7 +12,7 @@ async function workload(client: Client): Promise<void> {
     `create index n_a on n using gin (a) with (fastupdate = off)`,
     `create index n_t on n using gin (t)`, // with a pending list
     `insert into n select g, array[g % 5, g % 100, g], to_tsvector('simple', 'all w' || g % 50 || ' x' || g)
-       from generate_series(1, 6000) g`, // posting lists grow into posting trees
+       from generate_series(1, 4000) g`, // posting lists grow into posting trees
     `vacuum n`, // moves the pending list
     `insert into n select g, array[g % 3], to_tsvector('simple', 'all ' || md5(g::text)) from generate_series(1, 3000) g`,
     // TIDs into the middle of posting trees.
@@ -23,10 +23,10 @@ async function workload(client: Client): Promise<void> {
     // One tree with internal pages, of which whole leaves go.
     `create table deep (id int, a int[]) with (autovacuum_enabled = off)`,
     `create index deep_a on deep using gin (a) with (fastupdate = off)`,
-    `insert into deep select g, array[1] from generate_series(1, 60000) g`,
-    `delete from deep where id between 5000 and 55000`,
+    `insert into deep select g, array[1] from generate_series(1, 30000) g`,
+    `delete from deep where id between 3000 and 27000`,
     `vacuum deep`,
-    `insert into deep select g, array[1, g % 2] from generate_series(1, 20000) g`,
+    `insert into deep select g, array[1, g % 2] from generate_series(1, 5000) g`,
     `delete from deep where id % 3 = 0`,
     `vacuum deep`,
     `create index n_built on n using gin (a)`,

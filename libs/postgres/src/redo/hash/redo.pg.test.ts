@@ -12,11 +12,11 @@ async function workload(client: Client): Promise<void> {
     `create index h_k on h using hash (k)`,
     `create index h_t on h using hash (t) with (fillfactor = 10)`,
     `insert into h select g % 7, 'same' from generate_series(1, 6000) g`, // long chains of overflow pages
-    `insert into h select g, md5(g::text) from generate_series(1, 12000) g`, // splits
+    `insert into h select g, md5(g::text) from generate_series(1, 6000) g`, // splits
     `create index h_built on h using hash (k)`, // a build of known size
     `delete from h where k < 7 and ctid in (select ctid from h where k < 7 order by random() limit 4000)`,
     `vacuum h`, // squeezes chains
-    `delete from h where k between 100 and 9000`,
+    `delete from h where k between 100 and 5000`,
     `vacuum h`,
     `insert into h select g % 5, 'again' from generate_series(1, 4000) g`,
     `delete from h where k < 5`,
@@ -30,7 +30,7 @@ async function workload(client: Client): Promise<void> {
     `select count(n) from d where k = 0`, `select count(n) from d where k = 1`, `select count(n) from d where k = 2`,
     `reset enable_seqscan`, `reset enable_bitmapscan`,
     `insert into d select g % 3, g from generate_series(1, 2000) g`,
-    `insert into h select g, md5(g::text) from generate_series(20000, 40000) g`,
+    `insert into h select g, md5(g::text) from generate_series(20000, 26000) g`,
     `vacuum h`,
   ]
   for (const sql of statements) await client.query(sql)
