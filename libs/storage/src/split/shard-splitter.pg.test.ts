@@ -10,7 +10,7 @@ import type { Lsn, ShardLayout } from '@understory/base'
 import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings } from '@understory/postgres/redo'
-import { readRecordsOfSegments, parseWalFileName, WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
+import { FORK_FSM, readRecordsOfSegments, parseWalFileName, WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
 import type { DecodedRecord } from '@understory/postgres/wal'
 import { startPostgres } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -65,6 +65,7 @@ function expectedOf(record: DecodedRecord, layout: ShardLayout, settings: RedoSe
   }
   for (let i = 0; i < record.blockCount; i++) {
     const { spcOid, dbOid, relNumber, fork, blockNumber, applyImage, willInit } = present(record.blocks[i], 'block')
+    if (fork === FORK_FSM && !applyImage && !willInit) continue
     put(shardOfBlock(layout, relNumber, blockNumber), `${applyImage ? 1 : willInit ? 2 : 0} ${i} block ${spcOid}/${dbOid}/${relNumber} ${fork} ${blockNumber}`)
   }
   const all = (): void => void effects.fill(true)

@@ -11,7 +11,7 @@ import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, parameterChangeOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
 import {
-  FORK_VM, RM_XLOG_ID, XLOG_FPI, XLOG_FPI_FOR_HINT, XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
+  FORK_FSM, FORK_VM, RM_XLOG_ID, XLOG_FPI, XLOG_FPI_FOR_HINT, XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
 import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key.ts'
@@ -63,8 +63,8 @@ export class ShardSplitter {
     recordEffects(record, this.#sink, this.#settings)
     const changesParameters = isXlog(record, XLOG_PARAMETER_CHANGE)
     if (changesParameters) this.#followParameters(record)
-    // Every shard must know of both: what redo depends on, and that chains will grow.
-    const isForAll = changesParameters || isXlog(record, XLOG_FPW_CHANGE)
+    // Every shard must know what redo depends on, and whether chains will grow.
+    const isForAll = changesParameters || tellsFullPageWrites(record)
     const isWanted = this.#keys.length > 0 || this.#hasEffects || isForAll ||
       (this.#shard.number === 0 && this.#trackerNeeds(record))
     if (isWanted) {
@@ -95,6 +95,8 @@ export class ShardSplitter {
     this.#releaseKeys()
     for (let i = 0; i < record.blockCount; i++) {
       const ref = record.blocks[i] as BlockRef
+      // Free-space maps are hints and not redone; FPI_FOR_HINT names their pages even where it brings no image.
+      if (ref.fork === FORK_FSM && !ref.applyImage && !ref.willInit) continue
       if (shardOfBlock(this.#shard, ref.relNumber, ref.blockNumber) !== this.#shard.number) continue
       const role = ref.applyImage ? ROLE_BLOCK_IMAGE : ref.willInit ? ROLE_BLOCK_INIT : ROLE_BLOCK
       setBlock(this.#addKey(role, i, KEY_RELATION_BLOCK), ref, ref.fork, ref.blockNumber)
@@ -221,3 +223,7 @@ function setBlock(key: WritableKey['key'], rel: RelFile, fork: number, block: nu
 
 const isXlog = (record: DecodedRecord, opcode: number): boolean =>
   record.rmid === RM_XLOG_ID && (record.info & XLR_RMGR_INFO_MASK) === opcode
+
+/** A start of Postgres with another setting writes no FPW_CHANGE: the next checkpoint is the first to tell. */
+const tellsFullPageWrites = (record: DecodedRecord): boolean =>
+  isXlog(record, XLOG_FPW_CHANGE) || isXlog(record, XLOG_CHECKPOINT_ONLINE) || isXlog(record, XLOG_CHECKPOINT_SHUTDOWN)
