@@ -175,14 +175,14 @@ export class WireConnection {
   /** The results of a simple query up to ReadyForQuery. */
   async readResults(): Promise<Row[][]> {
     const results: Row[][] = []
-    let failure: unknown
+    let failure: Error | undefined
     let rows = new RowReader()
     for (;;) {
       try {
         const { type, body } = await this.next()
         if (type === READY_FOR_QUERY) {
-          if (failure !== undefined) throw failure
-          return results
+          if (failure === undefined) return results
+          throw failure
         }
         if (type === ROW_DESCRIPTION) results.push((rows = new RowReader(body)).rows)
         else if (type === DATA_ROW) rows.add(body)
@@ -193,6 +193,16 @@ export class WireConnection {
         if (failure !== undefined || !isServerError(error)) throw error
         failure = error
       }
+    }
+  }
+
+  /** The first message of an answer. A command that was refused leaves the connection ready for the next. */
+  async firstAnswer(): Promise<BackendMessage> {
+    try {
+      return await this.next()
+    } catch (error) {
+      if (isServerError(error)) while ((await this.next()).type !== READY_FOR_QUERY);
+      throw error
     }
   }
 
@@ -240,14 +250,21 @@ export class RowReader {
 }
 
 const serverErrors = new WeakSet<object>()
-const isServerError = (error: unknown): boolean => typeof error === 'object' && error !== null && serverErrors.has(error)
+/** What an ErrorResponse said: the session goes on with ReadyForQuery, unless the server ended it. */
+const isServerError = (error: unknown): error is Error => error instanceof Error && serverErrors.has(error)
 
 function serverError(body: Buffer): Error {
   const fields = new Map<string, string>()
-  for (const field of body.toString('utf8').split('\0')) if (field !== '') fields.set(field[0] as string, field.slice(1))
-  const detail = [`SQLSTATE ${fields.get('C')}`, fields.get('D')].filter((text) => text !== undefined).join(': ')
+  for (const field of body.toString('utf8').split('\0'))
+    if (field !== '') fields.set(field[0] as string, field.slice(1))
+  const detail = [`SQLSTATE ${fields.get('C')}`, fields.get('D')]
+    .filter((text) => text !== undefined)
+    .join(': ')
   const hint = fields.get('H')
-  const error = refuse('unavailable', `Postgres says: ${fields.get('M') ?? 'an error'}`, { detail, ...(hint === undefined ? {} : { hint }) })
+  const error = refuse('unavailable', `Postgres says: ${fields.get('M') ?? 'an error'}`, {
+    detail,
+    ...(hint === undefined ? {} : { hint }),
+  })
   serverErrors.add(error)
   return error
 }

@@ -1,6 +1,2 @@
-export { WireConnection } from './connection.ts'
-export type { ConnectionOptions, Row } from './connection.ts'
 export { ReplicationConnection, ReplicationStream } from './replication.ts'
 export type { BackupEvent, StreamMessage, SystemIdentity } from './replication.ts'
-export { TarReader } from './tar.ts'
-export type { TarEvent } from './tar.ts'

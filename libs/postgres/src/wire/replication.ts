@@ -7,8 +7,16 @@ import type { Duplex } from 'node:stream'
 import { LSN_ZERO, lsn, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
-  COMMAND_COMPLETE, COPY_BOTH_RESPONSE, COPY_DATA, COPY_DONE, COPY_OUT_RESPONSE, READY_FOR_QUERY, ROW_DESCRIPTION, DATA_ROW,
-  RowReader, WireConnection,
+  COMMAND_COMPLETE,
+  COPY_BOTH_RESPONSE,
+  COPY_DATA,
+  COPY_DONE,
+  COPY_OUT_RESPONSE,
+  READY_FOR_QUERY,
+  ROW_DESCRIPTION,
+  DATA_ROW,
+  RowReader,
+  WireConnection,
 } from './connection.ts'
 import type { ConnectionOptions, Row } from './connection.ts'
 import { TarReader } from './tar.ts'
@@ -28,7 +36,8 @@ export type StreamMessage =
     }
   | { readonly kind: 'keepalive'; readonly serverEndLsn: Lsn; readonly replyRequested: boolean }
 
-const lsnAt = (bytes: Buffer, at: number): Lsn => lsn(bytes.readUInt32BE(at) * 0x1_0000_0000 + bytes.readUInt32BE(at + 4))
+const lsnAt = (bytes: Buffer, at: number): Lsn =>
+  lsn(bytes.readUInt32BE(at) * 0x1_0000_0000 + bytes.readUInt32BE(at + 4))
 
 /** The WAL stream. Acknowledgements go out when `report` is called; keepalives are answered by themselves. */
 export class ReplicationStream {
@@ -64,14 +73,20 @@ export class ReplicationStream {
     }
     if (type !== COPY_DATA) throw refuse('unavailable', `Postgres sent message ${type} in the WAL stream`)
     // w: XLogData { start, end of WAL, time, bytes }; k: keepalive { end of WAL, time, reply requested }.
-    if (body[0] === 0x77) return { kind: 'wal', startLsn: lsnAt(body, 1), serverEndLsn: lsnAt(body, 9), bytes: body.subarray(25) }
-    if (body[0] !== 0x6b) throw refuse('unavailable', `Postgres sent a stream message of the unknown kind ${body[0]}`)
+    if (body[0] === 0x77)
+      return { kind: 'wal', startLsn: lsnAt(body, 1), serverEndLsn: lsnAt(body, 9), bytes: body.subarray(25) }
+    if (body[0] !== 0x6b)
+      throw refuse('unavailable', `Postgres sent a stream message of the unknown kind ${body[0]}`)
     const replyRequested = body[17] === 1
     if (replyRequested) this.report(this.#ackLsn)
     return { kind: 'keepalive', serverEndLsn: lsnAt(body, 1), replyRequested }
   }
 
-  /** Standby status update: written, flushed and applied up to `ackLsn`. Never goes back. */
+  /**
+   * Standby status update: written, flushed and applied up to `ackLsn`. Never goes back. A reader that pauses `next`
+   * for long must call it now and then with the same position: keepalives wait unread then, and without any word from
+   * the standby Postgres ends the connection after wal_sender_timeout.
+   */
   report(ackLsn: Lsn): void {
     if (this.#isOver) return
     if (ackLsn > this.#ackLsn) this.#ackLsn = ackLsn
@@ -111,9 +126,14 @@ export class ReplicationConnection {
 
   /** Takes over a connected socket. `wallMs`: the time that status updates carry. */
   static async open(
-    socket: Duplex, options: Omit<ConnectionOptions, 'replication'>, wallMs: () => number,
+    socket: Duplex,
+    options: Omit<ConnectionOptions, 'replication'>,
+    wallMs: () => number,
   ): Promise<ReplicationConnection> {
-    return new ReplicationConnection(await WireConnection.open(socket, { ...options, replication: true }), wallMs)
+    return new ReplicationConnection(
+      await WireConnection.open(socket, { ...options, replication: true }),
+      wallMs,
+    )
   }
 
   /** Such as `17.10`. */
@@ -127,7 +147,11 @@ export class ReplicationConnection {
 
   async identifySystem(): Promise<SystemIdentity> {
     const row = only(await this.query('IDENTIFY_SYSTEM'), 'IDENTIFY_SYSTEM')
-    return { systemId: BigInt(row['systemid'] ?? ''), timelineId: Number(row['timeline']), flushLsn: parseLsn(row['xlogpos'] ?? '') }
+    return {
+      systemId: BigInt(row['systemid'] ?? ''),
+      timelineId: Number(row['timeline']),
+      flushLsn: parseLsn(row['xlogpos'] ?? ''),
+    }
   }
 
   async show(setting: string): Promise<string> {
@@ -155,13 +179,19 @@ export class ReplicationConnection {
     const { slot, startLsn, timelineId } = options
     const where = slot === undefined ? '' : `SLOT ${identifier(slot)} `
     const at = `${Math.floor(startLsn / 0x1_0000_0000).toString(16)}/${(startLsn % 0x1_0000_0000).toString(16)}`
-    this.#connection.sendQuery(`START_REPLICATION ${where}PHYSICAL ${at.toUpperCase()} TIMELINE ${timelineId}`)
-    const { type } = await this.#connection.next()
-    if (type !== COPY_BOTH_RESPONSE) throw refuse('unavailable', `Postgres did not begin to stream on timeline ${timelineId}`)
+    this.#connection.sendQuery(
+      `START_REPLICATION ${where}PHYSICAL ${at.toUpperCase()} TIMELINE ${timelineId}`,
+    )
+    const { type } = await this.#connection.firstAnswer()
+    if (type !== COPY_BOTH_RESPONSE)
+      throw refuse('unavailable', `Postgres did not begin to stream on timeline ${timelineId}`)
     return new ReplicationStream(this.#connection, startLsn, this.#wallMs)
   }
 
-  /** The whole cluster, without WAL and manifest; full-page images are forced while it runs. */
+  /**
+   * The whole cluster, without WAL and manifest; full-page images are forced while it runs. Where it fails or is left
+   * before its end, the connection is of no more use: close it.
+   */
   async *baseBackup(label: string): AsyncGenerator<BackupEvent, void, void> {
     const connection = this.#connection
     connection.sendQuery(

@@ -13,7 +13,9 @@ function archive(): Buffer {
   writeFileSync(join(folder, 'base/1'), 'x'.repeat(1000))
   writeFileSync(join(folder, 'base/2'), '')
   symlinkSync('/somewhere', join(folder, 'link'))
-  return execFileSync('tar', ['-C', folder, '--format=ustar', '-cf', '-', 'base', 'link'], { maxBuffer: 1 << 20 })
+  return execFileSync('tar', ['-C', folder, '--format=ustar', '-cf', '-', 'base', 'link'], {
+    maxBuffer: 1 << 20,
+  })
 }
 
 function read(bytes: Buffer, chunkBytes: number): Record<string, string> {
@@ -23,7 +25,9 @@ function read(bytes: Buffer, chunkBytes: number): Record<string, string> {
   for (let at = 0; at < bytes.length; at += chunkBytes) {
     for (const event of reader.push(bytes.subarray(at, at + chunkBytes))) {
       if (event.kind === 'data') found[path] += event.bytes.toString()
-      else found[(path = event.path)] = event.kind === 'symlink' ? event.target : event.kind === 'file' ? '' : 'directory'
+      else
+        found[(path = event.path)] =
+          event.kind === 'symlink' ? event.target : event.kind === 'file' ? '' : 'directory'
     }
   }
   reader.end()
@@ -31,7 +35,12 @@ function read(bytes: Buffer, chunkBytes: number): Record<string, string> {
 }
 
 test.each([1, 7, 512, 1000, 1 << 20])('an archive in chunks of %d bytes', (chunkBytes) => {
-  expect(read(archive(), chunkBytes)).toEqual({ base: 'directory', 'base/1': 'x'.repeat(1000), 'base/2': '', link: '/somewhere' })
+  expect(read(archive(), chunkBytes)).toEqual({
+    base: 'directory',
+    'base/1': 'x'.repeat(1000),
+    'base/2': '',
+    link: '/somewhere',
+  })
 })
 
 test('a damaged header and a cut archive are refused', () => {

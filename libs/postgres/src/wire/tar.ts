@@ -55,7 +55,8 @@ export class TarReader {
   *#begin(header: Buffer): Generator<TarEvent, void, void> {
     // Two blocks of zeros end an archive.
     if (header.every((byte) => byte === 0)) return
-    if (numberAt(header, 148, 8) !== checksumOf(header)) throw refuse('bad_file', 'tar header has an incorrect checksum')
+    if (numberAt(header, 148, 8) !== checksumOf(header))
+      throw refuse('bad_file', 'tar header has an incorrect checksum')
     const path = textAt(header, 0, 100).replace(/^\.\//, '').replace(/\/$/, '')
     const type = String.fromCharCode(header[156] as number)
     if (type === '5') {
@@ -85,7 +86,13 @@ function numberAt(header: Buffer, at: number, size: number): number {
     for (let i = 1; i < size; i++) value = value * 256 + (header[at + i] as number)
     return value
   }
-  return Number.parseInt(header.toString('latin1', at, at + size).replaceAll('\0', ' ').trim() || '0', 8)
+  return Number.parseInt(
+    header
+      .toString('latin1', at, at + size)
+      .replaceAll('\0', ' ')
+      .trim() || '0',
+    8,
+  )
 }
 
 function checksumOf(header: Buffer): number {
