@@ -24,6 +24,7 @@ import { smallKey } from '../src/ingest.ts'
 import { ShardRegistry } from '../src/shard-registry.ts'
 import { sizeBytes } from '../src/shard-state.ts'
 import type { Shard, ShardLimits } from '../src/shard.ts'
+import type { WalBatch } from '../src/wal-subscriber.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
 export const TIMELINE = 'b'.repeat(32) as TimelineId
@@ -132,28 +133,35 @@ export async function importCluster(shards: readonly Shard[], root: string, majo
   return checkpoint.redoLsn
 }
 
-/** Feeds the WAL files of `root` from where the shards stand, in batches of about `batchBytes`; gives the WAL's end. */
-export async function feedWal(shards: readonly Shard[], root: string, batchBytes = 256 * 1024, endLsn?: Lsn): Promise<Lsn> {
+/** A shard's batches of about `batchBytes` of the WAL files of `root` from `startLsn` on, as a safekeeper sends them. */
+export async function* batchesOf(
+  root: string, shard: ShardIdentity, settings: RedoSettings, startLsn: Lsn, batchBytes: number,
+): AsyncGenerator<WalBatch, void, void> {
+  const writer = new ShardStreamWriter()
+  const splitter = new ShardSplitter(shard, settings, writer)
+  let from = startLsn
+  let nextLsn = startLsn
+  const batch = (): WalBatch => ({ startLsn: from, endLsn: nextLsn, commitLsn: nextLsn, entries: writer.take() })
+  const segments = await readSegments(root, startLsn)
+  for (const record of readRecordsOfSegments((segment) => segments.get(segment), { startLsn })) {
+    splitter.split(record)
+    nextLsn = record.nextLsn
+    if (writer.length < batchBytes) continue
+    yield batch()
+    from = nextLsn
+  }
+  yield batch()
+}
+
+/** Feeds the WAL files of `root` from where the shards stand; gives the WAL's end. */
+export async function feedWal(shards: readonly Shard[], root: string, batchBytes = 256 * 1024): Promise<Lsn> {
   let end = 0 as Lsn
   for (const shard of shards) {
-    const settings: RedoSettings = shard.state.settings
-    const writer = new ShardStreamWriter()
-    const splitter = new ShardSplitter(shard.owner.shard, settings, writer)
-    let startLsn = shard.ingestedLsn
-    let nextLsn = startLsn
-    const send = async (): Promise<void> => {
-      await shard.take({ startLsn, endLsn: nextLsn, commitLsn: nextLsn, entries: writer.take() })
-      startLsn = nextLsn
+    const { owner, state, ingestedLsn } = shard
+    for await (const batch of batchesOf(root, owner.shard, state.settings, ingestedLsn, batchBytes)) {
+      await shard.take(batch)
+      end = batch.endLsn
     }
-    const segmentOf = (segment: number): Uint8Array | undefined => segments.get(segment)
-    const segments = await readSegments(root, startLsn)
-    for (const record of readRecordsOfSegments(segmentOf, { startLsn, ...(endLsn === undefined ? {} : { endLsn }) })) {
-      splitter.split(record)
-      nextLsn = record.nextLsn
-      if (writer.length >= batchBytes) await send()
-    }
-    await send()
-    end = nextLsn
   }
   return end
 }

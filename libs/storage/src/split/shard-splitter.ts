@@ -11,7 +11,8 @@ import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, parameterChangeOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
 import {
-  FORK_FSM, FORK_VM, RM_XLOG_ID, XLOG_FPI, XLOG_FPI_FOR_HINT, XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
+  FORK_FSM, FORK_VM, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN, XLOG_FPI, XLOG_FPI_FOR_HINT,
+  XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
 import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key.ts'
