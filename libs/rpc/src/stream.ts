@@ -8,13 +8,28 @@ interface MessageWriter<T> {
   off(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
 }
 
-/** Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile. */
+/** Streams that are full at the moment: all who write to one wait for the same news. */
+const full = new WeakMap<object, Promise<void>>()
+
+/**
+ * Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile; the signal is
+ * the same for all messages of a stream.
+ */
 export async function writeMessage<T>(stream: MessageWriter<T>, message: T, signal?: AbortSignal): Promise<void> {
   // A stream that is gone already announces nothing any more.
   if (stream.destroyed === true) throw refuse('cancelled', 'stream was closed')
   if (stream.write(message)) return
   if (signal?.aborted === true) throw refuse('cancelled', 'stream was cancelled')
-  await new Promise<void>((resolve, reject) => {
+  let room = full.get(stream)
+  if (room === undefined) {
+    room = waitForRoom(stream, signal).finally(() => full.delete(stream))
+    full.set(stream, room)
+  }
+  await room
+}
+
+function waitForRoom<T>(stream: MessageWriter<T>, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise<void>((resolve, reject) => {
     const settle = (failed: boolean): void => {
       stream.off('drain', onDrain)
       stream.off('close', onClose)
