@@ -31,6 +31,7 @@ export async function* propose(
 
   const answers = new BoundedQueue<ProposeResponse>(ANSWERS_COUNT_MAX)
   const session: ProposerSession = {
+    nodeId: greeting.value.nodeId,
     deliver: (effect) => {
       if (!answers.tryPush(writeAnswer(effect, nodeId))) answers.close(refuse('unavailable', 'proposer does not read its answers'))
     },

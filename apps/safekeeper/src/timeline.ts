@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import { LSN_ZERO, advance, assert, bytesBetween, describeError, formatLsn, minLsn, refuse, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalBuffer, restoreAcceptor, stepAcceptor, willWrite } from '@understory/consensus'
-import type { AcceptorControl, AcceptorInput, AcceptorState, AppendMessage, FollowingEffect } from '@understory/consensus'
+import type { AcceptorControl, AcceptorInput, AcceptorState, AppendMessage, DurableEffect, FollowingEffect } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import { decodeControlFile, encodeControlFile } from './control-file.ts'
 import { decoderAt, findEndOfWal } from './end-of-wal.ts'
@@ -28,8 +28,9 @@ const RECENT_BYTES_MAX = 2 * 1024 * 1024
 const FLUSH_BYTES_MAX = 8 * 1024 * 1024
 const SCRATCH_BYTES = 64 * 1024
 
-/** Where the acceptor's answers to one proposer go. */
+/** Where the acceptor's answers to one stream of a proposer go. */
 export interface ProposerSession {
+  readonly nodeId: string
   deliver(effect: Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>): void
   close(error: unknown): void
 }
@@ -44,7 +45,9 @@ export class Timeline {
   #state: AcceptorState
   #decoder
   #recent: WalBuffer
-  #session: ProposerSession | undefined
+  readonly #sessions = new Set<ProposerSession>()
+  /** The stream of the proposer whose term this is: it hears of flushes. */
+  #leader: { readonly session: ProposerSession; readonly term: number } | undefined
   #failure: unknown
 
   // What waits for the next flush, and the one that runs.
@@ -114,15 +117,14 @@ export class Timeline {
 
   // The proposer's side.
 
-  /** From now on answers go to `session`; the one before is closed. */
   attach(session: ProposerSession): void {
     if (this.#failure !== undefined) throw this.#failure
-    this.#session?.close(refuse('conflict', 'another stream of a proposer took over'))
-    this.#session = session
+    this.#sessions.add(session)
   }
 
   detach(session: ProposerSession): void {
-    if (this.#session === session) this.#session = undefined
+    this.#sessions.delete(session)
+    if (this.#leader?.session === session) this.#leader = undefined
   }
 
   /** Takes one message of `session`. Rejects with what refuses it; then the stream is to be closed with that. */
@@ -130,9 +132,33 @@ export class Timeline {
     if (this.#waitingBytes > UNFLUSHED_BYTES_MAX) await new Promise<void>((resolve) => this.#room.push(resolve))
     return this.#mailbox.run(() => {
       if (this.#failure !== undefined) throw this.#failure
-      if (this.#session !== session) throw refuse('conflict', 'another stream of a proposer took over')
-      return this.#step(input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input)
+      if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
+      if (input.kind === 'vote') return this.#vote(session, input)
+      return this.#step(input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input, session)
     })
+  }
+
+  /** An older stream of a proposer that has come back is over. Of older terms the acceptor itself takes nothing. */
+  #checkLeads(session: ProposerSession, term: number): void {
+    if (term < this.#state.control.term || this.#leader?.session === session) return
+    throw refuse('conflict', `another stream leads in term ${this.#state.control.term}`)
+  }
+
+  /**
+   * Who gets the vote leads from now on, and so does the same proposer that comes back in its term. The leader before
+   * hears of the higher term with its next message. A greeting alone takes nothing from anybody.
+   */
+  async #vote(session: ProposerSession, input: Extract<AcceptorInput, { kind: 'vote' }>): Promise<void> {
+    const { term } = input.message
+    const before = this.#leader
+    const isGiven = term > this.#state.control.term
+    const returns = term === this.#state.control.term && (before === undefined || before.session.nodeId === session.nodeId)
+    await this.#step(input, session)
+    if (!isGiven && !returns) return
+    this.#leader = { session, term }
+    if (before !== undefined && before.session !== session && before.term === term) {
+      before.session.close(refuse('conflict', `another stream leads in term ${term}`))
+    }
   }
 
   /** Checks the WAL of an append that will be written, and says in it where its last record ends. */
@@ -150,19 +176,21 @@ export class Timeline {
   }
 
   /** Synchronous where nothing has to be made durable first: on the path of an append. */
-  #step(input: AcceptorInput): Promise<void> | undefined {
+  #step(input: AcceptorInput, session: ProposerSession | undefined): Promise<void> | undefined {
     const { state, durable, then } = stepAcceptor(this.#state, input)
     const isAppend = durable.every(({ kind }) => kind === 'writeWal')
-    if (!isAppend) return this.#stepDurably(state, durable, then)
+    if (!isAppend) return this.#stepDurably(state, durable, then, session)
     for (const effect of durable) {
       if (effect.kind === 'writeWal') this.#enqueue(effect.atLsn, effect.wal, effect.recordEndLsn)
     }
     this.#state = state
-    this.#follow(then)
+    this.#follow(then, session)
     return undefined
   }
 
-  async #stepDurably(state: AcceptorState, durable: ReturnType<typeof stepAcceptor>['durable'], then: readonly FollowingEffect[]): Promise<void> {
+  async #stepDurably(
+    state: AcceptorState, durable: readonly DurableEffect[], then: readonly FollowingEffect[], session: ProposerSession | undefined,
+  ): Promise<void> {
     try {
       for (const effect of durable) {
         if (effect.kind === 'persistControl') await this.#persist(effect.control)
@@ -174,10 +202,11 @@ export class Timeline {
     }
     if (state.control.term !== this.#state.control.term) this.#log.info('term_changed', { term: state.control.term })
     this.#state = state
-    this.#follow(then)
+    this.#follow(then, session)
   }
 
-  #follow(effects: readonly FollowingEffect[]): void {
+  /** Answers go to `session`; what a flush brings about goes to the leader. */
+  #follow(effects: readonly FollowingEffect[], session: ProposerSession | undefined): void {
     for (const effect of effects) {
       switch (effect.kind) {
         case 'flush':
@@ -189,7 +218,7 @@ export class Timeline {
         case 'refuse':
           throw refuse(effect.code, effect.message)
         default:
-          this.#session?.deliver(effect)
+          session?.deliver(effect)
       }
     }
   }
@@ -229,7 +258,7 @@ export class Timeline {
     void this.#mailbox.run(() => {
       if (epoch !== this.#flushEpoch || this.#failure !== undefined) return
       const before = this.#state.flushLsn
-      const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn })
+      const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
       assert(done === undefined, () => 'a flush asks for nothing durable')
       this.#startFlush()
       const { segmentBytes } = this.identity
@@ -317,8 +346,13 @@ export class Timeline {
     this.#waiting = []
     this.#waitingBytes = 0
     for (const wake of this.#room.splice(0)) wake()
-    this.#session?.close(error)
-    this.#session = undefined
+    this.#closeSessions(error)
+  }
+
+  #closeSessions(error: unknown): void {
+    for (const session of this.#sessions) session.close(error)
+    this.#sessions.clear()
+    this.#leader = undefined
   }
 
   // Reading.
@@ -363,8 +397,7 @@ export class Timeline {
 
   /** Lets what runs end, and remembers the commit position. */
   async close(): Promise<void> {
-    this.#session?.close(refuse('unavailable', 'safekeeper is stopping'))
-    this.#session = undefined
+    this.#closeSessions(refuse('unavailable', 'safekeeper is stopping'))
     await this.#flushing
     await this.#mailbox.run(async () => {
       if (this.#failure === undefined) await this.#rememberCommit()

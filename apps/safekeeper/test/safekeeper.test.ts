@@ -171,13 +171,30 @@ test('a proposer of a higher term cuts what is not committed, and the older one 
   await leader.flushed(maker.endLsn)
   const next = proposer(safekeeper.client)
   expect(await next.lead(REF, IDENTITY, 5, committed)).toBe(committed)
-  expect(isErrorCode(await leader.refusal(), 'conflict')).toBe(true)
   expect(lsnFromBigint((await status(safekeeper.client)).flushLsn)).toBe(committed)
+  // The old one writes on, and comes back: it is told the term, and takes nothing from the leader.
   const stale = proposer(safekeeper.client)
   await stale.greet(REF, IDENTITY)
   stale.term = 1
-  await stale.append(committed, new Uint8Array(8))
-  expect((await stale.answer('append')).term).toBe(5n)
+  for (const old of [leader, stale]) {
+    await old.append(committed, new Uint8Array(8))
+    expect((await old.answer('append')).term).toBe(5n)
+  }
+  const again = new WalMaker(7)
+  again.records(50, 2_000)
+  const begin = again.endLsn
+  await next.append(begin, again.record(100))
+  await next.flushed(again.endLsn)
+})
+
+test('a proposer that comes back in its term leads with the new stream, and the old one is over', async () => {
+  const { safekeeper, maker, leader } = await filled(await dataFolder(), 10, 2_000)
+  const back = proposer(safekeeper.client)
+  expect(await back.lead(REF, IDENTITY, 1)).toBe(maker.endLsn)
+  expect(isErrorCode(await leader.refusal(), 'conflict')).toBe(true)
+  const begin = maker.endLsn
+  await back.append(begin, maker.record(100))
+  await back.flushed(maker.endLsn)
 })
 
 test('a proposer may read what is not committed, with its term only', async () => {
