@@ -8,6 +8,7 @@ import {
   CONTROL_FILE_PATH, SLRU_SEGMENT_BYTES, forgedControlFile, dataDirectoriesOf, parseTwoPhaseName, slruPageOf, slruSegmentOf,
   slruSegmentPath,
 } from '@understory/postgres/cluster'
+import type { TrackerState } from '@understory/postgres/cluster'
 import { PAGE_SIZE, walFileName } from '@understory/postgres/wal'
 import type { SlruKind } from '@understory/postgres/redo'
 import { PageserverServiceClient, callServerStream, createClient } from '@understory/rpc'
@@ -42,6 +43,8 @@ export interface AssembledPgdata {
   readonly nextLsn: Lsn
   /** X, at which the pages stand. */
   readonly lsn: Lsn
+  /** As of X: what the configuration has to fit. */
+  readonly state: Readonly<TrackerState>
   readonly files: number
   /** Written; what is only zeros is not counted. */
   readonly bytes: number
@@ -83,7 +86,7 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
     await writer.write(CONTROL_FILE_PATH, 0, forgedControlFile(controlFile, forged, state, timeSeconds))
     const { recordLsn, nextLsn } = forged
     const { filesCount: files, bytesWritten: bytes } = writer
-    return { recordLsn, nextLsn, lsn: atLsn, files, bytes, tookMs: Math.round(clock.nowMs() - startMs) }
+    return { recordLsn, nextLsn, lsn: atLsn, state, files, bytes, tookMs: Math.round(clock.nowMs() - startMs) }
   } finally {
     writer.close()
   }
