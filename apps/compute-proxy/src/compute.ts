@@ -17,7 +17,7 @@ import { STANDBY_NAME, keepConfiguration, postgresArguments, readSetting, restor
 import { importBaseBackup } from './import/import.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
-import { allowStart, endOldPostmaster, logTail, runInitdb, startPostgres } from './postgres.ts'
+import { allowStart, endOldPostgres, logTail, runInitdb, startPostgres } from './postgres.ts'
 import type { Postmaster, PostgresParts } from './postgres.ts'
 import { Quorum, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
@@ -137,7 +137,7 @@ export class Compute {
   async run(): Promise<ComputeEnd> {
     const { log, clock, spec } = this.#parts
     await mkdir(this.files.root, { recursive: true })
-    await endOldPostmaster(this.#postgres)
+    await endOldPostgres(this.#postgres)
     const remembered = await readState(this.files.state)
     this.#sqlPort = spec.sqlPort || remembered.sqlPort || (await this.#parts.freePort())
     await writeState(this.files.state, { ...remembered, sqlPort: this.#sqlPort })
@@ -253,7 +253,7 @@ export class Compute {
       timer.cancel()
       session.quorum.close()
     }
-    await endOldPostmaster(this.#postgres)
+    await endOldPostgres(this.#postgres)
     await rm(this.files.startToken, { force: true })
   }
 
@@ -308,7 +308,7 @@ export class Compute {
     const { spec, log, owner } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
-    await endOldPostmaster(this.#postgres)
+    await endOldPostgres(this.#postgres)
     const [status] = await this.#walStatuses()
     if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
     const { postgres } = status
@@ -363,7 +363,7 @@ export class Compute {
       const replication = await connectReplication(target)
       await replication.createPhysicalSlot(STANDBY_NAME)
       const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn: nextLsn, timelineId: postgres.pgTimelineId })
-      const standby = new Standby(stream, quorum, nextLsn, prevLsn, postgres.walSegmentBytes)
+      const standby = new Standby(stream, quorum, nextLsn, prevLsn, postgres.walSegmentBytes, this.#parts.clock)
       this.#startLsn = nextLsn
       this.#rebuiltAtLsn = nextLsn
       return { postmaster, quorum, standby, streaming: handled(standby.run()) }
@@ -409,7 +409,7 @@ export class Compute {
       quorum = this.#candidate(postgres, startLsn)
       await orStopped(quorum.elected, this.#stop.signal)
       const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn, timelineId })
-      const standby = new Standby(stream, quorum, startLsn, undefined, WAL_SEGMENT_BYTES)
+      const standby = new Standby(stream, quorum, startLsn, undefined, WAL_SEGMENT_BYTES, clock)
       const streaming = handled(standby.run())
       await Promise.race([
         this.#import(target, quorum),

@@ -5,7 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { chown, mkdir, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { chown, mkdir, readFile, readdir, readlink, rm, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
 import type { Clock, Log, UserIds } from '@understory/env'
@@ -13,7 +13,7 @@ import type { ComputeFiles } from './layout.ts'
 
 /** Lines of postgres.log that an error shows. */
 const LOG_TAIL_BYTES = 2_000
-const KILL_WAIT_MS = 10_000
+const QUIT_WAIT_MS = 1_000
 const POLL_MS = 20
 
 export interface PostgresParts {
@@ -102,26 +102,32 @@ export async function logTail(files: ComputeFiles): Promise<string> {
 }
 
 /**
- * Ends whatever postmaster still runs on these files, from an earlier life of the proxy, and waits until it is gone
- * with its children. Nobody else's process: its command line has to name this data directory.
+ * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone.
+ * Backends can outlive a postmaster that was killed, and would serve what is no longer true. Every process of Postgres
+ * has its data directory as working directory, so nobody else's process is touched.
  */
-export async function endOldPostmaster({ files, clock, log }: PostgresParts): Promise<void> {
-  const text = await readFile(join(files.pgdata, 'postmaster.pid'), 'utf8').catch(() => '')
-  const pid = Number.parseInt(text.split('\n')[0] ?? '', 10)
-  if (!(pid > 1) || !(await isPostmasterOf(pid, files.pgdata))) return
-  log.warn('old_postmaster_ended', { pid })
-  const untilMs = clock.nowMs() + KILL_WAIT_MS
-  // Immediate shutdown first, because it takes the children along.
-  kill(pid, 'SIGQUIT')
-  while (await isPostmasterOf(pid, files.pgdata)) {
-    if (clock.nowMs() > untilMs) kill(pid, 'SIGKILL')
+export async function endOldPostgres({ files, clock, log }: PostgresParts): Promise<void> {
+  const startedMs = clock.nowMs()
+  // Immediate shutdown first: a postmaster takes its children along.
+  let signal: NodeJS.Signals = 'SIGQUIT'
+  for (let pids = await processesIn(files.pgdata); pids.length > 0; pids = await processesIn(files.pgdata)) {
+    if (clock.nowMs() - startedMs > QUIT_WAIT_MS) signal = 'SIGKILL'
+    log.debug('old_postgres_ended', { pids, signal })
+    for (const pid of pids) kill(pid, signal)
     await clock.sleep(POLL_MS)
   }
 }
 
-async function isPostmasterOf(pid: number, pgdata: string): Promise<boolean> {
-  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return commandLine.split('\0').includes(pgdata)
+async function processesIn(folder: string): Promise<number[]> {
+  const pids: number[] = []
+  for (const name of await readdir('/proc')) {
+    const pid = Number(name)
+    if (!Number.isInteger(pid) || pid === process.pid) continue
+    // A process that ends meanwhile has none; a folder that was removed is shown with a mark.
+    const where = await readlink(`/proc/${name}/cwd`).catch(() => '')
+    if (where === folder || where === `${folder} (deleted)`) pids.push(pid)
+  }
+  return pids
 }
 
 function kill(pid: number, signal: NodeJS.Signals): void {

@@ -1,22 +1,28 @@
 /**
  * The synchronous standby: WAL from the local Postgres goes to the quorum, and Postgres hears of a position only when
  * a quorum has flushed it: as written, flushed and applied alike, so that `remote_write`, `on` and `remote_apply` wait
- * for the same thing. Keepalives are answered at once even while nothing is committed, or Postgres would cut the link.
+ * for the same thing. It hears the same position again every second while nothing is committed and no message is read
+ * (the quorum takes no more), or wal_sender_timeout would cut the link.
  */
 import { advance } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalStreamDecoder } from '@understory/postgres/wal'
 import type { ReplicationStream } from '@understory/postgres/wire'
+import type { Clock } from '@understory/env'
 import type { Quorum } from './quorum.ts'
+
+const REPORT_MS = 1_000
 
 export class Standby {
   readonly #stream: ReplicationStream
   readonly #quorum: Quorum
   readonly #decoder: WalStreamDecoder
+  readonly #clock: Clock
   #receivedLsn: Lsn
 
   /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
-  constructor(stream: ReplicationStream, quorum: Quorum, startLsn: Lsn, prevLsn: Lsn | undefined, segmentBytes: number) {
+  constructor(stream: ReplicationStream, quorum: Quorum, startLsn: Lsn, prevLsn: Lsn | undefined, segmentBytes: number, clock: Clock) {
+    this.#clock = clock
     this.#stream = stream
     this.#quorum = quorum
     this.#receivedLsn = startLsn
@@ -33,12 +39,23 @@ export class Standby {
   /** Until Postgres ends the stream, as it does at a clean stop, once all it sent is confirmed. */
   async run(): Promise<void> {
     const stopListening = this.#quorum.onCommit((lsn) => this.#stream.report(lsn))
+    const over = new AbortController()
+    const reporting = this.#reportNowAndThen(over.signal)
     try {
       for (let message = await this.#stream.next(); message !== undefined; message = await this.#stream.next()) {
         if (message.kind === 'wal') await this.#take(message.startLsn, message.bytes)
       }
     } finally {
       stopListening()
+      over.abort()
+      await reporting
+    }
+  }
+
+  async #reportNowAndThen(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#clock.sleep(REPORT_MS, signal).catch(() => undefined)
+      if (!signal.aborted) this.#stream.report(this.#stream.acknowledgedLsn)
     }
   }
 

@@ -60,7 +60,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const quorum = candidate()
   expect(await quorum.elected).toMatchObject({ term: 1, startLsn })
   const stream = await replication.startReplication({ slot: 'understory', startLsn, timelineId })
-  const standby = new Standby(stream, quorum, startLsn, undefined, SEGMENT_BYTES)
+  const standby = new Standby(stream, quorum, startLsn, undefined, SEGMENT_BYTES, realClock)
   const streaming = standby.run()
   streaming.catch(() => undefined)
 
