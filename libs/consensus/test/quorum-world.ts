@@ -345,7 +345,7 @@ export class World {
     proposer.fetched.clear()
     proposer.state = createProposer({
       membership: { generation: 0, members: MEMBERS }, timelineStartLsn: START, livingTerm: proposer.livingTerm,
-      appendBytesMax: 1 + this.#below(120), inFlightBytesMax: 1 + this.#below(400), keptBytesMax: this.#below(300),
+      appendBytesMax: this.#calm ? 120 : 1 + this.#below(120), inFlightBytesMax: 1 + this.#below(400), keptBytesMax: this.#below(300),
     })
     for (const acceptor of this.acceptors) this.#connect(proposer, acceptor, life)
     this.#at(this.#below(20), () => this.#work(proposer, life))
@@ -444,12 +444,20 @@ export class World {
         const donor = this.acceptors.find(({ name }) => name === effect.donor) as Acceptor
         // The donor's durable log is what the vote spoke of; it may only have been cut since by a later term.
         const log = donor.durable.slice(0, length)
+        if (log.length < length) {
+          if (donor.control.term === effect.term) throw new Violation('the elected log is not there')
+          // Overtaken before it knew that it had won: it can commit nothing, and there is no log to model.
+          this.#count('elected too late')
+          proposer.life++
+          proposer.state = undefined
+          this.#at(20, () => this.#startProposer(proposer))
+          return
+        }
         if (effect.election === 'adopt') {
           if (!this.#sameBytes(proposer.local, donor.durable, length)) throw new Violation('adopted a Postgres with other WAL')
         } else {
           proposer.local = log
         }
-        if (donor.control.term === effect.term && log.length < length) throw new Violation('the elected log is not there')
         proposer.handedLength = length
         proposer.livingTerm = effect.term
         proposer.buffer = new WalBuffer(effect.startLsn)
