@@ -39,7 +39,7 @@ const page = fc.record({
 const block = fc.record({ data: bytesOf(200), blockNumber: fc.nat(0xffff_fffe) })
 const records = fc.record({
   rmid: fc.nat(21), op: fc.nat(15), mainData: bytesOf(400), blocks: fc.array(block, { minLength: 1, maxLength: 5 }),
-  major: fc.constantFrom<PgMajor>(16, 17, 18), xid: fc.nat(0xffff_ffff),
+  major: fc.constantFrom<PgMajor>(16, 17, 18), xid: fc.nat(0xffff_ffff), firstId: fc.nat(3),
 })
 
 function refusedOrDone(work: () => void): void {
@@ -51,11 +51,11 @@ function refusedOrDone(work: () => void): void {
 }
 
 test('redo of random records on random pages ends in a page or a refusal', () => {
-  fc.assert(fc.property(records, page, ({ rmid, op, mainData, blocks, major, xid }, start) => {
+  fc.assert(fc.property(records, page, ({ rmid, op, mainData, blocks, major, xid, firstId }, start) => {
     const settings: RedoSettings = { major, dataChecksums: false, walLogHints: false, trackCommitTimestamp: true }
     const record = makeRecord({
       rmid, info: op << 4, nextLsn: lsn(0x10_0000), xid, main: mainData,
-      blocks: blocks.map(({ data, blockNumber }, blockId) => ({ blockId, blockNumber, data })),
+      blocks: blocks.map(({ data, blockNumber }, i) => ({ blockId: firstId + i, blockNumber, data })),
     })
     for (let i = 0; i < record.blockCount; i++) {
       const copy = pageOf(start.bytes.slice())

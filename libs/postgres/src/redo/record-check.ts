@@ -15,3 +15,10 @@ export function checkBlockData(ref: BlockRef, lengthMin: number): void {
     throw refuse('bad_wal', `data of block ${ref.blockId} is ${ref.dataLength} bytes, not ${lengthMin}`)
   }
 }
+
+/** The block number of the reference that this record cannot do without; refused `bad_wal` if it is not there. */
+export function blockNumberOf(record: DecodedRecord, blockId: number): number {
+  const ref = record.block(blockId)
+  if (ref === undefined) throw refuse('bad_wal', `record does not register block ${blockId}`)
+  return ref.blockNumber
+}

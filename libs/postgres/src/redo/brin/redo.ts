@@ -13,7 +13,7 @@ import {
   setPageLower, setPageLsn,
 } from '../page-edit.ts'
 import type { AddItemOptions } from '../page-edit.ts'
-import { checkMainData } from '../record-check.ts'
+import { blockNumberOf, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyBrin } from './describe.ts'
 import {
@@ -61,7 +61,7 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, insertAt: 
   checkMainData(record, insertAt - record.mainDataOffset + xl_brin_insert.SIZE)
   const offnum = xl_brin_insert.offnum.get(view, insertAt)
   if (ref.blockId === 1) {
-    const block = (record.block(0) as BlockRef).blockNumber
+    const block = blockNumberOf(record, 0)
     setRevmapTid(
       page, xl_brin_insert.pagesPerRange.get(view, insertAt), xl_brin_insert.heapBlk.get(view, insertAt), block, offnum)
     return

@@ -13,7 +13,7 @@ import {
   ADD_TO_INDEX, addItem, copyBytes, getItemId, indexMultiDelete, indexTupleDelete, indexTupleOverwrite,
   itemIdLength, maxAlign, maxOffsetNumber, pageInit, pageOf, setPageLsn,
 } from '../page-edit.ts'
-import { checkBlockData, checkMainData } from '../record-check.ts'
+import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyBtree } from './describe.ts'
 import {
@@ -119,7 +119,7 @@ function redoSplitLeft(record: DecodedRecord, ref: BlockRef, page: Page, newItem
 
   const leaf = xl_btree_split.level.get(view, main) === 0 ? BTP_LEAF : 0
   BTPageOpaque.flags.set(page.view, opaque, BTP_INCOMPLETE_SPLIT | leaf)
-  BTPageOpaque.next.set(page.view, opaque, (record.block(1) as BlockRef).blockNumber)
+  BTPageOpaque.next.set(page.view, opaque, blockNumberOf(record, 1))
   BTPageOpaque.cycleid.set(page.view, opaque, 0)
   setPageLsn(page, record.nextLsn)
 }
@@ -128,20 +128,17 @@ function redoSplitLeft(record: DecodedRecord, ref: BlockRef, page: Page, newItem
 function redoSplit(record: DecodedRecord, ref: BlockRef, page: Page, newItemOnLeft: boolean): void {
   const { view, mainDataOffset: main } = record
   checkMainData(record, xl_btree_split.SIZE)
-  const left = record.block(0)
-  const right = record.block(1)
-  if (left === undefined || right === undefined) throw refuse('bad_wal', 'a btree split without both its halves')
   switch (ref.blockId) {
     case 0: return redoSplitLeft(record, ref, page, newItemOnLeft)
     case 1: {
       const level = xl_btree_split.level.get(view, main)
       const next = record.block(2)?.blockNumber ?? P_NONE
-      initBtreePage(page, left.blockNumber, next, level, level === 0 ? BTP_LEAF : 0)
+      initBtreePage(page, blockNumberOf(record, 0), next, level, level === 0 ? BTP_LEAF : 0)
       restoreBtreePage(record, ref, page)
       break
     }
     case 2:
-      BTPageOpaque.prev.set(page.view, opaqueAt(page), right.blockNumber)
+      BTPageOpaque.prev.set(page.view, opaqueAt(page), blockNumberOf(record, 1))
       break
     default:
       return clearIncompleteSplit(record, page)

@@ -1,7 +1,7 @@
 /**
  * Redo of every GiST record equals what a real Postgres made of the page, block by block under
  * `wal_consistency_checking` and once more against the files of the stopped server. The split marks (NSN and
- * F_FOLLOW_RIGHT), which Postgres's masks hide, are compared exactly at the end, with and without full page images.
+ * F_FOLLOW_RIGHT), which Postgres's masks hide, are compared exactly at the end.
  */
 import { readFileSync } from 'node:fs'
 import type { Client } from 'pg'
@@ -79,13 +79,4 @@ test.for([16, 17, 18] as const)('redo of GiST records equals PostgreSQL %i', { t
     expect(verifier.counts.get(`Gist/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
   }
   expect(verifier.counts.get('Gist/PAGE_REUSE')?.records ?? 0).toBeGreaterThan(0)
-})
-
-test('a full page image of a split page gets the marks that the primary set after it', { timeout: 240_000 }, async () => {
-  const settings = { full_page_writes: true, wal_consistency_checking: '' }
-  await using history = await recordHistory({ major: 17, settings, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  expect(verifier.differences).toEqual([])
-  expect(verifier.counts.get('Gist/PAGE_UPDATE')?.restored ?? 0).toBeGreaterThan(0)
-  expect(compareSplitMarks(history.dataDirectory, verifier)).toBeGreaterThan(100)
 })

@@ -9,7 +9,7 @@ import { RM_HASH_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { indexTupleSizeWithin } from '../index-tuple.ts'
 import { ADD_TO_INDEX, addItem, indexMultiDelete, maxAlign, setPageLsn } from '../page-edit.ts'
-import { checkBlockData, checkMainData } from '../record-check.ts'
+import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyHash } from './describe.ts'
 import {
@@ -72,10 +72,10 @@ function redoAddOvflPage(record: DecodedRecord, ref: BlockRef, page: Page): void
   const { view, mainDataOffset: main } = record
   switch (ref.blockId) {
     case 0:
-      initHashPage(page, (record.block(1) as BlockRef).blockNumber, blockU32(record, ref), LH_OVERFLOW_PAGE)
+      initHashPage(page, blockNumberOf(record, 1), blockU32(record, ref), LH_OVERFLOW_PAGE)
       break
     case 1:
-      setLink(page, true, (record.block(0) as BlockRef).blockNumber)
+      setLink(page, true, blockNumberOf(record, 0))
       break
     case 2:
       setHashBitmapBit(page, blockU32(record, ref), true)

@@ -9,7 +9,7 @@ import { RM_HEAP_ID } from '../../wal/constants.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { PD_ALL_VISIBLE, clearPageFlag, copyBytes, pageInit, setPageLsn } from '../page-edit.ts'
-import { checkBlockData, checkMainData } from '../record-check.ts'
+import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyHeap } from './describe.ts'
 import {
@@ -185,7 +185,7 @@ function redoUpdateNew(record: DecodedRecord, ref: BlockRef, page: Page, oldAt: 
 function redoUpdate(record: DecodedRecord, ref: BlockRef, page: Page, hot: boolean): void {
   checkMainData(record, xl_heap_update.SIZE)
   if (ref.blockId === 1) {
-    redoUpdateOld(record, (record.block(0) as BlockRef).blockNumber, page, hot)
+    redoUpdateOld(record, blockNumberOf(record, 0), page, hot)
   } else if (record.block(1) === undefined) {
     redoUpdateNew(record, ref, page, redoUpdateOld(record, ref.blockNumber, page, hot))
   } else {

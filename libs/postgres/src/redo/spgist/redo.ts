@@ -9,7 +9,7 @@ import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
   getItemId, indexMultiDelete, indexTupleDelete, maxOffsetNumber, setItemId, setPageLsn,
 } from '../page-edit.ts'
-import { checkMainData } from '../record-check.ts'
+import { blockNumberOf, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifySpgist } from './describe.ts'
 import {
@@ -25,11 +25,6 @@ import {
 } from './records.ts'
 
 const mainEnd = (record: DecodedRecord): number => record.mainDataOffset + record.mainDataLength
-const blockOf = (record: DecodedRecord, blockId: number): number => {
-  const ref = record.block(blockId)
-  if (ref === undefined) throw refuse('bad_wal', `SP-GiST record without block ${blockId}`)
-  return ref.blockNumber
-}
 const leafFlags = (storesNulls: number): number => (storesNulls !== 0 ? SPGIST_LEAF | SPGIST_NULLS : SPGIST_LEAF)
 
 const offsetNumbers = new Uint16Array(4096)
@@ -58,7 +53,7 @@ function redoAddLeaf(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const offset = spgxlogAddLeaf.offnumLeaf.get(view, main)
   if (ref.blockId === 1) {
     const { offnumParent, nodeI } = spgxlogAddLeaf
-    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockOf(record, 0), offset)
+    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockNumberOf(record, 0), offset)
     return
   }
   if (spgxlogAddLeaf.newPage.get(view, main) !== 0) {
@@ -90,7 +85,7 @@ function redoMoveLeafs(record: DecodedRecord, ref: BlockRef, page: Page): void {
   if (ref.blockId === 0) {
     const isBuild = spgxlogMoveLeafs.isBuild.get(view, main) !== 0
     replaceByDead(view, toDelete, moveCount, page, replaceBy(
-      isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT, SPGIST_PLACEHOLDER, blockOf(record, 1), lastInserted,
+      isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT, SPGIST_PLACEHOLDER, blockNumberOf(record, 1), lastInserted,
       spgxlogMoveLeafs.redirectXid.get(view, main)))
   } else if (ref.blockId === 1) {
     if (spgxlogMoveLeafs.newPage.get(view, main) !== 0) {
@@ -103,7 +98,7 @@ function redoMoveLeafs(record: DecodedRecord, ref: BlockRef, page: Page): void {
     }
   } else {
     const { offnumParent, nodeI } = spgxlogMoveLeafs
-    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockOf(record, 1), lastInserted)
+    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockNumberOf(record, 1), lastInserted)
   }
 }
 
@@ -169,7 +164,7 @@ function redoPickSplit(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const deleteCount = spgxlogPickSplit.nDelete.get(view, main)
   const insertCount = spgxlogPickSplit.nInsert.get(view, main)
   const storesNulls = spgxlogPickSplit.storesNulls.get(view, main)
-  const innerBlock = blockOf(record, 2)
+  const innerBlock = blockNumberOf(record, 2)
   const innerOffset = spgxlogPickSplit.offnumInner.get(view, main)
   const toDelete = main + spgxlogPickSplit.SIZE
   const toInsert = toDelete + deleteCount * 2
