@@ -61,16 +61,19 @@ export function encodeControlFile({ postgres, acceptor }: ControlFile): Uint8Arr
 
 /** Error: refused `bad_file` that names `path`. */
 export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile {
-  const fail = (what: string): Error => refuse('bad_file', `control file "${path}" ${what}`, {
-    hint: 'Do not start this timeline from it: the other safekeepers have everything that was committed.',
-  })
-  if (bytes.length < FIXED_BYTES + 4 || new TextDecoder('latin1').decode(bytes.subarray(0, 8)) !== MAGIC) throw fail('is none')
+  const fail = (what: string): Error =>
+    refuse('bad_file', `control file "${path}" ${what}`, {
+      hint: 'Do not start this timeline from it: the other safekeepers have everything that was committed.',
+    })
+  if (bytes.length < FIXED_BYTES + 4 || new TextDecoder('latin1').decode(bytes.subarray(0, 8)) !== MAGIC)
+    throw fail('is none')
   const cursor = new Cursor(bytes, `control file "${path}"`, 'bad_file', 8)
   const version = cursor.u32()
   if (version !== VERSION) throw fail(`has version ${version}, not ${VERSION}`)
   if (cursor.u32() !== bytes.length - HEAD_BYTES - 4) throw fail('has the wrong length')
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (view.getUint32(bytes.length - 4, true) !== crc32c(bytes, 0, bytes.length - 4)) throw fail('has a wrong checksum')
+  if (view.getUint32(bytes.length - 4, true) !== crc32c(bytes, 0, bytes.length - 4))
+    throw fail('has a wrong checksum')
   const major = cursor.u16()
   cursor.skip(2)
   const pgTimelineId = cursor.u32()
@@ -85,15 +88,29 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
   cursor.skip(3)
   const historyCount = cursor.u32()
   if (FIXED_BYTES + historyCount * 16 + 4 !== bytes.length) throw fail('has the wrong length')
-  const history = Array.from({ length: historyCount }, (): TermStart => ({ term: cursor.lsn(), startLsn: cursor.lsn() }))
+  const history = Array.from({ length: historyCount }, (): TermStart => ({
+    term: cursor.lsn(),
+    startLsn: cursor.lsn(),
+  }))
   if (
-    (major !== 16 && major !== 17 && major !== 18) || election >= ELECTIONS.length || commitLsn < timelineStartLsn ||
-    timelineStartLsn === LSN_ZERO || !isWellFormedHistory(history, timelineStartLsn) || lastTermStart(history).term > term
+    (major !== 16 && major !== 17 && major !== 18) ||
+    election >= ELECTIONS.length ||
+    commitLsn < timelineStartLsn ||
+    timelineStartLsn === LSN_ZERO ||
+    !isWellFormedHistory(history, timelineStartLsn) ||
+    lastTermStart(history).term > term
   ) {
     throw fail('contradicts itself')
   }
   return {
     postgres: { major, pgTimelineId, systemId, segmentBytes },
-    acceptor: { membershipGeneration, term, history, election: ELECTIONS[election], timelineStartLsn, commitLsn },
+    acceptor: {
+      membershipGeneration,
+      term,
+      history,
+      election: ELECTIONS[election],
+      timelineStartLsn,
+      commitLsn,
+    },
   }
 }

@@ -1,5 +1,13 @@
 /** Finds where the WAL of a timeline really ends: after the last whole record that decodes, its CRC included. */
-import { advance, formatLsn, isErrorCode, offsetInSegment, refuse, segmentOf, segmentStart } from '@understory/base'
+import {
+  advance,
+  formatLsn,
+  isErrorCode,
+  offsetInSegment,
+  refuse,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalStreamDecoder } from '@understory/postgres/wal'
 import type { PostgresIdentity } from './identity.ts'
@@ -21,10 +29,19 @@ export interface DecoderPlace {
 }
 
 /** A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. */
-export function decoderAt(identity: PostgresIdentity, { startLsn, findFirst, prevLsn }: DecoderPlace): WalStreamDecoder {
+export function decoderAt(
+  identity: PostgresIdentity,
+  { startLsn, findFirst, prevLsn }: DecoderPlace,
+): WalStreamDecoder {
   const { major, systemId, pgTimelineId, segmentBytes } = identity
   return new WalStreamDecoder({
-    startLsn, findFirst, major, systemId, timelineId: pgTimelineId, segmentBytes, ...(prevLsn === undefined ? {} : { prevLsn }),
+    startLsn,
+    findFirst,
+    major,
+    systemId,
+    timelineId: pgTimelineId,
+    segmentBytes,
+    ...(prevLsn === undefined ? {} : { prevLsn }),
   })
 }
 
@@ -33,21 +50,31 @@ export function decoderAt(identity: PostgresIdentity, { startLsn, findFirst, pre
  * ends before `commitLsn`: then this copy is damaged and must not be cut there (I3).
  */
 export async function findEndOfWal(
-  files: WalFiles, identity: PostgresIdentity, commitLsn: Lsn, timelineStartLsn: Lsn,
+  files: WalFiles,
+  identity: PostgresIdentity,
+  commitLsn: Lsn,
+  timelineStartLsn: Lsn,
 ): Promise<EndOfWal> {
   if (commitLsn === timelineStartLsn) return scan(files, identity, { startLsn: commitLsn, findFirst: true })
   const { segmentBytes } = identity
   const last = advance(commitLsn, -1)
   const segment = segmentOf(last, segmentBytes)
-  const damaged = (why: string): Error => refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
-    detail: why, hint: 'Replace this safekeeper: the others have everything that was committed.',
-  })
+  const damaged = (why: string): Error =>
+    refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
+      detail: why,
+      hint: 'Replace this safekeeper: the others have everything that was committed.',
+    })
   const bytes = await files.readSegment(segment)
-  if (bytes === undefined || bytes.length <= offsetInSegment(last, segmentBytes)) throw damaged('its segment is missing or cut off')
-  const found = await scan(files, identity, { startLsn: segmentStart(segment, segmentBytes), findFirst: true })
+  if (bytes === undefined || bytes.length <= offsetInSegment(last, segmentBytes))
+    throw damaged('its segment is missing or cut off')
+  const found = await scan(files, identity, {
+    startLsn: segmentStart(segment, segmentBytes),
+    findFirst: true,
+  })
   if (found.endLsn >= commitLsn) return found
   // No record that starts in this segment was complete, as when one record fills it.
-  if (found.lastRecordLsn === undefined && found.reason === undefined) return scan(files, identity, { startLsn: commitLsn, findFirst: false })
+  if (found.lastRecordLsn === undefined && found.reason === undefined)
+    return scan(files, identity, { startLsn: commitLsn, findFirst: false })
   throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)
 }
 
@@ -57,7 +84,11 @@ async function scan(files: WalFiles, identity: PostgresIdentity, place: DecoderP
   const decoder = decoderAt(identity, place)
   const end = (reason: string | undefined): EndOfWal => {
     const { recordEndLsn, lastRecordLsn } = decoder
-    return { endLsn: recordEndLsn, lastRecordLsn: recordEndLsn === startLsn ? undefined : lastRecordLsn, reason }
+    return {
+      endLsn: recordEndLsn,
+      lastRecordLsn: recordEndLsn === startLsn ? undefined : lastRecordLsn,
+      reason,
+    }
   }
   for (let at = startLsn; ; at = segmentStart(segmentOf(at, segmentBytes) + 1, segmentBytes)) {
     const bytes = await files.readSegment(segmentOf(at, segmentBytes))

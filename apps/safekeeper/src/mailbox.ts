@@ -11,7 +11,10 @@ export class Mailbox {
   run<T>(job: () => Promise<T> | T): Promise<T> {
     this.#waitingCount++
     const result = this.#tail.then(job)
-    this.#tail = result.then(() => this.#waitingCount--, () => this.#waitingCount--)
+    this.#tail = result.then(
+      () => this.#waitingCount--,
+      () => this.#waitingCount--,
+    )
     return result
   }
 }

@@ -30,7 +30,10 @@ async function main(): Promise<void> {
   })
   const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId)] })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
-  const announcement = await broker?.announce(`node/${nodeId}`, { kind: 'safekeeper', address: server.address })
+  const announcement = await broker?.announce(`node/${nodeId}`, {
+    kind: 'safekeeper',
+    address: server.address,
+  })
   env.log.info('started', { address: server.address, timelines: timelines.list().length })
 
   const stopping = Promise.withResolvers<string>()

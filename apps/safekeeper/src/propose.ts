@@ -1,8 +1,12 @@
 /** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
 import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
-import type { Lsn } from '@understory/base'
-import type { AcceptorInput, ElectionKind, FollowingEffect, TermHistory } from '@understory/consensus'
-import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse, TermStart } from '@understory/rpc'
+import type { AcceptorInput, ElectionKind, TermHistory } from '@understory/consensus'
+import type {
+  ElectionKind as WireElectionKind,
+  ProposeRequest,
+  ProposeResponse,
+  TermStart,
+} from '@understory/rpc'
 import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
 import type { ProposerSession } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
@@ -12,28 +16,39 @@ const PROTOCOL_VERSION = 1
 const ANSWERS_COUNT_MAX = 10_000
 
 export async function* propose(
-  timelines: Timelines, nodeId: string, requests: AsyncIterable<ProposeRequest>, signal: AbortSignal,
+  timelines: Timelines,
+  nodeId: string,
+  requests: AsyncIterable<ProposeRequest>,
+  signal: AbortSignal,
 ): AsyncGenerator<ProposeResponse, void, void> {
   const incoming = requests[Symbol.asyncIterator]()
   const first = await incoming.next()
   if (first.done === true) return
   const greeting = first.value.message
-  if (greeting?.$case !== 'greeting') throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
+  if (greeting?.$case !== 'greeting')
+    throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
   const { protocolVersion, timeline: ref, postgres, membershipGeneration } = greeting.value
   if (protocolVersion !== PROTOCOL_VERSION) {
-    throw refuse('unsupported', `proposer speaks version ${protocolVersion} of the protocol, this safekeeper ${PROTOCOL_VERSION}`)
+    throw refuse(
+      'unsupported',
+      `proposer speaks version ${protocolVersion} of the protocol, this safekeeper ${PROTOCOL_VERSION}`,
+    )
   }
   const timeline = timelines.get(ref)
   const identity = readIdentity(postgres)
   if (!isSameIdentity(timeline.identity, identity)) {
-    throw refuse('precondition', `proposer is of ${describeIdentity(identity)}, the timeline of ${describeIdentity(timeline.identity)}`)
+    throw refuse(
+      'precondition',
+      `proposer is of ${describeIdentity(identity)}, the timeline of ${describeIdentity(timeline.identity)}`,
+    )
   }
 
   const answers = new BoundedQueue<ProposeResponse>(ANSWERS_COUNT_MAX)
   const session: ProposerSession = {
     nodeId: greeting.value.nodeId,
     deliver: (effect) => {
-      if (!answers.tryPush(writeAnswer(effect, nodeId))) answers.close(refuse('unavailable', 'proposer does not read its answers'))
+      if (!answers.tryPush(writeAnswer(effect, nodeId)))
+        answers.close(refuse('unavailable', 'proposer does not read its answers'))
     },
     close: (error) => answers.close(error),
   }
@@ -64,7 +79,9 @@ function readMessage({ message }: ProposeRequest): AcceptorInput {
       return {
         kind: 'elected',
         message: {
-          term: readTerm(term), startStreamingLsn: lsnFromBigint(startStreamingLsn), history: readHistory(termHistory),
+          term: readTerm(term),
+          startStreamingLsn: lsnFromBigint(startStreamingLsn),
+          history: readHistory(termHistory),
           election: readElection(kind),
         },
       }
@@ -74,8 +91,11 @@ function readMessage({ message }: ProposeRequest): AcceptorInput {
       return {
         kind: 'append',
         message: {
-          term: readTerm(term), beginLsn: lsnFromBigint(beginLsn), commitLsn: lsnFromBigint(commitLsn),
-          recordEndLsn: lsnFromBigint(recordEndLsn), wal,
+          term: readTerm(term),
+          beginLsn: lsnFromBigint(beginLsn),
+          commitLsn: lsnFromBigint(commitLsn),
+          recordEndLsn: lsnFromBigint(recordEndLsn),
+          wal,
         },
       }
     }
@@ -119,8 +139,12 @@ function writeAnswer(effect: Parameters<ProposerSession['deliver']>[0], nodeId: 
     case 'sendVote': {
       const { term, voteGiven, flushLsn, commitLsn, history } = effect.reply
       const value = {
-        term: BigInt(term), voteGiven, flushLsn: lsnToBigint(flushLsn), commitLsn: lsnToBigint(commitLsn),
-        termHistory: writeHistory(history), timelineStartLsn: lsnToBigint(history[0]?.startLsn ?? LSN_ZERO),
+        term: BigInt(term),
+        voteGiven,
+        flushLsn: lsnToBigint(flushLsn),
+        commitLsn: lsnToBigint(commitLsn),
+        termHistory: writeHistory(history),
+        timelineStartLsn: lsnToBigint(history[0]?.startLsn ?? LSN_ZERO),
       }
       return { message: { $case: 'vote', value } }
     }
@@ -131,4 +155,3 @@ function writeAnswer(effect: Parameters<ProposerSession['deliver']>[0], nodeId: 
     }
   }
 }
-

@@ -1,7 +1,22 @@
 /** SafekeeperService: parse, call the domain, convert. */
-import { advance, describeError, formatLsn, lsnFromBigint, lsnToBigint, minLsn, refuse } from '@understory/base'
+import {
+  advance,
+  describeError,
+  formatLsn,
+  lsnFromBigint,
+  lsnToBigint,
+  minLsn,
+  refuse,
+} from '@understory/base'
 import { SafekeeperServiceService, bidiStream, serverStream, service, unary } from '@understory/rpc'
-import type { GetWalStatusResponse, ReadWalRequest, ReadWalResponse, RpcService, SafekeeperServiceServer, TimelineRef } from '@understory/rpc'
+import type {
+  GetWalStatusResponse,
+  ReadWalRequest,
+  ReadWalResponse,
+  RpcService,
+  SafekeeperServiceServer,
+  TimelineRef,
+} from '@understory/rpc'
 import { readIdentity, writeIdentity } from './identity.ts'
 import { propose, writeHistory } from './propose.ts'
 import { subscribeWal } from './subscribe.ts'
@@ -23,7 +38,10 @@ export function safekeeperService(timelines: Timelines, nodeId: string): RpcServ
   })
 }
 
-async function* readWal(timelines: Timelines, request: ReadWalRequest): AsyncGenerator<ReadWalResponse, void, void> {
+async function* readWal(
+  timelines: Timelines,
+  request: ReadWalRequest,
+): AsyncGenerator<ReadWalResponse, void, void> {
   const timeline = timelines.get(request.timeline)
   const startLsn = lsnFromBigint(request.startLsn)
   const endLsn = lsnFromBigint(request.endLsn)
@@ -33,7 +51,10 @@ async function* readWal(timelines: Timelines, request: ReadWalRequest): AsyncGen
   }
   const limit = request.term === 0n ? commitLsn : flushLsn
   if (startLsn < control.timelineStartLsn || startLsn > endLsn || endLsn > limit) {
-    throw refuse('out_of_range', `WAL from ${formatLsn(startLsn)} to ${formatLsn(endLsn)} is not within ${formatLsn(control.timelineStartLsn)} and ${formatLsn(limit)}`)
+    throw refuse(
+      'out_of_range',
+      `WAL from ${formatLsn(startLsn)} to ${formatLsn(endLsn)} is not within ${formatLsn(control.timelineStartLsn)} and ${formatLsn(limit)}`,
+    )
   }
   for (let at = startLsn; at < endLsn;) {
     const to = minLsn(endLsn, advance(at, READ_BYTES_MAX))

@@ -60,22 +60,37 @@ class Window {
 }
 
 export async function* subscribeWal(
-  timelines: Timelines, requests: AsyncIterable<SubscribeWalRequest>, signal: AbortSignal,
+  timelines: Timelines,
+  requests: AsyncIterable<SubscribeWalRequest>,
+  signal: AbortSignal,
 ): AsyncGenerator<SubscribeWalResponse, void, void> {
   const incoming = requests[Symbol.asyncIterator]()
   const first = await incoming.next()
   if (first.done === true) return
   const open = first.value.message
   if (open?.$case !== 'open') throw refuse('bad_argument', 'a subscription begins with its opening message')
-  const { protocolVersion, timeline: ref, shard: shardRef, startLsn: startWire, windowBytes, trackCommitTimestamp } = open.value
+  const {
+    protocolVersion,
+    timeline: ref,
+    shard: shardRef,
+    startLsn: startWire,
+    windowBytes,
+    trackCommitTimestamp,
+  } = open.value
   if (protocolVersion !== SHARD_STREAM_VERSION) {
-    throw refuse('unsupported', `subscriber reads version ${protocolVersion} of the shard stream, this safekeeper writes ${SHARD_STREAM_VERSION}`)
+    throw refuse(
+      'unsupported',
+      `subscriber reads version ${protocolVersion} of the shard stream, this safekeeper writes ${SHARD_STREAM_VERSION}`,
+    )
   }
   const timeline = timelines.get(ref)
   const shard = readShard(shardRef)
   const startLsn = lsnFromBigint(startWire)
   if (startLsn < timeline.timelineStartLsn) {
-    throw refuse('out_of_range', `WAL before ${formatLsn(timeline.timelineStartLsn)} is not part of the timeline`)
+    throw refuse(
+      'out_of_range',
+      `WAL before ${formatLsn(timeline.timelineStartLsn)} is not part of the timeline`,
+    )
   }
   const window = new Window(windowBytes === 0n ? WINDOW_BYTES_DEFAULT : Number(windowBytes))
   const gone = new AbortController()
@@ -84,7 +99,7 @@ export async function* subscribeWal(
     window.close()
   }
   signal.addEventListener('abort', stop, { once: true })
-  let problem: unknown
+  let problem: Error | undefined
   const receiving = (async () => {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value
@@ -92,9 +107,11 @@ export async function* subscribeWal(
       window.ingested(lsnFromBigint(message.value.ingestedLsn))
       timeline.noteRemoteConsistent(shard.number, lsnFromBigint(message.value.remoteConsistentLsn))
     }
-  })().catch((error: unknown) => {
-    problem = error
-  }).finally(stop)
+  })()
+    .catch((error: unknown) => {
+      problem = error instanceof Error ? error : new Error(String(error))
+    })
+    .finally(stop)
 
   const batches = new ShardBatches(timeline, shard, startLsn, trackCommitTimestamp)
   while (await window.opens()) {
@@ -123,8 +140,16 @@ class ShardBatches {
     this.#timeline = timeline
     this.position = startLsn
     this.#readLsn = startLsn
-    this.#decoder = decoderAt(timeline.identity, { startLsn, findFirst: startLsn === timeline.timelineStartLsn })
-    const settings = { major: timeline.identity.major, dataChecksums: false, walLogHints: false, trackCommitTimestamp }
+    this.#decoder = decoderAt(timeline.identity, {
+      startLsn,
+      findFirst: startLsn === timeline.timelineStartLsn,
+    })
+    const settings = {
+      major: timeline.identity.major,
+      dataChecksums: false,
+      walLogHints: false,
+      trackCommitTimestamp,
+    }
     this.#splitter = new ShardSplitter(shard, settings, this.#writer)
   }
 
@@ -147,7 +172,9 @@ class ShardBatches {
     }
     this.position = endLsn
     return {
-      startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), commitLsn: lsnToBigint(commitLsn),
+      startLsn: lsnToBigint(startLsn),
+      endLsn: lsnToBigint(endLsn),
+      commitLsn: lsnToBigint(commitLsn),
       entries: Buffer.from(this.#writer.take().buffer),
     }
   }
@@ -157,8 +184,10 @@ function readShard(ref: ShardRef | undefined): ShardIdentity {
   if (ref === undefined) throw refuse('bad_argument', 'the shard is not named')
   const { number, count, stripeBlocks } = ref
   if (count < 1 || count > 256 || number >= count || stripeBlocks < 1 || stripeBlocks > 2 ** 20) {
-    throw refuse('bad_argument', `there is no shard ${number} of ${count} with stripes of ${stripeBlocks} blocks`)
+    throw refuse(
+      'bad_argument',
+      `there is no shard ${number} of ${count} with stripes of ${stripeBlocks} blocks`,
+    )
   }
   return { number, count, stripeBlocks }
 }
-

@@ -9,10 +9,27 @@
  *   acknowledged is durable, and reading goes on.
  */
 import { join } from 'node:path'
-import { LSN_ZERO, advance, assert, bytesBetween, describeError, formatLsn, minLsn, refuse, segmentOf } from '@understory/base'
+import {
+  LSN_ZERO,
+  advance,
+  assert,
+  bytesBetween,
+  describeError,
+  formatLsn,
+  minLsn,
+  refuse,
+  segmentOf,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalBuffer, restoreAcceptor, stepAcceptor, willWrite } from '@understory/consensus'
-import type { AcceptorControl, AcceptorInput, AcceptorState, AppendMessage, DurableEffect, FollowingEffect } from '@understory/consensus'
+import type {
+  AcceptorControl,
+  AcceptorInput,
+  AcceptorState,
+  AppendMessage,
+  DurableEffect,
+  FollowingEffect,
+} from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import { decodeControlFile, encodeControlFile } from './control-file.ts'
 import { decoderAt, findEndOfWal } from './end-of-wal.ts'
@@ -48,7 +65,7 @@ export class Timeline {
   readonly #sessions = new Set<ProposerSession>()
   /** The stream of the proposer whose term this is: it hears of flushes. */
   #leader: { readonly session: ProposerSession; readonly term: number } | undefined
-  #failure: unknown
+  #failure: Error | undefined
 
   // What waits for the next flush, and the one that runs.
   #waiting: Uint8Array[] = []
@@ -64,7 +81,15 @@ export class Timeline {
   /** By shard number, as its subscriber last said. */
   readonly #remoteConsistent = new Map<number, Lsn>()
 
-  private constructor(disk: Disk, log: Log, folder: string, files: WalFiles, identity: PostgresIdentity, state: AcceptorState, lastRecordLsn: Lsn | undefined) {
+  private constructor(
+    disk: Disk,
+    log: Log,
+    folder: string,
+    files: WalFiles,
+    identity: PostgresIdentity,
+    state: AcceptorState,
+    lastRecordLsn: Lsn | undefined,
+  ) {
     this.#disk = disk
     this.#log = log
     this.#folder = folder
@@ -72,7 +97,9 @@ export class Timeline {
     this.identity = identity
     this.#state = state
     this.#decoder = decoderAt(identity, {
-      startLsn: state.flushLsn, findFirst: state.flushLsn === state.control.timelineStartLsn, prevLsn: lastRecordLsn,
+      startLsn: state.flushLsn,
+      findFirst: state.flushLsn === state.control.timelineStartLsn,
+      prevLsn: lastRecordLsn,
     })
     this.#recent = new WalBuffer(state.flushLsn)
     this.#waitingStartLsn = state.flushLsn
@@ -81,9 +108,17 @@ export class Timeline {
   static controlPath = (folder: string): string => join(folder, 'control')
 
   /** Makes the files of a timeline. The control file comes last: a folder without one is none. */
-  static async create(disk: Disk, folder: string, identity: PostgresIdentity, acceptor: AcceptorControl): Promise<void> {
+  static async create(
+    disk: Disk,
+    folder: string,
+    identity: PostgresIdentity,
+    acceptor: AcceptorControl,
+  ): Promise<void> {
     await disk.makeDirectory(folder)
-    await disk.durableReplace(Timeline.controlPath(folder), encodeControlFile({ postgres: identity, acceptor }))
+    await disk.durableReplace(
+      Timeline.controlPath(folder),
+      encodeControlFile({ postgres: identity, acceptor }),
+    )
   }
 
   /** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
@@ -93,11 +128,19 @@ export class Timeline {
     const files = new WalFiles(disk, folder, postgres)
     const { commitLsn, timelineStartLsn } = acceptor
     const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, timelineStartLsn)
-    assert(endLsn >= commitLsn, () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`)
+    assert(
+      endLsn >= commitLsn,
+      () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`,
+    )
     // What is found may never have been synced; what lies behind must not pass for WAL later.
     await files.syncRange(minLsn(commitLsn, endLsn), endLsn)
     await files.truncate(endLsn)
-    log.info('timeline_opened', { end: formatLsn(endLsn), commit: formatLsn(commitLsn), term: acceptor.term, reason })
+    log.info('timeline_opened', {
+      end: formatLsn(endLsn),
+      commit: formatLsn(commitLsn),
+      term: acceptor.term,
+      reason,
+    })
     return new Timeline(disk, log, folder, files, postgres, restoreAcceptor(acceptor, endLsn), lastRecordLsn)
   }
 
@@ -111,7 +154,7 @@ export class Timeline {
     return this.#state.control.timelineStartLsn
   }
   /** Why no more WAL is taken, or undefined. */
-  get failure(): unknown {
+  get failure(): Error | undefined {
     return this.#failure
   }
 
@@ -129,12 +172,16 @@ export class Timeline {
 
   /** Takes one message of `session`. Rejects with what refuses it; then the stream is to be closed with that. */
   async handle(session: ProposerSession, input: AcceptorInput): Promise<void> {
-    if (this.#waitingBytes > UNFLUSHED_BYTES_MAX) await new Promise<void>((resolve) => this.#room.push(resolve))
+    if (this.#waitingBytes > UNFLUSHED_BYTES_MAX)
+      await new Promise<void>((resolve) => this.#room.push(resolve))
     return this.#mailbox.run(() => {
       if (this.#failure !== undefined) throw this.#failure
       if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
       if (input.kind === 'vote') return this.#vote(session, input)
-      return this.#step(input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input, session)
+      return this.#step(
+        input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input,
+        session,
+      )
     })
   }
 
@@ -152,7 +199,8 @@ export class Timeline {
     const { term } = input.message
     const before = this.#leader
     const isGiven = term > this.#state.control.term
-    const returns = term === this.#state.control.term && (before === undefined || before.session.nodeId === session.nodeId)
+    const returns =
+      term === this.#state.control.term && (before === undefined || before.session.nodeId === session.nodeId)
     await this.#step(input, session)
     if (!isGiven && !returns) return
     this.#leader = { session, term }
@@ -177,19 +225,22 @@ export class Timeline {
 
   /** Synchronous where nothing has to be made durable first: on the path of an append. */
   #step(input: AcceptorInput, session: ProposerSession | undefined): Promise<void> | undefined {
-    const { state, durable, then } = stepAcceptor(this.#state, input)
+    const { state, durable, after } = stepAcceptor(this.#state, input)
     const isAppend = durable.every(({ kind }) => kind === 'writeWal')
-    if (!isAppend) return this.#stepDurably(state, durable, then, session)
+    if (!isAppend) return this.#stepDurably(state, durable, after, session)
     for (const effect of durable) {
       if (effect.kind === 'writeWal') this.#enqueue(effect.atLsn, effect.wal, effect.recordEndLsn)
     }
     this.#state = state
-    this.#follow(then, session)
+    this.#follow(after, session)
     return undefined
   }
 
   async #stepDurably(
-    state: AcceptorState, durable: readonly DurableEffect[], then: readonly FollowingEffect[], session: ProposerSession | undefined,
+    state: AcceptorState,
+    durable: readonly DurableEffect[],
+    after: readonly FollowingEffect[],
+    session: ProposerSession | undefined,
   ): Promise<void> {
     try {
       for (const effect of durable) {
@@ -200,9 +251,10 @@ export class Timeline {
       this.#fail(error)
       throw error
     }
-    if (state.control.term !== this.#state.control.term) this.#log.info('term_changed', { term: state.control.term })
+    if (state.control.term !== this.#state.control.term)
+      this.#log.info('term_changed', { term: state.control.term })
     this.#state = state
-    this.#follow(then, session)
+    this.#follow(after, session)
   }
 
   /** Answers go to `session`; what a flush brings about goes to the leader. */
@@ -224,7 +276,10 @@ export class Timeline {
   }
 
   async #persist(control: AcceptorControl): Promise<void> {
-    await this.#disk.durableReplace(Timeline.controlPath(this.#folder), encodeControlFile({ postgres: this.identity, acceptor: control }))
+    await this.#disk.durableReplace(
+      Timeline.controlPath(this.#folder),
+      encodeControlFile({ postgres: this.identity, acceptor: control }),
+    )
   }
 
   // Writing.
@@ -255,15 +310,19 @@ export class Timeline {
     }
     // Whoever truncates waits for this promise, so the report must not hold it up.
     this.#flushing = undefined
-    void this.#mailbox.run(() => {
-      if (epoch !== this.#flushEpoch || this.#failure !== undefined) return
-      const before = this.#state.flushLsn
-      const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
-      assert(done === undefined, () => 'a flush asks for nothing durable')
-      this.#startFlush()
-      const { segmentBytes } = this.identity
-      return segmentOf(before, segmentBytes) === segmentOf(recordEndLsn, segmentBytes) ? undefined : this.#rememberCommit()
-    }).catch((error: unknown) => this.#fail(error))
+    void this.#mailbox
+      .run(() => {
+        if (epoch !== this.#flushEpoch || this.#failure !== undefined) return
+        const before = this.#state.flushLsn
+        const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
+        assert(done === undefined, () => 'a flush asks for nothing durable')
+        this.#startFlush()
+        const { segmentBytes } = this.identity
+        return segmentOf(before, segmentBytes) === segmentOf(recordEndLsn, segmentBytes)
+          ? undefined
+          : this.#rememberCommit()
+      })
+      .catch((error: unknown) => this.#fail(error))
     for (const wake of this.#room.splice(0)) wake()
   }
 
@@ -296,14 +355,19 @@ export class Timeline {
     const startLsn = this.#waitingStartLsn
     let count = 0
     let size = 0
-    while (count < this.#waiting.length && (count === 0 || size + (this.#waiting[count] as Uint8Array).length <= FLUSH_BYTES_MAX)) {
+    while (
+      count < this.#waiting.length &&
+      (count === 0 || size + (this.#waiting[count] as Uint8Array).length <= FLUSH_BYTES_MAX)
+    ) {
       size += (this.#waiting[count++] as Uint8Array).length
     }
     const chunks = this.#waiting.splice(0, count)
     this.#waitingBytes -= size
     this.#waitingStartLsn = advance(startLsn, size)
     const isAll = this.#waiting.length === 0
-    const recordEndLsn = isAll ? this.#decoder.recordEndLsn : this.#recent.recordEndAt(this.#waitingStartLsn, this.#state.flushLsn)
+    const recordEndLsn = isAll
+      ? this.#decoder.recordEndLsn
+      : this.#recent.recordEndAt(this.#waitingStartLsn, this.#state.flushLsn)
     return { startLsn, chunks, recordEndLsn }
   }
 
@@ -341,8 +405,11 @@ export class Timeline {
 
   #fail(error: unknown): void {
     if (this.#failure !== undefined) return
-    this.#failure = error
-    this.#log.error('timeline_failed', { reason: describeError(error), flush: formatLsn(this.#state.flushLsn) })
+    this.#failure = error instanceof Error ? error : new Error(String(error))
+    this.#log.error('timeline_failed', {
+      reason: describeError(error),
+      flush: formatLsn(this.#state.flushLsn),
+    })
     this.#waiting = []
     this.#waitingBytes = 0
     for (const wake of this.#room.splice(0)) wake()
@@ -373,14 +440,18 @@ export class Timeline {
   }
 
   #wakeCommitWaiters(): void {
-    for (const wake of [...this.#commitWaiters]) wake()
+    for (const wake of this.#commitWaiters) wake()
   }
 
   /** Durable WAL; from memory where it is recent. */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
-    assert(endLsn <= this.#state.flushLsn, () => `WAL is read to ${formatLsn(endLsn)}, flushed is ${formatLsn(this.#state.flushLsn)}`)
+    assert(
+      endLsn <= this.#state.flushLsn,
+      () => `WAL is read to ${formatLsn(endLsn)}, flushed is ${formatLsn(this.#state.flushLsn)}`,
+    )
     if (bytesBetween(startLsn, endLsn) === 0) return new Uint8Array(0)
-    if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn) return this.#recent.read(startLsn, endLsn).bytes
+    if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn)
+      return this.#recent.read(startLsn, endLsn).bytes
     return this.#files.read(startLsn, endLsn)
   }
 
@@ -391,7 +462,8 @@ export class Timeline {
   /** Smallest of all shards heard of; 0/0 before the first. */
   get remoteConsistentLsn(): Lsn {
     let smallest: Lsn | undefined
-    for (const lsn of this.#remoteConsistent.values()) smallest = smallest === undefined ? lsn : minLsn(smallest, lsn)
+    for (const lsn of this.#remoteConsistent.values())
+      smallest = smallest === undefined ? lsn : minLsn(smallest, lsn)
     return smallest ?? LSN_ZERO
   }
 

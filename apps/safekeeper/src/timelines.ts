@@ -45,7 +45,11 @@ export class Timelines {
     if ((await this.#disk.stat(Timeline.controlPath(folder))) === undefined) return
     const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
     try {
-      this.#entries.set(timelineId, { tenantId, timelineId, timeline: await Timeline.open(this.#disk, log, folder) })
+      this.#entries.set(timelineId, {
+        tenantId,
+        timelineId,
+        timeline: await Timeline.open(this.#disk, log, folder),
+      })
     } catch (failure) {
       log.error('timeline_not_opened', { reason: describeError(failure) })
       this.#entries.set(timelineId, { tenantId, timelineId, failure })
@@ -62,14 +66,23 @@ export class Timelines {
   async #create(ref: TimelineRef | undefined, identity: PostgresIdentity, startLsn: Lsn): Promise<void> {
     const { tenantId, timelineId } = readRef(ref)
     if (startLsn === 0 || startLsn % identity.segmentBytes !== 0) {
-      throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, { hint: 'It starts with a WAL segment.' })
+      throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, {
+        hint: 'It starts with a WAL segment.',
+      })
     }
     if (this.#entries.has(timelineId)) {
       const existing = this.get(ref)
       if (existing.timelineStartLsn === startLsn && isSameIdentity(existing.identity, identity)) return
-      throw refuse('already_exists', `timeline ${timelineId} exists with other properties`, { detail: describeIdentity(existing.identity) })
+      throw refuse('already_exists', `timeline ${timelineId} exists with other properties`, {
+        detail: describeIdentity(existing.identity),
+      })
     }
-    await Timeline.create(this.#disk, join(this.#root, tenantId, timelineId), identity, initialControl(startLsn))
+    await Timeline.create(
+      this.#disk,
+      join(this.#root, tenantId, timelineId),
+      identity,
+      initialControl(startLsn),
+    )
     await this.#open(tenantId, timelineId)
     this.get(ref)
   }
@@ -79,7 +92,10 @@ export class Timelines {
     const { tenantId, timelineId } = readRef(ref)
     const entry = this.#entries.get(timelineId)
     if (entry === undefined || entry.tenantId !== tenantId) {
-      throw refuse('unknown_timeline', `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`)
+      throw refuse(
+        'unknown_timeline',
+        `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`,
+      )
     }
     if ('failure' in entry) throw entry.failure
     return entry.timeline
@@ -96,16 +112,26 @@ export class Timelines {
   }
 }
 
-function readRef(ref: TimelineRef | undefined): { readonly tenantId: TenantId; readonly timelineId: TimelineId } {
+function readRef(ref: TimelineRef | undefined): {
+  readonly tenantId: TenantId
+  readonly timelineId: TimelineId
+} {
   if (ref === undefined) throw refuse('bad_argument', 'the timeline is not named')
   return { tenantId: parseTenantId(ref.tenantId), timelineId: parseTimelineId(ref.timelineId) }
 }
 
 /** Says what to do about a data folder that cannot be used. */
 export function explainDataFolder(error: unknown, dataDir: string): unknown {
-  if (!isErrorCode(error, 'precondition') && !isErrorCode(error, 'not_found') && !isErrorCode(error, 'already_exists')) return error
+  if (
+    !isErrorCode(error, 'precondition') &&
+    !isErrorCode(error, 'not_found') &&
+    !isErrorCode(error, 'already_exists')
+  )
+    return error
   if (error.message.includes('is in use')) return error
   return refuse('precondition', `data folder "${dataDir}" cannot be used: ${error.message}`, {
-    ...(error.detail === undefined ? {} : { detail: error.detail }), hint: error.hint ?? 'Name a folder with --data-dir.', cause: error,
+    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    hint: error.hint ?? 'Name a folder with --data-dir.',
+    cause: error,
   })
 }

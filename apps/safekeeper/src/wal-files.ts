@@ -6,7 +6,17 @@
  * from there on is left, durably. A failed write or sync leaves what was durable as it was.
  */
 import { join } from 'node:path'
-import { advance, assert, bytesBetween, formatLsn, minLsn, offsetInSegment, refuse, segmentOf, segmentStart } from '@understory/base'
+import {
+  advance,
+  assert,
+  bytesBetween,
+  formatLsn,
+  minLsn,
+  offsetInSegment,
+  refuse,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Disk, DiskFile } from '@understory/env'
 import { parseWalFileName, walFileName } from '@understory/postgres/wal'
@@ -22,7 +32,8 @@ interface Reader {
 }
 
 /** A file that was only read has nothing to lose; one that never opened has told its user so. */
-const closeQuietly = (reader: Reader): Promise<void> => reader.opening.then((file) => file.close()).catch(() => undefined)
+const closeQuietly = (reader: Reader): Promise<void> =>
+  reader.opening.then((file) => file.close()).catch(() => undefined)
 
 export class WalFiles {
   readonly #disk: Disk
@@ -49,7 +60,8 @@ export class WalFiles {
     for (const { name, kind } of await this.#disk.list(this.#folder)) {
       if (kind !== 'file' || name.length !== 24) continue
       const parsed = parseWalFileName(name, this.#identity.segmentBytes)
-      if (parsed !== undefined && parsed.timelineId === this.#identity.pgTimelineId) found.push(parsed.segment)
+      if (parsed !== undefined && parsed.timelineId === this.#identity.pgTimelineId)
+        found.push(parsed.segment)
     }
     return found.sort((a, b) => a - b)
   }
@@ -60,7 +72,8 @@ export class WalFiles {
     const path = this.#path(segment)
     const isNew = (await this.#disk.stat(path)) === undefined
     const file = await this.#disk.open(path, 'create')
-    if ((await file.sizeBytes()) < this.#identity.segmentBytes) await file.truncate(this.#identity.segmentBytes)
+    if ((await file.sizeBytes()) < this.#identity.segmentBytes)
+      await file.truncate(this.#identity.segmentBytes)
     if (isNew) await this.#disk.syncDirectory(this.#folder)
     const writer = { file, isDirty: isNew }
     this.#writers.set(segment, writer)
@@ -82,7 +95,7 @@ export class WalFiles {
 
   async sync(): Promise<void> {
     const last = Math.max(...this.#writers.keys())
-    for (const [segment, writer] of [...this.#writers]) {
+    for (const [segment, writer] of this.#writers) {
       if (writer.isDirty) await writer.file.sync()
       writer.isDirty = false
       if (segment !== last) {
@@ -136,7 +149,8 @@ export class WalFiles {
       const end = minLsn(endLsn, segmentStart(segment + 1, segmentBytes))
       const part = bytes.subarray(done, done + bytesBetween(at, end))
       const got = await this.#readInto(segment, part, offsetInSegment(at, segmentBytes))
-      if (got !== part.length) throw refuse('bad_file', `WAL segment "${this.#path(segment)}" ends before ${formatLsn(end)}`)
+      if (got !== part.length)
+        throw refuse('bad_file', `WAL segment "${this.#path(segment)}" ends before ${formatLsn(end)}`)
       done += part.length
     }
     return bytes
@@ -163,7 +177,11 @@ export class WalFiles {
   /** The open file of a segment, to be let go with `#release`. */
   async #acquire(segment: number): Promise<Reader> {
     const kept = this.#readers.get(segment)
-    const reader = kept ?? { opening: this.#disk.open(this.#path(segment), 'read'), users: 0, isRetired: false }
+    const reader = kept ?? {
+      opening: this.#disk.open(this.#path(segment), 'read'),
+      users: 0,
+      isRetired: false,
+    }
     reader.users++
     this.#readers.delete(segment)
     this.#readers.set(segment, reader)
@@ -194,7 +212,8 @@ export class WalFiles {
   }
 
   async close(): Promise<void> {
-    for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()])) await this.#close(segment)
+    for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()]))
+      await this.#close(segment)
     assert(this.#writers.size === 0, () => 'a segment was opened while the timeline closed')
   }
 }

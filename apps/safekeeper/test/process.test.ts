@@ -28,11 +28,25 @@ async function folder(): Promise<string> {
   return made.path
 }
 
-async function start(dataDir: string, port: number): Promise<{ process: RunningProcess; client: SafekeeperServiceClient }> {
+async function start(
+  dataDir: string,
+  port: number,
+): Promise<{ process: RunningProcess; client: SafekeeperServiceClient }> {
   const running = await startProcess({
-    name: 'safekeeper', command: process.execPath,
-    args: ['--disable-warning=ExperimentalWarning', MAIN, '--data-dir', dataDir, '--listen', `127.0.0.1:${port}`, '--node-id', 'sk-1'],
-    ready: /"event":"started"/, readyTimeoutMs: 15_000,
+    name: 'safekeeper',
+    command: process.execPath,
+    args: [
+      '--disable-warning=ExperimentalWarning',
+      MAIN,
+      '--data-dir',
+      dataDir,
+      '--listen',
+      `127.0.0.1:${port}`,
+      '--node-id',
+      'sk-1',
+    ],
+    ready: /"event":"started"/,
+    readyTimeoutMs: 15_000,
   })
   const client = createClient(SafekeeperServiceClient, `127.0.0.1:${port}`)
   onTestFinished(async () => {
@@ -43,12 +57,19 @@ async function start(dataDir: string, port: number): Promise<{ process: RunningP
 }
 
 const create = (client: SafekeeperServiceClient): Promise<unknown> =>
-  callUnary(client.createTimeline.bind(client), { timeline: REF, postgres: writeIdentity(IDENTITY), startLsn: lsnToBigint(START) })
-const status = (client: SafekeeperServiceClient) => callUnary(client.getWalStatus.bind(client), { timeline: REF })
+  callUnary(client.createTimeline.bind(client), {
+    timeline: REF,
+    postgres: writeIdentity(IDENTITY),
+    startLsn: lsnToBigint(START),
+  })
+const status = (client: SafekeeperServiceClient) =>
+  callUnary(client.getWalStatus.bind(client), { timeline: REF })
 
 async function readWal(client: SafekeeperServiceClient, endLsn: Lsn): Promise<Buffer> {
   const request = { timeline: REF, startLsn: lsnToBigint(START), endLsn: lsnToBigint(endLsn), term: 0n }
-  return Buffer.concat((await Array.fromAsync(callServerStream(client.readWal.bind(client), request))).map(({ wal }) => wal))
+  return Buffer.concat(
+    (await Array.fromAsync(callServerStream(client.readWal.bind(client), request))).map(({ wal }) => wal),
+  )
 }
 
 test('what was acknowledged survives SIGKILL in the middle of appends', { timeout: 60_000 }, async () => {
@@ -104,47 +125,65 @@ function lastRecordLsn(wal: Uint8Array): Lsn {
   return decoder.lastRecordLsn
 }
 
-test('a full disk gives one clear status, damages nothing, and is over once there is room and a restart', { timeout: 60_000 }, async ({ skip }) => {
-  const dataDir = await folder()
-  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', dataDir])
-  if (mounted.status !== 0) skip('mount of a tmpfs is not permitted here')
-  onTestFinished(() => void spawnSync('umount', ['-l', dataDir]))
-  const port = await freePort()
-  const first = await start(dataDir, port)
-  await create(first.client)
-  const maker = new WalMaker()
-  const leader = new SingleProposer(first.client)
-  await leader.lead(REF, IDENTITY, 1)
-  const begin = maker.endLsn
-  const small = maker.records(10, 1_000)
-  await leader.append(begin, small)
-  await leader.flushed(maker.endLsn)
-  await leader.commit(maker.endLsn)
-  const committed = maker.endLsn
-  while (maker.endLsn < START + 6 * 1024 * 1024) {
-    const at = maker.endLsn
-    await leader.append(at, maker.records(20, 5_000)).catch(() => undefined)
-  }
-  expect(await leader.refusal()).toMatchObject({ code: 'disk_full' })
-  const failed = await status(first.client)
-  expect(failed.failure).toMatch(/could not write file .* \(ENOSPC/)
-  expect(failed.commitLsn).toBe(lsnToBigint(committed))
-  expect(Buffer.compare((await readWal(first.client, committed)), small)).toBe(0)
-  await expect(new SingleProposer(first.client).greet(REF, IDENTITY)).rejects.toMatchObject({ code: 'disk_full' })
-  await first.process.stop('SIGKILL')
+test(
+  'a full disk gives one clear status, damages nothing, and is over once there is room and a restart',
+  { timeout: 60_000 },
+  async ({ skip }) => {
+    const dataDir = await folder()
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', dataDir])
+    if (mounted.status !== 0) skip('mount of a tmpfs is not permitted here')
+    onTestFinished(() => void spawnSync('umount', ['-l', dataDir]))
+    const port = await freePort()
+    const first = await start(dataDir, port)
+    await create(first.client)
+    const maker = new WalMaker()
+    const leader = new SingleProposer(first.client)
+    await leader.lead(REF, IDENTITY, 1)
+    const begin = maker.endLsn
+    const small = maker.records(10, 1_000)
+    await leader.append(begin, small)
+    await leader.flushed(maker.endLsn)
+    await leader.commit(maker.endLsn)
+    const committed = maker.endLsn
+    while (maker.endLsn < START + 6 * 1024 * 1024) {
+      const at = maker.endLsn
+      await leader.append(at, maker.records(20, 5_000)).catch(() => undefined)
+    }
+    expect(await leader.refusal()).toMatchObject({ code: 'disk_full' })
+    const failed = await status(first.client)
+    expect(failed.failure).toMatch(/could not write file .* \(ENOSPC/)
+    expect(failed.commitLsn).toBe(lsnToBigint(committed))
+    expect(Buffer.compare(await readWal(first.client, committed), small)).toBe(0)
+    await expect(new SingleProposer(first.client).greet(REF, IDENTITY)).rejects.toMatchObject({
+      code: 'disk_full',
+    })
+    await first.process.stop('SIGKILL')
 
-  expect(spawnSync('mount', ['-o', 'remount,size=64m', dataDir]).status).toBe(0)
-  const second = await start(dataDir, port)
-  expect(lsnFromBigint((await status(second.client)).flushLsn)).toBeGreaterThanOrEqual(leader.flushLsn)
-  const next = new SingleProposer(second.client)
-  expect(await next.lead(REF, IDENTITY, 2)).toBeGreaterThanOrEqual(leader.flushLsn)
-  expect(Buffer.compare((await readWal(second.client, committed)), small)).toBe(0)
-})
+    expect(spawnSync('mount', ['-o', 'remount,size=64m', dataDir]).status).toBe(0)
+    const second = await start(dataDir, port)
+    expect(lsnFromBigint((await status(second.client)).flushLsn)).toBeGreaterThanOrEqual(leader.flushLsn)
+    const next = new SingleProposer(second.client)
+    expect(await next.lead(REF, IDENTITY, 2)).toBeGreaterThanOrEqual(leader.flushLsn)
+    expect(Buffer.compare(await readWal(second.client, committed), small)).toBe(0)
+  },
+)
 
 async function failing(args: readonly string[]): Promise<{ code: number | null; line: string }> {
-  const running = await startProcess({ name: 'safekeeper', command: process.execPath, args: ['--disable-warning=ExperimentalWarning', MAIN, ...args] })
+  const running = await startProcess({
+    name: 'safekeeper',
+    command: process.execPath,
+    args: ['--disable-warning=ExperimentalWarning', MAIN, ...args],
+  })
   const { code } = await running.exited
-  return { code, line: running.stderr().trim().split('\n').filter((line) => !line.startsWith('{')).join('\n') }
+  return {
+    code,
+    line: running
+      .stderr()
+      .trim()
+      .split('\n')
+      .filter((line) => !line.startsWith('{'))
+      .join('\n'),
+  }
 }
 
 test('a start that cannot be gives one line and a fitting exit code', { timeout: 60_000 }, async () => {
@@ -154,7 +193,11 @@ test('a start that cannot be gives one line and a fitting exit code', { timeout:
   await writeFile(file, '')
   const other = await folder()
   const cases: [string[], number, RegExp][] = [
-    [['--data-dir', other, '--listen', `127.0.0.1:${port}`], 1, /could not listen on 127\.0\.0\.1:\d+ .*Choose another port/],
+    [
+      ['--data-dir', other, '--listen', `127.0.0.1:${port}`],
+      1,
+      /could not listen on 127\.0\.0\.1:\d+ .*Choose another port/,
+    ],
     [['--data-dir', dataDir, '--listen', `127.0.0.1:0`], 1, /data folder ".*" is in use/],
     [['--data-dir', file], 1, /data folder ".*" cannot be used/],
     [['--data-dir', other, '--listen', 'nowhere'], 2, /--listen cannot be "nowhere": it must be host:port/],

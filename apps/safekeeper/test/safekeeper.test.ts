@@ -7,7 +7,14 @@ import { join } from 'node:path'
 import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realDisk, silentLog } from '@understory/env'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient, openBidi, startServer } from '@understory/rpc'
+import {
+  SafekeeperServiceClient,
+  callServerStream,
+  callUnary,
+  createClient,
+  openBidi,
+  startServer,
+} from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
@@ -29,7 +36,11 @@ interface Safekeeper {
 async function startSafekeeper(dataDir: string): Promise<Safekeeper> {
   const timelines = new Timelines(realDisk, silentLog, dataDir)
   await timelines.openAll()
-  const server = await startServer({ host: '127.0.0.1', port: 0, services: [safekeeperService(timelines, 'sk')] })
+  const server = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [safekeeperService(timelines, 'sk')],
+  })
   const client = createClient(SafekeeperServiceClient, server.address)
   let running = true
   const stop = async (): Promise<void> => {
@@ -50,8 +61,13 @@ async function dataFolder(): Promise<string> {
 }
 
 const create = (client: SafekeeperServiceClient): Promise<unknown> =>
-  callUnary(client.createTimeline.bind(client), { timeline: REF, postgres: writeIdentity(IDENTITY), startLsn: lsnToBigint(START) })
-const status = (client: SafekeeperServiceClient) => callUnary(client.getWalStatus.bind(client), { timeline: REF })
+  callUnary(client.createTimeline.bind(client), {
+    timeline: REF,
+    postgres: writeIdentity(IDENTITY),
+    startLsn: lsnToBigint(START),
+  })
+const status = (client: SafekeeperServiceClient) =>
+  callUnary(client.getWalStatus.bind(client), { timeline: REF })
 
 function proposer(client: SafekeeperServiceClient): SingleProposer {
   const made = new SingleProposer(client)
@@ -60,34 +76,52 @@ function proposer(client: SafekeeperServiceClient): SingleProposer {
 }
 
 /** A safekeeper with `count` records of `bytes` each, all committed. */
-async function filled(dataDir: string, count: number, bytes: number): Promise<{ safekeeper: Safekeeper; maker: WalMaker; wal: Uint8Array; leader: SingleProposer }> {
+async function filled(
+  dataDir: string,
+  count: number,
+  bytes: number,
+): Promise<{ safekeeper: Safekeeper; maker: WalMaker; wal: Uint8Array; leader: SingleProposer }> {
   const safekeeper = await startSafekeeper(dataDir)
   await create(safekeeper.client)
   const maker = new WalMaker()
   const wal = maker.records(count, bytes)
   const leader = proposer(safekeeper.client)
   await leader.lead(REF, IDENTITY, 1)
-  for (let at = 0; at < wal.length; at += 10_000) await leader.append(advance(START, at), wal.subarray(at, at + 10_000))
+  for (let at = 0; at < wal.length; at += 10_000)
+    await leader.append(advance(START, at), wal.subarray(at, at + 10_000))
   await leader.flushed(maker.endLsn)
   await leader.commit(maker.endLsn)
   return { safekeeper, maker, wal, leader }
 }
 
-async function readWal(client: SafekeeperServiceClient, startLsn: Lsn, endLsn: Lsn, term = 0n): Promise<Buffer> {
+async function readWal(
+  client: SafekeeperServiceClient,
+  startLsn: Lsn,
+  endLsn: Lsn,
+  term = 0n,
+): Promise<Buffer> {
   const request = { timeline: REF, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term }
   const chunks = await Array.fromAsync(callServerStream(client.readWal.bind(client), request))
   return Buffer.concat(chunks.map(({ wal }) => wal))
 }
 
 /** Batches from `startLsn` on until `endLsn`, each reported as ingested. */
-async function subscribe(client: SafekeeperServiceClient, startLsn: Lsn, endLsn: Lsn): Promise<SubscribeWalResponse[]> {
+async function subscribe(
+  client: SafekeeperServiceClient,
+  startLsn: Lsn,
+  endLsn: Lsn,
+): Promise<SubscribeWalResponse[]> {
   const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
   await stream.send({
     message: {
       $case: 'open',
       value: {
-        protocolVersion: 1, timeline: REF, shard: { number: 0, count: 1, stripeBlocks: 256 },
-        startLsn: lsnToBigint(startLsn), windowBytes: 4096n, trackCommitTimestamp: false,
+        protocolVersion: 1,
+        timeline: REF,
+        shard: { number: 0, count: 1, stripeBlocks: 256 },
+        startLsn: lsnToBigint(startLsn),
+        windowBytes: 4096n,
+        trackCommitTimestamp: false,
       },
     },
   })
@@ -95,13 +129,17 @@ async function subscribe(client: SafekeeperServiceClient, startLsn: Lsn, endLsn:
   for await (const batch of stream.messages) {
     batches.push(batch)
     if (lsnFromBigint(batch.endLsn) >= endLsn) break
-    await stream.send({ message: { $case: 'feedback', value: { ingestedLsn: batch.endLsn, remoteConsistentLsn: 0n } } })
+    await stream.send({
+      message: { $case: 'feedback', value: { ingestedLsn: batch.endLsn, remoteConsistentLsn: 0n } },
+    })
   }
   return batches
 }
 
 const recordLsns = (batches: readonly SubscribeWalResponse[]): Lsn[] =>
-  batches.flatMap(({ entries }) => [...readShardEntries(entries)].flatMap((entry) => (entry.kind === 'record' ? [entry.recordLsn] : [])))
+  batches.flatMap(({ entries }) =>
+    [...readShardEntries(entries)].flatMap((entry) => (entry.kind === 'record' ? [entry.recordLsn] : [])),
+  )
 
 test('WAL appended in chunks of any size is flushed at record ends and lies on disk as segments', async () => {
   const { safekeeper, maker, wal } = await filled(await dataFolder(), 300, 7_000)
@@ -155,7 +193,12 @@ test('everything is there after a restart, and the old term is still fenced', as
   await safekeeper.stop()
   const again = await startSafekeeper(dataDir)
   const now = await status(again.client)
-  expect(now).toMatchObject({ term: 1n, flushLsn: lsnToBigint(maker.endLsn), commitLsn: lsnToBigint(maker.endLsn), failure: '' })
+  expect(now).toMatchObject({
+    term: 1n,
+    flushLsn: lsnToBigint(maker.endLsn),
+    commitLsn: lsnToBigint(maker.endLsn),
+    failure: '',
+  })
   expect(Buffer.compare(await readWal(again.client, START, maker.endLsn), wal)).toBe(0)
   const old = proposer(again.client)
   expect(await old.greet(REF, IDENTITY)).toBe(1n)
@@ -203,30 +246,49 @@ test('a proposer may read what is not committed, with its term only', async () =
   const more = maker.record(500)
   await leader.append(committed, more)
   await leader.flushed(maker.endLsn)
-  await expect(readWal(safekeeper.client, committed, maker.endLsn)).rejects.toMatchObject({ code: 'out_of_range' })
-  await expect(readWal(safekeeper.client, committed, maker.endLsn, 9n)).rejects.toMatchObject({ code: 'stale' })
+  await expect(readWal(safekeeper.client, committed, maker.endLsn)).rejects.toMatchObject({
+    code: 'out_of_range',
+  })
+  await expect(readWal(safekeeper.client, committed, maker.endLsn, 9n)).rejects.toMatchObject({
+    code: 'stale',
+  })
   expect(Buffer.compare(await readWal(safekeeper.client, committed, maker.endLsn, 1n), more)).toBe(0)
 })
 
 test.each([
-  ['a wrong CRC', (bytes: Uint8Array) => { bytes[100] = (bytes[100] as number) ^ 1 }, /checksum/],
-  ['a broken chain', (bytes: Uint8Array) => { bytes[8] = (bytes[8] as number) ^ 8 }, /previous-record link/],
-] as const)('WAL with %s is refused with its position, and right WAL is taken afterwards', async (_what, damage, message) => {
-  const { safekeeper, maker, leader } = await filled(await dataFolder(), 10, 1_000)
-  const at = maker.endLsn
-  const right = maker.record(1_000)
-  const wrong = Uint8Array.from(right)
-  damage(wrong)
-  await leader.append(at, wrong)
-  const refusal = await leader.refusal()
-  expect(isErrorCode(refusal, 'bad_wal')).toBe(true)
-  expect((refusal as Error).message).toMatch(message)
-  expect((refusal as Error).message).toContain(formatLsn(at))
-  const next = proposer(safekeeper.client)
-  expect(await next.lead(REF, IDENTITY, 2)).toBe(at)
-  await next.append(at, right)
-  await next.flushed(maker.endLsn)
-})
+  [
+    'a wrong CRC',
+    (bytes: Uint8Array) => {
+      bytes[100] = (bytes[100] as number) ^ 1
+    },
+    /checksum/,
+  ],
+  [
+    'a broken chain',
+    (bytes: Uint8Array) => {
+      bytes[8] = (bytes[8] as number) ^ 8
+    },
+    /previous-record link/,
+  ],
+] as const)(
+  'WAL with %s is refused with its position, and right WAL is taken afterwards',
+  async (_what, damage, message) => {
+    const { safekeeper, maker, leader } = await filled(await dataFolder(), 10, 1_000)
+    const at = maker.endLsn
+    const right = maker.record(1_000)
+    const wrong = Uint8Array.from(right)
+    damage(wrong)
+    await leader.append(at, wrong)
+    const refusal = await leader.refusal()
+    expect(isErrorCode(refusal, 'bad_wal')).toBe(true)
+    expect((refusal as Error).message).toMatch(message)
+    expect((refusal as Error).message).toContain(formatLsn(at))
+    const next = proposer(safekeeper.client)
+    expect(await next.lead(REF, IDENTITY, 2)).toBe(at)
+    await next.append(at, right)
+    await next.flushed(maker.endLsn)
+  },
+)
 
 test('WAL and proposers of another system are refused', async () => {
   const safekeeper = await startSafekeeper(await dataFolder())
@@ -241,39 +303,66 @@ test('WAL and proposers of another system are refused', async () => {
 })
 
 test.each([
-  ['cut off', async (path: string, at: number) => { await using file = await open(path, 'r+'); await file.truncate(at - 100) }],
-  ['flipped', async (path: string, at: number) => { await using file = await open(path, 'r+'); await file.write(Buffer.from([0xee]), 0, 1, at - 100) }],
-] as const)('a tail that is %s is cut at the last whole record after a crash, never below the commit position', async (_how, damage) => {
-  const dataDir = await dataFolder()
-  const { safekeeper, maker, leader } = await filled(dataDir, 20, 1_000)
-  const committed = maker.endLsn
-  await leader.append(committed, maker.record(1_000))
-  const kept = maker.endLsn
-  await leader.append(kept, maker.record(1_000))
-  await leader.flushed(maker.endLsn)
-  await safekeeper.stop()
-  const path = join(safekeeper.folder, '000000010000000000000003')
-  await damage(path, maker.endLsn - START)
-  const again = await startSafekeeper(dataDir)
-  expect(await status(again.client)).toMatchObject({ flushLsn: lsnToBigint(kept), commitLsn: lsnToBigint(committed), failure: '' })
-  await again.stop()
-  await damage(path, committed - START)
-  const damaged = await startSafekeeper(dataDir)
-  await expect(status(damaged.client)).rejects.toMatchObject({ code: 'bad_file' })
-  expect((await callUnary(damaged.client.listWalTimelines.bind(damaged.client), {})).timelines).toEqual([REF])
-})
+  [
+    'cut off',
+    async (path: string, at: number) => {
+      await using file = await open(path, 'r+')
+      await file.truncate(at - 100)
+    },
+  ],
+  [
+    'flipped',
+    async (path: string, at: number) => {
+      await using file = await open(path, 'r+')
+      await file.write(Buffer.from([0xee]), 0, 1, at - 100)
+    },
+  ],
+] as const)(
+  'a tail that is %s is cut at the last whole record after a crash, never below the commit position',
+  async (_how, damage) => {
+    const dataDir = await dataFolder()
+    const { safekeeper, maker, leader } = await filled(dataDir, 20, 1_000)
+    const committed = maker.endLsn
+    await leader.append(committed, maker.record(1_000))
+    const kept = maker.endLsn
+    await leader.append(kept, maker.record(1_000))
+    await leader.flushed(maker.endLsn)
+    await safekeeper.stop()
+    const path = join(safekeeper.folder, '000000010000000000000003')
+    await damage(path, maker.endLsn - START)
+    const again = await startSafekeeper(dataDir)
+    expect(await status(again.client)).toMatchObject({
+      flushLsn: lsnToBigint(kept),
+      commitLsn: lsnToBigint(committed),
+      failure: '',
+    })
+    await again.stop()
+    await damage(path, committed - START)
+    const damaged = await startSafekeeper(dataDir)
+    await expect(status(damaged.client)).rejects.toMatchObject({ code: 'bad_file' })
+    expect((await callUnary(damaged.client.listWalTimelines.bind(damaged.client), {})).timelines).toEqual([
+      REF,
+    ])
+  },
+)
 
 test('a damaged control file stops its timeline and nothing else', async () => {
   const dataDir = await dataFolder()
   const { safekeeper } = await filled(dataDir, 5, 100)
   const other = { tenantId: REF.tenantId, timelineId: 'c'.repeat(32) }
-  await callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), { timeline: other, postgres: writeIdentity(IDENTITY), startLsn: lsnToBigint(START) })
+  await callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), {
+    timeline: other,
+    postgres: writeIdentity(IDENTITY),
+    startLsn: lsnToBigint(START),
+  })
   await safekeeper.stop()
   await using file = await open(join(safekeeper.folder, 'control'), 'r+')
   await file.write(Buffer.from([0xee]), 0, 1, 50)
   const again = await startSafekeeper(dataDir)
   await expect(status(again.client)).rejects.toMatchObject({ code: 'bad_file' })
-  expect(await callUnary(again.client.getWalStatus.bind(again.client), { timeline: other })).toMatchObject({ failure: '' })
+  expect(await callUnary(again.client.getWalStatus.bind(again.client), { timeline: other })).toMatchObject({
+    failure: '',
+  })
 })
 
 test('a timeline is made once, and the same again is fine', async () => {
@@ -281,10 +370,21 @@ test('a timeline is made once, and the same again is fine', async () => {
   await create(safekeeper.client)
   await create(safekeeper.client)
   const make = (startLsn: Lsn, timeline = REF) =>
-    callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), { timeline, postgres: writeIdentity(IDENTITY), startLsn: lsnToBigint(startLsn) })
+    callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), {
+      timeline,
+      postgres: writeIdentity(IDENTITY),
+      startLsn: lsnToBigint(startLsn),
+    })
   await expect(make(advance(START, IDENTITY.segmentBytes))).rejects.toMatchObject({ code: 'already_exists' })
-  await expect(make(advance(START, 8), { ...REF, timelineId: 'd'.repeat(32) })).rejects.toMatchObject({ code: 'bad_lsn' })
-  await expect(make(START, { ...REF, timelineId: 'nonsense' })).rejects.toMatchObject({ code: 'bad_argument' })
-  await expect(callUnary(safekeeper.client.getWalStatus.bind(safekeeper.client), { timeline: { ...REF, timelineId: 'e'.repeat(32) } }))
-    .rejects.toMatchObject({ code: 'unknown_timeline' })
+  await expect(make(advance(START, 8), { ...REF, timelineId: 'd'.repeat(32) })).rejects.toMatchObject({
+    code: 'bad_lsn',
+  })
+  await expect(make(START, { ...REF, timelineId: 'nonsense' })).rejects.toMatchObject({
+    code: 'bad_argument',
+  })
+  await expect(
+    callUnary(safekeeper.client.getWalStatus.bind(safekeeper.client), {
+      timeline: { ...REF, timelineId: 'e'.repeat(32) },
+    }),
+  ).rejects.toMatchObject({ code: 'unknown_timeline' })
 })

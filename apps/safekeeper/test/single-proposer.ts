@@ -4,12 +4,22 @@ import type { Lsn } from '@understory/base'
 import { highestCommonPoint } from '@understory/consensus'
 import type { TermHistory } from '@understory/consensus'
 import { openBidi } from '@understory/rpc'
-import type { AppendResponse, BidiStream, ProposeRequest, ProposeResponse, SafekeeperServiceClient, TermStart, TimelineRef, VoteResponse } from '@understory/rpc'
+import type {
+  AppendResponse,
+  BidiStream,
+  ProposeRequest,
+  ProposeResponse,
+  SafekeeperServiceClient,
+  TermStart,
+  TimelineRef,
+  VoteResponse,
+} from '@understory/rpc'
 import { writeIdentity } from '../src/identity.ts'
 import type { PostgresIdentity } from '../src/identity.ts'
 
 type Message = NonNullable<ProposeRequest['message']>
-const toWire = (history: TermHistory): TermStart[] => history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
+const toWire = (history: TermHistory): TermStart[] =>
+  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
 const fromWire = (history: readonly TermStart[]): TermHistory =>
   history.map(({ term, startLsn }) => ({ term: Number(term), startLsn: lsnFromBigint(startLsn) }))
 
@@ -33,7 +43,9 @@ export class SingleProposer {
     await this.#stream.send({ message })
   }
 
-  async answer<K extends NonNullable<ProposeResponse['message']>['$case']>(kind: K): Promise<Extract<NonNullable<ProposeResponse['message']>, { $case: K }>['value']> {
+  async answer<K extends NonNullable<ProposeResponse['message']>['$case']>(
+    kind: K,
+  ): Promise<Extract<NonNullable<ProposeResponse['message']>, { $case: K }>['value']> {
     const answer = present((await this.#answers.shift())?.message, `answer of kind ${kind}`)
     if (answer.$case !== kind) throw new Error(`answer is of kind ${answer.$case}, not ${kind}`)
     return answer.value as never
@@ -42,7 +54,13 @@ export class SingleProposer {
   async greet(ref: TimelineRef, identity: PostgresIdentity): Promise<bigint> {
     await this.say({
       $case: 'greeting',
-      value: { protocolVersion: 1, timeline: ref, postgres: writeIdentity(identity), nodeId: 'test', membershipGeneration: 0n },
+      value: {
+        protocolVersion: 1,
+        timeline: ref,
+        postgres: writeIdentity(identity),
+        nodeId: 'test',
+        membershipGeneration: 0n,
+      },
     })
     return (await this.answer('greeting')).term
   }
@@ -60,11 +78,19 @@ export class SingleProposer {
     const flushLsn = lsnFromBigint(vote.flushLsn)
     const own = startLsn ?? flushLsn
     const before = fromWire(vote.termHistory)
-    const history = [...before.filter((entry) => entry.startLsn <= own && entry.term < term), { term, startLsn: own }]
+    const history = [
+      ...before.filter((entry) => entry.startLsn <= own && entry.term < term),
+      { term, startLsn: own },
+    ]
     const startStreamingLsn = highestCommonPoint(history, before, flushLsn)
     await this.say({
       $case: 'elected',
-      value: { term: BigInt(term), startStreamingLsn: lsnToBigint(startStreamingLsn), termHistory: toWire(history), kind: 2 },
+      value: {
+        term: BigInt(term),
+        startStreamingLsn: lsnToBigint(startStreamingLsn),
+        termHistory: toWire(history),
+        kind: 2,
+      },
     })
     this.#note(await this.answer('append'))
     return startStreamingLsn
@@ -74,7 +100,10 @@ export class SingleProposer {
     await this.say({
       $case: 'append',
       value: {
-        term: BigInt(this.term), beginLsn: lsnToBigint(beginLsn), commitLsn: lsnToBigint(commitLsn), recordEndLsn: 0n,
+        term: BigInt(this.term),
+        beginLsn: lsnToBigint(beginLsn),
+        commitLsn: lsnToBigint(commitLsn),
+        recordEndLsn: 0n,
         wal: Buffer.from(wal.buffer, wal.byteOffset, wal.byteLength),
       },
     })
@@ -89,7 +118,7 @@ export class SingleProposer {
   async commit(lsn: Lsn): Promise<void> {
     this.commitLsn = lsn
     await this.append(lsn, new Uint8Array(0), lsn)
-    while ((this.#note(await this.answer('append'))) < lsn);
+    while (this.#note(await this.answer('append')) < lsn);
   }
 
   #note(response: AppendResponse): Lsn {

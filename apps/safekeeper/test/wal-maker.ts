@@ -4,7 +4,12 @@ import type { Lsn } from '@understory/base'
 import { RM_XLOG_ID, XLOG_NOOP, encodeRecord, placeRecord } from '@understory/postgres/wal'
 import type { PostgresIdentity } from '../src/identity.ts'
 
-export const IDENTITY: PostgresIdentity = { major: 17, systemId: 7_411_222_333_444_555_666n, pgTimelineId: 1, segmentBytes: 1024 * 1024 }
+export const IDENTITY: PostgresIdentity = {
+  major: 17,
+  systemId: 7_411_222_333_444_555_666n,
+  pgTimelineId: 1,
+  segmentBytes: 1024 * 1024,
+}
 export const START = lsn(3 * 1024 * 1024)
 
 export class WalMaker {
@@ -22,7 +27,8 @@ export class WalMaker {
   /** The bytes from `endLsn` on, which moves behind them. */
   record(mainDataBytes: number): Uint8Array {
     const mainData = new Uint8Array(mainDataBytes)
-    for (let i = 0; i < mainDataBytes; i++) mainData[i] = this.#seed = (Math.imul(this.#seed, 1_103_515_245) + 12_345) & 0x7fff_ffff
+    for (let i = 0; i < mainDataBytes; i++)
+      mainData[i] = this.#seed = (Math.imul(this.#seed, 1_103_515_245) + 12_345) & 0x7fff_ffff
     const { major, systemId, pgTimelineId: timelineId, segmentBytes } = this.identity
     const encoded = encodeRecord({ rmid: RM_XLOG_ID, info: XLOG_NOOP, prevLsn: this.lastRecordLsn, mainData })
     const placed = placeRecord(this.endLsn, encoded, { major, systemId, timelineId, segmentBytes })

@@ -6,77 +6,106 @@ import type { AcceptorInput, AcceptorState, AcceptorStep } from './acceptor.ts'
 import type { TermHistory } from './term-history.ts'
 
 const at = lsn
-const term1: TermHistory = [{ term: 0, startLsn: at(0) }, { term: 1, startLsn: at(0) }]
+const term1: TermHistory = [
+  { term: 0, startLsn: at(0) },
+  { term: 1, startLsn: at(0) },
+]
 
 function run(state: AcceptorState, ...inputs: AcceptorInput[]): AcceptorStep {
-  let step: AcceptorStep = { state, durable: [], then: [] }
+  let step: AcceptorStep = { state, durable: [], after: [] }
   for (const input of inputs) step = stepAcceptor(step.state, input)
   return step
 }
-const append = (term: number, begin: number, length: number, commit = 0, recordEnd = begin + length): AcceptorInput => ({
+const append = (
+  term: number,
+  begin: number,
+  length: number,
+  commit = 0,
+  recordEnd = begin + length,
+): AcceptorInput => ({
   kind: 'append',
-  message: { term, beginLsn: at(begin), commitLsn: at(commit), recordEndLsn: at(recordEnd), wal: new Uint8Array(length) },
+  message: {
+    term,
+    beginLsn: at(begin),
+    commitLsn: at(commit),
+    recordEndLsn: at(recordEnd),
+    wal: new Uint8Array(length),
+  },
 })
 const vote = (term: number): AcceptorInput => ({ kind: 'vote', message: { term } })
 const elected = (term: number, start: number, history: TermHistory = term1): AcceptorInput => ({
-  kind: 'elected', message: { term, startStreamingLsn: at(start), history, election: 'rebuild' },
+  kind: 'elected',
+  message: { term, startStreamingLsn: at(start), history, election: 'rebuild' },
 })
 const flushed = (flushLsn: number): AcceptorInput => ({ kind: 'flushed', flushLsn: at(flushLsn) })
 const fresh = restoreAcceptor(initialControl(at(0)), at(0))
 /** Leads in term 1 and has 100 durable bytes, 40 of them committed. */
-const streaming = run(fresh, vote(1), elected(1, 0), append(1, 0, 100), flushed(100), append(1, 100, 0, 40)).state
+const streaming = run(
+  fresh,
+  vote(1),
+  elected(1, 0),
+  append(1, 0, 100),
+  flushed(100),
+  append(1, 100, 0, 40),
+).state
 
 test('a vote is durable before it is answered, and given once a term', () => {
   const first = run(fresh, vote(3))
   expect(first.durable).toMatchObject([{ kind: 'persistControl', control: { term: 3 } }])
-  expect(first.then).toMatchObject([{ kind: 'sendVote', reply: { term: 3, voteGiven: true } }])
+  expect(first.after).toMatchObject([{ kind: 'sendVote', reply: { term: 3, voteGiven: true } }])
   for (const term of [3, 2]) {
     const again = run(first.state, vote(term))
     expect(again.durable).toEqual([])
-    expect(again.then).toMatchObject([{ kind: 'sendVote', reply: { term: 3, voteGiven: false } }])
+    expect(again.after).toMatchObject([{ kind: 'sendVote', reply: { term: 3, voteGiven: false } }])
   }
 })
 
 test('nothing is told as flushed before it is', () => {
   const written = run(fresh, vote(1), elected(1, 0), append(1, 0, 100))
-  expect(written.then).toEqual([{ kind: 'flush' }])
-  expect(run(written.state, flushed(100)).then).toMatchObject([{ kind: 'sendAppended', reply: { flushLsn: 100 } }])
+  expect(written.after).toEqual([{ kind: 'flush' }])
+  expect(run(written.state, flushed(100)).after).toMatchObject([
+    { kind: 'sendAppended', reply: { flushLsn: 100 } },
+  ])
 })
 
 test('the commit position follows the flush position, never passes it', () => {
   const ahead = run(streaming, append(1, 100, 50, 150))
   expect(ahead.state.commitLsn).toBe(100)
-  expect(ahead.then).toContainEqual({ kind: 'committed', lsn: 100 })
-  expect(run(ahead.state, flushed(150)).then).toContainEqual({ kind: 'committed', lsn: 150 })
+  expect(ahead.after).toContainEqual({ kind: 'committed', lsn: 100 })
+  expect(run(ahead.state, flushed(150)).after).toContainEqual({ kind: 'committed', lsn: 150 })
 })
 
 test('an older proposer is answered with the higher term and writes nothing', () => {
-  const { state, durable, then } = run(streaming, vote(2), append(1, 100, 8))
+  const { state, durable, after } = run(streaming, vote(2), append(1, 100, 8))
   expect(durable).toEqual([])
-  expect(then).toMatchObject([{ kind: 'sendAppended', reply: { term: 2 } }])
+  expect(after).toMatchObject([{ kind: 'sendAppended', reply: { term: 2 } }])
   expect(state.writeLsn).toBe(100)
 })
 
 test('written but unflushed bytes are let go with a vote, so what the vote tells stays true', () => {
-  const { durable, then } = run(streaming, append(1, 100, 8), vote(2))
-  expect(durable).toMatchObject([{ kind: 'truncateWal', toLsn: 100 }, { kind: 'persistControl', control: { term: 2 } }])
-  expect(then).toMatchObject([{ kind: 'sendVote', reply: { flushLsn: 100, commitLsn: 40 } }])
+  const { durable, after } = run(streaming, append(1, 100, 8), vote(2))
+  expect(durable).toMatchObject([
+    { kind: 'truncateWal', toLsn: 100 },
+    { kind: 'persistControl', control: { term: 2 } },
+  ])
+  expect(after).toMatchObject([{ kind: 'sendVote', reply: { flushLsn: 100, commitLsn: 40 } }])
 })
 
 test('a divergent tail is cut before the new history is recorded', () => {
   const history = [...term1, { term: 2, startLsn: at(60) }]
   const { state, durable } = run(streaming, vote(2), elected(2, 60, history))
   expect(durable).toMatchObject([
-    { kind: 'truncateWal', toLsn: 60 }, { kind: 'persistControl', control: { history, election: 'rebuild', commitLsn: 40 } },
+    { kind: 'truncateWal', toLsn: 60 },
+    { kind: 'persistControl', control: { history, election: 'rebuild', commitLsn: 40 } },
   ])
   expect(state).toMatchObject({ writeLsn: 60, flushLsn: 60, commitLsn: 40 })
 })
 
 test('a cut below the commit position is refused', () => {
   const history = [...term1, { term: 2, startLsn: at(30) }]
-  const { state, durable, then } = run(streaming, vote(2), elected(2, 30, history))
+  const { state, durable, after } = run(streaming, vote(2), elected(2, 30, history))
   expect(durable).toEqual([])
-  expect(then).toMatchObject([{ kind: 'refuse', code: 'precondition' }])
+  expect(after).toMatchObject([{ kind: 'refuse', code: 'precondition' }])
   expect(state.flushLsn).toBe(100)
 })
 
@@ -89,8 +118,8 @@ test.each([
   ['a history that is not of this timeline', elected(1, 100, [{ term: 1, startLsn: at(0) }]), 'bad_argument'],
   ['a history that ends with another term', elected(2, 100), 'bad_argument'],
 ] as const)('%s is refused and changes nothing', (_what, input, code) => {
-  const { state, durable, then } = run(streaming, input)
-  expect(then).toMatchObject([{ kind: 'refuse', code }])
+  const { state, durable, after } = run(streaming, input)
+  expect(after).toMatchObject([{ kind: 'refuse', code }])
   expect(durable).toEqual([])
   expect(state).toEqual(streaming)
 })
@@ -98,7 +127,9 @@ test.each([
 test('an older membership is refused, a newer one is recorded', () => {
   const newer = run(fresh, { kind: 'greeting', message: { membershipGeneration: 2 } })
   expect(newer.durable).toMatchObject([{ control: { membershipGeneration: 2 } }])
-  expect(run(newer.state, { kind: 'greeting', message: { membershipGeneration: 1 } }).then).toMatchObject([{ kind: 'refuse', code: 'stale' }])
+  expect(run(newer.state, { kind: 'greeting', message: { membershipGeneration: 1 } }).after).toMatchObject([
+    { kind: 'refuse', code: 'stale' },
+  ])
 })
 
 test('a log that ends before the commit position is not taken up', () => {

@@ -3,7 +3,7 @@
  * through it to the effect that writes it.
  *
  * A step's effects come in two lists, and the type keeps their order: everything in `durable` is carried out, in order
- * and to the end, before anything in `then`. So no answer ever tells of what is not on disk. `writeWal` alone need not
+ * and to the end, before anything in `after`. So no answer ever tells of what is not on disk. `writeWal` alone need not
  * be durable at its return: it counts once `flushed` says so.
  *
  * The app's part
@@ -18,9 +18,22 @@
 import { advance, assert, formatLsn, maxLsn, minLsn } from '@understory/base'
 import type { ErrorCode, Lsn } from '@understory/base'
 import type {
-  AppendMessage, AppendReply, ElectedMessage, ElectionKind, GreetingMessage, GreetingReply, VoteMessage, VoteReply,
+  AppendMessage,
+  AppendReply,
+  ElectedMessage,
+  ElectionKind,
+  GreetingMessage,
+  GreetingReply,
+  VoteMessage,
+  VoteReply,
 } from './messages.ts'
-import { highestCommonPoint, historyUpTo, initialHistory, isWellFormedHistory, lastTermStart } from './term-history.ts'
+import {
+  highestCommonPoint,
+  historyUpTo,
+  initialHistory,
+  isWellFormedHistory,
+  lastTermStart,
+} from './term-history.ts'
 import type { TermHistory } from './term-history.ts'
 
 /** What the control file holds. */
@@ -75,13 +88,17 @@ export type FollowingEffect =
 export interface AcceptorStep {
   readonly state: AcceptorState
   readonly durable: readonly DurableEffect[]
-  readonly then: readonly FollowingEffect[]
+  readonly after: readonly FollowingEffect[]
 }
 
 /** The control of a timeline that is made. */
 export function initialControl(timelineStartLsn: Lsn): AcceptorControl {
   return {
-    membershipGeneration: 0, term: 0, history: initialHistory(timelineStartLsn), election: undefined, timelineStartLsn,
+    membershipGeneration: 0,
+    term: 0,
+    history: initialHistory(timelineStartLsn),
+    election: undefined,
+    timelineStartLsn,
     commitLsn: timelineStartLsn,
   }
 }
@@ -89,25 +106,40 @@ export function initialControl(timelineStartLsn: Lsn): AcceptorControl {
 /** After a start: `flushLsn` is the end of the last whole record on disk, and nothing is beyond it. */
 export function restoreAcceptor(control: AcceptorControl, flushLsn: Lsn): AcceptorState {
   const { commitLsn, timelineStartLsn, history, term } = control
-  assert(flushLsn >= commitLsn && commitLsn >= timelineStartLsn, () =>
-    `I3: WAL ends at ${formatLsn(flushLsn)}, before the commit position ${formatLsn(commitLsn)}`)
-  assert(isWellFormedHistory(history, timelineStartLsn) && lastTermStart(history).term <= term, () =>
-    `term history ends with term ${lastTermStart(history).term}, control file has ${term}`)
+  assert(
+    flushLsn >= commitLsn && commitLsn >= timelineStartLsn,
+    () => `I3: WAL ends at ${formatLsn(flushLsn)}, before the commit position ${formatLsn(commitLsn)}`,
+  )
+  assert(
+    isWellFormedHistory(history, timelineStartLsn) && lastTermStart(history).term <= term,
+    () => `term history ends with term ${lastTermStart(history).term}, control file has ${term}`,
+  )
   return { control, writeLsn: flushLsn, flushLsn, commitLsn, toldCommitLsn: commitLsn }
 }
 
 /** Whether `stepAcceptor` will write this append's WAL: it is of the log's last term and goes on where the log ends. */
 export function willWrite(state: AcceptorState, { term, beginLsn, wal }: AppendMessage): boolean {
   const { control } = state
-  return term === control.term && lastTermStart(control.history).term === term && beginLsn === state.writeLsn && wal.length > 0
+  return (
+    term === control.term &&
+    lastTermStart(control.history).term === term &&
+    beginLsn === state.writeLsn &&
+    wal.length > 0
+  )
 }
 
 export function stepAcceptor(state: AcceptorState, input: AcceptorInput): AcceptorStep {
   const step = apply(state, input)
   const after = step.state
-  assert(after.commitLsn >= state.commitLsn && after.commitLsn <= after.flushLsn, () =>
-    `I3: commit position ${formatLsn(state.commitLsn)} became ${formatLsn(after.commitLsn)} with WAL flushed to ${formatLsn(after.flushLsn)}`)
-  assert(after.control.term >= state.control.term, () => `I2: term ${state.control.term} became ${after.control.term}`)
+  assert(
+    after.commitLsn >= state.commitLsn && after.commitLsn <= after.flushLsn,
+    () =>
+      `I3: commit position ${formatLsn(state.commitLsn)} became ${formatLsn(after.commitLsn)} with WAL flushed to ${formatLsn(after.flushLsn)}`,
+  )
+  assert(
+    after.control.term >= state.control.term,
+    () => `I2: term ${state.control.term} became ${after.control.term}`,
+  )
   return step
 }
 
@@ -126,19 +158,31 @@ function apply(state: AcceptorState, input: AcceptorInput): AcceptorStep {
   }
 }
 
-const reply = (state: AcceptorState, ...then: FollowingEffect[]): AcceptorStep => ({ state, durable: [], then })
+const reply = (state: AcceptorState, ...effects: FollowingEffect[]): AcceptorStep => ({
+  state,
+  durable: [],
+  after: effects,
+})
 const refusal = (state: AcceptorState, code: ErrorCode, message: string): AcceptorStep =>
   reply(state, { kind: 'refuse', code, message })
 
 function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMessage): AcceptorStep {
   const { control } = state
   if (membershipGeneration < control.membershipGeneration) {
-    return refusal(state, 'stale', `membership generation ${membershipGeneration} is older than ${control.membershipGeneration}`)
+    return refusal(
+      state,
+      'stale',
+      `membership generation ${membershipGeneration} is older than ${control.membershipGeneration}`,
+    )
   }
   const answer = { kind: 'sendGreeting', reply: { term: control.term, membershipGeneration } } as const
   if (membershipGeneration === control.membershipGeneration) return reply(state, answer)
   const newer = { ...control, membershipGeneration }
-  return { state: { ...state, control: newer }, durable: [{ kind: 'persistControl', control: newer }], then: [answer] }
+  return {
+    state: { ...state, control: newer },
+    durable: [{ kind: 'persistControl', control: newer }],
+    after: [answer],
+  }
 }
 
 /**
@@ -162,7 +206,7 @@ function onVote(state: AcceptorState, { term }: VoteMessage): AcceptorStep {
   const { flushLsn, commitLsn } = after
   const history = historyUpTo(control.history, flushLsn)
   const answer: VoteReply = { term: control.term, voteGiven, flushLsn, commitLsn, history }
-  return { state: after, durable, then: [{ kind: 'sendVote', reply: answer }] }
+  return { state: after, durable, after: [{ kind: 'sendVote', reply: answer }] }
 }
 
 /**
@@ -174,31 +218,51 @@ function onElected(state: AcceptorState, message: ElectedMessage): AcceptorStep 
   if (message.term < control.term) return reply(state, appended(state))
   const own = lastTermStart(message.history)
   if (!isWellFormedHistory(message.history, control.timelineStartLsn) || own.term !== message.term) {
-    return refusal(state, 'bad_argument', `term history of the proposer elected in term ${message.term} is malformed`)
+    return refusal(
+      state,
+      'bad_argument',
+      `term history of the proposer elected in term ${message.term} is malformed`,
+    )
   }
   const history = historyUpTo(control.history, state.flushLsn)
   const common = highestCommonPoint(message.history, history, state.flushLsn)
   if (common !== message.startStreamingLsn) {
-    return refusal(state, 'conflict', `proposer wants to stream from ${formatLsn(message.startStreamingLsn)}, but the logs part at ${formatLsn(common)}`)
+    return refusal(
+      state,
+      'conflict',
+      `proposer wants to stream from ${formatLsn(message.startStreamingLsn)}, but the logs part at ${formatLsn(common)}`,
+    )
   }
   if (common < state.commitLsn) {
-    return refusal(state, 'precondition', `proposer wants to cut WAL at ${formatLsn(common)}, below the commit position ${formatLsn(state.commitLsn)}`)
+    return refusal(
+      state,
+      'precondition',
+      `proposer wants to cut WAL at ${formatLsn(common)}, below the commit position ${formatLsn(state.commitLsn)}`,
+    )
   }
   const durable: DurableEffect[] = []
   if (state.writeLsn > common) durable.push({ kind: 'truncateWal', toLsn: common })
   const newer: AcceptorControl = {
-    ...control, term: message.term, history: message.history, election: message.election, commitLsn: state.commitLsn,
+    ...control,
+    term: message.term,
+    history: message.history,
+    election: message.election,
+    commitLsn: state.commitLsn,
   }
   durable.push({ kind: 'persistControl', control: newer })
   const after: AcceptorState = { ...state, control: newer, writeLsn: common, flushLsn: common }
-  return { state: after, durable, then: [appended(after)] }
+  return { state: after, durable, after: [appended(after)] }
 }
 
 function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
   const { control } = state
   if (message.term < control.term) return reply(state, appended(state))
   if (message.term > control.term || lastTermStart(control.history).term !== message.term) {
-    return refusal(state, 'precondition', `append of term ${message.term} came before its election was announced`)
+    return refusal(
+      state,
+      'precondition',
+      `append of term ${message.term} came before its election was announced`,
+    )
   }
   const { beginLsn, wal, recordEndLsn } = message
   if (wal.length === 0) {
@@ -206,23 +270,38 @@ function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
     return reply(after, ...committed(state, after), appended(after))
   }
   if (beginLsn !== state.writeLsn) {
-    return refusal(state, 'conflict', `append begins at ${formatLsn(beginLsn)}, but the log ends at ${formatLsn(state.writeLsn)}`)
+    return refusal(
+      state,
+      'conflict',
+      `append begins at ${formatLsn(beginLsn)}, but the log ends at ${formatLsn(state.writeLsn)}`,
+    )
   }
   const writeLsn = advance(beginLsn, wal.length)
   if (recordEndLsn > writeLsn) {
-    return refusal(state, 'bad_argument', `append ends at ${formatLsn(writeLsn)}, before its record end ${formatLsn(recordEndLsn)}`)
+    return refusal(
+      state,
+      'bad_argument',
+      `append ends at ${formatLsn(writeLsn)}, before its record end ${formatLsn(recordEndLsn)}`,
+    )
   }
-  const after = withCommit({ ...state, writeLsn, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
+  const after = withCommit({
+    ...state,
+    writeLsn,
+    toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn),
+  })
   return {
     state: after,
     durable: [{ kind: 'writeWal', atLsn: beginLsn, wal, recordEndLsn }],
-    then: [{ kind: 'flush' }, ...committed(state, after)],
+    after: [{ kind: 'flush' }, ...committed(state, after)],
   }
 }
 
 function onFlushed(state: AcceptorState, flushLsn: Lsn): AcceptorStep {
-  assert(flushLsn >= state.flushLsn && flushLsn <= state.writeLsn, () =>
-    `flushed ${formatLsn(flushLsn)} is not within ${formatLsn(state.flushLsn)} and ${formatLsn(state.writeLsn)}`)
+  assert(
+    flushLsn >= state.flushLsn && flushLsn <= state.writeLsn,
+    () =>
+      `flushed ${formatLsn(flushLsn)} is not within ${formatLsn(state.flushLsn)} and ${formatLsn(state.writeLsn)}`,
+  )
   if (flushLsn === state.flushLsn) return reply(state)
   const after = withCommit({ ...state, flushLsn })
   return reply(after, appended(after), ...committed(state, after))

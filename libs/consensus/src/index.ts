@@ -1,19 +1,41 @@
 export { allMembers, isQuorum } from './membership.ts'
 export type { Membership } from './membership.ts'
 export type {
-  AppendMessage, AppendReply, ElectedMessage, ElectionKind, GreetingMessage, GreetingReply, VoteMessage, VoteReply,
+  AppendMessage,
+  AppendReply,
+  ElectedMessage,
+  ElectionKind,
+  GreetingMessage,
+  GreetingReply,
+  VoteMessage,
+  VoteReply,
 } from './messages.ts'
 export { createProposer, isBufferFull, stepProposer } from './proposer.ts'
 export type {
-  PeerState, ProposerEffect, ProposerInput, ProposerOptions, ProposerState, ProposerStep,
+  PeerState,
+  ProposerEffect,
+  ProposerInput,
+  ProposerOptions,
+  ProposerState,
+  ProposerStep,
 } from './proposer.ts'
 export {
-  compareLogs, highestCommonPoint, historyUpTo, initialHistory, isWellFormedHistory, lastTermStart,
+  compareLogs,
+  highestCommonPoint,
+  historyUpTo,
+  initialHistory,
+  isWellFormedHistory,
+  lastTermStart,
 } from './term-history.ts'
 export type { LogEnd, TermHistory, TermStart } from './term-history.ts'
 export { WalBuffer } from './wal-buffer.ts'
 export type { WalRange } from './wal-buffer.ts'
 export { initialControl, restoreAcceptor, stepAcceptor, willWrite } from './acceptor.ts'
 export type {
-  AcceptorControl, AcceptorInput, AcceptorState, AcceptorStep, DurableEffect, FollowingEffect,
+  AcceptorControl,
+  AcceptorInput,
+  AcceptorState,
+  AcceptorStep,
+  DurableEffect,
+  FollowingEffect,
 } from './acceptor.ts'

@@ -7,9 +7,16 @@ import { isQuorum } from './membership.ts'
 import type { TermHistory } from './term-history.ts'
 
 const at = lsn
-const base = { membership: { generation: 0, members: ['a', 'b', 'c'] }, timelineStartLsn: at(0), livingTerm: undefined }
+const base = {
+  membership: { generation: 0, members: ['a', 'b', 'c'] },
+  timelineStartLsn: at(0),
+  livingTerm: undefined,
+}
 
-function run(state: ProposerState, ...inputs: ProposerInput[]): { state: ProposerState; effects: ProposerEffect[] } {
+function run(
+  state: ProposerState,
+  ...inputs: ProposerInput[]
+): { state: ProposerState; effects: ProposerEffect[] } {
   const effects: ProposerEffect[] = []
   for (const input of inputs) {
     const step = stepProposer(state, input)
@@ -20,14 +27,33 @@ function run(state: ProposerState, ...inputs: ProposerInput[]): { state: Propose
 }
 const history = (...entries: [term: number, start: number][]): TermHistory =>
   [[0, 0] as const, ...entries].map(([term, start]) => ({ term, startLsn: at(start) }))
-const greeted = (from: string, term: number): ProposerInput => ({ kind: 'greeted', from, reply: { term, membershipGeneration: 0 } })
-const voted = (from: string, term: number, flush: number, own: TermHistory, commit = 0, voteGiven = true): ProposerInput => ({
-  kind: 'voted', from, reply: { term, voteGiven, flushLsn: at(flush), commitLsn: at(commit), history: own },
+const greeted = (from: string, term: number): ProposerInput => ({
+  kind: 'greeted',
+  from,
+  reply: { term, membershipGeneration: 0 },
+})
+const voted = (
+  from: string,
+  term: number,
+  flush: number,
+  own: TermHistory,
+  commit = 0,
+  voteGiven = true,
+): ProposerInput => ({
+  kind: 'voted',
+  from,
+  reply: { term, voteGiven, flushLsn: at(flush), commitLsn: at(commit), history: own },
 })
 const appended = (from: string, term: number, flush: number): ProposerInput => ({
-  kind: 'appended', from, reply: { term, flushLsn: at(flush), commitLsn: at(0) },
+  kind: 'appended',
+  from,
+  reply: { term, flushLsn: at(flush), commitLsn: at(0) },
 })
-const wal = (end: number, recordEnd = end): ProposerInput => ({ kind: 'wal', endLsn: at(end), recordEndLsn: at(recordEnd) })
+const wal = (end: number, recordEnd = end): ProposerInput => ({
+  kind: 'wal',
+  endLsn: at(end),
+  recordEndLsn: at(recordEnd),
+})
 const kinds = (effects: readonly ProposerEffect[]): string[] => effects.map((effect) => effect.kind)
 
 /** `a` has [0, 100) of term 1, `b` a longer log of no term: `a` wins, term 2 starts at 100. */
@@ -36,7 +62,8 @@ const leader = run(greetedTwo.state, voted('a', 2, 100, history([1, 0])), voted(
 
 test('the term asked for is above every term of a quorum', () => {
   expect(greetedTwo.effects).toEqual([
-    { kind: 'sendVote', to: 'a', message: { term: 2 } }, { kind: 'sendVote', to: 'b', message: { term: 2 } },
+    { kind: 'sendVote', to: 'a', message: { term: 2 } },
+    { kind: 'sendVote', to: 'b', message: { term: 2 } },
   ])
 })
 
@@ -52,12 +79,18 @@ test('the most advanced log wins by its last term, and each acceptor streams fro
 test('older terms are committed only together with the start of the own term', () => {
   const older = run(leader.state, appended('b', 2, 64), appended('a', 2, 64))
   expect(kinds(older.effects)).not.toContain('commitAdvanced')
-  expect(run(older.state, appended('a', 2, 100), appended('b', 2, 100)).effects)
-    .toContainEqual({ kind: 'commitAdvanced', lsn: 100 })
+  expect(run(older.state, appended('a', 2, 100), appended('b', 2, 100)).effects).toContainEqual({
+    kind: 'commitAdvanced',
+    lsn: 100,
+  })
 })
 
 test('committed is what a quorum has flushed', () => {
-  const streamed = run(leader.state, { kind: 'walFetched', to: 'b', startLsn: at(0), endLsn: at(100) }, wal(200))
+  const streamed = run(
+    leader.state,
+    { kind: 'walFetched', to: 'b', startLsn: at(0), endLsn: at(100) },
+    wal(200),
+  )
   expect(run(streamed.state, appended('a', 2, 200)).state.commitLsn).toBe(0)
   expect(run(streamed.state, appended('a', 2, 200), appended('b', 2, 160)).state.commitLsn).toBe(160)
 })
@@ -72,26 +105,45 @@ test('a higher term in any answer ends it', () => {
 })
 
 test('a vote that is not given in our term is a lost election', () => {
-  expect(run(greetedTwo.state, voted('a', 2, 0, history(), 0, false)).effects).toEqual([{ kind: 'fenced', term: 2 }])
+  expect(run(greetedTwo.state, voted('a', 2, 0, history(), 0, false)).effects).toEqual([
+    { kind: 'fenced', term: 2 },
+  ])
 })
 
 test('a living Postgres is adopted only with the last log term and equal WAL', () => {
-  const votes = [greeted('a', 1), greeted('b', 0), voted('a', 2, 100, history([1, 0])), voted('b', 2, 0, history())]
+  const votes = [
+    greeted('a', 1),
+    greeted('b', 0),
+    voted('a', 2, 100, history([1, 0])),
+    voted('b', 2, 0, history()),
+  ]
   const sameTerm = run(createProposer({ ...base, livingTerm: 1 }), ...votes)
   expect(sameTerm.effects.at(-1)).toEqual({ kind: 'compareLocalWal', donor: 'a', term: 2, endLsn: 100 })
-  for (const [isEqual, election] of [[true, 'adopt'], [false, 'rebuild']] as const) {
+  for (const [isEqual, election] of [
+    [true, 'adopt'],
+    [false, 'rebuild'],
+  ] as const) {
     const { effects } = run(sameTerm.state, { kind: 'localWalCompared', isEqual })
     expect(effects).toContainEqual(expect.objectContaining({ kind: 'elected', election }))
-    expect(effects).toContainEqual(expect.objectContaining({ kind: 'sendElected', message: expect.objectContaining({ election }) }))
+    expect(effects).toContainEqual(
+      expect.objectContaining({ kind: 'sendElected', message: expect.objectContaining({ election }) }),
+    )
   }
-  expect(run(createProposer({ ...base, livingTerm: 7 }), ...votes).effects)
-    .toContainEqual(expect.objectContaining({ kind: 'elected', election: 'rebuild' }))
+  expect(run(createProposer({ ...base, livingTerm: 7 }), ...votes).effects).toContainEqual(
+    expect.objectContaining({ kind: 'elected', election: 'rebuild' }),
+  )
 })
 
 test('no more waits in the transport than allowed, and one append has no more than allowed', () => {
-  const small = { ...leader.state, options: { ...leader.state.options, appendBytesMax: 10, inFlightBytesMax: 20 } }
+  const small = {
+    ...leader.state,
+    options: { ...leader.state.options, appendBytesMax: 10, inFlightBytesMax: 20 },
+  }
   const sends = run(small, wal(200)).effects.filter((effect) => effect.kind === 'sendWal')
-  expect(sends.map(({ to, startLsn, endLsn }) => [to, startLsn, endLsn])).toEqual([['a', 100, 110], ['a', 110, 120]])
+  expect(sends.map(({ to, startLsn, endLsn }) => [to, startLsn, endLsn])).toEqual([
+    ['a', 100, 110],
+    ['a', 110, 120],
+  ])
   const { effects } = run(small, wal(200), { kind: 'sent', to: 'a', bytes: 10 })
   expect(effects.at(-1)).toMatchObject({ kind: 'sendWal', to: 'a', startLsn: 120, endLsn: 130 })
 })
@@ -107,7 +159,12 @@ test('an acceptor that comes back as a leader is asked for its positions and goe
 })
 
 test('WAL that nobody connected has is reported', () => {
-  const { effects } = run(leader.state, { kind: 'disconnected', from: 'a' }, { kind: 'fetchFailed', to: 'b' }, { kind: 'heartbeat' })
+  const { effects } = run(
+    leader.state,
+    { kind: 'disconnected', from: 'a' },
+    { kind: 'fetchFailed', to: 'b' },
+    { kind: 'heartbeat' },
+  )
   expect(effects).toContainEqual({ kind: 'donorMissing', to: 'b', startLsn: 0 })
 })
 

@@ -14,7 +14,13 @@ import type { Lsn } from '@understory/base'
 import { allMembers, isQuorum } from './membership.ts'
 import type { Membership } from './membership.ts'
 import type {
-  AppendMessage, AppendReply, ElectedMessage, ElectionKind, GreetingReply, VoteMessage, VoteReply,
+  AppendMessage,
+  AppendReply,
+  ElectedMessage,
+  ElectionKind,
+  GreetingReply,
+  VoteMessage,
+  VoteReply,
 } from './messages.ts'
 import { compareLogs, highestCommonPoint, isWellFormedHistory, lastTermStart } from './term-history.ts'
 import type { TermHistory } from './term-history.ts'
@@ -156,15 +162,27 @@ export interface ProposerStep {
 }
 
 const PEER_DOWN: PeerState = {
-  connection: 'down', term: 0, vote: undefined, hasVoted: false, nextLsn: 0 as Lsn, flushLsn: 0 as Lsn,
-  commitSentLsn: 0 as Lsn, inFlightBytes: 0, isFetching: false,
+  connection: 'down',
+  term: 0,
+  vote: undefined,
+  hasVoted: false,
+  nextLsn: 0 as Lsn,
+  flushLsn: 0 as Lsn,
+  commitSentLsn: 0 as Lsn,
+  inFlightBytes: 0,
+  isFetching: false,
 }
 
 export function createProposer(options: ProposerOptions): ProposerState {
   const { timelineStartLsn } = options
   return {
     phase: 'greeting',
-    options: { appendBytesMax: 256 * 1024, inFlightBytesMax: 4 * 1024 * 1024, keptBytesMax: 16 * 1024 * 1024, ...options },
+    options: {
+      appendBytesMax: 256 * 1024,
+      inFlightBytesMax: 4 * 1024 * 1024,
+      keptBytesMax: 16 * 1024 * 1024,
+      ...options,
+    },
     peers: Object.fromEntries(allMembers(options.membership).map((member) => [member, PEER_DOWN])),
     term: 0,
     history: [],
@@ -180,8 +198,10 @@ export function createProposer(options: ProposerOptions): ProposerState {
 
 /** Whether the driver should take no more WAL for now: `bytesMax` wait to be committed, and some of it can be. */
 export function isBufferFull(state: ProposerState, bytesMax: number): boolean {
-  return state.bufferEndLsn - state.bufferStartLsn > bytesMax &&
+  return (
+    state.bufferEndLsn - state.bufferStartLsn > bytesMax &&
     state.recordEndLsn > maxLsn(state.commitLsn, state.termStartLsn)
+  )
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
@@ -197,8 +217,10 @@ export function stepProposer(state: ProposerState, input: ProposerInput): Propos
   const draft: Draft = { ...state, peers }
   const effects: ProposerEffect[] = []
   apply(draft, input, effects)
-  assert(draft.commitLsn >= state.commitLsn, () =>
-    `I3: commit position went back from ${formatLsn(state.commitLsn)} to ${formatLsn(draft.commitLsn)}`)
+  assert(
+    draft.commitLsn >= state.commitLsn,
+    () => `I3: commit position went back from ${formatLsn(state.commitLsn)} to ${formatLsn(draft.commitLsn)}`,
+  )
   return { state: draft, effects }
 }
 
@@ -248,7 +270,11 @@ function onGreeted(draft: Draft, from: string, reply: GreetingReply, effects: Pr
     return
   }
   Object.assign(peer, {
-    connection: 'greeted', term: reply.term, inFlightBytes: 0, isFetching: false, commitSentLsn: 0,
+    connection: 'greeted',
+    term: reply.term,
+    inFlightBytes: 0,
+    isFetching: false,
+    commitSentLsn: 0,
   })
   if (draft.phase === 'greeting') {
     if (!isQuorum(draft.options.membership, (name) => draft.peers[name]?.connection === 'greeted')) return
@@ -273,9 +299,13 @@ function onVoted(draft: Draft, from: string, reply: VoteReply, effects: Proposer
   const peer = draft.peers[from]
   if (peer === undefined || peer.connection !== 'asked') return
   if (reply.term > draft.term) return fence(draft, reply.term, effects)
-  if (reply.term < draft.term) return drop(effects, from, `answered the vote for term ${draft.term} with term ${reply.term}`)
+  if (reply.term < draft.term)
+    return drop(effects, from, `answered the vote for term ${draft.term} with term ${reply.term}`)
   const { history, flushLsn } = reply
-  if (!isWellFormedHistory(history, draft.options.timelineStartLsn) || lastTermStart(history).startLsn > flushLsn) {
+  if (
+    !isWellFormedHistory(history, draft.options.timelineStartLsn) ||
+    lastTermStart(history).startLsn > flushLsn
+  ) {
     return drop(effects, from, 'has a term history that is none of this timeline')
   }
   peer.vote = reply
@@ -285,7 +315,10 @@ function onVoted(draft: Draft, from: string, reply: VoteReply, effects: Proposer
   // Given to somebody else in this term, or to us with the answer lost: there is no telling.
   if (!reply.voteGiven) return fence(draft, reply.term, effects)
   peer.hasVoted = true
-  if (draft.phase === 'campaign' && isQuorum(draft.options.membership, (name) => draft.peers[name]?.hasVoted === true)) {
+  if (
+    draft.phase === 'campaign' &&
+    isQuorum(draft.options.membership, (name) => draft.peers[name]?.hasVoted === true)
+  ) {
     win(draft, effects)
   }
 }
@@ -303,8 +336,11 @@ function win(draft: Draft, effects: ProposerEffect[]): void {
   const startLsn = best.flushLsn
   for (const name in draft.peers) {
     const { hasVoted, vote } = draft.peers[name] as PeerState
-    assert(!hasVoted || vote === undefined || vote.commitLsn <= startLsn, () =>
-      `I3: ${name} knows commit ${formatLsn(vote?.commitLsn ?? startLsn)} beyond the elected log's end ${formatLsn(startLsn)}`)
+    assert(
+      !hasVoted || vote === undefined || vote.commitLsn <= startLsn,
+      () =>
+        `I3: ${name} knows commit ${formatLsn(vote?.commitLsn ?? startLsn)} beyond the elected log's end ${formatLsn(startLsn)}`,
+    )
   }
   const { term: lastLogTerm } = lastTermStart(best.history)
   assert(lastLogTerm < draft.term, () => `I2: a log of term ${lastLogTerm} votes for term ${draft.term}`)
@@ -322,7 +358,10 @@ function win(draft: Draft, effects: ProposerEffect[]): void {
   }
 }
 
-const logEnd = (vote: VoteReply) => ({ lastLogTerm: lastTermStart(vote.history).term, flushLsn: vote.flushLsn })
+const logEnd = (vote: VoteReply) => ({
+  lastLogTerm: lastTermStart(vote.history).term,
+  flushLsn: vote.flushLsn,
+})
 
 function lead(draft: Draft, election: ElectionKind, effects: ProposerEffect[]): void {
   draft.phase = 'leader'
@@ -342,8 +381,11 @@ function announce(draft: Draft, to: string, effects: ProposerEffect[]): void {
   const peer = draft.peers[to] as MutablePeer
   const vote = peer.vote as VoteReply
   const startStreamingLsn = highestCommonPoint(draft.history, vote.history, vote.flushLsn)
-  assert(startStreamingLsn >= vote.commitLsn, () =>
-    `I3: ${to} would be cut at ${formatLsn(startStreamingLsn)}, below its commit ${formatLsn(vote.commitLsn)}`)
+  assert(
+    startStreamingLsn >= vote.commitLsn,
+    () =>
+      `I3: ${to} would be cut at ${formatLsn(startStreamingLsn)}, below its commit ${formatLsn(vote.commitLsn)}`,
+  )
   peer.connection = 'streaming'
   peer.nextLsn = startStreamingLsn
   const { term, history, election } = draft
@@ -353,8 +395,11 @@ function announce(draft: Draft, to: string, effects: ProposerEffect[]): void {
 
 function onWal(draft: Draft, endLsn: Lsn, recordEndLsn: Lsn, effects: ProposerEffect[]): void {
   assert(draft.phase === 'leader', () => `WAL before the election, in phase ${draft.phase}`)
-  assert(endLsn >= draft.bufferEndLsn && recordEndLsn >= draft.recordEndLsn && recordEndLsn <= endLsn, () =>
-    `WAL to ${formatLsn(endLsn)} with record end ${formatLsn(recordEndLsn)} after ${formatLsn(draft.bufferEndLsn)}`)
+  assert(
+    endLsn >= draft.bufferEndLsn && recordEndLsn >= draft.recordEndLsn && recordEndLsn <= endLsn,
+    () =>
+      `WAL to ${formatLsn(endLsn)} with record end ${formatLsn(recordEndLsn)} after ${formatLsn(draft.bufferEndLsn)}`,
+  )
   draft.bufferEndLsn = endLsn
   draft.recordEndLsn = recordEndLsn
   for (const name in draft.peers) pump(draft, name, effects)
@@ -365,7 +410,8 @@ function onAppended(draft: Draft, from: string, reply: AppendReply, effects: Pro
   if (peer === undefined) return
   if (reply.term > draft.term) return fence(draft, reply.term, effects)
   if (draft.phase !== 'leader' || peer.connection !== 'streaming' || reply.term !== draft.term) return
-  if (reply.flushLsn > draft.bufferEndLsn) return drop(effects, from, `flushed ${formatLsn(reply.flushLsn)}, which was never sent`)
+  if (reply.flushLsn > draft.bufferEndLsn)
+    return drop(effects, from, `flushed ${formatLsn(reply.flushLsn)}, which was never sent`)
   peer.flushLsn = maxLsn(peer.flushLsn, reply.flushLsn)
   advanceCommit(draft, effects)
   if (peer.isFetching || peer.nextLsn < draft.bufferEndLsn) pump(draft, from, effects)
@@ -378,7 +424,8 @@ function advanceCommit(draft: Draft, effects: ProposerEffect[]): void {
   for (const name in draft.peers) {
     const candidate = (draft.peers[name] as PeerState).flushLsn
     if (candidate <= quorumLsn) continue
-    if (isQuorum(draft.options.membership, (other) => (draft.peers[other]?.flushLsn ?? 0) >= candidate)) quorumLsn = candidate
+    if (isQuorum(draft.options.membership, (other) => (draft.peers[other]?.flushLsn ?? 0) >= candidate))
+      quorumLsn = candidate
   }
   if (quorumLsn <= draft.commitLsn || quorumLsn < draft.termStartLsn) return
   draft.commitLsn = quorumLsn
@@ -404,7 +451,11 @@ function trim(draft: Draft, effects: ProposerEffect[]): void {
 function tellCommit(draft: Draft, effects: ProposerEffect[]): void {
   for (const name in draft.peers) {
     const peer = draft.peers[name] as MutablePeer
-    if (peer.connection === 'streaming' && peer.commitSentLsn < draft.commitLsn && peer.flushLsn >= draft.recordEndLsn) {
+    if (
+      peer.connection === 'streaming' &&
+      peer.commitSentLsn < draft.commitLsn &&
+      peer.flushLsn >= draft.recordEndLsn
+    ) {
       sendPositions(draft, name, effects)
     }
   }
@@ -431,7 +482,13 @@ function pump(draft: Draft, to: string, effects: ProposerEffect[]): void {
   }
 }
 
-function sendWal(draft: Draft, to: string, source: 'buffer' | 'fetched', endLsn: Lsn, effects: ProposerEffect[]): void {
+function sendWal(
+  draft: Draft,
+  to: string,
+  source: 'buffer' | 'fetched',
+  endLsn: Lsn,
+  effects: ProposerEffect[],
+): void {
   const peer = draft.peers[to] as MutablePeer
   const { term, commitLsn, termStartLsn } = draft
   const startLsn = peer.nextLsn
@@ -465,7 +522,8 @@ function fetch(draft: Draft, to: string, effects: ProposerEffect[]): void {
 
 function onFetched(draft: Draft, to: string, startLsn: Lsn, endLsn: Lsn, effects: ProposerEffect[]): void {
   const peer = draft.peers[to]
-  if (peer === undefined || !peer.isFetching || peer.connection !== 'streaming' || peer.nextLsn !== startLsn) return
+  if (peer === undefined || !peer.isFetching || peer.connection !== 'streaming' || peer.nextLsn !== startLsn)
+    return
   peer.isFetching = false
   if (endLsn <= startLsn || endLsn > draft.bufferEndLsn) return
   sendWal(draft, to, 'fetched', endLsn, effects)

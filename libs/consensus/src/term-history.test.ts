@@ -30,12 +30,21 @@ test('a term that starts right at the end of a log belongs to it, one beyond doe
 })
 
 test('the later term beats the longer log', () => {
-  expect(compareLogs({ lastLogTerm: 2, flushLsn: lsn(10) }, { lastLogTerm: 1, flushLsn: lsn(90) })).toBeGreaterThan(0)
-  expect(compareLogs({ lastLogTerm: 2, flushLsn: lsn(10) }, { lastLogTerm: 2, flushLsn: lsn(11) })).toBeLessThan(0)
+  expect(
+    compareLogs({ lastLogTerm: 2, flushLsn: lsn(10) }, { lastLogTerm: 1, flushLsn: lsn(90) }),
+  ).toBeGreaterThan(0)
+  expect(
+    compareLogs({ lastLogTerm: 2, flushLsn: lsn(10) }, { lastLogTerm: 2, flushLsn: lsn(11) }),
+  ).toBeLessThan(0)
 })
 
 test.each([
-  ['0@8 1@8', true], ['0@8 1@8 2@16', true], ['0@0 1@8', false], ['1@8', false], ['0@8 2@9 2@10', false], ['0@8 2@19 3@10', false],
+  ['0@8 1@8', true],
+  ['0@8 1@8 2@16', true],
+  ['0@0 1@8', false],
+  ['1@8', false],
+  ['0@8 2@9 2@10', false],
+  ['0@8 2@19 3@10', false],
 ])('history %s is well formed: %s', (text, expected) => {
   expect(isWellFormedHistory(history(text), lsn(8))).toBe(expected)
 })

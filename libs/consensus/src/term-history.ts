@@ -13,7 +13,9 @@ export interface TermStart {
 }
 export type TermHistory = readonly TermStart[]
 
-export const initialHistory = (timelineStartLsn: Lsn): TermHistory => [{ term: 0, startLsn: timelineStartLsn }]
+export const initialHistory = (timelineStartLsn: Lsn): TermHistory => [
+  { term: 0, startLsn: timelineStartLsn },
+]
 
 export function lastTermStart(history: TermHistory): TermStart {
   return history[history.length - 1] as TermStart
@@ -52,7 +54,8 @@ export interface LogEnd {
 export function highestCommonPoint(proposer: TermHistory, acceptor: TermHistory, flushLsn: Lsn): Lsn {
   let common = 0
   while (
-    common + 1 < proposer.length && common + 1 < acceptor.length &&
+    common + 1 < proposer.length &&
+    common + 1 < acceptor.length &&
     (proposer[common + 1] as TermStart).term === (acceptor[common + 1] as TermStart).term
   ) {
     common++

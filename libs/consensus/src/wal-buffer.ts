@@ -46,8 +46,10 @@ export class WalBuffer {
 
   /** Without a copy where the range lies within one chunk. */
   read(startLsn: Lsn, endLsn: Lsn): WalRange {
-    assert(startLsn >= this.startLsn && endLsn <= this.#endLsn && startLsn < endLsn, () =>
-      `WAL range ${startLsn} to ${endLsn} is not within ${this.startLsn} to ${this.#endLsn}`)
+    assert(
+      startLsn >= this.startLsn && endLsn <= this.#endLsn && startLsn < endLsn,
+      () => `WAL range ${startLsn} to ${endLsn} is not within ${this.startLsn} to ${this.#endLsn}`,
+    )
     let index = this.#find(startLsn)
     const first = this.#chunks[index] as Chunk
     const from = bytesBetween(first.startLsn, startLsn)
@@ -56,7 +58,8 @@ export class WalBuffer {
       const whole = from + length === first.bytes.length
       return {
         bytes: first.bytes.subarray(from, from + length),
-        recordEndLsn: whole || first.recordEndLsn <= endLsn ? first.recordEndLsn : this.#recordEndBefore(index),
+        recordEndLsn:
+          whole || first.recordEndLsn <= endLsn ? first.recordEndLsn : this.#recordEndBefore(index),
       }
     }
     const bytes = new Uint8Array(length)

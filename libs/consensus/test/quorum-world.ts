@@ -8,10 +8,22 @@
  */
 import type { Lsn } from '@understory/base'
 import {
-  WalBuffer, createProposer, historyUpTo, initialControl, restoreAcceptor, stepAcceptor, stepProposer,
+  WalBuffer,
+  createProposer,
+  historyUpTo,
+  initialControl,
+  restoreAcceptor,
+  stepAcceptor,
+  stepProposer,
 } from '../src/index.ts'
 import type {
-  AcceptorControl, AcceptorInput, AcceptorState, FollowingEffect, ProposerEffect, ProposerInput, ProposerState,
+  AcceptorControl,
+  AcceptorInput,
+  AcceptorState,
+  FollowingEffect,
+  ProposerEffect,
+  ProposerInput,
+  ProposerState,
 } from '../src/index.ts'
 
 export const START = 1024 as Lsn
@@ -163,9 +175,16 @@ export class World {
     }
     const committedBefore = this.committed.length
     this.#startProposer(this.proposers[0] as Proposer)
-    const progressed = this.#runUntil(this.#nowMs + 20_000, () => this.committed.length > committedBefore &&
-      this.acceptors.every(({ state }) => state !== undefined && state.commitLsn - START >= committedBefore))
-    if (!progressed) throw new Violation(`no progress after the faults ended: ${this.committed.length} bytes are committed`)
+    const progressed = this.#runUntil(
+      this.#nowMs + 20_000,
+      () =>
+        this.committed.length > committedBefore &&
+        this.acceptors.every(
+          ({ state }) => state !== undefined && state.commitLsn - START >= committedBefore,
+        ),
+    )
+    if (!progressed)
+      throw new Violation(`no progress after the faults ended: ${this.committed.length} bytes are committed`)
   }
 
   // Acceptors.
@@ -204,7 +223,7 @@ export class World {
 
   #feedAcceptor(acceptor: Acceptor, input: AcceptorInput, stream: Stream | undefined): void {
     if (acceptor.state === undefined) return
-    const { state, durable, then } = stepAcceptor(acceptor.state, input)
+    const { state, durable, after } = stepAcceptor(acceptor.state, input)
     for (const effect of durable) {
       if (this.#fault(0.002)) {
         this.#count('crashes between effects')
@@ -226,14 +245,15 @@ export class World {
           acceptor.isFlushing = acceptor.wantsFlush = false
           break
         case 'writeWal':
-          if (effect.atLsn - START !== acceptor.written.length) throw new Violation(`${acceptor.name} writes with a gap`)
+          if (effect.atLsn - START !== acceptor.written.length)
+            throw new Violation(`${acceptor.name} writes with a gap`)
           acceptor.written.push(...effect.wal)
           break
       }
     }
     acceptor.state = state
     this.#checkAcceptor(acceptor)
-    for (const effect of then) this.#carryOut(acceptor, effect, stream ?? acceptor.stream)
+    for (const effect of after) this.#carryOut(acceptor, effect, stream ?? acceptor.stream)
   }
 
   #carryOut(acceptor: Acceptor, effect: FollowingEffect, stream: Stream | undefined): void {
@@ -267,16 +287,22 @@ export class World {
       if (acceptor.flushEpoch !== epoch) return
       acceptor.isFlushing = false
       acceptor.durable = bytes
-      this.#feedAcceptor(acceptor, { kind: 'flushed', flushLsn: (START + recordEnd(bytes)) as Lsn }, undefined)
+      this.#feedAcceptor(
+        acceptor,
+        { kind: 'flushed', flushLsn: (START + recordEnd(bytes)) as Lsn },
+        undefined,
+      )
       this.#flush(acceptor)
     })
   }
 
   #checkAcceptor(acceptor: Acceptor): void {
     const length = (acceptor.state as AcceptorState).commitLsn - START
-    if (length > this.committed.length) throw new Violation(`${acceptor.name} calls ${length} bytes committed, ${this.committed.length} are`)
+    if (length > this.committed.length)
+      throw new Violation(`${acceptor.name} calls ${length} bytes committed, ${this.committed.length} are`)
     for (let i = Math.max(0, length - 200); i < length; i++) {
-      if (acceptor.durable[i] !== this.committed[i]) throw new Violation(`${acceptor.name} differs from what is committed at byte ${i}`)
+      if (acceptor.durable[i] !== this.committed[i])
+        throw new Violation(`${acceptor.name} differs from what is committed at byte ${i}`)
     }
   }
 
@@ -344,8 +370,12 @@ export class World {
     proposer.streams.clear()
     proposer.fetched.clear()
     proposer.state = createProposer({
-      membership: { generation: 0, members: MEMBERS }, timelineStartLsn: START, livingTerm: proposer.livingTerm,
-      appendBytesMax: this.#calm ? 120 : 1 + this.#below(120), inFlightBytesMax: 1 + this.#below(400), keptBytesMax: this.#below(300),
+      membership: { generation: 0, members: MEMBERS },
+      timelineStartLsn: START,
+      livingTerm: proposer.livingTerm,
+      appendBytesMax: this.#calm ? 120 : 1 + this.#below(120),
+      inFlightBytesMax: 1 + this.#below(400),
+      keptBytesMax: this.#below(300),
     })
     for (const acceptor of this.acceptors) this.#connect(proposer, acceptor, life)
     this.#at(this.#below(20), () => this.#work(proposer, life))
@@ -356,9 +386,11 @@ export class World {
       this.#startProposer(proposer)
     }
     if (!this.#calm) this.#at(150 + this.#below(900), again)
-    else this.#at(2_000, () => {
-      if (proposer.life === life && (proposer.state?.commitLsn ?? 0) < (proposer.state?.termStartLsn ?? 0)) again()
-    })
+    else
+      this.#at(2_000, () => {
+        if (proposer.life === life && (proposer.state?.commitLsn ?? 0) < (proposer.state?.termStartLsn ?? 0))
+          again()
+      })
   }
 
   /** Postgres writes records, whole or in pieces; the driver hands them on. */
@@ -415,10 +447,12 @@ export class World {
       case 'sendWal': {
         const { startLsn: beginLsn, endLsn, term, commitLsn } = effect
         const kept = proposer.fetched.get(effect.to)
-        const range = effect.source === 'buffer'
-          ? proposer.buffer.read(beginLsn, endLsn)
-          : { bytes: (kept as { bytes: Uint8Array }).bytes, recordEndLsn: effect.recordEndLsn }
-        if (effect.source === 'fetched' && kept?.startLsn !== beginLsn) throw new Violation('sends other bytes than were fetched')
+        const range =
+          effect.source === 'buffer'
+            ? proposer.buffer.read(beginLsn, endLsn)
+            : { bytes: (kept as { bytes: Uint8Array }).bytes, recordEndLsn: effect.recordEndLsn }
+        if (effect.source === 'fetched' && kept?.startLsn !== beginLsn)
+          throw new Violation('sends other bytes than were fetched')
         const recordEndLsn = Math.max(range.recordEndLsn, effect.recordEndLsn) as Lsn
         const message = { term, beginLsn, commitLsn, recordEndLsn, wal: range.bytes }
         this.#send(proposer, effect.to, { kind: 'append', message })
@@ -433,13 +467,16 @@ export class World {
       case 'compareLocalWal': {
         const donor = this.acceptors.find(({ name }) => name === effect.donor) as Acceptor
         const length = effect.endLsn - START
-        const isEqual = proposer.local.length >= length && this.#sameBytes(proposer.local, donor.durable, length)
+        const isEqual =
+          proposer.local.length >= length && this.#sameBytes(proposer.local, donor.durable, length)
         queue.push({ kind: 'localWalCompared', isEqual })
         return
       }
       case 'elected': {
         this.#count(`elected, ${effect.election}`)
-        this.#say(`${proposer.name} elected in term ${effect.term} at ${effect.startLsn} from ${effect.donor}, ${effect.election}`)
+        this.#say(
+          `${proposer.name} elected in term ${effect.term} at ${effect.startLsn} from ${effect.donor}, ${effect.election}`,
+        )
         const length = effect.startLsn - START
         const donor = this.acceptors.find(({ name }) => name === effect.donor) as Acceptor
         // The donor's durable log is what the vote spoke of; it may only have been cut since by a later term.
@@ -454,7 +491,8 @@ export class World {
           return
         }
         if (effect.election === 'adopt') {
-          if (!this.#sameBytes(proposer.local, donor.durable, length)) throw new Violation('adopted a Postgres with other WAL')
+          if (!this.#sameBytes(proposer.local, donor.durable, length))
+            throw new Violation('adopted a Postgres with other WAL')
         } else {
           proposer.local = log
         }
@@ -465,16 +503,21 @@ export class World {
       }
       case 'commitAdvanced': {
         const other = this.#committers.get(state.term)
-        if (other !== undefined && other !== `${proposer.name}/${life}`) throw new Violation(`I2: ${other} and ${proposer.name} both commit in term ${state.term}`)
+        if (other !== undefined && other !== `${proposer.name}/${life}`)
+          throw new Violation(`I2: ${other} and ${proposer.name} both commit in term ${state.term}`)
         this.#committers.set(state.term, `${proposer.name}/${life}`)
         const length = effect.lsn - START
         const same = Math.min(length, this.committed.length)
-        if (!this.#sameBytes(proposer.local, this.committed, same)) throw new Violation(`I1: committed WAL was changed in term ${state.term}`)
+        if (!this.#sameBytes(proposer.local, this.committed, same))
+          throw new Violation(`I1: committed WAL was changed in term ${state.term}`)
         for (let i = this.committed.length; i < length; i++) this.committed.push(proposer.local[i] as number)
         this.#count('commits')
         // A quorum has it on disk, as part of a history that ends with this term or a later one.
-        const holders = this.acceptors.filter(({ durable }) => durable.length >= length && this.#sameBytes(durable, this.committed, length))
-        if (holders.length < 2) throw new Violation(`I1: only ${holders.length} acceptors hold what is committed`)
+        const holders = this.acceptors.filter(
+          ({ durable }) => durable.length >= length && this.#sameBytes(durable, this.committed, length),
+        )
+        if (holders.length < 2)
+          throw new Violation(`I1: only ${holders.length} acceptors hold what is committed`)
         return
       }
       case 'trimBuffer':
@@ -487,14 +530,22 @@ export class World {
           if (proposer.life !== life) return
           const donor = this.acceptors.find(({ name }) => name === from) as Acceptor
           const end = Math.min(endLsn, donor.state?.flushLsn ?? 0) as Lsn
-          if (donor.state === undefined || donor.state.control.term !== term || end <= startLsn || this.#fault(0.05)) {
+          if (
+            donor.state === undefined ||
+            donor.state.control.term !== term ||
+            end <= startLsn ||
+            this.#fault(0.05)
+          ) {
             this.#feedProposer(proposer, { kind: 'fetchFailed', to })
             this.#at(20, () => {
               if (proposer.life === life) this.#feedProposer(proposer, { kind: 'heartbeat' })
             })
             return
           }
-          proposer.fetched.set(to, { startLsn, bytes: Uint8Array.from(donor.durable.slice(startLsn - START, end - START)) })
+          proposer.fetched.set(to, {
+            startLsn,
+            bytes: Uint8Array.from(donor.durable.slice(startLsn - START, end - START)),
+          })
           this.#feedProposer(proposer, { kind: 'walFetched', to, startLsn, endLsn: end })
         })
         return
@@ -529,4 +580,6 @@ export class World {
 
 /** The history of an acceptor's log, for messages. */
 export const historyOf = (acceptor: Acceptor): string =>
-  historyUpTo(acceptor.control.history, (START + acceptor.durable.length) as Lsn).map(({ term, startLsn }) => `${term}@${startLsn}`).join(' ')
+  historyUpTo(acceptor.control.history, (START + acceptor.durable.length) as Lsn)
+    .map(({ term, startLsn }) => `${term}@${startLsn}`)
+    .join(' ')

@@ -17,7 +17,10 @@ function runSeeds(streams: boolean): Record<string, number> {
       world.run()
     } catch (error) {
       const logs = world.acceptors.map((acceptor) => `${acceptor.name}: ${historyOf(acceptor)}`).join('\n')
-      throw new Error(`seed ${seed}, streams ${streams}: ${String(error)}\n${logs}\n${world.trace.slice(-30).join('\n')}`, { cause: error })
+      throw new Error(
+        `seed ${seed}, streams ${streams}: ${String(error)}\n${logs}\n${world.trace.slice(-30).join('\n')}`,
+        { cause: error },
+      )
     }
     for (const [what, count] of Object.entries(world.counts)) totals[what] = (totals[what] ?? 0) + count
   }
@@ -26,7 +29,15 @@ function runSeeds(streams: boolean): Record<string, number> {
 
 test('committed WAL survives everything over streams that break', { timeout: 600_000 }, () => {
   const totals = runSeeds(true)
-  for (const what of ['commits', 'acceptor crashes', 'divergent tails cut', 'fenced', 'fetches', 'elected, adopt', 'elected, rebuild']) {
+  for (const what of [
+    'commits',
+    'acceptor crashes',
+    'divergent tails cut',
+    'fenced',
+    'fetches',
+    'elected, adopt',
+    'elected, rebuild',
+  ]) {
     expect(totals[what], what).toBeGreaterThan(0)
   }
 })

@@ -19,9 +19,12 @@ export async function lockFolder(path: string): Promise<FolderLock> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
       if (cause.code !== 'EADDRINUSE') return reject(cause)
-      return reject(refuse('precondition', `data folder "${path}" is in use`, {
-        hint: 'Stop the process that uses it, or name another folder.', cause,
-      }))
+      return reject(
+        refuse('precondition', `data folder "${path}" is in use`, {
+          hint: 'Stop the process that uses it, or name another folder.',
+          cause,
+        }),
+      )
     })
     server.listen({ path: `\0understory-folder-${dev}-${ino}`, exclusive: true }, resolve)
   })

@@ -15,7 +15,11 @@ const full = new WeakMap<object, Promise<void>>()
  * Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile; the signal is
  * the same for all messages of a stream.
  */
-export async function writeMessage<T>(stream: MessageWriter<T>, message: T, signal?: AbortSignal): Promise<void> {
+export async function writeMessage<T>(
+  stream: MessageWriter<T>,
+  message: T,
+  signal?: AbortSignal,
+): Promise<void> {
   // A stream that is gone already announces nothing any more.
   if (stream.destroyed === true) throw refuse('cancelled', 'stream was closed')
   if (stream.write(message)) return

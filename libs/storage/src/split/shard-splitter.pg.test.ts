@@ -10,7 +10,12 @@ import type { Lsn, ShardLayout } from '@understory/base'
 import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings } from '@understory/postgres/redo'
-import { FORK_FSM, readRecordsOfSegments, parseWalFileName, WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
+import {
+  FORK_FSM,
+  readRecordsOfSegments,
+  parseWalFileName,
+  WAL_SEGMENT_BYTES,
+} from '@understory/postgres/wal'
 import type { DecodedRecord } from '@understory/postgres/wal'
 import { startPostgres } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -41,32 +46,51 @@ const WORKLOAD = `
 `
 
 async function recordWorkload(): Promise<{ segments: Map<number, Uint8Array>; startLsn: Lsn }> {
-  await using server = await startPostgres({ major: 17, settings: { max_prepared_transactions: 4, autovacuum: false } })
+  await using server = await startPostgres({
+    major: 17,
+    settings: { max_prepared_transactions: 4, autovacuum: false },
+  })
   const client = await server.connect()
   const { rows } = await client.query<{ lsn: string }>('select redo_lsn as lsn from pg_control_checkpoint()')
-  const [high, low] = present(rows[0], 'row').lsn.split('/').map((half) => Number.parseInt(half, 16))
-  for (const statement of WORKLOAD.split(';').map((text) => text.trim()).filter((text) => text !== '')) await client.query(statement)
+  const [high, low] = present(rows[0], 'row')
+    .lsn.split('/')
+    .map((half) => Number.parseInt(half, 16))
+  for (const statement of WORKLOAD.split(';')
+    .map((text) => text.trim())
+    .filter((text) => text !== ''))
+    await client.query(statement)
   await client.end()
   await server.stop()
   const segments = new Map<number, Uint8Array>()
   for (const name of await readdir(join(server.dataDirectory, 'pg_wal'))) {
     const parsed = name.length === 24 ? parseWalFileName(name, WAL_SEGMENT_BYTES) : undefined
-    if (parsed !== undefined) segments.set(parsed.segment, await readFile(join(server.dataDirectory, 'pg_wal', name)))
+    if (parsed !== undefined)
+      segments.set(parsed.segment, await readFile(join(server.dataDirectory, 'pg_wal', name)))
   }
   return { segments, startLsn: lsn((high as number) * 2 ** 32 + (low as number)) }
 }
 
 /** What each shard should get of a record, said plainly. */
-function expectedOf(record: DecodedRecord, layout: ShardLayout, settings: RedoSettings): { keys: string[][]; effects: boolean[] } {
+function expectedOf(
+  record: DecodedRecord,
+  layout: ShardLayout,
+  settings: RedoSettings,
+): { keys: string[][]; effects: boolean[] } {
   const keys = Array.from({ length: layout.count }, (): string[] => [])
   const effects = Array.from({ length: layout.count }, () => false)
   const put = (shard: number, key: string): void => {
     if (keys[shard]?.includes(key) !== true) keys[shard]?.push(key)
   }
   for (let i = 0; i < record.blockCount; i++) {
-    const { spcOid, dbOid, relNumber, fork, blockNumber, applyImage, willInit } = present(record.blocks[i], 'block')
+    const { spcOid, dbOid, relNumber, fork, blockNumber, applyImage, willInit } = present(
+      record.blocks[i],
+      'block',
+    )
     if (fork === FORK_FSM && !applyImage && !willInit) continue
-    put(shardOfBlock(layout, relNumber, blockNumber), `${applyImage ? 1 : willInit ? 2 : 0} ${i} block ${spcOid}/${dbOid}/${relNumber} ${fork} ${blockNumber}`)
+    put(
+      shardOfBlock(layout, relNumber, blockNumber),
+      `${applyImage ? 1 : willInit ? 2 : 0} ${i} block ${spcOid}/${dbOid}/${relNumber} ${fork} ${blockNumber}`,
+    )
   }
   const all = (): void => void effects.fill(true)
   const first = (): void => void (effects[0] = true)
@@ -75,10 +99,23 @@ function expectedOf(record: DecodedRecord, layout: ShardLayout, settings: RedoSe
       const block = vmBlockOf(heapBlock)
       put(shardOfBlock(layout, relNumber, block), `3 0 block ${spcOid}/${dbOid}/${relNumber} 2 ${block}`)
     },
-    slruPage: (kind, page, init) => put(shardOfSlruPage(layout, slruNumber(kind), page), `${init ? 5 : 4} 0 slru ${slruNumber(kind)} ${page}`),
-    slruTruncate: all, relationCreate: all, relationTruncate: all, relationDrop: all,
-    databaseCopy: all, databaseCreate: all, databaseDrop: all,
-    relationMap: first, twoPhasePrepare: first, twoPhaseRemove: first, tablespaceCreate: first, tablespaceDrop: first,
+    slruPage: (kind, page, init) =>
+      put(
+        shardOfSlruPage(layout, slruNumber(kind), page),
+        `${init ? 5 : 4} 0 slru ${slruNumber(kind)} ${page}`,
+      ),
+    slruTruncate: all,
+    relationCreate: all,
+    relationTruncate: all,
+    relationDrop: all,
+    databaseCopy: all,
+    databaseCreate: all,
+    databaseDrop: all,
+    relationMap: first,
+    twoPhasePrepare: first,
+    twoPhaseRemove: first,
+    tablespaceCreate: first,
+    tablespaceDrop: first,
   }
   recordEffects(record, sink, settings)
   return { keys, effects }
@@ -94,9 +131,15 @@ test('each shard gets its keys, its effects, and what keeps sizes and xids right
   const { segments, startLsn } = await recordWorkload()
   const settings: RedoSettings = { major: 17, dataChecksums: false, walLogHints: false }
   const seen = new Set<string>()
-  for (const layout of [{ count: 1, stripeBlocks: 256 }, { count: 3, stripeBlocks: 2 }, { count: 8, stripeBlocks: 1 }]) {
+  for (const layout of [
+    { count: 1, stripeBlocks: 256 },
+    { count: 3, stripeBlocks: 2 },
+    { count: 8, stripeBlocks: 1 },
+  ]) {
     const writers = Array.from({ length: layout.count }, () => new ShardStreamWriter())
-    const splitters = writers.map((writer, number) => new ShardSplitter({ ...layout, number }, settings, writer))
+    const splitters = writers.map(
+      (writer, number) => new ShardSplitter({ ...layout, number }, settings, writer),
+    )
     const sizes = new Map<string, number>()
     const truth = new Map<string, number>()
     let newestXid = 0
@@ -123,7 +166,8 @@ test('each shard gets its keys, its effects, and what keeps sizes and xids right
           expect([got.recordLsn, got.nextLsn]).toEqual([record.recordLsn, record.nextLsn])
           for (const key of got.keys) seen.add(`role ${key.role}`)
           if (got.hasEffects) seen.add('effects')
-          if (number === 0 && recordXid !== 0 && (trackedXid === 0 || xidPrecedes(trackedXid, recordXid))) trackedXid = recordXid
+          if (number === 0 && recordXid !== 0 && (trackedXid === 0 || xidPrecedes(trackedXid, recordXid)))
+            trackedXid = recordXid
         }
         for (const entry of entries) {
           if (entry.kind === 'size') {
@@ -142,5 +186,7 @@ test('each shard gets its keys, its effects, and what keeps sizes and xids right
     expect(sizes).toEqual(truth)
     expect(truth.size).toBeGreaterThan(50)
   }
-  expect([...seen]).toEqual(expect.arrayContaining(['effects', 'role 0', 'role 1', 'role 2', 'role 3', 'role 4']))
+  expect([...seen]).toEqual(
+    expect.arrayContaining(['effects', 'role 0', 'role 1', 'role 2', 'role 3', 'role 4']),
+  )
 })

@@ -11,15 +11,29 @@ import { vmBlockOf } from '@understory/postgres/page'
 import { maxXidOf, parameterChangeOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
 import {
-  FORK_FSM, FORK_VM, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN, XLOG_FPI, XLOG_FPI_FOR_HINT,
-  XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
+  FORK_FSM,
+  FORK_VM,
+  RM_XLOG_ID,
+  XLOG_CHECKPOINT_ONLINE,
+  XLOG_CHECKPOINT_SHUTDOWN,
+  XLOG_FPI,
+  XLOG_FPI_FOR_HINT,
+  XLOG_FPW_CHANGE,
+  XLOG_PARAMETER_CHANGE,
+  XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
 import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key.ts'
 import type { Key } from '../key.ts'
 import { homeShard, shardOfBlock, shardOfSlruPage } from '../shard.ts'
 import {
-  RECORD_HAS_EFFECTS, ROLE_BLOCK, ROLE_BLOCK_IMAGE, ROLE_BLOCK_INIT, ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR,
+  RECORD_HAS_EFFECTS,
+  ROLE_BLOCK,
+  ROLE_BLOCK_IMAGE,
+  ROLE_BLOCK_INIT,
+  ROLE_SLRU,
+  ROLE_SLRU_INIT,
+  ROLE_VISIBILITY_CLEAR,
 } from '../shard-stream.ts'
 import type { RecordKey, ShardStreamWriter } from '../shard-stream.ts'
 import { EFFECT_AUDIENCE, TRACKER_NEEDS } from './audience.ts'
@@ -33,7 +47,9 @@ interface WritableKey extends RecordKey {
 }
 
 const makeKey = (): WritableKey => ({
-  role: 0, blockIndex: 0, key: { keyClass: 0, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 },
+  role: 0,
+  blockIndex: 0,
+  key: { keyClass: 0, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 },
 })
 
 export class ShardSplitter {
@@ -66,7 +82,10 @@ export class ShardSplitter {
     if (changesParameters) this.#followParameters(record)
     // Every shard must know what redo depends on, and whether chains will grow.
     const isForAll = changesParameters || tellsFullPageWrites(record)
-    const isWanted = this.#keys.length > 0 || this.#hasEffects || isForAll ||
+    const isWanted =
+      this.#keys.length > 0 ||
+      this.#hasEffects ||
+      isForAll ||
       (this.#shard.number === 0 && this.#trackerNeeds(record))
     if (isWanted) {
       const { bytes, start, totLen, recordLsn, nextLsn } = record
@@ -174,7 +193,9 @@ export class ShardSplitter {
   }
 
   #trackerNeeds(record: DecodedRecord): boolean {
-    const need: TrackerNeed | undefined = (TRACKER_NEEDS as Readonly<Record<number, TrackerNeed>>)[record.rmid]
+    const need: TrackerNeed | undefined = (TRACKER_NEEDS as Readonly<Record<number, TrackerNeed>>)[
+      record.rmid
+    ]
     assert(need !== undefined, () => `resource manager ${record.rmid} passed as known`)
     switch (need) {
       case 'always':
@@ -227,4 +248,6 @@ const isXlog = (record: DecodedRecord, opcode: number): boolean =>
 
 /** A start of Postgres with another setting writes no FPW_CHANGE: the next checkpoint is the first to tell. */
 const tellsFullPageWrites = (record: DecodedRecord): boolean =>
-  isXlog(record, XLOG_FPW_CHANGE) || isXlog(record, XLOG_CHECKPOINT_ONLINE) || isXlog(record, XLOG_CHECKPOINT_SHUTDOWN)
+  isXlog(record, XLOG_FPW_CHANGE) ||
+  isXlog(record, XLOG_CHECKPOINT_ONLINE) ||
+  isXlog(record, XLOG_CHECKPOINT_SHUTDOWN)
