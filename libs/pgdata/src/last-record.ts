@@ -59,12 +59,22 @@ async function lastRecordBetween(
   at: Lsn,
 ): Promise<LastRecord | undefined> {
   const { major, systemId, pgTimelineId, walSegmentBytes } = source.postgres
-  const decoder = new WalStreamDecoder({
-    startLsn, findFirst: true, segmentBytes: walSegmentBytes, major, systemId, timelineId: pgTimelineId,
-  })
+  let decoder: WalStreamDecoder | undefined
   let found: LastRecord | undefined
   for await (const { startLsn: chunkLsn, wal } of readWal(client, source, startLsn, at)) {
-    decoder.push(lsnFromBigint(chunkLsn), wal)
+    let chunkStart = lsnFromBigint(chunkLsn)
+    let chunk: Uint8Array = wal
+    if (decoder === undefined) {
+      // A segment that ended with a switch is zeros behind it: a search cannot begin there.
+      const skipped = leadingZeroPagesBytes(wal)
+      chunkStart = advance(chunkStart, skipped)
+      chunk = wal.subarray(skipped)
+      if (chunk.length === 0) continue
+      decoder = new WalStreamDecoder({
+        startLsn: chunkStart, findFirst: true, segmentBytes: walSegmentBytes, major, systemId, timelineId: pgTimelineId,
+      })
+    }
+    decoder.push(chunkStart, chunk)
     while (decoder.next()) {
       // A copy: the decoder's bytes are borrowed, and `slice` of a Buffer would be a view.
       const bytes = new Uint8Array(decoder.bytes.subarray(decoder.start, decoder.start + decoder.length))
@@ -74,6 +84,13 @@ async function lastRecordBetween(
     }
   }
   return found
+}
+
+/** Bytes of the pages that have no header, up to the first that has one; `wal` begins with a page. */
+function leadingZeroPagesBytes(wal: Uint8Array): number {
+  let at = 0
+  while (at < wal.length && wal[at] === 0 && (at + 1 >= wal.length || wal[at + 1] === 0)) at += WAL_PAGE_BYTES
+  return Math.min(at, wal.length)
 }
 
 /** The bytes of `[startLsn, endLsn)`, committed. */
