@@ -8,13 +8,14 @@ import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
 import { SafekeeperServiceClient, createClient, openBidi } from '@understory/rpc'
-import type { SubscribeWalRequest } from '@understory/rpc'
+import type { BidiStream, SubscribeWalRequest } from '@understory/rpc'
 import { SHARD_STREAM_VERSION } from '@understory/storage'
 import type { LayerOwner } from '@understory/storage'
 
 /** Batches that may be under way: two at full speed, and a bound on memory. */
 const WINDOW_BYTES = 16n * 1024n * 1024n
 const PAUSE_MS_MAX = 2_000
+const REPORT_PAUSE_MS = 1_000
 
 export interface WalBatch {
   readonly startLsn: Lsn
@@ -87,6 +88,7 @@ export class WalSubscriber {
     const client = createClient(SafekeeperServiceClient, address)
     const options = { signal: this.#stop.signal, peer: `safekeeper ${address}` }
     const stream = openBidi(client.subscribeWal.bind(client), options)
+    const ended = new AbortController()
     try {
       const { tenantId, timelineId, shard } = this.#owner
       const open = {
@@ -95,6 +97,8 @@ export class WalSubscriber {
         trackCommitTimestamp: this.#consumer.trackCommitTimestamp,
       }
       await stream.send({ message: { $case: 'open', value: open } })
+      // A stream that has ended tells its reason through `messages`.
+      this.#reportUploads(stream, ended.signal).catch(() => undefined)
       for await (const { startLsn, endLsn, commitLsn, entries } of stream.messages) {
         onBatch()
         const batch = {
@@ -105,8 +109,21 @@ export class WalSubscriber {
       }
       throw refuse('unavailable', `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`)
     } finally {
+      ended.abort()
       stream.cancel()
       client.close()
+    }
+  }
+
+  /** Layers reach the object store while no WAL comes, too; the safekeeper keeps WAL until it hears of it. */
+  async #reportUploads(stream: BidiStream<SubscribeWalRequest, unknown>, signal: AbortSignal): Promise<void> {
+    let told = this.#consumer.remoteConsistentLsn
+    for (;;) {
+      await this.#env.clock.sleep(REPORT_PAUSE_MS, signal)
+      const { remoteConsistentLsn } = this.#consumer
+      if (remoteConsistentLsn === told) continue
+      told = remoteConsistentLsn
+      await stream.send(feedback(this.#consumer))
     }
   }
 }
