@@ -1,130 +1,106 @@
 /**
- * Imports a base backup into the shards of a new timeline. The files stream from the wire to the pageservers; nothing
- * is kept but what is under way. The import ends in two steps, because a shard may only begin to ingest once the WAL up
- * to the backup's end is committed: `importBaseBackup`, then `finish`.
+ * Imports a base backup into the shards of a new timeline: each shard gets its values by a stream of its own, all at the
+ * pace of the slowest, in one pass over the backup and bounded memory. Two phases, because a shard may be read only from
+ * the backup's end on, and only once a quorum has the WAL up to there:
+ *
+ *   importBaseBackup   every value is with its shard, the backup is over
+ *   finish             the shards make it durable and begin to ingest WAL from the backup's start
  */
-import { BoundedQueue, lsnToBigint, refuse } from '@understory/base'
-import type { Lsn, ShardLayout } from '@understory/base'
+import { assert, formatLsn, refuse } from '@understory/base'
+import type { ShardLayout } from '@understory/base'
+import { throwIfCancelled } from '@understory/env'
+import type { PgMajor } from '@understory/postgres/redo'
 import type { BackupEvent } from '@understory/postgres/wire'
-import { PageserverServiceClient, callClientStream, createClient } from '@understory/rpc'
-import type { ImportShardRequest, TimelineRef } from '@understory/rpc'
-import { encodeImportBatch } from '@understory/storage'
-import type { ImportValue } from '@understory/storage'
-import { BackupFiles } from './values.ts'
-import type { PlacedValue } from './values.ts'
+import type { TimelineRef } from '@understory/rpc'
+import { KEY_CONTROL_FILE, shardOfKey } from '@understory/storage'
+import { BackupValues } from './backup-values.ts'
+import type { ImportedCluster } from './backup-values.ts'
+import { ShardStream } from './shard-stream.ts'
 
-const BATCH_BYTES = 1024 * 1024
-/** Batches that may wait for a slow shard. */
-const QUEUE_BYTES_MAX = 8 * 1024 * 1024
+export interface ImportProgress {
+  /** Bytes of files read so far. */
+  readonly bytes: number
+  readonly filesCount: number
+}
 
 export interface ImportOptions {
+  /** From `ReplicationConnection.baseBackup`; read to its end, or left early where the import fails. */
   readonly backup: AsyncIterable<BackupEvent>
-  readonly major: 16 | 17 | 18
+  readonly major: PgMajor
   readonly layout: ShardLayout
-  /** By shard number, host:port. */
+  /** host:port by shard number. */
   readonly pageservers: readonly string[]
   readonly timeline: TimelineRef
   readonly signal: AbortSignal
+  /** Every few megabytes. */
+  readonly onProgress?: (progress: ImportProgress) => void
 }
 
-export interface ImportedBackup {
-  /** Redo position: shards ingest from here. */
-  readonly startLsn: Lsn
-  /** Nothing below can be read. */
-  readonly endLsn: Lsn
-  /** Files that nobody knows what to do with: nothing of Postgres's own. */
-  readonly unknownPaths: readonly string[]
-  /** Tells the shards that they may begin; resolves when everything is durable. */
-  finish(): Promise<void>
+export interface ImportedBackup extends ImportedCluster {
+  /**
+   * To be called once a quorum has the WAL up to `endLsn`: resolves when every shard has the import in the object store;
+   * gives the values they took in. Rejects where a shard was lost since.
+   */
+  finish(): Promise<number>
+  /** Instead of `finish`: the shards forget what they got. */
+  abandon(): void
 }
 
-/** Sends one shard its part: values collect to batches, batches wait in a bounded queue. */
-class ShardSink {
-  readonly done: Promise<unknown>
-  readonly #queue = new BoundedQueue<ImportShardRequest>(QUEUE_BYTES_MAX)
-  readonly #client: PageserverServiceClient
-  #values: ImportValue[] = []
-  #bytes = 0
+const PROGRESS_BYTES = 8 << 20
 
-  constructor(address: string, number: number, startLsn: Lsn, options: ImportOptions) {
-    const { timeline, layout, signal } = options
-    this.#client = createClient(PageserverServiceClient, address)
-    const shard = { number, count: layout.count, stripeBlocks: layout.stripeBlocks }
-    void this.#queue.push({ message: { $case: 'open', value: { timeline, shard, startLsn: lsnToBigint(startLsn) } } })
-    this.done = callClientStream(this.#client.importShard.bind(this.#client), this.#queue, { signal, peer: `pageserver ${address}` })
-    // Nobody may wait for room in the queue of a shard that failed.
-    this.done.catch((error: unknown) => this.#queue.close(error))
-  }
-
-  async add(value: ImportValue): Promise<void> {
-    // Page bytes are borrowed until the batch is encoded, which is before more is read from the wire.
-    this.#values.push({ key: value.key, bytes: Buffer.from(value.bytes) })
-    this.#bytes += value.bytes.length
-    if (this.#bytes >= BATCH_BYTES) await this.flush()
-  }
-
-  async flush(): Promise<void> {
-    if (this.#values.length === 0) return
-    const batch = encodeImportBatch(this.#values)
-    this.#values = []
-    this.#bytes = 0
-    await this.#queue.push({ message: { $case: 'values', value: batch } }, batch.length)
-  }
-
-  async finish(endLsn: Lsn): Promise<void> {
-    await this.#queue.push({ message: { $case: 'finish', value: { endLsn: lsnToBigint(endLsn) } } })
-    this.#queue.close()
-    await this.done
-    this.#client.close()
-  }
-}
-
+/** Errors: what the backup, a shard or the network say; refused `bad_file`, `unsupported`, `precondition`, `cancelled`. */
 export async function importBaseBackup(options: ImportOptions): Promise<ImportedBackup> {
-  const { backup, major, layout, pageservers } = options
-  const files = new BackupFiles(major, layout)
-  let sinks: readonly ShardSink[] = []
-  let startLsn: Lsn | undefined
-  const send = async (value: PlacedValue): Promise<void> => {
-    if (value.shard === undefined) for (const sink of sinks) await sink.add(value)
-    else await (sinks[value.shard] as ShardSink).add(value)
+  const { backup, major, layout, pageservers, signal, onProgress } = options
+  assert(
+    pageservers.length === layout.count,
+    () => `${pageservers.length} pageservers for ${layout.count} shards`,
+  )
+  let streams: ShardStream[] = []
+  const values = new BackupValues(major, (key, bytes) => {
+    // Every shard's redo depends on settings that pg_control holds.
+    if (key.keyClass === KEY_CONTROL_FILE) for (const stream of streams) stream.put(key, bytes)
+    else streams[shardOfKey(layout, key) ?? 0]?.put(key, bytes)
+  })
+  const abandon = (error: unknown): void => {
+    for (const stream of streams) stream.fail(error)
   }
-  for await (const event of backup) {
-    switch (event.kind) {
-      case 'start': {
-        const from = event.startLsn
-        startLsn = from
-        sinks = pageservers.map((address, number) => new ShardSink(address, number, from, options))
-        break
-      }
-      case 'tablespace':
-        files.tablespace(event.oid, event.location)
-        break
-      case 'directory':
-        files.directory(event.path)
-        break
-      case 'file':
-        files.begin(event.path)
-        break
-      case 'data':
-        for (const value of files.data(event.bytes)) await send(value)
-        break
-      case 'symlink':
-        break
-      case 'end': {
-        if (startLsn === undefined) throw refuse('unavailable', 'the backup ended before it began')
-        for (const value of files.finish()) await send(value)
-        for (const sink of sinks) await sink.flush()
-        const { endLsn } = event
-        return {
-          startLsn,
-          endLsn,
-          unknownPaths: files.unknownPaths,
-          finish: async () => {
-            await Promise.all(sinks.map((sink) => sink.finish(endLsn)))
-          },
-        }
-      }
+  try {
+    let [bytes, reportedBytes, filesCount] = [0, 0, 0]
+    for await (const event of backup) {
+      throwIfCancelled(signal)
+      values.take(event)
+      if (event.kind === 'start') streams = openStreams(options, event.startLsn)
+      else if (event.kind === 'file') filesCount++
+      else if (event.kind === 'data') bytes += event.bytes.length
+      for (const stream of streams) await stream.send()
+      if (onProgress === undefined || bytes - reportedBytes < PROGRESS_BYTES) continue
+      reportedBytes = bytes
+      onProgress({ bytes, filesCount })
     }
+    const cluster = values.finish()
+    await Promise.all(streams.map((stream) => stream.close()))
+    onProgress?.({ bytes, filesCount })
+    const finish = async (): Promise<number> => {
+      const counts = await Promise.all(streams.map((stream) => stream.finish(cluster.endLsn)))
+      return counts.reduce((sum, count) => sum + count, 0)
+    }
+    const range = `${formatLsn(cluster.startLsn)} to ${formatLsn(cluster.endLsn)}`
+    return {
+      ...cluster,
+      finish,
+      abandon: () => abandon(refuse('cancelled', `import of the base backup ${range} was abandoned`)),
+    }
+  } catch (error) {
+    abandon(error)
+    throw error
   }
-  throw refuse('unavailable', 'the backup ended before it was complete')
+}
+
+function openStreams(
+  { pageservers, timeline, layout, signal }: ImportOptions,
+  startLsn: ImportedCluster['startLsn'],
+): ShardStream[] {
+  return pageservers.map(
+    (pageserver, number) => new ShardStream({ pageserver, timeline, layout, number, startLsn, signal }),
+  )
 }
