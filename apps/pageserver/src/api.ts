@@ -3,11 +3,25 @@ import { lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understo
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { Clock } from '@understory/env'
 import {
-  FullPageWrites, PageserverServiceService, bidiStream, clientStream, serverStream, service, unary,
+  FullPageWrites,
+  PageserverServiceService,
+  bidiStream,
+  clientStream,
+  serverStream,
+  service,
+  unary,
 } from '@understory/rpc'
 import type {
-  AttachShardRequest, GetPagesRequest, GetPagesResponse, ImageGeneration, ImportShardRequest, PageserverServiceServer, RpcService, ShardRef,
-  ShardStatus, TimelineRef,
+  AttachShardRequest,
+  GetPagesRequest,
+  GetPagesResponse,
+  ImageGeneration,
+  ImportShardRequest,
+  PageserverServiceServer,
+  RpcService,
+  ShardRef,
+  ShardStatus,
+  TimelineRef,
 } from '@understory/rpc'
 import { readImportBatch, readPageRequests } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
@@ -64,7 +78,8 @@ export function pageserverService(registry: ShardRegistry, clock: Clock): RpcSer
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
       const tracker = await shard.state.readBytes(CHECKPOINT_STATE_KEY, at)
       const controlFile = await shard.state.readBytes(CONTROL_FILE_KEY, at)
-      if (tracker === undefined || controlFile === undefined) throw refuse('not_found', 'shard has no control state at this lsn')
+      if (tracker === undefined || controlFile === undefined)
+        throw refuse('not_found', 'shard has no control state at this lsn')
       return { lsn: BigInt(at), tracker: Buffer.from(tracker), controlFile: Buffer.from(controlFile) }
     }),
     streamFiles: serverStream(async function* ({ timeline, shard: ref, lsn }, { signal }) {
@@ -80,10 +95,13 @@ export function pageserverService(registry: ShardRegistry, clock: Clock): RpcSer
       return {}
     }),
     getShardStatus: unary(({ timeline }) => {
-      const shards = timeline === undefined ? registry.all : registry.ofTimeline(timeline.tenantId, timeline.timelineId)
+      const shards =
+        timeline === undefined ? registry.all : registry.ofTimeline(timeline.tenantId, timeline.timelineId)
       return { shards: shards.map(statusOf) }
     }),
-    flushShard: unary(async ({ timeline, shard }) => ({ remoteConsistentLsn: BigInt(await find(timeline, shard).flush()) })),
+    flushShard: unary(async ({ timeline, shard }) => ({
+      remoteConsistentLsn: BigInt(await find(timeline, shard).flush()),
+    })),
   })
 }
 
@@ -126,7 +144,10 @@ function readTimeline(timeline: TimelineRef | undefined): { tenantId: TenantId; 
 function readShard(shard: ShardRef | undefined): ShardIdentity {
   const { number, count, stripeBlocks } = shard ?? { number: 0, count: 0, stripeBlocks: 0 }
   if (count < 1 || count > 256 || number >= count || stripeBlocks < 1 || stripeBlocks > 2 ** 20) {
-    throw refuse('bad_argument', `shard ${number} of ${count} with stripes of ${stripeBlocks} blocks is not possible`)
+    throw refuse(
+      'bad_argument',
+      `shard ${number} of ${count} with stripes of ${stripeBlocks} blocks is not possible`,
+    )
   }
   return { number, count, stripeBlocks }
 }
@@ -145,7 +166,8 @@ const THRESHOLD_RECORDS_DEFAULT = 32
 
 function readAttach(request: AttachShardRequest): AttachRequest {
   const { generation, postgres, create, safekeepers } = request
-  if (generation < 1n || generation > 0xffff_ffffn) throw refuse('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
+  if (generation < 1n || generation > 0xffff_ffffn)
+    throw refuse('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
   const major = postgres?.major ?? 0
   if (major !== 16 && major !== 17 && major !== 18) {
     throw refuse('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
@@ -161,6 +183,9 @@ function readAttach(request: AttachShardRequest): AttachRequest {
       pgTimelineId: postgres?.pgTimelineId ?? 0,
       walSegmentBytes: postgres?.walSegmentBytes || 16 * 1024 * 1024,
     },
-    imageGeneration: readImageGeneration(request.imageGeneration) ?? { enabled: false, thresholdRecords: THRESHOLD_RECORDS_DEFAULT },
+    imageGeneration: readImageGeneration(request.imageGeneration) ?? {
+      enabled: false,
+      thresholdRecords: THRESHOLD_RECORDS_DEFAULT,
+    },
   }
 }

@@ -9,13 +9,29 @@
  */
 import type { Lsn } from '@understory/base'
 import {
-  RELATION_SEGMENT_BLOCKS, SLRU_PAGES_PER_SEGMENT, SLRU_SEGMENT_BYTES, dataDirectoriesOf, databasePath, decodeTrackerState,
-  relationPath, relmapPath, slruSegmentPath, tablespaceVersionDirectory, twoPhasePath,
+  RELATION_SEGMENT_BLOCKS,
+  SLRU_PAGES_PER_SEGMENT,
+  SLRU_SEGMENT_BYTES,
+  dataDirectoriesOf,
+  databasePath,
+  decodeTrackerState,
+  relationPath,
+  relmapPath,
+  slruSegmentPath,
+  tablespaceVersionDirectory,
+  twoPhasePath,
 } from '@understory/postgres/cluster'
 import { FORK_INIT, FORK_MAIN, PAGE_SIZE } from '@understory/postgres/wal'
 import type { StreamFilesResponse } from '@understory/rpc'
 import {
-  KEY_DATABASE, KEY_RELATION_BLOCK, KEY_RELATION_MAP, KEY_RELATION_SIZE, KEY_SLRU_PAGE, KEY_TABLESPACE, KEY_TWO_PHASE, slruKind,
+  KEY_DATABASE,
+  KEY_RELATION_BLOCK,
+  KEY_RELATION_MAP,
+  KEY_RELATION_SIZE,
+  KEY_SLRU_PAGE,
+  KEY_TABLESPACE,
+  KEY_TWO_PHASE,
+  slruKind,
 } from '@understory/storage'
 import type { Key } from '@understory/storage'
 import { readStampedPage } from './page-reads.ts'
@@ -28,7 +44,8 @@ const EMPTY = Buffer.alloc(0)
 
 type Piece = NonNullable<StreamFilesResponse['piece']>
 const filePiece = (path: string, offset: number, data: Buffer, size = 0): Piece => ({
-  $case: 'file', value: { path, offset: BigInt(offset), data, size: BigInt(size) },
+  $case: 'file',
+  value: { path, offset: BigInt(offset), data, size: BigInt(size) },
 })
 const directoryPiece = (path: string): Piece => ({ $case: 'directory', value: path })
 
@@ -44,7 +61,12 @@ export async function* streamFiles(shard: Shard, at: Lsn): AsyncGenerator<Stream
   if (pagesTotal > 0n) yield { piece: undefined, pagesTotal }
 }
 
-async function* pieces(shard: Shard, at: Lsn, blocks: Key[], slruPages: Key[]): AsyncGenerator<Piece, void, void> {
+async function* pieces(
+  shard: Shard,
+  at: Lsn,
+  blocks: Key[],
+  slruPages: Key[],
+): AsyncGenerator<Piece, void, void> {
   if (shard.state.isFirstShard) yield* clusterPieces(shard, at)
   yield* sizePieces(shard, at)
   yield* runPieces(shard, at, blocks)
@@ -67,7 +89,10 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   for (const key of state.scan(KEY_TABLESPACE, at)) {
     const location = await state.readBytes(key, at)
     if (location === undefined) continue
-    yield { $case: 'tablespace', value: { oid: key.spcOid, location: Buffer.from(location).toString('utf8') } }
+    yield {
+      $case: 'tablespace',
+      value: { oid: key.spcOid, location: Buffer.from(location).toString('utf8') },
+    }
     yield directoryPiece(`pg_tblspc/${key.spcOid}/${tablespaceVersionDirectory(major)}`)
   }
   for (const key of state.scan(KEY_DATABASE, at)) {
@@ -77,7 +102,8 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   }
   for (const key of state.scan(KEY_RELATION_MAP, at)) {
     const content = await state.readBytes(key, at)
-    if (content !== undefined) yield filePiece(relmapPath(key.spcOid, key.dbOid, major), 0, Buffer.from(content), content.length)
+    if (content !== undefined)
+      yield filePiece(relmapPath(key.spcOid, key.dbOid, major), 0, Buffer.from(content), content.length)
   }
   const tracked = await state.readBytes(CHECKPOINT_STATE_KEY, at)
   if (tracked === undefined) return
@@ -116,8 +142,13 @@ async function* runPieces(shard: Shard, at: Lsn, keys: Key[]): AsyncGenerator<Pi
   }
   for (const key of keys) {
     const isNext =
-      first !== undefined && run.length < RUN_BLOCKS_MAX && key.block === first.block + run.length && key.rel === first.rel &&
-      key.fork === first.fork && key.dbOid === first.dbOid && key.spcOid === first.spcOid &&
+      first !== undefined &&
+      run.length < RUN_BLOCKS_MAX &&
+      key.block === first.block + run.length &&
+      key.rel === first.rel &&
+      key.fork === first.fork &&
+      key.dbOid === first.dbOid &&
+      key.spcOid === first.spcOid &&
       key.block % RELATION_SEGMENT_BLOCKS !== 0
     const page = await readPage(shard, key, at)
     if (page !== undefined && isNext) {

@@ -36,7 +36,10 @@ export class ImageMaker {
   #idle: (() => void)[] = []
 
   constructor(
-    state: ShardState, workers: Workers<ImageJobs>, settings: ImageGenerationSettings, fail: (error: unknown) => void,
+    state: ShardState,
+    workers: Workers<ImageJobs>,
+    settings: ImageGenerationSettings,
+    fail: (error: unknown) => void,
   ) {
     this.#state = state
     this.#workers = workers
@@ -60,7 +63,8 @@ export class ImageMaker {
     this.#settings = settings
     if (!settings.enabled) return
     const { keys, ledger } = this.#state
-    for (let id = 0; id < keys.count; id++) if (ledger.countOf(id) >= settings.thresholdRecords) this.queue(id)
+    for (let id = 0; id < keys.count; id++)
+      if (ledger.countOf(id) >= settings.thresholdRecords) this.queue(id)
   }
 
   queue(keyId: number): void {
@@ -87,12 +91,14 @@ export class ImageMaker {
 
   #start(): void {
     this.#jobsCount++
-    void this.#work().catch((error: unknown) => {
-      if (!this.#isStopped) this.#fail(error)
-    }).finally(() => {
-      this.#jobsCount--
-      for (const wake of this.#idle.splice(0)) wake()
-    })
+    void this.#work()
+      .catch((error: unknown) => {
+        if (!this.#isStopped) this.#fail(error)
+      })
+      .finally(() => {
+        this.#jobsCount--
+        for (const wake of this.#idle.splice(0)) wake()
+      })
   }
 
   async #work(): Promise<void> {
@@ -160,7 +166,12 @@ async function valuesOf({ base, records }: ReadPlan): Promise<PageValue[]> {
   const values: PageValue[] = []
   for (const { layer, value } of base === undefined ? records : [base, ...records]) {
     const bytes = layer.bytesOf(value) ?? (await layer.load(value))
-    values.push({ lsn: layer.lsnOf(value), meta: layer.metaOf(value), blockIndex: layer.blockIndexOf(value), bytes })
+    values.push({
+      lsn: layer.lsnOf(value),
+      meta: layer.metaOf(value),
+      blockIndex: layer.blockIndexOf(value),
+      bytes,
+    })
   }
   return values
 }

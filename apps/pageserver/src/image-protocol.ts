@@ -4,7 +4,11 @@ import type { PageJobResult } from '@understory/storage'
 
 export interface ImageJobs {
   readonly image: {
-    readonly request: { readonly job: ArrayBuffer; readonly pagesCount: number; readonly settings: RedoSettings }
+    readonly request: {
+      readonly job: ArrayBuffer
+      readonly pagesCount: number
+      readonly settings: RedoSettings
+    }
     readonly response: PageJobResult
   }
 }

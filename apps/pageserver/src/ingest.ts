@@ -9,13 +9,33 @@ import { encodeTrackerState, track, xidNote } from '@understory/postgres/cluster
 import { recordEffects } from '@understory/postgres/redo'
 import type { EffectSink, SlruKind } from '@understory/postgres/redo'
 import {
-  DecodedRecord, RM_XLOG_ID, XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN, XLOG_FPW_CHANGE, XLOG_PARAMETER_CHANGE,
-  XLR_INFO_MASK, decodeRecord,
+  DecodedRecord,
+  RM_XLOG_ID,
+  XLOG_CHECKPOINT_ONLINE,
+  XLOG_CHECKPOINT_SHUTDOWN,
+  XLOG_FPW_CHANGE,
+  XLOG_PARAMETER_CHANGE,
+  XLR_INFO_MASK,
+  decodeRecord,
 } from '@understory/postgres/wal'
 import type { RelFile } from '@understory/postgres/wal'
 import {
-  KEY_DATABASE, KEY_RELATION_BLOCK, KEY_RELATION_MAP, KEY_RELATION_SIZE, KEY_SLRU_PAGE, KEY_TABLESPACE, KEY_TWO_PHASE,
-  META_IS_SHARED, RECORD_KEY_BYTES, RECORD_PREFIX_BYTES, ROLE_BLOCK_IMAGE, ShardEntryReader, endsChain, metaOfRole, slruNumber,
+  KEY_DATABASE,
+  KEY_RELATION_BLOCK,
+  KEY_RELATION_MAP,
+  KEY_RELATION_SIZE,
+  KEY_SLRU_PAGE,
+  KEY_TABLESPACE,
+  KEY_TWO_PHASE,
+  META_IS_SHARED,
+  RECORD_KEY_BYTES,
+  RECORD_PREFIX_BYTES,
+  ROLE_BLOCK_IMAGE,
+  ShardEntryReader,
+  endsChain,
+  metaOfRole,
+  slruNumber,
+  smallKey,
 } from '@understory/storage'
 import type { Key } from '@understory/storage'
 import { CHECKPOINT_STATE_KEY, newPage } from './shard-state.ts'
@@ -30,17 +50,14 @@ export interface ChainWatch {
   sawFullPageWrites(on: boolean): void
 }
 
-export const smallKey = (keyClass: number, spcOid: number, dbOid: number, rel: number): Key => ({
-  keyClass, spcOid, dbOid, rel, fork: 0, block: 0,
-})
 const FLAG_PRESENT = Uint8Array.of(1)
 const SLRU_SEGMENT_PAGES = 32
 /** Page numbers go round at these: 2^32 entries by entries a page (clog.c, multixact.c, commit_ts.c). */
 const SLRU_PAGES_MAX: Readonly<Record<SlruKind, number>> = {
-  'pg_xact': 2 ** 32 / 32_768,
+  pg_xact: 2 ** 32 / 32_768,
   'pg_multixact/offsets': 2 ** 32 / 2048,
   'pg_multixact/members': Math.ceil(2 ** 32 / 1636),
-  'pg_commit_ts': Math.ceil(2 ** 32 / 819),
+  pg_commit_ts: Math.ceil(2 ** 32 / 819),
 }
 
 export class Ingest {
@@ -71,14 +88,18 @@ export class Ingest {
       const { nextLsn } = reader
       if (nextLsn <= state.ingestedLsn || nextLsn > endLsn) {
         const range = `${formatLsn(state.ingestedLsn)} to ${formatLsn(endLsn)}`
-        throw refuse('bad_wal', `shard stream entry ends at ${formatLsn(nextLsn)}, outside its batch ${range}`)
+        throw refuse(
+          'bad_wal',
+          `shard stream entry ends at ${formatLsn(nextLsn)}, outside its batch ${range}`,
+        )
       }
       if (kind === 'record') {
         this.#takeRecord()
         if (this.#waiting.length > 0) for (const work of this.#waiting.splice(0)) await work()
       } else if (kind === 'size') {
         const { spcOid, dbOid, rel, fork, blocks } = reader
-        if (blocks > (state.sizeOf(spcOid, dbOid, rel, fork) ?? -1)) state.putSize(spcOid, dbOid, rel, fork, blocks, nextLsn)
+        if (blocks > (state.sizeOf(spcOid, dbOid, rel, fork) ?? -1))
+          state.putSize(spcOid, dbOid, rel, fork, blocks, nextLsn)
       } else if (state.tracker !== undefined && xidNote(state.tracker, reader.xid)) {
         state.putBytes(CHECKPOINT_STATE_KEY, nextLsn, encodeTrackerState(state.tracker))
       }
@@ -137,7 +158,10 @@ export class Ingest {
     const { bytes, recordAt, recordLsn, nextLsn, recordLength } = this.#reader
     decodeRecord(record, bytes, recordAt, recordLsn, nextLsn)
     if (record.totLen !== recordLength) {
-      throw refuse('bad_wal', `record at ${formatLsn(recordLsn)} has ${record.totLen} bytes, its entry ${recordLength}`)
+      throw refuse(
+        'bad_wal',
+        `record at ${formatLsn(recordLsn)} has ${record.totLen} bytes, its entry ${recordLength}`,
+      )
     }
     this.#at = nextLsn
     const { settings } = state
@@ -152,8 +176,10 @@ export class Ingest {
   #takeXlog(record: DecodedRecord, at: Lsn): void {
     const { view, mainDataOffset, mainDataLength } = record
     switch (record.info & ~XLR_INFO_MASK & 0xff) {
-      case XLOG_PARAMETER_CHANGE: { // xl_parameter_change: six int32, wal_log_hints, track_commit_timestamp
-        if (mainDataLength < 26) throw refuse('bad_wal', `parameter change record at ${formatLsn(record.recordLsn)} is too short`)
+      case XLOG_PARAMETER_CHANGE: {
+        // xl_parameter_change: six int32, wal_log_hints, track_commit_timestamp
+        if (mainDataLength < 26)
+          throw refuse('bad_wal', `parameter change record at ${formatLsn(record.recordLsn)} is too short`)
         const walLogHints = view.getUint8(mainDataOffset + 24) !== 0
         const trackCommitTimestamp = view.getUint8(mainDataOffset + 25) !== 0
         const { settings } = this.#state
@@ -163,12 +189,14 @@ export class Ingest {
         return
       }
       case XLOG_FPW_CHANGE:
-        if (mainDataLength < 1) throw refuse('bad_wal', `FPW_CHANGE record at ${formatLsn(record.recordLsn)} is too short`)
+        if (mainDataLength < 1)
+          throw refuse('bad_wal', `FPW_CHANGE record at ${formatLsn(record.recordLsn)} is too short`)
         this.#watch.sawFullPageWrites(view.getUint8(mainDataOffset) !== 0)
         return
       case XLOG_CHECKPOINT_ONLINE:
       case XLOG_CHECKPOINT_SHUTDOWN: // CheckPoint: redo u64, ThisTimeLineID u32, PrevTimeLineID u32, fullPageWrites bool
-        if (mainDataLength < 17) throw refuse('bad_wal', `checkpoint record at ${formatLsn(record.recordLsn)} is too short`)
+        if (mainDataLength < 17)
+          throw refuse('bad_wal', `checkpoint record at ${formatLsn(record.recordLsn)} is too short`)
         this.#watch.sawFullPageWrites(view.getUint8(mainDataOffset + 16) !== 0)
     }
   }
@@ -192,9 +220,11 @@ export class Ingest {
       relationTruncate: ({ spcOid, dbOid, relNumber }: RelFile, fork, blocks) => {
         state.putForkBarrier(spcOid, dbOid, relNumber, fork, blocks, this.#at)
         const size = state.isHomeOf(relNumber) ? state.sizeOf(spcOid, dbOid, relNumber, fork) : undefined
-        if (size !== undefined && size > blocks) state.putSize(spcOid, dbOid, relNumber, fork, blocks, this.#at)
+        if (size !== undefined && size > blocks)
+          state.putSize(spcOid, dbOid, relNumber, fork, blocks, this.#at)
       },
-      relationDrop: ({ spcOid, dbOid, relNumber }: RelFile) => state.putRelationBarrier(spcOid, dbOid, relNumber, this.#at),
+      relationDrop: ({ spcOid, dbOid, relNumber }: RelFile) =>
+        state.putRelationBarrier(spcOid, dbOid, relNumber, this.#at),
       databaseCopy: (dbOid, spcOid, sourceDbOid, sourceSpcOid) => {
         const at = this.#at
         state.putDatabaseBarrier(spcOid, dbOid, at)
@@ -212,10 +242,12 @@ export class Ingest {
           end(smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0))
         })
       },
-      relationMap: (dbOid, spcOid, content) => onFirstShard(() => put(smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0), content)),
+      relationMap: (dbOid, spcOid, content) =>
+        onFirstShard(() => put(smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0), content)),
       twoPhasePrepare: (xid, content) => onFirstShard(() => put(smallKey(KEY_TWO_PHASE, 0, 0, xid), content)),
       twoPhaseRemove: (xid) => onFirstShard(() => end(smallKey(KEY_TWO_PHASE, 0, 0, xid))),
-      tablespaceCreate: (spcOid, path) => onFirstShard(() => put(smallKey(KEY_TABLESPACE, spcOid, 0, 0), Buffer.from(path))),
+      tablespaceCreate: (spcOid, path) =>
+        onFirstShard(() => put(smallKey(KEY_TABLESPACE, spcOid, 0, 0), Buffer.from(path))),
       tablespaceDrop: (spcOid) => onFirstShard(() => end(smallKey(KEY_TABLESPACE, spcOid, 0, 0))),
     }
   }
@@ -226,7 +258,7 @@ export class Ingest {
     const number = slruNumber(kind)
     const half = SLRU_PAGES_MAX[kind] / 2
     const cutoff = cutoffPage - (cutoffPage % SLRU_SEGMENT_PAGES)
-    for (const key of [...state.scan(KEY_SLRU_PAGE, this.#at)]) {
+    for (const key of state.scan(KEY_SLRU_PAGE, this.#at)) {
       if (key.spcOid !== number) continue
       const distance = (((cutoff - key.block) % (half * 2)) + half * 2) % (half * 2)
       if (cutoffPage !== Infinity && (distance === 0 || distance > half)) continue
@@ -236,10 +268,18 @@ export class Ingest {
   }
 
   /** Every page, size and map of the source as of `at` becomes one of the new database, as its files were copied. */
-  async #copyDatabase(at: Lsn, spcOid: number, dbOid: number, sourceSpcOid: number, sourceDbOid: number): Promise<void> {
+  async #copyDatabase(
+    at: Lsn,
+    spcOid: number,
+    dbOid: number,
+    sourceSpcOid: number,
+    sourceDbOid: number,
+  ): Promise<void> {
     const state = this.#state
     for (const keyClass of [KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_RELATION_MAP]) {
-      const sources = [...state.scan(keyClass, at)].filter((key) => key.spcOid === sourceSpcOid && key.dbOid === sourceDbOid)
+      const sources = [...state.scan(keyClass, at)].filter(
+        (key) => key.spcOid === sourceSpcOid && key.dbOid === sourceDbOid,
+      )
       for (const source of sources) {
         const target = { ...source, spcOid, dbOid }
         if (keyClass === KEY_RELATION_BLOCK) {

@@ -9,7 +9,15 @@ import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { layerName, openLayer, writeOpenLayer } from '@understory/storage'
-import type { BlockCache, IndexPart, LayerEntry, LayerFile, LayerKind, OpenLayer, WrittenLayer } from '@understory/storage'
+import type {
+  BlockCache,
+  IndexPart,
+  LayerEntry,
+  LayerFile,
+  LayerKind,
+  OpenLayer,
+  WrittenLayer,
+} from '@understory/storage'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
@@ -116,7 +124,14 @@ export class LayerStore {
   async #store(written: WrittenLayer): Promise<{ entry: LayerEntry; file: LayerFile }> {
     const { kind, lsnMin, lsnMax, sizeBytes, crc } = written
     const { nextSequence, generation } = this.#index
-    const entry = { name: layerName(kind, lsnMin, lsnMax, nextSequence, generation), kind, sizeBytes, crc, lsnMin, lsnMax }
+    const entry = {
+      name: layerName(kind, lsnMin, lsnMax, nextSequence, generation),
+      kind,
+      sizeBytes,
+      crc,
+      lsnMin,
+      lsnMax,
+    }
     await this.#parts.files.writeLayer(entry.name, written.bytes)
     return { entry, file: await this.#open(entry) }
   }
@@ -170,4 +185,3 @@ export class LayerStore {
     await Promise.all([this.#local.idle(), this.#uploads.idle()])
   }
 }
-

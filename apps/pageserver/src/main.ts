@@ -21,19 +21,35 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { nodeId, listen, dataDir, imageThreads, openLayerMib, openLayerAgeS, blockCacheMib, logLevel, ...urls } = options.values
+  const {
+    nodeId,
+    listen,
+    dataDir,
+    imageThreads,
+    openLayerMib,
+    openLayerAgeS,
+    blockCacheMib,
+    logLevel,
+    ...urls
+  } = options.values
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const dataDirectory = resolve(dataDir)
   await env.disk.makeDirectory(dataDirectory)
-  const store = await openObjectStore(urls.objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+  const store = await openObjectStore(urls.objectStore, {
+    clock: env.clock,
+    rng: env.rng,
+    environment: process.env,
+  })
   await probeConditionalPut(store, env.rng)
   const broker = openBroker(urls.broker, env)
   const script = new URL('./image-worker.ts', import.meta.url)
   const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
   const limits = {
-    openLayerBytesMax: openLayerMib * MIB, openLayerAgeMsMax: openLayerAgeS * 1000, importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
+    openLayerBytesMax: openLayerMib * MIB,
+    openLayerAgeMsMax: openLayerAgeS * 1000,
+    importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
   }
   const cache = new BlockCache(blockCacheMib * MIB)
   const registry = new ShardRegistry({ env, store, cache, workers, limits }, dataDirectory)
@@ -41,7 +57,10 @@ async function main(): Promise<void> {
   await registry.loadAll()
 
   const server = await startServer({ ...listen, services: [pageserverService(registry, env.clock)] })
-  const announcement = await broker.announce(`node/${nodeId}`, { kind: 'pageserver', address: server.address })
+  const announcement = await broker.announce(`node/${nodeId}`, {
+    kind: 'pageserver',
+    address: server.address,
+  })
   env.log.info('started', { address: server.address, shards: registry.all.length })
 
   const stopping = Promise.withResolvers<string>()

@@ -6,7 +6,13 @@ import { stampPageChecksum } from '@understory/postgres/page'
 import { isPageNew } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 import {
-  KEY_RELATION_BLOCK, KEY_SLRU_PAGE, PAGE_BEYOND_END, PAGE_FOUND, PAGE_NO_RELATION, formatKey, shardOfKey,
+  KEY_RELATION_BLOCK,
+  KEY_SLRU_PAGE,
+  PAGE_BEYOND_END,
+  PAGE_FOUND,
+  PAGE_NO_RELATION,
+  formatKey,
+  shardOfKey,
 } from '@understory/storage'
 import type { Key, PageRequest } from '@understory/storage'
 import type { RebuiltPage } from './shard-state.ts'
@@ -43,7 +49,10 @@ export interface PagesRead {
 }
 
 export async function readPages(
-  shard: Shard, requests: readonly PageRequest[], clock: Clock, signal: AbortSignal,
+  shard: Shard,
+  requests: readonly PageRequest[],
+  clock: Clock,
+  signal: AbortSignal,
 ): Promise<PagesRead> {
   const startMs = clock.nowMs()
   let newest = 0 as Lsn
@@ -53,7 +62,10 @@ export async function readPages(
     }
     const owner = shardOfKey(shard.owner.shard, key)
     if (owner !== shard.owner.shard.number) {
-      throw refuse('bad_argument', `${formatKey(key)} is on shard ${owner}, not on ${shard.owner.shard.number}`)
+      throw refuse(
+        'bad_argument',
+        `${formatKey(key)} is on shard ${owner}, not on ${shard.owner.shard.number}`,
+      )
     }
     if (lsn > newest) newest = lsn
   }
@@ -64,7 +76,10 @@ export async function readPages(
   for (const [i, { key, lsn }] of requests.entries()) {
     if (lsn < shard.index.readableLsn) await shard.waitFor(lsn, 0)
     const offset = found * PAGE_SIZE
-    const page = { bytes: new Uint8Array(buffer, offset, PAGE_SIZE), view: new DataView(buffer, offset, PAGE_SIZE) }
+    const page = {
+      bytes: new Uint8Array(buffer, offset, PAGE_SIZE),
+      view: new DataView(buffer, offset, PAGE_SIZE),
+    }
     const status = await readStampedPage(shard, key, lsn, page)
     statuses[i] = status
     if (status === PAGE_FOUND) found++
@@ -73,4 +88,3 @@ export async function readPages(
   }
   return { statuses, pages: Buffer.from(buffer, 0, found * PAGE_SIZE) }
 }
-

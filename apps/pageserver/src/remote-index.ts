@@ -6,7 +6,13 @@
 import { isErrorCode, refuse } from '@understory/base'
 import { crc32c } from '@understory/postgres/wal'
 import type { ObjectStore } from '@understory/object-store'
-import { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart, shardPrefix } from '@understory/storage'
+import {
+  encodeIndexPart,
+  generationOfIndexPart,
+  indexPartName,
+  parseIndexPart,
+  shardPrefix,
+} from '@understory/storage'
 import type { IndexPart, LayerEntry, LayerOwner } from '@understory/storage'
 
 export class RemoteIndex {
@@ -40,14 +46,24 @@ export class RemoteIndex {
   /** The layer's bytes, checked against its entry. Error: refused `bad_file`. */
   async getLayer({ name, sizeBytes, crc }: LayerEntry): Promise<Uint8Array> {
     const key = this.#prefix + name
-    const bytes = await this.#store.get(key).then((object) => object.bytes, (error: unknown) => {
-      if (!isErrorCode(error, 'not_found')) throw error
-      throw refuse('bad_file', `layer object "${key}" is missing`, { hint: 'Restore the object from a copy.', cause: error })
-    })
+    const bytes = await this.#store.get(key).then(
+      (object) => object.bytes,
+      (error: unknown) => {
+        if (!isErrorCode(error, 'not_found')) throw error
+        throw refuse('bad_file', `layer object "${key}" is missing`, {
+          hint: 'Restore the object from a copy.',
+          cause: error,
+        })
+      },
+    )
     if (bytes.length === sizeBytes && crc32c(bytes, 0, bytes.length) === crc) return bytes
-    throw refuse('bad_file', `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`, {
-      hint: 'Restore the object from a copy.',
-    })
+    throw refuse(
+      'bad_file',
+      `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`,
+      {
+        hint: 'Restore the object from a copy.',
+      },
+    )
   }
 
   async putLayer(name: string, bytes: Uint8Array): Promise<void> {
@@ -63,9 +79,10 @@ export class RemoteIndex {
     const bytes = encodeIndexPart(part)
     for (let attempt = 0; attempt < 2; attempt++) {
       const known = this.#etag?.generation === generation ? this.#etag.etag : undefined
-      const result = known === undefined
-        ? await this.#store.putIfAbsent(key, bytes)
-        : await this.#store.putIfMatch(key, known, bytes)
+      const result =
+        known === undefined
+          ? await this.#store.putIfAbsent(key, bytes)
+          : await this.#store.putIfMatch(key, known, bytes)
       if (result.kind === 'stored') {
         this.#etag = { generation, etag: result.etag }
         return

@@ -107,13 +107,18 @@ function parseAttach(bytes: Uint8Array, path: string): AttachDocument {
     return attachDocument.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
   } catch (cause) {
     throw refuse('bad_file', `"${path}" is damaged`, {
-      detail: describeError(cause), hint: 'Remove it; the control plane attaches the shard again.', cause,
+      detail: describeError(cause),
+      hint: 'Remove it; the control plane attaches the shard again.',
+      cause,
     })
   }
 }
 
 /** Attach documents of every shard below a data directory, with the path of those that cannot be read. */
-export async function listAttached(disk: Disk, dataDirectory: string): Promise<{ path: string; attached: AttachDocument | Error }[]> {
+export async function listAttached(
+  disk: Disk,
+  dataDirectory: string,
+): Promise<{ path: string; attached: AttachDocument | Error }[]> {
   const found: { path: string; attached: AttachDocument | Error }[] = []
   const root = join(dataDirectory, 'tenants')
   for (const tenant of await namesIn(disk, root)) {

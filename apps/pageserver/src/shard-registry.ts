@@ -19,7 +19,8 @@ export interface AttachRequest {
   readonly imageGeneration: ImageGenerationSettings
 }
 
-const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string => `${tenantId}/${timelineId}/${shard.number}`
+const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string =>
+  `${tenantId}/${timelineId}/${shard.number}`
 
 export class ShardRegistry {
   readonly #parts: ShardParts
@@ -66,14 +67,21 @@ export class ShardRegistry {
   get(tenantId: TenantId, timelineId: TimelineId, shard: ShardIdentity): Shard {
     const found = this.#shards.get(shardName({ tenantId, timelineId, shard }))
     if (found === undefined) {
-      throw refuse('unknown_timeline', `shard ${shard.number} of timeline ${timelineId} of tenant ${tenantId} is not here`, {
-        hint: 'Ask the control plane which pageserver has it.',
-      })
+      throw refuse(
+        'unknown_timeline',
+        `shard ${shard.number} of timeline ${timelineId} of tenant ${tenantId} is not here`,
+        {
+          hint: 'Ask the control plane which pageserver has it.',
+        },
+      )
     }
     const own = found.owner.shard
     if (own.count !== shard.count || own.stripeBlocks !== shard.stripeBlocks) {
       const layout = `${own.count} shards with stripes of ${own.stripeBlocks} blocks`
-      throw refuse('bad_argument', `timeline ${timelineId} has ${layout}, not ${shard.count} with ${shard.stripeBlocks}`)
+      throw refuse(
+        'bad_argument',
+        `timeline ${timelineId} has ${layout}, not ${shard.count} with ${shard.stripeBlocks}`,
+      )
     }
     return found
   }
@@ -89,7 +97,10 @@ export class ShardRegistry {
   async #attach(request: AttachRequest): Promise<Lsn> {
     const { owner, generation } = request
     const attached: AttachDocument = {
-      tenantId: owner.tenantId, timelineId: owner.timelineId, shard: owner.shard, generation,
+      tenantId: owner.tenantId,
+      timelineId: owner.timelineId,
+      shard: owner.shard,
+      generation,
       safekeepers: [...request.safekeepers],
     }
     const here = this.#shards.get(shardName(owner))
@@ -118,34 +129,56 @@ export class ShardRegistry {
     const shard = await this.#add(files, attached, index, published)
     if (shard.isImported && !shard.hasFailed) await shard.layers.upload()
     this.#parts.env.log.info('shard_attached', {
-      tenant: owner.tenantId, timeline: owner.timelineId, shard: owner.shard.number, generation,
+      tenant: owner.tenantId,
+      timeline: owner.timelineId,
+      shard: owner.shard.number,
+      generation,
       ingestedLsn: formatLsn(shard.ingestedLsn),
     })
     return shard.ingestedLsn
   }
 
   /** The local index, the published one, or a new one: the furthest of the newest generation. */
-  async #chooseIndex(files: ShardFiles, published: IndexPart | undefined, request: AttachRequest): Promise<IndexPart> {
+  async #chooseIndex(
+    files: ShardFiles,
+    published: IndexPart | undefined,
+    request: AttachRequest,
+  ): Promise<IndexPart> {
     const { owner, generation, postgres, imageGeneration, create } = request
     const local = await files.readIndex()
-    if (local !== undefined && local.generation > generation) throw staleGeneration(generation, local.generation)
+    if (local !== undefined && local.generation > generation)
+      throw staleGeneration(generation, local.generation)
     // Another node published under a newer generation than the local files have: they are of the past.
     const isLocalCurrent = local !== undefined && local.generation >= (published?.generation ?? 0)
     const known = isLocalCurrent ? local : published
     if (known !== undefined) return { ...known, generation }
     if (!create) {
-      throw refuse('not_found', `shard ${owner.shard.number} of timeline ${owner.timelineId} is neither here nor in the object store`, {
-        hint: 'If it never had data, attach it with create set.',
-      })
+      throw refuse(
+        'not_found',
+        `shard ${owner.shard.number} of timeline ${owner.timelineId} is neither here nor in the object store`,
+        {
+          hint: 'If it never had data, attach it with create set.',
+        },
+      )
     }
     return {
-      owner, generation, postgres, imageGeneration, startLsn: LSN_ZERO, readableLsn: LSN_ZERO, consistentLsn: LSN_ZERO,
-      nextSequence: 0, layers: [],
+      owner,
+      generation,
+      postgres,
+      imageGeneration,
+      startLsn: LSN_ZERO,
+      readableLsn: LSN_ZERO,
+      consistentLsn: LSN_ZERO,
+      nextSequence: 0,
+      layers: [],
     }
   }
 
   async #add(
-    files: ShardFiles, attached: AttachDocument, index: IndexPart, published: IndexPart | undefined,
+    files: ShardFiles,
+    attached: AttachDocument,
+    index: IndexPart,
+    published: IndexPart | undefined,
   ): Promise<Shard> {
     const shard = new Shard(this.#parts, files, attached, index)
     if (published !== undefined) shard.layers.noteRemote(published)
@@ -175,5 +208,7 @@ export class ShardRegistry {
 }
 
 const ownerOf = ({ tenantId, timelineId, shard }: AttachDocument): LayerOwner => ({
-  tenantId: parseTenantId(tenantId), timelineId: parseTimelineId(timelineId), shard,
+  tenantId: parseTenantId(tenantId),
+  timelineId: parseTimelineId(timelineId),
+  shard,
 })

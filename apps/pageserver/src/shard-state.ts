@@ -9,16 +9,48 @@ import type { TrackerState } from '@understory/postgres/cluster'
 import type { RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 import {
-  ChainLedger, FORK_ALL, KEY_CHECKPOINT_STATE, KEY_CONTROL_FILE, KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KeyTable, LAYER_KIND_DELTA,
-  LayerMap, META_IMAGE, META_TOMBSTONE, OpenLayer, applyValue, barrierKey, classRange, endsChain, homeShard, isPageKey,
-  isTombstone, relationSizeKey,
+  ChainLedger,
+  FORK_ALL,
+  KEY_CHECKPOINT_STATE,
+  KEY_CONTROL_FILE,
+  KEY_RELATION_BLOCK,
+  KEY_RELATION_SIZE,
+  KeyTable,
+  LAYER_KIND_DELTA,
+  LayerMap,
+  META_IMAGE,
+  META_TOMBSTONE,
+  OpenLayer,
+  applyValue,
+  barrierKey,
+  classRange,
+  endsChain,
+  homeShard,
+  isPageKey,
+  isTombstone,
+  relationSizeBytes,
+  relationSizeKey,
 } from '@understory/storage'
 import type { Key, LayerFile, LayerOwner, RebuildOutcome, ValueRef } from '@understory/storage'
 
-export const CONTROL_FILE_KEY: Key = { keyClass: KEY_CONTROL_FILE, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 }
+export const CONTROL_FILE_KEY: Key = {
+  keyClass: KEY_CONTROL_FILE,
+  spcOid: 0,
+  dbOid: 0,
+  rel: 0,
+  fork: 0,
+  block: 0,
+}
 /** Settings that redo depends on, as changed since the import: one byte of flags. On every shard. */
 const REDO_SETTINGS_KEY: Key = { ...CONTROL_FILE_KEY, block: 1 }
-export const CHECKPOINT_STATE_KEY: Key = { keyClass: KEY_CHECKPOINT_STATE, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 }
+export const CHECKPOINT_STATE_KEY: Key = {
+  keyClass: KEY_CHECKPOINT_STATE,
+  spcOid: 0,
+  dbOid: 0,
+  rel: 0,
+  fork: 0,
+  block: 0,
+}
 const FLAG_WAL_LOG_HINTS = 1
 const FLAG_TRACK_COMMIT_TIMESTAMP = 2
 
@@ -80,7 +112,8 @@ export class ShardState {
 
   get settings(): RedoSettings {
     const newest = this.#settings.at(-1)
-    if (newest === undefined) throw refuse('precondition', 'shard has no control file yet: its import is not finished')
+    if (newest === undefined)
+      throw refuse('precondition', 'shard has no control file yet: its import is not finished')
     return newest.value
   }
   settingsAt(at: Lsn): RedoSettings {
@@ -95,7 +128,8 @@ export class ShardState {
     return this.settingsAt(at) === this.settings
   }
   changeSettings(at: Lsn, walLogHints: boolean, trackCommitTimestamp: boolean): void {
-    const flags = (walLogHints ? FLAG_WAL_LOG_HINTS : 0) | (trackCommitTimestamp ? FLAG_TRACK_COMMIT_TIMESTAMP : 0)
+    const flags =
+      (walLogHints ? FLAG_WAL_LOG_HINTS : 0) | (trackCommitTimestamp ? FLAG_TRACK_COMMIT_TIMESTAMP : 0)
     this.putBytes(REDO_SETTINGS_KEY, at, Uint8Array.of(flags))
     this.#settings.push({ from: at, value: { ...this.settings, walLogHints, trackCommitTimestamp } })
   }
@@ -135,7 +169,7 @@ export class ShardState {
       if (fork.keyClass !== KEY_RELATION_BLOCK || fork.dbOid !== dbOid || fork.spcOid !== spcOid) continue
       for (let id = fork.lastKeyId; id >= 0; id = this.keys.nextInFork(id)) this.ledger.reset(id)
     }
-    for (const size of [...this.#sizes.values()]) {
+    for (const size of this.#sizes.values()) {
       if (size.dbOid === dbOid && size.spcOid === spcOid) this.endSize(spcOid, dbOid, size.rel, size.fork, at)
     }
   }
@@ -158,10 +192,11 @@ export class ShardState {
     if (known?.blocks === blocks) return
     if (known === undefined) this.#sizes.set(name, { spcOid, dbOid, rel, fork, blocks })
     else known.blocks = blocks
-    this.putBytes(relationSizeKey(spcOid, dbOid, rel, fork), at, sizeBytes(blocks))
+    this.putBytes(relationSizeKey(spcOid, dbOid, rel, fork), at, relationSizeBytes(blocks))
   }
   endSize(spcOid: number, dbOid: number, rel: number, fork: number, at: Lsn): void {
-    if (this.#sizes.delete(sizeName(spcOid, dbOid, rel, fork))) this.putTombstone(relationSizeKey(spcOid, dbOid, rel, fork), at)
+    if (this.#sizes.delete(sizeName(spcOid, dbOid, rel, fork)))
+      this.putTombstone(relationSizeKey(spcOid, dbOid, rel, fork), at)
   }
 
   // Reading
@@ -169,11 +204,15 @@ export class ShardState {
   /** The content of a key that is not a page, or undefined. */
   async readBytes(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
     const newest = this.map.newest(key, at)
-    return newest === undefined || isTombstone(newest.layer.metaOf(newest.value)) ? undefined : bytesOf(newest)
+    return newest === undefined || isTombstone(newest.layer.metaOf(newest.value))
+      ? undefined
+      : bytesOf(newest)
   }
   async readSize(key: Key, at: Lsn): Promise<number | undefined> {
     const bytes = await this.readBytes(relationSizeKey(key.spcOid, key.dbOid, key.rel, key.fork), at)
-    return bytes === undefined ? undefined : new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
+    return bytes === undefined
+      ? undefined
+      : new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
   }
 
   /** Fills `page`, which must be zeros, with the page as of `at`. `none`: nothing was written above its barrier. */
@@ -219,8 +258,12 @@ export class ShardState {
   async loadSmall(): Promise<void> {
     this.#sizes.clear()
     for (const { spcOid, dbOid, rel, fork } of this.scan(KEY_RELATION_SIZE, LSN_MAX)) {
-      const blocks = await this.readSize({ keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block: 0 }, LSN_MAX)
-      if (blocks !== undefined) this.#sizes.set(sizeName(spcOid, dbOid, rel, fork), { spcOid, dbOid, rel, fork, blocks })
+      const blocks = await this.readSize(
+        { keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block: 0 },
+        LSN_MAX,
+      )
+      if (blocks !== undefined)
+        this.#sizes.set(sizeName(spcOid, dbOid, rel, fork), { spcOid, dbOid, rel, fork, blocks })
     }
     await this.#loadSettings()
     if (this.isFirstShard) {
@@ -241,7 +284,8 @@ export class ShardState {
       const from = newest.layer.lsnOf(newest.value)
       const flags = (await bytesOf(newest))[0] ?? 0
       const value = {
-        ...imported, walLogHints: (flags & FLAG_WAL_LOG_HINTS) !== 0,
+        ...imported,
+        walLogHints: (flags & FLAG_WAL_LOG_HINTS) !== 0,
         trackCommitTimestamp: (flags & FLAG_TRACK_COMMIT_TIMESTAMP) !== 0,
       }
       changes.push({ from, value })
@@ -260,7 +304,11 @@ export class ShardState {
       let count = 0
       let bytes = 0
       let isWhole = false
-      for (let value = layer.newestOfEntry(entry, LSN_MAX); value >= 0 && !isWhole; value = layer.older(value)) {
+      for (
+        let value = layer.newestOfEntry(entry, LSN_MAX);
+        value >= 0 && !isWhole;
+        value = layer.older(value)
+      ) {
         isWhole = layer.lsnOf(value) < floor || endsChain(layer.metaOf(value))
         if (isWhole) break
         count++
@@ -272,13 +320,8 @@ export class ShardState {
   }
 }
 
-const sizeName = (spcOid: number, dbOid: number, rel: number, fork: number): string => `${spcOid}/${dbOid}/${rel}/${fork}`
+const sizeName = (spcOid: number, dbOid: number, rel: number, fork: number): string =>
+  `${spcOid}/${dbOid}/${rel}/${fork}`
 
-export function sizeBytes(blocks: number): Uint8Array {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, blocks, true)
-  return bytes
-}
-
-const bytesOf = ({ layer, value }: ValueRef): Uint8Array | Promise<Uint8Array> => layer.bytesOf(value) ?? layer.load(value)
-
+const bytesOf = ({ layer, value }: ValueRef): Uint8Array | Promise<Uint8Array> =>
+  layer.bytesOf(value) ?? layer.load(value)

@@ -10,10 +10,24 @@ import type { Env, Timer, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
 import {
-  KEY_BARRIER, KEY_CONTROL_FILE, KeyTable, LAYER_KIND_DELTA, LAYER_KIND_IMAGE, META_IMAGE, OpenLayer, formatKey, isPageKey,
+  KEY_BARRIER,
+  KEY_CONTROL_FILE,
+  KeyTable,
+  LAYER_KIND_DELTA,
+  LAYER_KIND_IMAGE,
+  META_IMAGE,
+  OpenLayer,
+  formatKey,
+  isPageKey,
   shardOfKey,
 } from '@understory/storage'
-import type { BlockCache, ImageGenerationSettings, IndexPart, ImportValue, LayerFile } from '@understory/storage'
+import type {
+  BlockCache,
+  ImageGenerationSettings,
+  IndexPart,
+  ImportValue,
+  LayerFile,
+} from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
 import { ImageMaker } from './image-maker.ts'
 import { Ingest } from './ingest.ts'
@@ -25,7 +39,7 @@ import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-stat
 import { WalSubscriber } from './wal-subscriber.ts'
 import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
 
-export interface ShardLimits {
+interface ShardLimits {
   /** The open layer is frozen beyond this. */
   readonly openLayerBytesMax: number
   /** And at this age, if it has anything. */
@@ -87,7 +101,9 @@ export class Shard implements WalConsumer {
     this.#env = { ...parts.env, log }
     this.state = new ShardState(index.owner)
     this.#layers = new LayerStore({ env: this.#env, files, store: parts.store, cache: parts.cache }, index)
-    this.#images = new ImageMaker(this.state, parts.workers, index.imageGeneration, (error) => this.#fail(error))
+    this.#images = new ImageMaker(this.state, parts.workers, index.imageGeneration, (error) =>
+      this.#fail(error),
+    )
     const images = this.#images
     this.#ingest = new Ingest(this.state, {
       get threshold() {
@@ -156,13 +172,16 @@ export class Shard implements WalConsumer {
   }
   #begin(): void {
     this.#subscriber.start()
-    this.#ageTimer = this.#env.clock.setTimer(this.#parts.limits.openLayerAgeMsMax / 4, () => this.#lookAtAge())
+    this.#ageTimer = this.#env.clock.setTimer(this.#parts.limits.openLayerAgeMsMax / 4, () =>
+      this.#lookAtAge(),
+    )
   }
   #lookAtAge(): void {
     if (this.#isStopped) return
     const { clock } = this.#env
     const { openLayerAgeMsMax } = this.#parts.limits
-    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax) void this.#serial.run(async () => this.#freeze())
+    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
+      void this.#serial.run(async () => this.#freeze())
     this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
   }
 
@@ -176,7 +195,10 @@ export class Shard implements WalConsumer {
       if (startLsn !== this.state.ingestedLsn || endLsn < startLsn) {
         // Not a failure of the shard: another safekeeper may do better.
         const range = `${formatLsn(startLsn)} to ${formatLsn(endLsn)}`
-        throw refuse('unavailable', `batch of ${range} does not continue ${formatLsn(this.state.ingestedLsn)}`)
+        throw refuse(
+          'unavailable',
+          `batch of ${range} does not continue ${formatLsn(this.state.ingestedLsn)}`,
+        )
       }
       try {
         await this.#ingest.apply(entries, endLsn)
@@ -201,7 +223,10 @@ export class Shard implements WalConsumer {
     this.#env.log.warn('full_page_writes_drift', { lsn: formatLsn(this.state.ingestedLsn) })
     const enabled = { ...settings, enabled: true }
     this.#images.change(enabled)
-    this.#layers.changeIndex({ imageGeneration: enabled }).then(() => this.#startUpload(), (error: unknown) => this.#fail(error))
+    this.#layers.changeIndex({ imageGeneration: enabled }).then(
+      () => this.#startUpload(),
+      (error: unknown) => this.#fail(error),
+    )
   }
 
   #fail(error: unknown): void {
@@ -239,11 +264,14 @@ export class Shard implements WalConsumer {
   #startUpload(): void {
     if (this.#isUploading) return
     this.#isUploading = true
-    void this.#layers.uploadWithRetries().catch((error: unknown) => this.#fail(error)).finally(() => {
-      this.#isUploading = false
-      const isBehind = this.#layers.remoteConsistentLsn < this.index.consistentLsn
-      if (isBehind && !this.hasFailed && !this.#isStopped) this.#startUpload()
-    })
+    void this.#layers
+      .uploadWithRetries()
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => {
+        this.#isUploading = false
+        const isBehind = this.#layers.remoteConsistentLsn < this.index.consistentLsn
+        if (isBehind && !this.hasFailed && !this.#isStopped) this.#startUpload()
+      })
   }
 
   /** Everything ingested, durable in the object store; gives its end. */
@@ -266,7 +294,9 @@ export class Shard implements WalConsumer {
 
   #mustBeImported(): void {
     if (!this.isImported) {
-      throw refuse('precondition', `shard ${this.owner.shard.number} has no data yet`, { hint: 'Wait until its import is finished.' })
+      throw refuse('precondition', `shard ${this.owner.shard.number} has no data yet`, {
+        hint: 'Wait until its import is finished.',
+      })
     }
   }
 
@@ -275,7 +305,10 @@ export class Shard implements WalConsumer {
     this.#mustBeImported()
     if (!this.#isReadable) throw this.#stoppedError()
     if (at < this.index.readableLsn) {
-      throw refuse('out_of_range', `lsn ${formatLsn(at)} is before ${formatLsn(this.index.readableLsn)}, where the timeline can be read from`)
+      throw refuse(
+        'out_of_range',
+        `lsn ${formatLsn(at)} is before ${formatLsn(this.index.readableLsn)}, where the timeline can be read from`,
+      )
     }
     if (at <= this.state.ingestedLsn) return
     if (this.hasFailed) throw this.#stoppedError()
@@ -291,9 +324,15 @@ export class Shard implements WalConsumer {
       const onAbort = (): void => settle(refuse('cancelled', 'read was cancelled'))
       const timer = this.#env.clock.setTimer(deadlineMs, () => {
         const { ingestedLsn } = this.state
-        settle(refuse('timeout', `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(ingestedLsn)}`, {
-          detail: `committed WAL is known up to ${formatLsn(this.#commitLsn)}`,
-        }))
+        settle(
+          refuse(
+            'timeout',
+            `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(ingestedLsn)}`,
+            {
+              detail: `committed WAL is known up to ${formatLsn(this.#commitLsn)}`,
+            },
+          ),
+        )
       })
       signal?.addEventListener('abort', onAbort, { once: true })
       this.#waiters.push(waiter)
@@ -339,10 +378,17 @@ export class Shard implements WalConsumer {
   // Import
 
   /** Takes a base backup in. `batches` are values of import batches; `finish` gives its end when they are through. */
-  async import(startLsn: Lsn, values: AsyncIterable<readonly ImportValue[]>, finish: () => Lsn | undefined): Promise<number> {
+  async import(
+    startLsn: Lsn,
+    values: AsyncIterable<readonly ImportValue[]>,
+    finish: () => Lsn | undefined,
+  ): Promise<number> {
     return this.#serial.run(async () => {
       if (this.isImported) {
-        throw refuse('already_exists', `shard ${this.owner.shard.number} has its data already, from ${formatLsn(this.index.startLsn)} on`)
+        throw refuse(
+          'already_exists',
+          `shard ${this.owner.shard.number} has its data already, from ${formatLsn(this.index.startLsn)} on`,
+        )
       }
       if (startLsn === LSN_ZERO) throw refuse('bad_argument', 'import has no start lsn')
       // What an import left that did not end.
@@ -366,7 +412,11 @@ export class Shard implements WalConsumer {
       }
       const endLsn = finish()
       if (endLsn === undefined) throw refuse('bad_argument', 'import ended before its finish message')
-      if (endLsn < startLsn) throw refuse('bad_argument', `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`)
+      if (endLsn < startLsn)
+        throw refuse(
+          'bad_argument',
+          `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`,
+        )
       if (controlFile === undefined) {
         throw refuse('bad_argument', 'import has no control file', { hint: 'Send it to every shard.' })
       }
@@ -384,7 +434,11 @@ export class Shard implements WalConsumer {
       // Answered when the object store has it all: the backup it came from may be gone then.
       await this.#layers.uploadWithRetries()
       this.#sawFullPageWrites(checkpoint.fullPageWrites)
-      this.#env.log.info('imported', { startLsn: formatLsn(startLsn), endLsn: formatLsn(endLsn), values: count })
+      this.#env.log.info('imported', {
+        startLsn: formatLsn(startLsn),
+        endLsn: formatLsn(endLsn),
+        values: count,
+      })
       if (!this.#isStopped) this.#begin()
       return count
     })

@@ -92,8 +92,11 @@ export class WalSubscriber {
     try {
       const { tenantId, timelineId, shard } = this.#owner
       const open = {
-        protocolVersion: SHARD_STREAM_VERSION, timeline: { tenantId, timelineId }, shard,
-        startLsn: BigInt(this.#consumer.ingestedLsn), windowBytes: WINDOW_BYTES,
+        protocolVersion: SHARD_STREAM_VERSION,
+        timeline: { tenantId, timelineId },
+        shard,
+        startLsn: BigInt(this.#consumer.ingestedLsn),
+        windowBytes: WINDOW_BYTES,
         trackCommitTimestamp: this.#consumer.trackCommitTimestamp,
       }
       await stream.send({ message: { $case: 'open', value: open } })
@@ -102,12 +105,18 @@ export class WalSubscriber {
       for await (const { startLsn, endLsn, commitLsn, entries } of stream.messages) {
         onBatch()
         const batch = {
-          startLsn: lsnFromBigint(startLsn), endLsn: lsnFromBigint(endLsn), commitLsn: lsnFromBigint(commitLsn), entries,
+          startLsn: lsnFromBigint(startLsn),
+          endLsn: lsnFromBigint(endLsn),
+          commitLsn: lsnFromBigint(commitLsn),
+          entries,
         }
         await this.#consumer.take(batch)
         await stream.send(feedback(this.#consumer))
       }
-      throw refuse('unavailable', `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`)
+      throw refuse(
+        'unavailable',
+        `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`,
+      )
     } finally {
       ended.abort()
       stream.cancel()
@@ -129,5 +138,8 @@ export class WalSubscriber {
 }
 
 const feedback = ({ ingestedLsn, remoteConsistentLsn }: WalConsumer): SubscribeWalRequest => ({
-  message: { $case: 'feedback', value: { ingestedLsn: BigInt(ingestedLsn), remoteConsistentLsn: BigInt(remoteConsistentLsn) } },
+  message: {
+    $case: 'feedback',
+    value: { ingestedLsn: BigInt(ingestedLsn), remoteConsistentLsn: BigInt(remoteConsistentLsn) },
+  },
 })

@@ -41,7 +41,7 @@ async function runWorkload(server: PostgresServer): Promise<number> {
     'create table hot (id int primary key, n int, filler text) with (fillfactor = 60)',
     "insert into hot select g, 0, repeat('x', 50) from generate_series(1, 300) g",
     'create table big (id bigserial primary key, t text, v int)',
-    "insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 20000) g",
+    'insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 20000) g',
     'create index big_v on big (v, t)',
     'vacuum (freeze) big',
     'create unlogged table gone (id int primary key)',
@@ -51,15 +51,24 @@ async function runWorkload(server: PostgresServer): Promise<number> {
   await run(
     'delete from big where id > 12000',
     'vacuum (truncate) big',
-    "insert into big (t, v) select md5(g::text), g % 89 from generate_series(1, 5000) g",
+    'insert into big (t, v) select md5(g::text), g % 89 from generate_series(1, 5000) g',
     'update big set v = v + 1 where id % 50 = 0',
-    'create table dropped (a int)', 'insert into dropped select generate_series(1, 5000)', 'drop table dropped',
-    'create table cut (a int)', 'insert into cut select generate_series(1, 5000)', 'truncate cut', 'insert into cut values (1)',
-    "create database copied strategy file_copy", 'create database logged strategy wal_log',
+    'create table dropped (a int)',
+    'insert into dropped select generate_series(1, 5000)',
+    'drop table dropped',
+    'create table cut (a int)',
+    'insert into cut select generate_series(1, 5000)',
+    'truncate cut',
+    'insert into cut values (1)',
+    'create database copied strategy file_copy',
+    'create database logged strategy wal_log',
     'begin; savepoint s; select * from hot where id = 3 for share; savepoint t; update hot set n = -1 where id = 3; commit',
   )
   await run("begin; insert into hot values (1000, 1, 'p'); prepare transaction 'kept'")
-  await run("begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'", "commit prepared 'done'")
+  await run(
+    "begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'",
+    "commit prepared 'done'",
+  )
   const other = await server.connect()
   await client.query('begin; select * from hot where id = 5 for share')
   await other.query('begin; select * from hot where id = 5 for share')
@@ -69,7 +78,8 @@ async function runWorkload(server: PostgresServer): Promise<number> {
   await copied.query('create table there as select g a from generate_series(1, 1000) g')
   await copied.end()
   await run('vacuum hot', 'analyze', 'checkpoint')
-  return (await client.query<{ oid: number }>("select oid::int from pg_database where datname = 'logged'")).rows[0]!.oid
+  return (await client.query<{ oid: number }>("select oid::int from pg_database where datname = 'logged'"))
+    .rows[0]!.oid
 }
 
 /** The files of all shards put together. */
@@ -97,13 +107,21 @@ interface Difference {
   readonly what: string
 }
 
-function comparePage(fork: number, block: number, expected: Buffer, actual: Buffer, isMapLost: boolean): string | undefined {
+function comparePage(
+  fork: number,
+  block: number,
+  expected: Buffer,
+  actual: Buffer,
+  isMapLost: boolean,
+): string | undefined {
   if (isZeroPage(expected) && isZeroPage(actual)) return undefined
   const lsns = [expected, actual].map((bytes) => formatLsn(getPageLsn(pageOf(bytes))))
   if (lsns[0] !== lsns[1]) return `pd_lsn is ${lsns[1]}, not ${lsns[0]}`
   if (fork === FORK_VM) {
     const isSame = expected.subarray(24).equals(actual.subarray(24))
-    return isSame || (isMapLost && actual.subarray(24).every((byte) => byte === 0)) ? undefined : 'visibility bits differ'
+    return isSame || (isMapLost && actual.subarray(24).every((byte) => byte === 0))
+      ? undefined
+      : 'visibility bits differ'
   }
   // Sequences log 32 values ahead of what the page says.
   if (kindOf(expected) === 'sequence') return undefined
@@ -120,7 +138,10 @@ function comparePage(fork: number, block: number, expected: Buffer, actual: Buff
  * RelationCopyStorageUsingBuffer, 17.11), so stock recovery loses these bits too.
  */
 async function differences(
-  shards: readonly Shard[], root: string, at: Lsn, mapsLostOid: number,
+  shards: readonly Shard[],
+  root: string,
+  at: Lsn,
+  mapsLostOid: number,
 ): Promise<{ readonly compared: number; readonly found: readonly Difference[] }> {
   const streamed = await filesOf(shards, at)
   const found: Difference[] = []
@@ -145,7 +166,12 @@ async function differences(
         if (what !== undefined) found.push({ path, block, what: `${what} (${spcOid}/${dbOid}/${relNumber})` })
         compared++
       }
-    } else if (isSlru || path.endsWith('pg_filenode.map') || path.startsWith('pg_twophase/') || path.endsWith('PG_VERSION')) {
+    } else if (
+      isSlru ||
+      path.endsWith('pg_filenode.map') ||
+      path.startsWith('pg_twophase/') ||
+      path.endsWith('PG_VERSION')
+    ) {
       const same = actual !== undefined && Buffer.compare(actual.subarray(0, bytes.length), bytes) === 0
       if (!same) found.push({ path, block: 0, what: `${actual?.length ?? 'no'} bytes, not ${bytes.length}` })
       compared++
@@ -154,95 +180,121 @@ async function differences(
   for (const path of streamed.keys()) {
     const relation = parseRelationPath(path, MAJOR)
     const isThere = entries.some((entry) => join(entry.parentPath, entry.name) === join(root, path))
-    if (relation !== undefined && relation.fork !== FORK_FSM && !isThere && (streamed.get(path) as Buffer).length > 0) {
+    if (
+      relation !== undefined &&
+      relation.fork !== FORK_FSM &&
+      !isThere &&
+      (streamed.get(path) as Buffer).length > 0
+    ) {
       found.push({ path, block: 0, what: 'file is only in storage' })
     }
   }
   return { compared, found }
 }
 
-test('two shards give back a real cluster, live, after a restart, and from the object store alone', { timeout: 240_000 }, async () => {
-  const settings = {
-    full_page_writes: false, max_prepared_transactions: 4, autovacuum: false, checkpoint_timeout: '1h', wal_keep_size: '1GB',
-  }
-  await using server = await startPostgres({ major: MAJOR, started: false, settings })
-  await using directory = await temporaryDirectory({ prefix: 'ps' })
-  const root = server.dataDirectory
-  const first = await openBench(directory.path)
-  onTestFinished(() => first[Symbol.asyncDispose]())
-  const shards = await attach(first, LAYOUT, 1, true, IMAGES_AT_4)
-  const startLsn = await importCluster(shards, root, MAJOR)
+test(
+  'two shards give back a real cluster, live, after a restart, and from the object store alone',
+  { timeout: 240_000 },
+  async () => {
+    const settings = {
+      full_page_writes: false,
+      max_prepared_transactions: 4,
+      autovacuum: false,
+      checkpoint_timeout: '1h',
+      wal_keep_size: '1GB',
+    }
+    await using server = await startPostgres({ major: MAJOR, started: false, settings })
+    await using directory = await temporaryDirectory({ prefix: 'ps' })
+    const root = server.dataDirectory
+    const first = await openBench(directory.path)
+    onTestFinished(() => first[Symbol.asyncDispose]())
+    const shards = await attach(first, LAYOUT, 1, true, IMAGES_AT_4)
+    const startLsn = await importCluster(shards, root, MAJOR)
 
-  await server.start()
-  const mapsLostOid = await runWorkload(server)
-  await server.stop()
+    await server.start()
+    const mapsLostOid = await runWorkload(server)
+    await server.stop()
 
-  let chainMax = 0
-  const watched = setInterval(() => {
-    for (const { state } of shards) chainMax = Math.max(chainMax, state.ledger.max)
-  }, 1)
-  const endLsn = await feedWal(shards, root)
-  clearInterval(watched)
-  expect(endLsn - startLsn).toBeGreaterThan(5_000_000)
-  expect(first.errors).toEqual([])
-  for (const { state } of shards) {
-    chainMax = Math.max(chainMax, state.ledger.max)
-    expect(state.generatedImagesCount).toBeGreaterThan(0)
-    expect(state.tracker?.fullPageWrites ?? false).toBe(false)
-  }
-  expect(chainMax).toBeGreaterThan(1)
-  expect(chainMax).toBeLessThanOrEqual(IMAGES_AT_4.thresholdRecords * 2)
+    let chainMax = 0
+    const watched = setInterval(() => {
+      for (const { state } of shards) chainMax = Math.max(chainMax, state.ledger.max)
+    }, 1)
+    const endLsn = await feedWal(shards, root)
+    clearInterval(watched)
+    expect(endLsn - startLsn).toBeGreaterThan(5_000_000)
+    expect(first.errors).toEqual([])
+    for (const { state } of shards) {
+      chainMax = Math.max(chainMax, state.ledger.max)
+      expect(state.generatedImagesCount).toBeGreaterThan(0)
+      expect(state.tracker?.fullPageWrites ?? false).toBe(false)
+    }
+    expect(chainMax).toBeGreaterThan(1)
+    expect(chainMax).toBeLessThanOrEqual(IMAGES_AT_4.thresholdRecords * 2)
 
-  const live = await differences(shards, root, endLsn, mapsLostOid)
-  expect(live.found.slice(0, 10)).toEqual([])
-  expect(live.compared).toBeGreaterThan(1500)
+    const live = await differences(shards, root, endLsn, mapsLostOid)
+    expect(live.found.slice(0, 10)).toEqual([])
+    expect(live.compared).toBeGreaterThan(1500)
 
-  // A read in the past, and reads that must be refused.
-  const clock = realEnv(silentLog).clock
-  const never = new AbortController().signal
-  const key = blockKey(1663, 5, 1259, 0, 0)
-  const owner = shards[shardOfBlock(LAYOUT, key.rel, key.block)] as Shard
-  const past = await readPages(owner, [{ key, lsn: startLsn }], clock, never)
-  expect(getPageLsn(pageOf(past.pages))).toBeLessThanOrEqual(startLsn)
-  await expect(readPages(owner, [{ key, lsn: (startLsn - 8) as Lsn }], clock, never)).rejects.toMatchObject({ code: 'out_of_range' })
-  await expect(owner.waitFor((endLsn + 8) as Lsn, 5)).rejects.toMatchObject({ code: 'timeout' })
+    // A read in the past, and reads that must be refused.
+    const clock = realEnv(silentLog).clock
+    const never = new AbortController().signal
+    const key = blockKey(1663, 5, 1259, 0, 0)
+    const owner = shards[shardOfBlock(LAYOUT, key.rel, key.block)] as Shard
+    const past = await readPages(owner, [{ key, lsn: startLsn }], clock, never)
+    expect(getPageLsn(pageOf(past.pages))).toBeLessThanOrEqual(startLsn)
+    await expect(readPages(owner, [{ key, lsn: (startLsn - 8) as Lsn }], clock, never)).rejects.toMatchObject(
+      { code: 'out_of_range' },
+    )
+    await expect(owner.waitFor((endLsn + 8) as Lsn, 5)).rejects.toMatchObject({ code: 'timeout' })
 
-  const counts = shards.map(({ state }) => ({ ...state.ledger.summary() }))
-  for (const shard of shards) expect(await shard.flush()).toBe(endLsn)
-  await first[Symbol.asyncDispose]()
+    const counts = shards.map(({ state }) => ({ ...state.ledger.summary() }))
+    for (const shard of shards) expect(await shard.flush()).toBe(endLsn)
+    await first[Symbol.asyncDispose]()
 
-  {
-    await using second = await openBench(directory.path)
-    const local = second.registry.all.toSorted((a, b) => a.owner.shard.number - b.owner.shard.number)
-    expect(local.map((shard) => [shard.ingestedLsn, shard.failure])).toEqual([[endLsn, undefined], [endLsn, undefined]])
-    expect(local.map(({ state }) => ({ ...state.ledger.summary() }))).toEqual(counts)
-    expect((await differences(local, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
-    await expect(attach(second, LAYOUT, 0, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
-  }
+    {
+      await using second = await openBench(directory.path)
+      const local = second.registry.all.toSorted((a, b) => a.owner.shard.number - b.owner.shard.number)
+      expect(local.map((shard) => [shard.ingestedLsn, shard.failure])).toEqual([
+        [endLsn, undefined],
+        [endLsn, undefined],
+      ])
+      expect(local.map(({ state }) => ({ ...state.ledger.summary() }))).toEqual(counts)
+      expect((await differences(local, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
+      await expect(attach(second, LAYOUT, 0, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
+    }
 
-  await rm(join(directory.path, 'local'), { recursive: true })
-  {
-    await using third = await openBench(directory.path)
-    const remote = await attach(third, LAYOUT, 2, false, IMAGES_AT_4)
-    expect((await differences(remote, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
-    // The first generation may not publish again (I9).
     await rm(join(directory.path, 'local'), { recursive: true })
-    await using stale = await openBench(directory.path)
-    await expect(attach(stale, LAYOUT, 1, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
-  }
+    {
+      await using third = await openBench(directory.path)
+      const remote = await attach(third, LAYOUT, 2, false, IMAGES_AT_4)
+      expect((await differences(remote, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
+      // The first generation may not publish again (I9).
+      await rm(join(directory.path, 'local'), { recursive: true })
+      await using stale = await openBench(directory.path)
+      await expect(attach(stale, LAYOUT, 1, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
+    }
 
-  // One byte of one layer.
-  await using fourth = await openBench(directory.path)
-  await attach(fourth, LAYOUT, 3, false, IMAGES_AT_4)
-  const damaged = fourth.registry.all[0] as Shard
-  const folder = join(directory.path, 'local/tenants', damaged.owner.tenantId, 'timelines', damaged.owner.timelineId)
-  const shardFolder = join(folder, `shard-${damaged.owner.shard.number}-of-2`)
-  const largest = damaged.index.layers.toSorted((a, b) => b.sizeBytes - a.sizeBytes)[0]!
-  const layer = await readFile(join(shardFolder, largest.name))
-  layer[largest.sizeBytes >> 2]! ^= 0x10
-  await writeFile(join(shardFolder, largest.name), layer)
-  await fourth[Symbol.asyncDispose]()
-  await using fifth = await openBench(directory.path)
-  const again = fifth.registry.all.find(({ owner: { shard } }) => shard.number === damaged.owner.shard.number) as Shard
-  await expect(filesOf([again], endLsn)).rejects.toMatchObject({ code: 'bad_file' })
-})
+    // One byte of one layer.
+    await using fourth = await openBench(directory.path)
+    await attach(fourth, LAYOUT, 3, false, IMAGES_AT_4)
+    const damaged = fourth.registry.all[0] as Shard
+    const folder = join(
+      directory.path,
+      'local/tenants',
+      damaged.owner.tenantId,
+      'timelines',
+      damaged.owner.timelineId,
+    )
+    const shardFolder = join(folder, `shard-${damaged.owner.shard.number}-of-2`)
+    const largest = damaged.index.layers.toSorted((a, b) => b.sizeBytes - a.sizeBytes)[0]!
+    const layer = await readFile(join(shardFolder, largest.name))
+    layer[largest.sizeBytes >> 2]! ^= 0x10
+    await writeFile(join(shardFolder, largest.name), layer)
+    await fourth[Symbol.asyncDispose]()
+    await using fifth = await openBench(directory.path)
+    const again = fifth.registry.all.find(
+      ({ owner: { shard } }) => shard.number === damaged.owner.shard.number,
+    ) as Shard
+    await expect(filesOf([again], endLsn)).rejects.toMatchObject({ code: 'bad_file' })
+  },
+)

@@ -8,28 +8,45 @@ import type { Log, Workers } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import {
-  CONTROL_FILE_PATH, RELATION_SEGMENT_BLOCKS, SLRU_PAGES_PER_SEGMENT, parseControlFile, parseDatabasePath, parseRelationPath,
+  CONTROL_FILE_PATH,
+  RELATION_SEGMENT_BLOCKS,
+  SLRU_PAGES_PER_SEGMENT,
+  parseControlFile,
+  parseDatabasePath,
+  parseRelationPath,
   parseSlruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { PgMajor, RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE, readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
 import {
-  BlockCache, KEY_CONTROL_FILE, KEY_DATABASE, KEY_RELATION_MAP, ShardSplitter, ShardStreamWriter, blockKey, relationSizeKey,
-  shardOfKey, slruKey,
+  BlockCache,
+  KEY_CONTROL_FILE,
+  KEY_DATABASE,
+  KEY_RELATION_MAP,
+  ShardSplitter,
+  ShardStreamWriter,
+  blockKey,
+  relationSizeBytes,
+  relationSizeKey,
+  shardOfKey,
+  slruKey,
+  smallKey,
 } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
 import type { ImageJobs } from '../src/image-protocol.ts'
 import { imageHandlers } from '../src/image-worker.ts'
-import { smallKey } from '../src/ingest.ts'
 import { ShardRegistry } from '../src/shard-registry.ts'
-import { sizeBytes } from '../src/shard-state.ts'
-import type { Shard, ShardLimits } from '../src/shard.ts'
+import type { Shard, ShardParts } from '../src/shard.ts'
 import type { WalBatch } from '../src/wal-subscriber.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
 export const TIMELINE = 'b'.repeat(32) as TimelineId
 
-export const LIMITS: ShardLimits = { openLayerBytesMax: 4 << 20, openLayerAgeMsMax: 3_600_000, importLayerBytesMax: 16 << 20 }
+export const LIMITS: ShardParts['limits'] = {
+  openLayerBytesMax: 4 << 20,
+  openLayerAgeMsMax: 3_600_000,
+  importLayerBytesMax: 16 << 20,
+}
 
 export interface Bench extends AsyncDisposable {
   readonly registry: ShardRegistry
@@ -38,13 +55,20 @@ export interface Bench extends AsyncDisposable {
 }
 
 /** A registry over folders below `directory`: `local` and `objects`. */
-export async function openBench(directory: string, limits: ShardLimits = LIMITS): Promise<Bench> {
+export async function openBench(directory: string, limits: ShardParts['limits'] = LIMITS): Promise<Bench> {
   const errors: string[] = []
-  const log: Log = { ...silentLog, error: (event, fields) => errors.push(`${event} ${String(fields?.['error'])}`), child: () => log }
+  const log: Log = {
+    ...silentLog,
+    error: (event, fields) => errors.push(`${event} ${String(fields?.['error'])}`),
+    child: () => log,
+  }
   const env = realEnv(log)
   const store = await localObjectStore(join(directory, 'objects'), env)
   const workers: Workers<ImageJobs> = inlineWorkers<ImageJobs>(imageHandlers)
-  const registry = new ShardRegistry({ env, store, cache: new BlockCache(32 << 20), workers, limits }, join(directory, 'local'))
+  const registry = new ShardRegistry(
+    { env, store, cache: new BlockCache(32 << 20), workers, limits },
+    join(directory, 'local'),
+  )
   await registry.loadAll()
   return {
     registry,
@@ -58,15 +82,24 @@ export async function openBench(directory: string, limits: ShardLimits = LIMITS)
 }
 
 export async function attach(
-  bench: Bench, layout: { readonly count: number; readonly stripeBlocks: number }, generation: number, create: boolean,
-  imageGeneration: ImageGenerationSettings, major: PgMajor = 17,
+  bench: Bench,
+  layout: { readonly count: number; readonly stripeBlocks: number },
+  generation: number,
+  create: boolean,
+  imageGeneration: ImageGenerationSettings,
+  major: PgMajor = 17,
 ): Promise<Shard[]> {
   const shards: Shard[] = []
   for (let number = 0; number < layout.count; number++) {
     const shard: ShardIdentity = { ...layout, number }
     const postgres = { major, systemId: 1n, pgTimelineId: 1, walSegmentBytes: 16 << 20 }
     await bench.registry.attach({
-      owner: { tenantId: TENANT, timelineId: TIMELINE, shard }, generation, create, safekeepers: [], postgres, imageGeneration,
+      owner: { tenantId: TENANT, timelineId: TIMELINE, shard },
+      generation,
+      create,
+      safekeepers: [],
+      postgres,
+      imageGeneration,
     })
     shards.push(bench.registry.get(TENANT, TIMELINE, shard))
   }
@@ -77,11 +110,17 @@ const at = (path: string, root: string): string => path.slice(root.length + 1)
 
 async function filesBelow(root: string): Promise<string[]> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true })
-  return entries.filter((entry) => entry.isFile()).map((entry) => at(join(entry.parentPath, entry.name), root)).sort()
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => at(join(entry.parentPath, entry.name), root))
+    .sort()
 }
 
 /** Every value of a stopped cluster's files. */
-export async function* valuesOfCluster(root: string, major: PgMajor): AsyncGenerator<ImportValue, void, void> {
+export async function* valuesOfCluster(
+  root: string,
+  major: PgMajor,
+): AsyncGenerator<ImportValue, void, void> {
   const sizes = new Map<string, { readonly key: Key; blocks: number }>()
   for (const path of await filesBelow(root)) {
     const relation = parseRelationPath(path, major)
@@ -98,7 +137,8 @@ export async function* valuesOfCluster(root: string, major: PgMajor): AsyncGener
       const name = `${spcOid}/${dbOid}/${relNumber}/${fork}`
       const blocks = segment * RELATION_SEGMENT_BLOCKS + bytes.length / PAGE_SIZE
       const known = sizes.get(name)
-      if (known === undefined) sizes.set(name, { key: relationSizeKey(spcOid, dbOid, relNumber, fork), blocks })
+      if (known === undefined)
+        sizes.set(name, { key: relationSizeKey(spcOid, dbOid, relNumber, fork), blocks })
       else known.blocks = Math.max(known.blocks, blocks)
     } else if (slru !== undefined) {
       const bytes = await readFile(join(root, path))
@@ -115,7 +155,7 @@ export async function* valuesOfCluster(root: string, major: PgMajor): AsyncGener
       yield { key: smallKey(KEY_CONTROL_FILE, 0, 0, 0), bytes: await readFile(join(root, path)) }
     }
   }
-  for (const { key, blocks } of sizes.values()) yield { key, bytes: sizeBytes(blocks) }
+  for (const { key, blocks } of sizes.values()) yield { key, bytes: relationSizeBytes(blocks) }
 }
 
 /** Imports a cleanly stopped cluster into every shard; gives where its WAL goes on. */
@@ -135,13 +175,22 @@ export async function importCluster(shards: readonly Shard[], root: string, majo
 
 /** A shard's batches of about `batchBytes` of the WAL files of `root` from `startLsn` on, as a safekeeper sends them. */
 export async function* batchesOf(
-  root: string, shard: ShardIdentity, settings: RedoSettings, startLsn: Lsn, batchBytes: number,
+  root: string,
+  shard: ShardIdentity,
+  settings: RedoSettings,
+  startLsn: Lsn,
+  batchBytes: number,
 ): AsyncGenerator<WalBatch, void, void> {
   const writer = new ShardStreamWriter()
   const splitter = new ShardSplitter(shard, settings, writer)
   let from = startLsn
   let nextLsn = startLsn
-  const batch = (): WalBatch => ({ startLsn: from, endLsn: nextLsn, commitLsn: nextLsn, entries: writer.take() })
+  const batch = (): WalBatch => ({
+    startLsn: from,
+    endLsn: nextLsn,
+    commitLsn: nextLsn,
+    entries: writer.take(),
+  })
   const segments = await readSegments(root, startLsn)
   for (const record of readRecordsOfSegments((segment) => segments.get(segment), { startLsn })) {
     splitter.split(record)

@@ -22,7 +22,12 @@ interface Barrier {
 }
 
 export const barrierKey = (spcOid: number, dbOid: number, rel: number, fork: number): Key => ({
-  keyClass: KEY_BARRIER, spcOid, dbOid, rel, fork, block: 0,
+  keyClass: KEY_BARRIER,
+  spcOid,
+  dbOid,
+  rel,
+  fork,
+  block: 0,
 })
 
 export class Barriers {

@@ -37,7 +37,7 @@ export function* readImportBatch(batch: Uint8Array): Generator<ImportValue, void
   }
 }
 
-export const PAGE_REQUEST_BYTES = KEY_BYTES + 8
+const PAGE_REQUEST_BYTES = KEY_BYTES + 8
 
 export interface PageRequest {
   readonly key: Key
@@ -59,7 +59,10 @@ export function encodePageRequests(requests: readonly PageRequest[]): Buffer {
 /** Error: refused `bad_argument` where the length is not a multiple of an entry's. */
 export function readPageRequests(encoded: Uint8Array): PageRequest[] {
   if (encoded.length % PAGE_REQUEST_BYTES !== 0) {
-    throw refuse('bad_argument', `page request has ${encoded.length} bytes, not a multiple of ${PAGE_REQUEST_BYTES}`)
+    throw refuse(
+      'bad_argument',
+      `page request has ${encoded.length} bytes, not a multiple of ${PAGE_REQUEST_BYTES}`,
+    )
   }
   const cursor = new Cursor(encoded, 'page request', 'bad_argument')
   const requests: PageRequest[] = []

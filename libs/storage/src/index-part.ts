@@ -69,7 +69,9 @@ export function encodeIndexPart(part: IndexPart): Buffer {
     shard: { number: owner.shard.number, count: owner.shard.count, stripeBlocks: owner.shard.stripeBlocks },
     generation: part.generation,
     postgres: {
-      major: postgres.major, systemId: String(postgres.systemId), pgTimelineId: postgres.pgTimelineId,
+      major: postgres.major,
+      systemId: String(postgres.systemId),
+      pgTimelineId: postgres.pgTimelineId,
       walSegmentBytes: postgres.walSegmentBytes,
     },
     startLsn: formatLsn(part.startLsn),
@@ -78,8 +80,12 @@ export function encodeIndexPart(part: IndexPart): Buffer {
     imageGeneration: part.imageGeneration,
     nextSequence: part.nextSequence,
     layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax }) => ({
-      name, kind: kind === LAYER_KIND_DELTA ? 'delta' : 'image', sizeBytes, crc32c: hex8(crc),
-      lsnMin: formatLsn(lsnMin), lsnMax: formatLsn(lsnMax),
+      name,
+      kind: kind === LAYER_KIND_DELTA ? 'delta' : 'image',
+      sizeBytes,
+      crc32c: hex8(crc),
+      lsnMin: formatLsn(lsnMin),
+      lsnMax: formatLsn(lsnMax),
     })),
   }
   return Buffer.from(`${JSON.stringify(document, undefined, 1)}\n`)
@@ -116,7 +122,11 @@ function parse(document: unknown): IndexPart {
     owner: {
       tenantId: parseTenantId(string(root, 'tenantId')),
       timelineId: parseTimelineId(string(root, 'timelineId')),
-      shard: { number: integer(shard, 'number', 0, count - 1), count, stripeBlocks: integer(shard, 'stripeBlocks', 1, 2 ** 20) },
+      shard: {
+        number: integer(shard, 'number', 0, count - 1),
+        count,
+        stripeBlocks: integer(shard, 'stripeBlocks', 1, 2 ** 20),
+      },
     },
     generation: integer(root, 'generation', 0, 0xffff_ffff),
     postgres: {
@@ -128,7 +138,10 @@ function parse(document: unknown): IndexPart {
     startLsn: parseLsn(string(root, 'startLsn')),
     readableLsn: parseLsn(string(root, 'readableLsn')),
     consistentLsn: parseLsn(string(root, 'consistentLsn')),
-    imageGeneration: { enabled: images['enabled'], thresholdRecords: integer(images, 'thresholdRecords', 1, 10_000) },
+    imageGeneration: {
+      enabled: images['enabled'],
+      thresholdRecords: integer(images, 'thresholdRecords', 1, 10_000),
+    },
     nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
     layers: root['layers'].map(parseLayer),
   }
@@ -153,7 +166,8 @@ function parseLayer(document: unknown): LayerEntry {
 }
 
 function object(value: unknown, what: string): Json {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error(`"${what}" is not an object`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw new Error(`"${what}" is not an object`)
   return value as Json
 }
 function string(from: Json, name: string): string {

@@ -3,18 +3,49 @@ export { BlockCache } from './block-cache.ts'
 export { ChainLedger } from './chain-ledger.ts'
 export type { ChainSummary } from './chain-ledger.ts'
 export {
-  PAGE_BEYOND_END, PAGE_FOUND, PAGE_NO_RELATION, encodeImportBatch, encodePageRequests, readImportBatch,
+  PAGE_BEYOND_END,
+  PAGE_FOUND,
+  PAGE_NO_RELATION,
+  encodeImportBatch,
+  encodePageRequests,
+  readImportBatch,
   readPageRequests,
 } from './import-batch.ts'
 export type { ImportValue, PageRequest } from './import-batch.ts'
-export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart, shardPrefix } from './index-part.ts'
+export {
+  encodeIndexPart,
+  generationOfIndexPart,
+  indexPartName,
+  parseIndexPart,
+  shardPrefix,
+} from './index-part.ts'
 export type { ImageGenerationSettings, IndexPart, LayerEntry, PostgresOfTimeline } from './index-part.ts'
 export { KeyTable } from './key-table.ts'
 export type { Fork } from './key-table.ts'
 export {
-  KEY_BARRIER, KEY_BYTES, KEY_CHECKPOINT_STATE, KEY_CONTROL_FILE, KEY_DATABASE, KEY_RELATION_BLOCK, KEY_RELATION_MAP,
-  KEY_RELATION_SIZE, KEY_SLRU_PAGE, KEY_TABLESPACE, KEY_TWO_PHASE, SLRU_KINDS, blockKey, compareKeys, formatKey,
-  readKey, relationSizeKey, slruKey, slruKind, slruNumber, writeKey,
+  KEY_BARRIER,
+  KEY_BYTES,
+  KEY_CHECKPOINT_STATE,
+  KEY_CONTROL_FILE,
+  KEY_DATABASE,
+  KEY_RELATION_BLOCK,
+  KEY_RELATION_MAP,
+  KEY_RELATION_SIZE,
+  KEY_SLRU_PAGE,
+  KEY_TABLESPACE,
+  KEY_TWO_PHASE,
+  SLRU_KINDS,
+  blockKey,
+  compareKeys,
+  formatKey,
+  readKey,
+  relationSizeBytes,
+  relationSizeKey,
+  slruKey,
+  slruKind,
+  slruNumber,
+  smallKey,
+  writeKey,
 } from './key.ts'
 export type { Key } from './key.ts'
 export { openLayer } from './layer-file.ts'
@@ -31,14 +62,35 @@ export { PageJobWriter, applyValue, isPageKey, runPageJob } from './page-rebuild
 export type { PageJobResult, PageValue, RebuildOutcome } from './page-rebuild.ts'
 export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './shard.ts'
 export {
-  RECORD_HAS_EFFECTS, RECORD_KEY_BYTES, ROLE_BLOCK, ROLE_BLOCK_IMAGE, ROLE_BLOCK_INIT, ROLE_SLRU, ROLE_SLRU_INIT,
-  ROLE_VISIBILITY_CLEAR, SHARD_STREAM_VERSION, ShardEntryReader, ShardStreamWriter, readShardEntries,
+  RECORD_HAS_EFFECTS,
+  RECORD_KEY_BYTES,
+  ROLE_BLOCK,
+  ROLE_BLOCK_IMAGE,
+  ROLE_BLOCK_INIT,
+  ROLE_SLRU,
+  ROLE_SLRU_INIT,
+  ROLE_VISIBILITY_CLEAR,
+  SHARD_STREAM_VERSION,
+  ShardEntryReader,
+  ShardStreamWriter,
+  readShardEntries,
 } from './shard-stream.ts'
 export type { RecordKey, ShardEntry } from './shard-stream.ts'
 export { EFFECT_AUDIENCE, TRACKER_NEEDS } from './split/audience.ts'
 export type { Audience, TrackerNeed } from './split/audience.ts'
 export { ShardSplitter } from './split/shard-splitter.ts'
 export {
-  META_ENDS_CHAIN, META_IMAGE, META_IS_SHARED, META_KIND, META_TOMBSTONE, RECORD_PREFIX_BYTES, VALUE_IMAGE,
-  VALUE_TOMBSTONE, endsChain, isImage, isRecord, isTombstone, metaOfRole,
+  META_ENDS_CHAIN,
+  META_IMAGE,
+  META_IS_SHARED,
+  META_KIND,
+  META_TOMBSTONE,
+  RECORD_PREFIX_BYTES,
+  VALUE_IMAGE,
+  VALUE_TOMBSTONE,
+  endsChain,
+  isImage,
+  isRecord,
+  isTombstone,
+  metaOfRole,
 } from './value.ts'

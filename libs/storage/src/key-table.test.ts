@@ -8,8 +8,12 @@ test('thousands of keys keep their numbers, order and fork lists', () => {
   const table = new KeyTable()
   const bytes = new DataView(new ArrayBuffer(KEY_BYTES))
   const key = fc.record({
-    keyClass: fc.integer({ min: 0, max: 9 }), spcOid: fc.constantFrom(0, 1663, 0xffff_ffff), dbOid: fc.nat(3), rel: fc.nat(40),
-    fork: fc.nat(3), block: fc.nat(900),
+    keyClass: fc.integer({ min: 0, max: 9 }),
+    spcOid: fc.constantFrom(0, 1663, 0xffff_ffff),
+    dbOid: fc.nat(3),
+    rel: fc.nat(40),
+    fork: fc.nat(3),
+    block: fc.nat(900),
   })
   const keys = fc.sample(key, 5000)
   const ids = new Map<string, number>()

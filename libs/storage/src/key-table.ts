@@ -48,7 +48,12 @@ export class KeyTable {
   internAt(view: DataView, at: number): number {
     const classFork = (view.getUint8(at) << 8) | view.getUint8(at + 13)
     return this.#find(
-      classFork, view.getUint32(at + 1), view.getUint32(at + 5), view.getUint32(at + 9), view.getUint32(at + 14), true,
+      classFork,
+      view.getUint32(at + 1),
+      view.getUint32(at + 5),
+      view.getUint32(at + 9),
+      view.getUint32(at + 14),
+      true,
     )
   }
   intern({ keyClass, spcOid, dbOid, rel, fork, block }: Key): number {
@@ -87,22 +92,36 @@ export class KeyTable {
     const classForkA = this.#classFork[a] as number
     const classForkB = this.#classFork[b] as number
     return (
-      (classForkA >>> 8) - (classForkB >>> 8) || (this.#spcOid[a] as number) - (this.#spcOid[b] as number) ||
-      (this.#dbOid[a] as number) - (this.#dbOid[b] as number) || (this.#rel[a] as number) - (this.#rel[b] as number) ||
-      (classForkA & 0xff) - (classForkB & 0xff) || (this.#block[a] as number) - (this.#block[b] as number)
+      (classForkA >>> 8) - (classForkB >>> 8) ||
+      (this.#spcOid[a] as number) - (this.#spcOid[b] as number) ||
+      (this.#dbOid[a] as number) - (this.#dbOid[b] as number) ||
+      (this.#rel[a] as number) - (this.#rel[b] as number) ||
+      (classForkA & 0xff) - (classForkB & 0xff) ||
+      (this.#block[a] as number) - (this.#block[b] as number)
     )
   }
 
-  #find(classFork: number, spcOid: number, dbOid: number, rel: number, block: number, isAdding: boolean): number {
+  #find(
+    classFork: number,
+    spcOid: number,
+    dbOid: number,
+    rel: number,
+    block: number,
+    isAdding: boolean,
+  ): number {
     const mask = this.#slots.length - 1
     let slot = hash(classFork, spcOid, dbOid, rel, block) & mask
     for (;;) {
       const id = (this.#slots[slot] as number) - 1
       if (id < 0) break
       if (
-        this.#block[id] === block && this.#rel[id] === rel && this.#classFork[id] === classFork &&
-        this.#dbOid[id] === dbOid && this.#spcOid[id] === spcOid
-      ) return id
+        this.#block[id] === block &&
+        this.#rel[id] === rel &&
+        this.#classFork[id] === classFork &&
+        this.#dbOid[id] === dbOid &&
+        this.#spcOid[id] === spcOid
+      )
+        return id
       slot = (slot + 1) & mask
     }
     return isAdding ? this.#add(slot, classFork, spcOid, dbOid, rel, block) : -1
@@ -130,9 +149,14 @@ export class KeyTable {
     const number = classFork & 0xff
     const last = this.#lastFork
     if (
-      last !== undefined && last.rel === rel && last.fork === number && last.dbOid === dbOid && last.spcOid === spcOid &&
+      last !== undefined &&
+      last.rel === rel &&
+      last.fork === number &&
+      last.dbOid === dbOid &&
+      last.spcOid === spcOid &&
       last.keyClass === keyClass
-    ) return last
+    )
+      return last
     const name = forkName(keyClass, spcOid, dbOid, rel, number)
     let fork = this.#forks.get(name)
     if (fork === undefined) {
@@ -160,10 +184,14 @@ export class KeyTable {
     const mask = this.#slots.length - 1
     this.#slots.fill(0)
     for (let id = 0; id < this.#count; id++) {
-      let slot = hash(
-        this.#classFork[id] as number, this.#spcOid[id] as number, this.#dbOid[id] as number, this.#rel[id] as number,
-        this.#block[id] as number,
-      ) & mask
+      let slot =
+        hash(
+          this.#classFork[id] as number,
+          this.#spcOid[id] as number,
+          this.#dbOid[id] as number,
+          this.#rel[id] as number,
+          this.#block[id] as number,
+        ) & mask
       while (this.#slots[slot] !== 0) slot = (slot + 1) & mask
       this.#slots[slot] = id + 1
     }

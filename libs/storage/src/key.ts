@@ -54,13 +54,43 @@ export function slruKind(number: number): SlruKind {
 }
 
 export const blockKey = (spcOid: number, dbOid: number, rel: number, fork: number, block: number): Key => ({
-  keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block,
+  keyClass: KEY_RELATION_BLOCK,
+  spcOid,
+  dbOid,
+  rel,
+  fork,
+  block,
 })
 export const relationSizeKey = (spcOid: number, dbOid: number, rel: number, fork: number): Key => ({
-  keyClass: KEY_RELATION_SIZE, spcOid, dbOid, rel, fork, block: 0,
+  keyClass: KEY_RELATION_SIZE,
+  spcOid,
+  dbOid,
+  rel,
+  fork,
+  block: 0,
 })
+/** A key that is no page: what its class does not use is 0. */
+export const smallKey = (keyClass: number, spcOid: number, dbOid: number, rel: number): Key => ({
+  keyClass,
+  spcOid,
+  dbOid,
+  rel,
+  fork: 0,
+  block: 0,
+})
+/** The value of a relation's size. */
+export function relationSizeBytes(blocks: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setUint32(0, blocks, true)
+  return bytes
+}
 export const slruKey = (kind: SlruKind, page: number): Key => ({
-  keyClass: KEY_SLRU_PAGE, spcOid: slruNumber(kind), dbOid: 0, rel: 0, fork: 0, block: page,
+  keyClass: KEY_SLRU_PAGE,
+  spcOid: slruNumber(kind),
+  dbOid: 0,
+  rel: 0,
+  fork: 0,
+  block: page,
 })
 
 export function writeKey(view: DataView, at: number, key: Key): void {
@@ -86,7 +116,11 @@ export function readKey(view: DataView, at: number): Key {
 /** Order of the encoded bytes. */
 export function compareKeys(a: Key, b: Key): number {
   return (
-    a.keyClass - b.keyClass || a.spcOid - b.spcOid || a.dbOid - b.dbOid || a.rel - b.rel || a.fork - b.fork ||
+    a.keyClass - b.keyClass ||
+    a.spcOid - b.spcOid ||
+    a.dbOid - b.dbOid ||
+    a.rel - b.rel ||
+    a.fork - b.fork ||
     a.block - b.block
   )
 }

@@ -4,14 +4,23 @@
  */
 import { zstdDecompressSync } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
-import { formatLsn, refuse } from '@understory/base'
+import { refuse } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import type { BlockCache } from './block-cache.ts'
 import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from './key.ts'
 import type { Key } from './key.ts'
 import {
-  BLOCK_BYTES_MAX, BLOCK_ENTRY_BYTES, INDEX_BYTES_MAX, KEY_ENTRY_BYTES, LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_MAGIC,
-  LAYER_VERSION, LayerFooter, LayerHeader, VALUE_ENTRY_BYTES,
+  BLOCK_BYTES_MAX,
+  BLOCK_ENTRY_BYTES,
+  INDEX_BYTES_MAX,
+  KEY_ENTRY_BYTES,
+  LAYER_KIND_DELTA,
+  LAYER_KIND_IMAGE,
+  LAYER_MAGIC,
+  LAYER_VERSION,
+  LayerFooter,
+  LayerHeader,
+  VALUE_ENTRY_BYTES,
 } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
 import type { Layer } from './layer.ts'
@@ -45,7 +54,13 @@ export class LayerFile implements Layer {
   readonly #pending = new Map<number, Promise<Uint8Array>>()
 
   /** `index` must have been checked: made by `openLayer` only. */
-  constructor(source: LayerSource, cache: BlockCache, header: DataView, index: Uint8Array, blockCount: number) {
+  constructor(
+    source: LayerSource,
+    cache: BlockCache,
+    header: DataView,
+    index: Uint8Array,
+    blockCount: number,
+  ) {
     this.#source = source
     this.#cache = cache
     this.#cacheOwner = cache.newOwner()
@@ -82,7 +97,9 @@ export class LayerFile implements Layer {
     return Uint32Array.from({ length: this.keyCount }, (_, entry) => entry)
   }
   #firstValue(entry: number): number {
-    return entry === this.keyCount ? this.valueCount : this.#keys.getUint32(entry * KEY_ENTRY_BYTES + KEY_BYTES, true)
+    return entry === this.keyCount
+      ? this.valueCount
+      : this.#keys.getUint32(entry * KEY_ENTRY_BYTES + KEY_BYTES, true)
   }
 
   /** Binary search; -1 where the layer does not have the key. */
@@ -170,7 +187,13 @@ export class LayerFile implements Layer {
     if (stored.length !== length) {
       throw damaged(this.#source.name, `${where} is cut short: ${stored.length} of ${length} bytes are there`)
     }
-    const raw = checkAndDecompress(this.#source.name, stored, this.#blocks.getUint32(at + 12, true), rawLength, where)
+    const raw = checkAndDecompress(
+      this.#source.name,
+      stored,
+      this.#blocks.getUint32(at + 12, true),
+      rawLength,
+      where,
+    )
     this.#cache.put(this.#cacheOwner, number, raw)
     return raw
   }
@@ -184,7 +207,11 @@ export class LayerFile implements Layer {
 const EMPTY = new Uint8Array(0)
 
 /** Opens a layer of `owner`. Error: refused `bad_file`. */
-export async function openLayer(source: LayerSource, owner: LayerOwner, cache: BlockCache): Promise<LayerFile> {
+export async function openLayer(
+  source: LayerSource,
+  owner: LayerOwner,
+  cache: BlockCache,
+): Promise<LayerFile> {
   const { name, sizeBytes } = source
   if (sizeBytes < LayerHeader.SIZE + LayerFooter.SIZE) throw damaged(name, `it has only ${sizeBytes} bytes`)
   const header = viewOf(await readExactly(source, 0, LayerHeader.SIZE))
@@ -192,17 +219,25 @@ export async function openLayer(source: LayerSource, owner: LayerOwner, cache: B
   const footerAt = sizeBytes - LayerFooter.SIZE
   const footer = viewOf(await readExactly(source, footerAt, LayerFooter.SIZE))
   checkCrc(name, footer, LayerFooter.SIZE - 4, LayerFooter.crc.get(footer, 0), `footer at byte ${footerAt}`)
-  if (LayerFooter.magic.get(footer, 0) !== LAYER_MAGIC) throw damaged(name, `footer at byte ${footerAt} has a wrong magic`)
+  if (LayerFooter.magic.get(footer, 0) !== LAYER_MAGIC)
+    throw damaged(name, `footer at byte ${footerAt} has a wrong magic`)
   const indexAt = Number(LayerFooter.indexOffset.get(footer, 0))
   const stored = LayerFooter.indexStoredBytes.get(footer, 0)
   if (indexAt < LayerHeader.SIZE || indexAt + stored !== footerAt) {
-    throw damaged(name, `footer puts the index at ${indexAt} to ${indexAt + stored}, but it must end at ${footerAt}`)
+    throw damaged(
+      name,
+      `footer puts the index at ${indexAt} to ${indexAt + stored}, but it must end at ${footerAt}`,
+    )
   }
   const rawBytes = LayerFooter.indexRawBytes.get(footer, 0)
   if (rawBytes > INDEX_BYTES_MAX) throw damaged(name, `index of ${rawBytes} bytes is too large`)
   const where = `index at byte ${indexAt}`
   const index = checkAndDecompress(
-    name, await readExactly(source, indexAt, stored), LayerFooter.indexCrc.get(footer, 0), rawBytes, where,
+    name,
+    await readExactly(source, indexAt, stored),
+    LayerFooter.indexCrc.get(footer, 0),
+    rawBytes,
+    where,
   )
   const blockCount = LayerFooter.blockCount.get(footer, 0)
   checkIndex(name, header, index, blockCount, indexAt)
@@ -228,8 +263,12 @@ function checkHeader(name: string, header: DataView, owner: LayerOwner): void {
   const stripeBlocks = LayerHeader.stripeBlocks.get(header, 0)
   const { shard } = owner
   if (
-    tenantId !== owner.tenantId || timelineId !== owner.timelineId || number !== shard.number || count !== shard.count ||
-    stripeBlocks !== shard.stripeBlocks || LayerHeader.headerBytes.get(header, 0) !== LayerHeader.SIZE
+    tenantId !== owner.tenantId ||
+    timelineId !== owner.timelineId ||
+    number !== shard.number ||
+    count !== shard.count ||
+    stripeBlocks !== shard.stripeBlocks ||
+    LayerHeader.headerBytes.get(header, 0) !== LayerHeader.SIZE
   ) {
     const whose = `tenant ${tenantId}, timeline ${timelineId}, shard ${number} of ${count}`
     throw damaged(name, `it belongs to ${whose} with stripes of ${stripeBlocks} blocks`)
@@ -237,10 +276,17 @@ function checkHeader(name: string, header: DataView, owner: LayerOwner): void {
 }
 
 /** Everything that reading relies on, so that no later access can leave its bounds. */
-function checkIndex(name: string, header: DataView, index: Uint8Array, blockCount: number, indexAt: number): void {
+function checkIndex(
+  name: string,
+  header: DataView,
+  index: Uint8Array,
+  blockCount: number,
+  indexAt: number,
+): void {
   const keyCount = LayerHeader.keyCount.get(header, 0)
   const valueCount = LayerHeader.valueCount.get(header, 0)
-  const expected = blockCount * BLOCK_ENTRY_BYTES + keyCount * KEY_ENTRY_BYTES + valueCount * VALUE_ENTRY_BYTES
+  const expected =
+    blockCount * BLOCK_ENTRY_BYTES + keyCount * KEY_ENTRY_BYTES + valueCount * VALUE_ENTRY_BYTES
   if (index.length !== expected || keyCount === 0 || valueCount < keyCount) {
     const counts = `${blockCount} blocks, ${keyCount} keys and ${valueCount} values`
     throw damaged(name, `index has ${index.length} bytes for ${counts}`)
@@ -277,7 +323,9 @@ function checkIndex(name: string, header: DataView, index: Uint8Array, blockCoun
       const block = view.getUint32(to + 8, true)
       const length = view.getUint32(to + 16, true)
       const valueEnd = view.getUint32(to + 12, true) + length
-      const isInside = length === 0 || (block < blockCount && valueEnd <= view.getUint32(block * BLOCK_ENTRY_BYTES + 8, true))
+      const isInside =
+        length === 0 ||
+        (block < blockCount && valueEnd <= view.getUint32(block * BLOCK_ENTRY_BYTES + 8, true))
       if (at < lastLsn || at > lsnMax || !isInside || !isValidMeta(view.getUint8(to + 20))) {
         throw damaged(name, `index entry of value ${value} contradicts itself`)
       }
@@ -287,10 +335,17 @@ function checkIndex(name: string, header: DataView, index: Uint8Array, blockCoun
 }
 
 function checkCrc(name: string, view: DataView, length: number, expected: number, where: string): void {
-  if (crc32c(new Uint8Array(view.buffer, view.byteOffset, length)) !== expected) throw damaged(name, `${where} fails its checksum`)
+  if (crc32c(new Uint8Array(view.buffer, view.byteOffset, length)) !== expected)
+    throw damaged(name, `${where} fails its checksum`)
 }
 
-function checkAndDecompress(name: string, stored: Uint8Array, crc: number, rawLength: number, where: string): Uint8Array {
+function checkAndDecompress(
+  name: string,
+  stored: Uint8Array,
+  crc: number,
+  rawLength: number,
+  where: string,
+): Uint8Array {
   if (crc32c(stored) !== crc) throw damaged(name, `${where} fails its checksum`)
   let raw: Uint8Array
   try {
@@ -319,14 +374,14 @@ function damaged(name: string, what: string, cause?: unknown): UnderstoryError {
   })
 }
 
-/** For messages. */
-export const describeLayer = (layer: LayerFile): string =>
-  `${layer.name} (${formatLsn(layer.lsnMin)} to ${formatLsn(layer.lsnMax)})`
-
 /** compareKeys with an encoded key. */
 function compareWithKeyAt(key: Key, view: DataView, at: number): number {
   return (
-    key.keyClass - view.getUint8(at) || key.spcOid - view.getUint32(at + 1) || key.dbOid - view.getUint32(at + 5) ||
-    key.rel - view.getUint32(at + 9) || key.fork - view.getUint8(at + 13) || key.block - view.getUint32(at + 14)
+    key.keyClass - view.getUint8(at) ||
+    key.spcOid - view.getUint32(at + 1) ||
+    key.dbOid - view.getUint32(at + 5) ||
+    key.rel - view.getUint32(at + 9) ||
+    key.fork - view.getUint8(at + 13) ||
+    key.block - view.getUint32(at + 14)
   )
 }

@@ -89,7 +89,13 @@ export interface LayerSummary {
 }
 
 /** Name of a layer's file and object: `delta-<lsnMin>-<lsnMax>-<sequence>-g<generation>`, numbers in hexadecimal. */
-export function layerName(kind: LayerKind, lsnMin: Lsn, lsnMax: Lsn, sequence: number, generation: number): string {
+export function layerName(
+  kind: LayerKind,
+  lsnMin: Lsn,
+  lsnMax: Lsn,
+  sequence: number,
+  generation: number,
+): string {
   const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
   const what = kind === LAYER_KIND_DELTA ? 'delta' : 'image'
   return `${what}-${hex(lsnMin, 16)}-${hex(lsnMax, 16)}-${hex(sequence, 8)}-g${hex(generation, 8)}`

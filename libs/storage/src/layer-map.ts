@@ -65,7 +65,8 @@ export class LayerMap {
       for (let value = layer.newest(key, at); value >= 0; value = layer.older(value)) {
         if (layer.lsnOf(value) < floor) return found(key, undefined, records)
         const meta = layer.metaOf(value)
-        if (endsChain(meta)) return isTombstone(meta) ? found(key, undefined, records) : found(key, { layer, value }, records)
+        if (endsChain(meta))
+          return isTombstone(meta) ? found(key, undefined, records) : found(key, { layer, value }, records)
         records.push({ layer, value })
       }
     }
@@ -88,7 +89,12 @@ export class LayerMap {
    * The map must not lose layers meanwhile; new values may come.
    */
   *scan(first: Key, last: Key, at: Lsn): Generator<Key, void, void> {
-    const heads = this.#layers.map((layer) => ({ layer, entries: layer.sortedEntries(), next: 0, key: first }))
+    const heads = this.#layers.map((layer) => ({
+      layer,
+      entries: layer.sortedEntries(),
+      next: 0,
+      key: first,
+    }))
     const active = heads.filter((head) => advanceTo(head, first, last))
     while (active.length > 0) {
       let smallest = active[0]!.key
@@ -121,7 +127,11 @@ export class LayerMap {
         for (; value >= 0; value = layer.older(value)) newestFirst.push(value)
         for (const each of newestFirst.reverse()) {
           const bytes = await layer.load(each)
-          this.barriers.add(head.key, layer.lsnOf(each), new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true))
+          this.barriers.add(
+            head.key,
+            layer.lsnOf(each),
+            new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true),
+          )
         }
         head.next++
       }

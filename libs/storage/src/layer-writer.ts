@@ -8,7 +8,14 @@ import { KEY_BYTES, compareKeys, formatKey, writeKey } from './key.ts'
 import type { Key } from './key.ts'
 import { grown } from './key-table.ts'
 import {
-  BLOCK_BYTES, BLOCK_ENTRY_BYTES, KEY_ENTRY_BYTES, LAYER_MAGIC, LAYER_VERSION, LayerFooter, LayerHeader, VALUE_ENTRY_BYTES,
+  BLOCK_BYTES,
+  BLOCK_ENTRY_BYTES,
+  KEY_ENTRY_BYTES,
+  LAYER_MAGIC,
+  LAYER_VERSION,
+  LayerFooter,
+  LayerHeader,
+  VALUE_ENTRY_BYTES,
 } from './layer-format.ts'
 import type { LayerKind, LayerOwner, LayerSummary } from './layer-format.ts'
 import type { OpenLayer } from './open-layer.ts'
@@ -68,7 +75,13 @@ export class LayerWriter {
    * A value of the last key, oldest first. Values with the same `shareId` have the same bytes, which are written once;
    * -1: not shared. To be awaited where it gives a promise.
    */
-  addValue(at: Lsn, meta: number, blockIndex: number, bytes: Uint8Array, shareId = -1): Promise<void> | undefined {
+  addValue(
+    at: Lsn,
+    meta: number,
+    blockIndex: number,
+    bytes: Uint8Array,
+    shareId = -1,
+  ): Promise<void> | undefined {
     const known = shareId < 0 ? undefined : this.#shared.get(shareId)
     if (known !== undefined) {
       this.#note(at, Math.floor(known / 0x1_0000_0000), known % 0x1_0000_0000, bytes.length, meta, blockIndex)
@@ -185,7 +198,11 @@ export class LayerWriter {
 
 /** Writes a frozen layer. `pause` is awaited now and then, so that other work gets its turn. */
 export async function writeOpenLayer(
-  layer: OpenLayer, owner: LayerOwner, kind: LayerKind, generation: number, pause: () => Promise<void>,
+  layer: OpenLayer,
+  owner: LayerOwner,
+  kind: LayerKind,
+  generation: number,
+  pause: () => Promise<void>,
 ): Promise<WrittenLayer> {
   assert(layer.isFrozen, () => 'only a frozen layer is written')
   const writer = new LayerWriter(owner, kind, generation)
@@ -194,12 +211,19 @@ export async function writeOpenLayer(
   for (const keyId of layer.sortedKeyIds()) {
     writer.addKey(layer.keys.keyOf(keyId))
     newestFirst.length = 0
-    for (let value = layer.newestOf(keyId, Infinity as Lsn); value >= 0; value = layer.older(value)) newestFirst.push(value)
+    for (let value = layer.newestOf(keyId, Infinity as Lsn); value >= 0; value = layer.older(value))
+      newestFirst.push(value)
     for (let i = newestFirst.length - 1; i >= 0; i--) {
       const value = newestFirst[i] as number
       const meta = layer.metaOf(value)
       const shareId = (meta & META_IS_SHARED) === 0 ? -1 : layer.positionOf(value)
-      const full = writer.addValue(layer.lsnOf(value), meta, layer.blockIndexOf(value), layer.bytesOf(value), shareId)
+      const full = writer.addValue(
+        layer.lsnOf(value),
+        meta,
+        layer.blockIndexOf(value),
+        layer.bytesOf(value),
+        shareId,
+      )
       if (full !== undefined) await full
     }
     sincePause += newestFirst.length

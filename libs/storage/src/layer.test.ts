@@ -41,8 +41,11 @@ interface Model {
 
 const keyArb = fc.record({
   keyClass: fc.constantFrom(KEY_RELATION_BLOCK, KEY_RELATION_MAP),
-  spcOid: fc.constant(1663), dbOid: fc.integer({ min: 4, max: 5 }), rel: fc.integer({ min: 1, max: 3 }),
-  fork: fc.integer({ min: 0, max: 1 }), block: fc.integer({ min: 0, max: 5 }),
+  spcOid: fc.constant(1663),
+  dbOid: fc.integer({ min: 4, max: 5 }),
+  rel: fc.integer({ min: 1, max: 3 }),
+  fork: fc.integer({ min: 0, max: 1 }),
+  block: fc.integer({ min: 0, max: 5 }),
 })
 const valueArb = fc.record({
   key: keyArb,
@@ -57,7 +60,8 @@ const modelsArb = fc.array(valueArb, { minLength: 1, maxLength: 80 }).map((value
 )
 
 function fill(layer: OpenLayer, models: readonly Model[]): void {
-  for (const { key, at, meta, bytes } of models) layer.putBytes(layer.keys.intern(key), at as Lsn, meta, bytes)
+  for (const { key, at, meta, bytes } of models)
+    layer.putBytes(layer.keys.intern(key), at as Lsn, meta, bytes)
 }
 
 async function toFile(layer: OpenLayer): Promise<Buffer> {
@@ -84,7 +88,10 @@ async function checkReads(layers: readonly Layer[], models: readonly Model[]): P
     for (const at of [0, models[0]!.at, models[models.length >> 1]!.at + 1, models.at(-1)!.at]) {
       const expected = expectedPlan(models, key, at)
       const plan = map.plan(key, at as Lsn)
-      const refs = plan === undefined ? [] : [...plan.records.toReversed(), ...(plan.base === undefined ? [] : [plan.base])]
+      const refs =
+        plan === undefined
+          ? []
+          : [...plan.records.toReversed(), ...(plan.base === undefined ? [] : [plan.base])]
       expect(refs.map(({ layer, value }) => layer.lsnOf(value))).toEqual(expected.map((model) => model.at))
       for (const [i, { layer, value }] of refs.entries()) {
         expect(Buffer.compare(await layer.load(value), expected[i]!.bytes)).toBe(0)
@@ -94,7 +101,8 @@ async function checkReads(layers: readonly Layer[], models: readonly Model[]): P
   }
   const at = models.at(-1)!.at
   const { first, last } = classRange(KEY_RELATION_BLOCK)
-  const expectedKeys = models.map(({ key }) => key)
+  const expectedKeys = models
+    .map(({ key }) => key)
     .filter((key) => key.keyClass === KEY_RELATION_BLOCK && expectedPlan(models, key, at).length > 0)
     .sort(compareKeys)
     .filter((key, i, all) => i === 0 || compareKeys(all[i - 1]!, key) !== 0)
@@ -160,7 +168,7 @@ test('one flipped byte anywhere in a layer is refused, and names the file', asyn
   expect(await errorOf(file)).toBeUndefined()
   for (let at = 0; at < file.length; at++) {
     const flipped = Buffer.from(file)
-    flipped[at]! ^= 1 << at % 8
+    flipped[at]! ^= 1 << (at % 8)
     const error = await errorOf(flipped)
     expect(error, `byte ${at}`).toBeInstanceOf(UnderstoryError)
     expect((error as UnderstoryError).code).toBe('bad_file')
@@ -182,7 +190,9 @@ test('a layer cut short anywhere is refused, as is random content', async () => 
 
 test('a layer of another shard is refused', async () => {
   const other = { ...OWNER, shard: { ...OWNER.shard, number: 0 } }
-  await expect(openLayer(sourceOf(await smallFile()), other, new BlockCache(1))).rejects.toMatchObject({ code: 'bad_file' })
+  await expect(openLayer(sourceOf(await smallFile()), other, new BlockCache(1))).rejects.toMatchObject({
+    code: 'bad_file',
+  })
 })
 
 test('reading never looks below a barrier, and barriers survive in layers', async () => {
@@ -197,7 +207,10 @@ test('reading never looks below a barrier, and barriers survive in layers', asyn
   await map.loadBarriers()
   expect(map.plan(blockKey(1663, 5, 7, 0, 5), 199 as Lsn)?.base).toBeDefined()
   expect(map.plan(blockKey(1663, 5, 7, 0, 5), 250 as Lsn)).toBeUndefined()
-  expect(map.plan(blockKey(1663, 5, 7, 0, 5), 300 as Lsn)).toMatchObject({ base: undefined, records: { length: 1 } })
+  expect(map.plan(blockKey(1663, 5, 7, 0, 5), 300 as Lsn)).toMatchObject({
+    base: undefined,
+    records: { length: 1 },
+  })
   expect(map.plan(blockKey(1663, 5, 7, 0, 1), 300 as Lsn)?.base).toBeDefined()
   const { first, last } = classRange(KEY_RELATION_BLOCK)
   expect([...map.scan(first, last, 250 as Lsn)].map(({ block }) => block)).toEqual([1])

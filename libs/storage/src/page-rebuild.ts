@@ -10,7 +10,15 @@ import type { Lsn } from '@understory/base'
 import { redoRecordOnPage, redoSlru, redoVisibilityClear } from '@understory/postgres/redo'
 import type { Page, RedoSettings } from '@understory/postgres/redo'
 import { DecodedRecord, PAGE_SIZE, decodeRecord } from '@understory/postgres/wal'
-import { KEY_BYTES, KEY_RELATION_BLOCK, KEY_SLRU_PAGE, formatKey, readKey, slruKind, writeKey } from './key.ts'
+import {
+  KEY_BYTES,
+  KEY_RELATION_BLOCK,
+  KEY_SLRU_PAGE,
+  formatKey,
+  readKey,
+  slruKind,
+  writeKey,
+} from './key.ts'
 import type { Key } from './key.ts'
 import { ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR } from './shard-stream.ts'
 import { META_KIND, RECORD_PREFIX_BYTES, VALUE_IMAGE, VALUE_TOMBSTONE } from './value.ts'
@@ -39,7 +47,8 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
   const { meta, bytes } = value
   const kind = meta & META_KIND
   if (kind === VALUE_IMAGE) {
-    if (bytes.length !== PAGE_SIZE) throw refuse('bad_file', `image of ${formatKey(key)} has ${bytes.length} bytes`)
+    if (bytes.length !== PAGE_SIZE)
+      throw refuse('bad_file', `image of ${formatKey(key)} has ${bytes.length} bytes`)
     page.bytes.set(bytes)
     return 'made'
   }
@@ -47,7 +56,8 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
     page.bytes.fill(0)
     return 'made'
   }
-  if (bytes.length < RECORD_PREFIX_BYTES) throw refuse('bad_file', `record of ${formatKey(key)} has ${bytes.length} bytes`)
+  if (bytes.length < RECORD_PREFIX_BYTES)
+    throw refuse('bad_file', `record of ${formatKey(key)} has ${bytes.length} bytes`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, RECORD_PREFIX_BYTES)
   const recordLsn = lsnFromHalves(view.getUint32(4, true), view.getUint32(0, true))
   decodeRecord(record, bytes, RECORD_PREFIX_BYTES, recordLsn, value.lsn)
@@ -65,7 +75,10 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
     default: {
       const { blockIndex } = value
       if (blockIndex >= record.blockCount) {
-        throw refuse('bad_wal', `record at ${formatLsn(recordLsn)} has no block ${blockIndex} for ${formatKey(key)}`)
+        throw refuse(
+          'bad_wal',
+          `record at ${formatLsn(recordLsn)} has no block ${blockIndex} for ${formatKey(key)}`,
+        )
       }
       return redoRecordOnPage(record, blockIndex, page, settings) === 'absent' ? 'absent' : 'made'
     }
@@ -129,7 +142,10 @@ export function runPageJob(job: ArrayBuffer, pagesCount: number, settings: RedoS
   const isMade = new Uint8Array(pagesCount)
   const cursor = new Cursor(new Uint8Array(job), 'page job', 'bad_argument')
   for (let i = 0; i < pagesCount; i++) {
-    const page = { bytes: new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE), view: new DataView(pages, i * PAGE_SIZE, PAGE_SIZE) }
+    const page = {
+      bytes: new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE),
+      view: new DataView(pages, i * PAGE_SIZE, PAGE_SIZE),
+    }
     const at = cursor.at
     cursor.skip(KEY_BYTES)
     const key = readKey(cursor.view, at)
@@ -146,4 +162,5 @@ export function runPageJob(job: ArrayBuffer, pagesCount: number, settings: RedoS
 }
 
 /** Whether the key is a page that is rebuilt from values; other keys hold complete contents. */
-export const isPageKey = (key: Key): boolean => key.keyClass === KEY_RELATION_BLOCK || key.keyClass === KEY_SLRU_PAGE
+export const isPageKey = (key: Key): boolean =>
+  key.keyClass === KEY_RELATION_BLOCK || key.keyClass === KEY_SLRU_PAGE

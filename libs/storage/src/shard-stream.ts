@@ -202,7 +202,10 @@ export class ShardEntryReader {
       this.#need(at, this.#at - at)
       for (let i = 0, to = this.keysAt; i < this.keyCount; i++, to += RECORD_KEY_BYTES) {
         if (view.getUint8(to) > ROLE_MAX || view.getUint8(to + 2) > KEY_CLASS_MAX) {
-          throw refuse('bad_wal', `shard stream entry has role ${view.getUint8(to)} and key class ${view.getUint8(to + 2)}`)
+          throw refuse(
+            'bad_wal',
+            `shard stream entry has role ${view.getUint8(to)} and key class ${view.getUint8(to + 2)}`,
+          )
         }
       }
       return 'record'
@@ -230,7 +233,10 @@ export class ShardEntryReader {
 
   #need(at: number, length: number): void {
     if (at + length > this.#end) {
-      throw refuse('bad_wal', `shard stream batch ends at byte ${this.#end}, but ${length} bytes are needed at ${at}`)
+      throw refuse(
+        'bad_wal',
+        `shard stream batch ends at byte ${this.#end}, but ${length} bytes are needed at ${at}`,
+      )
     }
   }
   #lsn(at: number): Lsn {
@@ -250,7 +256,14 @@ export function* readShardEntries(batch: Uint8Array): Generator<ShardEntry, void
         const at = keysAt + i * RECORD_KEY_BYTES
         return { role: view.getUint8(at), blockIndex: view.getUint8(at + 1), key: readKey(view, at + 2) }
       })
-      yield { kind, hasEffects, recordLsn, nextLsn, keys, record: batch.subarray(recordAt, recordAt + recordLength) }
+      yield {
+        kind,
+        hasEffects,
+        recordLsn,
+        nextLsn,
+        keys,
+        record: batch.subarray(recordAt, recordAt + recordLength),
+      }
     } else if (kind === 'size') {
       const { spcOid, dbOid, rel, fork, blocks } = reader
       yield { kind, nextLsn, spcOid, dbOid, rel, fork, blocks }

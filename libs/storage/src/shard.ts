@@ -3,9 +3,7 @@
  * copies within each shard. This function is on disk in every layer's placement: it never changes for a layout.
  */
 import type { ShardLayout } from '@understory/base'
-import {
-  KEY_BARRIER, KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_SLRU_PAGE,
-} from './key.ts'
+import { KEY_BARRIER, KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_SLRU_PAGE } from './key.ts'
 import type { Key } from './key.ts'
 
 /** A 32-bit mixing function (the finaliser of MurmurHash3). */

@@ -20,14 +20,16 @@ export const META_KIND = 0x0f
 export const META_IS_SHARED = 0x40
 export const META_ENDS_CHAIN = 0x80
 /** Bits without a meaning: zero in every layer. */
-export const META_RESERVED = 0x30
+const META_RESERVED = 0x30
 
 /** Bytes before a record in a value. */
 export const RECORD_PREFIX_BYTES = 8
 
 /** `meta` of each role, by role. */
 const META_BY_ROLE = Uint8Array.from({ length: 6 }, (_, role) =>
-  role === ROLE_BLOCK_IMAGE || role === ROLE_BLOCK_INIT || role === ROLE_SLRU_INIT ? role | META_ENDS_CHAIN : role,
+  role === ROLE_BLOCK_IMAGE || role === ROLE_BLOCK_INIT || role === ROLE_SLRU_INIT
+    ? role | META_ENDS_CHAIN
+    : role,
 )
 export const metaOfRole = (role: number): number => META_BY_ROLE[role] as number
 export const META_IMAGE = VALUE_IMAGE | META_ENDS_CHAIN
