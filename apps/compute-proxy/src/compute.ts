@@ -9,7 +9,7 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { BugError, describeError, formatLsn, isErrorCode, lsnFromBigint, offsetInSegment, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { Clock, Log, UserIds } from '@understory/env'
+import type { Clock, Log, Rng, UserIds } from '@understory/env'
 import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
 import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
@@ -30,7 +30,8 @@ import { readState, writeState } from './state-file.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
-const RETRY_MS = 500
+const RETRY_MIN_MS = 100
+const RETRY_MAX_MS = 5_000
 const CONFIGURATION_LOOK_MS = 1_000
 const SAFEKEEPER_DEADLINE_MS = 5_000
 
@@ -43,6 +44,7 @@ export interface ComputeParts {
   readonly contactTimeoutMs: number
   readonly freePort: () => Promise<number>
   readonly clock: Clock
+  readonly rng: Rng
   readonly log: Log
 }
 
@@ -135,7 +137,8 @@ export class Compute {
 
   /** Lives until it is stopped or fenced. Trouble outside is tried again; a bug ends the process. */
   async run(): Promise<ComputeEnd> {
-    const { log, clock, spec } = this.#parts
+    const { log, clock, rng, spec } = this.#parts
+    let failures = 0
     await mkdir(this.files.root, { recursive: true })
     await endOldPostgres(this.#postgres)
     const remembered = await readState(this.files.state)
@@ -144,6 +147,7 @@ export class Compute {
     while (!this.#stop.signal.aborted) {
       try {
         const session = await this.#begin()
+        failures = 0
         const end = await this.#live(session)
         if (end !== undefined) return end
       } catch (error) {
@@ -154,7 +158,10 @@ export class Compute {
         if (problem !== this.#failure) log.warn('compute_failed', { problem })
         this.#failure = problem
         if (isErrorCode(error, 'stale')) return { kind: 'fenced', term: 0 }
-        await clock.sleep(RETRY_MS, this.#stop.signal).catch(() => undefined)
+        // Chance keeps two candidates from overtaking each other for ever; time keeps a hopeless one from burning CPU.
+        failures++
+        const pauseMs = Math.min(RETRY_MIN_MS * 2 ** failures, RETRY_MAX_MS) * (0.5 + rng.fraction())
+        await clock.sleep(pauseMs, this.#stop.signal).catch(() => undefined)
       }
     }
     await this.#dropSession()

@@ -41,9 +41,9 @@ async function run(argv: readonly string[]): Promise<number> {
   if (options.kind === 'help') return help(options.text)
   const { nodeId, spec: specText, root, bin, contactTimeoutMs, logLevel } = options.values
   const spec = decodeSpec(specText)
-  const { clock, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }))
+  const { clock, rng, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }))
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
-  const compute = new Compute({ spec, root, bin, owner: unprivilegedUser(), nodeId, contactTimeoutMs, freePort, clock, log })
+  const compute = new Compute({ spec, root, bin, owner: unprivilegedUser(), nodeId, contactTimeoutMs, freePort, clock, rng, log })
   const server = await startServer({ host: '127.0.0.1', port: 0, services: [computeService(compute, spec)] })
   process.send?.({ address: server.address })
   log.info('started', { address: server.address })

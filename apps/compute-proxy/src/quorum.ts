@@ -372,7 +372,7 @@ export class Quorum {
       peer.client.close()
     }
     if (loss.kind !== 'closed') this.#options.log.warn('quorum_lost', { ...loss })
-    this.#elected.reject(lossError(loss))
+    this.#elected.reject(electionError(loss))
     this.#lost.resolve(loss)
     for (const wake of this.#room.splice(0)) wake()
   }
@@ -385,6 +385,12 @@ const writeHistory = (history: TermHistory): TermStart[] =>
 
 function ignoreCancelled(error: unknown): void {
   if (!isErrorCode(error, 'cancelled')) throw error
+}
+
+/** A candidate that was overtaken, or whose own vote's answer was lost, may try again; only a leader is fenced for good. */
+function electionError(loss: Loss): Error {
+  if (loss.kind !== 'fenced') return lossError(loss)
+  return refuse('conflict', `the election was lost to term ${loss.term}`)
 }
 
 export function lossError(loss: Loss): Error {
