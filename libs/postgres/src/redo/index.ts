@@ -5,7 +5,7 @@ export { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from './page-edit
 export { rmgrs } from './registry.ts'
 export type { RmgrId } from './registry.ts'
 export type { EffectSink, Page, PgMajor, RedoPosition, RedoSettings, Rmgr, SlruKind } from './types.ts'
-export { RedoVerifier } from './verify.ts'
+export { RedoVerifier, pageKindOf } from './verify.ts'
 export type { Difference, FileCounts, TypeCounts, VerifyBase, VerifyOptions } from './verify.ts'
 export { clogOldestXid } from './clog/redo.ts'
 export { ParsedMultixact, parseMultixact } from './multixact/redo.ts'

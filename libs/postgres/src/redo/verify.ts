@@ -195,13 +195,13 @@ export class RedoVerifier {
     const visible = getPageFlags(entry.page) & PD_ALL_VISIBLE
     if (
       fork === FORK_MAIN &&
-      pageKind(this.#expected) === 'heap' &&
+      pageKindOf(this.#expected) === 'heap' &&
       visible !== (getPageFlags(this.#expected) & PD_ALL_VISIBLE)
     ) {
       this.#differ(where, `${what}: PD_ALL_VISIBLE is ${visible !== 0}, not ${visible === 0}`)
     }
     // WAL runs 32 values ahead of a sequence's page, which is what keeps nextval from logging each time.
-    if (pageKind(this.#expected) !== 'sequence') this.#compare(entry.page, rel, fork, block, what)
+    if (pageKindOf(this.#expected) !== 'sequence') this.#compare(entry.page, rel, fork, block, what)
     this.fileCounts.compared++
   }
 
@@ -294,7 +294,7 @@ export class RedoVerifier {
       expected.bytes.fill(0, 0, 10)
       actual.bytes.fill(0, 0, 10)
     } else {
-      const kind = pageKind(expected)
+      const kind = pageKindOf(expected)
       try {
         maskRelationPage(kind, expected.bytes, block)
         maskRelationPage(kind, actual.bytes, block)
@@ -440,7 +440,7 @@ const KIND_OF_ID: Readonly<Record<number, PageKind>> = {
 }
 
 /** What a page belongs to, read from its special space: records such as FPI do not say. */
-function pageKind(page: Page): PageKind {
+export function pageKindOf(page: Page): PageKind {
   const special = getPageSpecial(page)
   const id = page.view.getUint16(PAGE_SIZE - 2, true)
   if (special === PAGE_SIZE - 16) return id <= MAX_BT_CYCLE_ID ? 'btree' : (KIND_OF_ID[id] ?? 'generic')
