@@ -1,0 +1,15 @@
+/** What a verification is given, and what its parts share. */
+import type { Lsn } from '@understory/base'
+import type { PgdataSource } from '@understory/pgdata'
+import type { PgMajor } from '@understory/postgres/redo'
+import type pg from 'pg'
+
+export interface VerifyOptions extends PgdataSource {
+  readonly dataDirectory: string
+  readonly major: PgMajor
+  /** A superuser's connection, which the verification ends. */
+  readonly connect: (database: string) => Promise<pg.Client>
+  /** Where this Postgres began to write; undefined if it has run since initdb, so that every page is its own. */
+  readonly startedAtLsn: Lsn | undefined
+  readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
+}

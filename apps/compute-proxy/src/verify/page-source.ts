@@ -1,0 +1,150 @@
+/**
+ * Pages from the shards: one GetPages stream a shard, several batches under way on each, answers in order. A page that
+ * storage cannot give is an answer too, so that damage is found page by page.
+ */
+import { UnderstoryError, describeError, isErrorCode, present, refuse } from '@understory/base'
+import { realClock, realRng, retry } from '@understory/env'
+import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PageserverServiceClient, createClient, openBidi } from '@understory/rpc'
+import type { BidiStream, GetPagesRequest, GetPagesResponse } from '@understory/rpc'
+import { PAGE_FOUND, encodePageRequests, shardOfKey } from '@understory/storage'
+import type { PageRequest } from '@understory/storage'
+import type { VerifyOptions } from './options.ts'
+
+/** Pages of one message. */
+const BATCH_PAGES = 128
+const ATTEMPTS = 12
+
+/** A page, `absent` where storage has none, or why it cannot be read. */
+export type StoredPage =
+  | { readonly kind: 'page'; readonly bytes: Uint8Array }
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'unreadable'; readonly reason: string }
+
+const ABSENT: StoredPage = { kind: 'absent' }
+
+interface Waiting {
+  readonly resolve: (response: GetPagesResponse) => void
+  readonly reject: (error: unknown) => void
+}
+
+export class PageSource implements Disposable {
+  readonly #options: VerifyOptions
+  readonly #shards: ShardStream[]
+  readonly #layout: { readonly count: number; readonly stripeBlocks: number }
+
+  constructor(options: VerifyOptions) {
+    this.#options = options
+    this.#layout = { count: options.pageservers.length, stripeBlocks: options.stripeBlocks }
+    this.#shards = options.pageservers.map((address, number) => new ShardStream(options, number, address))
+  }
+
+  /** In the order of the requests. */
+  async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
+    const results = new Array<StoredPage>(requests.length)
+    const indexes = this.#shards.map((): number[] => [])
+    for (const [i, { key }] of requests.entries()) {
+      present(indexes[present(shardOfKey(this.#layout, key), 'shard of a page')], 'shard').push(i)
+    }
+    const jobs: Promise<void>[] = []
+    for (const [number, own] of indexes.entries()) {
+      for (let at = 0; at < own.length; at += BATCH_PAGES) {
+        const part = own.slice(at, at + BATCH_PAGES)
+        jobs.push(
+          this.#readPart(present(this.#shards[number], 'shard'), part.map((i) => requests[i] as PageRequest)).then((pages) => {
+            for (const [j, i] of part.entries()) results[i] = pages[j] as StoredPage
+          }),
+        )
+      }
+    }
+    await Promise.all(jobs)
+    return results
+  }
+
+  async #readPart(shard: ShardStream, requests: readonly PageRequest[]): Promise<StoredPage[]> {
+    const { signal } = this.#options
+    try {
+      const retryOptions = { attemptsMax: ATTEMPTS, signal }
+      return await retry({ clock: realClock, rng: realRng }, retryOptions, () => shard.read(requests))
+    } catch (error) {
+      const isDamage = isErrorCode(error, 'bad_page') || isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal')
+      if (!isDamage) throw error
+      const [first] = requests
+      if (requests.length === 1 && first !== undefined) return [{ kind: 'unreadable', reason: describeError(error) }]
+      const half = requests.length >> 1
+      const parts = [requests.slice(0, half), requests.slice(half)]
+      const pages: StoredPage[] = []
+      for (const part of parts) pages.push(...(await this.#readPart(shard, part)))
+      return pages
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const shard of this.#shards) shard.close()
+  }
+}
+
+class ShardStream {
+  readonly #options: VerifyOptions
+  readonly #number: number
+  readonly #address: string
+  readonly #client: PageserverServiceClient
+  #stream: BidiStream<GetPagesRequest, GetPagesResponse> | undefined
+  #waiting: Waiting[] = []
+
+  constructor(options: VerifyOptions, number: number, address: string) {
+    this.#options = options
+    this.#number = number
+    this.#address = address
+    this.#client = createClient(PageserverServiceClient, address)
+  }
+
+  async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
+    const { statuses, pages } = await this.#ask(encodePageRequests(requests))
+    if (statuses.length !== requests.length) {
+      throw refuse('bad_page', `pageserver ${this.#address} answered ${statuses.length} pages, not ${requests.length}`)
+    }
+    let found = 0
+    return requests.map((_, i): StoredPage => {
+      if (statuses[i] !== PAGE_FOUND) return ABSENT
+      const at = found++ * PAGE_SIZE
+      return { kind: 'page', bytes: pages.subarray(at, at + PAGE_SIZE) }
+    })
+  }
+
+  #ask(requests: Buffer): Promise<GetPagesResponse> {
+    const stream = (this.#stream ??= this.#open())
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject })
+      const { timeline, pageservers, stripeBlocks } = this.#options
+      const shard = { number: this.#number, count: pageservers.length, stripeBlocks }
+      // A stream that breaks rejects all that wait on it.
+      stream.send({ timeline, shard, requests }).catch(() => undefined)
+    })
+  }
+
+  #open(): BidiStream<GetPagesRequest, GetPagesResponse> {
+    const call = { signal: this.#options.signal, peer: `pageserver ${this.#address}` }
+    const stream = openBidi<GetPagesRequest, GetPagesResponse>(this.#client.getPages.bind(this.#client), call)
+    const follow = async (): Promise<never> => {
+      for await (const response of stream.messages) this.#waiting.shift()?.resolve(response)
+      throw refuse('unavailable', `pageserver ${this.#address} ended the stream of pages`)
+    }
+    void follow().catch((error: unknown) => {
+      this.#stream = undefined
+      const waiting = this.#waiting
+      this.#waiting = []
+      const [first, ...rest] = waiting
+      // The first is what failed; the others only shared its stream, and are tried again.
+      first?.reject(error)
+      const shared = error instanceof UnderstoryError ? refuse('unavailable', 'the stream of pages broke', { cause: error }) : error
+      for (const { reject } of rest) reject(shared)
+    })
+    return stream
+  }
+
+  close(): void {
+    this.#stream?.cancel()
+    this.#client.close()
+  }
+}
