@@ -62,6 +62,9 @@ const NO_ORIGINS_BYTES = 8
 const UNKNOWN_FILES_MAX = 1000
 const PRESENT = Uint8Array.of(1)
 
+/** Of which the whole content is looked at. */
+type WholeFile = Exclude<BackupFile, { kind: 'relation' | 'slru' | 'dispensable' | 'unknown' }>
+
 interface OpenFile {
   readonly path: string
   readonly file: BackupFile
@@ -213,7 +216,7 @@ export class BackupValues {
     known.segments[segment] = blocks
   }
 
-  #takeWhole(path: string, file: BackupFile, content: Buffer): void {
+  #takeWhole(path: string, file: WholeFile, content: Buffer): void {
     switch (file.kind) {
       case 'database':
         return this.#put(smallKey(KEY_DATABASE, file.spcOid, file.dbOid), PRESENT)

@@ -25,6 +25,7 @@ export class ShardStream {
   readonly #end = Promise.withResolvers<Lsn>()
   #values: ImportValue[] = []
   #bytes = 0
+  #failure: unknown
   /** Values that the shard took in. Rejects as soon as the shard refuses the import or is lost. */
   readonly valuesCount: Promise<number>
 
@@ -74,6 +75,7 @@ export class ShardStream {
 
   /** Sends what has gathered, once it is a batch; waits while the shard is behind. Rejects as `valuesCount` does. */
   async send(minBytes: number = BATCH_BYTES): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure
     if (this.#bytes < minBytes || this.#bytes === 0) return
     const batch = encodeImportBatch(this.#values)
     this.#values = []
@@ -99,6 +101,7 @@ export class ShardStream {
   }
 
   fail(error: unknown): void {
+    this.#failure ??= error
     this.#queue.close(error)
     this.#end.reject(error)
   }
