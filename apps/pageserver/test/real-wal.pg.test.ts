@@ -11,6 +11,7 @@ import { parseRelationPath, parseSlruSegmentPath } from '@understory/postgres/cl
 import { isZeroPage, maskRelationPage } from '@understory/postgres/page'
 import type { PageKind } from '@understory/postgres/page'
 import { getPageLsn, pageOf } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import { blockKey, shardOfBlock } from '@understory/storage'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
@@ -21,7 +22,6 @@ import { readPages } from '../src/page-reads.ts'
 import type { Shard } from '../src/shard.ts'
 import { attach, feedWal, importCluster, openBench } from './support.ts'
 
-const MAJOR = 17
 const LAYOUT = { count: 2, stripeBlocks: 4 }
 const IMAGES_AT_4 = { enabled: true, thresholdRecords: 4 }
 
@@ -142,6 +142,7 @@ async function differences(
   root: string,
   at: Lsn,
   mapsLostOid: number,
+  major: PgMajor,
 ): Promise<{ readonly compared: number; readonly found: readonly Difference[] }> {
   const streamed = await filesOf(shards, at)
   const found: Difference[] = []
@@ -149,7 +150,7 @@ async function differences(
   const entries = await readdir(root, { recursive: true, withFileTypes: true })
   for (const entry of entries.filter((each) => each.isFile())) {
     const path = join(entry.parentPath, entry.name).slice(root.length + 1)
-    const relation = parseRelationPath(path, MAJOR)
+    const relation = parseRelationPath(path, major)
     const isSlru = parseSlruSegmentPath(path) !== undefined
     const bytes = await readFile(join(root, path))
     const actual = streamed.get(path)
@@ -178,7 +179,7 @@ async function differences(
     }
   }
   for (const path of streamed.keys()) {
-    const relation = parseRelationPath(path, MAJOR)
+    const relation = parseRelationPath(path, major)
     const isThere = entries.some((entry) => join(entry.parentPath, entry.name) === join(root, path))
     if (
       relation !== undefined &&
@@ -192,10 +193,10 @@ async function differences(
   return { compared, found }
 }
 
-test(
-  'two shards give back a real cluster, live, after a restart, and from the object store alone',
+test.each([16, 17, 18] as const)(
+  'two shards give back a real cluster of %i, live, after a restart, and from the object store alone',
   { timeout: 240_000 },
-  async () => {
+  async (major) => {
     const settings = {
       full_page_writes: false,
       max_prepared_transactions: 4,
@@ -203,13 +204,13 @@ test(
       checkpoint_timeout: '1h',
       wal_keep_size: '1GB',
     }
-    await using server = await startPostgres({ major: MAJOR, started: false, settings })
+    await using server = await startPostgres({ major, started: false, settings, dataChecksums: false })
     await using directory = await temporaryDirectory({ prefix: 'ps' })
     const root = server.dataDirectory
     const first = await openBench(directory.path)
     onTestFinished(() => first[Symbol.asyncDispose]())
-    const shards = await attach(first, LAYOUT, 1, true, IMAGES_AT_4)
-    const startLsn = await importCluster(shards, root, MAJOR)
+    const shards = await attach(first, LAYOUT, 1, true, IMAGES_AT_4, major)
+    const startLsn = await importCluster(shards, root, major)
 
     await server.start()
     const mapsLostOid = await runWorkload(server)
@@ -231,7 +232,7 @@ test(
     expect(chainMax).toBeGreaterThan(1)
     expect(chainMax).toBeLessThanOrEqual(IMAGES_AT_4.thresholdRecords * 2)
 
-    const live = await differences(shards, root, endLsn, mapsLostOid)
+    const live = await differences(shards, root, endLsn, mapsLostOid, major)
     expect(live.found.slice(0, 10)).toEqual([])
     expect(live.compared).toBeGreaterThan(1500)
 
@@ -259,24 +260,28 @@ test(
         [endLsn, undefined],
       ])
       expect(local.map(({ state }) => ({ ...state.ledger.summary() }))).toEqual(counts)
-      expect((await differences(local, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
-      await expect(attach(second, LAYOUT, 0, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
+      expect((await differences(local, root, endLsn, mapsLostOid, major)).found.slice(0, 10)).toEqual([])
+      await expect(attach(second, LAYOUT, 0, false, IMAGES_AT_4, major)).rejects.toMatchObject({
+        code: 'stale',
+      })
     }
 
     await rm(join(directory.path, 'local'), { recursive: true })
     {
       await using third = await openBench(directory.path)
-      const remote = await attach(third, LAYOUT, 2, false, IMAGES_AT_4)
-      expect((await differences(remote, root, endLsn, mapsLostOid)).found.slice(0, 10)).toEqual([])
+      const remote = await attach(third, LAYOUT, 2, false, IMAGES_AT_4, major)
+      expect((await differences(remote, root, endLsn, mapsLostOid, major)).found.slice(0, 10)).toEqual([])
       // The first generation may not publish again (I9).
       await rm(join(directory.path, 'local'), { recursive: true })
       await using stale = await openBench(directory.path)
-      await expect(attach(stale, LAYOUT, 1, false, IMAGES_AT_4)).rejects.toMatchObject({ code: 'stale' })
+      await expect(attach(stale, LAYOUT, 1, false, IMAGES_AT_4, major)).rejects.toMatchObject({
+        code: 'stale',
+      })
     }
 
     // One byte of one layer.
     await using fourth = await openBench(directory.path)
-    await attach(fourth, LAYOUT, 3, false, IMAGES_AT_4)
+    await attach(fourth, LAYOUT, 3, false, IMAGES_AT_4, major)
     const damaged = fourth.registry.all[0] as Shard
     const folder = join(
       directory.path,
