@@ -75,7 +75,7 @@ export class ShardStream {
 
   /** Sends what has gathered, once it is a batch; waits while the shard is behind. Rejects as `valuesCount` does. */
   async send(minBytes: number = BATCH_BYTES): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure
+    if (this.#failure !== undefined) throw this.#failure as Error
     if (this.#bytes < minBytes || this.#bytes === 0) return
     const batch = encodeImportBatch(this.#values)
     this.#values = []
