@@ -17,7 +17,7 @@ import { BackupValues } from './backup-values.ts'
 import type { ImportedCluster } from './backup-values.ts'
 import { ShardStream } from './shard-stream.ts'
 
-export interface ImportProgress {
+interface ImportProgress {
   /** Bytes of files read so far. */
   readonly bytes: number
   readonly filesCount: number
