@@ -135,7 +135,7 @@ test.for([16, 17, 18] as const)('redo of btree records equals PostgreSQL %i', { 
       await useTogether(session)
     },
   })
-  const verifier = verifyHistory(history)
+  const verifier = verifyHistory(history, { concurrent: true })
   if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
   expect(verifier.differences).toEqual([])
   for (const type of RECORD_TYPES) {
