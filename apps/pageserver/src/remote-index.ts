@@ -51,7 +51,7 @@ export class RemoteIndex {
       (error: unknown) => {
         if (!isErrorCode(error, 'not_found')) throw error
         throw refuse('bad_file', `layer object "${key}" is missing`, {
-          hint: 'Restore the object from a copy.',
+          hint: 'Restore the object from a copy, then restart the pageserver.',
           cause: error,
         })
       },
@@ -61,7 +61,7 @@ export class RemoteIndex {
       'bad_file',
       `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`,
       {
-        hint: 'Restore the object from a copy.',
+        hint: 'Restore the object from a copy, then restart the pageserver.',
       },
     )
   }

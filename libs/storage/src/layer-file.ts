@@ -369,7 +369,7 @@ const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes
 
 function damaged(name: string, what: string, cause?: unknown): UnderstoryError {
   return refuse('bad_file', `layer "${name}" is damaged: ${what}`, {
-    hint: 'Remove the local file so that it is fetched again; if the object itself is damaged, restore it from a copy.',
+    hint: 'Remove the local file and restart the pageserver, which fetches it again; if the object is damaged, restore it first.',
     ...(cause === undefined ? {} : { cause }),
   })
 }
