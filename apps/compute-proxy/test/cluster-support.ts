@@ -222,15 +222,15 @@ export class Load {
   readonly progress: RunProgress = newProgress()
   readonly #stop = new AbortController()
   readonly #running: Promise<RunStats>
-  #failure: unknown
+  #failure: Error | undefined
 
   constructor(connectionString: string, ledgerPath: string) {
     const ledger = new Ledger(ledgerPath)
     this.#running = runWorkload(tpcb, {
       connectionString, clients: CLIENTS_COUNT, progress: this.progress, signal: this.#stop.signal, ledger,
     }).finally(() => ledger.close())
-    this.#running.catch((error: unknown) => {
-      this.#failure = error
+    this.#running.catch((cause: unknown) => {
+      this.#failure = cause instanceof Error ? cause : new Error(String(cause), { cause })
     })
   }
 
