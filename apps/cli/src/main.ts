@@ -15,7 +15,7 @@ const program = new Command('understory')
       .env('UNDERSTORY_ENDPOINT')
       .default('127.0.0.1:7400'),
   )
-  .addOption(new Option('-o, --output <format>', 'how to print').choices(['table', 'json']).default('table'))
+  .addOption(new Option('-f, --format <format>', 'how to print').choices(['table', 'json']).default('table'))
   .showHelpAfterError('(see --help)')
   .exitOverride()
 
@@ -25,9 +25,9 @@ program
   .command('nodes')
   .description('nodes that the control plane knows')
   .action(async (_, command: Command) => {
-    const { endpoint, output } = command.optsWithGlobals<GlobalOptions>()
+    const { endpoint, format } = command.optsWithGlobals<GlobalOptions>()
     const nodes = await createClient({ endpoint }).listNodes()
-    printRows(output, nodes.map(({ nodeId, kind, address }) => ({ node: nodeId, kind, address })))
+    printRows(format, nodes.map(({ nodeId, kind, address }) => ({ node: nodeId, kind, address })))
   })
 
 try {

@@ -7,7 +7,7 @@ import type { OutputFormat } from '../output.ts'
 
 export interface GlobalOptions {
   readonly endpoint: string
-  readonly output: OutputFormat
+  readonly format: OutputFormat
 }
 
 /** A whole number within bounds, or a usage error that names them. */
@@ -52,7 +52,7 @@ export function addTenantCommands(program: Command): void {
     .option('--no-wait', 'return before Postgres takes SQL')
     .description('make a tenant, and wait until its Postgres takes SQL')
     .action(async (name: string, options, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const client = createClient({ endpoint })
       const made = await client.createTenant({
         name,
@@ -65,7 +65,7 @@ export function addTenantCommands(program: Command): void {
       const connectionString = options.wait
         ? await client.waitForSql(name, { onProgress: (line) => process.stderr.write(`${line}\n`) })
         : ''
-      printRows(output, [
+      printRows(format, [
         { name, tenant: made.tenant.tenantId, timeline: made.timeline.timelineId, postgres: made.tenant.postgresMajor, connection: connectionString },
       ])
     })
@@ -74,12 +74,12 @@ export function addTenantCommands(program: Command): void {
     .command('list')
     .description('every tenant')
     .action(async (_, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const rows = []
       for await (const { name, tenantId, postgresMajor, shardCount } of createClient({ endpoint }).listTenants()) {
         rows.push({ name, tenant: tenantId, postgres: postgresMajor, shards: shardCount })
       }
-      printRows(output, rows)
+      printRows(format, rows)
     })
 
   tenant
@@ -87,11 +87,11 @@ export function addTenantCommands(program: Command): void {
     .argument('<tenant>', 'name or id')
     .description('one tenant')
     .action(async (name: string, _, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const { tenantId, postgresMajor, shardCount, stripeBlocks, imageThresholdRecords, ...rest } = await createClient({
         endpoint,
       }).getTenant(name)
-      printRows(output, [
+      printRows(format, [
         { name: rest.name, tenant: tenantId, postgres: postgresMajor, shards: shardCount, stripe: stripeBlocks, threshold: imageThresholdRecords },
       ])
     })
@@ -106,13 +106,13 @@ export function addTenantCommands(program: Command): void {
     .option('--timeout <seconds>', 'how long to wait for the switch', wholeNumber(1, 3_600), 120)
     .description('switch full_page_writes of a running tenant, live; image generation takes its place')
     .action(async (action: 'off' | 'on' | 'status', name: string, options, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const client = createClient({ endpoint })
       if (action !== 'status') {
         await client.switchFullPageWrites(name, action)
-        printSwitch(output, await client.waitForFullPageWrites(name, { timeoutMs: options.timeout * 1_000 }))
+        printSwitch(format, await client.waitForFullPageWrites(name, { timeoutMs: options.timeout * 1_000 }))
       } else {
-        printSwitch(output, await client.getFullPageWrites(name))
+        printSwitch(format, await client.getFullPageWrites(name))
       }
     })
 }

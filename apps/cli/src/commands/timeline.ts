@@ -1,9 +1,19 @@
-import { formatLsn, lsnFromBigint, parseLsn, refuse } from '@understory/base'
+import { describeError, formatLsn, lsnFromBigint, parseLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { createClient } from '@understory/sdk'
 import type { Command } from 'commander'
+import { InvalidArgumentError } from 'commander'
 import { basebackup } from '../basebackup.ts'
 import { endProgress, printJson, printRows, progressLine } from '../output.ts'
 import type { GlobalOptions } from './tenant.ts'
+
+function readLsn(value: string): Lsn {
+  try {
+    return parseLsn(value)
+  } catch (error) {
+    throw new InvalidArgumentError(describeError(error))
+  }
+}
 
 const text = (position: bigint): string => formatLsn(lsnFromBigint(position))
 
@@ -16,10 +26,10 @@ export function addTimelineCommands(program: Command): void {
     .argument('<tenant>', 'name or id')
     .description('timelines of a tenant')
     .action(async (tenant: string, _, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const timelines = await createClient({ endpoint }).listTimelines(tenant)
       printRows(
-        output,
+        format,
         timelines.map((item) => ({
           name: item.name, timeline: item.timeline?.timelineId ?? '', start: text(item.startLsn), postgres: item.postgres?.major ?? '',
         })),
@@ -32,9 +42,9 @@ export function addTimelineCommands(program: Command): void {
     .argument('[timeline]', 'name or id', 'main')
     .description('a timeline and everything that serves it')
     .action(async (tenant: string, name: string, _, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const view = await createClient({ endpoint }).getTimeline(tenant, name)
-      if (output === 'json') return printJson(view)
+      if (format === 'json') return printJson(view)
       process.stdout.write(`timeline ${view.timeline?.timeline?.timelineId} (${view.timeline?.name})\n`)
       const { compute } = view
       process.stdout.write(
@@ -42,10 +52,10 @@ export function addTimelineCommands(program: Command): void {
           ? 'compute: does not answer\n'
           : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
       )
-      printRows(output, view.safekeepers.map((row) => ({
+      printRows(format, view.safekeepers.map((row) => ({
         safekeeper: row.address, alive: row.alive, flush: text(row.flushLsn), commit: text(row.commitLsn),
       })))
-      printRows(output, view.shards.map((row) => ({
+      printRows(format, view.shards.map((row) => ({
         shard: row.number, pageserver: row.address, alive: row.alive, ingested: text(row.ingestedLsn),
         remote: text(row.remoteConsistentLsn), failure: row.failure,
       })))
@@ -57,12 +67,12 @@ export function addTimelineCommands(program: Command): void {
     .argument('[timeline]', 'name or id', 'main')
     .description("prove storage against the timeline's Postgres, page by page; exit code 1 if anything differs")
     .action(async (tenant: string, name: string, _, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const result = await createClient({ endpoint }).verifyTimeline(tenant, name, {
         onProgress: ({ pagesDone, pagesTotal }) => progressLine(`${pagesDone} of ${pagesTotal} pages`),
       })
       endProgress()
-      if (output === 'json') {
+      if (format === 'json') {
         printJson(result)
       } else {
         const excluded = Object.entries(result.excludedBy).map(([reason, count]) => `${reason} ${count}`).join(', ')
@@ -83,22 +93,19 @@ export function addTimelineCommands(program: Command): void {
     .argument('<tenant>', 'name or id')
     .argument('[timeline]', 'name or id', 'main')
     .requiredOption('--output <dir>', 'directory to make; it must not exist or be empty')
-    .option('--lsn <lsn>', 'position, such as 16/B374D848; the last committed one by default', (value) => {
-      parseLsn(value)
-      return value
-    })
+    .option('--lsn <lsn>', 'position, such as 16/B374D848; the last committed one by default', readLsn)
     .description('write a data directory as of an LSN, on which a stock Postgres starts by itself')
     .action(async (tenant: string, name: string, options, command: Command) => {
-      const { endpoint, output } = globals(command)
+      const { endpoint, format } = globals(command)
       const view = await createClient({ endpoint }).getTimeline(tenant, name)
       if (view.spec === undefined) throw refuse('unavailable', `timeline "${name}" has no placement yet`)
       const result = await basebackup({
         view,
         directory: options.output,
-        ...(options.lsn === undefined ? {} : { lsn: parseLsn(options.lsn) }),
+        ...(options.lsn === undefined ? {} : { lsn: options.lsn }),
         onProgress: (line) => progressLine(line),
       })
       endProgress()
-      printRows(output, [result])
+      printRows(format, [result])
     })
 }
