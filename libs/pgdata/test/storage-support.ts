@@ -121,7 +121,6 @@ class Feeder {
   readonly #proposer: SingleProposer
   readonly #safekeeper: SafekeeperServiceClient
   endLsn: Lsn
-  #commitLsn = 0 as Lsn
   #client: Awaited<ReturnType<PostgresServer['connect']>> | undefined
   #feeding: Promise<unknown> = Promise.resolve()
 
@@ -152,18 +151,18 @@ class Feeder {
       await this.#proposer.append(this.endLsn, bytes)
       this.endLsn = to
     }
-    const recordEndLsn = await this.#flushed(flushLsn)
-    if (recordEndLsn > this.#commitLsn) await this.#proposer.commit(recordEndLsn)
-    this.#commitLsn = recordEndLsn
-    return recordEndLsn
+    const recordEndLsn = await this.#reaches('flushLsn', flushLsn)
+    this.#proposer.commitLsn = recordEndLsn
+    await this.#proposer.append(this.endLsn, new Uint8Array(0))
+    return this.#reaches('commitLsn', recordEndLsn)
   }
 
-  /** The last record end that is flushed; `at` itself, unless Postgres flushed a part of a record. */
-  async #flushed(at: Lsn): Promise<Lsn> {
+  /** The safekeeper's position, once it is `at`: short of it only where Postgres flushed a part of a record. */
+  async #reaches(position: 'flushLsn' | 'commitLsn', at: Lsn): Promise<Lsn> {
     const client = this.#safekeeper
     for (let attempt = 0; ; attempt++) {
-      const { flushLsn } = await callUnary(client.getWalStatus.bind(client), { timeline: TIMELINE })
-      if (attempt === 50 || Number(flushLsn) >= at) return lsnFromBigint(flushLsn)
+      const status = await callUnary(client.getWalStatus.bind(client), { timeline: TIMELINE })
+      if (attempt === 50 || Number(status[position]) >= at) return lsnFromBigint(status[position])
       await realClock.sleep(10)
     }
   }
@@ -171,8 +170,9 @@ class Feeder {
   async append(bytes: Uint8Array): Promise<void> {
     await this.#proposer.append(this.endLsn, bytes)
     this.endLsn = advance(this.endLsn, bytes.length)
-    await this.#proposer.flushed(this.endLsn)
-    await this.#proposer.commit(this.endLsn)
+    this.#proposer.commitLsn = await this.#reaches('flushLsn', this.endLsn)
+    await this.#proposer.append(this.endLsn, new Uint8Array(0))
+    await this.#reaches('commitLsn', this.endLsn)
   }
 
   follow(): AsyncDisposable {
