@@ -80,7 +80,7 @@ export interface ComputeView {
 
 export class Compute {
   readonly files: ComputeFiles
-  readonly #parts: ComputeParts
+  #parts: ComputeParts
   readonly #postgres: PostgresParts
   readonly #stop = new AbortController()
   #stopDeadlineMs = 60_000
@@ -127,6 +127,11 @@ export class Compute {
       throw refuse('unavailable', 'Postgres is not running', { hint: 'It is on its way; try again in a moment.' })
     }
     return { files: this.files, port: this.#sqlPort }
+  }
+
+  /** What the next life is to be; the running one goes on as it is. */
+  updateSpec(spec: CheckedSpec): void {
+    this.#parts = { ...this.#parts, spec }
   }
 
   /** Asks for a clean stop; `run` ends. */

@@ -86,8 +86,9 @@ export class Host {
       throw refuse('stale', `spec generation ${spec.specGeneration} is older than ${hosted.spec.specGeneration}`)
     }
     if (spec.specGeneration === hosted.spec.specGeneration && !hosted.isFenced) return
-    // A running compute goes on with what it was started with; the next start takes the new spec.
+    // The running Postgres goes on as it is; its next life, in this process or a new one, takes the new spec.
     hosted.spec = spec
+    if (hosted.child?.connected === true) hosted.child.send({ spec: encodeSpec(spec) })
     if (hosted.isFenced) this.#supervise(spec)
     return this.#store()
   }

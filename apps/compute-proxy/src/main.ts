@@ -1,6 +1,7 @@
 /**
  * compute-proxy's composition root. `host` runs computes; `run` is one compute. Exit codes: exit-codes.ts.
  */
+import { rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
@@ -47,12 +48,16 @@ async function run(argv: readonly string[]): Promise<number> {
   const server = await startServer({ host: '127.0.0.1', port: 0, services: [computeService(compute, spec)] })
   process.send?.({ address: server.address })
   log.info('started', { address: server.address })
+  process.on('message', (message) => {
+    if (typeof message === 'object' && message !== null && 'spec' in message) compute.updateSpec(decodeSpec(String(message.spec)))
+  })
   // A host that died leaves its computes to stop by themselves: its successor starts them anew.
   process.once('disconnect', () => compute.requestStop(10_000))
   void stopSignal().then(() => compute.requestStop(60_000))
   const end = await compute.run()
   log.info('compute_end', { ...end })
   await server.stop(STOP_GRACE_MS)
+  await rm(compute.files.sockets, { recursive: true, force: true })
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
 }
 
