@@ -49,11 +49,13 @@ async function runWorkload(server: PostgresServer): Promise<void> {
   await other.end()
 }
 
-async function verify(server: PostgresServer, storage: TestStorage, startedAtLsn?: Lsn): Promise<VerifyResult> {
+async function verify(
+  server: PostgresServer, storage: TestStorage, startedAtLsn?: Lsn, more: { readonly quietPatienceMs?: number } = {},
+): Promise<VerifyResult> {
   const { dataDirectory, major } = server
   await using _following = storage.follow()
   return await verifyTimeline({
-    ...storage.source, dataDirectory, major, connect: (database) => server.connect(database), startedAtLsn,
+    ...storage.source, dataDirectory, major, connect: (database) => server.connect(database), startedAtLsn, ...more,
   })
 }
 
@@ -173,7 +175,7 @@ test('writers that never stop are named as the reason', { timeout: 120_000 }, as
     while (!isOver) await writer.query('insert into t select generate_series(1, 1000)')
   })()
   try {
-    await expect(verify(server, storage)).rejects.toMatchObject({ code: 'precondition', hint: expect.stringContaining('Stop the writers') })
+    await expect(verify(server, storage, undefined, { quietPatienceMs: 1_000 })).rejects.toMatchObject({ code: 'precondition', hint: expect.stringContaining('Stop the writers') })
   } finally {
     isOver = true
     await writing

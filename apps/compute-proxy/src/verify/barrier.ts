@@ -31,8 +31,7 @@ import { listRelationFiles } from './relation-files.ts'
 import type { RelationFile } from './relation-files.ts'
 import { livePages, maskOffsets } from './slru-pages.ts'
 
-/** Tries for a moment in which nobody writes: half a minute in all. */
-const BARRIER_ATTEMPTS_MAX = 20
+const QUIET_PATIENCE_DEFAULT_MS = 45_000
 const BARRIER_PAUSE_MS = 50
 const BARRIER_PAUSE_MS_MAX = 3_000
 /** Barriers at which a difference must show. */
@@ -72,7 +71,8 @@ export async function compareAtBarrier(
 }
 
 async function readQuiet(options: VerifyOptions, client: pg.Client): Promise<Snapshot> {
-  for (let attempt = 1; attempt <= BARRIER_ATTEMPTS_MAX; attempt++) {
+  const untilMs = realClock.nowMs() + (options.quietPatienceMs ?? QUIET_PATIENCE_DEFAULT_MS)
+  for (let attempt = 1; attempt === 1 || realClock.nowMs() < untilMs; attempt++) {
     const before = await insertLsn(client)
     await client.query('checkpoint')
     const lsn = await insertLsn(client)

@@ -52,7 +52,7 @@ export class Findings {
   }
 
   result(barrierLsn: Lsn): VerifyResult {
-    const excludedBy = Object.fromEntries([...this.#excluded].sort().map(([reason, count]) => [reason, BigInt(count)]))
+    const excludedBy = Object.fromEntries([...this.#excluded].map(([reason, count]) => [reason, BigInt(count)]))
     return {
       pagesIndependent: BigInt(this.pagesIndependent),
       pagesFromStorage: BigInt(this.pagesFromStorage),

@@ -11,5 +11,7 @@ export interface VerifyOptions extends PgdataSource {
   readonly connect: (database: string) => Promise<pg.Client>
   /** Where this Postgres began to write; undefined if it has run since initdb, so that every page is its own. */
   readonly startedAtLsn: Lsn | undefined
+  /** How long a moment without writers is waited for; 45,000 by default. */
+  readonly quietPatienceMs?: number
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
 }

@@ -41,7 +41,7 @@ export class PageSource implements Disposable {
 
   /** In the order of the requests. */
   async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
-    const results = new Array<StoredPage>(requests.length)
+    const results = Array.from<StoredPage>({ length: requests.length })
     const indexes = this.#shards.map((): number[] => [])
     for (const [i, { key }] of requests.entries()) {
       present(indexes[present(shardOfKey(this.#layout, key), 'shard of a page')], 'shard').push(i)
