@@ -63,7 +63,8 @@ async function timelineResponse(peers: Peers, { tenant, timeline, observed }: Ti
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
       const address = addressOf(node)
       const status = address === '' ? undefined : await ifReachable(peers.walStatus(address, refOf(tenant, timeline)))
-      return { address, alive: status !== undefined, flushLsn: status?.flushLsn ?? 0n, commitLsn: status?.commitLsn ?? 0n }
+      const { flushLsn = 0n, commitLsn = 0n, failure = '' } = status ?? {}
+      return { address, alive: status !== undefined, flushLsn, commitLsn, failure }
     }),
   )
   return {

@@ -54,6 +54,7 @@ export function addTimelineCommands(program: Command): void {
       )
       printRows(format, view.safekeepers.map((row) => ({
         safekeeper: row.address, alive: row.alive, flush: text(row.flushLsn), commit: text(row.commitLsn),
+        failure: row.failure,
       })))
       printRows(format, view.shards.map((row) => ({
         shard: row.number, pageserver: row.address, alive: row.alive, ingested: text(row.ingestedLsn),

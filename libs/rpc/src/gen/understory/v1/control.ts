@@ -198,6 +198,8 @@ export interface SafekeeperView {
   readonly flushLsn: bigint;
   /** Committed up to here. */
   readonly commitLsn: bigint;
+  /** Empty, or why it takes no more WAL of this timeline. */
+  readonly failure: string;
 }
 
 /** A shard as the control plane sees it. */
@@ -1402,7 +1404,7 @@ export const GetTimelineResponse: MessageFns<GetTimelineResponse> = {
 };
 
 function createBaseSafekeeperView(): SafekeeperView {
-  return { address: "", alive: false, flushLsn: 0n, commitLsn: 0n };
+  return { address: "", alive: false, flushLsn: 0n, commitLsn: 0n, failure: "" };
 }
 
 export const SafekeeperView: MessageFns<SafekeeperView> = {
@@ -1424,6 +1426,9 @@ export const SafekeeperView: MessageFns<SafekeeperView> = {
         throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
       }
       writer.uint32(32).uint64(message.commitLsn);
+    }
+    if (message.failure !== "") {
+      writer.uint32(42).string(message.failure);
     }
     return writer;
   },
@@ -1473,6 +1478,14 @@ export const SafekeeperView: MessageFns<SafekeeperView> = {
             message.commitLsn = reader.uint64() as bigint;
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1494,6 +1507,7 @@ export const SafekeeperView: MessageFns<SafekeeperView> = {
     message.alive = object.alive ?? false;
     message.flushLsn = (object.flushLsn !== undefined && object.flushLsn !== null) ? BigInt(object.flushLsn) : 0n;
     message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
+    message.failure = object.failure ?? "";
     return message;
   },
 };
