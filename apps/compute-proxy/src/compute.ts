@@ -17,7 +17,7 @@ import { STANDBY_NAME, keepConfiguration, postgresArguments, readSetting, restor
 import { importBaseBackup } from './import/import.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
-import { allowStart, endOldPostgres, logTail, runInitdb, startPostgres } from './postgres.ts'
+import { allowStart, endOldPostgres, endedError, logTail, runInitdb, startPostgres } from './postgres.ts'
 import type { Postmaster, PostgresParts } from './postgres.ts'
 import { Quorum, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
@@ -189,7 +189,7 @@ export class Compute {
   async #open({ postmaster }: Session): Promise<void> {
     const { clock, log } = this.#parts
     const target = { files: this.files, port: this.#sqlPort }
-    await Promise.race([waitUntilSynchronous(target, clock), postmaster.exited.then((how) => { throw refuse('unavailable', `postgres ${how}`) })])
+    await Promise.race([waitUntilSynchronous(target, clock), postmaster.exited.then(async (how) => { throw await endedError(this.files, how) })])
     await writeGate(this.files, 'open', this.#parts.owner)
     await withSql(target, (client) => client.query('select pg_reload_conf()'))
     await waitUntilOpen(this.#sqlPort, clock)
@@ -381,10 +381,8 @@ export class Compute {
       return { postmaster, quorum, standby, streaming: handled(standby.run()) }
     } catch (error) {
       postmaster.signal('SIGQUIT')
-      const how = await postmaster.exited
-      throw refuse('unavailable', `Postgres did not start on the rebuilt data directory: ${describeError(error)}`, {
-        detail: `${how}; ${await logTail(this.files)}`, cause: error,
-      })
+      await postmaster.exited
+      throw refuse('unavailable', `Postgres did not start on the rebuilt data directory: ${describeError(error)}`, { cause: error })
     }
   }
 
@@ -425,7 +423,7 @@ export class Compute {
       const streaming = handled(standby.run())
       await Promise.race([
         this.#import(target, quorum),
-        postmaster.exited.then((how) => { throw refuse('unavailable', `postgres ${how}`) }),
+        postmaster.exited.then(async (how) => { throw await endedError(this.files, how) }),
         streaming.then(() => { throw refuse('unavailable', 'the WAL stream ended during the import') }),
         quorum.lost.then((loss) => { throw lossError(loss) }),
       ])

@@ -9,6 +9,7 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeError, refuse } from '@understory/base'
+import { diskError } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { ComputeHostServiceService, service, unary } from '@understory/rpc'
 import type { ComputeHostServiceServer, ComputeSpec, HostedCompute, RpcService } from '@understory/rpc'
@@ -55,7 +56,10 @@ export class Host {
 
   /** Starts what was wanted when this host last ran. */
   async load(): Promise<void> {
-    await mkdir(join(this.#parts.dataDirectory, 'computes'), { recursive: true })
+    const { dataDirectory } = this.#parts
+    await mkdir(join(dataDirectory, 'computes'), { recursive: true }).catch((error: unknown) => {
+      throw diskError(error, `use data directory "${dataDirectory}"`)
+    })
     const text = await readFile(this.#file(), 'utf8').catch((error: unknown) => {
       if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
       throw error

@@ -101,6 +101,19 @@ export async function logTail(files: ComputeFiles): Promise<string> {
   return text.slice(-LOG_TAIL_BYTES).trim()
 }
 
+const COMPLAINT = /(LOG|WARNING|ERROR|FATAL|PANIC|HINT): +(.*)/
+const COMPLAINTS_MAX = 4
+
+/** An error that says how Postgres ended and, in one line, what it complained of last. */
+export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
+  const complaints = (await logTail(files)).split('\n').flatMap((line) => {
+    const [, level, text = ''] = COMPLAINT.exec(line) ?? []
+    const isOne = level !== undefined && ((level !== 'LOG' && level !== 'WARNING') || text.startsWith('could not'))
+    return isOne ? [text] : []
+  })
+  return refuse('unavailable', `postgres ${how}`, { detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || 'its log says nothing of it' })
+}
+
 /**
  * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone.
  * Backends can outlive a postmaster that was killed, and would serve what is no longer true. Every process of Postgres

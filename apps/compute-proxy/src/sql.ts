@@ -4,6 +4,7 @@ import type { Clock } from '@understory/env'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import type { ComputeFiles } from './layout.ts'
+import { endedError } from './postgres.ts'
 
 const POLL_MS = 20
 
@@ -40,7 +41,7 @@ export async function waitForSql(target: SqlTarget, clock: Clock, gone: Promise<
     ended.reason = reason
   })
   for (;;) {
-    if (ended.reason !== undefined) throw refuse('unavailable', `postgres ${ended.reason}`)
+    if (ended.reason !== undefined) throw await endedError(target.files, ended.reason)
     try {
       return await withSql(target, async () => undefined, user === undefined ? {} : { user })
     } catch (error) {

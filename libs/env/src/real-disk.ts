@@ -37,13 +37,16 @@ const OPEN_FLAGS: Readonly<Record<OpenMode, number>> = {
 export function diskError(cause: unknown, what: string): Error {
   if (!(cause instanceof Error) || !('syscall' in cause || 'errno' in cause)) return cause as Error
   const message = `could not ${what}`
-  const { code = 'unknown', message: detail } = cause as NodeJS.ErrnoException
+  const { code = 'unknown', message: detail, syscall } = cause as NodeJS.ErrnoException
   const extra = { detail, cause }
+  const notAFolder = { ...extra, hint: 'A part of this path is a file and not a folder: give another path.' }
   switch (code) {
     case 'ENOENT':
       return refuse('not_found', message, extra)
     case 'EEXIST':
-      return refuse('already_exists', message, extra)
+      return refuse('already_exists', message, syscall === 'mkdir' ? notAFolder : extra)
+    case 'ENOTDIR':
+      return refuse('precondition', message, notAFolder)
     case 'ENOSPC':
     case 'EDQUOT':
       return refuse('disk_full', message, {
@@ -63,7 +66,6 @@ export function diskError(cause: unknown, what: string): Error {
       return refuse('unavailable', message, { ...extra, hint: 'Raise the limit of open files.' })
     case 'EBADF':
       return new BugError(`${message}: it is closed already`)
-    case 'ENOTDIR':
     case 'EISDIR':
     case 'ENOTEMPTY':
     case 'ENAMETOOLONG':
