@@ -1,7 +1,7 @@
 /**
  * Calls to the processes that serve a timeline, with clients kept per address.
  */
-import { formatLsn, isErrorCode, lsnFromBigint, present, refuse } from '@understory/base'
+import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
 import {
   ComputeHostServiceClient, ComputeServiceClient, FullPageWrites, PageserverServiceClient, SafekeeperServiceClient,
   callUnary, createClient,
@@ -130,11 +130,6 @@ export function seenFullPageWrites(shardZero: ShardStatus | undefined): { value:
     default:
       return undefined
   }
-}
-
-/** The shard with this number, which must be there. */
-export function shardNumbered(shards: readonly ShardStatus[], number: number): ShardStatus {
-  return present(shards.find(({ shard }) => shard?.number === number), `shard ${number}`)
 }
 
 export const computeMissing = (): Error =>

@@ -8,7 +8,7 @@ export class BoundedQueue<T> {
   #weight = 0
   #arrival: (() => void) | undefined
   #closed = false
-  #failure: unknown
+  #failure: Error | undefined
 
   /** `weightMax`: for instance bytes. One item heavier than the maximum is still let in when the queue is empty. */
   constructor(weightMax: number) {
@@ -68,7 +68,7 @@ export class BoundedQueue<T> {
   /** No more items; what is in can still be taken, unless `failure` says why it must not. */
   close(failure?: unknown): void {
     this.#closed = true
-    this.#failure = failure
+    if (failure !== undefined) this.#failure = failure instanceof Error ? failure : new Error(String(failure), { cause: failure })
     if (failure !== undefined) this.#items.length = 0
     this.#arrival?.()
     for (const wake of this.#room.splice(0)) wake()
