@@ -8,7 +8,7 @@
  */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { bytesBetween, lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { bytesBetween, formatLsn, lsnToBigint, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { diskError, isRetryable, realClock, realRng, retry } from '@understory/env'
 import {
@@ -16,7 +16,7 @@ import {
   relationPath, relmapPath, slruSegmentPath, parseDatabasePath,
 } from '@understory/postgres/cluster'
 import type { ControlFileValues, TrackerState } from '@understory/postgres/cluster'
-import { getPageLsn } from '@understory/postgres/page'
+import { SizeOfPageHeaderData as HEADER_BYTES, getPageLsn } from '@understory/postgres/page'
 import type { SlruKind } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import { PageserverServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
@@ -61,6 +61,7 @@ export async function compareAtBarrier(
 ): Promise<Lsn> {
   for (let look = 1; ; look++) {
     const snapshot = await readQuiet(options, client)
+    await pages.waitFor(snapshot.lsn)
     const found = new Findings()
     await compareSnapshot(options, snapshot, catalog, pages, found)
     if (found.isClean || look === LOOKS_MAX) {
@@ -174,12 +175,13 @@ async function compareVisibilityMaps(
     }
     const other = page?.kind === 'page' ? page.bytes : new Uint8Array(PAGE_SIZE)
     findings.visibilityMapPages++
-    // The header says nothing of the bits: only setting them moves its LSN.
-    const difference = describeDifference(bytes.subarray(24), other.subarray(24))
-    if (difference === undefined) {
-      if (page?.kind === 'page' && getPageLsn(bytes) !== getPageLsn(other)) findings.exclude('lsn moved by a hint bit')
+    const [ownLsn, storedLsn] = [getPageLsn(bytes), getPageLsn(other)]
+    if (ownLsn !== storedLsn) {
+      findings.differ(where, `pd_lsn is ${formatLsn(ownLsn)} on the primary and ${formatLsn(storedLsn)} in storage`)
       continue
     }
+    const difference = describeDifference(bytes.subarray(HEADER_BYTES), other.subarray(HEADER_BYTES))
+    if (difference === undefined) continue
     const isCopy = file.dbOid >= FIRST_NORMAL_OID && (ofDatabases.get(file.relNumber) as number) > 1
     if (isCopy && hasOnlyBitsOf(other, bytes)) findings.exclude('visibility bits that CREATE DATABASE does not log')
     else findings.differ(where, `after its header, ${difference}`)
@@ -191,7 +193,7 @@ async function compareVisibilityMaps(
  * RelationCopyStorageUsingBuffer, 16 to 18): recovery loses them, which is harmless.
  */
 const hasOnlyBitsOf = (some: Uint8Array, all: Uint8Array): boolean =>
-  some.subarray(24).every((byte, i) => (byte & ~(all[i + 24] as number)) === 0)
+  some.subarray(HEADER_BYTES).every((byte, i) => (byte & ~(all[i + HEADER_BYTES] as number)) === 0)
 
 async function compareSlrus({ lsn, control, slruPages }: Snapshot, pages: PageSource, findings: Findings): Promise<void> {
   const stored = await pages.read(slruPages.map(({ kind, page }) => ({ key: slruKey(kind, page), lsn })))

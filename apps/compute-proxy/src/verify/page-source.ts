@@ -2,10 +2,11 @@
  * Pages from the shards: one GetPages stream a shard, several batches under way on each, answers in order. A page that
  * storage cannot give is an answer too, so that damage is found page by page.
  */
-import { UnderstoryError, describeError, isErrorCode, present, refuse } from '@understory/base'
+import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, lsnFromBigint, present, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { realClock, realRng, retry } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/wal'
-import { PageserverServiceClient, createClient, openBidi } from '@understory/rpc'
+import { PageserverServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
 import type { BidiStream, GetPagesRequest, GetPagesResponse } from '@understory/rpc'
 import { PAGE_FOUND, encodePageRequests, shardOfKey } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
@@ -14,6 +15,9 @@ import type { VerifyOptions } from './options.ts'
 /** Pages of one message. */
 const BATCH_PAGES = 128
 const ATTEMPTS = 12
+/** A shard that does not move for so long is not waited for. */
+const INGEST_PATIENCE_MS = 60_000
+const INGEST_POLL_MS = 20
 
 /** A page, `absent` where storage has none, or why it cannot be read. */
 export type StoredPage =
@@ -59,6 +63,14 @@ export class PageSource implements Disposable {
     }
     await Promise.all(jobs)
     return results
+  }
+
+  /**
+   * Waits until every shard has taken in WAL up to `at`: after a bulk load storage may be behind by more than a read
+   * waits. Error: refused `unavailable` where a shard has stopped, `timeout` where it gets no further.
+   */
+  async waitFor(at: Lsn): Promise<void> {
+    await Promise.all(this.#shards.map((shard) => shard.waitFor(at)))
   }
 
   async #readPart(shard: ShardStream, requests: readonly PageRequest[]): Promise<StoredPage[]> {
@@ -110,6 +122,30 @@ class ShardStream {
       const at = found++ * PAGE_SIZE
       return { kind: 'page', bytes: pages.subarray(at, at + PAGE_SIZE) }
     })
+  }
+
+  async waitFor(at: Lsn): Promise<void> {
+    const { signal, timeline } = this.#options
+    let ingestedLsn = LSN_ZERO
+    let movedAtMs = realClock.nowMs()
+    for (;;) {
+      const call = { signal, peer: `pageserver ${this.#address}` }
+      const { shards } = await retry({ clock: realClock, rng: realRng }, { signal }, () =>
+        callUnary(this.#client.getShardStatus.bind(this.#client), { timeline }, call),
+      )
+      const own = shards.find(({ shard }) => shard?.number === this.#number)
+      if (own === undefined || own.failure !== '') {
+        throw refuse('unavailable', `shard ${this.#number} does not serve: ${own?.failure ?? `pageserver ${this.#address} does not have it`}`)
+      }
+      const now = lsnFromBigint(own.ingestedLsn)
+      if (now >= at) return
+      if (now > ingestedLsn) movedAtMs = realClock.nowMs()
+      ingestedLsn = now
+      if (realClock.nowMs() - movedAtMs > INGEST_PATIENCE_MS) {
+        throw refuse('timeout', `shard ${this.#number} stands at ${formatLsn(now)} and does not get to ${formatLsn(at)}`)
+      }
+      await realClock.sleep(INGEST_POLL_MS, signal)
+    }
   }
 
   #ask(requests: Buffer): Promise<GetPagesResponse> {

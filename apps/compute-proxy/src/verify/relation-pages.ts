@@ -126,6 +126,7 @@ class Comparer {
     const { rows } = await this.#client.query<{ redo: string }>('select redo_lsn::text as redo from pg_control_checkpoint()')
     this.#redoLsn = parseLsn((rows[0] as { redo: string }).redo)
     await this.#askInsertLsn()
+    await this.#pages.waitFor(this.#redoLsn)
   }
 
   async #askInsertLsn(): Promise<void> {
@@ -276,9 +277,9 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
 }
 
 /** Hands out the items to at most `count` pieces of work at a time. */
-async function inParallel<T>(count: number, items: AsyncIterator<T>, work: (item: T) => Promise<void>): Promise<void> {
+async function inParallel<T>(count: number, items: AsyncGenerator<T, void, void>, work: (item: T) => Promise<void>): Promise<void> {
   let turn: Promise<unknown> = Promise.resolve()
-  const nextItem = (): Promise<IteratorResult<T>> => {
+  const nextItem = (): Promise<IteratorResult<T, void>> => {
     const next = turn.then(() => items.next())
     turn = next.catch(() => undefined)
     return next
@@ -286,7 +287,12 @@ async function inParallel<T>(count: number, items: AsyncIterator<T>, work: (item
   const worker = async (): Promise<void> => {
     for (let item = await nextItem(); item.done !== true; item = await nextItem()) await work(item.value)
   }
-  await Promise.all(Array.from({ length: count }, worker))
+  try {
+    await Promise.all(Array.from({ length: count }, worker))
+  } finally {
+    // After a failure: lets go of the file that it has open.
+    await items.return()
+  }
 }
 
 export const factsOfControl = (controlFile: Uint8Array): PrimaryFacts => {
