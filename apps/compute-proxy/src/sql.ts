@@ -1,5 +1,4 @@
 /** SQL over the local socket, as the proxy's own role. */
-import { refuse } from '@understory/base'
 import type { Clock } from '@understory/env'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'

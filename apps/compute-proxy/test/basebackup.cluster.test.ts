@@ -10,7 +10,7 @@ import { startPostgres } from '@understory/testcontainers'
 import type { PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import type pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { runCli, startRoad } from './cluster-support.ts'
+import { runCli, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
 const MAJORS = [16, 17, 18] as const
@@ -62,8 +62,18 @@ describe.each(MAJORS)('PostgreSQL %i', (major) => {
     await startsOn(major, 'past', ['--lsn', pastLsn], past)
     const { lsn } = await startsOn(major, 'newest', [], newest)
     expect(parseLsn(lsn)).toBeGreaterThan(parseLsn(pastLsn))
-    // Reading it took nothing from the primary.
+    // Storage has it all, and so has a compute that is made of it.
+    await road.expectVerified(tenant)
+    const { pid, postmasterPid, term } = await road.runningCompute(tenant)
+    process.kill(pid, 'SIGKILL')
+    process.kill(postmasterPid, 'SIGKILL')
+    await until('the compute to be rebuilt', async () => {
+      const { compute } = await road.timeline(tenant)
+      return compute !== undefined && compute.term > term && compute.connectionString !== '' ? true : undefined
+    })
     expect(await road.withClient(answers, tenant)).toEqual(newest)
+    await road.query('update hot set n = n + 1', tenant)
+    expect((await road.expectVerified(tenant)).pagesFromStorage).toBeGreaterThan(0n)
   })
 })
 

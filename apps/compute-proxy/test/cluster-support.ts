@@ -105,6 +105,16 @@ export class Road implements AsyncDisposable {
     await this.client.waitForSql(name, { timeoutMs: WAIT_MS })
   }
 
+  /** Waits until the broker knows every process: what it forgot is announced again. */
+  async allNodesKnown(): Promise<void> {
+    const { safekeepers, pageservers, computeHost, controlPlane } = this.cluster
+    const wanted = [...safekeepers, ...pageservers, computeHost, controlPlane].map(({ nodeId }) => nodeId).toSorted()
+    await until('all nodes to be known', async () => {
+      const known = (await this.client.listNodes()).map(({ nodeId }) => nodeId).toSorted()
+      return known.join() === wanted.join() ? true : undefined
+    })
+  }
+
   connectionString(tenant = this.tenant): Promise<string> {
     return this.client.waitForSql(tenant, { timeoutMs: WAIT_MS })
   }
@@ -217,6 +227,14 @@ export class Road implements AsyncDisposable {
   }
 }
 
+/** SIGKILL for Postgres and its proxy at once, as when their machine is lost; resolves when every client knows. */
+export async function loseCompute(road: Road, load: Load): Promise<void> {
+  const { pid, postmasterPid } = await road.runningCompute()
+  process.kill(pid, 'SIGKILL')
+  process.kill(postmasterPid, 'SIGKILL')
+  await load.disconnected()
+}
+
 /** A load that runs until it is ended, through whatever happens to the server. */
 export class Load {
   readonly progress: RunProgress = newProgress()
@@ -240,6 +258,10 @@ export class Load {
       if (this.#failure !== undefined) throw this.#failure
       return this.progress.committed >= goal ? true : undefined
     })
+  }
+  /** Waits until every client has lost its connection. */
+  async disconnected(): Promise<void> {
+    await until('every client to lose its connection', () => (this.progress.clientsConnected === 0 ? true : undefined))
   }
   end(): Promise<RunStats> {
     this.#stop.abort()

@@ -4,7 +4,8 @@
  * its harm with SIGKILL, goes on until the load works again, and then finds no commit lost and none that nobody made.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { startRoad, until } from './cluster-support.ts'
+import { loseCompute, startRoad, until } from './cluster-support.ts'
+import type { ClusterNode } from '@understory/testcontainers'
 import type { Road } from './cluster-support.ts'
 
 /** Twice the threshold of 32 records: the bound that ingest keeps. */
@@ -20,11 +21,7 @@ afterAll(() => road?.[Symbol.asyncDispose]())
 
 test('commits survive SIGKILL of Postgres together with its proxy', async () => {
   const before = await road.runningCompute()
-  await road.underLoad(async (load) => {
-    process.kill(before.pid, 'SIGKILL')
-    process.kill(before.postmasterPid, 'SIGKILL')
-    await until('every client to lose its connection', () => (load.progress.clientsConnected === 0 ? true : undefined))
-  })
+  await road.underLoad((load) => loseCompute(road, load))
   const after = await road.runningCompute()
   expect(after.term).toBeGreaterThan(before.term)
   expect(after.startLsn).toBeGreaterThan(before.startLsn)
@@ -34,7 +31,7 @@ test('commits survive SIGKILL of Postgres alone', async () => {
   const { postmasterPid } = await road.runningCompute()
   await road.underLoad(async (load) => {
     process.kill(postmasterPid, 'SIGKILL')
-    await until('every client to lose its connection', () => (load.progress.clientsConnected === 0 ? true : undefined))
+    await load.disconnected()
   })
   expect((await road.runningCompute()).postmasterPid).not.toBe(postmasterPid)
 })
@@ -69,15 +66,42 @@ test('a pageserver may be killed: commits go on, and it ingests what it missed',
   expect(stats.connectionsLost).toBe(0)
 })
 
+test('without a majority of safekeepers nothing is committed, and nothing is lost', async () => {
+  const [first, second] = road.cluster.safekeepers as [ClusterNode, ClusterNode]
+  const { stats } = await road.underLoad(async (load) => {
+    await Promise.all([first.kill(), second.kill()])
+    // A commit that would take milliseconds waits.
+    await until('a commit to wait for a second', async () => {
+      const waiting = await road.query(
+        "select 1 from pg_stat_activity where wait_event = 'SyncRep' and clock_timestamp() - query_start > interval '1 s'",
+      )
+      return waiting.length > 0 ? true : undefined
+    })
+    const seen = load.progress.committed
+    expect(await road.query('select count(*) from pgbench_history')).toHaveLength(1)
+    expect(load.progress.committed).toBe(seen)
+    await first.start()
+    await load.moreCommits(50)
+    await second.start()
+  })
+  expect(stats.connectionsLost).toBe(0)
+})
+
+test('the compute and a safekeeper may be lost at once', async () => {
+  const [victim] = road.cluster.safekeepers as [ClusterNode]
+  await road.underLoad(async (load) => {
+    await Promise.all([victim.kill(), loseCompute(road, load)])
+    await load.moreCommits(50)
+    await victim.start()
+  })
+})
+
 test('the control plane may be killed: commits go on, and it knows everything again', async () => {
   const { stats } = await road.underLoad(async (load) => {
     await road.cluster.controlPlane.kill()
     await load.moreCommits(50)
     await road.cluster.controlPlane.start()
-    await until('all nodes to be known again', async () => {
-      const nodes = await road.client.listNodes()
-      return nodes.length === 6 ? true : undefined
-    })
+    await road.allNodesKnown()
     expect((await road.client.getTenant(road.tenant)).name).toBe(road.tenant)
     await road.runningCompute()
   })
@@ -88,7 +112,7 @@ test('commits survive SIGKILL of the compute host', async () => {
   const before = await road.runningCompute()
   await road.underLoad(async (load) => {
     await road.cluster.computeHost.kill()
-    await until('every client to lose its connection', () => (load.progress.clientsConnected === 0 ? true : undefined))
+    await load.disconnected()
     await road.cluster.computeHost.start()
   })
   expect((await road.runningCompute()).pid).not.toBe(before.pid)
@@ -100,6 +124,9 @@ test('full_page_writes goes off and on again under load without a restart or a l
   const imagesBefore = sum((await road.ingested()).map(({ generatedImages }) => generatedImages))
   const { stats } = await road.underLoad(async (load) => {
     await client.switchFullPageWrites(tenant, 'off')
+    // A control plane that dies on the way goes on where it was.
+    await road.cluster.controlPlane.kill()
+    await road.cluster.controlPlane.start()
     const off = await client.waitForFullPageWrites(tenant)
     expect(off).toMatchObject({ wanted: 'off', phase: 'off', problem: '' })
     expect(off.steps.every(({ done }) => done)).toBe(true)
@@ -107,6 +134,10 @@ test('full_page_writes goes off and on again under load without a restart or a l
     // A checkpoint, after which Postgres would write images again.
     await road.query('checkpoint')
     await load.moreCommits(1_000)
+    // What a pageserver had not made durable it ingests again, and keeps the bound.
+    await (await road.pageserverOf(0)).kill()
+    await (await road.pageserverOf(0)).start()
+    await load.moreCommits(500)
     const shards = await road.ingested()
     expect(shards.every(({ imageGeneration }) => imageGeneration?.enabled === true)).toBe(true)
     expect(Math.max(...shards.map(({ chainMax }) => chainMax))).toBeLessThanOrEqual(CHAIN_RECORDS_MAX)
@@ -128,12 +159,7 @@ test('full_page_writes stays off through the loss of the compute', async () => {
   const { client, tenant } = road
   await client.switchFullPageWrites(tenant, 'off')
   await client.waitForFullPageWrites(tenant)
-  await road.underLoad(async (load) => {
-    const { pid, postmasterPid } = await road.runningCompute()
-    process.kill(pid, 'SIGKILL')
-    process.kill(postmasterPid, 'SIGKILL')
-    await until('every client to lose its connection', () => (load.progress.clientsConnected === 0 ? true : undefined))
-  })
+  await road.underLoad((load) => loseCompute(road, load))
   expect(await road.query('show full_page_writes')).toEqual([{ full_page_writes: 'off' }])
   expect(await client.getFullPageWrites(tenant)).toMatchObject({ wanted: 'off', phase: 'off', problem: '' })
 })

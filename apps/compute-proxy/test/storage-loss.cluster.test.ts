@@ -9,7 +9,7 @@ import { describeError, present } from '@understory/base'
 import { startProcess } from '@understory/testcontainers'
 import type { ClusterNode } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { runCli, startRoad, until } from './cluster-support.ts'
+import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
 const ROOT = resolve(import.meta.dirname, '..', '..', '..')
@@ -36,12 +36,7 @@ test('pageservers whose local directories are deleted serve from the object stor
   expect((await road.expectVerified()).pagesIndependent).toBeGreaterThan(0n)
 
   // What a rebuilt compute gets comes from there too.
-  const { pid, postmasterPid } = await road.runningCompute()
-  await road.underLoad(async (load) => {
-    process.kill(pid, 'SIGKILL')
-    process.kill(postmasterPid, 'SIGKILL')
-    await until('every client to lose its connection', () => (load.progress.clientsConnected === 0 ? true : undefined))
-  })
+  await road.underLoad((load) => loseCompute(road, load))
   expect((await road.expectVerified()).pagesFromStorage).toBeGreaterThan(0n)
 })
 
