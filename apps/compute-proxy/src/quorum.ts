@@ -7,7 +7,7 @@
  */
 import { advance, assert, describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { WalBuffer, allMembers, createProposer, isBufferFull, isQuorum, stepProposer } from '@understory/consensus'
+import { WalBuffer, allMembers, createProposer, hasNews, isBufferFull, isQuorum, stepProposer } from '@understory/consensus'
 import type { ElectionKind, Membership, ProposerEffect, ProposerInput, ProposerState, TermHistory } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
 import { ElectionKind as WireElectionKind, SafekeeperServiceClient, callServerStream, createClient, openBidi } from '@understory/rpc'
@@ -16,6 +16,8 @@ import type { BidiStream, PostgresIdentity, ProposeRequest, ProposeResponse, Ter
 const PROTOCOL_VERSION = 1
 const HEARTBEAT_MS = 1_000
 const RECONNECT_MS = 500
+/** Safekeepers hear of the commit position with the next append, or after twice this time. */
+const NEWS_MS = 5
 /** WAL that may wait to be committed before no more is read from Postgres. */
 const BUFFER_BYTES_MAX = 64 * 1024 * 1024
 /** Of one read from another safekeeper for one that lags. */
@@ -79,8 +81,12 @@ export class Quorum {
   #state: ProposerState
   #buffer: WalBuffer | undefined
   #isFeeding = false
+  #isFeedingWal = false
+  #isTellingNews = false
   #isLost = false
   #commitLsn = 0 as Lsn
+  /** Of the WAL handed in. */
+  #recordEndLsn = 0 as Lsn
   #donorMissingSinceMs: number | undefined
 
   constructor(options: QuorumOptions) {
@@ -110,7 +116,7 @@ export class Quorum {
   }
   /** End of the WAL handed in. */
   get endLsn(): Lsn {
-    return this.#state.bufferEndLsn
+    return this.#buffer?.endLsn ?? this.#state.bufferEndLsn
   }
 
   /** Called with each new commit position; returns how to stop that. */
@@ -145,7 +151,14 @@ export class Quorum {
     const buffer = this.#buffer
     assert(buffer !== undefined, () => 'WAL is handed in before the election')
     buffer.push(startLsn, bytes, recordEndLsn)
-    this.#feed({ kind: 'wal', endLsn: buffer.endLsn, recordEndLsn })
+    this.#recordEndLsn = recordEndLsn
+    if (this.#isFeedingWal) return
+    this.#isFeedingWal = true
+    // All messages of one read from Postgres are handed in first: they leave as one append.
+    process.nextTick(() => {
+      this.#isFeedingWal = false
+      this.#feed({ kind: 'wal', endLsn: buffer.endLsn, recordEndLsn: this.#recordEndLsn })
+    })
   }
 
   /** Leaves the safekeepers alone; what is not committed may be lost. */
@@ -196,6 +209,7 @@ export class Quorum {
         this.#commitLsn = effect.lsn
         this.#donorMissingSinceMs = undefined
         for (const listener of this.#commitListeners) listener(effect.lsn)
+        if (!this.#isTellingNews) void this.#tellNews()
         return
       case 'trimBuffer':
         return this.#buffer?.trim(effect.lsn)
@@ -348,6 +362,15 @@ export class Quorum {
       default:
         throw refuse('unsupported', `safekeeper ${from} sent a message of an unknown kind`)
     }
+  }
+
+  async #tellNews(): Promise<void> {
+    this.#isTellingNews = true
+    do {
+      await this.#options.clock.sleep(NEWS_MS, this.#stop.signal).catch(ignoreCancelled)
+      this.#feed({ kind: 'news' })
+    } while (!this.#isLost && hasNews(this.#state))
+    this.#isTellingNews = false
   }
 
   /** I2: a compute without contact to a quorum could serve stale reads, so it counts as having lost the lead. */

@@ -10,7 +10,7 @@ export type {
   VoteMessage,
   VoteReply,
 } from './messages.ts'
-export { createProposer, isBufferFull, stepProposer } from './proposer.ts'
+export { createProposer, hasNews, isBufferFull, stepProposer } from './proposer.ts'
 export type {
   PeerState,
   ProposerEffect,

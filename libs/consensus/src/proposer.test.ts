@@ -1,7 +1,7 @@
 /** Goal: each rule of the proposer by itself. Method: the answers of three acceptors, by hand. */
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
-import { createProposer, isBufferFull, stepProposer } from './proposer.ts'
+import { createProposer, hasNews, isBufferFull, stepProposer } from './proposer.ts'
 import type { ProposerEffect, ProposerInput, ProposerState } from './proposer.ts'
 import { isQuorum } from './membership.ts'
 import type { TermHistory } from './term-history.ts'
@@ -146,6 +146,62 @@ test('no more waits in the transport than allowed, and one append has no more th
   ])
   const { effects } = run(small, wal(200), { kind: 'sent', to: 'a', bytes: 10 })
   expect(effects.at(-1)).toMatchObject({ kind: 'sendWal', to: 'a', startLsn: 120, endLsn: 130 })
+})
+
+const sendsTo = (to: string, effects: readonly ProposerEffect[]): [start: number, end: number][] =>
+  effects.flatMap((effect) =>
+    effect.kind === 'sendWal' && effect.to === to ? [[effect.startLsn, effect.endLsn]] : [],
+  )
+
+test('while two appends are unanswered, what comes waits and goes as one', () => {
+  const busy = run(leader.state, wal(110), wal(120), wal(130), wal(140, 135))
+  expect(sendsTo('a', busy.effects)).toEqual([
+    [100, 110],
+    [110, 120],
+  ])
+  expect(sendsTo('a', run(busy.state, appended('a', 2, 105)).effects)).toEqual([])
+  const answered = run(busy.state, appended('a', 2, 110))
+  expect(sendsTo('a', answered.effects)).toEqual([[120, 140]])
+  // The answer to come is 120: 150 waits for it.
+  expect(sendsTo('a', run(answered.state, wal(150)).effects)).toEqual([])
+  expect(sendsTo('a', run(answered.state, wal(150), { kind: 'heartbeat' }).effects)).toEqual([[140, 150]])
+})
+
+test('WAL without a record end is not waited for, and whole appends do not wait', () => {
+  const pieces = run(leader.state, wal(110, 100), wal(120, 100), wal(130, 100), wal(140, 100))
+  expect(sendsTo('a', pieces.effects)).toHaveLength(4)
+  const options = { ...leader.state.options, appendBytesMax: 10 }
+  const whole = run({ ...leader.state, options }, wal(105), wal(110), wal(120), wal(130), wal(132))
+  expect(sendsTo('a', whole.effects)).toEqual([
+    [100, 105],
+    [105, 110],
+    [110, 120],
+    [120, 130],
+  ])
+})
+
+test('an acceptor that no append told of the commit position hears of it with the second news', () => {
+  const committed = run(
+    leader.state,
+    { kind: 'walFetched', to: 'b', startLsn: at(0), endLsn: at(100) },
+    wal(200),
+    appended('a', 2, 200),
+    appended('b', 2, 200),
+  )
+  expect(committed.state.commitLsn).toBe(200)
+  expect(kinds(committed.effects)).not.toContain('sendPositions')
+  const first = run(committed.state, { kind: 'news' })
+  expect(first.effects).toEqual([])
+  expect(hasNews(first.state)).toBe(true)
+  const second = run(first.state, { kind: 'news' })
+  expect(second.effects).toMatchObject([
+    { kind: 'sendPositions', to: 'a', message: { commitLsn: 200 } },
+    { kind: 'sendPositions', to: 'b', message: { commitLsn: 200 } },
+  ])
+  expect(hasNews(second.state)).toBe(false)
+  expect(run(first.state, wal(210), { kind: 'news' }).effects).not.toContainEqual(
+    expect.objectContaining({ kind: 'sendPositions' }),
+  )
 })
 
 test('an acceptor that comes back as a leader is asked for its positions and goes on from there', () => {

@@ -61,6 +61,8 @@ export interface PeerState {
   /** Durable there as part of this term's log; 0/0 until it said so. */
   readonly flushLsn: Lsn
   readonly commitSentLsn: Lsn
+  /** Record ends that the last two appends to the buffer's end brought: what it is to tell as flushed. */
+  readonly awaitedLsns: readonly [older: Lsn, newer: Lsn]
   readonly inFlightBytes: number
   /** WAL for it is being read from another acceptor. */
   readonly isFetching: boolean
@@ -87,6 +89,8 @@ export interface ProposerState {
   readonly recordEndLsn: Lsn
   /** 0/0 until this term committed something. */
   readonly commitLsn: Lsn
+  /** `commitLsn` as of the last `news`. */
+  readonly newsLsn: Lsn
 }
 
 export type ProposerInput =
@@ -104,6 +108,8 @@ export type ProposerInput =
   /** Answers `fetchWal`: the driver holds these bytes. They may end before what was asked for. */
   | { readonly kind: 'walFetched'; readonly to: string; readonly startLsn: Lsn; readonly endLsn: Lsn }
   | { readonly kind: 'fetchFailed'; readonly to: string }
+  /** Some milliseconds after `commitAdvanced`, and again while `hasNews`: for acceptors that no append told of it. */
+  | { readonly kind: 'news' }
   /** Now and then, such as every second: asks idle acceptors for a sign of life and tries again what was stuck. */
   | { readonly kind: 'heartbeat' }
 
@@ -169,6 +175,7 @@ const PEER_DOWN: PeerState = {
   nextLsn: 0 as Lsn,
   flushLsn: 0 as Lsn,
   commitSentLsn: 0 as Lsn,
+  awaitedLsns: [0 as Lsn, 0 as Lsn],
   inFlightBytes: 0,
   isFetching: false,
 }
@@ -193,7 +200,17 @@ export function createProposer(options: ProposerOptions): ProposerState {
     bufferEndLsn: timelineStartLsn,
     recordEndLsn: timelineStartLsn,
     commitLsn: 0 as Lsn,
+    newsLsn: 0 as Lsn,
   }
+}
+
+/** Whether an acceptor is still to hear of the commit position: time for another `news` soon. */
+export function hasNews(state: ProposerState): boolean {
+  for (const name in state.peers) {
+    const { connection, commitSentLsn } = state.peers[name] as PeerState
+    if (connection === 'streaming' && commitSentLsn < state.commitLsn) return true
+  }
+  return false
 }
 
 /** Whether the driver should take no more WAL for now: `bytesMax` wait to be committed, and some of it can be. */
@@ -256,6 +273,8 @@ function apply(draft: Draft, input: ProposerInput, effects: ProposerEffect[]): v
       if (peer !== undefined) peer.isFetching = false
       return
     }
+    case 'news':
+      return onNews(draft, effects)
     case 'heartbeat':
       return onHeartbeat(draft, effects)
   }
@@ -388,6 +407,7 @@ function announce(draft: Draft, to: string, effects: ProposerEffect[]): void {
   )
   peer.connection = 'streaming'
   peer.nextLsn = startStreamingLsn
+  peer.awaitedLsns = [0 as Lsn, 0 as Lsn]
   const { term, history, election } = draft
   effects.push({ kind: 'sendElected', to, message: { term, startStreamingLsn, history, election } })
   pump(draft, to, effects)
@@ -414,8 +434,7 @@ function onAppended(draft: Draft, from: string, reply: AppendReply, effects: Pro
     return drop(effects, from, `flushed ${formatLsn(reply.flushLsn)}, which was never sent`)
   peer.flushLsn = maxLsn(peer.flushLsn, reply.flushLsn)
   advanceCommit(draft, effects)
-  if (peer.isFetching || peer.nextLsn < draft.bufferEndLsn) pump(draft, from, effects)
-  tellCommit(draft, effects)
+  if (peer.nextLsn < draft.bufferEndLsn) pump(draft, from, effects)
 }
 
 /** The largest position that a quorum has flushed, but only once that covers the start of this term. */
@@ -447,18 +466,13 @@ function trim(draft: Draft, effects: ProposerEffect[]): void {
   effects.push({ kind: 'trimBuffer', lsn })
 }
 
-/** An acceptor that has everything hears of the commit position at once; the others with their next append. */
-function tellCommit(draft: Draft, effects: ProposerEffect[]): void {
+/** Acceptors that are busy hear of the commit position with their next append; who has heard of none since is told. */
+function onNews(draft: Draft, effects: ProposerEffect[]): void {
   for (const name in draft.peers) {
-    const peer = draft.peers[name] as MutablePeer
-    if (
-      peer.connection === 'streaming' &&
-      peer.commitSentLsn < draft.commitLsn &&
-      peer.flushLsn >= draft.recordEndLsn
-    ) {
-      sendPositions(draft, name, effects)
-    }
+    const { connection, commitSentLsn } = draft.peers[name] as PeerState
+    if (connection === 'streaming' && commitSentLsn < draft.newsLsn) sendPositions(draft, name, effects)
   }
+  draft.newsLsn = draft.commitLsn
 }
 
 function sendPositions(draft: Draft, to: string, effects: ProposerEffect[]): void {
@@ -470,13 +484,18 @@ function sendPositions(draft: Draft, to: string, effects: ProposerEffect[]): voi
 }
 const NO_WAL = new Uint8Array(0)
 
-/** Sends what the transport has room for, and fetches what is not in the buffer. */
-function pump(draft: Draft, to: string, effects: ProposerEffect[]): void {
+/**
+ * Sends what the transport has room for, and fetches what is not in the buffer. While two appends are unanswered, what
+ * comes meanwhile waits and goes as one: so batches are as large as the acceptor is slow, without a timer.
+ */
+function pump(draft: Draft, to: string, effects: ProposerEffect[], evenIfUnanswered = false): void {
   const peer = draft.peers[to] as MutablePeer
   const { appendBytesMax, inFlightBytesMax } = draft.options
   while (peer.connection === 'streaming' && !peer.isFetching && peer.nextLsn < draft.bufferEndLsn) {
     if (peer.inFlightBytes >= inFlightBytesMax) return
     if (peer.nextLsn < draft.bufferStartLsn) return fetch(draft, to, effects)
+    const isWhole = draft.bufferEndLsn - peer.nextLsn >= appendBytesMax
+    if (!isWhole && !evenIfUnanswered && peer.flushLsn < peer.awaitedLsns[0]) return
     const endLsn = minLsn(draft.bufferEndLsn, advance(peer.nextLsn, appendBytesMax))
     sendWal(draft, to, 'buffer', endLsn, effects)
   }
@@ -497,6 +516,9 @@ function sendWal(
   peer.nextLsn = endLsn
   peer.inFlightBytes += endLsn - startLsn
   peer.commitSentLsn = commitLsn
+  // The acceptor answers with a record end: an append that brings none is not waited for.
+  const [, newer] = peer.awaitedLsns
+  if (endLsn === draft.bufferEndLsn && draft.recordEndLsn > newer) peer.awaitedLsns = [newer, draft.recordEndLsn]
 }
 
 /** Asks the most advanced other acceptor that is known to hold this term's log. */
@@ -535,7 +557,8 @@ function onHeartbeat(draft: Draft, effects: ProposerEffect[]): void {
   for (const name in draft.peers) {
     const peer = draft.peers[name] as PeerState
     if (peer.connection !== 'streaming') continue
-    pump(draft, name, effects)
+    // An answer may be lost with what it answers; the append that follows shows it.
+    pump(draft, name, effects, true)
     sendPositions(draft, name, effects)
   }
 }

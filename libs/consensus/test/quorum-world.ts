@@ -411,6 +411,7 @@ export class World {
         this.#feedProposer(proposer, { kind: 'wal', endLsn: (START + end) as Lsn, recordEndLsn })
       }
       if (this.#chance(0.05)) this.#feedProposer(proposer, { kind: 'heartbeat' })
+      if (this.#chance(0.2)) this.#feedProposer(proposer, { kind: 'news' })
     }
     this.#at(1 + this.#below(12), () => this.#work(proposer, life))
   }
