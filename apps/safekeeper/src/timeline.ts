@@ -3,8 +3,8 @@
  *
  * - WAL is decoded as it comes in: what fails its CRC, breaks the chain or is another system's is refused with its
  *   position before anything is written, and record ends are known here and nowhere else.
- * - Appended WAL waits in memory until a flush, which starts as soon as anything waits: one write and one fdatasync for
- *   all that came while the flush before was running. Nothing ever waits for a timer.
+ * - Appended WAL waits in memory until a flush, which starts as soon as anything waits: one durable write
+ *   for all that came while the flush before was running. Nothing ever waits for a timer.
  * - A failed write, sync or control file ends the writing of this timeline until the process starts again: what was
  *   acknowledged is durable, and reading goes on.
  */
@@ -43,7 +43,6 @@ const UNFLUSHED_BYTES_MAX = 16 * 1024 * 1024
 const RECENT_BYTES_MAX = 2 * 1024 * 1024
 /** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 8 * 1024 * 1024
-const SCRATCH_BYTES = 64 * 1024
 
 /** Where the acceptor's answers to one stream of a proposer go. */
 export interface ProposerSession {
@@ -72,7 +71,6 @@ export class Timeline {
   #waitingBytes = 0
   #waitingStartLsn: Lsn
   #flushing: Promise<void> | undefined
-  readonly #scratch = new Uint8Array(SCRATCH_BYTES)
   /** Rises when unflushed WAL is let go: a flush that began before is not reported. */
   #flushEpoch = 0
   readonly #room: (() => void)[] = []
@@ -301,8 +299,7 @@ export class Timeline {
     const epoch = this.#flushEpoch
     const { startLsn, chunks, recordEndLsn } = this.#takeWaiting()
     try {
-      await this.#write(startLsn, chunks)
-      await this.#files.sync()
+      await this.#files.write(startLsn, chunks)
     } catch (error) {
       this.#flushing = undefined
       if (epoch === this.#flushEpoch) this.#fail(error)
@@ -324,31 +321,6 @@ export class Timeline {
       })
       .catch((error: unknown) => this.#fail(error))
     for (const wake of this.#room.splice(0)) wake()
-  }
-
-  /** Small chunks are put together first: a write costs a thread's turn, and a new buffer each time costs collection. */
-  async #write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
-    const scratch = this.#scratch
-    let at = startLsn
-    let length = 0
-    for (const chunk of chunks) {
-      if (length > 0 && length + chunk.length > scratch.length) {
-        await this.#files.write(at, scratch.subarray(0, length))
-        at = advance(at, length)
-        length = 0
-      }
-      if (chunk.length >= scratch.length / 2) {
-        if (length > 0) await this.#files.write(at, scratch.subarray(0, length))
-        at = advance(at, length)
-        length = 0
-        await this.#files.write(at, chunk)
-        at = advance(at, chunk.length)
-      } else {
-        scratch.set(chunk, length)
-        length += chunk.length
-      }
-    }
-    if (length > 0) await this.#files.write(at, scratch.subarray(0, length))
   }
 
   #takeWaiting(): { startLsn: Lsn; chunks: readonly Uint8Array[]; recordEndLsn: Lsn } {

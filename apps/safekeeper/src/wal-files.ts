@@ -2,8 +2,8 @@
  * The WAL of one timeline as Postgres's own segment files: full length from the start, zeros behind the end, so that
  * `pg_waldump` reads them. One writer, any number of readers.
  *
- * Promises: after `sync` everything written before it was called is durable, names included. After `truncate` nothing
- * from there on is left, durably. A failed write or sync leaves what was durable as it was.
+ * Promises: what `write` wrote is durable when it resolves, names included. After `truncate` nothing from there on is
+ * left, durably. A failed write leaves what was durable as it was.
  */
 import { join } from 'node:path'
 import {
@@ -39,8 +39,8 @@ export class WalFiles {
   readonly #disk: Disk
   readonly #folder: string
   readonly #identity: PostgresIdentity
-  /** Open for writing, with whether a sync is due. The last one is kept open. */
-  readonly #writers = new Map<number, { readonly file: DiskFile; isDirty: boolean }>()
+  /** Open for writing. The last one is kept open. */
+  readonly #writers = new Map<number, DiskFile>()
   /** Open for reading, the last used one at the end. */
   readonly #readers = new Map<number, Reader>()
 
@@ -66,43 +66,48 @@ export class WalFiles {
     return found.sort((a, b) => a - b)
   }
 
-  async #writer(segment: number): Promise<{ readonly file: DiskFile; isDirty: boolean }> {
+  async #writer(segment: number): Promise<DiskFile> {
     const open = this.#writers.get(segment)
     if (open !== undefined) return open
     const path = this.#path(segment)
     const isNew = (await this.#disk.stat(path)) === undefined
-    const file = await this.#disk.open(path, 'create')
-    if ((await file.sizeBytes()) < this.#identity.segmentBytes)
+    const file = await this.#disk.open(path, 'createDurable')
+    if ((await file.sizeBytes()) < this.#identity.segmentBytes) {
       await file.truncate(this.#identity.segmentBytes)
-    if (isNew) await this.#disk.syncDirectory(this.#folder)
-    const writer = { file, isDirty: isNew }
-    this.#writers.set(segment, writer)
-    return writer
-  }
-
-  async write(startLsn: Lsn, bytes: Uint8Array): Promise<void> {
-    const { segmentBytes } = this.#identity
-    for (let done = 0; done < bytes.length;) {
-      const at = advance(startLsn, done)
-      const offset = offsetInSegment(at, segmentBytes)
-      const size = Math.min(bytes.length - done, segmentBytes - offset)
-      const writer = await this.#writer(segmentOf(at, segmentBytes))
-      writer.isDirty = true
-      await writer.file.write(offset, bytes.subarray(done, done + size))
-      done += size
+      await file.sync()
     }
+    if (isNew) await this.#disk.syncDirectory(this.#folder)
+    for (const [before, writer] of this.#writers) {
+      this.#writers.delete(before)
+      await writer.close()
+    }
+    this.#writers.set(segment, file)
+    return file
   }
 
-  async sync(): Promise<void> {
-    const last = Math.max(...this.#writers.keys())
-    for (const [segment, writer] of this.#writers) {
-      if (writer.isDirty) await writer.file.sync()
-      writer.isDirty = false
-      if (segment !== last) {
-        this.#writers.delete(segment)
-        await writer.file.close()
+  /** The chunks one behind the other, in one call where they lie in one segment. */
+  async write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
+    const { segmentBytes } = this.#identity
+    let at = startLsn
+    let [part, partStart, partBytes]: [Uint8Array[], Lsn, number] = [[], at, 0]
+    const writePart = async (): Promise<void> => {
+      const file = await this.#writer(segmentOf(partStart, segmentBytes))
+      await file.writeDurably(offsetInSegment(partStart, segmentBytes), part)
+    }
+    for (const chunk of chunks) {
+      for (let done = 0; done < chunk.length;) {
+        const room = segmentBytes - offsetInSegment(partStart, segmentBytes) - partBytes
+        const size = Math.min(chunk.length - done, room)
+        part.push(chunk.subarray(done, done + size))
+        done += size
+        partBytes += size
+        at = advance(at, size)
+        if (size < room) continue
+        await writePart()
+        ;[part, partStart, partBytes] = [[], at, 0]
       }
     }
+    if (partBytes > 0) await writePart()
   }
 
   /** Makes the segments of [fromLsn, toLsn) durable, which a process before this one may have left unsynced. */
@@ -110,11 +115,8 @@ export class WalFiles {
     const { segmentBytes } = this.#identity
     if (toLsn <= fromLsn) return
     const last = segmentOf(advance(toLsn, -1), segmentBytes)
-    for (let segment = segmentOf(fromLsn, segmentBytes); segment <= last; segment++) {
-      const writer = await this.#writer(segment)
-      writer.isDirty = true
-    }
-    await this.sync()
+    for (let segment = segmentOf(fromLsn, segmentBytes); segment <= last; segment++)
+      await (await this.#writer(segment)).sync()
   }
 
   /** Cuts everything from `toLsn` on: later segments go, the rest of its own becomes zeros. */
@@ -132,11 +134,9 @@ export class WalFiles {
     if (gone.length > 0) await this.#disk.syncDirectory(this.#folder)
     if (keptOffset === 0 || (await this.#disk.stat(this.#path(cut))) === undefined) return
     const writer = await this.#writer(cut)
-    await writer.file.truncate(keptOffset)
-    await writer.file.truncate(segmentBytes)
-    writer.isDirty = true
-    await writer.file.sync()
-    writer.isDirty = false
+    await writer.truncate(keptOffset)
+    await writer.truncate(segmentBytes)
+    await writer.sync()
   }
 
   /** [startLsn, endLsn), all of it. Error: refused `bad_file` where a segment is missing or short. */
@@ -207,7 +207,7 @@ export class WalFiles {
   async #close(segment: number): Promise<void> {
     const writer = this.#writers.get(segment)
     this.#writers.delete(segment)
-    await writer?.file.close()
+    await writer?.close()
     await this.#retire(segment)
   }
 

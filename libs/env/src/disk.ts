@@ -13,6 +13,8 @@ export type OpenMode =
   | 'create'
   /** Must not exist; read and write. */
   | 'createNew'
+  /** As `create`, and every write is durable when it resolves: for `writeDurably`. */
+  | 'createDurable'
 
 export interface DiskFile extends AsyncDisposable {
   readonly path: string
@@ -22,6 +24,11 @@ export interface DiskFile extends AsyncDisposable {
   readInto(target: Uint8Array, offset: number): Promise<number>
   /** Writes all bytes; a write past the end leaves zeros between. */
   write(offset: number, bytes: Uint8Array): Promise<void>
+  /**
+   * Writes the chunks one behind the other; all of it is durable when this resolves. Only for a file opened
+   * `createDurable`. A failure counts as one of `sync`.
+   */
+  writeDurably(offset: number, chunks: readonly Uint8Array[]): Promise<void>
   /** Writes at the end; returns the offset where it went. One appender at a time. */
   append(bytes: Uint8Array): Promise<number>
   sizeBytes(): Promise<number>
