@@ -28,7 +28,7 @@ async function main(): Promise<void> {
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
-  const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId)] })
+  const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId, env.clock)] })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'safekeeper',

@@ -8,6 +8,7 @@ import {
   minLsn,
   refuse,
 } from '@understory/base'
+import type { Clock } from '@understory/env'
 import { SafekeeperServiceService, bidiStream, serverStream, service, unary } from '@understory/rpc'
 import type {
   GetWalStatusResponse,
@@ -24,14 +25,14 @@ import type { Timelines } from './timelines.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
 
-export function safekeeperService(timelines: Timelines, nodeId: string): RpcService {
+export function safekeeperService(timelines: Timelines, nodeId: string, clock: Clock): RpcService {
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
     propose: bidiStream((requests, { signal }) => propose(timelines, nodeId, requests, signal)),
-    subscribeWal: bidiStream((requests, { signal }) => subscribeWal(timelines, requests, signal)),
+    subscribeWal: bidiStream((requests, { signal }) => subscribeWal(timelines, clock, requests, signal)),
     readWal: serverStream((request) => readWal(timelines, request)),
     getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),

@@ -1,11 +1,12 @@
 /**
- * Committed WAL for one shard of a tenant: decoded, split, and sent in batches of up to a MiB as soon as there is any.
- * Bounded on both sides: a subscriber that reports nothing gets no more than its window.
+ * Committed WAL for one shard of a tenant: decoded, split, and sent in batches of up to a MiB as soon as there is any,
+ * but small batches not more often than every some milliseconds. Bounded on both sides: a subscriber that reports nothing gets no more than its window.
  */
 import { advance, assert, formatLsn, lsnFromBigint, lsnToBigint, minLsn, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
 import type { WalStreamDecoder } from '@understory/postgres/wal'
+import type { Clock } from '@understory/env'
 import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
 import { SHARD_STREAM_VERSION, ShardSplitter, ShardStreamWriter } from '@understory/storage'
 import { decoderAt } from './end-of-wal.ts'
@@ -16,6 +17,9 @@ const WINDOW_BYTES_DEFAULT = 16 * 1024 * 1024
 const BATCH_BYTES_MAX = 1024 * 1024
 /** WAL taken at a time; other timelines get a turn between. */
 const READ_BYTES_MAX = 256 * 1024
+/** A commit a batch costs subscriber and safekeeper more than the WAL in it: after a small one some WAL gathers. */
+const SMALL_BATCH_BYTES = 64 * 1024
+const GATHER_MS = 10
 
 /** What a subscriber has not reported as ingested yet. */
 class Window {
@@ -61,6 +65,7 @@ class Window {
 
 export async function* subscribeWal(
   timelines: Timelines,
+  clock: Clock,
   requests: AsyncIterable<SubscribeWalRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<SubscribeWalResponse, void, void> {
@@ -120,6 +125,7 @@ export async function* subscribeWal(
     const batch = await batches.next()
     window.add(batches.position, batch.entries.length)
     yield batch
+    if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)
   }
   await receiving
   if (problem !== undefined) throw problem

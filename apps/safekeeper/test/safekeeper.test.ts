@@ -6,7 +6,7 @@ import { open, readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog } from '@understory/env'
 import {
   SafekeeperServiceClient,
   callServerStream,
@@ -39,7 +39,7 @@ async function startSafekeeper(dataDir: string): Promise<Safekeeper> {
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
-    services: [safekeeperService(timelines, 'sk')],
+    services: [safekeeperService(timelines, 'sk', realClock)],
   })
   const client = createClient(SafekeeperServiceClient, server.address)
   let running = true

@@ -56,7 +56,7 @@ export async function openTestStorage(
 
     const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
     await timelines.openAll()
-    const safekeeper = await startServer({ host: '127.0.0.1', port: 0, services: [safekeeperService(timelines, 'sk')] })
+    const safekeeper = await startServer({ host: '127.0.0.1', port: 0, services: [safekeeperService(timelines, 'sk', realClock)] })
     const client = createClient(SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)
     await callUnary(client.createTimeline.bind(client), { timeline: TIMELINE, postgres: writeIdentity(identity), startLsn })
