@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The way in: `node tools/bootstrap.mjs SCRIPT [ARGS]` installs what is missing (npm ci), checks that npm's install
+ * The way in: `node tools/bootstrap.mjs SCRIPT [ARGS]` installs what is missing, checks that npm's install
  * scripts ran, and runs SCRIPT under the Node 24 of node_modules. Plain Node 20 and `node:` imports only, because
  * nothing is installed yet when it starts.
  */
@@ -33,13 +33,15 @@ function isInstalled() {
 }
 
 function install() {
-  process.stderr.write('understory: installing dependencies (npm ci)\n')
-  const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
+  process.stderr.write('understory: installing dependencies (npm install)\n')
+  // Not `npm ci`: it refuses a lock file that lacks the optional packages of other platforms, which not every registry
+  // carries. Without saving, what is locked is installed as locked, and no file of the project is touched.
+  const { status, error } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], {
     cwd: root,
     stdio: ['ignore', 2, 2],
   })
   if (error !== undefined) fail(`could not run npm (${error.message}). Install npm and try again.`)
-  if (status !== 0) fail(`npm ci ended with exit code ${status}; its own message is above. Mend that and try again.`)
+  if (status !== 0) fail(`npm install ended with exit code ${status}; its own message is above. Mend that and try again.`)
 }
 
 /** The package `node` places its binary, the Postgres packages their library links, by install scripts. */

