@@ -68,7 +68,9 @@ export class BoundedQueue<T> {
   /** No more items; what is in can still be taken, unless `failure` says why it must not. */
   close(failure?: unknown): void {
     this.#closed = true
-    if (failure !== undefined) this.#failure = failure instanceof Error ? failure : new Error(String(failure), { cause: failure })
+    if (failure !== undefined) {
+      this.#failure = failure instanceof Error ? failure : new Error('queue was closed by a failure', { cause: failure })
+    }
     if (failure !== undefined) this.#items.length = 0
     this.#arrival?.()
     for (const wake of this.#room.splice(0)) wake()
