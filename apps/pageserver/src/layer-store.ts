@@ -8,7 +8,7 @@ import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
-import { layerName, openLayer, writeOpenLayer } from '@understory/storage'
+import { LAYER_KIND_DELTA, layerName, openLayer, writeOpenLayer } from '@understory/storage'
 import type {
   BlockCache,
   IndexPart,
@@ -41,6 +41,8 @@ export class LayerStore {
   readonly #uploaded = new Set<string>()
   #hasReadRemote = false
   #remoteConsistentLsn = 0 as Lsn
+  /** What ended writing: the layers of `#index` would have a gap with any later one. */
+  #writeFailure: Error | undefined
   #isStopped = false
   readonly #stopSignal = new AbortController()
 
@@ -104,22 +106,35 @@ export class LayerStore {
 
   /**
    * Writes a frozen layer; gives its file. `consistentLsn`: with it everything before is in layers; undefined: more
-   * layers of the same position follow.
+   * layers of the same position follow. After one that failed, every later delta layer is refused with the same error:
+   * it would say that what is missing is there.
    */
   write(layer: OpenLayer, kind: LayerKind, consistentLsn: Lsn | undefined): Promise<LayerFile> {
     return this.#local.run(async () => {
-      const { owner, generation } = this.#index
-      const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-      const written = await writeOpenLayer(layer, owner, kind, generation, pause)
-      const { entry, file } = await this.#store(written)
-      await this.#writeIndex({
-        ...this.#index,
-        layers: [...this.#index.layers, entry],
-        nextSequence: this.#index.nextSequence + 1,
-        ...(consistentLsn === undefined ? {} : { consistentLsn }),
-      })
-      return file
+      if (this.#writeFailure !== undefined) throw this.#writeFailure
+      try {
+        return await this.#write(layer, kind, consistentLsn)
+      } catch (error) {
+        // An import begins anew, without what it wrote before.
+        if (kind === LAYER_KIND_DELTA) {
+          this.#writeFailure = error instanceof Error ? error : new Error(String(error))
+        }
+        throw error
+      }
     })
+  }
+  async #write(layer: OpenLayer, kind: LayerKind, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+    const { owner, generation } = this.#index
+    const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+    const written = await writeOpenLayer(layer, owner, kind, generation, pause)
+    const { entry, file } = await this.#store(written)
+    await this.#writeIndex({
+      ...this.#index,
+      layers: [...this.#index.layers, entry],
+      nextSequence: this.#index.nextSequence + 1,
+      ...(consistentLsn === undefined ? {} : { consistentLsn }),
+    })
+    return file
   }
   async #store(written: WrittenLayer): Promise<{ entry: LayerEntry; file: LayerFile }> {
     const { kind, lsnMin, lsnMax, sizeBytes, crc } = written
