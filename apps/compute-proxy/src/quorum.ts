@@ -8,7 +8,9 @@
 import { advance, assert, describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalBuffer, allMembers, createProposer, hasNews, isBufferFull, isQuorum, stepProposer } from '@understory/consensus'
-import type { ElectionKind, Membership, ProposerEffect, ProposerInput, ProposerState, TermHistory } from '@understory/consensus'
+import type {
+  ElectionKind, Membership, ProposerEffect, ProposerInput, ProposerState, TermHistory, WalRange,
+} from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
 import { ElectionKind as WireElectionKind, SafekeeperServiceClient, callServerStream, createClient, openBidi } from '@understory/rpc'
 import type { BidiStream, PostgresIdentity, ProposeRequest, ProposeResponse, TermStart, TimelineRef } from '@understory/rpc'
@@ -80,6 +82,7 @@ export class Quorum {
   readonly #room: (() => void)[] = []
   #state: ProposerState
   #buffer: WalBuffer | undefined
+  #lastRead: { readonly startLsn: Lsn; readonly endLsn: Lsn; readonly range: WalRange } | undefined
   #isFeeding = false
   #isFeedingWal = false
   #isTellingNews = false
@@ -265,7 +268,7 @@ export class Quorum {
     let bytes: Uint8Array
     let { recordEndLsn } = effect
     if (source === 'buffer') {
-      const range = (this.#buffer as WalBuffer).read(startLsn, endLsn)
+      const range = this.#readBuffer(startLsn, endLsn)
       bytes = range.bytes
       if (range.recordEndLsn > recordEndLsn && range.recordEndLsn <= endLsn) recordEndLsn = range.recordEndLsn
     } else {
@@ -275,6 +278,15 @@ export class Quorum {
     }
     const wal = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     void this.#sendAppend(to, { term, beginLsn: startLsn, commitLsn, recordEndLsn, wal })
+  }
+
+  /** Mostly all safekeepers are sent the same range, one right after the other. */
+  #readBuffer(startLsn: Lsn, endLsn: Lsn): WalRange {
+    const last = this.#lastRead
+    if (last !== undefined && last.startLsn === startLsn && last.endLsn === endLsn) return last.range
+    const range = (this.#buffer as WalBuffer).read(startLsn, endLsn)
+    this.#lastRead = { startLsn, endLsn, range }
+    return range
   }
 
   async #compareLocalWal({ donor, term, endLsn }: Extract<ProposerEffect, { kind: 'compareLocalWal' }>): Promise<void> {
