@@ -7,6 +7,7 @@ import type {
   ControlPlaneServiceServer, FpwStatus, GetTimelineResponse, RpcService, SafekeeperView, Tenant, Timeline, TimelineRef,
 } from '@understory/rpc'
 import type { Directory } from './directory.ts'
+import { startsWithSettingOff } from './fpw-switch.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable } from './observed.ts'
 import type { Peers } from './observed.ts'
@@ -79,7 +80,7 @@ async function timelineResponse(peers: Peers, { tenant, timeline, observed }: Ti
       sqlPort: timeline.sqlPort,
       settings: tenant.settings,
       specGeneration: BigInt(timeline.specGeneration),
-      fullPageWritesOff: timeline.fpw.wanted === 'off',
+      fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     },
     compute: observed.compute,
     computeAddress: observed.computeAddress ?? '',

@@ -1,6 +1,6 @@
 // Goal: the switch never skips or reorders a step of rule I5. Method: tables over the pure plan.
 import { expect, test } from 'vitest'
-import { beginSwitch, completeStep, hasDrifted, nextStep, requestSwitch, stepLsn } from './fpw-switch.ts'
+import { beginSwitch, completeStep, hasDrifted, nextStep, requestSwitch, startsWithSettingOff, stepLsn } from './fpw-switch.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState } from './tenant-document.ts'
 
@@ -41,4 +41,17 @@ test('a change that nobody asked for is drift, but not while a switch is under w
   expect(hasDrifted(off, 'off')).toBe(false)
   expect(hasDrifted(off, undefined)).toBe(false)
   expect(hasDrifted(beginSwitch(off, 5), 'on')).toBe(false)
+})
+
+test('a compute rebuilt half way starts with the setting off only where every shard makes images', () => {
+  expect(startsWithSettingOff(FPW_INITIAL)).toBe(false)
+  const asked = requestSwitch(FPW_INITIAL, 'off', 0)
+  expect(startsWithSettingOff(asked)).toBe(false)
+  const ready = completeStep(asked, 'image_generation', '0/0', 1, 1)
+  expect(startsWithSettingOff(ready)).toBe(true)
+  expect(startsWithSettingOff(requestSwitch(ready, 'on', 2))).toBe(false)
+  const off = runToEnd(asked).state
+  expect(startsWithSettingOff(off)).toBe(true)
+  // After drift the plan begins anew, and so does the proof that the shards make images.
+  expect(startsWithSettingOff(beginSwitch(off, 5))).toBe(false)
 })

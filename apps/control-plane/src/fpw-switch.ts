@@ -59,6 +59,15 @@ export function stepLsn(state: FpwState, name: FpwStepName): string | undefined 
   return step?.done === true ? step.lsn : undefined
 }
 
+/**
+ * Whether a compute that is rebuilt now starts with the setting off. Not before every shard makes images durably: a
+ * compute may die in the middle of the switch, and its next life must not run ahead of the plan.
+ */
+export function startsWithSettingOff(state: FpwState): boolean {
+  if (state.wanted !== 'off') return false
+  return state.phase === 'off' || stepLsn(state, 'image_generation') !== undefined
+}
+
 /** A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. */
 export function hasDrifted(state: FpwState, seen: 'on' | 'off' | undefined): boolean {
   return seen !== undefined && (state.phase === 'on' || state.phase === 'off') && seen !== state.phase

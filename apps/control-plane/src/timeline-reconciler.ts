@@ -8,7 +8,7 @@ import { describeError, formatLsn, isErrorCode, lsnFromBigint, parseLsn, present
 import type { Clock, Log } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
 import type { ComputeSpec, GetComputeStatusResponse, ImageGeneration, PostgresIdentity, ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
-import { beginSwitch, completeStep, hasDrifted, nextStep, stepLsn } from './fpw-switch.ts'
+import { beginSwitch, completeStep, hasDrifted, nextStep, startsWithSettingOff, stepLsn } from './fpw-switch.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
@@ -249,7 +249,7 @@ export class TimelineReconciler {
       stripeBlocks: tenant.stripeBlocks,
       sqlPort: timeline.sqlPort,
       settings: tenant.settings,
-      fullPageWritesOff: timeline.fpw.wanted === 'off',
+      fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     }
     const specText = createHash('sha256').update(JSON.stringify(spec)).digest('hex')
     if (specText !== timeline.specText) {
