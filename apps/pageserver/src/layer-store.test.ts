@@ -62,3 +62,18 @@ test('after a layer that the disk refused no later one is listed', async () => {
   await layers.upload()
   expect(layers.remoteConsistentLsn).toBe(0x2000)
 })
+
+test('files older than what is published are not published over it', async () => {
+  await using directory = await temporaryDirectory()
+  const env = realEnv(silentLog)
+  const store = await localObjectStore(join(directory.path, 'objects'), env)
+  onTestFinished(() => store.close())
+  const files = new ShardFiles(env.disk, join(directory.path, 'local'), INDEX.owner)
+  await files.make()
+  const parts = { env, files, store, cache: new BlockCache(1 << 20) }
+  const layers = new LayerStore(parts, INDEX)
+  await layers.write(frozenLayer(0x2000 as Lsn), LAYER_KIND_DELTA, 0x2000 as Lsn)
+  await layers.upload()
+  await expect(new LayerStore(parts, INDEX).upload()).rejects.toThrow(/only up to 0\/1000/i)
+  expect((await layers.remote.read(1)).layers).toHaveLength(1)
+})

@@ -3,7 +3,7 @@
  * the index in the object store. Each step begins when the one before is durable; locally and remotely at most one of
  * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up.
  */
-import { isErrorCode } from '@understory/base'
+import { formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
@@ -173,7 +173,16 @@ export class LayerStore {
   async #readRemote(generation: number): Promise<void> {
     const newest = await this.remote.newestGeneration()
     if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
-    if (newest !== undefined) this.noteRemote(await this.remote.read(newest))
+    if (newest !== undefined) {
+      const part = await this.remote.read(newest)
+      if (part.consistentLsn > this.#index.consistentLsn) {
+        const [there, here] = [formatLsn(part.consistentLsn), formatLsn(this.#index.consistentLsn)]
+        throw refuse('stale', `the object store has the shard up to ${there}, the files here only up to ${here}`, {
+          hint: 'The disk was put back to an older state; attach the shard again under a new generation.',
+        })
+      }
+      this.noteRemote(part)
+    }
     this.#hasReadRemote = true
   }
 

@@ -103,20 +103,18 @@ export class ShardRegistry {
       generation,
       safekeepers: [...request.safekeepers],
     }
+    const remote = new RemoteIndex(this.#parts.store, owner)
     const here = this.#shards.get(shardName(owner))
     if (here !== undefined) {
       this.get(owner.tenantId, owner.timelineId, owner.shard)
       if (generation < here.generation) throw staleGeneration(generation, here.generation)
-      const isStopped = here.hasFailed && generation > here.generation
-      if (!isStopped) {
+      if (generation === here.generation || !(await this.#mustLoadAnew(here, remote))) {
         await here.adoptGeneration(attached)
         return here.ingestedLsn
       }
-      // A new generation is a new chance for a shard that has stopped.
       this.#shards.delete(shardName(owner))
       await here.stop()
     }
-    const remote = new RemoteIndex(this.#parts.store, owner)
     const newest = await remote.newestGeneration()
     if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
     const published = newest === undefined ? undefined : await remote.read(newest)
@@ -138,6 +136,17 @@ export class ShardRegistry {
     return shard.ingestedLsn
   }
 
+  /**
+   * A new generation is a new chance for a shard that has stopped. And where more is published than is here, what is
+   * published counts: WAL that only its layers hold may be gone from the safekeepers.
+   */
+  async #mustLoadAnew(here: Shard, remote: RemoteIndex): Promise<boolean> {
+    if (here.hasFailed) return true
+    const newest = await remote.newestGeneration()
+    if (newest === undefined || newest < here.generation) return false
+    return newest > here.generation || (await remote.read(newest)).consistentLsn > here.index.consistentLsn
+  }
+
   /** The local index, the published one, or a new one: the furthest of the newest generation. */
   async #chooseIndex(
     files: ShardFiles,
@@ -148,8 +157,13 @@ export class ShardRegistry {
     const local = await files.readIndex()
     if (local !== undefined && local.generation > generation)
       throw staleGeneration(generation, local.generation)
-    // Another node published under a newer generation than the local files have: they are of the past.
-    const isLocalCurrent = local !== undefined && local.generation >= (published?.generation ?? 0)
+    // Another node published under a newer generation than the local files have, or a disk was put back to an older
+    // state: they are of the past.
+    const isLocalCurrent =
+      local !== undefined &&
+      (published === undefined ||
+        local.generation > published.generation ||
+        (local.generation === published.generation && local.consistentLsn >= published.consistentLsn))
     const known = isLocalCurrent ? local : published
     if (known !== undefined) return { ...known, generation }
     if (!create) {

@@ -1,0 +1,46 @@
+// Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
+// never replaced by an older index.
+// Method: a shard without layers; the published indexes are put in place by hand.
+import type { Lsn, ShardIdentity } from '@understory/base'
+import { temporaryDirectory } from '@understory/testcontainers'
+import type { IndexPart } from '@understory/storage'
+import { expect, test } from 'vitest'
+import { TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
+import { RemoteIndex } from './remote-index.ts'
+
+const LAYOUT = { count: 1, stripeBlocks: 8 }
+const SHARD: ShardIdentity = { ...LAYOUT, number: 0 }
+const OWNER = { tenantId: TENANT, timelineId: TIMELINE, shard: SHARD }
+const IMAGES = { enabled: false, thresholdRecords: 32 }
+
+const publishedAt = (index: IndexPart, generation: number, at: number): IndexPart => ({
+  ...index,
+  generation,
+  startLsn: 0x1000 as Lsn,
+  readableLsn: 0x1000 as Lsn,
+  consistentLsn: at as Lsn,
+})
+
+test('a shard that comes back takes over what another node has published meanwhile', async () => {
+  await using directory = await temporaryDirectory()
+  await using bench = await openBench(directory.path)
+  const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
+  await new RemoteIndex(bench.store, OWNER).publish(publishedAt(first!.index, 2, 0x2000))
+  const [again] = await attach(bench, LAYOUT, 3, false, IMAGES)
+  expect(again!.ingestedLsn).toBe(0x2000)
+  const published = await new RemoteIndex(bench.store, OWNER).read(3)
+  expect(published.consistentLsn).toBe(0x2000)
+})
+
+test('local files that are older than what their own generation has published are of the past', async () => {
+  await using directory = await temporaryDirectory()
+  {
+    await using bench = await openBench(directory.path)
+    const [shard] = await attach(bench, LAYOUT, 1, true, IMAGES)
+    await new RemoteIndex(bench.store, OWNER).publish(publishedAt(shard!.index, 1, 0x2000))
+    await shard!.stop()
+  }
+  await using bench = await openBench(directory.path)
+  const [shard] = await attach(bench, LAYOUT, 2, false, IMAGES)
+  expect(shard!.ingestedLsn).toBe(0x2000)
+})
