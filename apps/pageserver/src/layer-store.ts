@@ -40,6 +40,8 @@ export class LayerStore {
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()
   #hasReadRemote = false
+  /** What the object store was given last. */
+  #published: IndexPart | undefined
   #remoteConsistentLsn = 0 as Lsn
   /** What ended writing: the layers of `#index` would have a gap with any later one. */
   #writeFailure: Error | undefined
@@ -58,6 +60,10 @@ export class LayerStore {
   /** Durable in the object store up to here. */
   get remoteConsistentLsn(): Lsn {
     return this.#remoteConsistentLsn
+  }
+  /** Whether the object store has all that the local index says. */
+  get isPublished(): boolean {
+    return this.#published === this.#index
   }
   get sizeBytes(): number {
     return this.#index.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
@@ -165,6 +171,7 @@ export class LayerStore {
         this.#uploaded.add(name)
       }
       await this.remote.publish(index)
+      this.#published = index
       if (index.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = index.consistentLsn
     })
   }
@@ -194,18 +201,24 @@ export class LayerStore {
         await this.upload()
         return
       } catch (error) {
-        if (this.#isStopped) return
+        if (this.#isStopped) break
         if (isErrorCode(error, 'stale') || isErrorCode(error, 'bad_file')) throw error
         log.warn('upload_failed', { attempt, error })
         const pauseMs = backoffMs(rng, attempt, { baseMs: 200, pauseMsMax: UPLOAD_PAUSE_MS_MAX })
         await clock.sleep(pauseMs, this.#stopSignal.signal).catch(() => undefined)
       }
     }
+    throw refuse('cancelled', 'the upload was given up: the shard stops')
+  }
+
+  /** Ends the tries that are under way, so that nothing waits for an object store that does not answer. */
+  giveUpUploads(): void {
+    this.#isStopped = true
+    this.#stopSignal.abort()
   }
 
   async stop(): Promise<void> {
-    this.#isStopped = true
-    this.#stopSignal.abort()
+    this.giveUpUploads()
     await Promise.all([this.#local.idle(), this.#uploads.idle()])
   }
 }

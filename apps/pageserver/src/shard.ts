@@ -181,7 +181,7 @@ export class Shard implements WalConsumer {
     const { clock } = this.#env
     const { openLayerAgeMsMax } = this.#parts.limits
     if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
-      void this.#serial.run(async () => this.#freeze())
+      void this.#serial.run(() => this.#freezeAged())
     this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
   }
 
@@ -261,6 +261,15 @@ export class Shard implements WalConsumer {
       (error: unknown) => this.#fail(error),
     )
   }
+  /** WAL that says nothing to this shard is taken in all the same, or the safekeepers would keep it for ever. */
+  async #freezeAged(): Promise<void> {
+    const { ingestedLsn } = this.state
+    const isIdle = this.state.open.valuesCount === 0 && this.#frozenCount === 0
+    this.#freeze()
+    if (!isIdle || this.hasFailed || ingestedLsn <= this.index.consistentLsn) return
+    await this.#layers.changeIndex({ consistentLsn: ingestedLsn }).catch((error: unknown) => this.#fail(error))
+    this.#startUpload()
+  }
   #startUpload(): void {
     if (this.#isUploading) return
     this.#isUploading = true
@@ -269,8 +278,8 @@ export class Shard implements WalConsumer {
       .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#isUploading = false
-        const isBehind = this.#layers.remoteConsistentLsn < this.index.consistentLsn
-        if (isBehind && !this.hasFailed && !this.#isStopped) this.#startUpload()
+        // Settings that changed while an upload was under way are to get there too.
+        if (!this.#layers.isPublished && !this.hasFailed && !this.#isStopped) this.#startUpload()
       })
   }
 
@@ -467,6 +476,8 @@ export class Shard implements WalConsumer {
     this.#isStopped = true
     this.#ageTimer?.cancel()
     this.#images.stop()
+    // An import waits for its upload within `Serial`.
+    this.#layers.giveUpUploads()
     for (const { settle } of this.#waiters.splice(0)) settle(refuse('cancelled', 'shard was detached'))
     await this.#subscriber.stop()
     await this.#serial.idle()
