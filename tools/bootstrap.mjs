@@ -19,10 +19,14 @@ function fail(line) {
 
 function checkPlatform() {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    fail(`this is ${process.platform} ${process.arch}; Understory runs on Linux x64. Use a Linux machine or container.`)
+    fail(
+      `this is ${process.platform} ${process.arch}; Understory runs on Linux x64. Use a Linux machine or container.`,
+    )
   }
   if (Number(process.versions.node.split('.')[0]) < 20) {
-    fail(`this is Node ${process.versions.node}; Node 20 or newer is needed to begin. Install one and try again.`)
+    fail(
+      `this is Node ${process.versions.node}; Node 20 or newer is needed to begin. Install one and try again.`,
+    )
   }
 }
 
@@ -36,12 +40,17 @@ function install() {
   process.stderr.write('understory: installing dependencies (npm install)\n')
   // Not `npm ci`: it refuses a lock file that lacks the optional packages of other platforms, which not every registry
   // carries. Without saving, what is locked is installed as locked, and no file of the project is touched.
-  const { status, error } = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: root,
-    stdio: ['ignore', 2, 2],
-  })
+  const { status, error } = spawnSync(
+    'npm',
+    ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'],
+    {
+      cwd: root,
+      stdio: ['ignore', 2, 2],
+    },
+  )
   if (error !== undefined) fail(`could not run npm (${error.message}). Install npm and try again.`)
-  if (status !== 0) fail(`npm install ended with exit code ${status}; its own message is above. Mend that and try again.`)
+  if (status !== 0)
+    fail(`npm install ended with exit code ${status}; its own message is above. Mend that and try again.`)
 }
 
 /** The package `node` places its binary, the Postgres packages their library links, by install scripts. */
@@ -52,7 +61,9 @@ function missingByScripts() {
     const list = join(directory, 'native', 'pg-symlinks.json')
     if (!existsSync(list)) continue
     const links = JSON.parse(readFileSync(list, 'utf8'))
-    if (links.some(({ target }) => lstatSync(join(directory, target), { throwIfNoEntry: false }) === undefined)) {
+    if (
+      links.some(({ target }) => lstatSync(join(directory, target), { throwIfNoEntry: false }) === undefined)
+    ) {
       return `postgres-${major}`
     }
   }
@@ -77,7 +88,9 @@ function run(script, args) {
   // A terminal sends its signal to both; a supervisor only to this one, so it is passed on.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('error', (error) => fail(`could not start ${script} (${error.message})`))
-  child.on('exit', (code, signal) => process.exit(signal === null ? code : 128 + (signal === 'SIGINT' ? 2 : 15)))
+  child.on('exit', (code, signal) =>
+    process.exit(signal === null ? code : 128 + (signal === 'SIGINT' ? 2 : 15)),
+  )
 }
 
 checkPlatform()

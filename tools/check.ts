@@ -13,7 +13,9 @@ interface Check {
 /** dependency-cruiser succeeds on nothing at all, so its count of modules is part of the check. */
 async function checkLayers(): Promise<CommandResult> {
   const rooms = ['libs', 'apps', 'testcontainers', 'bench', 'tools']
-  const result = await runCommand('depcruise', ['--config', '.dependency-cruiser.mjs', ...rooms], { show: false })
+  const result = await runCommand('depcruise', ['--config', '.dependency-cruiser.mjs', ...rooms], {
+    show: false,
+  })
   const modules = Number(/\((\d+) modules/.exec(result.output)?.[1] ?? '0')
   if (modules >= 50) return result
   return { ok: false, output: `${result.output}\nonly ${modules} modules were cruised\n` }
@@ -23,9 +25,14 @@ async function checkLayers(): Promise<CommandResult> {
 async function checkGenerated(): Promise<CommandResult> {
   const generated = await runCommand('buf', ['generate'], { show: false })
   if (!generated.ok) return generated
-  const difference = await runCommand('git', ['status', '--porcelain', '--', 'libs/rpc/src/gen'], { show: false })
+  const difference = await runCommand('git', ['status', '--porcelain', '--', 'libs/rpc/src/gen'], {
+    show: false,
+  })
   const ok = difference.ok && difference.output === ''
-  return { ok, output: ok ? '' : `generated code is not what proto/ says: run npm run gen\n${difference.output}` }
+  return {
+    ok,
+    output: ok ? '' : `generated code is not what proto/ says: run npm run gen\n${difference.output}`,
+  }
 }
 
 const CHECKS: readonly Check[] = [

@@ -20,10 +20,18 @@ interface TestReport {
 
 async function runTests(directory: string): Promise<{ passed: number; failed: number; skipped: number }> {
   const file = join(directory, 'tests.json')
-  const { ok } = await runCommand('npm', ['test', '--', '--reporter=default', '--reporter=json', `--outputFile=${file}`])
+  const { ok } = await runCommand('npm', [
+    'test',
+    '--',
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile=${file}`,
+  ])
   const report = JSON.parse(await readFile(file, 'utf8').catch(() => 'null')) as TestReport | null
   if (report === null) return { passed: 0, failed: 1, skipped: 0 }
-  const unloaded = report.testResults.filter(({ status, assertionResults }) => status === 'failed' && assertionResults.length === 0)
+  const unloaded = report.testResults.filter(
+    ({ status, assertionResults }) => status === 'failed' && assertionResults.length === 0,
+  )
   const failed = report.numFailedTests + unloaded.length
   return {
     passed: report.numPassedTests,
@@ -41,7 +49,9 @@ async function runDemo(): Promise<boolean> {
 const directory = await mkdtemp(join(tmpdir(), 'understory-ci-'))
 try {
   // A first build of MinIO takes minutes: it goes on beside the checks.
-  const minio = prepareMinio().then((reason) => process.stdout.write(reason === undefined ? 'MinIO is there\n' : `no MinIO: ${reason}\n`))
+  const minio = prepareMinio().then((reason) =>
+    process.stdout.write(reason === undefined ? 'MinIO is there\n' : `no MinIO: ${reason}\n`),
+  )
   const checks = await runChecks()
   await minio
   const tests = await runTests(directory)

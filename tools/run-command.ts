@@ -31,7 +31,9 @@ export function runCommand(
     }
     child.stdout.on('data', take)
     child.stderr.on('data', take)
-    child.on('error', (error) => resolvePromise({ ok: false, output: `could not run ${command}: ${error.message}\n` }))
+    child.on('error', (error) =>
+      resolvePromise({ ok: false, output: `could not run ${command}: ${error.message}\n` }),
+    )
     child.on('close', (code) => resolvePromise({ ok: code === 0, output: Buffer.concat(chunks).toString() }))
   })
 }

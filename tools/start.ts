@@ -13,12 +13,32 @@ import { stateDirectory } from './state-directory.ts'
 const TENANT = 'main'
 
 const OPTIONS = {
-  dataDir: { read: text, fallback: stateDirectory('data'), placeholder: 'DIR', help: 'where everything is kept' },
-  pg: { read: oneOf('16', '17', '18'), fallback: '17', placeholder: 'MAJOR', help: 'Postgres version of a new tenant' },
-  port: { read: wholeNumber(0, 65_535), fallback: 0, placeholder: 'PORT', help: 'SQL port of a new tenant, 0 = any free one' },
+  dataDir: {
+    read: text,
+    fallback: stateDirectory('data'),
+    placeholder: 'DIR',
+    help: 'where everything is kept',
+  },
+  pg: {
+    read: oneOf('16', '17', '18'),
+    fallback: '17',
+    placeholder: 'MAJOR',
+    help: 'Postgres version of a new tenant',
+  },
+  port: {
+    read: wholeNumber(0, 65_535),
+    fallback: 0,
+    placeholder: 'PORT',
+    help: 'SQL port of a new tenant, 0 = any free one',
+  },
   safekeepers: { read: wholeNumber(1, 7), fallback: 3, placeholder: 'N', help: 'number of safekeepers' },
   pageservers: { read: wholeNumber(1, 16), fallback: 2, placeholder: 'N', help: 'number of pageservers' },
-  objectStore: { read: text, optional: true, placeholder: 'URL', help: 's3://bucket/prefix?endpoint=URL, or a directory' },
+  objectStore: {
+    read: text,
+    optional: true,
+    placeholder: 'URL',
+    help: 's3://bucket/prefix?endpoint=URL, or a directory',
+  },
   broker: { read: text, optional: true, placeholder: 'URL', help: 'redis://host:port; embedded by default' },
 } as const
 
@@ -38,7 +58,9 @@ async function main(): Promise<void> {
     })
   }
   const say = (line: string): void => void process.stderr.write(`${line}\n`)
-  say(`starting ${counts.safekeepers} safekeepers and ${counts.pageservers} pageservers in ${resolve(dataDir)}`)
+  say(
+    `starting ${counts.safekeepers} safekeepers and ${counts.pageservers} pageservers in ${resolve(dataDir)}`,
+  )
   await using cluster = await startCluster({
     ...counts,
     dataDirectory: resolve(dataDir),

@@ -9,7 +9,16 @@ import type { UnderstoryClient } from '@understory/sdk'
 import type { Cluster, ClusterNode } from '@understory/testcontainers'
 import pg from 'pg'
 import {
-  Ledger, checkLedger, checkTpcb, checkTpcc, loadTpcb, loadTpcc, newProgress, runWorkload, tpcb, tpcc,
+  Ledger,
+  checkLedger,
+  checkTpcb,
+  checkTpcc,
+  loadTpcb,
+  loadTpcc,
+  newProgress,
+  runWorkload,
+  tpcb,
+  tpcc,
 } from '../workloads/index.ts'
 import type { LedgerCheck, RunProgress, RunStats, Workload } from '../workloads/index.ts'
 import type { DEMO_OPTIONS } from './options.ts'
@@ -94,7 +103,10 @@ export class Demo {
     const imagesBefore = await this.#walImages(sampler, startLsn)
     await sampler.start()
     const stats = await runWorkload(workload, {
-      connectionString, clients: values.clients, durationMs: values.seconds * 1_000, signal: this.#parts.signal,
+      connectionString,
+      clients: values.clients,
+      durationMs: values.seconds * 1_000,
+      signal: this.#parts.signal,
     })
     const endLsn = await this.#insertLsn()
     const imagesAfter = await this.#walImages(sampler, endLsn)
@@ -120,7 +132,8 @@ export class Demo {
     return this.#until('the shards to ingest the WAL', async () => {
       const statuses = await sampler.statuses()
       const stopped = statuses.find(({ failure }) => failure !== '')
-      if (stopped !== undefined) throw refuse('unavailable', `shard ${stopped.shard?.number} has stopped: ${stopped.failure}`)
+      if (stopped !== undefined)
+        throw refuse('unavailable', `shard ${stopped.shard?.number} has stopped: ${stopped.failure}`)
       if (statuses.some(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) < lsn)) return undefined
       return statuses.reduce((sum, { walImages }) => sum + Number(walImages), 0)
     })
@@ -172,9 +185,13 @@ export class Demo {
     const killedMs = performance.now()
     process.kill(pid, 'SIGKILL')
     process.kill(postmasterPid, 'SIGKILL')
-    await this.#until('every client to lose its connection', async () => (load.progress.clientsConnected === 0 ? true : undefined))
+    await this.#until('every client to lose its connection', async () =>
+      load.progress.clientsConnected === 0 ? true : undefined,
+    )
     const before = load.progress.committed
-    await this.#until('the compute to be rebuilt', async () => (load.progress.committed > before ? true : undefined))
+    await this.#until('the compute to be rebuilt', async () =>
+      load.progress.committed > before ? true : undefined,
+    )
     const rebuildMs = Math.round(performance.now() - killedMs)
     await this.#moreCommits(load, COMMITS_AFTER_EVENT)
     await load.end()
@@ -204,7 +221,10 @@ export class Demo {
     const progress = newProgress()
     const ledger = ledgerPath === undefined ? undefined : new Ledger(ledgerPath)
     const running = runWorkload(workload, {
-      connectionString, clients: values.clients, progress, signal: AbortSignal.any([stop.signal, signal]),
+      connectionString,
+      clients: values.clients,
+      progress,
+      signal: AbortSignal.any([stop.signal, signal]),
       ...(ledger === undefined ? {} : { ledger }),
     })
     // Its failure is thrown by `end`; until then it must not count as unhandled.
@@ -224,7 +244,9 @@ export class Demo {
 
   async #moreCommits(load: Load, count: number): Promise<void> {
     const goal = load.progress.committed + count
-    await this.#until(`${count} more transactions`, async () => (load.progress.committed >= goal ? true : undefined))
+    await this.#until(`${count} more transactions`, async () =>
+      load.progress.committed >= goal ? true : undefined,
+    )
   }
 
   async #checkLedger(path: string): Promise<LedgerCheck> {
@@ -232,7 +254,10 @@ export class Demo {
   }
 
   async #consistencyViolations(): Promise<number> {
-    const checks = await this.#withClient(async (client) => [...(await checkTpcc(client)), ...(await checkTpcb(client))])
+    const checks = await this.#withClient(async (client) => [
+      ...(await checkTpcc(client)),
+      ...(await checkTpcb(client)),
+    ])
     for (const { name, example, violationsCount } of checks) {
       if (violationsCount > 0) this.#parts.say(`  violated: ${name}: ${example}`)
     }
@@ -244,7 +269,8 @@ export class Demo {
     const ref = timeline?.timeline
     if (spec === undefined || ref === undefined) throw refuse('unavailable', 'the timeline has no placement')
     const shards = spec.pageservers.map((address, number): ShardAddress => ({
-      address, shard: { number, count: spec.pageservers.length, stripeBlocks: spec.stripeBlocks },
+      address,
+      shard: { number, count: spec.pageservers.length, stripeBlocks: spec.stripeBlocks },
     }))
     return new Sampler(ref, shards, await this.#withClient(sampledRelations))
   }

@@ -38,12 +38,31 @@ async function run(values: OptionValues<typeof DEMO_OPTIONS>, signal: AbortSigna
     })
     const client = createClient({ endpoint: cluster.endpoint })
     await client.createTenant({ name: TENANT, postgresMajor: major, settings: POSTGRES_SETTINGS })
-    const connectionString = await client.waitForSql(TENANT, { timeoutMs: 300_000, signal, onProgress: (line) => say(`  ${line}`) })
-    const demo = new Demo({ cluster, client, tenant: TENANT, connectionString, values, ledgerDirectory: dataDirectory, say, signal })
+    const connectionString = await client.waitForSql(TENANT, {
+      timeoutMs: 300_000,
+      signal,
+      onProgress: (line) => say(`  ${line}`),
+    })
+    const demo = new Demo({
+      cluster,
+      client,
+      tenant: TENANT,
+      connectionString,
+      values,
+      ledgerDirectory: dataDirectory,
+      say,
+      signal,
+    })
     const figures = await demo.run()
     return {
       postgresVersion: await demo.postgresVersion(),
-      settings: { ...POSTGRES_SETTINGS, warehouses: values.warehouses, scale: values.scale, clients: values.clients, seconds: values.seconds },
+      settings: {
+        ...POSTGRES_SETTINGS,
+        warehouses: values.warehouses,
+        scale: values.scale,
+        clients: values.clients,
+        seconds: values.seconds,
+      },
       machine: `${cpus().length} cores (${cpus()[0]?.model.trim()}), ${Math.round(totalmem() / 2 ** 30)} GiB`,
       ...figures,
       tookMs: Math.round(performance.now() - startedMs),
@@ -70,7 +89,9 @@ async function main(): Promise<number> {
   }
   const failed = failures(report, CHAIN_MAX_ALLOWED)
   for (const line of failed) process.stdout.write(`FAILED: ${line}\n`)
-  process.stdout.write(`\n${failed.length === 0 ? 'everything held' : `${failed.length} promises broken`}, in ${Math.round(report.tookMs / 1_000)} s\n`)
+  process.stdout.write(
+    `\n${failed.length === 0 ? 'everything held' : `${failed.length} promises broken`}, in ${Math.round(report.tookMs / 1_000)} s\n`,
+  )
   return failed.length === 0 ? 0 : 1
 }
 

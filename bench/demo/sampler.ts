@@ -48,7 +48,10 @@ export async function sampledRelations(client: pg.Client): Promise<SampledRelati
       where relkind in ('r', 'i') and relpersistence = 'p' and n.nspname = 'public' and pg_relation_size(c.oid) > 0`,
   )
   return rows.map(({ spc, db, rel, blocks }) => ({
-    spcOid: Number(spc), dbOid: Number(db), rel: Number(rel), blocks: Number(blocks),
+    spcOid: Number(spc),
+    dbOid: Number(db),
+    rel: Number(rel),
+    blocks: Number(blocks),
   }))
 }
 
@@ -121,10 +124,14 @@ export class Sampler {
       if (first !== undefined) await this.#readPages(rest.reduce((a, b) => (a < b ? a : b), first))
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, SAMPLE_MS)
-        this.#stop.signal.addEventListener('abort', () => {
-          clearTimeout(timer)
-          resolve()
-        }, { once: true })
+        this.#stop.signal.addEventListener(
+          'abort',
+          () => {
+            clearTimeout(timer)
+            resolve()
+          },
+          { once: true },
+        )
       })
     }
   }

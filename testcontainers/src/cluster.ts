@@ -136,7 +136,11 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const safekeeperIds = numbered('safekeeper', options.safekeepers ?? 3)
   const pageserverIds = numbered('pageserver', options.pageservers ?? 2)
   const ports = await portsOf(dataDirectory, [
-    ...safekeeperIds, ...pageserverIds, 'compute-host-1', 'control-plane-1', 'control-plane-metrics',
+    ...safekeeperIds,
+    ...pageserverIds,
+    'compute-host-1',
+    'control-plane-1',
+    'control-plane-metrics',
   ])
   const port = (nodeId: string): number => ports[nodeId] as number
   const objectStore = options.objectStore ?? join(dataDirectory, 'objects')
@@ -147,20 +151,34 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const node = (app: AppName, nodeId: string, args: readonly string[]): Node => {
     const directory = join(dataDirectory, nodeId)
     const common = ['--node-id', nodeId, '--listen', `127.0.0.1:${port(nodeId)}`]
-    return new Node(app, nodeId, port(nodeId), directory, [...args, ...common, ...(options.flags?.[app] ?? [])], environment)
+    return new Node(
+      app,
+      nodeId,
+      port(nodeId),
+      directory,
+      [...args, ...common, ...(options.flags?.[app] ?? [])],
+      environment,
+    )
   }
   const stored = (nodeId: string): string[] => ['--data-dir', join(dataDirectory, nodeId), '--broker', broker]
 
   const controlPlane = node('control-plane', 'control-plane-1', [
-    '--object-store', objectStore,
-    '--broker', options.broker ?? 'embedded',
-    '--metrics-listen', `127.0.0.1:${port('control-plane-metrics')}`,
+    '--object-store',
+    objectStore,
+    '--broker',
+    options.broker ?? 'embedded',
+    '--metrics-listen',
+    `127.0.0.1:${port('control-plane-metrics')}`,
   ])
   const safekeepers = safekeeperIds.map((id) => node('safekeeper', id, stored(id)))
-  const pageservers = pageserverIds.map((id) => node('pageserver', id, [...stored(id), '--object-store', objectStore]))
+  const pageservers = pageserverIds.map((id) =>
+    node('pageserver', id, [...stored(id), '--object-store', objectStore]),
+  )
   const binaries = await Promise.all((options.majors ?? [17]).map((major) => postgresBinaries(major)))
   const computeHost = node('compute-proxy', 'compute-host-1', [
-    'host', ...stored('compute-host-1'), ...binaries.flatMap(({ major, bin }) => [`--postgres-bin-${major}`, bin]),
+    'host',
+    ...stored('compute-host-1'),
+    ...binaries.flatMap(({ major, bin }) => [`--postgres-bin-${major}`, bin]),
   ])
 
   const started: Node[] = []
@@ -168,8 +186,12 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const stopAll = async (): Promise<void> => {
     const problems: unknown[] = []
     for (const group of [[controlPlane], [computeHost], pageservers, safekeepers]) {
-      const results = await Promise.allSettled(group.filter((item) => started.includes(item)).map((item) => item.stop()))
-      problems.push(...results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : [])))
+      const results = await Promise.allSettled(
+        group.filter((item) => started.includes(item)).map((item) => item.stop()),
+      )
+      problems.push(
+        ...results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : [])),
+      )
     }
     if (problems.length > 0) {
       throw refuse('unavailable', `could not stop everything: ${problems.map(describeError).join('; ')}`)

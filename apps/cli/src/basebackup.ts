@@ -32,17 +32,30 @@ export type BasebackupRow = {
 }
 
 /** Errors: refused `bad_lsn`, `out_of_range`, `precondition` (directory), or what storage says. */
-export async function basebackup({ view, directory, lsn, onProgress }: BasebackupOptions): Promise<BasebackupRow> {
+export async function basebackup({
+  view,
+  directory,
+  lsn,
+  onProgress,
+}: BasebackupOptions): Promise<BasebackupRow> {
   const source = sourceOf(view)
   const path = resolve(directory)
   const at = chooseLsn(view, lsn, source.postgres.walSegmentBytes)
   const { recordLsn, state, files, bytes, tookMs } = await assemblePgdata({
-    ...source, directory: path, lsn: at, checkpoint: { kind: 'forge' },
+    ...source,
+    directory: path,
+    lsn: at,
+    checkpoint: { kind: 'forge' },
     onProgress: (done, total) => onProgress(`${Math.floor(done)} of ${total} pages`),
   })
   await writeStandaloneConfiguration(path, { state })
   return {
-    directory: path, lsn: formatLsn(at), checkpoint: formatLsn(recordLsn), files, bytes, tookMs,
+    directory: path,
+    lsn: formatLsn(at),
+    checkpoint: formatLsn(recordLsn),
+    files,
+    bytes,
+    tookMs,
     start: startLine(path, source.postgres.major),
   }
 }
@@ -51,21 +64,30 @@ function sourceOf(view: GetTimelineResponse): PgdataSource {
   const { timeline, spec } = view
   const { postgres } = timeline ?? {}
   if (timeline?.timeline === undefined || spec === undefined || postgres === undefined) {
-    throw refuse('unavailable', `timeline "${timeline?.name}" has not been made yet`, { hint: 'Try again in a moment.' })
+    throw refuse('unavailable', `timeline "${timeline?.name}" has not been made yet`, {
+      hint: 'Try again in a moment.',
+    })
   }
   const { major, systemId, pgTimelineId, walSegmentBytes } = postgres
-  if (major !== 16 && major !== 17 && major !== 18) throw refuse('unsupported', `PostgreSQL ${major} is not supported`)
+  if (major !== 16 && major !== 17 && major !== 18)
+    throw refuse('unsupported', `PostgreSQL ${major} is not supported`)
   const { pageservers, stripeBlocks, safekeepers } = spec
   return {
     timeline: timeline.timeline,
     postgres: { major, systemId, pgTimelineId, walSegmentBytes },
-    pageservers, stripeBlocks, safekeepers, patienceMs: PATIENCE_MS,
+    pageservers,
+    stripeBlocks,
+    safekeepers,
+    patienceMs: PATIENCE_MS,
   }
 }
 
 /** What a quorum has is never taken back; what one safekeeper says to be committed is committed. */
 function chooseLsn(view: GetTimelineResponse, wanted: Lsn | undefined, segmentBytes: number): Lsn {
-  const commitLsn = view.safekeepers.reduce((most, { commitLsn }) => maxLsn(most, lsnFromBigint(commitLsn)), LSN_ZERO)
+  const commitLsn = view.safekeepers.reduce(
+    (most, { commitLsn }) => maxLsn(most, lsnFromBigint(commitLsn)),
+    LSN_ZERO,
+  )
   if (commitLsn === LSN_ZERO) {
     throw refuse('unavailable', 'no safekeeper of the timeline answers, so nothing is known to be committed')
   }

@@ -27,7 +27,10 @@ program
   .action(async (_, command: Command) => {
     const { endpoint, format } = command.optsWithGlobals<GlobalOptions>()
     const nodes = await createClient({ endpoint }).listNodes()
-    printRows(format, nodes.map(({ nodeId, kind, address }) => ({ node: nodeId, kind, address })))
+    printRows(
+      format,
+      nodes.map(({ nodeId, kind, address }) => ({ node: nodeId, kind, address })),
+    )
   })
 
 try {

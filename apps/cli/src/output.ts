@@ -3,7 +3,10 @@
 export type OutputFormat = 'table' | 'json'
 
 /** Rows with the same columns; the first row of names is printed in capitals. */
-export function printRows(format: OutputFormat, rows: readonly Readonly<Record<string, string | number | boolean>>[]): void {
+export function printRows(
+  format: OutputFormat,
+  rows: readonly Readonly<Record<string, string | number | boolean>>[],
+): void {
   if (format === 'json') return printJson(rows)
   const [first] = rows
   if (first === undefined) {
@@ -11,16 +14,25 @@ export function printRows(format: OutputFormat, rows: readonly Readonly<Record<s
     return
   }
   const columns = Object.keys(first)
-  const widths = columns.map((name) => Math.max(name.length, ...rows.map((row) => String(row[name] ?? '').length)))
+  const widths = columns.map((name) =>
+    Math.max(name.length, ...rows.map((row) => String(row[name] ?? '').length)),
+  )
   const line = (cells: readonly string[]): string =>
-    `${cells.map((cell, i) => cell.padEnd(widths[i] as number)).join('  ').trimEnd()}\n`
+    `${cells
+      .map((cell, i) => cell.padEnd(widths[i] as number))
+      .join('  ')
+      .trimEnd()}\n`
   process.stdout.write(line(columns.map((name) => name.toUpperCase())))
   for (const row of rows) process.stdout.write(line(columns.map((name) => String(row[name] ?? ''))))
 }
 
 /** bigint becomes a decimal string, as in every JSON that a program reads from us. */
 export function printJson(value: unknown): void {
-  const text = JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field), 2)
+  const text = JSON.stringify(
+    value,
+    (_, field: unknown) => (typeof field === 'bigint' ? field.toString() : field),
+    2,
+  )
   process.stdout.write(`${text}\n`)
 }
 

@@ -2,23 +2,47 @@
 import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
 
 const logLevel = {
-  read: oneOf('error', 'warn', 'info', 'debug'), fallback: 'info', placeholder: 'LEVEL', help: 'least level logged',
+  read: oneOf('error', 'warn', 'info', 'debug'),
+  fallback: 'info',
+  placeholder: 'LEVEL',
+  help: 'least level logged',
 } as const
 
 const contactTimeoutMs = {
-  read: wholeNumber(2_000, 3_600_000), fallback: 30_000, placeholder: 'MS',
+  read: wholeNumber(2_000, 3_600_000),
+  fallback: 30_000,
+  placeholder: 'MS',
   help: 'a compute without contact to a majority of its safekeepers for so long stops its Postgres',
 } as const
 
 const binaries = (major: number) =>
-  ({ read: text, optional: true, placeholder: 'DIR', help: `folder of initdb and postgres of version ${major}` }) as const
+  ({
+    read: text,
+    optional: true,
+    placeholder: 'DIR',
+    help: `folder of initdb and postgres of version ${major}`,
+  }) as const
 
 /** `compute-proxy host`: runs computes. */
 export const HOST_CONFIG = {
   nodeId: { read: text, fallback: 'compute-host-1', placeholder: 'ID', help: 'name of this process' },
-  listen: { read: hostPort, fallback: { host: '127.0.0.1', port: 7700 }, placeholder: 'HOST:PORT', help: 'address of the gRPC service' },
-  dataDir: { read: text, placeholder: 'DIR', help: 'folder of the computes; the Postgres user must be able to enter it' },
-  broker: { read: text, optional: true, placeholder: 'URL', help: 'where to announce this process: redis://host:port or grpc://host:port' },
+  listen: {
+    read: hostPort,
+    fallback: { host: '127.0.0.1', port: 7700 },
+    placeholder: 'HOST:PORT',
+    help: 'address of the gRPC service',
+  },
+  dataDir: {
+    read: text,
+    placeholder: 'DIR',
+    help: 'folder of the computes; the Postgres user must be able to enter it',
+  },
+  broker: {
+    read: text,
+    optional: true,
+    placeholder: 'URL',
+    help: 'where to announce this process: redis://host:port or grpc://host:port',
+  },
   'postgresBin-16': binaries(16),
   'postgresBin-17': binaries(17),
   'postgresBin-18': binaries(18),

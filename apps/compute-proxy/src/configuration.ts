@@ -16,7 +16,12 @@ export const PROXY_ROLE = 'understory'
 /** Name of the standby and of its slot. */
 export const STANDBY_NAME = 'understory'
 
-export const CONFIGURATION_FILES = ['postgresql.conf', 'postgresql.auto.conf', 'pg_hba.conf', 'pg_ident.conf'] as const
+export const CONFIGURATION_FILES = [
+  'postgresql.conf',
+  'postgresql.auto.conf',
+  'pg_hba.conf',
+  'pg_ident.conf',
+] as const
 
 const WAL_LEVELS = ['replica', 'logical']
 
@@ -34,7 +39,11 @@ export function postgresArguments(files: ComputeFiles, port: number, walLevel: s
     archive_mode: 'off',
     wal_level: walLevel !== undefined && WAL_LEVELS.includes(walLevel) ? walLevel : 'replica',
   }
-  return ['-D', files.pgdata, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
+  return [
+    '-D',
+    files.pgdata,
+    ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+  ]
 }
 
 const HBA_HEAD = `# Written by compute-proxy. Change pg_hba.conf in the data directory instead.
@@ -67,7 +76,11 @@ export async function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds 
   await replaceFile(files.hba, rules[gate], owner)
 }
 
-async function replaceFile(path: string, content: string | Uint8Array, owner: UserIds | undefined): Promise<void> {
+async function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  owner: UserIds | undefined,
+): Promise<void> {
   await writeFile(`${path}.new`, content, { mode: 0o600 })
   if (owner !== undefined) await chown(`${path}.new`, owner.uid, owner.gid)
   await rename(`${path}.new`, path)
@@ -78,7 +91,10 @@ export async function keepConfiguration(files: ComputeFiles): Promise<boolean> {
   await mkdir(files.configuration, { recursive: true })
   let changed = false
   for (const name of CONFIGURATION_FILES) {
-    const [now, kept] = await Promise.all([readIfThere(join(files.pgdata, name)), readIfThere(join(files.configuration, name))])
+    const [now, kept] = await Promise.all([
+      readIfThere(join(files.pgdata, name)),
+      readIfThere(join(files.configuration, name)),
+    ])
     if (now === undefined || (kept !== undefined && now.equals(kept))) continue
     await writeFile(join(files.configuration, `${name}.new`), now)
     await rename(join(files.configuration, `${name}.new`), join(files.configuration, name))
@@ -88,17 +104,26 @@ export async function keepConfiguration(files: ComputeFiles): Promise<boolean> {
 }
 
 /** Puts the kept files into a new PGDATA, with full_page_writes as it is wanted now. */
-export async function restoreConfiguration(files: ComputeFiles, fullPageWrites: 'on' | 'off', owner: UserIds | undefined): Promise<void> {
+export async function restoreConfiguration(
+  files: ComputeFiles,
+  fullPageWrites: 'on' | 'off',
+  owner: UserIds | undefined,
+): Promise<void> {
   for (const name of CONFIGURATION_FILES) {
-    const kept = (await readIfThere(join(files.configuration, name))) ?? Buffer.from(name === 'pg_hba.conf' ? HBA_DEFAULT : '')
-    const content = name === 'postgresql.auto.conf' ? setSetting(kept.toString(), 'full_page_writes', fullPageWrites) : kept
+    const kept =
+      (await readIfThere(join(files.configuration, name))) ??
+      Buffer.from(name === 'pg_hba.conf' ? HBA_DEFAULT : '')
+    const content =
+      name === 'postgresql.auto.conf' ? setSetting(kept.toString(), 'full_page_writes', fullPageWrites) : kept
     await replaceFile(join(files.pgdata, name), content, owner)
   }
 }
 
 /** The file's text with one setting, which stands once and last. */
 export function setSetting(text: string, name: string, value: string): string {
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith(`${name} `) && !line.startsWith(`${name}=`))
+  const lines = text
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith(`${name} `) && !line.startsWith(`${name}=`))
   return `${[...lines, `${name} = '${value.replaceAll("'", "''")}'`].join('\n')}\n`
 }
 
@@ -119,12 +144,17 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
 }
 
 /** Makes sure that a kept copy exists of what a birth wrote. */
-export async function seedConfiguration(files: ComputeFiles, settings: Readonly<Record<string, string>>): Promise<void> {
+export async function seedConfiguration(
+  files: ComputeFiles,
+  settings: Readonly<Record<string, string>>,
+): Promise<void> {
   const auto = join(files.pgdata, 'postgresql.auto.conf')
   let text = (await readIfThere(auto))?.toString() ?? ''
-  for (const [name, value] of Object.entries({ full_page_writes: 'on', ...settings })) text = setSetting(text, name, value)
+  for (const [name, value] of Object.entries({ full_page_writes: 'on', ...settings }))
+    text = setSetting(text, name, value)
   await writeFile(auto, text)
   await writeFile(join(files.pgdata, 'pg_hba.conf'), HBA_DEFAULT)
   await mkdir(files.configuration, { recursive: true })
-  for (const name of CONFIGURATION_FILES) await copyFile(join(files.pgdata, name), join(files.configuration, name))
+  for (const name of CONFIGURATION_FILES)
+    await copyFile(join(files.pgdata, name), join(files.configuration, name))
 }

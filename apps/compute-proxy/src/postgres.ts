@@ -46,7 +46,10 @@ export async function runInitdb(parts: PostgresParts, args: readonly string[]): 
   await rm(files.pgdata, { recursive: true, force: true })
   await mkdir(files.pgdata, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.pgdata, owner.uid, owner.gid)
-  const child = spawn(join(bin, 'initdb'), ['-D', files.pgdata, ...args], { ...identity(parts), stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(join(bin, 'initdb'), ['-D', files.pgdata, ...args], {
+    ...identity(parts),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const output: Buffer[] = []
   child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
   child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
@@ -55,7 +58,9 @@ export async function runInitdb(parts: PostgresParts, args: readonly string[]): 
     child.once('close', resolve)
   })
   if (code === 0) return
-  throw refuse('precondition', `initdb ended with exit code ${code}`, { detail: Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim() })
+  throw refuse('precondition', `initdb ended with exit code ${code}`, {
+    detail: Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim(),
+  })
 }
 
 function couldNotRun(program: string, cause: Error): Error {
@@ -75,19 +80,28 @@ export async function startPostgres(parts: PostgresParts, args: readonly string[
   const { files, bin, owner, log } = parts
   await unlink(files.startToken).catch((cause: unknown) => {
     throw refuse('precondition', 'this data directory must not be started: it has no start token', {
-      hint: 'It is rebuilt from storage by itself; do not start it by hand.', cause,
+      hint: 'It is rebuilt from storage by itself; do not start it by hand.',
+      cause,
     })
   })
   await mkdir(files.sockets, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
   const output = openSync(files.log, 'w')
   const command = [join(bin, 'postgres'), ...args]
-  const [program, ...rest] = (hasParentDeathSignal ? ['setpriv', '--pdeathsig', 'QUIT', '--', ...command] : command) as [string, ...string[]]
-  const child: ChildProcess = spawn(program, rest, { ...identity(parts), stdio: ['ignore', output, output], cwd: files.pgdata })
+  const [program, ...rest] = (
+    hasParentDeathSignal ? ['setpriv', '--pdeathsig', 'QUIT', '--', ...command] : command
+  ) as [string, ...string[]]
+  const child: ChildProcess = spawn(program, rest, {
+    ...identity(parts),
+    stdio: ['ignore', output, output],
+    cwd: files.pgdata,
+  })
   closeSync(output)
   const exited = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(`could not be started: ${error.message}`))
-    child.once('exit', (code, signal) => resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`))
+    child.once('exit', (code, signal) =>
+      resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`),
+    )
   })
   const { pid } = child
   if (pid === undefined) throw refuse('precondition', `postgres ${await exited}`)
@@ -108,10 +122,13 @@ const COMPLAINTS_MAX = 4
 export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
   const complaints = (await logTail(files)).split('\n').flatMap((line) => {
     const [, level, text = ''] = COMPLAINT.exec(line) ?? []
-    const isOne = level !== undefined && ((level !== 'LOG' && level !== 'WARNING') || text.startsWith('could not'))
+    const isOne =
+      level !== undefined && ((level !== 'LOG' && level !== 'WARNING') || text.startsWith('could not'))
     return isOne ? [text] : []
   })
-  return refuse('unavailable', `postgres ${how}`, { detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || 'its log says nothing of it' })
+  return refuse('unavailable', `postgres ${how}`, {
+    detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || 'its log says nothing of it',
+  })
 }
 
 /**

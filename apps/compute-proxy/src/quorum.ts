@@ -5,15 +5,51 @@
  * Inputs are queued and fed one at a time; effects are carried out in order before the next input (see the README of
  * libs/consensus).
  */
-import { advance, assert, describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import {
+  advance,
+  assert,
+  describeError,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  lsnToBigint,
+  refuse,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { WalBuffer, allMembers, createProposer, hasNews, isBufferFull, isQuorum, stepProposer } from '@understory/consensus'
+import {
+  WalBuffer,
+  allMembers,
+  createProposer,
+  hasNews,
+  isBufferFull,
+  isQuorum,
+  stepProposer,
+} from '@understory/consensus'
 import type {
-  ElectionKind, Membership, ProposerEffect, ProposerInput, ProposerState, TermHistory, WalRange,
+  ElectionKind,
+  Membership,
+  ProposerEffect,
+  ProposerInput,
+  ProposerState,
+  TermHistory,
+  WalRange,
 } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
-import { ElectionKind as WireElectionKind, SafekeeperServiceClient, callServerStream, createClient, openBidi } from '@understory/rpc'
-import type { BidiStream, PostgresIdentity, ProposeRequest, ProposeResponse, TermStart, TimelineRef } from '@understory/rpc'
+import {
+  ElectionKind as WireElectionKind,
+  SafekeeperServiceClient,
+  callServerStream,
+  createClient,
+  openBidi,
+} from '@understory/rpc'
+import type {
+  BidiStream,
+  PostgresIdentity,
+  ProposeRequest,
+  ProposeResponse,
+  TermStart,
+  TimelineRef,
+} from '@understory/rpc'
 
 const PROTOCOL_VERSION = 1
 const HEARTBEAT_MS = 1_000
@@ -136,7 +172,12 @@ export class Quorum {
       if (at >= lsn) committed.resolve()
     })
     try {
-      await Promise.race([committed.promise, this.lost.then((loss) => { throw lossError(loss) })])
+      await Promise.race([
+        committed.promise,
+        this.lost.then((loss) => {
+          throw lossError(loss)
+        }),
+      ])
     } finally {
       stopListening()
     }
@@ -174,7 +215,11 @@ export class Quorum {
     if (this.#isFeeding) return
     this.#isFeeding = true
     try {
-      for (let next = this.#inputs.shift(); next !== undefined && !this.#isLost; next = this.#inputs.shift()) {
+      for (
+        let next = this.#inputs.shift();
+        next !== undefined && !this.#isLost;
+        next = this.#inputs.shift()
+      ) {
         const { state, effects } = stepProposer(this.#state, next)
         this.#state = state
         for (const effect of effects) this.#carryOut(effect)
@@ -188,11 +233,19 @@ export class Quorum {
   #carryOut(effect: ProposerEffect): void {
     switch (effect.kind) {
       case 'sendVote':
-        return this.#send(effect.to, { message: { $case: 'vote', value: { term: BigInt(effect.message.term) } } })
+        return this.#send(effect.to, {
+          message: { $case: 'vote', value: { term: BigInt(effect.message.term) } },
+        })
       case 'sendElected': {
         const { term, startStreamingLsn, history, election } = effect.message
-        const kind = election === 'adopt' ? WireElectionKind.ELECTION_KIND_ADOPT : WireElectionKind.ELECTION_KIND_REBUILD
-        const value = { term: BigInt(term), startStreamingLsn: lsnToBigint(startStreamingLsn), termHistory: writeHistory(history), kind }
+        const kind =
+          election === 'adopt' ? WireElectionKind.ELECTION_KIND_ADOPT : WireElectionKind.ELECTION_KIND_REBUILD
+        const value = {
+          term: BigInt(term),
+          startStreamingLsn: lsnToBigint(startStreamingLsn),
+          termHistory: writeHistory(history),
+          kind,
+        }
         return this.#send(effect.to, { message: { $case: 'elected', value } })
       }
       case 'sendPositions': {
@@ -206,7 +259,11 @@ export class Quorum {
         return void this.#compareLocalWal(effect)
       case 'elected':
         this.#buffer = new WalBuffer(effect.startLsn)
-        this.#options.log.info('elected', { term: effect.term, startLsn: formatLsn(effect.startLsn), election: effect.election })
+        this.#options.log.info('elected', {
+          term: effect.term,
+          startLsn: formatLsn(effect.startLsn),
+          election: effect.election,
+        })
         return this.#elected.resolve({ term: effect.term, startLsn: effect.startLsn, kind: effect.election })
       case 'commitAdvanced':
         this.#commitLsn = effect.lsn
@@ -220,7 +277,10 @@ export class Quorum {
         return void this.#fetchWal(effect)
       case 'donorMissing':
         this.#donorMissingSinceMs ??= this.#options.clock.nowMs()
-        if (this.#commitLsn === 0 && this.#options.clock.nowMs() - this.#donorMissingSinceMs > DONOR_WAIT_MS) {
+        if (
+          this.#commitLsn === 0 &&
+          this.#options.clock.nowMs() - this.#donorMissingSinceMs > DONOR_WAIT_MS
+        ) {
           this.#lose({ kind: 'noContact' })
         }
         return
@@ -246,7 +306,11 @@ export class Quorum {
   ): Promise<void> | void {
     const { term, beginLsn, commitLsn, recordEndLsn, wal } = append
     const value = {
-      term: BigInt(term), beginLsn: lsnToBigint(beginLsn), commitLsn: lsnToBigint(commitLsn), recordEndLsn: lsnToBigint(recordEndLsn), wal,
+      term: BigInt(term),
+      beginLsn: lsnToBigint(beginLsn),
+      commitLsn: lsnToBigint(commitLsn),
+      recordEndLsn: lsnToBigint(recordEndLsn),
+      wal,
     }
     const stream = this.#peers.get(to)?.stream
     if (stream === undefined) return
@@ -255,12 +319,9 @@ export class Quorum {
       sent.catch(ignoreCancelled)
       return
     }
-    return sent.then(
-      () => {
-        if (this.#peers.get(to)?.stream === stream) this.#feed({ kind: 'sent', to, bytes: wal.length })
-      },
-      ignoreCancelled,
-    )
+    return sent.then(() => {
+      if (this.#peers.get(to)?.stream === stream) this.#feed({ kind: 'sent', to, bytes: wal.length })
+    }, ignoreCancelled)
   }
 
   #sendWal(effect: Extract<ProposerEffect, { kind: 'sendWal' }>): void {
@@ -289,24 +350,38 @@ export class Quorum {
     return range
   }
 
-  async #compareLocalWal({ donor, term, endLsn }: Extract<ProposerEffect, { kind: 'compareLocalWal' }>): Promise<void> {
+  async #compareLocalWal({
+    donor,
+    term,
+    endLsn,
+  }: Extract<ProposerEffect, { kind: 'compareLocalWal' }>): Promise<void> {
     const compare = this.#options.compareLocalWal
     const isEqual = compare === undefined ? false : await compare(donor, term, endLsn).catch(() => false)
     this.#feed({ kind: 'localWalCompared', isEqual })
   }
 
-  async #fetchWal({ to, from, term, startLsn, endLsn }: Extract<ProposerEffect, { kind: 'fetchWal' }>): Promise<void> {
+  async #fetchWal({
+    to,
+    from,
+    term,
+    startLsn,
+    endLsn,
+  }: Extract<ProposerEffect, { kind: 'fetchWal' }>): Promise<void> {
     const peer = this.#peers.get(to)
     const donor = this.#peers.get(from)
     if (peer === undefined || donor === undefined) return
     const until = Math.min(endLsn, startLsn + FETCH_BYTES_MAX)
     const request = {
-      timeline: this.#options.timeline, startLsn: lsnToBigint(startLsn), endLsn: BigInt(until), term: BigInt(term),
+      timeline: this.#options.timeline,
+      startLsn: lsnToBigint(startLsn),
+      endLsn: BigInt(until),
+      term: BigInt(term),
     }
     try {
       const parts: Uint8Array[] = []
       const options = { signal: this.#stop.signal, peer: `safekeeper ${from}` }
-      for await (const { wal } of callServerStream(donor.client.readWal.bind(donor.client), request, options)) parts.push(wal)
+      for await (const { wal } of callServerStream(donor.client.readWal.bind(donor.client), request, options))
+        parts.push(wal)
       const bytes = Buffer.concat(parts)
       peer.fetched = { startLsn, bytes }
       this.#feed({ kind: 'walFetched', to, startLsn, endLsn: advance(startLsn, bytes.length) })
@@ -322,7 +397,10 @@ export class Quorum {
     const { clock, log } = this.#options
     let lastProblem = ''
     while (!this.#isLost) {
-      const stream = openBidi(peer.client.propose.bind(peer.client), { signal: this.#stop.signal, peer: `safekeeper ${peer.address}` })
+      const stream = openBidi(peer.client.propose.bind(peer.client), {
+        signal: this.#stop.signal,
+        peer: `safekeeper ${peer.address}`,
+      })
       peer.stream = stream
       try {
         await stream.send({ message: { $case: 'greeting', value: this.#greeting() } })
@@ -334,7 +412,8 @@ export class Quorum {
         }
       } catch (error) {
         const problem = describeError(error)
-        if (!this.#isLost && problem !== lastProblem) log.warn('safekeeper_lost', { safekeeper: peer.address, problem })
+        if (!this.#isLost && problem !== lastProblem)
+          log.warn('safekeeper_lost', { safekeeper: peer.address, problem })
         lastProblem = problem
       }
       if (this.#isLost) return
@@ -347,7 +426,10 @@ export class Quorum {
   #greeting() {
     const { timeline, postgres, nodeId } = this.#options
     return {
-      protocolVersion: PROTOCOL_VERSION, timeline, postgres, nodeId,
+      protocolVersion: PROTOCOL_VERSION,
+      timeline,
+      postgres,
+      nodeId,
       membershipGeneration: BigInt(this.#membership.generation),
     }
   }
@@ -356,19 +438,33 @@ export class Quorum {
     switch (message?.$case) {
       case 'greeting': {
         const { term, membershipGeneration } = message.value
-        return this.#feed({ kind: 'greeted', from, reply: { term: Number(term), membershipGeneration: Number(membershipGeneration) } })
+        return this.#feed({
+          kind: 'greeted',
+          from,
+          reply: { term: Number(term), membershipGeneration: Number(membershipGeneration) },
+        })
       }
       case 'vote': {
         const { term, voteGiven, flushLsn, commitLsn, termHistory } = message.value
         const reply = {
-          term: Number(term), voteGiven, flushLsn: lsnFromBigint(flushLsn), commitLsn: lsnFromBigint(commitLsn),
-          history: termHistory.map((item) => ({ term: Number(item.term), startLsn: lsnFromBigint(item.startLsn) })),
+          term: Number(term),
+          voteGiven,
+          flushLsn: lsnFromBigint(flushLsn),
+          commitLsn: lsnFromBigint(commitLsn),
+          history: termHistory.map((item) => ({
+            term: Number(item.term),
+            startLsn: lsnFromBigint(item.startLsn),
+          })),
         }
         return this.#feed({ kind: 'voted', from, reply })
       }
       case 'append': {
         const { term, flushLsn, commitLsn } = message.value
-        const reply = { term: Number(term), flushLsn: lsnFromBigint(flushLsn), commitLsn: lsnFromBigint(commitLsn) }
+        const reply = {
+          term: Number(term),
+          flushLsn: lsnFromBigint(flushLsn),
+          commitLsn: lsnFromBigint(commitLsn),
+        }
         return this.#feed({ kind: 'appended', from, reply })
       }
       default:
@@ -394,7 +490,8 @@ export class Quorum {
       this.#feed({ kind: 'heartbeat' })
       const sinceMs = clock.nowMs() - contactTimeoutMs
       const inContact = (member: string): boolean => (this.#peers.get(member)?.lastContactMs ?? 0) >= sinceMs
-      if (this.#state.phase === 'leader' && !isQuorum(this.#membership, inContact)) this.#lose({ kind: 'noContact' })
+      if (this.#state.phase === 'leader' && !isQuorum(this.#membership, inContact))
+        this.#lose({ kind: 'noContact' })
     }
   }
 

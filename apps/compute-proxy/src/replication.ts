@@ -12,7 +12,11 @@ export async function connectReplication({ files, port }: SqlTarget): Promise<Re
   const socket = createConnection(path)
   await new Promise<void>((resolve, reject) => {
     socket.once('connect', resolve)
-    socket.once('error', (cause) => reject(refuse('unavailable', `could not connect to "${path}"`, { cause })))
+    socket.once('error', (cause) =>
+      reject(refuse('unavailable', `could not connect to "${path}"`, { cause })),
+    )
   })
-  return ReplicationConnection.open(socket, { user: PROXY_ROLE, applicationName: STANDBY_NAME }, () => realClock.wallMs())
+  return ReplicationConnection.open(socket, { user: PROXY_ROLE, applicationName: STANDBY_NAME }, () =>
+    realClock.wallMs(),
+  )
 }

@@ -1,7 +1,12 @@
 /** ComputeService: parse, call the compute, convert. */
 import { lsnToBigint, parseLsn, refuse } from '@understory/base'
 import { ComputeServiceService, serverStream, service, unary } from '@understory/rpc'
-import type { ComputeServiceServer, GetComputeStatusResponse, RpcService, VerifyTimelineResponse } from '@understory/rpc'
+import type {
+  ComputeServiceServer,
+  GetComputeStatusResponse,
+  RpcService,
+  VerifyTimelineResponse,
+} from '@understory/rpc'
 import type { Compute } from './compute.ts'
 import { keepConfiguration } from './configuration.ts'
 import type { CheckedSpec } from './spec.ts'
@@ -27,7 +32,9 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
     runCheckpoint: unary(async () => {
       const redo = await withSql(compute.sqlTarget(), async (client) => {
         await client.query('checkpoint')
-        const { rows } = await client.query<{ redo: string }>('select redo_lsn as redo from pg_control_checkpoint()')
+        const { rows } = await client.query<{ redo: string }>(
+          'select redo_lsn as redo from pg_control_checkpoint()',
+        )
         return (rows[0] as { redo: string }).redo
       })
       return { redoLsn: lsnToBigint(parseLsn(redo)) }
@@ -76,13 +83,21 @@ async function setFullPageWrites(target: SqlTarget, on: boolean): Promise<string
 async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
   const [first, ...more] = await foreignReceivers(target)
   if (first === undefined) return
-  throw refuse('precondition', `full_page_writes cannot be switched off while ${[first, ...more].join(', ')} receives WAL`, {
-    detail: 'a server that replays such WAL on its own disk cannot recover after a torn page',
-    hint: 'Remove it first.',
-  })
+  throw refuse(
+    'precondition',
+    `full_page_writes cannot be switched off while ${[first, ...more].join(', ')} receives WAL`,
+    {
+      detail: 'a server that replays such WAL on its own disk cannot recover after a torn page',
+      hint: 'Remove it first.',
+    },
+  )
 }
 
-async function* verify(compute: Compute, spec: CheckedSpec, signal: AbortSignal): AsyncGenerator<VerifyTimelineResponse, void, void> {
+async function* verify(
+  compute: Compute,
+  spec: CheckedSpec,
+  signal: AbortSignal,
+): AsyncGenerator<VerifyTimelineResponse, void, void> {
   const target = compute.sqlTarget()
   const { rebuiltAtLsn, postgres } = compute.view()
   if (postgres === undefined) throw refuse('unavailable', 'the compute is not running')
@@ -105,7 +120,10 @@ async function* verify(compute: Compute, spec: CheckedSpec, signal: AbortSignal)
       wake.resolve()
     },
   })
-  const ended = running.then(() => wake.resolve(), () => wake.resolve())
+  const ended = running.then(
+    () => wake.resolve(),
+    () => wake.resolve(),
+  )
   let isOver = false
   void ended.then(() => {
     isOver = true

@@ -22,12 +22,16 @@ export function checkSpec(spec: ComputeSpec | undefined): CheckedSpec {
   return { ...spec, timeline: spec.timeline, postgresMajor }
 }
 
-export const encodeSpec = (spec: ComputeSpec): string => Buffer.from(ComputeSpec.encode(spec).finish()).toString('base64')
+export const encodeSpec = (spec: ComputeSpec): string =>
+  Buffer.from(ComputeSpec.encode(spec).finish()).toString('base64')
 
 export function decodeSpec(text: string): CheckedSpec {
   try {
     return checkSpec(ComputeSpec.decode(Buffer.from(text, 'base64')))
   } catch (cause) {
-    throw refuse('bad_argument', 'the compute spec is malformed', { cause, hint: 'It is written by `compute-proxy host`.' })
+    throw refuse('bad_argument', 'the compute spec is malformed', {
+      cause,
+      hint: 'It is written by `compute-proxy host`.',
+    })
   }
 }

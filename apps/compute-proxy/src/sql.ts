@@ -26,15 +26,30 @@ export async function withSql<T>(
 }
 
 /** A connection that the caller ends. Commits of the proxy itself never wait for the quorum it serves. */
-export async function connectSql({ files, port }: SqlTarget, database: string, user: string = PROXY_ROLE): Promise<pg.Client> {
-  const client = new pg.Client({ host: files.sockets, port, user, database, options: '-c synchronous_commit=local' })
+export async function connectSql(
+  { files, port }: SqlTarget,
+  database: string,
+  user: string = PROXY_ROLE,
+): Promise<pg.Client> {
+  const client = new pg.Client({
+    host: files.sockets,
+    port,
+    user,
+    database,
+    options: '-c synchronous_commit=local',
+  })
   client.on('error', () => undefined)
   await client.connect()
   return client
 }
 
 /** Waits until the server takes connections; `gone` ends the wait with its reason. */
-export async function waitForSql(target: SqlTarget, clock: Clock, gone: Promise<string>, user?: string): Promise<void> {
+export async function waitForSql(
+  target: SqlTarget,
+  clock: Clock,
+  gone: Promise<string>,
+  user?: string,
+): Promise<void> {
   const ended: { reason?: string } = {}
   void gone.then((reason) => {
     ended.reason = reason
@@ -52,7 +67,11 @@ export async function waitForSql(target: SqlTarget, clock: Clock, gone: Promise<
 
 /** No socket yet, or "the database system is starting up" (57P03). */
 function isStarting(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', '57P03'].includes(String(error.code))
+  return (
+    error instanceof Error &&
+    'code' in error &&
+    ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', '57P03'].includes(String(error.code))
+  )
 }
 
 /**
@@ -62,7 +81,10 @@ function isStarting(error: unknown): boolean {
 export async function waitUntilSynchronous(target: SqlTarget, clock: Clock): Promise<void> {
   await withSql(target, async (client) => {
     for (;;) {
-      const { rows } = await client.query('select 1 from pg_stat_replication where application_name = $1 and sync_state = $2', [STANDBY_NAME, 'sync'])
+      const { rows } = await client.query(
+        'select 1 from pg_stat_replication where application_name = $1 and sync_state = $2',
+        [STANDBY_NAME, 'sync'],
+      )
       if (rows.length > 0) return
       await clock.sleep(POLL_MS)
     }

@@ -21,14 +21,24 @@ export class Standby {
   #receivedLsn: Lsn
 
   /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
-  constructor(stream: ReplicationStream, quorum: Quorum, startLsn: Lsn, prevLsn: Lsn | undefined, segmentBytes: number, clock: Clock) {
+  constructor(
+    stream: ReplicationStream,
+    quorum: Quorum,
+    startLsn: Lsn,
+    prevLsn: Lsn | undefined,
+    segmentBytes: number,
+    clock: Clock,
+  ) {
     this.#clock = clock
     this.#stream = stream
     this.#quorum = quorum
     this.#receivedLsn = startLsn
     // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
     this.#decoder = new WalStreamDecoder({
-      startLsn, segmentBytes, verifyCrc: false, ...(prevLsn === undefined ? {} : { prevLsn }),
+      startLsn,
+      segmentBytes,
+      verifyCrc: false,
+      ...(prevLsn === undefined ? {} : { prevLsn }),
     })
   }
 
@@ -42,7 +52,11 @@ export class Standby {
     const over = new AbortController()
     const reporting = this.#reportNowAndThen(over.signal)
     try {
-      for (let message = await this.#stream.next(); message !== undefined; message = await this.#stream.next()) {
+      for (
+        let message = await this.#stream.next();
+        message !== undefined;
+        message = await this.#stream.next()
+      ) {
         if (message.kind === 'wal') await this.#take(message.startLsn, message.bytes)
       }
     } finally {

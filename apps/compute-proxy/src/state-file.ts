@@ -22,7 +22,11 @@ export async function readState(path: string): Promise<ComputeState> {
   try {
     return state.parse(JSON.parse(text))
   } catch (cause) {
-    throw refuse('bad_file', `file "${path}" is malformed`, { detail: describeError(cause), hint: 'Remove it: it is made again.', cause })
+    throw refuse('bad_file', `file "${path}" is malformed`, {
+      detail: describeError(cause),
+      hint: 'Remove it: it is made again.',
+      cause,
+    })
   }
 }
 

@@ -9,7 +9,12 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { UnderstoryError, advance, formatLsn, isErrorCode, parseLsn, present } from '@understory/base'
 import {
-  PageserverServiceClient, SafekeeperServiceClient, callServerStream, callUnary, createClient, openBidi,
+  PageserverServiceClient,
+  SafekeeperServiceClient,
+  callServerStream,
+  callUnary,
+  createClient,
+  openBidi,
 } from '@understory/rpc'
 import type { GetPagesRequest, GetPagesResponse, TimelineRef } from '@understory/rpc'
 import { runCommand, temporaryDirectory } from '@understory/testcontainers'
@@ -50,7 +55,11 @@ const APPS = {
 type App = keyof typeof APPS
 
 /** Runs the app, with folders of its own unless told otherwise. */
-async function runApp(app: App, given: readonly string[], places: { data?: string; store?: string } = {}): Promise<ProgramResult> {
+async function runApp(
+  app: App,
+  given: readonly string[],
+  places: { data?: string; store?: string } = {},
+): Promise<ProgramResult> {
   await using folder = await temporaryDirectory({ prefix: 'app' })
   const values: Readonly<Record<string, string>> = {
     DATA: places.data ?? join(folder.path, 'data'),
@@ -58,7 +67,11 @@ async function runApp(app: App, given: readonly string[], places: { data?: strin
     BROKER: `grpc://${road.cluster.endpoint}`,
   }
   const command = app === 'compute-proxy' ? ['host'] : []
-  return runProgram(`apps/${app}/src/main.ts`, [...command, ...APPS[app].map((word) => values[word] ?? word), ...given])
+  return runProgram(`apps/${app}/src/main.ts`, [
+    ...command,
+    ...APPS[app].map((word) => values[word] ?? word),
+    ...given,
+  ])
 }
 
 describe.each(Object.keys(APPS) as App[])('%s', (app) => {
@@ -108,14 +121,23 @@ test('a data directory of a process that runs', async () => {
 
 describe('the command line', () => {
   test('an unknown tenant, and an unknown timeline', async () => {
-    for (const words of [['tenant', 'show'], ['tenant', 'fpw', 'off'], ['timeline', 'list'], ['timeline', 'verify'], ['timeline', 'show']]) {
+    for (const words of [
+      ['tenant', 'show'],
+      ['tenant', 'fpw', 'off'],
+      ['timeline', 'list'],
+      ['timeline', 'verify'],
+      ['timeline', 'show'],
+    ]) {
       const result = await runCli(road.cluster, ...words, 'nobody')
       expect(result.code).toBe(1)
       expectOneLine(result, /^understory: tenant "nobody" does not exist\. .*tenant list/)
     }
     const timeline = await runCli(road.cluster, 'timeline', 'verify', road.tenant, 'nothing')
     expect(timeline.code).toBe(1)
-    expectOneLine(timeline, /^understory: timeline "nothing" of tenant "road" does not exist\. .*timeline list/)
+    expectOneLine(
+      timeline,
+      /^understory: timeline "nothing" of tenant "road" does not exist\. .*timeline list/,
+    )
     const error = await refused(road.client.getTenant('nobody'))
     expect(error).toMatchObject({ code: 'unknown_tenant', cause: { code: NOT_FOUND } })
   })
@@ -138,14 +160,18 @@ describe('the command line', () => {
 
   test('positions that are none, that are not there, and that are within a record', async () => {
     const directory = join(road.folder, 'backup')
-    const backup = (lsn: string) => runCli(road.cluster, 'timeline', 'basebackup', road.tenant, '--output', directory, '--lsn', lsn)
+    const backup = (lsn: string) =>
+      runCli(road.cluster, 'timeline', 'basebackup', road.tenant, '--output', directory, '--lsn', lsn)
     const malformed = await backup('16/XYZ')
     expect(malformed.code).toBe(2)
     expect(malformed.stderr).toMatch(/malformed lsn "16\/XYZ".*16\/B374D848/)
     for (const lsn of [FAR_LSN, '0/10']) {
       const outside = await backup(lsn)
       expect(outside.code).toBe(1)
-      expectOneLine(outside, new RegExp(`^understory: lsn ${lsn} is not within the timeline\\. Choose one from .* to `))
+      expectOneLine(
+        outside,
+        new RegExp(`^understory: lsn ${lsn} is not within the timeline\\. Choose one from .* to `),
+      )
     }
     const [mark] = await road.query("select pg_logical_emit_message(true, 'mark', repeat('x', 1000)) as lsn")
     const within = advance(parseLsn(String(mark?.['lsn'])), -504)
@@ -179,16 +205,28 @@ describe('over the network', () => {
 
   test('an unknown timeline is NOT_FOUND', async () => {
     const shard = { number: 0, count: 2, stripeBlocks: 256 }
-    const pageserver = createClient(PageserverServiceClient, present(road.cluster.pageservers[0], 'pageserver').address)
-    const safekeeper = createClient(SafekeeperServiceClient, present(road.cluster.safekeepers[0], 'safekeeper').address)
+    const pageserver = createClient(
+      PageserverServiceClient,
+      present(road.cluster.pageservers[0], 'pageserver').address,
+    )
+    const safekeeper = createClient(
+      SafekeeperServiceClient,
+      present(road.cluster.safekeepers[0], 'safekeeper').address,
+    )
     const expected = { code: 'unknown_timeline', cause: { code: NOT_FOUND } }
     try {
-      const state = callUnary(pageserver.getControlState.bind(pageserver), { timeline: unknown, shard, lsn: 0n })
+      const state = callUnary(pageserver.getControlState.bind(pageserver), {
+        timeline: unknown,
+        shard,
+        lsn: 0n,
+      })
       expect(await refused(state)).toMatchObject(expected)
       const pages = openBidi<GetPagesRequest, GetPagesResponse>(pageserver.getPages.bind(pageserver))
       await pages.send({ timeline: unknown, shard, requests: Buffer.alloc(0) })
       expect(await refused(drain(pages.messages))).toMatchObject(expected)
-      expect(await refused(callUnary(safekeeper.getWalStatus.bind(safekeeper), { timeline: unknown }))).toMatchObject(expected)
+      expect(
+        await refused(callUnary(safekeeper.getWalStatus.bind(safekeeper), { timeline: unknown })),
+      ).toMatchObject(expected)
     } finally {
       pageserver.close()
       safekeeper.close()
@@ -200,13 +238,27 @@ describe('over the network', () => {
     const ref = timeline?.timeline
     const shard = { number: 0, count: spec?.pageservers.length ?? 0, stripeBlocks: spec?.stripeBlocks ?? 0 }
     const pageserver = createClient(PageserverServiceClient, (await road.pageserverOf(0)).address)
-    const safekeeper = createClient(SafekeeperServiceClient, present(road.cluster.safekeepers[0], 'safekeeper').address)
+    const safekeeper = createClient(
+      SafekeeperServiceClient,
+      present(road.cluster.safekeepers[0], 'safekeeper').address,
+    )
     const expected = { code: 'out_of_range', cause: { code: OUT_OF_RANGE } }
     try {
-      const before = callUnary(pageserver.getControlState.bind(pageserver), { timeline: ref, shard, lsn: 16n })
+      const before = callUnary(pageserver.getControlState.bind(pageserver), {
+        timeline: ref,
+        shard,
+        lsn: 16n,
+      })
       expect(await refused(before)).toMatchObject(expected)
-      const range = { timeline: ref, startLsn: BigInt(await road.flushLsn()), endLsn: BigInt(parseLsn(FAR_LSN)), term: 0n }
-      expect(await refused(drain(callServerStream(safekeeper.readWal.bind(safekeeper), range)))).toMatchObject(expected)
+      const range = {
+        timeline: ref,
+        startLsn: BigInt(await road.flushLsn()),
+        endLsn: BigInt(parseLsn(FAR_LSN)),
+        term: 0n,
+      }
+      expect(
+        await refused(drain(callServerStream(safekeeper.readWal.bind(safekeeper), range))),
+      ).toMatchObject(expected)
     } finally {
       pageserver.close()
       safekeeper.close()
@@ -237,43 +289,48 @@ test('a SQL port in use is told by the compute, which goes on when it is free', 
   expect(await road.query('select 1 as one', 'port')).toEqual([{ one: 1 }])
 })
 
-test.skipIf(!canMount())('a full disk of one safekeeper (needs the right to mount): the quorum goes on, and it comes back with room', async () => {
-  const victim = present(road.cluster.safekeepers[2], 'safekeeper')
-  const { timeline } = await road.timeline()
-  const client = createClient(SafekeeperServiceClient, victim.address)
-  const status = () => callUnary(client.getWalStatus.bind(client), { timeline: timeline?.timeline })
-  try {
-    await victim.stop()
-    await moveOntoSmallDisk(victim.dataDirectory, 8 * MIB)
-    await victim.start()
-    const { stats } = await road.underLoad(async (load) => {
-      await road.query('create table bulk as select g, repeat(md5(g::text), 30) t from generate_series(1, 20000) g')
-      const { failure } = await until('the safekeeper to run out of disk', async () => {
-        const now = await status().catch(() => undefined)
-        return now === undefined || now.failure === '' ? undefined : now
-      })
-      expect(failure).toMatch(/could not .*ENOSPC.*Free some space/)
-      await load.moreCommits(100)
-      const { safekeepers } = await road.timeline()
-      expect(safekeepers.find(({ address }) => address === victim.address)?.failure).toBe(failure)
-      const shown = await runCli(road.cluster, 'timeline', 'show', road.tenant)
-      expect(shown.stdout).toContain('Free some space')
-
+test.skipIf(!canMount())(
+  'a full disk of one safekeeper (needs the right to mount): the quorum goes on, and it comes back with room',
+  async () => {
+    const victim = present(road.cluster.safekeepers[2], 'safekeeper')
+    const { timeline } = await road.timeline()
+    const client = createClient(SafekeeperServiceClient, victim.address)
+    const status = () => callUnary(client.getWalStatus.bind(client), { timeline: timeline?.timeline })
+    try {
       await victim.stop()
-      await leaveRoom(victim.dataDirectory, 512 * MIB)
+      await moveOntoSmallDisk(victim.dataDirectory, 8 * MIB)
       await victim.start()
-      const goal = await road.flushLsn()
-      await until('the safekeeper to catch up', async () => {
-        const now = await status().catch(() => undefined)
-        return now !== undefined && now.flushLsn >= BigInt(goal) ? true : undefined
+      const { stats } = await road.underLoad(async (load) => {
+        await road.query(
+          'create table bulk as select g, repeat(md5(g::text), 30) t from generate_series(1, 20000) g',
+        )
+        const { failure } = await until('the safekeeper to run out of disk', async () => {
+          const now = await status().catch(() => undefined)
+          return now === undefined || now.failure === '' ? undefined : now
+        })
+        expect(failure).toMatch(/could not .*ENOSPC.*Free some space/)
+        await load.moreCommits(100)
+        const { safekeepers } = await road.timeline()
+        expect(safekeepers.find(({ address }) => address === victim.address)?.failure).toBe(failure)
+        const shown = await runCli(road.cluster, 'timeline', 'show', road.tenant)
+        expect(shown.stdout).toContain('Free some space')
+
+        await victim.stop()
+        await leaveRoom(victim.dataDirectory, 512 * MIB)
+        await victim.start()
+        const goal = await road.flushLsn()
+        await until('the safekeeper to catch up', async () => {
+          const now = await status().catch(() => undefined)
+          return now !== undefined && now.flushLsn >= BigInt(goal) ? true : undefined
+        })
+        expect((await status()).failure).toBe('')
       })
-      expect((await status()).failure).toBe('')
-    })
-    expect(stats.connectionsLost).toBe(0)
-  } finally {
-    client.close()
-  }
-})
+      expect(stats.connectionsLost).toBe(0)
+    } finally {
+      client.close()
+    }
+  },
+)
 
 test('nothing of all this damaged anything', async () => {
   await road.underLoad((load) => load.moreCommits(50))
@@ -281,7 +338,10 @@ test('nothing of all this damaged anything', async () => {
 })
 
 async function refused(promise: Promise<unknown>): Promise<UnderstoryError> {
-  const error = await promise.then(() => undefined, (cause: unknown) => cause)
+  const error = await promise.then(
+    () => undefined,
+    (cause: unknown) => cause,
+  )
   expect(error).toBeInstanceOf(UnderstoryError)
   expect(isErrorCode(error, 'timeout')).toBe(false)
   return error as UnderstoryError
@@ -294,7 +354,9 @@ async function drain(stream: AsyncIterable<unknown>): Promise<void> {
 function canMount(): boolean {
   if (process.getuid?.() !== 0) return false
   // In a mount name space of its own, which goes with the command.
-  return spawnSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', '/mnt']).status === 0
+  return (
+    spawnSync('unshare', ['--mount', 'mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', '/mnt']).status === 0
+  )
 }
 
 /** Moves a folder's files onto a disk of its own with `roomBytes` left. */

@@ -8,12 +8,28 @@ import { lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { Ledger, checkLedger, loadTpcb, newProgress, runWorkload, tpcb } from '@understory/bench/workloads'
 import type { LedgerCheck, RunProgress, RunStats } from '@understory/bench/workloads'
-import { ComputeState, PageserverServiceClient, callUnary, createClient as createRpcClient } from '@understory/rpc'
-import type { GetComputeStatusResponse, GetTimelineResponse, ShardStatus, VerifyResult } from '@understory/rpc'
+import {
+  ComputeState,
+  PageserverServiceClient,
+  callUnary,
+  createClient as createRpcClient,
+} from '@understory/rpc'
+import type {
+  GetComputeStatusResponse,
+  GetTimelineResponse,
+  ShardStatus,
+  VerifyResult,
+} from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import type { UnderstoryClient } from '@understory/sdk'
 import { startCluster, startProcess, temporaryDirectory } from '@understory/testcontainers'
-import type { Cluster, ClusterNode, ClusterOptions, ExitStatus, PostgresMajor } from '@understory/testcontainers'
+import type {
+  Cluster,
+  ClusterNode,
+  ClusterOptions,
+  ExitStatus,
+  PostgresMajor,
+} from '@understory/testcontainers'
 import pg from 'pg'
 import { expect } from 'vitest'
 
@@ -23,7 +39,10 @@ const POLL_MS = 20
 const WAIT_MS = 120_000
 const CLIENTS_COUNT = 4
 
-export async function until<T>(what: string, probe: () => Promise<T | undefined> | T | undefined): Promise<T> {
+export async function until<T>(
+  what: string,
+  probe: () => Promise<T | undefined> | T | undefined,
+): Promise<T> {
   const deadlineMs = performance.now() + WAIT_MS
   for (;;) {
     const value = await probe()
@@ -43,7 +62,11 @@ export interface RoadOptions extends Omit<ClusterOptions, 'dataDirectory'> {
 export async function startRoad(options: RoadOptions = {}): Promise<Road> {
   const { major = 17, imageThresholdRecords, settings = {}, ...clusterOptions } = options
   const folder = await temporaryDirectory({ prefix: 'cluster' })
-  const road = new Road(folder, { majors: [major], ...clusterOptions, dataDirectory: join(folder.path, 'data') })
+  const road = new Road(folder, {
+    majors: [major],
+    ...clusterOptions,
+    dataDirectory: join(folder.path, 'data'),
+  })
   try {
     await road.start()
     await road.createTenant(road.tenant, major, settings, imageThresholdRecords)
@@ -98,7 +121,8 @@ export class Road implements AsyncDisposable {
     imageThresholdRecords?: number,
   ): Promise<void> {
     await this.client.createTenant({
-      name, postgresMajor: major,
+      name,
+      postgresMajor: major,
       settings: { shared_buffers: '32MB', ...settings },
       ...(imageThresholdRecords === undefined ? {} : { imageThresholdRecords }),
     })
@@ -108,7 +132,9 @@ export class Road implements AsyncDisposable {
   /** Waits until the broker knows every process: what it forgot is announced again. */
   async allNodesKnown(): Promise<void> {
     const { safekeepers, pageservers, computeHost, controlPlane } = this.cluster
-    const wanted = [...safekeepers, ...pageservers, computeHost, controlPlane].map(({ nodeId }) => nodeId).toSorted()
+    const wanted = [...safekeepers, ...pageservers, computeHost, controlPlane]
+      .map(({ nodeId }) => nodeId)
+      .toSorted()
     await until('all nodes to be known', async () => {
       const known = (await this.client.listNodes()).map(({ nodeId }) => nodeId).toSorted()
       return known.join() === wanted.join() ? true : undefined
@@ -150,7 +176,10 @@ export class Road implements AsyncDisposable {
   async pageserverOf(shard: number, tenant = this.tenant): Promise<ClusterNode> {
     const { spec } = await this.timeline(tenant)
     const address = spec?.pageservers[shard]
-    return present(this.cluster.pageservers.find((node) => node.address === address), `pageserver ${address}`)
+    return present(
+      this.cluster.pageservers.find((node) => node.address === address),
+      `pageserver ${address}`,
+    )
   }
 
   /** What the pageservers themselves say, by shard. */
@@ -161,8 +190,13 @@ export class Road implements AsyncDisposable {
       addresses.map(async (address, number) => {
         const client = createRpcClient(PageserverServiceClient, address)
         try {
-          const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline: timeline?.timeline })
-          return present(shards.find(({ shard }) => shard?.number === number), `shard ${number} at ${address}`)
+          const { shards } = await callUnary(client.getShardStatus.bind(client), {
+            timeline: timeline?.timeline,
+          })
+          return present(
+            shards.find(({ shard }) => shard?.number === number),
+            `shard ${number} at ${address}`,
+          )
         } finally {
           client.close()
         }
@@ -175,7 +209,9 @@ export class Road implements AsyncDisposable {
     return until('the shards to ingest the WAL', async () => {
       const shards = await this.shards(tenant).catch(() => [])
       expect(shards.map(({ failure }) => failure).filter((failure) => failure !== '')).toEqual([])
-      return shards.length > 0 && shards.every(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) >= lsn) ? shards : undefined
+      return shards.length > 0 && shards.every(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) >= lsn)
+        ? shards
+        : undefined
     })
   }
   /** Makes what is in memory durable in the object store. */
@@ -245,7 +281,11 @@ export class Load {
   constructor(connectionString: string, ledgerPath: string) {
     const ledger = new Ledger(ledgerPath)
     this.#running = runWorkload(tpcb, {
-      connectionString, clients: CLIENTS_COUNT, progress: this.progress, signal: this.#stop.signal, ledger,
+      connectionString,
+      clients: CLIENTS_COUNT,
+      progress: this.progress,
+      signal: this.#stop.signal,
+      ledger,
     }).finally(() => ledger.close())
     this.#running.catch((cause: unknown) => {
       this.#failure = cause instanceof Error ? cause : new Error(String(cause), { cause })
@@ -261,7 +301,9 @@ export class Load {
   }
   /** Waits until every client has lost its connection. */
   async disconnected(): Promise<void> {
-    await until('every client to lose its connection', () => (this.progress.clientsConnected === 0 ? true : undefined))
+    await until('every client to lose its connection', () =>
+      this.progress.clientsConnected === 0 ? true : undefined,
+    )
   }
   end(): Promise<RunStats> {
     this.#stop.abort()
@@ -281,7 +323,10 @@ export async function runProgram(
   env: Readonly<Record<string, string>> = {},
 ): Promise<ProgramResult> {
   const program = await startProcess({
-    name: path, command: process.execPath, args: ['--disable-warning=ExperimentalWarning', join(ROOT, path), ...args], env,
+    name: path,
+    command: process.execPath,
+    args: ['--disable-warning=ExperimentalWarning', join(ROOT, path), ...args],
+    env,
   })
   const timer = setTimeout(() => program.kill('SIGKILL'), WAIT_MS)
   const status = await program.exited

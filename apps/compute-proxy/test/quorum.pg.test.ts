@@ -22,7 +22,15 @@ async function startSafekeeper(directory: string, number: number, port: number):
   return startProcess({
     name: `safekeeper-${number}`,
     command: process.execPath,
-    args: [SAFEKEEPER, '--node-id', `safekeeper-${number}`, '--data-dir', join(directory, String(number)), '--listen', `127.0.0.1:${port}`],
+    args: [
+      SAFEKEEPER,
+      '--node-id',
+      `safekeeper-${number}`,
+      '--data-dir',
+      join(directory, String(number)),
+      '--listen',
+      `127.0.0.1:${port}`,
+    ],
     ready: /"event":"started"/,
   })
 }
@@ -41,7 +49,11 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
 
   await using server = await startPostgres({ major: 17 })
   const socket = createConnection(`${server.socketDirectory}/.s.PGSQL.${server.port}`)
-  const replication = await ReplicationConnection.open(socket, { user: 'postgres', applicationName: 'understory' }, () => realClock.wallMs())
+  const replication = await ReplicationConnection.open(
+    socket,
+    { user: 'postgres', applicationName: 'understory' },
+    () => realClock.wallMs(),
+  )
   const { systemId, timelineId } = await replication.identifySystem()
   await replication.createPhysicalSlot('understory')
   const { restartLsn } = present(await replication.readSlot('understory'), 'slot')
@@ -49,14 +61,26 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const postgres = { major: 17, systemId, pgTimelineId: timelineId, walSegmentBytes: SEGMENT_BYTES }
   for (const address of members) {
     const client = createClient(SafekeeperServiceClient, address)
-    await callUnary(client.createTimeline.bind(client), { timeline: TIMELINE, postgres, startLsn: BigInt(startLsn) })
+    await callUnary(client.createTimeline.bind(client), {
+      timeline: TIMELINE,
+      postgres,
+      startLsn: BigInt(startLsn),
+    })
     client.close()
   }
 
-  const candidate = () => new Quorum({
-    timeline: TIMELINE, postgres, members, nodeId: 'test', timelineStartLsn: startLsn, livingTerm: undefined,
-    contactTimeoutMs: 20_000, clock: realClock, log: silentLog,
-  })
+  const candidate = () =>
+    new Quorum({
+      timeline: TIMELINE,
+      postgres,
+      members,
+      nodeId: 'test',
+      timelineStartLsn: startLsn,
+      livingTerm: undefined,
+      contactTimeoutMs: 20_000,
+      clock: realClock,
+      log: silentLog,
+    })
   const quorum = candidate()
   expect(await quorum.elected).toMatchObject({ term: 1, startLsn })
   const stream = await replication.startReplication({ slot: 'understory', startLsn, timelineId })

@@ -151,7 +151,9 @@ test('full_page_writes goes off and on again under load without a restart or a l
   expect(stats.connectionsLost).toBe(0)
   const { postgresStarts, pid, postmasterPid } = await road.runningCompute()
   expect({ postgresStarts, pid, postmasterPid }).toEqual({
-    postgresStarts: before.postgresStarts, pid: before.pid, postmasterPid: before.postmasterPid,
+    postgresStarts: before.postgresStarts,
+    pid: before.pid,
+    postmasterPid: before.postmasterPid,
   })
 })
 
@@ -170,7 +172,10 @@ test('after all of it storage has every page that Postgres has', async () => {
 
 test('a cluster that was stopped starts again on its data directory with everything in it', async () => {
   const digest = `select md5(string_agg(aid || ',' || abalance, ';' order by aid)) from pgbench_accounts`
-  const [before, history] = [await road.query(digest), await road.query('select count(*) from pgbench_history')]
+  const [before, history] = [
+    await road.query(digest),
+    await road.query('select count(*) from pgbench_history'),
+  ]
   await road.stop()
   await road.start()
   expect(await road.query(digest)).toEqual(before)

@@ -50,7 +50,10 @@ test('one flipped byte in a layer is told with the name of the file', async () =
   await node.start()
   expect(await whyNotVerified()).toMatch(new RegExp(`${basename(local)}" is damaged.*checksum`))
   const cli = await runCli(road.cluster, 'timeline', 'verify', road.tenant)
-  expect({ code: cli.code, names: `${cli.stdout}${cli.stderr}`.includes(basename(local)) }).toEqual({ code: 1, names: true })
+  expect({ code: cli.code, names: `${cli.stdout}${cli.stderr}`.includes(basename(local)) }).toEqual({
+    code: 1,
+    names: true,
+  })
 
   await node.stop()
   await Promise.all([writeFile(local, whole), writeFile(object, whole)])
@@ -130,7 +133,9 @@ async function largestLayer(shard: number): Promise<{ node: ClusterNode; local: 
   const node = await road.pageserverOf(shard)
   const { tenantId, timelineId } = present((await road.timeline()).timeline?.timeline, 'timeline')
   const folder = join('tenants', tenantId, 'timelines', timelineId)
-  const [own] = (await readdir(join(node.dataDirectory, folder))).filter((name) => name.startsWith(`shard-${shard}-`))
+  const [own] = (await readdir(join(node.dataDirectory, folder))).filter((name) =>
+    name.startsWith(`shard-${shard}-`),
+  )
   const directory = join(node.dataDirectory, folder, present(own, 'shard directory'))
   const layers = (await readdir(directory)).filter((name) => !name.endsWith('.json'))
   const sizes = await Promise.all(layers.map(async (name) => (await stat(join(directory, name))).size))
@@ -163,7 +168,8 @@ async function copyWithChange(path: string, { from, to }: { from: string; to: st
   await cp(join(ROOT, 'package.json'), join(copy, 'package.json'))
   const modules = join(ROOT, 'node_modules')
   for (const name of await readdir(modules)) {
-    if (name !== '@understory' && !name.startsWith('.')) await symlink(join(modules, name), join(copy, 'node_modules', name))
+    if (name !== '@understory' && !name.startsWith('.'))
+      await symlink(join(modules, name), join(copy, 'node_modules', name))
   }
   for (const name of await readdir(join(copy, 'libs'))) {
     await symlink(join(copy, 'libs', name), join(copy, 'node_modules', '@understory', name))
@@ -180,8 +186,18 @@ function startPageserver(node: ClusterNode, source: string) {
     name: node.nodeId,
     command: process.execPath,
     args: [
-      '--disable-warning=ExperimentalWarning', join(source, 'apps/pageserver/src/main.ts'), '--node-id', node.nodeId, '--listen', node.address,
-      '--data-dir', node.dataDirectory, '--broker', `grpc://${road.cluster.endpoint}`, '--object-store', road.cluster.objectStore,
+      '--disable-warning=ExperimentalWarning',
+      join(source, 'apps/pageserver/src/main.ts'),
+      '--node-id',
+      node.nodeId,
+      '--listen',
+      node.address,
+      '--data-dir',
+      node.dataDirectory,
+      '--broker',
+      `grpc://${road.cluster.endpoint}`,
+      '--object-store',
+      road.cluster.objectStore,
     ],
     ready: /"event":"started"/,
     readyTimeoutMs: 60_000,

@@ -26,7 +26,9 @@ beforeAll(async () => {
   redis = hasRedis ? await startRedis() : undefined
   if (minio === undefined && redis === undefined) return
   road = await startRoad({
-    ...(minio === undefined ? {} : { objectStore: minio.url('understory', 'cluster'), environment: minio.environment }),
+    ...(minio === undefined
+      ? {}
+      : { objectStore: minio.url('understory', 'cluster'), environment: minio.environment }),
     ...(redis === undefined ? {} : { broker: redis.url }),
   })
   await road.loadTpcb()
@@ -58,35 +60,41 @@ test.skipIf(!hasMinio)('pageservers whose directories are deleted serve from S3 
   expect(await readdir(join(cluster.folder, 'data'))).not.toContain('objects')
 })
 
-test.skipIf(!hasMinio)('commits go on while S3 is away, and what they made reaches it afterwards (needs MinIO)', async () => {
-  const cluster = present(road, 'cluster')
-  const { stats } = await cluster.underLoad(async (load) => {
-    await minio?.kill()
-    await load.moreCommits(200)
-    await minio?.start()
-  })
-  expect(stats.connectionsLost).toBe(0)
-  // None has stopped for it.
-  await cluster.ingested()
-  await cluster.flushShards()
-  await cluster.expectVerified()
-})
+test.skipIf(!hasMinio)(
+  'commits go on while S3 is away, and what they made reaches it afterwards (needs MinIO)',
+  async () => {
+    const cluster = present(road, 'cluster')
+    const { stats } = await cluster.underLoad(async (load) => {
+      await minio?.kill()
+      await load.moreCommits(200)
+      await minio?.start()
+    })
+    expect(stats.connectionsLost).toBe(0)
+    // None has stopped for it.
+    await cluster.ingested()
+    await cluster.flushShards()
+    await cluster.expectVerified()
+  },
+)
 
-test.skipIf(!hasRedis)('a Redis that forgets everything, or is away, costs no commit and no connection (needs Redis)', async () => {
-  const cluster = present(road, 'cluster')
-  await cluster.allNodesKnown()
-  const { stats } = await cluster.underLoad(async (load) => {
-    await flushAll(present(redis, 'redis').port)
-    await load.moreCommits(50)
+test.skipIf(!hasRedis)(
+  'a Redis that forgets everything, or is away, costs no commit and no connection (needs Redis)',
+  async () => {
+    const cluster = present(road, 'cluster')
     await cluster.allNodesKnown()
-    await redis?.kill()
-    await load.moreCommits(50)
-    await redis?.start()
-    await cluster.allNodesKnown()
-  })
-  expect(stats.connectionsLost).toBe(0)
-  await cluster.expectVerified()
-})
+    const { stats } = await cluster.underLoad(async (load) => {
+      await flushAll(present(redis, 'redis').port)
+      await load.moreCommits(50)
+      await cluster.allNodesKnown()
+      await redis?.kill()
+      await load.moreCommits(50)
+      await redis?.start()
+      await cluster.allNodesKnown()
+    })
+    expect(stats.connectionsLost).toBe(0)
+    await cluster.expectVerified()
+  },
+)
 
 test.skipIf(!hasRedis)('a compute is rebuilt while Redis is away (needs Redis)', async () => {
   const cluster = present(road, 'cluster')
@@ -99,22 +107,25 @@ test.skipIf(!hasRedis)('a compute is rebuilt while Redis is away (needs Redis)',
   await cluster.expectVerified()
 })
 
-test.skipIf(!hasMinio || !hasRedis)('a cluster that was stopped starts again with everything in it (needs MinIO and Redis)', async () => {
-  const cluster = present(road, 'cluster')
-  const history = await cluster.query('select count(*) from pgbench_history')
-  await cluster.stop()
-  await cluster.start()
-  expect(await cluster.query('select count(*) from pgbench_history')).toEqual(history)
-  const cli = await runCli(cluster.cluster, 'timeline', 'verify', cluster.tenant)
-  expect(cli.stdout).toMatch(/^0 differing$/m)
-  expect(cli.code).toBe(0)
-})
+test.skipIf(!hasMinio || !hasRedis)(
+  'a cluster that was stopped starts again with everything in it (needs MinIO and Redis)',
+  async () => {
+    const cluster = present(road, 'cluster')
+    const history = await cluster.query('select count(*) from pgbench_history')
+    await cluster.stop()
+    await cluster.start()
+    expect(await cluster.query('select count(*) from pgbench_history')).toEqual(history)
+    const cli = await runCli(cluster.cluster, 'timeline', 'verify', cluster.tenant)
+    expect(cli.stdout).toMatch(/^0 differing$/m)
+    expect(cli.code).toBe(0)
+  },
+)
 
 /** FLUSHALL as a person would type it. */
 async function flushAll(port: number): Promise<void> {
   const socket = connect(port, '127.0.0.1')
   socket.write('FLUSHALL\r\n')
-  const [answer] = await socket.take(1).toArray() as [Buffer]
+  const [answer] = (await socket.take(1).toArray()) as [Buffer]
   socket.destroy()
   expect(answer.toString()).toBe('+OK\r\n')
 }

@@ -14,8 +14,12 @@ import type { TestStorage } from '../../../libs/pgdata/test/storage-support.ts'
 import { verifyTimeline } from '../src/verify/verify.ts'
 
 const SETTINGS = {
-  max_prepared_transactions: 4, track_commit_timestamp: true, autovacuum: false, wal_keep_size: '1GB',
-  full_page_writes: false, checkpoint_timeout: '1h',
+  max_prepared_transactions: 4,
+  track_commit_timestamp: true,
+  autovacuum: false,
+  wal_keep_size: '1GB',
+  full_page_writes: false,
+  checkpoint_timeout: '1h',
 }
 
 async function runWorkload(server: PostgresServer): Promise<void> {
@@ -25,7 +29,7 @@ async function runWorkload(server: PostgresServer): Promise<void> {
     'create table hot (id int primary key, n int, filler text) with (fillfactor = 60)',
     "insert into hot select g, 0, repeat('x', 50) from generate_series(1, 300) g",
     'create table big (id bigserial primary key, t text, v int)',
-    "insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 30000) g",
+    'insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 30000) g',
     'create index big_v on big (v, t)',
     'vacuum (freeze) big',
     'create unlogged table gone (id int primary key)',
@@ -36,7 +40,8 @@ async function runWorkload(server: PostgresServer): Promise<void> {
     'delete from big where id % 3 = 0',
     'create database copied',
     'begin; select * from hot where id = 5 for share',
-  ]) await client.query(statement)
+  ])
+    await client.query(statement)
   await other.query('begin; select * from hot where id = 5 for share; commit')
   await client.query('commit')
   for (let i = 0; i < 200; i++) await client.query(`update hot set n = n + 1 where id = ${(i % 7) + 1}`)
@@ -50,18 +55,29 @@ async function runWorkload(server: PostgresServer): Promise<void> {
 }
 
 async function verify(
-  server: PostgresServer, storage: TestStorage, startedAtLsn?: Lsn, more: { readonly quietPatienceMs?: number } = {},
+  server: PostgresServer,
+  storage: TestStorage,
+  startedAtLsn?: Lsn,
+  more: { readonly quietPatienceMs?: number } = {},
 ): Promise<VerifyResult> {
   const { dataDirectory, major } = server
   await using _following = storage.follow()
   return await verifyTimeline({
-    ...storage.source, dataDirectory, major, connect: (database) => server.connect(database), startedAtLsn, ...more,
+    ...storage.source,
+    dataDirectory,
+    major,
+    connect: (database) => server.connect(database),
+    startedAtLsn,
+    ...more,
   })
 }
 
 /** Changes a file as a fault would, checks what is said, and puts it back. */
 async function withDamage(
-  server: PostgresServer, storage: TestStorage, path: string, change: (file: Buffer) => Buffer | undefined,
+  server: PostgresServer,
+  storage: TestStorage,
+  path: string,
+  change: (file: Buffer) => Buffer | undefined,
 ): Promise<VerifyResult> {
   const full = join(server.dataDirectory, path)
   const before = await readFile(full)
@@ -80,46 +96,54 @@ async function withDamage(
   }
 }
 
-test.each([16, 17, 18] as const)('PostgreSQL %i agrees with its storage, under load and after it', { timeout: 240_000 }, async (major) => {
-  await using server = await startPostgres({ major, settings: SETTINGS, started: false })
-  await using storage = await openTestStorage(server)
-  await server.start()
-  await runWorkload(server)
+test.each([16, 17, 18] as const)(
+  'PostgreSQL %i agrees with its storage, under load and after it',
+  { timeout: 240_000 },
+  async (major) => {
+    await using server = await startPostgres({ major, settings: SETTINGS, started: false })
+    await using storage = await openTestStorage(server)
+    await server.start()
+    await runWorkload(server)
 
-  // Writers go on for the fuzzy part; the exact part waits for them.
-  const writer = await server.connect()
-  let isOver = false
-  const writing = (async () => {
-    while (!isOver) {
-      await writer.query("insert into big (t, v) select md5(g::text), g from generate_series(1, 200) g; update hot set n = n + 1 where id < 40")
-      await writer.query('create table passing as select generate_series(1, 3000) a; drop table passing')
-    }
-  })()
-  const timer = setTimeout(() => (isOver = true), 3_000)
-  const result = await verify(server, storage)
-  clearTimeout(timer)
-  isOver = true
-  await writing
-  expect(result.differences).toEqual([])
-  expect(result.differing).toBe(0n)
-  expect(result.pagesIndependent).toBeGreaterThan(1500n)
-  expect(result.pagesFromStorage).toBe(0n)
-  expect(result.visibilityMapPages).toBeGreaterThan(20n)
-  expect(result.slruPages).toBeGreaterThanOrEqual(4n)
-  expect(result.otherFiles).toBeGreaterThanOrEqual(5n)
-  expect(result.excludedBy['free-space map']).toBeGreaterThan(0n)
-  expect(result.excludedBy['unlogged']).toBeGreaterThan(0n)
-  expect(storage.errors).toEqual([])
+    // Writers go on for the fuzzy part; the exact part waits for them.
+    const writer = await server.connect()
+    let isOver = false
+    const writing = (async () => {
+      while (!isOver) {
+        await writer.query(
+          'insert into big (t, v) select md5(g::text), g from generate_series(1, 200) g; update hot set n = n + 1 where id < 40',
+        )
+        await writer.query('create table passing as select generate_series(1, 3000) a; drop table passing')
+      }
+    })()
+    const timer = setTimeout(() => (isOver = true), 3_000)
+    const result = await verify(server, storage)
+    clearTimeout(timer)
+    isOver = true
+    await writing
+    expect(result.differences).toEqual([])
+    expect(result.differing).toBe(0n)
+    expect(result.pagesIndependent).toBeGreaterThan(1500n)
+    expect(result.pagesFromStorage).toBe(0n)
+    expect(result.visibilityMapPages).toBeGreaterThan(20n)
+    expect(result.slruPages).toBeGreaterThanOrEqual(4n)
+    expect(result.otherFiles).toBeGreaterThanOrEqual(5n)
+    expect(result.excludedBy['free-space map']).toBeGreaterThan(0n)
+    expect(result.excludedBy['unlogged']).toBeGreaterThan(0n)
+    expect(storage.errors).toEqual([])
 
-  // The same, as if this Postgres had been started on storage here.
-  const { rows } = await (await server.connect()).query<{ at: string }>('select pg_current_wal_insert_lsn()::text as at')
-  const client = await server.connect()
-  await client.query('update hot set n = 0')
-  const later = await verify(server, storage, parseLsn(rows[0]!.at))
-  expect(later.differences).toEqual([])
-  expect(later.pagesIndependent).toBeGreaterThan(0n)
-  expect(later.pagesFromStorage).toBeGreaterThan(1000n)
-})
+    // The same, as if this Postgres had been started on storage here.
+    const { rows } = await (
+      await server.connect()
+    ).query<{ at: string }>('select pg_current_wal_insert_lsn()::text as at')
+    const client = await server.connect()
+    await client.query('update hot set n = 0')
+    const later = await verify(server, storage, parseLsn(rows[0]!.at))
+    expect(later.differences).toEqual([])
+    expect(later.pagesIndependent).toBeGreaterThan(0n)
+    expect(later.pagesFromStorage).toBeGreaterThan(1000n)
+  },
+)
 
 test('every kind of damage is found, with its place', { timeout: 240_000 }, async () => {
   await using server = await startPostgres({ major: 17, settings: SETTINGS, started: false })
@@ -128,7 +152,9 @@ test('every kind of damage is found, with its place', { timeout: 240_000 }, asyn
   await runWorkload(server)
   const client = await server.connect()
   const pathOf = async (relation: string): Promise<string> => {
-    const { rows } = await client.query<{ path: string }>('select pg_relation_filepath($1) as path', [relation])
+    const { rows } = await client.query<{ path: string }>('select pg_relation_filepath($1) as path', [
+      relation,
+    ])
     return rows[0]!.path
   }
   await client.query('checkpoint')
@@ -136,9 +162,16 @@ test('every kind of damage is found, with its place', { timeout: 240_000 }, asyn
 
   const byte = await withDamage(server, storage, big, (file) => void (file[3 * 8192 + 8000]! ^= 0x40))
   expect(byte.differing).toBe(1n)
-  expect(byte.differences[0]).toMatch(/^relation postgres\.big \(base\/5\/\d+\) block 3: at 0\/[0-9A-F]+: byte 8000 is 0x.. on the primary and 0x.. in storage$/)
+  expect(byte.differences[0]).toMatch(
+    /^relation postgres\.big \(base\/5\/\d+\) block 3: at 0\/[0-9A-F]+: byte 8000 is 0x.. on the primary and 0x.. in storage$/,
+  )
 
-  const index = await withDamage(server, storage, await pathOf('big_v'), (file) => void (file[2 * 8192 + 8000]! ^= 0x01))
+  const index = await withDamage(
+    server,
+    storage,
+    await pathOf('big_v'),
+    (file) => void (file[2 * 8192 + 8000]! ^= 0x01),
+  )
   expect(index.differences).toEqual([expect.stringContaining('relation postgres.big_v')])
 
   const lsn = await withDamage(server, storage, big, (file) => void (file[5 * 8192 + 4]! ^= 0x08))
@@ -147,17 +180,28 @@ test('every kind of damage is found, with its place', { timeout: 240_000 }, asyn
   expect(beyond.differences).toEqual([expect.stringContaining('block 5: the LSN of the primary')])
 
   const more = await withDamage(server, storage, big, (file) => Buffer.concat([file, file.subarray(0, 8192)]))
-  expect(more.differences).toEqual([expect.stringMatching(/block \d+: the primary has a page of 0\/[0-9A-F]+, storage has none$/)])
+  expect(more.differences).toEqual([
+    expect.stringMatching(/block \d+: the primary has a page of 0\/[0-9A-F]+, storage has none$/),
+  ])
   const zeros = await withDamage(server, storage, big, (file) => void file.fill(0, 8192, 2 * 8192))
-  expect(zeros.differences).toEqual([expect.stringContaining('block 1: zeros on the primary, but storage has a page')])
+  expect(zeros.differences).toEqual([
+    expect.stringContaining('block 1: zeros on the primary, but storage has a page'),
+  ])
   const less = await withDamage(server, storage, big, (file) => file.subarray(0, -8192))
-  expect(less.differences).toEqual([expect.stringMatching(/^relation postgres\.big .* bytes on the primary and \d+ in storage$/)])
+  expect(less.differences).toEqual([
+    expect.stringMatching(/^relation postgres\.big .* bytes on the primary and \d+ in storage$/),
+  ])
 
   const map = await withDamage(server, storage, `${big}_vm`, (file) => void (file[24 + 3]! ^= 0x01))
   expect(map.differences).toEqual([expect.stringContaining('visibility map of relation postgres.big')])
   const status = await withDamage(server, storage, 'pg_xact/0000', (file) => void (file[185]! ^= 0x04))
   expect(status.differences).toEqual([expect.stringMatching(/^pg_xact page 0: byte 185 is/)])
-  const relmap = await withDamage(server, storage, 'base/4/pg_filenode.map', (file) => void (file[100]! ^= 0x04))
+  const relmap = await withDamage(
+    server,
+    storage,
+    'base/4/pg_filenode.map',
+    (file) => void (file[100]! ^= 0x04),
+  )
   expect(relmap.differences).toEqual([expect.stringContaining('base/4/pg_filenode.map: byte 100 is')])
 
   const clean = await verify(server, storage)
@@ -175,7 +219,10 @@ test('writers that never stop are named as the reason', { timeout: 120_000 }, as
     while (!isOver) await writer.query('insert into t select generate_series(1, 1000)')
   })()
   try {
-    await expect(verify(server, storage, undefined, { quietPatienceMs: 1_000 })).rejects.toMatchObject({ code: 'precondition', hint: expect.stringContaining('Stop the writers') })
+    await expect(verify(server, storage, undefined, { quietPatienceMs: 1_000 })).rejects.toMatchObject({
+      code: 'precondition',
+      hint: expect.stringContaining('Stop the writers'),
+    })
   } finally {
     isOver = true
     await writing

@@ -1,10 +1,23 @@
 /** The gRPC face of the control plane: parse, call the domain, convert. */
 import { lsnToBigint, parseLsn } from '@understory/base'
 import {
-  ControlPlaneServiceService, FpwPhase, FullPageWrites, callServerStream, serverStream, service, unary,
+  ControlPlaneServiceService,
+  FpwPhase,
+  FullPageWrites,
+  callServerStream,
+  serverStream,
+  service,
+  unary,
 } from '@understory/rpc'
 import type {
-  ControlPlaneServiceServer, FpwStatus, GetTimelineResponse, RpcService, SafekeeperView, Tenant, Timeline, TimelineRef,
+  ControlPlaneServiceServer,
+  FpwStatus,
+  GetTimelineResponse,
+  RpcService,
+  SafekeeperView,
+  Tenant,
+  Timeline,
+  TimelineRef,
 } from '@understory/rpc'
 import type { Directory } from './directory.ts'
 import { startsWithSettingOff } from './fpw-switch.ts'
@@ -29,13 +42,17 @@ const tenantOf = (document: TenantDocument): Tenant => ({
 })
 
 const refOf = (tenant: TenantDocument, timeline: TimelineDocument): TimelineRef => ({
-  tenantId: tenant.tenantId, timelineId: timeline.timelineId,
+  tenantId: tenant.tenantId,
+  timelineId: timeline.timelineId,
 })
 
 const timelineOf = (tenant: TenantDocument, timeline: TimelineDocument): Timeline => ({
   timeline: refOf(tenant, timeline),
   name: timeline.name,
-  postgres: timeline.postgres === undefined ? undefined : { ...timeline.postgres, systemId: BigInt(timeline.postgres.systemId) },
+  postgres:
+    timeline.postgres === undefined
+      ? undefined
+      : { ...timeline.postgres, systemId: BigInt(timeline.postgres.systemId) },
   startLsn: lsnToBigint(parseLsn(timeline.startLsn)),
 })
 
@@ -51,19 +68,26 @@ const fpwOf = (state: FpwState): FpwStatus => ({
   phase: PHASES[state.phase],
   sinceLsn: lsnToBigint(parseLsn(state.sinceLsn)),
   steps: state.steps.map(({ name, tookMs, done, lsn }) => ({
-    name, done, tookMs: BigInt(tookMs), lsn: lsnToBigint(parseLsn(lsn)),
+    name,
+    done,
+    tookMs: BigInt(tookMs),
+    lsn: lsnToBigint(parseLsn(lsn)),
   })),
   problem: state.problem,
   generation: BigInt(state.generation),
   tookMs: BigInt(state.tookMs),
 })
 
-async function timelineResponse(peers: Peers, { tenant, timeline, observed }: TimelineView): Promise<GetTimelineResponse> {
+async function timelineResponse(
+  peers: Peers,
+  { tenant, timeline, observed }: TimelineView,
+): Promise<GetTimelineResponse> {
   const addressOf = (node: string): string => timeline.addresses[node] ?? ''
   const safekeepers = await Promise.all(
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
       const address = addressOf(node)
-      const status = address === '' ? undefined : await ifReachable(peers.walStatus(address, refOf(tenant, timeline)))
+      const status =
+        address === '' ? undefined : await ifReachable(peers.walStatus(address, refOf(tenant, timeline)))
       const { flushLsn = 0n, commitLsn = 0n, failure = '' } = status ?? {}
       return { address, alive: status !== undefined, flushLsn, commitLsn, failure }
     }),
@@ -109,14 +133,22 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
         sqlPort: request.sqlPort,
         requestId: request.requestId,
       })
-      return { tenant: tenantOf(document), timeline: refOf(document, document.timelines[0] as TimelineDocument) }
+      return {
+        tenant: tenantOf(document),
+        timeline: refOf(document, document.timelines[0] as TimelineDocument),
+      }
     }),
 
     // Documents are ordered by name; a page token is the last name of the page before.
     listTenants: unary(async ({ pageSize, pageToken }) => {
-      const after = (await directory.list()).filter(({ name }) => pageToken === '' || name.localeCompare(pageToken) > 0)
+      const after = (await directory.list()).filter(
+        ({ name }) => pageToken === '' || name.localeCompare(pageToken) > 0,
+      )
       const page = after.slice(0, Math.min(pageSize || PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX))
-      return { tenants: page.map(tenantOf), nextPageToken: page.length < after.length ? (page.at(-1)?.name ?? '') : '' }
+      return {
+        tenants: page.map(tenantOf),
+        nextPageToken: page.length < after.length ? (page.at(-1)?.name ?? '') : '',
+      }
     }),
 
     getTenant: unary(async ({ tenant }) => ({ tenant: tenantOf(await directory.find(tenant)) })),
@@ -126,7 +158,9 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       return { timelines: document.timelines.map((timeline) => timelineOf(document, timeline)) }
     }),
 
-    getTimeline: unary(async ({ tenant, timeline }) => timelineResponse(peers, await directory.view(tenant, timeline))),
+    getTimeline: unary(async ({ tenant, timeline }) =>
+      timelineResponse(peers, await directory.view(tenant, timeline)),
+    ),
 
     switchFullPageWrites: unary(async ({ tenant, on }) => ({
       status: fpwOf(await directory.switchFpw(tenant, on ? 'on' : 'off')),
@@ -145,7 +179,8 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       if (observed.computeAddress === undefined) throw computeMissing()
       const compute = peers.compute(observed.computeAddress)
       const options = { signal, peer: `compute ${observed.computeAddress}` }
-      for await (const progress of callServerStream(compute.verifyTimeline.bind(compute), {}, options)) yield { progress }
+      for await (const progress of callServerStream(compute.verifyTimeline.bind(compute), {}, options))
+        yield { progress }
     }),
 
     listNodes: unary(async () => ({ nodes: await nodes.list() })),

@@ -4,16 +4,32 @@ import { hostPort, oneOf, text } from '@understory/env'
 export const CONFIG = {
   nodeId: { read: text, fallback: 'control-plane-1', placeholder: 'ID', help: 'name of this process' },
   listen: {
-    read: hostPort, fallback: { host: '127.0.0.1', port: 7400 }, placeholder: 'HOST:PORT', help: 'address of the gRPC API',
+    read: hostPort,
+    fallback: { host: '127.0.0.1', port: 7400 },
+    placeholder: 'HOST:PORT',
+    help: 'address of the gRPC API',
   },
   metricsListen: {
-    read: hostPort, fallback: { host: '127.0.0.1', port: 7480 }, placeholder: 'HOST:PORT', help: 'address of /metrics',
+    read: hostPort,
+    fallback: { host: '127.0.0.1', port: 7480 },
+    placeholder: 'HOST:PORT',
+    help: 'address of /metrics',
   },
   objectStore: {
-    read: text, placeholder: 'URL', help: 'a directory, or s3://bucket/prefix?endpoint=URL&region=NAME',
+    read: text,
+    placeholder: 'URL',
+    help: 'a directory, or s3://bucket/prefix?endpoint=URL&region=NAME',
   },
   broker: {
-    read: text, fallback: 'embedded', placeholder: 'URL', help: 'redis://host:port, or embedded: served by this process',
+    read: text,
+    fallback: 'embedded',
+    placeholder: 'URL',
+    help: 'redis://host:port, or embedded: served by this process',
   },
-  logLevel: { read: oneOf('error', 'warn', 'info', 'debug'), fallback: 'info', placeholder: 'LEVEL', help: 'least level logged' },
+  logLevel: {
+    read: oneOf('error', 'warn', 'info', 'debug'),
+    fallback: 'info',
+    placeholder: 'LEVEL',
+    help: 'least level logged',
+  },
 } as const

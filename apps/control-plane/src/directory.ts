@@ -80,7 +80,10 @@ export class Directory {
     return this.#parts.store.find(nameOrId)
   }
 
-  async findTimeline(tenantName: string, timelineName: string): Promise<{ tenant: TenantDocument; timeline: TimelineDocument }> {
+  async findTimeline(
+    tenantName: string,
+    timelineName: string,
+  ): Promise<{ tenant: TenantDocument; timeline: TimelineDocument }> {
     const tenant = await this.find(tenantName)
     const wanted = timelineName === '' ? 'main' : timelineName
     const timeline = tenant.timelines.find((item) => item.name === wanted || item.timelineId === wanted)
@@ -98,7 +101,9 @@ export class Directory {
 
   async views(): Promise<TimelineView[]> {
     const tenants = await this.list()
-    const all = tenants.flatMap((tenant) => tenant.timelines.map((timeline) => this.view(tenant.tenantId, timeline.timelineId)))
+    const all = tenants.flatMap((tenant) =>
+      tenant.timelines.map((timeline) => this.view(tenant.tenantId, timeline.timelineId)),
+    )
     return Promise.all(all)
   }
 
@@ -110,7 +115,9 @@ export class Directory {
       timelines: document.timelines.map((item) => ({ ...item, fpw: requestSwitch(item.fpw, wanted, nowMs) })),
     }))
     for (const item of changed.timelines) this.#take(changed, item).wake()
-    return (changed.timelines.find(({ timelineId }) => timelineId === timeline.timelineId) as TimelineDocument).fpw
+    return (
+      changed.timelines.find(({ timelineId }) => timelineId === timeline.timelineId) as TimelineDocument
+    ).fpw
   }
 
   /** The switch's state, now and after every change, until the signal fires. */
@@ -166,8 +173,18 @@ export class Directory {
       createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
       timelines: [
         {
-          timelineId: newId(), name: 'main', startLsn: '0/0', bootstrapped: false, safekeeperNodes: [], shards: [],
-          computeHost: '', addresses: {}, sqlPort: wish.sqlPort, specGeneration: 0, specText: '', fpw: FPW_INITIAL,
+          timelineId: newId(),
+          name: 'main',
+          startLsn: '0/0',
+          bootstrapped: false,
+          safekeeperNodes: [],
+          shards: [],
+          computeHost: '',
+          addresses: {},
+          sqlPort: wish.sqlPort,
+          specGeneration: 0,
+          specText: '',
+          fpw: FPW_INITIAL,
         },
       ],
     }
@@ -177,7 +194,8 @@ export class Directory {
 function validateWish(wish: TenantWish): void {
   parseNodeId(wish.name)
   const within = (what: string, value: number, min: number, max: number): void => {
-    if (value < min || value > max) throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
+    if (value < min || value > max)
+      throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
   }
   within('postgres major', wish.postgresMajor, 16, 18)
   within('shard count', wish.shardCount, 1, 256)
@@ -195,6 +213,15 @@ function validateWish(wish: TenantWish): void {
 
 /** What durability rests on, or what the compute fills in itself (docs/architecture.md, "Life of a compute"). */
 const MANAGED_SETTINGS: ReadonlySet<string> = new Set([
-  'full_page_writes', 'fsync', 'synchronous_standby_names', 'restart_after_crash', 'archive_mode', 'port',
-  'listen_addresses', 'unix_socket_directories', 'hba_file', 'data_directory', 'primary_conninfo',
+  'full_page_writes',
+  'fsync',
+  'synchronous_standby_names',
+  'restart_after_crash',
+  'archive_mode',
+  'port',
+  'listen_addresses',
+  'unix_socket_directories',
+  'hba_file',
+  'data_directory',
+  'primary_conninfo',
 ])

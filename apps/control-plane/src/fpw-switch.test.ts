@@ -1,6 +1,14 @@
 // Goal: the switch never skips or reorders a step of rule I5. Method: tables over the pure plan.
 import { expect, test } from 'vitest'
-import { beginSwitch, completeStep, hasDrifted, nextStep, requestSwitch, startsWithSettingOff, stepLsn } from './fpw-switch.ts'
+import {
+  beginSwitch,
+  completeStep,
+  hasDrifted,
+  nextStep,
+  requestSwitch,
+  startsWithSettingOff,
+  stepLsn,
+} from './fpw-switch.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState } from './tenant-document.ts'
 

@@ -39,7 +39,13 @@ export function nextStep(state: FpwState): FpwStepName | undefined {
 }
 
 /** The state after a step was carried out; the last step ends the switch. `lsn` is where it took effect, or 0/0. */
-export function completeStep(state: FpwState, name: FpwStepName, lsn: string, tookMs: number, nowMs: number): FpwState {
+export function completeStep(
+  state: FpwState,
+  name: FpwStepName,
+  lsn: string,
+  tookMs: number,
+  nowMs: number,
+): FpwState {
   const steps = state.steps.map((step) => (step.name === name ? { ...step, done: true, lsn, tookMs } : step))
   const sinceLsn = name === 'seen_in_wal' ? lsn : state.sinceLsn
   const ended = steps.every(({ done }) => done)

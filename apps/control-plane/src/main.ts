@@ -24,19 +24,29 @@ async function main(): Promise<void> {
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
-  const store = await openObjectStore(objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+  const store = await openObjectStore(objectStore, {
+    clock: env.clock,
+    rng: env.rng,
+    environment: process.env,
+  })
   await probeConditionalPut(store, env.rng)
   const embedded = brokerUrl === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(brokerUrl, env)
   const nodes = new Nodes(broker)
   const peers = new Peers()
-  const directory = new Directory({ store: new TenantStore(store), nodes, peers, clock: env.clock, log: env.log }, env.rng)
+  const directory = new Directory(
+    { store: new TenantStore(store), nodes, peers, clock: env.clock, log: env.log },
+    env.rng,
+  )
 
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))
   const server = await startServer({ ...listen, services })
   const metrics = await serveMetrics(metricsListen.host, metricsListen.port, () => directory.views())
-  const announcement = await broker.announce(`node/${nodeId}`, { kind: 'control-plane', address: server.address })
+  const announcement = await broker.announce(`node/${nodeId}`, {
+    kind: 'control-plane',
+    address: server.address,
+  })
   const running = directory.run()
   env.log.info('started', { address: server.address, metricsPort: metrics.port })
 

@@ -40,6 +40,8 @@ export class Nodes {
   async address(nodeId: string): Promise<string> {
     const found = (await this.list()).find((node) => node.nodeId === nodeId)
     if (found !== undefined) return found.address
-    throw refuse('unavailable', `node "${nodeId}" is not announced`, { hint: 'Start it, and see `understory nodes`.' })
+    throw refuse('unavailable', `node "${nodeId}" is not announced`, {
+      hint: 'Start it, and see `understory nodes`.',
+    })
   }
 }

@@ -3,11 +3,22 @@
  */
 import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
 import {
-  ComputeHostServiceClient, ComputeServiceClient, FullPageWrites, PageserverServiceClient, SafekeeperServiceClient,
-  callUnary, createClient,
+  ComputeHostServiceClient,
+  ComputeServiceClient,
+  FullPageWrites,
+  PageserverServiceClient,
+  SafekeeperServiceClient,
+  callUnary,
+  createClient,
 } from '@understory/rpc'
 import type {
-  ComputeSpec, GetComputeStatusResponse, GetWalStatusResponse, ImageGeneration, PostgresIdentity, ShardRef, ShardStatus,
+  ComputeSpec,
+  GetComputeStatusResponse,
+  GetWalStatusResponse,
+  ImageGeneration,
+  PostgresIdentity,
+  ShardRef,
+  ShardStatus,
   TimelineRef,
 } from '@understory/rpc'
 
@@ -61,23 +72,42 @@ export class Peers {
   ): Promise<void> {
     const client = this.#pageservers.at(address)
     const request = { ...shard, generation: BigInt(shard.generation), safekeepers: [...shard.safekeepers] }
-    await callUnary(client.attachShard.bind(client), request, { deadlineMs: ACT_DEADLINE_MS, peer: `pageserver ${address}` })
+    await callUnary(client.attachShard.bind(client), request, {
+      deadlineMs: ACT_DEADLINE_MS,
+      peer: `pageserver ${address}`,
+    })
   }
 
-  async setImageGeneration(address: string, timeline: TimelineRef, shard: ShardRef, imageGeneration: ImageGeneration): Promise<void> {
+  async setImageGeneration(
+    address: string,
+    timeline: TimelineRef,
+    shard: ShardRef,
+    imageGeneration: ImageGeneration,
+  ): Promise<void> {
     const client = this.#pageservers.at(address)
     const request = { timeline, shard, imageGeneration }
-    await callUnary(client.setImageGeneration.bind(client), request, { deadlineMs: ACT_DEADLINE_MS, peer: `pageserver ${address}` })
+    await callUnary(client.setImageGeneration.bind(client), request, {
+      deadlineMs: ACT_DEADLINE_MS,
+      peer: `pageserver ${address}`,
+    })
   }
 
   walStatus(address: string, timeline: TimelineRef): Promise<GetWalStatusResponse> {
     const client = this.#safekeepers.at(address)
-    return callUnary(client.getWalStatus.bind(client), { timeline }, { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` })
+    return callUnary(
+      client.getWalStatus.bind(client),
+      { timeline },
+      { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` },
+    )
   }
 
   async ensureCompute(address: string, spec: ComputeSpec): Promise<void> {
     const client = this.#hosts.at(address)
-    await callUnary(client.ensureCompute.bind(client), { spec }, { deadlineMs: ACT_DEADLINE_MS, peer: `compute host ${address}` })
+    await callUnary(
+      client.ensureCompute.bind(client),
+      { spec },
+      { deadlineMs: ACT_DEADLINE_MS, peer: `compute host ${address}` },
+    )
   }
 
   /** Address of the timeline's compute on this host; undefined while it does not run. */
@@ -91,20 +121,32 @@ export class Peers {
 
   computeStatus(address: string): Promise<GetComputeStatusResponse> {
     const client = this.#computes.at(address)
-    return callUnary(client.getComputeStatus.bind(client), {}, { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute ${address}` })
+    return callUnary(
+      client.getComputeStatus.bind(client),
+      {},
+      { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute ${address}` },
+    )
   }
 
   /** The WAL position before the reload, as text. */
   async setFullPageWrites(address: string, on: boolean): Promise<string> {
     const client = this.#computes.at(address)
-    const response = await callUnary(client.setFullPageWrites.bind(client), { on }, { deadlineMs: ACT_DEADLINE_MS, peer: `compute ${address}` })
+    const response = await callUnary(
+      client.setFullPageWrites.bind(client),
+      { on },
+      { deadlineMs: ACT_DEADLINE_MS, peer: `compute ${address}` },
+    )
     return formatLsn(lsnFromBigint(response.insertLsn))
   }
 
   /** Redo position of the checkpoint, as text. A checkpoint of a busy server takes as long as its disk needs. */
   async runCheckpoint(address: string): Promise<string> {
     const client = this.#computes.at(address)
-    const response = await callUnary(client.runCheckpoint.bind(client), {}, { deadlineMs: 10 * 60_000, peer: `compute ${address}` })
+    const response = await callUnary(
+      client.runCheckpoint.bind(client),
+      {},
+      { deadlineMs: 10 * 60_000, peer: `compute ${address}` },
+    )
     return formatLsn(lsnFromBigint(response.redoLsn))
   }
 }
@@ -114,14 +156,20 @@ export async function ifReachable<T>(promise: Promise<T>): Promise<T | undefined
   try {
     return await promise
   } catch (error) {
-    if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout') || isErrorCode(error, 'unknown_timeline')) {
+    if (
+      isErrorCode(error, 'unavailable') ||
+      isErrorCode(error, 'timeout') ||
+      isErrorCode(error, 'unknown_timeline')
+    ) {
       return undefined
     }
     throw error
   }
 }
 
-export function seenFullPageWrites(shardZero: ShardStatus | undefined): { value: 'on' | 'off'; lsn: string } | undefined {
+export function seenFullPageWrites(
+  shardZero: ShardStatus | undefined,
+): { value: 'on' | 'off'; lsn: string } | undefined {
   switch (shardZero?.fullPageWrites) {
     case FullPageWrites.FULL_PAGE_WRITES_ON:
       return { value: 'on', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }
@@ -133,4 +181,6 @@ export function seenFullPageWrites(shardZero: ShardStatus | undefined): { value:
 }
 
 export const computeMissing = (): Error =>
-  refuse('unavailable', 'the compute is not running', { hint: 'It is restarted by itself; see `understory timeline show`.' })
+  refuse('unavailable', 'the compute is not running', {
+    hint: 'It is restarted by itself; see `understory timeline show`.',
+  })

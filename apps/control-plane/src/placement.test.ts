@@ -3,7 +3,11 @@ import { expect, test } from 'vitest'
 import { placeTimeline } from './placement.ts'
 import type { NodeKind, NodeView } from './nodes.ts'
 
-const node = (kind: NodeKind, number: number): NodeView => ({ kind, nodeId: `${kind}-${number}`, address: `h:${number}` })
+const node = (kind: NodeKind, number: number): NodeView => ({
+  kind,
+  nodeId: `${kind}-${number}`,
+  address: `h:${number}`,
+})
 const cluster = (safekeepers: number, pageservers: number): NodeView[] => [
   ...Array.from({ length: safekeepers }, (_, i) => node('safekeeper', i)),
   ...Array.from({ length: pageservers }, (_, i) => node('pageserver', i)),
@@ -17,7 +21,10 @@ test('three of five safekeepers are used, and one of two', () => {
 
 test('shards go to the pageservers in turn', () => {
   expect(placeTimeline(cluster(3, 2), 4, 1).shardNodes).toEqual([
-    'pageserver-1', 'pageserver-0', 'pageserver-1', 'pageserver-0',
+    'pageserver-1',
+    'pageserver-0',
+    'pageserver-1',
+    'pageserver-0',
   ])
 })
 

@@ -28,7 +28,10 @@ export function placeTimeline(nodes: readonly NodeView[], shardCount: number, se
   const pageservers = ofKind('pageserver')
   return {
     safekeeperNodes: safekeepers.slice(0, odd),
-    shardNodes: Array.from({ length: shardCount }, (_, number) => pageservers[number % pageservers.length] as string),
+    shardNodes: Array.from(
+      { length: shardCount },
+      (_, number) => pageservers[number % pageservers.length] as string,
+    ),
     computeHost: ofKind('compute-host')[0] as string,
   }
 }

@@ -76,5 +76,12 @@ export type FpwState = z.infer<typeof fpwState>
 export type FpwStepName = z.infer<typeof fpwStep>['name']
 
 export const FPW_INITIAL: FpwState = {
-  wanted: 'on', phase: 'on', sinceLsn: '0/0', steps: [], problem: '', generation: 0, startedAtMs: 0, tookMs: 0,
+  wanted: 'on',
+  phase: 'on',
+  sinceLsn: '0/0',
+  steps: [],
+  problem: '',
+  generation: 0,
+  startedAtMs: 0,
+  tookMs: 0,
 }

@@ -29,12 +29,18 @@ export class TenantStore {
 
   /** Error: refused `already_exists` where another tenant has the name. */
   async create(document: TenantDocument): Promise<void> {
-    const claim = await this.#store.putIfAbsent(NAMES + document.name, encode({ tenantId: document.tenantId }))
+    const claim = await this.#store.putIfAbsent(
+      NAMES + document.name,
+      encode({ tenantId: document.tenantId }),
+    )
     if (claim.kind === 'conflict') {
-      throw refuse('already_exists', `tenant "${document.name}" already exists`, { hint: 'Choose another name.' })
+      throw refuse('already_exists', `tenant "${document.name}" already exists`, {
+        hint: 'Choose another name.',
+      })
     }
     const stored = await this.#store.putIfAbsent(`${TENANTS}${document.tenantId}.json`, encode(document))
-    if (stored.kind === 'conflict') throw refuse('already_exists', `tenant id ${document.tenantId} already exists`)
+    if (stored.kind === 'conflict')
+      throw refuse('already_exists', `tenant id ${document.tenantId} already exists`)
   }
 
   /** By name or id. Error: refused `unknown_tenant`. */
@@ -60,7 +66,10 @@ export class TenantStore {
    * Stores what `change` makes of the newest document and returns it; `change` runs again when someone else was
    * faster, and does nothing by returning its argument.
    */
-  async update(tenantId: string, change: (document: TenantDocument) => TenantDocument): Promise<TenantDocument> {
+  async update(
+    tenantId: string,
+    change: (document: TenantDocument) => TenantDocument,
+  ): Promise<TenantDocument> {
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const found = await this.#read(tenantId)
       if (found === undefined) throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
@@ -74,7 +83,9 @@ export class TenantStore {
 
   async #idOf(name: string): Promise<string | undefined> {
     const bytes = await getIfPresent(this.#store, NAMES + name)
-    return bytes === undefined ? undefined : (JSON.parse(Buffer.from(bytes.bytes).toString()) as { tenantId: string }).tenantId
+    return bytes === undefined
+      ? undefined
+      : (JSON.parse(Buffer.from(bytes.bytes).toString()) as { tenantId: string }).tenantId
   }
 
   async #read(tenantId: string): Promise<Versioned | undefined> {
@@ -94,6 +105,9 @@ function parseJson(bytes: Uint8Array, key: string): unknown {
   try {
     return JSON.parse(Buffer.from(bytes).toString())
   } catch (cause) {
-    throw new UnderstoryError('bad_file', `tenant document "${key}" is not JSON`, { detail: describeError(cause), cause })
+    throw new UnderstoryError('bad_file', `tenant document "${key}" is not JSON`, {
+      detail: describeError(cause),
+      cause,
+    })
   }
 }

@@ -4,11 +4,34 @@
  * idempotent, so a pass may be cut at any point and be run again, also by another control plane.
  */
 import { createHash } from 'node:crypto'
-import { describeError, formatLsn, isErrorCode, lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
+import {
+  describeError,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  parseLsn,
+  present,
+  refuse,
+} from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
-import type { ComputeSpec, GetComputeStatusResponse, ImageGeneration, PostgresIdentity, ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
-import { beginSwitch, completeStep, hasDrifted, nextStep, startsWithSettingOff, stepLsn } from './fpw-switch.ts'
+import type {
+  ComputeSpec,
+  GetComputeStatusResponse,
+  ImageGeneration,
+  PostgresIdentity,
+  ShardRef,
+  ShardStatus,
+  TimelineRef,
+} from '@understory/rpc'
+import {
+  beginSwitch,
+  completeStep,
+  hasDrifted,
+  nextStep,
+  startsWithSettingOff,
+  stepLsn,
+} from './fpw-switch.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
@@ -127,8 +150,15 @@ export class TimelineReconciler {
     }
     const seen = seenFullPageWrites(observed.shards[0])
     if (hasDrifted(timeline.fpw, seen?.value)) {
-      this.#log.warn('full_page_writes_drifted', { wanted: timeline.fpw.wanted, seen: seen?.value, sinceLsn: seen?.lsn })
-      timeline = await this.#update((item) => ({ ...item, fpw: beginSwitch(item.fpw, this.#parts.clock.wallMs()) }))
+      this.#log.warn('full_page_writes_drifted', {
+        wanted: timeline.fpw.wanted,
+        seen: seen?.value,
+        sinceLsn: seen?.lsn,
+      })
+      timeline = await this.#update((item) => ({
+        ...item,
+        fpw: beginSwitch(item.fpw, this.#parts.clock.wallMs()),
+      }))
     }
     const step = nextStep(timeline.fpw)
     if (step === undefined) return observed.compute?.state === ComputeState.COMPUTE_STATE_RUNNING
@@ -162,13 +192,17 @@ export class TimelineReconciler {
   }
 
   #timelineOf(tenant: TenantDocument): TimelineDocument {
-    return present(tenant.timelines.find(({ timelineId }) => timelineId === this.#timelineId), `timeline ${this.#timelineId}`)
+    return present(
+      tenant.timelines.find(({ timelineId }) => timelineId === this.#timelineId),
+      `timeline ${this.#timelineId}`,
+    )
   }
 
   async #update(change: (timeline: TimelineDocument) => TimelineDocument): Promise<TimelineDocument> {
     const tenant = await this.#parts.store.update(this.#tenantId, (document) => {
       const before = document.timelines.find(({ timelineId }) => timelineId === this.#timelineId)
-      if (before === undefined) throw refuse('unknown_timeline', `timeline ${this.#timelineId} does not exist`)
+      if (before === undefined)
+        throw refuse('unknown_timeline', `timeline ${this.#timelineId} does not exist`)
       const after = change(before)
       if (after === before) return document
       return { ...document, timelines: document.timelines.map((item) => (item === before ? after : item)) }
@@ -194,13 +228,18 @@ export class TimelineReconciler {
   }
 
   async #refreshAddresses(timeline: TimelineDocument): Promise<TimelineDocument> {
-    const wanted = [...timeline.safekeeperNodes, ...timeline.shards.map(({ node }) => node), timeline.computeHost]
+    const wanted = [
+      ...timeline.safekeeperNodes,
+      ...timeline.shards.map(({ node }) => node),
+      timeline.computeHost,
+    ]
     const addresses = { ...timeline.addresses }
     for (const { nodeId, address } of await this.#parts.nodes.list()) {
       if (wanted.includes(nodeId)) addresses[nodeId] = address
     }
     const missing = wanted.find((node) => addresses[node] === undefined)
-    if (missing !== undefined) throw refuse('unavailable', `node "${missing}" is not announced`, { hint: 'Start it.' })
+    if (missing !== undefined)
+      throw refuse('unavailable', `node "${missing}" is not announced`, { hint: 'Start it.' })
     if (wanted.every((node) => addresses[node] === timeline.addresses[node])) return timeline
     return this.#update((item) => ({ ...item, addresses }))
   }
@@ -222,7 +261,9 @@ export class TimelineReconciler {
       if (known === undefined || known.some(({ shard }) => shard?.number === number)) continue
       timeline = await this.#update((item) => ({
         ...item,
-        shards: item.shards.map((shard, i) => (i === number ? { ...shard, generation: shard.generation + 1 } : shard)),
+        shards: item.shards.map((shard, i) =>
+          i === number ? { ...shard, generation: shard.generation + 1 } : shard,
+        ),
       }))
       const { generation } = timeline.shards[number] as { generation: number }
       await this.#parts.peers.attachShard(address, {
@@ -253,7 +294,11 @@ export class TimelineReconciler {
     }
     const specText = createHash('sha256').update(JSON.stringify(spec)).digest('hex')
     if (specText !== timeline.specText) {
-      timeline = await this.#update((item) => ({ ...item, specText, specGeneration: item.specGeneration + 1 }))
+      timeline = await this.#update((item) => ({
+        ...item,
+        specText,
+        specGeneration: item.specGeneration + 1,
+      }))
     }
     const host = present(timeline.addresses[timeline.computeHost], 'address of the compute host')
     const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
@@ -263,7 +308,8 @@ export class TimelineReconciler {
 
   /** The timeline is born once its compute takes SQL: initdb and import are behind it then. */
   async #noteBirth(timeline: TimelineDocument, { compute }: Observation): Promise<TimelineDocument> {
-    if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || compute.postgres === undefined) return timeline
+    if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || compute.postgres === undefined)
+      return timeline
     const { major, systemId, pgTimelineId, walSegmentBytes } = compute.postgres
     const startLsn = formatLsn(lsnFromBigint(compute.startLsn))
     this.#log.info('timeline_born', { systemId, startLsn })
@@ -275,7 +321,12 @@ export class TimelineReconciler {
     }))
   }
 
-  async #carryOut(step: FpwStepName, tenant: TenantDocument, timeline: TimelineDocument, observed: Observation): Promise<void> {
+  async #carryOut(
+    step: FpwStepName,
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    observed: Observation,
+  ): Promise<void> {
     const { clock } = this.#parts
     const startedMs = clock.nowMs()
     const lsn = await this.#carryOutStep(step, tenant, timeline, observed)
@@ -315,12 +366,21 @@ export class TimelineReconciler {
     }
   }
 
-  async #switchImageGeneration(tenant: TenantDocument, timeline: TimelineDocument, enabled: boolean): Promise<void> {
+  async #switchImageGeneration(
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    enabled: boolean,
+  ): Promise<void> {
     const settings = this.#imageGeneration(tenant, enabled)
     await Promise.all(
       timeline.shards.map(({ node }, number) => {
         const address = present(timeline.addresses[node], `address of ${node}`)
-        return this.#parts.peers.setImageGeneration(address, this.#ref(), this.#shardRef(tenant, number), settings)
+        return this.#parts.peers.setImageGeneration(
+          address,
+          this.#ref(),
+          this.#shardRef(tenant, number),
+          settings,
+        )
       }),
     )
   }
@@ -335,7 +395,8 @@ export class TimelineReconciler {
         throw refuse('precondition', `shard 0 has stopped: ${shardZero.failure}`)
       }
       const seen = seenFullPageWrites(shardZero)
-      if (seen?.value === timeline.fpw.wanted && lsnFromBigint(shardZero?.ingestedLsn ?? 0n) >= setAt) return seen.lsn
+      if (seen?.value === timeline.fpw.wanted && lsnFromBigint(shardZero?.ingestedLsn ?? 0n) >= setAt)
+        return seen.lsn
       await clock.sleep(SEEN_POLL_MS)
     }
     throw refuse('timeout', `full_page_writes = ${timeline.fpw.wanted} was not seen in the WAL yet`, {
@@ -348,13 +409,17 @@ const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phas
 
 function identityOf(tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity {
   const { major, systemId, pgTimelineId, walSegmentBytes } = timeline.postgres ?? {
-    major: tenant.postgresMajor, systemId: '0', pgTimelineId: 1, walSegmentBytes: 16 * 1024 * 1024,
+    major: tenant.postgresMajor,
+    systemId: '0',
+    pgTimelineId: 1,
+    walSegmentBytes: 16 * 1024 * 1024,
   }
   return { major, systemId: BigInt(systemId), pgTimelineId, walSegmentBytes }
 }
 
 function runningCompute({ compute, computeAddress }: Observation): string {
-  if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || computeAddress === undefined) throw computeMissing()
+  if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || computeAddress === undefined)
+    throw computeMissing()
   return computeAddress
 }
 

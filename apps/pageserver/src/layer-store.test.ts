@@ -54,9 +54,13 @@ test('after a layer that the disk refused no later one is listed', async () => {
   const layers = new LayerStore({ env, files, store, cache: new BlockCache(1 << 20) }, INDEX)
   await layers.write(frozenLayer(0x2000 as Lsn), LAYER_KIND_DELTA, 0x2000 as Lsn)
   isFull = true
-  await expect(layers.write(frozenLayer(0x3000 as Lsn), LAYER_KIND_DELTA, 0x3000 as Lsn)).rejects.toThrow(/no space/)
+  await expect(layers.write(frozenLayer(0x3000 as Lsn), LAYER_KIND_DELTA, 0x3000 as Lsn)).rejects.toThrow(
+    /no space/,
+  )
   isFull = false
-  await expect(layers.write(frozenLayer(0x4000 as Lsn), LAYER_KIND_DELTA, 0x4000 as Lsn)).rejects.toThrow(/no space/)
+  await expect(layers.write(frozenLayer(0x4000 as Lsn), LAYER_KIND_DELTA, 0x4000 as Lsn)).rejects.toThrow(
+    /no space/,
+  )
   expect(layers.index.consistentLsn).toBe(0x2000)
   expect(layers.index.layers).toHaveLength(1)
   await layers.upload()

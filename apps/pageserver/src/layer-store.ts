@@ -184,9 +184,13 @@ export class LayerStore {
       const part = await this.remote.read(newest)
       if (part.consistentLsn > this.#index.consistentLsn) {
         const [there, here] = [formatLsn(part.consistentLsn), formatLsn(this.#index.consistentLsn)]
-        throw refuse('stale', `the object store has the shard up to ${there}, the files here only up to ${here}`, {
-          hint: 'The disk was put back to an older state; attach the shard again under a new generation.',
-        })
+        throw refuse(
+          'stale',
+          `the object store has the shard up to ${there}, the files here only up to ${here}`,
+          {
+            hint: 'The disk was put back to an older state; attach the shard again under a new generation.',
+          },
+        )
       }
       this.noteRemote(part)
     }

@@ -17,7 +17,11 @@ test('WAL without a value for the shard is reported as taken in, after the age o
   const [from, to] = [0x2000 as Lsn, 0x3000 as Lsn]
   const owner = { tenantId: TENANT, timelineId: TIMELINE, shard: SHARD }
   await new RemoteIndex(bench.store, owner).publish({
-    ...made!.index, generation: 2, startLsn: from, readableLsn: from, consistentLsn: from,
+    ...made!.index,
+    generation: 2,
+    startLsn: from,
+    readableLsn: from,
+    consistentLsn: from,
   })
   const [shard] = await attach(bench, LAYOUT, 3, false, IMAGES)
   await shard!.take({ startLsn: from, endLsn: to, commitLsn: to, entries: new Uint8Array(0) })

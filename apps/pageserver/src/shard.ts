@@ -180,8 +180,7 @@ export class Shard implements WalConsumer {
     if (this.#isStopped) return
     const { clock } = this.#env
     const { openLayerAgeMsMax } = this.#parts.limits
-    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
-      void this.#serial.run(() => this.#freezeAged())
+    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax) void this.#serial.run(() => this.#freezeAged())
     this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
   }
 
@@ -267,7 +266,9 @@ export class Shard implements WalConsumer {
     const isIdle = this.state.open.valuesCount === 0 && this.#frozenCount === 0
     this.#freeze()
     if (!isIdle || this.hasFailed || ingestedLsn <= this.index.consistentLsn) return
-    await this.#layers.changeIndex({ consistentLsn: ingestedLsn }).catch((error: unknown) => this.#fail(error))
+    await this.#layers
+      .changeIndex({ consistentLsn: ingestedLsn })
+      .catch((error: unknown) => this.#fail(error))
     this.#startUpload()
   }
   #startUpload(): void {

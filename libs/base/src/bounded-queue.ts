@@ -69,7 +69,8 @@ export class BoundedQueue<T> {
   close(failure?: unknown): void {
     this.#closed = true
     if (failure !== undefined) {
-      this.#failure = failure instanceof Error ? failure : new Error('queue was closed by a failure', { cause: failure })
+      this.#failure =
+        failure instanceof Error ? failure : new Error('queue was closed by a failure', { cause: failure })
     }
     if (failure !== undefined) this.#items.length = 0
     this.#arrival?.()

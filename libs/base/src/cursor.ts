@@ -13,7 +13,13 @@ export class Cursor {
   at: number
 
   /** Reads `bytes[at, end)`. `what` names the thing in errors, which carry `code`. */
-  constructor(bytes: Uint8Array, what: string, code: ErrorCode = 'bad_file', at = 0, end: number = bytes.length) {
+  constructor(
+    bytes: Uint8Array,
+    what: string,
+    code: ErrorCode = 'bad_file',
+    at = 0,
+    end: number = bytes.length,
+  ) {
     this.bytes = bytes
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.at = at
@@ -29,7 +35,10 @@ export class Cursor {
   #take(size: number): number {
     const at = this.at
     if (size < 0 || at + size > this.end) {
-      throw refuse(this.#code, `${this.#what} ends at byte ${this.end}, but ${size} bytes are needed at ${at}`)
+      throw refuse(
+        this.#code,
+        `${this.#what} ends at byte ${this.end}, but ${size} bytes are needed at ${at}`,
+      )
     }
     this.at = at + size
     return at

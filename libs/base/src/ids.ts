@@ -26,7 +26,9 @@ export interface ShardIdentity extends ShardLayout {
 
 function parseHexId(kind: string, text: string): string {
   if (!/^[0-9a-f]{32}$/.test(text)) {
-    throw refuse('bad_argument', `malformed ${kind} id "${text}"`, { hint: 'An id is 32 lower-case hexadecimal digits.' })
+    throw refuse('bad_argument', `malformed ${kind} id "${text}"`, {
+      hint: 'An id is 32 lower-case hexadecimal digits.',
+    })
   }
   return text
 }
@@ -36,10 +38,13 @@ export const parseTimelineId = (text: string): TimelineId => parseHexId('timelin
 
 export function parseNodeId(text: string): NodeId {
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/.test(text)) {
-    throw refuse('bad_argument', `malformed node id "${text}"`, { hint: 'Use letters, digits and inner dashes, at most 63.' })
+    throw refuse('bad_argument', `malformed node id "${text}"`, {
+      hint: 'Use letters, digits and inner dashes, at most 63.',
+    })
   }
   return text as NodeId
 }
 
 /** 32 hexadecimal digits of 16 random bytes. */
-export const hexId = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex')
+export const hexId = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex')

@@ -6,8 +6,24 @@ export type { ErrorCode, GrpcStatusName } from './errors.ts'
 export { hexId, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
 export type { NodeId, ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
 export {
-  LSN_MAX, LSN_ZERO, advance, alignUp8, bytesBetween, formatLsn, lsn, lsnFromBigint, lsnFromHalves, lsnHigh, lsnLow,
-  lsnToBigint, maxLsn, minLsn, offsetInSegment, parseLsn, segmentOf, segmentStart,
+  LSN_MAX,
+  LSN_ZERO,
+  advance,
+  alignUp8,
+  bytesBetween,
+  formatLsn,
+  lsn,
+  lsnFromBigint,
+  lsnFromHalves,
+  lsnHigh,
+  lsnLow,
+  lsnToBigint,
+  maxLsn,
+  minLsn,
+  offsetInSegment,
+  parseLsn,
+  segmentOf,
+  segmentStart,
 } from './lsn.ts'
 export type { Lsn } from './lsn.ts'
 export { bytes, i8, i16, i32, i64, lsn64, pageLsn, struct, u8, u16, u32, u64 } from './struct.ts'

@@ -22,13 +22,15 @@ export function lsn(position: number): Lsn {
 
 /** From the two 32-bit halves in which Postgres stores an LSN on disk. */
 export function lsnFromHalves(high: number, low: number): Lsn {
-  if (high >= 0x20_0000) throw refuse('bad_lsn', `lsn ${high.toString(16)}/${low.toString(16)} is beyond 2^53`)
+  if (high >= 0x20_0000)
+    throw refuse('bad_lsn', `lsn ${high.toString(16)}/${low.toString(16)} is beyond 2^53`)
   return (high * 0x1_0000_0000 + low) as Lsn
 }
 
 /** From the uint64 of a network message. Error: refused `bad_lsn` beyond 2^53. */
 export function lsnFromBigint(position: bigint): Lsn {
-  if (position < 0n || position > 0x1f_ffff_ffff_ffffn) throw refuse('bad_lsn', `lsn ${position} is beyond 2^53`)
+  if (position < 0n || position > 0x1f_ffff_ffff_ffffn)
+    throw refuse('bad_lsn', `lsn ${position} is beyond 2^53`)
   return Number(position) as Lsn
 }
 
@@ -40,7 +42,9 @@ export const lsnLow = (at: Lsn): number => at % 0x1_0000_0000
 export function parseLsn(text: string): Lsn {
   const match = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/.exec(text)
   if (match === null) {
-    throw refuse('bad_lsn', `malformed lsn "${text}"`, { hint: 'Write it as two hexadecimal numbers, such as 16/B374D848.' })
+    throw refuse('bad_lsn', `malformed lsn "${text}"`, {
+      hint: 'Write it as two hexadecimal numbers, such as 16/B374D848.',
+    })
   }
   return lsnFromHalves(Number.parseInt(match[1] as string, 16), Number.parseInt(match[2] as string, 16))
 }

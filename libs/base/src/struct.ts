@@ -23,28 +23,52 @@ interface FieldType<T> {
 const type = <T>(size: number, make: Make<T>): FieldType<T> => ({ size, make })
 
 export const u8: FieldType<number> = type(1, (offset) => ({
-  size: 1, offset, get: (v, at) => v.getUint8(at + offset), set: (v, at, x) => v.setUint8(at + offset, x),
+  size: 1,
+  offset,
+  get: (v, at) => v.getUint8(at + offset),
+  set: (v, at, x) => v.setUint8(at + offset, x),
 }))
 export const i8: FieldType<number> = type(1, (offset) => ({
-  size: 1, offset, get: (v, at) => v.getInt8(at + offset), set: (v, at, x) => v.setInt8(at + offset, x),
+  size: 1,
+  offset,
+  get: (v, at) => v.getInt8(at + offset),
+  set: (v, at, x) => v.setInt8(at + offset, x),
 }))
 export const u16: FieldType<number> = type(2, (offset) => ({
-  size: 2, offset, get: (v, at) => v.getUint16(at + offset, true), set: (v, at, x) => v.setUint16(at + offset, x, true),
+  size: 2,
+  offset,
+  get: (v, at) => v.getUint16(at + offset, true),
+  set: (v, at, x) => v.setUint16(at + offset, x, true),
 }))
 export const i16: FieldType<number> = type(2, (offset) => ({
-  size: 2, offset, get: (v, at) => v.getInt16(at + offset, true), set: (v, at, x) => v.setInt16(at + offset, x, true),
+  size: 2,
+  offset,
+  get: (v, at) => v.getInt16(at + offset, true),
+  set: (v, at, x) => v.setInt16(at + offset, x, true),
 }))
 export const u32: FieldType<number> = type(4, (offset) => ({
-  size: 4, offset, get: (v, at) => v.getUint32(at + offset, true), set: (v, at, x) => v.setUint32(at + offset, x, true),
+  size: 4,
+  offset,
+  get: (v, at) => v.getUint32(at + offset, true),
+  set: (v, at, x) => v.setUint32(at + offset, x, true),
 }))
 export const i32: FieldType<number> = type(4, (offset) => ({
-  size: 4, offset, get: (v, at) => v.getInt32(at + offset, true), set: (v, at, x) => v.setInt32(at + offset, x, true),
+  size: 4,
+  offset,
+  get: (v, at) => v.getInt32(at + offset, true),
+  set: (v, at, x) => v.setInt32(at + offset, x, true),
 }))
 export const u64: FieldType<bigint> = type(8, (offset) => ({
-  size: 8, offset, get: (v, at) => v.getBigUint64(at + offset, true), set: (v, at, x) => v.setBigUint64(at + offset, x, true),
+  size: 8,
+  offset,
+  get: (v, at) => v.getBigUint64(at + offset, true),
+  set: (v, at, x) => v.setBigUint64(at + offset, x, true),
 }))
 export const i64: FieldType<bigint> = type(8, (offset) => ({
-  size: 8, offset, get: (v, at) => v.getBigInt64(at + offset, true), set: (v, at, x) => v.setBigInt64(at + offset, x, true),
+  size: 8,
+  offset,
+  get: (v, at) => v.getBigInt64(at + offset, true),
+  set: (v, at, x) => v.setBigInt64(at + offset, x, true),
 }))
 /** XLogRecPtr as a little-endian uint64: WAL records, control file, our own formats. */
 export const lsn64: FieldType<Lsn> = type(8, (offset) => ({

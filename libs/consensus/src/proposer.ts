@@ -518,7 +518,8 @@ function sendWal(
   peer.commitSentLsn = commitLsn
   // The acceptor answers with a record end: an append that brings none is not waited for.
   const [, newer] = peer.awaitedLsns
-  if (endLsn === draft.bufferEndLsn && draft.recordEndLsn > newer) peer.awaitedLsns = [newer, draft.recordEndLsn]
+  if (endLsn === draft.bufferEndLsn && draft.recordEndLsn > newer)
+    peer.awaitedLsns = [newer, draft.recordEndLsn]
 }
 
 /** Asks the most advanced other acceptor that is known to hold this term's log. */

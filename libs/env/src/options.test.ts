@@ -4,16 +4,25 @@ import { hostPort, oneOf, parseOptions, text, wholeNumber } from './options.ts'
 
 const table = {
   dataDir: { read: text, placeholder: 'DIR', help: 'where files go' },
-  listen: { read: hostPort, fallback: { host: '127.0.0.1', port: 0 }, placeholder: 'HOST:PORT', help: 'address' },
+  listen: {
+    read: hostPort,
+    fallback: { host: '127.0.0.1', port: 0 },
+    placeholder: 'HOST:PORT',
+    help: 'address',
+  },
   broker: { read: text, optional: true, placeholder: 'URL', help: 'broker' },
   threads: { read: wholeNumber(1, 8), fallback: 2, placeholder: 'N', help: 'threads' },
   mode: { read: oneOf('eager', 'lazy'), fallback: 'eager', placeholder: 'MODE', help: 'mode' },
 } as const
 
-const parse = (argv: string[], environment: Record<string, string> = {}) => parseOptions('safekeeper', table, argv, environment)
+const parse = (argv: string[], environment: Record<string, string> = {}) =>
+  parseOptions('safekeeper', table, argv, environment)
 
 test('a flag wins over the environment, and that over the default', () => {
-  const result = parse(['--data-dir', '/a', '--threads=3'], { UNDERSTORY_SAFEKEEPER_DATA_DIR: '/b', UNDERSTORY_SAFEKEEPER_MODE: 'lazy' })
+  const result = parse(['--data-dir', '/a', '--threads=3'], {
+    UNDERSTORY_SAFEKEEPER_DATA_DIR: '/b',
+    UNDERSTORY_SAFEKEEPER_MODE: 'lazy',
+  })
   expect(result).toEqual({
     kind: 'values',
     values: { dataDir: '/a', listen: { host: '127.0.0.1', port: 0 }, threads: 3, mode: 'lazy' },
@@ -34,5 +43,7 @@ test.each([
 
 test('help names every option with its default and its variable', () => {
   const result = parse(['--help'])
-  expect(result.kind === 'help' && result.text).toMatch(/--threads N +threads \(default 2\)[\s\S]*UNDERSTORY_SAFEKEEPER_<NAME>/)
+  expect(result.kind === 'help' && result.text).toMatch(
+    /--threads N +threads \(default 2\)[\s\S]*UNDERSTORY_SAFEKEEPER_<NAME>/,
+  )
 })

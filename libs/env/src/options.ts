@@ -24,24 +24,37 @@ export type OptionValues<T extends OptionTable> = {
     : ReturnType<T[K]['read']>
 }
 
-const checked = <T>(schema: z.ZodType<T>) => (text: string): T => {
-  const { success, data, error } = schema.safeParse(text)
-  if (success) return data
-  throw refuse('bad_argument', error.issues[0]?.message ?? 'it is malformed')
-}
+const checked =
+  <T>(schema: z.ZodType<T>) =>
+  (text: string): T => {
+    const { success, data, error } = schema.safeParse(text)
+    if (success) return data
+    throw refuse('bad_argument', error.issues[0]?.message ?? 'it is malformed')
+  }
 
 /** Readers of the usual kinds of values. */
 export const text: (input: string) => string = checked(z.string().min(1, 'it must not be empty'))
 export const wholeNumber = (min: number, max: number): ((input: string) => number) =>
-  checked(z.coerce.number(`it must be a number`).int('it must be a whole number').min(min, `it must be at least ${min}`).max(max, `it must be at most ${max}`))
-export const oneOf = <const T extends readonly [string, ...string[]]>(...values: T): ((input: string) => T[number]) =>
+  checked(
+    z.coerce
+      .number(`it must be a number`)
+      .int('it must be a whole number')
+      .min(min, `it must be at least ${min}`)
+      .max(max, `it must be at most ${max}`),
+  )
+export const oneOf = <const T extends readonly [string, ...string[]]>(
+  ...values: T
+): ((input: string) => T[number]) =>
   checked(z.enum(values, `it must be one of ${values.join(', ')}`)) as (input: string) => T[number]
 /** host:port; port 0 asks for any free one. */
 export const hostPort: (input: string) => { readonly host: string; readonly port: number } = checked(
   z
     .string()
     .regex(/^[^:\s]+:\d{1,5}$/, 'it must be host:port')
-    .transform((value) => ({ host: value.slice(0, value.lastIndexOf(':')), port: Number(value.slice(value.lastIndexOf(':') + 1)) }))
+    .transform((value) => ({
+      host: value.slice(0, value.lastIndexOf(':')),
+      port: Number(value.slice(value.lastIndexOf(':') + 1)),
+    }))
     .refine(({ port }) => port <= 65_535, 'its port must be at most 65535'),
 )
 
@@ -49,7 +62,12 @@ const kebab = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `-
 
 export function helpText(app: string, table: OptionTable): string {
   const rows = Object.entries(table).map(([name, option]) => {
-    const value = option.fallback === undefined ? (option.optional === true ? 'optional' : 'required') : `default ${describe(option.fallback)}`
+    const value =
+      option.fallback === undefined
+        ? option.optional === true
+          ? 'optional'
+          : 'required'
+        : `default ${describe(option.fallback)}`
     return [`  --${kebab(name)} ${option.placeholder}`, `${option.help} (${value})`] as const
   })
   const width = Math.max(...rows.map(([flag]) => flag.length))
@@ -59,7 +77,8 @@ export function helpText(app: string, table: OptionTable): string {
 
 const envName = (name: string): string => kebab(name).replaceAll('-', '_').toUpperCase()
 function describe(value: unknown): string {
-  if (typeof value === 'object' && value !== null && 'host' in value && 'port' in value) return `${String(value.host)}:${String(value.port)}`
+  if (typeof value === 'object' && value !== null && 'host' in value && 'port' in value)
+    return `${String(value.host)}:${String(value.port)}`
   return String(value)
 }
 
@@ -72,7 +91,9 @@ export function parseOptions<T extends OptionTable>(
   table: T,
   argv: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
-): { readonly kind: 'values'; readonly values: OptionValues<T> } | { readonly kind: 'help'; readonly text: string } {
+):
+  | { readonly kind: 'values'; readonly values: OptionValues<T> }
+  | { readonly kind: 'help'; readonly text: string } {
   const given = readFlags(app, table, argv)
   if (given === 'help') return { kind: 'help', text: helpText(app, table) }
   const values: Record<string, unknown> = {}
@@ -85,7 +106,9 @@ export function parseOptions<T extends OptionTable>(
     } else if (option.fallback !== undefined) {
       values[name] = option.fallback
     } else if (option.optional !== true) {
-      throw refuse('bad_argument', `option --${kebab(name)} is missing`, { hint: `Give it, or set ${variable}; see --help.` })
+      throw refuse('bad_argument', `option --${kebab(name)} is missing`, {
+        hint: `Give it, or set ${variable}; see --help.`,
+      })
     }
   }
   return { kind: 'values', values: values as OptionValues<T> }
@@ -96,7 +119,10 @@ function readValue(option: OptionSpec<unknown>, input: string, where: string): u
     return option.read(input)
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw refuse('bad_argument', `option ${where} cannot be "${input}": ${reason}`, { hint: 'See --help.', cause })
+    throw refuse('bad_argument', `option ${where} cannot be "${input}": ${reason}`, {
+      hint: 'See --help.',
+      cause,
+    })
   }
 }
 
@@ -113,7 +139,8 @@ function readFlags(app: string, table: OptionTable, argv: readonly string[]): Ma
       throw refuse('bad_argument', `${app} knows no option "${flag}"`, { hint: 'See --help.' })
     }
     const value = equals === -1 ? argv[++i] : argument.slice(equals + 1)
-    if (value === undefined) throw refuse('bad_argument', `option ${flag} needs a value`, { hint: 'See --help.' })
+    if (value === undefined)
+      throw refuse('bad_argument', `option ${flag} needs a value`, { hint: 'See --help.' })
     given.set(name, value)
   }
   return given

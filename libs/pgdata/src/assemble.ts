@@ -5,7 +5,13 @@
 import { advance, formatLsn, lsnToBigint, minLsn, refuse, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
-  CONTROL_FILE_PATH, SLRU_SEGMENT_BYTES, forgedControlFile, dataDirectoriesOf, parseTwoPhaseName, slruPageOf, slruSegmentOf,
+  CONTROL_FILE_PATH,
+  SLRU_SEGMENT_BYTES,
+  forgedControlFile,
+  dataDirectoriesOf,
+  parseTwoPhaseName,
+  slruPageOf,
+  slruSegmentOf,
   slruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
@@ -30,7 +36,9 @@ export interface AssembleOptions extends PgdataSource {
    * `forge`: a checkpoint that is in these files alone, for a copy that goes its own way. `inWal`: the one that
    * `prepareCheckpoint` made at X and that the caller has appended through the quorum.
    */
-  readonly checkpoint: { readonly kind: 'forge' } | { readonly kind: 'inWal'; readonly prepared: PreparedCheckpoint }
+  readonly checkpoint:
+    | { readonly kind: 'forge' }
+    | { readonly kind: 'inWal'; readonly prepared: PreparedCheckpoint }
   /** Of everything that is made; by default this process's. */
   readonly owner?: FileOwner | undefined
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
@@ -62,7 +70,8 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
     const { forged, state, atLsn, controlFile, timeSeconds } = prepared
     for (const path of dataDirectoriesOf(options.postgres.major)) writer.makeDirectory(path)
     const failed = new AbortController()
-    const signal = options.signal === undefined ? failed.signal : AbortSignal.any([failed.signal, options.signal])
+    const signal =
+      options.signal === undefined ? failed.signal : AbortSignal.any([failed.signal, options.signal])
     const progress = new Progress(options)
     const twoPhaseNames: string[] = []
     const parts = options.pageservers.map((address, number) =>
@@ -86,7 +95,15 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
     await writer.write(CONTROL_FILE_PATH, 0, forgedControlFile(controlFile, forged, state, timeSeconds))
     const { recordLsn, nextLsn } = forged
     const { filesCount: files, bytesWritten: bytes } = writer
-    return { recordLsn, nextLsn, lsn: atLsn, state, files, bytes, tookMs: Math.round(clock.nowMs() - startMs) }
+    return {
+      recordLsn,
+      nextLsn,
+      lsn: atLsn,
+      state,
+      files,
+      bytes,
+      tookMs: Math.round(clock.nowMs() - startMs),
+    }
   } finally {
     writer.close()
   }
@@ -121,7 +138,11 @@ async function receiveShard(
   try {
     const request = { timeline: source.timeline, shard: shardRefOf(source, number), lsn: lsnToBigint(atLsn) }
     const call = { signal: source.signal, peer: `pageserver ${address}` }
-    for await (const { piece, pagesTotal } of callServerStream(client.streamFiles.bind(client), request, call)) {
+    for await (const { piece, pagesTotal } of callServerStream(
+      client.streamFiles.bind(client),
+      request,
+      call,
+    )) {
       if (pagesTotal > 0n) progress.add(0, Number(pagesTotal))
       await takePiece(piece, writer, progress)
       if (piece?.$case === 'file' && piece.value.path.startsWith('pg_twophase/')) {
@@ -157,7 +178,11 @@ async function takePiece(
 }
 
 /** The segment that X lies in, as the safekeepers have it, with the checkpoint in it and zeros behind. */
-async function writeWal(source: PgdataSource, prepared: PreparedCheckpoint, writer: DataDirectoryWriter): Promise<void> {
+async function writeWal(
+  source: PgdataSource,
+  prepared: PreparedCheckpoint,
+  writer: DataDirectoryWriter,
+): Promise<void> {
   const { forged, atLsn } = prepared
   const { timelineId, segmentBytes } = walIdentityOf(source)
   const first = segmentOf(minLsn(forged.recordLsn, atLsn), segmentBytes)
@@ -178,17 +203,25 @@ async function writeWal(source: PgdataSource, prepared: PreparedCheckpoint, writ
 
 function checkWhole({ directory }: AssembleOptions, writer: DataDirectoryWriter): void {
   for (const path of ['PG_VERSION', 'global/pg_filenode.map']) {
-    if (!writer.has(path)) throw refuse('bad_file', `storage gave no "${path}" for data directory "${directory}"`)
+    if (!writer.has(path))
+      throw refuse('bad_file', `storage gave no "${path}" for data directory "${directory}"`)
   }
 }
 
 /** Postgres deletes a prepared transaction that is not below nextXid, with no more than a warning. */
-function checkTwoPhase({ postgres }: PgdataSource, { state, atLsn }: PreparedCheckpoint, names: readonly string[]): void {
+function checkTwoPhase(
+  { postgres }: PgdataSource,
+  { state, atLsn }: PreparedCheckpoint,
+  names: readonly string[],
+): void {
   for (const name of names) {
     const xid = parseTwoPhaseName(name, postgres.major)
     if (xid === undefined) throw refuse('bad_file', `storage names a prepared transaction "${name}"`)
     if (((xid - state.nextXid) | 0) < 0) continue
-    throw refuse('bad_file', `prepared transaction ${xid} is not below the next one, ${state.nextXid}, at ${formatLsn(atLsn)}`)
+    throw refuse(
+      'bad_file',
+      `prepared transaction ${xid} is not below the next one, ${state.nextXid}, at ${formatLsn(atLsn)}`,
+    )
   }
 }
 
@@ -199,7 +232,11 @@ function padSlrus({ state }: PreparedCheckpoint, writer: DataDirectoryWriter): v
   // The oldest entry's segment must have come, except where the next one's is the same.
   const oldest = slruSegmentPath('pg_xact', slruSegmentOf(slruPageOf('pg_xact', state.oldestXid)))
   pad('pg_xact', state.nextXid)
-  if (!writer.has(oldest)) throw refuse('bad_file', `storage gave no "${oldest}", which has the oldest transaction ${state.oldestXid}`)
+  if (!writer.has(oldest))
+    throw refuse(
+      'bad_file',
+      `storage gave no "${oldest}", which has the oldest transaction ${state.oldestXid}`,
+    )
   pad('pg_multixact/offsets', state.nextMulti)
   pad('pg_multixact/members', state.nextMultiOffset)
   if (state.trackCommitTimestamp) pad('pg_commit_ts', state.nextXid)

@@ -1,7 +1,12 @@
 /** The shutdown checkpoint at which a Postgres starts from storage: forged, or the real one of a clean stop. */
 import { assert, formatLsn, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { CHECKPOINT_BYTES, decodeTrackerState, forgeShutdownCheckpoint, parseControlFile } from '@understory/postgres/cluster'
+import {
+  CHECKPOINT_BYTES,
+  decodeTrackerState,
+  forgeShutdownCheckpoint,
+  parseControlFile,
+} from '@understory/postgres/cluster'
 import type { ForgedCheckpoint, TrackerState } from '@understory/postgres/cluster'
 import { RM_XLOG_ID, XLOG_CHECKPOINT_SHUTDOWN, XLR_INFO_MASK } from '@understory/postgres/wal'
 import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
@@ -39,7 +44,10 @@ export interface PreparedCheckpoint {
 export async function prepareCheckpoint(options: PrepareCheckpointOptions): Promise<PreparedCheckpoint> {
   const atLsn = asRecordEnd(options.lsn, options.postgres.walSegmentBytes)
   checkSource(options, atLsn)
-  const [control, last] = await Promise.all([readControlState(options, atLsn), lastRecordAtOrBefore(options, atLsn)])
+  const [control, last] = await Promise.all([
+    readControlState(options, atLsn),
+    lastRecordAtOrBefore(options, atLsn),
+  ])
   if (last.nextLsn !== atLsn) {
     throw refuse('bad_lsn', `no WAL record ends at ${formatLsn(atLsn)}`, {
       hint: `The nearest record end before it is ${formatLsn(last.nextLsn)}.`,
@@ -49,16 +57,26 @@ export async function prepareCheckpoint(options: PrepareCheckpointOptions): Prom
   const timeSeconds = Math.floor(seamsOf(options).clock.wallMs() / 1000)
   const prevLsn = last.recordLsn
   const wal = walIdentityOf(options)
-  const forged = shutdownCheckpointOf(last) ?? forgeShutdownCheckpoint({ state, atLsn, prevLsn, wal, timeSeconds })
+  const forged =
+    shutdownCheckpointOf(last) ?? forgeShutdownCheckpoint({ state, atLsn, prevLsn, wal, timeSeconds })
   return { atLsn, prevLsn, forged, state, controlFile, timeSeconds }
 }
 
 /** The record as a checkpoint at which a start can begin, if it is one. */
-function shutdownCheckpointOf({ rmid, info, bytes, recordLsn, nextLsn }: LastRecord): ForgedCheckpoint | undefined {
+function shutdownCheckpointOf({
+  rmid,
+  info,
+  bytes,
+  recordLsn,
+  nextLsn,
+}: LastRecord): ForgedCheckpoint | undefined {
   if (rmid !== RM_XLOG_ID || (info & ~XLR_INFO_MASK) !== XLOG_CHECKPOINT_SHUTDOWN) return undefined
   // Header 24 bytes, short data header 2.
   const checkpoint = bytes.subarray(bytes.length - CHECKPOINT_BYTES)
-  assert(bytes.length === 26 + CHECKPOINT_BYTES, () => `shutdown checkpoint of ${bytes.length} bytes at ${formatLsn(recordLsn)}`)
+  assert(
+    bytes.length === 26 + CHECKPOINT_BYTES,
+    () => `shutdown checkpoint of ${bytes.length} bytes at ${formatLsn(recordLsn)}`,
+  )
   return { bytes: new Uint8Array(0), recordLsn, nextLsn, checkpoint }
 }
 

@@ -5,7 +5,16 @@
  * Calls that only touch names and sizes are synchronous: there are thousands, a few microseconds each. Nothing is
  * synced: a directory that was not completed has no pg_control and cannot start.
  */
-import { chownSync, fchownSync, closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, write } from 'node:fs'
+import {
+  chownSync,
+  fchownSync,
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  write,
+} from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
 import { promisify } from 'node:util'
 import { assert, refuse } from '@understory/base'
@@ -144,7 +153,10 @@ export class DataDirectoryWriter {
 /** Paths come from another process. */
 function checkInside(path: string): void {
   const parts = path.split('/')
-  if (path === '' || parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) {
+  if (
+    path === '' ||
+    parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
+  ) {
     throw refuse('bad_file', `storage names a file "${path}" that is not within a data directory`)
   }
 }

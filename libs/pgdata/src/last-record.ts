@@ -71,7 +71,12 @@ async function lastRecordBetween(
       chunk = wal.subarray(skipped)
       if (chunk.length === 0) continue
       decoder = new WalStreamDecoder({
-        startLsn: chunkStart, findFirst: true, segmentBytes: walSegmentBytes, major, systemId, timelineId: pgTimelineId,
+        startLsn: chunkStart,
+        findFirst: true,
+        segmentBytes: walSegmentBytes,
+        major,
+        systemId,
+        timelineId: pgTimelineId,
       })
     }
     decoder.push(chunkStart, chunk)
@@ -80,7 +85,13 @@ async function lastRecordBetween(
       const bytes = new Uint8Array(decoder.bytes.subarray(decoder.start, decoder.start + decoder.length))
       const view = new DataView(bytes.buffer)
       const { recordLsn, nextLsn } = decoder
-      found = { recordLsn, nextLsn, rmid: XLogRecord.rmid.get(view, 0), info: XLogRecord.info.get(view, 0), bytes }
+      found = {
+        recordLsn,
+        nextLsn,
+        rmid: XLogRecord.rmid.get(view, 0),
+        info: XLogRecord.info.get(view, 0),
+        bytes,
+      }
     }
   }
   return found
@@ -103,7 +114,10 @@ export function readWalBytes(source: PgdataSource, startLsn: Lsn, endLsn: Lsn): 
       at += wal.length
     }
     if (at === bytes.length) return bytes
-    throw refuse('unavailable', `safekeeper gave ${at} bytes of WAL, not ${bytes.length}, from ${formatLsn(startLsn)} on`)
+    throw refuse(
+      'unavailable',
+      `safekeeper gave ${at} bytes of WAL, not ${bytes.length}, from ${formatLsn(startLsn)} on`,
+    )
   })
 }
 

@@ -54,12 +54,18 @@ export async function patiently<T>(
   const seams = seamsOf(source)
   const untilMs = seams.clock.nowMs() + (source.patienceMs ?? PATIENCE_DEFAULT_MS)
   const isRetryableYet = (error: unknown): boolean => mayRetry(error) && seams.clock.nowMs() < untilMs
-  const options = { attemptsMax: Infinity, pauseMsMax: 1_000, isRetryable: isRetryableYet, signal: source.signal }
+  const options = {
+    attemptsMax: Infinity,
+    pauseMsMax: 1_000,
+    isRetryable: isRetryableYet,
+    signal: source.signal,
+  }
   return retry(seams, options, work)
 }
 
 export function checkSource(source: PgdataSource, at: Lsn): void {
   assert(source.pageservers.length > 0, () => 'a timeline has at least one shard')
-  if (source.safekeepers.length === 0) throw refuse('bad_argument', 'no safekeeper is known for this timeline')
+  if (source.safekeepers.length === 0)
+    throw refuse('bad_argument', 'no safekeeper is known for this timeline')
   if (at === 0) throw refuse('bad_lsn', 'lsn 0/0 is no position in WAL')
 }

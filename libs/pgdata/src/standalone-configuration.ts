@@ -38,7 +38,8 @@ export async function writeStandaloneConfiguration(
   }
   const files = {
     'postgresql.conf': `# Made by Understory. The server listens on this machine alone.\n${lines({
-      listen_addresses: 'localhost', ...settings,
+      listen_addresses: 'localhost',
+      ...settings,
     })}`,
     'postgresql.auto.conf': `# As the WAL says of the primary.\n${lines(fromWal)}`,
     'pg_hba.conf': HBA,
@@ -62,4 +63,10 @@ const lines = (settings: Readonly<Record<string, string | number | boolean>>): s
     .join('')
 
 const literal = (value: string | number | boolean): string =>
-  typeof value === 'boolean' ? (value ? 'on' : 'off') : typeof value === 'number' ? String(value) : `'${value.replaceAll("'", "''")}'`
+  typeof value === 'boolean'
+    ? value
+      ? 'on'
+      : 'off'
+    : typeof value === 'number'
+      ? String(value)
+      : `'${value.replaceAll("'", "''")}'`

@@ -11,12 +11,22 @@ import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import type pg from 'pg'
 import { describe, expect, test } from 'vitest'
-import { assemblePgdata, lastRecordAtOrBefore, prepareCheckpoint, writeStandaloneConfiguration } from '../src/index.ts'
+import {
+  assemblePgdata,
+  lastRecordAtOrBefore,
+  prepareCheckpoint,
+  writeStandaloneConfiguration,
+} from '../src/index.ts'
 import { openTestStorage } from './storage-support.ts'
 
 const SETTINGS = {
-  max_prepared_transactions: 4, track_commit_timestamp: true, autovacuum: false, wal_keep_size: '1GB',
-  full_page_writes: false, checkpoint_timeout: '1h', allow_in_place_tablespaces: true,
+  max_prepared_transactions: 4,
+  track_commit_timestamp: true,
+  autovacuum: false,
+  wal_keep_size: '1GB',
+  full_page_writes: false,
+  checkpoint_timeout: '1h',
+  allow_in_place_tablespaces: true,
 }
 
 async function runWorkload(server: PostgresServer): Promise<void> {
@@ -29,19 +39,20 @@ async function runWorkload(server: PostgresServer): Promise<void> {
     'create table hot (id int primary key, n int, filler text) with (fillfactor = 60)',
     "insert into hot select g, 0, repeat('x', 50) from generate_series(1, 300) g",
     'create table big (id bigserial primary key, t text, v int)',
-    "insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 20000) g",
+    'insert into big (t, v) select md5(g::text), g % 97 from generate_series(1, 20000) g',
     'create index big_v on big (v, t)',
     'vacuum (freeze) big',
     'create unlogged table gone (id serial primary key, t text)',
     "insert into gone (t) values ('x')",
-    "set allow_in_place_tablespaces = on",
+    'set allow_in_place_tablespaces = on',
     "create tablespace aside location ''",
     'create table there (id int primary key) tablespace aside',
     'insert into there select generate_series(1, 500)',
     'create database copied',
     'begin; select * from hot where id = 3 for share; savepoint t; update hot set n = -1 where id = 3; commit',
     "begin; insert into hot values (1000, 1, 'p'); prepare transaction 'kept'",
-    "begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'", "commit prepared 'done'",
+    "begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'",
+    "commit prepared 'done'",
   )
   for (let i = 0; i < 200; i++) await run(`update hot set n = n + 1 where id = ${(i % 7) + 1}`)
   await client.query('begin; select * from hot where id = 5 for share')
@@ -62,7 +73,7 @@ async function answers(client: pg.Client): Promise<unknown> {
     'select count(*), sum(id) from there',
     'select gid from pg_prepared_xacts',
     'select oid::int, datname from pg_database order by 1',
-    "select count(*), count(pg_xact_commit_timestamp(xmin)) from hot",
+    'select count(*), count(pg_xact_commit_timestamp(xmin)) from hot',
     'select relname, relpages, relkind from pg_class where oid >= 16384 order by 1',
     'select spcname from pg_tablespace order by 1',
   ]
@@ -76,16 +87,24 @@ async function check(client: pg.Client): Promise<void> {
     select bt_index_check(c.oid, i.indisunique) from pg_class c join pg_index i on i.indexrelid = c.oid
     join pg_am a on a.oid = c.relam where a.amname = 'btree' and c.relpersistence = 'p' and i.indisready and i.indisvalid`)
   const heaps = "from pg_class c where relkind in ('r', 't', 'm') and relpersistence = 'p'"
-  const { rows } = await client.query(`select c.relname, v.* ${heaps.replace('where', ', lateral verify_heapam(c.oid) v where')}`)
+  const { rows } = await client.query(
+    `select c.relname, v.* ${heaps.replace('where', ', lateral verify_heapam(c.oid) v where')}`,
+  )
   expect(rows).toEqual([])
   for (const name of ['pg_check_visible', 'pg_check_frozen']) {
-    const wrong = await client.query(`select c.relname, v.* ${heaps.replace('where', `, lateral ${name}(c.oid) v where`)}`)
+    const wrong = await client.query(
+      `select c.relname, v.* ${heaps.replace('where', `, lateral ${name}(c.oid) v where`)}`,
+    )
     expect(wrong.rows).toEqual([])
   }
 }
 
 async function startOn(major: 16 | 17 | 18, dataDirectory: string): Promise<PostgresServer> {
-  return startPostgres({ major, dataDirectory, settings: { max_prepared_transactions: 4, track_commit_timestamp: true } })
+  return startPostgres({
+    major,
+    dataDirectory,
+    settings: { max_prepared_transactions: 4, track_commit_timestamp: true },
+  })
 }
 
 describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
@@ -107,7 +126,11 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     const directory = join(folder.path, 'made')
     const progress: number[] = []
     const made = await assemblePgdata({
-      ...storage.source, directory, lsn, checkpoint: { kind: 'forge' }, owner: user,
+      ...storage.source,
+      directory,
+      lsn,
+      checkpoint: { kind: 'forge' },
+      owner: user,
       onProgress: (done, total) => progress.push(done / total),
     })
     expect(made).toMatchObject({ lsn, recordLsn: lsn % 8192 === 0 ? expect.any(Number) : lsn })
@@ -164,18 +187,33 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
       expect(await answers(reader)).toEqual(expected)
       // Its WAL is one chain with the old: the whole segment can be read.
       await reader.query('create extension pg_walinspect')
-      const [segment] = await readdir(join(directory, 'pg_wal')).then((names) => names.filter((name) => /^[0-9A-F]{24}$/.test(name)))
+      const [segment] = await readdir(join(directory, 'pg_wal')).then((names) =>
+        names.filter((name) => /^[0-9A-F]{24}$/.test(name)),
+      )
       const old = await readFile(join(server.dataDirectory, 'pg_wal', segment as string))
       const length = lsn % old.length
-      expect((await readFile(join(directory, 'pg_wal', segment as string))).subarray(0, length).equals(old.subarray(0, length))).toBe(true)
+      expect(
+        (await readFile(join(directory, 'pg_wal', segment as string)))
+          .subarray(0, length)
+          .equals(old.subarray(0, length)),
+      ).toBe(true)
     }
     // After a clean stop the real checkpoint is in the WAL, and is used as it is: see the safekeeper's copy of it.
     const again = await prepareCheckpoint({ ...storage.source, lsn: prepared.forged.nextLsn })
-    expect(again.forged).toMatchObject({ recordLsn: prepared.forged.recordLsn, nextLsn: prepared.forged.nextLsn })
+    expect(again.forged).toMatchObject({
+      recordLsn: prepared.forged.recordLsn,
+      nextLsn: prepared.forged.nextLsn,
+    })
     expect(again.forged.bytes).toHaveLength(0)
     expect(Buffer.from(again.forged.checkpoint).equals(prepared.forged.checkpoint)).toBe(true)
     const second = join(folder.path, 'second')
-    await assemblePgdata({ ...storage.source, directory: second, lsn: again.atLsn, checkpoint: { kind: 'inWal', prepared: again }, owner: user })
+    await assemblePgdata({
+      ...storage.source,
+      directory: second,
+      lsn: again.atLsn,
+      checkpoint: { kind: 'inWal', prepared: again },
+      owner: user,
+    })
     await writeStandaloneConfiguration(second, { state: again.state, owner: user })
     await using copy = await startOn(major, second)
     expect(copy.log()).not.toMatch(/redo|recovery|not properly|FATAL|WARNING/)
@@ -198,24 +236,34 @@ test('what cannot be completed is refused and cannot start', { timeout: 120_000 
   expect(await readdir(full)).toEqual(['mine'])
 
   const inside = join(folder.path, 'inside')
-  await expect(assemblePgdata({ ...made, directory: inside, lsn: advance(lsn, -8) })).rejects.toMatchObject({ code: 'bad_lsn' })
+  await expect(assemblePgdata({ ...made, directory: inside, lsn: advance(lsn, -8) })).rejects.toMatchObject({
+    code: 'bad_lsn',
+  })
   const ahead = join(folder.path, 'ahead')
-  await expect(assemblePgdata({ ...made, directory: ahead, lsn: advance(lsn, 80_000) })).rejects.toMatchObject({
+  await expect(
+    assemblePgdata({ ...made, directory: ahead, lsn: advance(lsn, 80_000) }),
+  ).rejects.toMatchObject({
     code: expect.stringMatching(/timeout|unavailable/),
   })
 
   const halfWay = join(folder.path, 'half')
   const oneIsDown = [storage.source.pageservers[0] as string, '127.0.0.1:9']
-  await expect(assemblePgdata({ ...made, directory: halfWay, pageservers: oneIsDown })).rejects.toMatchObject({ code: 'unavailable' })
+  await expect(assemblePgdata({ ...made, directory: halfWay, pageservers: oneIsDown })).rejects.toMatchObject(
+    { code: 'unavailable' },
+  )
   expect(existsSync(join(halfWay, CONTROL_FILE_PATH))).toBe(false)
 
   const stopped = join(folder.path, 'stopped')
   const stop = new AbortController()
   const onProgress = (): void => stop.abort()
-  await expect(assemblePgdata({ ...made, directory: stopped, signal: stop.signal, onProgress })).rejects.toMatchObject({ code: 'cancelled' })
+  await expect(
+    assemblePgdata({ ...made, directory: stopped, signal: stop.signal, onProgress }),
+  ).rejects.toMatchObject({ code: 'cancelled' })
   expect(existsSync(join(stopped, CONTROL_FILE_PATH))).toBe(false)
 
   const whole = join(folder.path, 'whole')
   await assemblePgdata({ ...made, directory: whole })
-  expect(parseControlFile(await readFile(join(whole, CONTROL_FILE_PATH))).systemId).toBe(storage.source.postgres.systemId)
+  expect(parseControlFile(await readFile(join(whole, CONTROL_FILE_PATH))).systemId).toBe(
+    storage.source.postgres.systemId,
+  )
 })

@@ -4,7 +4,16 @@
  */
 import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { advance, lsnFromBigint, lsnToBigint, minLsn, offsetInSegment, parseLsn, segmentOf, segmentStart } from '@understory/base'
+import {
+  advance,
+  lsnFromBigint,
+  lsnToBigint,
+  minLsn,
+  offsetInSegment,
+  parseLsn,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import { CONTROL_FILE_PATH, parseControlFile } from '@understory/postgres/cluster'
@@ -49,17 +58,30 @@ export async function openTestStorage(
     const folder = stack.use(await temporaryDirectory({ prefix: 'st' }))
     const control = parseControlFile(await readFile(join(server.dataDirectory, CONTROL_FILE_PATH)))
     const identity = {
-      major: server.major, systemId: control.systemId, pgTimelineId: control.checkpoint.timelineId,
+      major: server.major,
+      systemId: control.systemId,
+      pgTimelineId: control.checkpoint.timelineId,
       segmentBytes: WAL_SEGMENT_BYTES,
     }
-    const walStartLsn = segmentStart(segmentOf(control.checkpoint.redoLsn, WAL_SEGMENT_BYTES), WAL_SEGMENT_BYTES)
+    const walStartLsn = segmentStart(
+      segmentOf(control.checkpoint.redoLsn, WAL_SEGMENT_BYTES),
+      WAL_SEGMENT_BYTES,
+    )
 
     const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
     await timelines.openAll()
-    const safekeeper = await startServer({ host: '127.0.0.1', port: 0, services: [safekeeperService(timelines, 'sk', realClock)] })
+    const safekeeper = await startServer({
+      host: '127.0.0.1',
+      port: 0,
+      services: [safekeeperService(timelines, 'sk', realClock)],
+    })
     const client = createClient(SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)
-    await callUnary(client.createTimeline.bind(client), { timeline: TIMELINE, postgres: writeIdentity(identity), startLsn })
+    await callUnary(client.createTimeline.bind(client), {
+      timeline: TIMELINE,
+      postgres: writeIdentity(identity),
+      startLsn,
+    })
     const proposer = new SingleProposer(client)
     await proposer.lead(TIMELINE, identity, 1)
     stack.defer(async () => {
@@ -73,16 +95,29 @@ export async function openTestStorage(
     const shards: Shard[] = []
     for (let number = 0; number < layout.count; number++) {
       const shard: ShardIdentity = { ...layout, number }
-      const owner = { tenantId: TIMELINE.tenantId as TenantId, timelineId: TIMELINE.timelineId as TimelineId, shard }
+      const owner = {
+        tenantId: TIMELINE.tenantId as TenantId,
+        timelineId: TIMELINE.timelineId as TimelineId,
+        shard,
+      }
       const postgres = { ...identity, walSegmentBytes: identity.segmentBytes }
       const imageGeneration = { enabled: true, thresholdRecords: 16 }
       await bench.registry.attach({
-        owner, generation: 1, create: true, safekeepers: [safekeeper.address], postgres, imageGeneration,
+        owner,
+        generation: 1,
+        create: true,
+        safekeepers: [safekeeper.address],
+        postgres,
+        imageGeneration,
       })
       shards.push(bench.registry.get(owner.tenantId, owner.timelineId, shard))
     }
     await importCluster(shards, server.dataDirectory, server.major)
-    const pageserver = await startServer({ host: '127.0.0.1', port: 0, services: [pageserverService(bench.registry, realClock)] })
+    const pageserver = await startServer({
+      host: '127.0.0.1',
+      port: 0,
+      services: [pageserverService(bench.registry, realClock)],
+    })
     stack.defer(() => pageserver.stop(50))
 
     const feeder = new Feeder(server, client, proposer, walStartLsn)
@@ -124,7 +159,12 @@ class Feeder {
   #client: Awaited<ReturnType<PostgresServer['connect']>> | undefined
   #feeding: Promise<unknown> = Promise.resolve()
 
-  constructor(server: PostgresServer, safekeeper: SafekeeperServiceClient, proposer: SingleProposer, startLsn: Lsn) {
+  constructor(
+    server: PostgresServer,
+    safekeeper: SafekeeperServiceClient,
+    proposer: SingleProposer,
+    startLsn: Lsn,
+  ) {
     this.#server = server
     this.#safekeeper = safekeeper
     this.#proposer = proposer
@@ -143,7 +183,10 @@ class Feeder {
     const flushLsn = asRecordEnd(parseLsn((rows[0] as { at: string }).at), WAL_SEGMENT_BYTES)
     while (this.endLsn < flushLsn) {
       const segment = segmentOf(this.endLsn, WAL_SEGMENT_BYTES)
-      const to = minLsn(flushLsn, minLsn(segmentStart(segment + 1, WAL_SEGMENT_BYTES), advance(this.endLsn, READ_BYTES)))
+      const to = minLsn(
+        flushLsn,
+        minLsn(segmentStart(segment + 1, WAL_SEGMENT_BYTES), advance(this.endLsn, READ_BYTES)),
+      )
       const path = join(this.#server.dataDirectory, 'pg_wal', walFileName(1, segment, WAL_SEGMENT_BYTES))
       await using file = await open(path, 'r')
       const bytes = Buffer.alloc(to - this.endLsn)

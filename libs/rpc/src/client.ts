@@ -4,14 +4,24 @@
 import { refuse } from '@understory/base'
 import { credentials, Metadata } from '@grpc/grpc-js'
 import type {
-  CallOptions as GrpcCallOptions, ChannelCredentials, ClientDuplexStream, ClientOptions, ClientReadableStream,
-  ClientUnaryCall, ClientWritableStream, ServiceError,
+  CallOptions as GrpcCallOptions,
+  ChannelCredentials,
+  ClientDuplexStream,
+  ClientOptions,
+  ClientReadableStream,
+  ClientUnaryCall,
+  ClientWritableStream,
+  ServiceError,
 } from '@grpc/grpc-js'
 import { MESSAGE_BYTES_MAX } from './server.ts'
 import { fromServiceError } from './status.ts'
 import { writeMessage } from './stream.ts'
 
-type ClientConstructor<C> = new (address: string, creds: ChannelCredentials, options?: Partial<ClientOptions>) => C
+type ClientConstructor<C> = new (
+  address: string,
+  creds: ChannelCredentials,
+  options?: Partial<ClientOptions>,
+) => C
 
 /** Unless a caller says otherwise. */
 export const DEADLINE_DEFAULT_MS = 30_000
@@ -49,15 +59,24 @@ type UnaryMethod<Q, S> = (
 ) => ClientUnaryCall
 
 /** `callUnary(client.getThing.bind(client), request)`. */
-export function callUnary<Q, S>(method: UnaryMethod<Q, S>, request: Q, options: CallOptions = {}): Promise<S> {
+export function callUnary<Q, S>(
+  method: UnaryMethod<Q, S>,
+  request: Q,
+  options: CallOptions = {},
+): Promise<S> {
   return new Promise((resolve, reject) => {
     if (options.signal?.aborted === true) return reject(refuse('cancelled', 'call was cancelled'))
     const onAbort = (): void => call.cancel()
-    const call = method(request, new Metadata(), grpcOptions(options, DEADLINE_DEFAULT_MS), (error, response) => {
-      options.signal?.removeEventListener('abort', onAbort)
-      if (error === null) resolve(response)
-      else reject(fromServiceError(error, options.peer ?? 'the server'))
-    })
+    const call = method(
+      request,
+      new Metadata(),
+      grpcOptions(options, DEADLINE_DEFAULT_MS),
+      (error, response) => {
+        options.signal?.removeEventListener('abort', onAbort)
+        if (error === null) resolve(response)
+        else reject(fromServiceError(error, options.peer ?? 'the server'))
+      },
+    )
     options.signal?.addEventListener('abort', onAbort, { once: true })
     return undefined
   })

@@ -4,10 +4,24 @@ export * from './gen/understory/v1/compute.ts'
 export * from './gen/understory/v1/control.ts'
 export * from './gen/understory/v1/pageserver.ts'
 export * from './gen/understory/v1/safekeeper.ts'
-export { DEADLINE_DEFAULT_MS, callClientStream, callServerStream, callUnary, createClient, openBidi } from './client.ts'
+export {
+  DEADLINE_DEFAULT_MS,
+  callClientStream,
+  callServerStream,
+  callUnary,
+  createClient,
+  openBidi,
+} from './client.ts'
 export type { BidiStream, CallOptions } from './client.ts'
 export {
-  MESSAGE_BYTES_MAX, bidiStream, clientStream, serverStream, service, setBugReporter, startServer, unary,
+  MESSAGE_BYTES_MAX,
+  bidiStream,
+  clientStream,
+  serverStream,
+  service,
+  setBugReporter,
+  startServer,
+  unary,
 } from './server.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
 export { fromServiceError, toServiceError } from './status.ts'

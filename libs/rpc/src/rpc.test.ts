@@ -3,8 +3,20 @@
 import { UnderstoryError, refuse } from '@understory/base'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
 import {
-  BrokerServiceClient, BrokerServiceService, SafekeeperServiceClient, SafekeeperServiceService, bidiStream, callServerStream,
-  callUnary, createClient, openBidi, serverStream, service, setBugReporter, startServer, unary,
+  BrokerServiceClient,
+  BrokerServiceService,
+  SafekeeperServiceClient,
+  SafekeeperServiceService,
+  bidiStream,
+  callServerStream,
+  callUnary,
+  createClient,
+  openBidi,
+  serverStream,
+  service,
+  setBugReporter,
+  startServer,
+  unary,
 } from './index.ts'
 import type { BrokerServiceServer, SafekeeperServiceServer, SubscribeWalRequest } from './index.ts'
 
@@ -38,12 +50,24 @@ afterEach(() => setBugReporter(() => undefined))
 test('an error of ours arrives with its code, message, detail and hint', async () => {
   const client = await brokerClient({
     announce: unary(() => {
-      throw refuse('unknown_tenant', 'tenant "x" does not exist', { detail: 'looked everywhere', hint: 'Make it.' })
+      throw refuse('unknown_tenant', 'tenant "x" does not exist', {
+        detail: 'looked everywhere',
+        hint: 'Make it.',
+      })
     }),
   })
-  const error = await callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }).catch((e: unknown) => e)
+  const error = await callUnary(client.announce.bind(client), {
+    key: '',
+    value: Buffer.alloc(0),
+    ttlMs: 0,
+  }).catch((e: unknown) => e)
   expect(error).toBeInstanceOf(UnderstoryError)
-  expect(error).toMatchObject({ code: 'unknown_tenant', message: 'tenant "x" does not exist', detail: 'looked everywhere', hint: 'Make it.' })
+  expect(error).toMatchObject({
+    code: 'unknown_tenant',
+    message: 'tenant "x" does not exist',
+    detail: 'looked everywhere',
+    hint: 'Make it.',
+  })
 })
 
 test("a handler's bug is reported to the server's log, and tells the caller nothing", async () => {
@@ -54,14 +78,22 @@ test("a handler's bug is reported to the server's log, and tells the caller noth
       throw new TypeError('secret of the server')
     }),
   })
-  const error = await callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }).catch((e: unknown) => e)
+  const error = await callUnary(client.announce.bind(client), {
+    key: '',
+    value: Buffer.alloc(0),
+    ttlMs: 0,
+  }).catch((e: unknown) => e)
   expect(String(error)).not.toContain('secret')
   expect(reported).toEqual(['/understory.v1.BrokerService/Announce: TypeError: secret of the server'])
 })
 
 test('a deadline that passes is a timeout that names the peer', async () => {
   const client = await brokerClient({ announce: unary(() => new Promise(() => undefined)) })
-  const call = callUnary(client.announce.bind(client), { key: '', value: Buffer.alloc(0), ttlMs: 0 }, { deadlineMs: 50, peer: 'broker b' })
+  const call = callUnary(
+    client.announce.bind(client),
+    { key: '', value: Buffer.alloc(0), ttlMs: 0 },
+    { deadlineMs: 50, peer: 'broker b' },
+  )
   await expect(call).rejects.toMatchObject({ code: 'timeout', message: 'broker b did not answer in time' })
 })
 
@@ -86,7 +118,9 @@ test('leaving a stream cancels it on the server', async () => {
       }
     }),
   })
-  for await (const { announcement } of callServerStream(client.watchAnnouncements.bind(client), { prefix: '' })) {
+  for await (const { announcement } of callServerStream(client.watchAnnouncements.bind(client), {
+    prefix: '',
+  })) {
     expect(announcement?.key).toBe('k')
     break
   }
@@ -109,7 +143,9 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     throw refuse('unsupported', 'not in this test')
   })
   const handlers = {
-    createTimeline: refused, getWalStatus: refused, listWalTimelines: refused,
+    createTimeline: refused,
+    getWalStatus: refused,
+    listWalTimelines: refused,
     propose: bidiStream(async function* () {
       yield* []
     }),
@@ -125,14 +161,28 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
       }
     }),
   } as unknown as SafekeeperServiceServer
-  const server = await startServer({ host: '127.0.0.1', port: 0, services: [service<SafekeeperServiceServer>(SafekeeperServiceService, handlers)] })
+  const server = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [service<SafekeeperServiceServer>(SafekeeperServiceService, handlers)],
+  })
   const client = createClient(SafekeeperServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)
   })
   const stream = openBidi(client.subscribeWal.bind(client))
-  const open = { $case: 'open', value: { protocolVersion: 1, timeline: undefined, shard: undefined, startLsn: 0n, windowBytes: 0n, trackCommitTimestamp: false } } as const
+  const open = {
+    $case: 'open',
+    value: {
+      protocolVersion: 1,
+      timeline: undefined,
+      shard: undefined,
+      startLsn: 0n,
+      windowBytes: 0n,
+      trackCommitTimestamp: false,
+    },
+  } as const
   await stream.send({ message: open })
   await stream.send({ message: open })
   const ends: bigint[] = []
@@ -140,7 +190,9 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     for await (const { endLsn } of stream.messages) {
       ends.push(endLsn)
       if (ends.length === 2) {
-        await stream.send({ message: { $case: 'feedback', value: { ingestedLsn: 0n, remoteConsistentLsn: 0n } } })
+        await stream.send({
+          message: { $case: 'feedback', value: { ingestedLsn: 0n, remoteConsistentLsn: 0n } },
+        })
       }
     }
   })()

@@ -6,8 +6,12 @@ import type { Readable } from 'node:stream'
 import { describeError, refuse, UnderstoryError } from '@understory/base'
 import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
 import type {
-  ServiceDefinition, UntypedServiceImplementation, handleBidiStreamingCall, handleClientStreamingCall,
-  handleServerStreamingCall, handleUnaryCall,
+  ServiceDefinition,
+  UntypedServiceImplementation,
+  handleBidiStreamingCall,
+  handleClientStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
 } from '@grpc/grpc-js'
 import { writeMessage } from './stream.ts'
 import { toServiceError } from './status.ts'
@@ -34,13 +38,16 @@ export interface CallContext {
 /** Called with what a handler threw that is not an `UnderstoryError`: a bug, to be logged as an error. */
 export type BugReporter = (error: unknown, method: string) => void
 let reportBug: BugReporter = (error, method) => {
-  process.stderr.write(`${JSON.stringify({ level: 'error', event: 'rpc_handler_bug', method, error: stackOf(error) })}\n`)
+  process.stderr.write(
+    `${JSON.stringify({ level: 'error', event: 'rpc_handler_bug', method, error: stackOf(error) })}\n`,
+  )
 }
 /** Set once by an app's `main` to send such reports to its own log. */
 export const setBugReporter = (reporter: BugReporter): void => {
   reportBug = reporter
 }
-const stackOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))
+const stackOf = (error: unknown): string =>
+  error instanceof Error ? (error.stack ?? error.message) : String(error)
 
 interface Cancellable {
   on(event: 'cancelled', listener: () => void): unknown
@@ -58,7 +65,9 @@ function convert(error: unknown, call: Cancellable): ReturnType<typeof toService
   return toServiceError(error)
 }
 
-export function unary<Q, S>(handle: (request: Q, context: CallContext) => Promise<S> | S): handleUnaryCall<Q, S> {
+export function unary<Q, S>(
+  handle: (request: Q, context: CallContext) => Promise<S> | S,
+): handleUnaryCall<Q, S> {
   return (call, callback) => {
     const { context } = contextOf(call)
     void (async () => handle(call.request, context))().then(
@@ -157,16 +166,20 @@ export async function startServer(options: {
   const server = new Server(CHANNEL_OPTIONS)
   for (const { definition, implementation } of options.services) server.addService(definition, implementation)
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${options.host}:${options.port}`, ServerCredentials.createInsecure(), (error, bound) => {
-      if (error === null) return resolve(bound)
-      reject(
-        refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
-          detail: describeError(error),
-          hint: 'Choose another port, or stop what is using this one.',
-          cause: error,
-        }),
-      )
-    })
+    server.bindAsync(
+      `${options.host}:${options.port}`,
+      ServerCredentials.createInsecure(),
+      (error, bound) => {
+        if (error === null) return resolve(bound)
+        reject(
+          refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
+            detail: describeError(error),
+            hint: 'Choose another port, or stop what is using this one.',
+            cause: error,
+          }),
+        )
+      },
+    )
   })
   return {
     port,

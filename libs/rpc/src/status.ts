@@ -21,10 +21,15 @@ export function toServiceError(error: unknown): Partial<ServiceError> {
 
 /** What a caller throws for an error that gRPC gave it. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
 export function fromServiceError(error: unknown, what: string): Error {
-  if (!isServiceError(error)) return error instanceof Error ? error : new Error(String(error), { cause: error })
+  if (!isServiceError(error))
+    return error instanceof Error ? error : new Error(String(error), { cause: error })
   const [packed] = error.metadata?.get(METADATA_KEY) ?? []
   if (Buffer.isBuffer(packed)) {
-    const { code, detail, hint } = JSON.parse(packed.toString()) as { code: ErrorCode; detail?: string; hint?: string }
+    const { code, detail, hint } = JSON.parse(packed.toString()) as {
+      code: ErrorCode
+      detail?: string
+      hint?: string
+    }
     if (code in ERROR_CODES) {
       const extra = { ...(detail === undefined ? {} : { detail }), ...(hint === undefined ? {} : { hint }) }
       return new UnderstoryError(code, error.details, { ...extra, cause: error })
@@ -41,7 +46,10 @@ export function fromServiceError(error: unknown, what: string): Error {
     case status.UNIMPLEMENTED:
       return refuse('unsupported', `${what} refused the call`, { detail: error.details, cause: error })
     default:
-      return refuse('unavailable', `${what} failed`, { detail: `${status[error.code]}: ${error.details}`, cause: error })
+      return refuse('unavailable', `${what} failed`, {
+        detail: `${status[error.code]}: ${error.details}`,
+        cause: error,
+      })
   }
 }
 

@@ -4,10 +4,22 @@
  */
 import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
 import {
-  ControlPlaneServiceClient, FpwPhase, FullPageWrites, callServerStream, callUnary, createClient as createRpcClient,
+  ControlPlaneServiceClient,
+  FpwPhase,
+  FullPageWrites,
+  callServerStream,
+  callUnary,
+  createClient as createRpcClient,
 } from '@understory/rpc'
 import type {
-  CallOptions, FpwStatus, GetTimelineResponse, Node, Tenant, Timeline, TimelineRef, VerifyResult,
+  CallOptions,
+  FpwStatus,
+  GetTimelineResponse,
+  Node,
+  Tenant,
+  Timeline,
+  TimelineRef,
+  VerifyResult,
 } from '@understory/rpc'
 
 export interface ClientOptions {
@@ -39,7 +51,12 @@ export interface FpwView {
   readonly phase: 'on' | 'switching off' | 'off' | 'switching on'
   /** Where the present state began in the WAL. */
   readonly sinceLsn: string
-  readonly steps: readonly { readonly name: string; readonly tookMs: number; readonly done: boolean; readonly lsn: string }[]
+  readonly steps: readonly {
+    readonly name: string
+    readonly tookMs: number
+    readonly done: boolean
+    readonly lsn: string
+  }[]
   /** Empty, or why it does not go on. */
   readonly problem: string
   readonly tookMs: number
@@ -51,7 +68,9 @@ export interface VerifyProgress {
 }
 
 export interface UnderstoryClient {
-  createTenant(options: CreateTenantOptions): Promise<{ readonly tenant: Tenant; readonly timeline: TimelineRef }>
+  createTenant(
+    options: CreateTenantOptions,
+  ): Promise<{ readonly tenant: Tenant; readonly timeline: TimelineRef }>
   /** Every tenant, page after page. */
   listTenants(): AsyncGenerator<Tenant, void, void>
   /** By name or id. */
@@ -64,7 +83,10 @@ export interface UnderstoryClient {
   switchFullPageWrites(tenant: string, wanted: 'on' | 'off'): Promise<FpwView>
   getFullPageWrites(tenant: string): Promise<FpwView>
   /** Ends when the switch has reached what is wanted; throws `precondition` with the reason where it cannot. */
-  waitForFullPageWrites(tenant: string, options?: WaitOptions & { onStep?: (view: FpwView) => void }): Promise<FpwView>
+  waitForFullPageWrites(
+    tenant: string,
+    options?: WaitOptions & { onStep?: (view: FpwView) => void },
+  ): Promise<FpwView>
   verifyTimeline(
     tenant: string,
     timeline?: string,
@@ -94,7 +116,10 @@ function viewOf(status: FpwStatus | undefined): FpwView {
     phase: PHASES[status.phase] ?? 'on',
     sinceLsn: formatLsn(lsnFromBigint(status.sinceLsn)),
     steps: status.steps.map(({ name, tookMs, done, lsn }) => ({
-      name, done, tookMs: Number(tookMs), lsn: formatLsn(lsnFromBigint(lsn)),
+      name,
+      done,
+      tookMs: Number(tookMs),
+      lsn: formatLsn(lsnFromBigint(lsn)),
     })),
     problem: status.problem,
     tookMs: Number(status.tookMs),
@@ -149,7 +174,8 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       return (await callUnary(client.listTimelines.bind(client), { tenant }, call)).timelines
     },
 
-    getTimeline: (tenant, timeline = '') => callUnary(client.getTimeline.bind(client), { tenant, timeline }, call),
+    getTimeline: (tenant, timeline = '') =>
+      callUnary(client.getTimeline.bind(client), { tenant, timeline }, call),
 
     async waitForSql(tenant, wait = {}) {
       let last = ''
@@ -182,7 +208,11 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       const signal = wait.signal === undefined ? deadline : AbortSignal.any([deadline, wait.signal])
       let problem = ''
       try {
-        const watch = callServerStream(client.watchFullPageWrites.bind(client), { tenant }, { ...call, signal })
+        const watch = callServerStream(
+          client.watchFullPageWrites.bind(client),
+          { tenant },
+          { ...call, signal },
+        )
         for await (const { status } of watch) {
           const view = viewOf(status)
           wait.onStep?.(view)
@@ -192,10 +222,14 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       } catch (error) {
         if (!deadline.aborted) throw error
       }
-      throw refuse('timeout', `full_page_writes of tenant "${tenant}" did not switch within ${timeoutMs} ms`, {
-        ...(problem === '' ? {} : { detail: problem }),
-        hint: 'See `understory tenant fpw status`.',
-      })
+      throw refuse(
+        'timeout',
+        `full_page_writes of tenant "${tenant}" did not switch within ${timeoutMs} ms`,
+        {
+          ...(problem === '' ? {} : { detail: problem }),
+          hint: 'See `understory tenant fpw status`.',
+        },
+      )
     },
 
     async verifyTimeline(tenant, timeline = '', { signal, onProgress } = {}) {
@@ -206,7 +240,10 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       )
       for await (const { progress } of verify) {
         if (progress?.result !== undefined) return progress.result
-        onProgress?.({ pagesDone: Number(progress?.pagesDone ?? 0n), pagesTotal: Number(progress?.pagesTotal ?? 0n) })
+        onProgress?.({
+          pagesDone: Number(progress?.pagesDone ?? 0n),
+          pagesTotal: Number(progress?.pagesTotal ?? 0n),
+        })
       }
       throw refuse('unavailable', 'the verification ended without a result')
     },
@@ -230,7 +267,13 @@ async function poll<T>(options: WaitOptions, what: string, probe: () => Promise<
       const value = await probe()
       if (value !== undefined) return value
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && (error.code === 'unavailable' || error.code === 'timeout'))) {
+      if (
+        !(
+          error instanceof Error &&
+          'code' in error &&
+          (error.code === 'unavailable' || error.code === 'timeout')
+        )
+      ) {
         throw error
       }
       lastError = error

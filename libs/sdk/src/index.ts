@@ -1,4 +1,9 @@
 export { createClient } from './client.ts'
 export type {
-  ClientOptions, CreateTenantOptions, FpwView, UnderstoryClient, VerifyProgress, WaitOptions,
+  ClientOptions,
+  CreateTenantOptions,
+  FpwView,
+  UnderstoryClient,
+  VerifyProgress,
+  WaitOptions,
 } from './client.ts'

@@ -32,21 +32,29 @@ function printSwitch(format: OutputFormat, view: FpwView): void {
   process.stdout.write(`full_page_writes: ${view.phase} (wanted ${view.wanted}) since ${view.sinceLsn}\n`)
   for (const step of view.steps) {
     const position = step.lsn === '0/0' ? '' : `  at ${step.lsn}`
-    process.stdout.write(`  ${step.done ? 'done' : '... '}  ${step.name.padEnd(22)} ${String(step.tookMs).padStart(6)} ms${position}\n`)
+    process.stdout.write(
+      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(22)} ${String(step.tookMs).padStart(6)} ms${position}\n`,
+    )
   }
   if (view.problem !== '') process.stdout.write(`  problem: ${view.problem}\n`)
 }
 
 export function addTenantCommands(program: Command): void {
   const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
-  const tenant = program.command('tenant').description('tenants: each is one Postgres cluster with its timelines')
+  const tenant = program
+    .command('tenant')
+    .description('tenants: each is one Postgres cluster with its timelines')
 
   tenant
     .command('create')
     .argument('<name>', 'letters, digits and inner dashes')
     .option('--pg <major>', 'Postgres major version: 16, 17 or 18', wholeNumber(16, 18), 17)
     .option('--shards <count>', 'number of shards', wholeNumber(1, 256))
-    .option('--threshold <records>', "records after which a page's chain is cut by an image", wholeNumber(1, 10_000))
+    .option(
+      '--threshold <records>',
+      "records after which a page's chain is cut by an image",
+      wholeNumber(1, 10_000),
+    )
     .option('--port <port>', 'TCP port of Postgres', wholeNumber(1, 65_535))
     .option('--set <name=value>', 'a Postgres setting to begin with; may be repeated', collectSetting, {})
     .option('--no-wait', 'return before Postgres takes SQL')
@@ -66,7 +74,13 @@ export function addTenantCommands(program: Command): void {
         ? await client.waitForSql(name, { onProgress: (line) => process.stderr.write(`${line}\n`) })
         : ''
       printRows(format, [
-        { name, tenant: made.tenant.tenantId, timeline: made.timeline.timelineId, postgres: made.tenant.postgresMajor, connection: connectionString },
+        {
+          name,
+          tenant: made.tenant.tenantId,
+          timeline: made.timeline.timelineId,
+          postgres: made.tenant.postgresMajor,
+          connection: connectionString,
+        },
       ])
     })
 
@@ -76,7 +90,9 @@ export function addTenantCommands(program: Command): void {
     .action(async (_, command: Command) => {
       const { endpoint, format } = globals(command)
       const rows = []
-      for await (const { name, tenantId, postgresMajor, shardCount } of createClient({ endpoint }).listTenants()) {
+      for await (const { name, tenantId, postgresMajor, shardCount } of createClient({
+        endpoint,
+      }).listTenants()) {
         rows.push({ name, tenant: tenantId, postgres: postgresMajor, shards: shardCount })
       }
       printRows(format, rows)
@@ -88,11 +104,19 @@ export function addTenantCommands(program: Command): void {
     .description('one tenant')
     .action(async (name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
-      const { tenantId, postgresMajor, shardCount, stripeBlocks, imageThresholdRecords, ...rest } = await createClient({
-        endpoint,
-      }).getTenant(name)
+      const { tenantId, postgresMajor, shardCount, stripeBlocks, imageThresholdRecords, ...rest } =
+        await createClient({
+          endpoint,
+        }).getTenant(name)
       printRows(format, [
-        { name: rest.name, tenant: tenantId, postgres: postgresMajor, shards: shardCount, stripe: stripeBlocks, threshold: imageThresholdRecords },
+        {
+          name: rest.name,
+          tenant: tenantId,
+          postgres: postgresMajor,
+          shards: shardCount,
+          stripe: stripeBlocks,
+          threshold: imageThresholdRecords,
+        },
       ])
     })
 

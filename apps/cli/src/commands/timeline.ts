@@ -31,7 +31,10 @@ export function addTimelineCommands(program: Command): void {
       printRows(
         format,
         timelines.map((item) => ({
-          name: item.name, timeline: item.timeline?.timelineId ?? '', start: text(item.startLsn), postgres: item.postgres?.major ?? '',
+          name: item.name,
+          timeline: item.timeline?.timelineId ?? '',
+          start: text(item.startLsn),
+          postgres: item.postgres?.major ?? '',
         })),
       )
     })
@@ -52,21 +55,36 @@ export function addTimelineCommands(program: Command): void {
           ? 'compute: does not answer\n'
           : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
       )
-      printRows(format, view.safekeepers.map((row) => ({
-        safekeeper: row.address, alive: row.alive, flush: text(row.flushLsn), commit: text(row.commitLsn),
-        failure: row.failure,
-      })))
-      printRows(format, view.shards.map((row) => ({
-        shard: row.number, pageserver: row.address, alive: row.alive, ingested: text(row.ingestedLsn),
-        remote: text(row.remoteConsistentLsn), failure: row.failure,
-      })))
+      printRows(
+        format,
+        view.safekeepers.map((row) => ({
+          safekeeper: row.address,
+          alive: row.alive,
+          flush: text(row.flushLsn),
+          commit: text(row.commitLsn),
+          failure: row.failure,
+        })),
+      )
+      printRows(
+        format,
+        view.shards.map((row) => ({
+          shard: row.number,
+          pageserver: row.address,
+          alive: row.alive,
+          ingested: text(row.ingestedLsn),
+          remote: text(row.remoteConsistentLsn),
+          failure: row.failure,
+        })),
+      )
     })
 
   timeline
     .command('verify')
     .argument('<tenant>', 'name or id')
     .argument('[timeline]', 'name or id', 'main')
-    .description("prove storage against the timeline's Postgres, page by page; exit code 1 if anything differs")
+    .description(
+      "prove storage against the timeline's Postgres, page by page; exit code 1 if anything differs",
+    )
     .action(async (tenant: string, name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
       const result = await createClient({ endpoint }).verifyTimeline(tenant, name, {
@@ -76,7 +94,9 @@ export function addTimelineCommands(program: Command): void {
       if (format === 'json') {
         printJson(result)
       } else {
-        const excluded = Object.entries(result.excludedBy).map(([reason, count]) => `${reason} ${count}`).join(', ')
+        const excluded = Object.entries(result.excludedBy)
+          .map(([reason, count]) => `${reason} ${count}`)
+          .join(', ')
         process.stdout.write(
           `${result.pagesIndependent} pages written by this Postgres, ${result.pagesFromStorage} pages that came from storage\n` +
             `${result.visibilityMapPages} visibility-map pages, ${result.slruPages} SLRU pages and ${result.otherFiles} other files ` +

@@ -12,8 +12,16 @@ import { bytesBetween, formatLsn, lsnToBigint, parseLsn, refuse } from '@underst
 import type { Lsn } from '@understory/base'
 import { diskError, isRetryable, realClock, realRng, retry } from '@understory/env'
 import {
-  CONTROL_FILE_PATH, RELATION_SEGMENT_BLOCKS, SLRU_PAGES_PER_SEGMENT, decodeTrackerState, parseControlFile, parseRelationPath,
-  relationPath, relmapPath, slruSegmentPath, parseDatabasePath,
+  CONTROL_FILE_PATH,
+  RELATION_SEGMENT_BLOCKS,
+  SLRU_PAGES_PER_SEGMENT,
+  decodeTrackerState,
+  parseControlFile,
+  parseRelationPath,
+  relationPath,
+  relmapPath,
+  slruSegmentPath,
+  parseDatabasePath,
 } from '@understory/postgres/cluster'
 import type { ControlFileValues, TrackerState } from '@understory/postgres/cluster'
 import { SizeOfPageHeaderData as HEADER_BYTES, getPageLsn } from '@understory/postgres/page'
@@ -52,12 +60,20 @@ interface Snapshot {
   readonly visibilityMaps: readonly { readonly file: RelationFile; readonly bytes: Buffer }[]
   /** Small files by path. */
   readonly files: ReadonlyMap<string, Buffer>
-  readonly slruPages: readonly { readonly kind: SlruKind; readonly page: number; readonly bytes: Buffer | undefined }[]
+  readonly slruPages: readonly {
+    readonly kind: SlruKind
+    readonly page: number
+    readonly bytes: Buffer | undefined
+  }[]
 }
 
 /** Adds to `findings`; gives the barrier's LSN. Error: refused `precondition` where writers leave no moment. */
 export async function compareAtBarrier(
-  options: VerifyOptions, catalog: Catalog, pages: PageSource, client: pg.Client, findings: Findings,
+  options: VerifyOptions,
+  catalog: Catalog,
+  pages: PageSource,
+  client: pg.Client,
+  findings: Findings,
 ): Promise<Lsn> {
   for (let look = 1; ; look++) {
     const snapshot = await readQuiet(options, client)
@@ -80,14 +96,19 @@ async function readQuiet(options: VerifyOptions, client: pg.Client): Promise<Sna
     const control = parseControlFile(await readWhole(options, CONTROL_FILE_PATH))
     const isQuiet = bytesBetween(before, lsn) <= CHECKPOINT_BYTES_MAX && control.checkpoint.redoLsn >= before
     if (isQuiet) {
-      const snapshot = await readSnapshot(options, asRecordEnd(lsn, options.postgres.walSegmentBytes), control)
+      const snapshot = await readSnapshot(
+        options,
+        asRecordEnd(lsn, options.postgres.walSegmentBytes),
+        control,
+      )
       if ((await insertLsn(client)) === lsn) return snapshot
     }
     const pauseMs = Math.min(BARRIER_PAUSE_MS_MAX, BARRIER_PAUSE_MS * 1.5 ** attempt)
     await realClock.sleep(pauseMs, options.signal)
   }
   throw refuse('precondition', 'there was no moment in which nobody wrote', {
-    detail: 'visibility maps, transaction status and the like have no LSN of their own and are compared at such a moment',
+    detail:
+      'visibility maps, transaction status and the like have no LSN of their own and are compared at such a moment',
     hint: 'Stop the writers and run verify again.',
   })
 }
@@ -122,27 +143,46 @@ async function readSnapshot(options: VerifyOptions, lsn: Lsn, control: ControlFi
   for (const name of await readdir(join(dataDirectory, 'pg_twophase'))) {
     files.set(`pg_twophase/${name}`, await readWhole(options, `pg_twophase/${name}`))
   }
-  return { lsn, control, relations, visibilityMaps: maps, files, slruPages: await readSlruPages(options, control) }
+  return {
+    lsn,
+    control,
+    relations,
+    visibilityMaps: maps,
+    files,
+    slruPages: await readSlruPages(options, control),
+  }
 }
 
-async function readSlruPages(options: VerifyOptions, control: ControlFileValues): Promise<Snapshot['slruPages']> {
+async function readSlruPages(
+  options: VerifyOptions,
+  control: ControlFileValues,
+): Promise<Snapshot['slruPages']> {
   const segments = new Map<string, Buffer | undefined>()
   const readPage = async (kind: SlruKind, page: number): Promise<Buffer | undefined> => {
     const path = slruSegmentPath(kind, Math.floor(page / SLRU_PAGES_PER_SEGMENT))
-    if (!segments.has(path)) segments.set(path, await readFile(join(options.dataDirectory, path)).catch(() => undefined))
+    if (!segments.has(path))
+      segments.set(path, await readFile(join(options.dataDirectory, path)).catch(() => undefined))
     const at = (page % SLRU_PAGES_PER_SEGMENT) * PAGE_SIZE
     const bytes = segments.get(path)?.subarray(at, at + PAGE_SIZE)
     return bytes?.length === PAGE_SIZE ? bytes : undefined
   }
   const found = []
-  for await (const { kind, page } of livePages(control, readPage)) found.push({ kind, page, bytes: await readPage(kind, page) })
+  for await (const { kind, page } of livePages(control, readPage))
+    found.push({ kind, page, bytes: await readPage(kind, page) })
   return found
 }
 
 async function compareSnapshot(
-  options: VerifyOptions, snapshot: Snapshot, catalog: Catalog, pages: PageSource, findings: Findings,
+  options: VerifyOptions,
+  snapshot: Snapshot,
+  catalog: Catalog,
+  pages: PageSource,
+  findings: Findings,
 ): Promise<void> {
-  const [stored, tracker] = await Promise.all([readStoredFiles(options, snapshot.lsn), readTracker(options, snapshot.lsn)])
+  const [stored, tracker] = await Promise.all([
+    readStoredFiles(options, snapshot.lsn),
+    readTracker(options, snapshot.lsn),
+  ])
   await compareVisibilityMaps(snapshot, catalog, pages, findings)
   await compareSlrus(snapshot, pages, findings)
   compareFiles(snapshot, stored, findings)
@@ -151,10 +191,14 @@ async function compareSnapshot(
 }
 
 async function compareVisibilityMaps(
-  { lsn, visibilityMaps }: Snapshot, catalog: Catalog, pages: PageSource, findings: Findings,
+  { lsn, visibilityMaps }: Snapshot,
+  catalog: Catalog,
+  pages: PageSource,
+  findings: Findings,
 ): Promise<void> {
   const ofDatabases = new Map<number, number>()
-  for (const { file } of visibilityMaps) ofDatabases.set(file.relNumber, (ofDatabases.get(file.relNumber) ?? 0) + 1)
+  for (const { file } of visibilityMaps)
+    ofDatabases.set(file.relNumber, (ofDatabases.get(file.relNumber) ?? 0) + 1)
   const places = visibilityMaps.flatMap(({ file, bytes }) =>
     Array.from({ length: Math.floor(bytes.length / PAGE_SIZE) }, (_, i) => ({
       file,
@@ -163,7 +207,8 @@ async function compareVisibilityMaps(
     })),
   )
   const requests = places.map(({ file, block }) => ({
-    key: blockKey(file.spcOid, file.dbOid, file.relNumber, FORK_VM, block), lsn,
+    key: blockKey(file.spcOid, file.dbOid, file.relNumber, FORK_VM, block),
+    lsn,
   }))
   const stored = await pages.read(requests)
   for (const [i, { file, block, bytes }] of places.entries()) {
@@ -177,13 +222,17 @@ async function compareVisibilityMaps(
     findings.visibilityMapPages++
     const [ownLsn, storedLsn] = [getPageLsn(bytes), getPageLsn(other)]
     if (ownLsn !== storedLsn) {
-      findings.differ(where, `pd_lsn is ${formatLsn(ownLsn)} on the primary and ${formatLsn(storedLsn)} in storage`)
+      findings.differ(
+        where,
+        `pd_lsn is ${formatLsn(ownLsn)} on the primary and ${formatLsn(storedLsn)} in storage`,
+      )
       continue
     }
     const difference = describeDifference(bytes.subarray(HEADER_BYTES), other.subarray(HEADER_BYTES))
     if (difference === undefined) continue
     const isCopy = file.dbOid >= FIRST_NORMAL_OID && (ofDatabases.get(file.relNumber) as number) > 1
-    if (isCopy && hasOnlyBitsOf(other, bytes)) findings.exclude('visibility bits that CREATE DATABASE does not log')
+    if (isCopy && hasOnlyBitsOf(other, bytes))
+      findings.exclude('visibility bits that CREATE DATABASE does not log')
     else findings.differ(where, `after its header, ${difference}`)
   }
 }
@@ -195,7 +244,11 @@ async function compareVisibilityMaps(
 const hasOnlyBitsOf = (some: Uint8Array, all: Uint8Array): boolean =>
   some.subarray(HEADER_BYTES).every((byte, i) => (byte & ~(all[i + HEADER_BYTES] as number)) === 0)
 
-async function compareSlrus({ lsn, control, slruPages }: Snapshot, pages: PageSource, findings: Findings): Promise<void> {
+async function compareSlrus(
+  { lsn, control, slruPages }: Snapshot,
+  pages: PageSource,
+  findings: Findings,
+): Promise<void> {
   const stored = await pages.read(slruPages.map(({ kind, page }) => ({ key: slruKey(kind, page), lsn })))
   for (const [i, { kind, page, bytes }] of slruPages.entries()) {
     const where = `${kind} page ${page}`
@@ -206,7 +259,10 @@ async function compareSlrus({ lsn, control, slruPages }: Snapshot, pages: PageSo
       continue
     }
     const zeros = new Uint8Array(PAGE_SIZE)
-    const both = [Uint8Array.from(bytes ?? zeros), Uint8Array.from(other?.kind === 'page' ? other.bytes : zeros)] as const
+    const both = [
+      Uint8Array.from(bytes ?? zeros),
+      Uint8Array.from(other?.kind === 'page' ? other.bytes : zeros),
+    ] as const
     if (kind === 'pg_multixact/offsets') for (const each of both) maskOffsets(each, page, control)
     const difference = describeDifference(...both)
     if (difference !== undefined) findings.differ(where, difference)
@@ -227,7 +283,11 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
     pageservers.map(async (address, number) => {
       const client = createClient(PageserverServiceClient, address)
       try {
-        const request = { timeline, shard: { number, count: pageservers.length, stripeBlocks }, lsn: lsnToBigint(lsn) }
+        const request = {
+          timeline,
+          shard: { number, count: pageservers.length, stripeBlocks },
+          lsn: lsnToBigint(lsn),
+        }
         const call = { signal, peer: `pageserver ${address}` }
         for await (const { piece } of callServerStream(client.streamFiles.bind(client), request, call)) {
           if (piece?.$case !== 'file') continue
@@ -250,7 +310,11 @@ async function readTracker(options: VerifyOptions, lsn: Lsn): Promise<TrackerSta
   const address = pageservers[0] as string
   const client = createClient(PageserverServiceClient, address)
   try {
-    const request = { timeline, shard: { number: 0, count: pageservers.length, stripeBlocks }, lsn: lsnToBigint(lsn) }
+    const request = {
+      timeline,
+      shard: { number: 0, count: pageservers.length, stripeBlocks },
+      lsn: lsnToBigint(lsn),
+    }
     const call = { signal, peer: `pageserver ${address}` }
     const { tracker } = await retry({ clock: realClock, rng: realRng }, { signal, isRetryable }, () =>
       callUnary(client.getControlState.bind(client), request, call),
@@ -262,7 +326,9 @@ async function readTracker(options: VerifyOptions, lsn: Lsn): Promise<TrackerSta
 }
 
 function compareFiles({ files }: Snapshot, stored: StoredFiles, findings: Findings): void {
-  const ours = [...stored.files.keys()].filter((path) => path.endsWith('/pg_filenode.map') || path.startsWith('pg_twophase/'))
+  const ours = [...stored.files.keys()].filter(
+    (path) => path.endsWith('/pg_filenode.map') || path.startsWith('pg_twophase/'),
+  )
   for (const path of new Set([...files.keys(), ...ours])) {
     findings.otherFiles++
     const primary = files.get(path)
@@ -278,9 +344,15 @@ function compareFiles({ files }: Snapshot, stored: StoredFiles, findings: Findin
 
 /** Files longer than storage says are as they should be: Postgres extends them without a record. */
 function compareSizes(
-  { major }: VerifyOptions, { relations, visibilityMaps }: Snapshot, stored: StoredFiles, catalog: Catalog, findings: Findings,
+  { major }: VerifyOptions,
+  { relations, visibilityMaps }: Snapshot,
+  stored: StoredFiles,
+  catalog: Catalog,
+  findings: Findings,
 ): void {
-  const sizes = new Map([...relations, ...visibilityMaps.map(({ file }) => file)].map(({ path, sizeBytes }) => [path, sizeBytes]))
+  const sizes = new Map(
+    [...relations, ...visibilityMaps.map(({ file }) => file)].map(({ path, sizeBytes }) => [path, sizeBytes]),
+  )
   for (const [path, sizeBytes] of stored.sizes) {
     const place = parseRelationPath(path, major)
     if (place === undefined || place.fork === FORK_FSM) continue
@@ -292,7 +364,8 @@ function compareSizes(
     const where = `${catalog.nameOf(place)}${fork}`
     if (own === undefined && sizeBytes === 0) continue
     if (own === undefined) findings.differ(where, `only storage has "${path}", of ${sizeBytes} bytes`)
-    else if (own < sizeBytes) findings.differ(where, `"${path}" has ${own} bytes on the primary and ${sizeBytes} in storage`)
+    else if (own < sizeBytes)
+      findings.differ(where, `"${path}" has ${own} bytes on the primary and ${sizeBytes} in storage`)
   }
 }
 
@@ -325,6 +398,10 @@ function compareControl(control: ControlFileValues, tracker: TrackerState, findi
     trackCommitTimestamp: [control.trackCommitTimestamp, tracker.trackCommitTimestamp],
   }
   for (const [name, [primary, storage]] of Object.entries(pairs)) {
-    if (primary !== storage) findings.differ(`pg_control ${name}`, `${String(primary)} on the primary and ${String(storage)} in storage`)
+    if (primary !== storage)
+      findings.differ(
+        `pg_control ${name}`,
+        `${String(primary)} on the primary and ${String(storage)} in storage`,
+      )
   }
 }

@@ -17,7 +17,13 @@ export interface RelationPlace {
 }
 
 const KIND_OF_METHOD: Readonly<Record<string, PageKind>> = {
-  heap: 'heap', btree: 'btree', hash: 'hash', gin: 'gin', gist: 'gist', spgist: 'spgist', brin: 'brin',
+  heap: 'heap',
+  btree: 'btree',
+  hash: 'hash',
+  gin: 'gin',
+  gist: 'gist',
+  spgist: 'spgist',
+  brin: 'brin',
 }
 
 const placeKey = ({ spcOid, dbOid, relNumber }: RelationPlace): string => `${spcOid}/${dbOid}/${relNumber}`
@@ -60,7 +66,12 @@ export class Catalog {
     return catalog
   }
 
-  async #readDatabase(connect: VerifyOptions['connect'], dbOid: number, database: string, space: number): Promise<void> {
+  async #readDatabase(
+    connect: VerifyOptions['connect'],
+    dbOid: number,
+    database: string,
+    space: number,
+  ): Promise<void> {
     const client = await connect(database)
     try {
       const { rows } = await client.query<CatalogRow>(RELATIONS)
@@ -68,7 +79,10 @@ export class Catalog {
         if (file === null) continue
         const spcOid = shared ? GLOBALTABLESPACE_OID : tablespace || space || DEFAULTTABLESPACE_OID
         const kind = relkind === 'S' ? 'sequence' : KIND_OF_METHOD[method ?? '']
-        this.#facts.set(placeKey({ spcOid, dbOid: shared ? 0 : dbOid, relNumber: file }), { name: `${database}.${name}`, kind })
+        this.#facts.set(placeKey({ spcOid, dbOid: shared ? 0 : dbOid, relNumber: file }), {
+          name: `${database}.${name}`,
+          kind,
+        })
       }
     } finally {
       await client.end()

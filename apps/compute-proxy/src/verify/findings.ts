@@ -52,7 +52,9 @@ export class Findings {
   }
 
   result(barrierLsn: Lsn): VerifyResult {
-    const excludedBy = Object.fromEntries([...this.#excluded].map(([reason, count]) => [reason, BigInt(count)]))
+    const excludedBy = Object.fromEntries(
+      [...this.#excluded].map(([reason, count]) => [reason, BigInt(count)]),
+    )
     return {
       pagesIndependent: BigInt(this.pagesIndependent),
       pagesFromStorage: BigInt(this.pagesFromStorage),
@@ -73,6 +75,7 @@ export function describeDifference(primary: Uint8Array, storage: Uint8Array): st
   if (Buffer.compare(primary, storage) === 0) return undefined
   const found = primary.findIndex((byte, i) => byte !== storage[i])
   const at = found < 0 ? primary.length : found
-  const hex = (byte: number | undefined): string => (byte === undefined ? 'nothing' : `0x${byte.toString(16).padStart(2, '0')}`)
+  const hex = (byte: number | undefined): string =>
+    byte === undefined ? 'nothing' : `0x${byte.toString(16).padStart(2, '0')}`
   return `byte ${at} is ${hex(primary[at])} on the primary and ${hex(storage[at])} in storage`
 }

@@ -2,7 +2,16 @@
  * Pages from the shards: one GetPages stream a shard, several batches under way on each, answers in order. A page that
  * storage cannot give is an answer too, so that damage is found page by page.
  */
-import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, lsnFromBigint, present, refuse } from '@understory/base'
+import {
+  LSN_ZERO,
+  UnderstoryError,
+  describeError,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  present,
+  refuse,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realRng, retry } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/wal'
@@ -55,7 +64,10 @@ export class PageSource implements Disposable {
       for (let at = 0; at < own.length; at += BATCH_PAGES) {
         const part = own.slice(at, at + BATCH_PAGES)
         jobs.push(
-          this.#readPart(present(this.#shards[number], 'shard'), part.map((i) => requests[i] as PageRequest)).then((pages) => {
+          this.#readPart(
+            present(this.#shards[number], 'shard'),
+            part.map((i) => requests[i] as PageRequest),
+          ).then((pages) => {
             for (const [j, i] of part.entries()) results[i] = pages[j] as StoredPage
           }),
         )
@@ -79,10 +91,12 @@ export class PageSource implements Disposable {
       const retryOptions = { attemptsMax: ATTEMPTS, signal }
       return await retry({ clock: realClock, rng: realRng }, retryOptions, () => shard.read(requests))
     } catch (error) {
-      const isDamage = isErrorCode(error, 'bad_page') || isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal')
+      const isDamage =
+        isErrorCode(error, 'bad_page') || isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal')
       if (!isDamage) throw error
       const [first] = requests
-      if (requests.length === 1 && first !== undefined) return [{ kind: 'unreadable', reason: describeError(error) }]
+      if (requests.length === 1 && first !== undefined)
+        return [{ kind: 'unreadable', reason: describeError(error) }]
       const half = requests.length >> 1
       const parts = [requests.slice(0, half), requests.slice(half)]
       const pages: StoredPage[] = []
@@ -114,7 +128,10 @@ class ShardStream {
   async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
     const { statuses, pages } = await this.#ask(encodePageRequests(requests))
     if (statuses.length !== requests.length) {
-      throw refuse('bad_page', `pageserver ${this.#address} answered ${statuses.length} pages, not ${requests.length}`)
+      throw refuse(
+        'bad_page',
+        `pageserver ${this.#address} answered ${statuses.length} pages, not ${requests.length}`,
+      )
     }
     let found = 0
     return requests.map((_, i): StoredPage => {
@@ -135,14 +152,20 @@ class ShardStream {
       )
       const own = shards.find(({ shard }) => shard?.number === this.#number)
       if (own === undefined || own.failure !== '') {
-        throw refuse('unavailable', `shard ${this.#number} does not serve: ${own?.failure ?? `pageserver ${this.#address} does not have it`}`)
+        throw refuse(
+          'unavailable',
+          `shard ${this.#number} does not serve: ${own?.failure ?? `pageserver ${this.#address} does not have it`}`,
+        )
       }
       const now = lsnFromBigint(own.ingestedLsn)
       if (now >= at) return
       if (now > ingestedLsn) movedAtMs = realClock.nowMs()
       ingestedLsn = now
       if (realClock.nowMs() - movedAtMs > INGEST_PATIENCE_MS) {
-        throw refuse('timeout', `shard ${this.#number} stands at ${formatLsn(now)} and does not get to ${formatLsn(at)}`)
+        throw refuse(
+          'timeout',
+          `shard ${this.#number} stands at ${formatLsn(now)} and does not get to ${formatLsn(at)}`,
+        )
       }
       await realClock.sleep(INGEST_POLL_MS, signal)
     }
@@ -173,7 +196,10 @@ class ShardStream {
       const [first, ...rest] = waiting
       // The first is what failed; the others only shared its stream, and are tried again.
       first?.reject(error)
-      const shared = error instanceof UnderstoryError ? refuse('unavailable', 'the stream of pages broke', { cause: error }) : error
+      const shared =
+        error instanceof UnderstoryError
+          ? refuse('unavailable', 'the stream of pages broke', { cause: error })
+          : error
       for (const { reject } of rest) reject(shared)
     })
     return stream

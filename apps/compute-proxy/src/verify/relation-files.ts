@@ -32,26 +32,34 @@ const TEMPORARY = /^t\d+_\d+(?:_(?:fsm|vm|init))?(?:\.\d+)?$/
 /** Files beside relations that are compared elsewhere or say nothing. */
 const ELSEWHERE = new Set(['pg_filenode.map', 'PG_VERSION', 'pg_control'])
 
-export async function listRelationFiles(root: string, major: PgMajor, findings: Findings | undefined): Promise<RelationFiles> {
+export async function listRelationFiles(
+  root: string,
+  major: PgMajor,
+  findings: Findings | undefined,
+): Promise<RelationFiles> {
   const relations: RelationFile[] = []
   const visibilityMaps: RelationFile[] = []
   const databases = await databaseDirectories(root, major)
   for (const directory of databases) {
     const entries = await list(join(root, directory))
     const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name)
-    const unlogged = new Set(names.filter((name) => name.endsWith('_init')).map((name) => name.slice(0, -'_init'.length)))
+    const unlogged = new Set(
+      names.filter((name) => name.endsWith('_init')).map((name) => name.slice(0, -'_init'.length)),
+    )
     for (const name of names) {
       const path = `${directory}/${name}`
       const place = parseRelationPath(path, major)
       if (place === undefined) {
-        if (!ELSEWHERE.has(name)) findings?.exclude(TEMPORARY.test(name) ? 'temporary' : 'file made by Postgres for itself')
+        if (!ELSEWHERE.has(name))
+          findings?.exclude(TEMPORARY.test(name) ? 'temporary' : 'file made by Postgres for itself')
         continue
       }
       const sizeBytes = await sizeOf(join(root, path))
       if (sizeBytes === undefined) continue
       const pages = Math.floor(sizeBytes / PAGE_SIZE)
       const file = { path, ...place, sizeBytes: pages * PAGE_SIZE }
-      if (place.fork !== FORK_INIT && unlogged.has(String(place.relNumber))) findings?.exclude('unlogged', pages)
+      if (place.fork !== FORK_INIT && unlogged.has(String(place.relNumber)))
+        findings?.exclude('unlogged', pages)
       else if (place.fork === FORK_FSM) findings?.exclude('free-space map', pages)
       else if (place.fork === FORK_VM) visibilityMaps.push(file)
       else relations.push(file)
@@ -71,7 +79,9 @@ async function databaseDirectories(root: string, major: PgMajor): Promise<string
 async function directoriesIn(root: string, path: string): Promise<string[]> {
   const entries = await list(join(root, path))
   // A tablespace is a symbolic link.
-  return entries.filter((entry) => entry.isDirectory() || entry.isSymbolicLink()).map(({ name }) => `${path}/${name}`)
+  return entries
+    .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
+    .map(({ name }) => `${path}/${name}`)
 }
 
 /** Empty where the directory has gone: databases may be dropped meanwhile. */

@@ -82,7 +82,12 @@ class Comparer {
   #total = 0
 
   constructor(
-    options: VerifyOptions, catalog: Catalog, pages: PageSource, client: pg.Client, facts: PrimaryFacts, findings: Findings,
+    options: VerifyOptions,
+    catalog: Catalog,
+    pages: PageSource,
+    client: pg.Client,
+    facts: PrimaryFacts,
+    findings: Findings,
   ) {
     this.#options = options
     this.#catalog = catalog
@@ -123,14 +128,18 @@ class Comparer {
 
   async #checkpoint(): Promise<void> {
     await this.#client.query('checkpoint')
-    const { rows } = await this.#client.query<{ redo: string }>('select redo_lsn::text as redo from pg_control_checkpoint()')
+    const { rows } = await this.#client.query<{ redo: string }>(
+      'select redo_lsn::text as redo from pg_control_checkpoint()',
+    )
     this.#redoLsn = parseLsn((rows[0] as { redo: string }).redo)
     await this.#askInsertLsn()
     await this.#pages.waitFor(this.#redoLsn)
   }
 
   async #askInsertLsn(): Promise<void> {
-    const { rows } = await this.#client.query<{ at: string }>('select pg_current_wal_insert_lsn()::text as at')
+    const { rows } = await this.#client.query<{ at: string }>(
+      'select pg_current_wal_insert_lsn()::text as at',
+    )
     this.#insertLsn = parseLsn((rows[0] as { at: string }).at)
   }
 
@@ -201,7 +210,7 @@ class Comparer {
     for (const [i, { file, block, bytes }] of chunk.entries()) {
       const at = lsns[i]
       if (!isPossible(at)) {
-        suspects.push({ file, block, reason: 'the LSN of the primary\'s page lies beyond its WAL' })
+        suspects.push({ file, block, reason: "the LSN of the primary's page lies beyond its WAL" })
         continue
       }
       const verdict = this.#judge(file, block, bytes, at, stored[i] as StoredPage)
@@ -231,7 +240,9 @@ class Comparer {
     if (stored.kind === 'unreadable') return differs(`storage cannot give it: ${stored.reason}`)
     const isStoredEmpty = stored.kind === 'absent' || isZeroPage(stored.bytes)
     if (isZeroPage(primary)) {
-      return isStoredEmpty ? { kind: 'zero' } : differs(`zeros on the primary, but storage has a page of ${formatLsn(getPageLsn(stored.bytes))}`)
+      return isStoredEmpty
+        ? { kind: 'zero' }
+        : differs(`zeros on the primary, but storage has a page of ${formatLsn(getPageLsn(stored.bytes))}`)
     }
     if (isStoredEmpty) return differs(`the primary has a page of ${formatLsn(at)}, storage has none`)
     const { bytes } = stored
@@ -277,7 +288,11 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
 }
 
 /** Hands out the items to at most `count` pieces of work at a time. */
-async function inParallel<T>(count: number, items: AsyncGenerator<T, void, void>, work: (item: T) => Promise<void>): Promise<void> {
+async function inParallel<T>(
+  count: number,
+  items: AsyncGenerator<T, void, void>,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   let turn: Promise<unknown> = Promise.resolve()
   const nextItem = (): Promise<IteratorResult<T, void>> => {
     const next = turn.then(() => items.next())

@@ -37,7 +37,8 @@ export async function* livePages(
     const page = await readPage('pg_multixact/offsets', slruPageOf('pg_multixact/offsets', oldestMulti))
     const at = (oldestMulti % OFFSETS_PER_PAGE) * 4
     // 0 is never the first member's offset.
-    const oldestOffset = page === undefined ? 0 : new DataView(page.buffer, page.byteOffset).getUint32(at, true)
+    const oldestOffset =
+      page === undefined ? 0 : new DataView(page.buffer, page.byteOffset).getUint32(at, true)
     yield* pagesOf('pg_multixact/members', oldestOffset, nextMultiOffset)
   }
   if (trackCommitTimestamp && oldestCommitTsXid !== 0 && newestCommitTsXid !== 0) {

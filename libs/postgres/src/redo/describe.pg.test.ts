@@ -24,14 +24,32 @@ const STATEMENTS = [
   `update t set s = s || 'x' where id % 3 = 0`,
   `delete from t where id % 5 = 0`,
   `vacuum (freeze) t`,
-  `begin`, `create table gone1 (id int primary key)`, `savepoint a`, `insert into gone1 values (1)`, `savepoint b`,
-  `insert into gone1 values (2)`, `release a`, `commit`,
+  `begin`,
+  `create table gone1 (id int primary key)`,
+  `savepoint a`,
+  `insert into gone1 values (1)`,
+  `savepoint b`,
+  `insert into gone1 values (2)`,
+  `release a`,
+  `commit`,
   `drop table gone1`,
-  `begin`, `create table kept1 (id serial)`, `savepoint a`, `insert into kept1 default values`,
-  `prepare transaction 'of a name'`, `commit prepared 'of a name'`,
-  `begin`, `create table undone (id int)`, `prepare transaction 'other'`, `rollback prepared 'other'`,
-  `begin`, `create table never (id int)`, `insert into never values (1)`, `rollback`,
-  `vacuum full pg_class`, `create database d`, `drop database d`,
+  `begin`,
+  `create table kept1 (id serial)`,
+  `savepoint a`,
+  `insert into kept1 default values`,
+  `prepare transaction 'of a name'`,
+  `commit prepared 'of a name'`,
+  `begin`,
+  `create table undone (id int)`,
+  `prepare transaction 'other'`,
+  `rollback prepared 'other'`,
+  `begin`,
+  `create table never (id int)`,
+  `insert into never values (1)`,
+  `rollback`,
+  `vacuum full pg_class`,
+  `create database d`,
+  `drop database d`,
   `select pg_logical_emit_message(true, 'prefix', 'content')`,
   `checkpoint`,
 ]
@@ -53,7 +71,9 @@ const listed = (description: string, label: string): string[] =>
 function compareXact(record: DecodedRecord, major: PgMajor, description: string): void {
   parseXact(record, major, parsed)
   const isPrepare = (record.info & XLOG_XACT_OPMASK) === XLOG_XACT_PREPARE
-  const subxacts = Array.from({ length: parsed.subxactsCount }, (_, i) => String(subxactAt(record, parsed, i)))
+  const subxacts = Array.from({ length: parsed.subxactsCount }, (_, i) =>
+    String(subxactAt(record, parsed, i)),
+  )
   expect(subxacts).toEqual(listed(description, 'subxacts'))
   for (const xid of subxacts) expect(maxXidOf(record, major)).toBeGreaterThanOrEqual(Number(xid))
   const relations = (offset: number, count: number): string[] =>
@@ -62,9 +82,14 @@ function compareXact(record: DecodedRecord, major: PgMajor, description: string)
       return `base/${dbOid}/${relNumber}`
     })
   expect(relations(parsed.relsOffset, parsed.relsCount)).toEqual(
-    listed(description, isPrepare ? 'rels\\(commit\\)' : 'rels'))
-  expect(relations(parsed.abortRelsOffset, parsed.abortRelsCount)).toEqual(listed(description, 'rels\\(abort\\)'))
-  expect(parsed.statsCount).toBe(listed(description, isPrepare ? 'commit dropped stats' : 'dropped stats').length)
+    listed(description, isPrepare ? 'rels\\(commit\\)' : 'rels'),
+  )
+  expect(relations(parsed.abortRelsOffset, parsed.abortRelsCount)).toEqual(
+    listed(description, 'rels\\(abort\\)'),
+  )
+  expect(parsed.statsCount).toBe(
+    listed(description, isPrepare ? 'commit dropped stats' : 'dropped stats').length,
+  )
   if (isPrepare) expect(description).toContain(`gid ${gidOf(record, parsed)}`)
 }
 
@@ -77,9 +102,13 @@ test.for([16, 17, 18] as const)('names and transactions as PostgreSQL %i describ
       await client.query('checkpoint')
       const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn() as lsn')
       for (const sql of STATEMENTS) await client.query(sql)
-      inspected = (await client.query<Inspected>(
-        `select start_lsn, resource_manager, record_type, description
-         from pg_get_wal_records_info($1, pg_current_wal_flush_lsn())`, [rows[0]?.lsn])).rows
+      inspected = (
+        await client.query<Inspected>(
+          `select start_lsn, resource_manager, record_type, description
+         from pg_get_wal_records_info($1, pg_current_wal_flush_lsn())`,
+          [rows[0]?.lsn],
+        )
+      ).rows
     },
   })
   const byLsn = new Map(inspected.map((row) => [row.start_lsn, row]))

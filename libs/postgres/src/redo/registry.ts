@@ -3,9 +3,28 @@
  * above) are not known to us, and their records are refused.
  */
 import {
-  RM_BRIN_ID, RM_BTREE_ID, RM_CLOG_ID, RM_COMMIT_TS_ID, RM_DBASE_ID, RM_GENERIC_ID, RM_GIN_ID, RM_GIST_ID, RM_HASH_ID,
-  RM_HEAP2_ID, RM_HEAP_ID, RM_LOGICALMSG_ID, RM_MULTIXACT_ID, RM_RELMAP_ID, RM_REPLORIGIN_ID, RM_SEQ_ID, RM_SMGR_ID,
-  RM_SPGIST_ID, RM_STANDBY_ID, RM_TBLSPC_ID, RM_XACT_ID, RM_XLOG_ID,
+  RM_BRIN_ID,
+  RM_BTREE_ID,
+  RM_CLOG_ID,
+  RM_COMMIT_TS_ID,
+  RM_DBASE_ID,
+  RM_GENERIC_ID,
+  RM_GIN_ID,
+  RM_GIST_ID,
+  RM_HASH_ID,
+  RM_HEAP2_ID,
+  RM_HEAP_ID,
+  RM_LOGICALMSG_ID,
+  RM_MULTIXACT_ID,
+  RM_RELMAP_ID,
+  RM_REPLORIGIN_ID,
+  RM_SEQ_ID,
+  RM_SMGR_ID,
+  RM_SPGIST_ID,
+  RM_STANDBY_ID,
+  RM_TBLSPC_ID,
+  RM_XACT_ID,
+  RM_XLOG_ID,
 } from '../wal/constants.ts'
 import { brinRmgr } from './brin/redo.ts'
 import { btreeRmgr } from './btree/redo.ts'
@@ -32,7 +51,28 @@ import { xactRmgr } from './xact/redo.ts'
 import { xlogRmgr } from './xlog/redo.ts'
 
 export type RmgrId =
-  | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15 | 16 | 17 | 18 | 19 | 20 | 21
+  | 0
+  | 1
+  | 2
+  | 3
+  | 4
+  | 5
+  | 6
+  | 7
+  | 8
+  | 9
+  | 10
+  | 11
+  | 12
+  | 13
+  | 14
+  | 15
+  | 16
+  | 17
+  | 18
+  | 19
+  | 20
+  | 21
 
 export const rmgrs = {
   [RM_XLOG_ID]: xlogRmgr,

@@ -34,15 +34,26 @@ async function workload(client: Client): Promise<void> {
 }
 
 const RECORD_TYPES = [
-  'CREATE_INDEX', 'INSERT', 'INSERT+INIT', 'UPDATE', 'UPDATE+INIT', 'SAMEPAGE_UPDATE', 'REVMAP_EXTEND', 'DESUMMARIZE',
+  'CREATE_INDEX',
+  'INSERT',
+  'INSERT+INIT',
+  'UPDATE',
+  'UPDATE+INIT',
+  'SAMEPAGE_UPDATE',
+  'REVMAP_EXTEND',
+  'DESUMMARIZE',
 ]
 
-test.for([16, 17, 18] as const)('redo of BRIN records equals PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const type of RECORD_TYPES) {
-    expect(verifier.counts.get(`BRIN/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
-  }
-})
+test.for([16, 17, 18] as const)(
+  'redo of BRIN records equals PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const type of RECORD_TYPES) {
+      expect(verifier.counts.get(`BRIN/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
+    }
+  },
+)

@@ -9,17 +9,34 @@ import { RM_BRIN_ID } from '../../wal/constants.ts'
 import { PAGE_SIZE } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  SizeOfPageHeaderData, addItem, indexTupleDeleteNoCompact, indexTupleOverwrite, maxOffsetNumber, pageInit,
-  setPageLower, setPageLsn,
+  SizeOfPageHeaderData,
+  addItem,
+  indexTupleDeleteNoCompact,
+  indexTupleOverwrite,
+  maxOffsetNumber,
+  pageInit,
+  setPageLower,
+  setPageLsn,
 } from '../page-edit.ts'
 import type { AddItemOptions } from '../page-edit.ts'
 import { blockNumberOf, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyBrin } from './describe.ts'
 import {
-  XLOG_BRIN_CREATE_INDEX, XLOG_BRIN_DESUMMARIZE, XLOG_BRIN_INIT_PAGE, XLOG_BRIN_INSERT, XLOG_BRIN_OPMASK,
-  XLOG_BRIN_REVMAP_EXTEND, XLOG_BRIN_SAMEPAGE_UPDATE, XLOG_BRIN_UPDATE, xl_brin_createidx, xl_brin_desummarize,
-  xl_brin_insert, xl_brin_revmap_extend, xl_brin_samepage_update, xl_brin_update,
+  XLOG_BRIN_CREATE_INDEX,
+  XLOG_BRIN_DESUMMARIZE,
+  XLOG_BRIN_INIT_PAGE,
+  XLOG_BRIN_INSERT,
+  XLOG_BRIN_OPMASK,
+  XLOG_BRIN_REVMAP_EXTEND,
+  XLOG_BRIN_SAMEPAGE_UPDATE,
+  XLOG_BRIN_UPDATE,
+  xl_brin_createidx,
+  xl_brin_desummarize,
+  xl_brin_insert,
+  xl_brin_revmap_extend,
+  xl_brin_samepage_update,
+  xl_brin_update,
 } from './records.ts'
 
 // The last two bytes of the page; the two before are flags.
@@ -34,7 +51,9 @@ const META_AT = SizeOfPageHeaderData
 const META_BYTES = 16
 
 const ItemPointerBytes = 6
-const REVMAP_PAGE_MAXITEMS = Math.floor((PAGE_SIZE - SizeOfPageHeaderData - BRIN_SPECIAL_BYTES) / ItemPointerBytes)
+const REVMAP_PAGE_MAXITEMS = Math.floor(
+  (PAGE_SIZE - SizeOfPageHeaderData - BRIN_SPECIAL_BYTES) / ItemPointerBytes,
+)
 
 /** A place that DeleteNoCompact left unused is taken again. */
 const ADD_TO_BRIN: AddItemOptions = { overwrite: true, heap: false }
@@ -45,7 +64,13 @@ function initBrinPage(page: Page, type: number): void {
 }
 
 /** brinSetHeapBlockItemptr. Offset number 0 says that the range has no summary. */
-function setRevmapTid(page: Page, pagesPerRange: number, heapBlk: number, block: number, offnum: number): void {
+function setRevmapTid(
+  page: Page,
+  pagesPerRange: number,
+  heapBlk: number,
+  block: number,
+  offnum: number,
+): void {
   if (pagesPerRange === 0) throw refuse('bad_wal', 'BRIN ranges of no pages')
   const index = Math.floor(heapBlk / pagesPerRange) % REVMAP_PAGE_MAXITEMS
   const at = SizeOfPageHeaderData + index * ItemPointerBytes
@@ -63,7 +88,12 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, insertAt: 
   if (ref.blockId === 1) {
     const block = blockNumberOf(record, 0)
     setRevmapTid(
-      page, xl_brin_insert.pagesPerRange.get(view, insertAt), xl_brin_insert.heapBlk.get(view, insertAt), block, offnum)
+      page,
+      xl_brin_insert.pagesPerRange.get(view, insertAt),
+      xl_brin_insert.heapBlk.get(view, insertAt),
+      block,
+      offnum,
+    )
     return
   }
   if ((record.info & XLOG_BRIN_INIT_PAGE) !== 0) initBrinPage(page, BRIN_PAGETYPE_REGULAR)

@@ -6,8 +6,20 @@
 import { bytes, refuse, struct, u16, u32, u8 } from '@understory/base'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  LP_NORMAL, SizeOfItemIdData, SizeOfPageHeaderData, copyBytes, getPageLower, getPageSpecial, getPageUpper, makeItemId,
-  maxAlign, pageInit, setItemId, setPageLower, setPageLsn, setPageUpper,
+  LP_NORMAL,
+  SizeOfItemIdData,
+  SizeOfPageHeaderData,
+  copyBytes,
+  getPageLower,
+  getPageSpecial,
+  getPageUpper,
+  makeItemId,
+  maxAlign,
+  pageInit,
+  setItemId,
+  setPageLower,
+  setPageLsn,
+  setPageUpper,
 } from '../page-edit.ts'
 import { checkBlockData } from '../record-check.ts'
 import type { Page } from '../types.ts'
@@ -84,7 +96,8 @@ export function clearBtreeFlag(page: Page, flag: number): void {
 export function appendItem(page: Page, length: number): number {
   const lower = getPageLower(page)
   const upper = getPageUpper(page) - maxAlign(length)
-  if (lower + SizeOfItemIdData > upper) throw refuse('bad_page', `no room for an index tuple of ${length} bytes`)
+  if (lower + SizeOfItemIdData > upper)
+    throw refuse('bad_page', `no room for an index tuple of ${length} bytes`)
   page.view.setUint32(lower, makeItemId(upper, LP_NORMAL, length), true)
   setPageLower(page, lower + SizeOfItemIdData)
   setPageUpper(page, upper)
@@ -137,7 +150,11 @@ export function restoreBtreeMeta(record: DecodedRecord, ref: BlockRef, page: Pag
   BTMetaPageData.level.set(view, to, xl_btree_metadata.level.get(source, from))
   BTMetaPageData.fastroot.set(view, to, xl_btree_metadata.fastroot.get(source, from))
   BTMetaPageData.fastlevel.set(view, to, xl_btree_metadata.fastlevel.get(source, from))
-  BTMetaPageData.lastCleanupNumDelpages.set(view, to, xl_btree_metadata.lastCleanupNumDelpages.get(source, from))
+  BTMetaPageData.lastCleanupNumDelpages.set(
+    view,
+    to,
+    xl_btree_metadata.lastCleanupNumDelpages.get(source, from),
+  )
   view.setFloat64(to + BTMetaPageData.lastCleanupNumHeapTuples.offset, -1, true)
   BTMetaPageData.allequalimage.set(view, to, xl_btree_metadata.allequalimage.get(source, from))
   setPageLower(page, to + BTMetaPageData.SIZE)
@@ -157,7 +174,10 @@ export function setBtreePageDeleted(page: Page, safexidLow: number, safexidHigh:
   const { view } = page
   const at = opaqueAt(page)
   BTPageOpaque.flags.set(
-    view, at, (BTPageOpaque.flags.get(view, at) & ~BTP_HALF_DEAD) | BTP_DELETED | BTP_HAS_FULLXID)
+    view,
+    at,
+    (BTPageOpaque.flags.get(view, at) & ~BTP_HALF_DEAD) | BTP_DELETED | BTP_HAS_FULLXID,
+  )
   view.setUint32(SizeOfPageHeaderData, safexidLow, true)
   view.setUint32(SizeOfPageHeaderData + 4, safexidHigh, true)
   setPageLower(page, SizeOfPageHeaderData + 8)

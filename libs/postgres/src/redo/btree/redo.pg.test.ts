@@ -61,14 +61,16 @@ async function deleteOnInsert(client: Client): Promise<void> {
     `create index churn_n on churn (n)`,
     `create index churn_t on churn (t)`,
     `insert into churn select g, g % 50, 'text ' || g % 30 from generate_series(1, 3000) g`,
-    `set enable_seqscan = off`, `set enable_bitmapscan = off`,
+    `set enable_seqscan = off`,
+    `set enable_bitmapscan = off`,
     ...Array.from({ length: 12 }, (_, i) => `update churn set n = n + ${i % 2 === 0 ? 1 : -1}, t = t || ''`),
     `delete from churn where id between 500 and 1500`,
     `select count(*) from (select id from churn where id between 1 and 3000 order by id) x`, // marks dead items
     `select count(*) from (select n from churn where n between 0 and 60 order by n) x`,
     `insert into churn select g, g % 50, 'text' from generate_series(500, 1500) g`,
     ...Array.from({ length: 6 }, () => `update churn set n = 5 where id % 3 = 0`),
-    `reset enable_seqscan`, `reset enable_bitmapscan`,
+    `reset enable_seqscan`,
+    `reset enable_bitmapscan`,
   )
 }
 
@@ -79,12 +81,14 @@ async function deletePages(client: Client): Promise<void> {
     `delete from tall where k between 100 and 6000`,
     `vacuum tall`, // half-dead, unlinked, internal pages too
     `vacuum tall`,
-    `select pg_current_xact_id()`, `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
     `vacuum tall`,
     `insert into tall select k, ${KEY} from generate_series(100, 1000) k`, // REUSE_PAGE
     `delete from tall where k < 11490`,
     `vacuum tall`, // one page is left on its level: UNLINK_PAGE_META
-    `select pg_current_xact_id()`, `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
     `vacuum tall`,
     `insert into tall select k, ${KEY} from generate_series(20000, 22000) k`, // INSERT_META
     `delete from tall`,
@@ -97,49 +101,71 @@ async function deletePages(client: Client): Promise<void> {
 
 /** Three sessions insert and update beside each other while a fourth vacuums. */
 async function useTogether({ client, connect }: WorkloadSession): Promise<void> {
-  await run(client, `create table busy (id bigint generated always as identity primary key, k int, t text)`,
-    `create index busy_k on busy (k)`, `create index busy_t on busy (t)`)
+  await run(
+    client,
+    `create table busy (id bigint generated always as identity primary key, k int, t text)`,
+    `create index busy_k on busy (k)`,
+    `create index busy_t on busy (t)`,
+  )
   const writers = await Promise.all([connect(), connect(), connect()])
   const cleaner = await connect()
   let isDone = false
   const vacuums = (async () => {
     while (!isDone) await cleaner.query('vacuum busy')
   })()
-  await Promise.all(writers.map(async (writer, n) => {
-    for (let i = 0; i < 12; i++) {
-      await run(
-        writer,
-        `insert into busy (k, t) select (random() * 100)::int, 't' || (random() * 1000)::int from generate_series(1, 150)`,
-        `update busy set k = k + 1 where id % 13 = ${n}`,
-        `delete from busy where id % 17 = ${n} and k < 40`,
-      )
-    }
-  }))
+  await Promise.all(
+    writers.map(async (writer, n) => {
+      for (let i = 0; i < 12; i++) {
+        await run(
+          writer,
+          `insert into busy (k, t) select (random() * 100)::int, 't' || (random() * 1000)::int from generate_series(1, 150)`,
+          `update busy set k = k + 1 where id % 13 = ${n}`,
+          `delete from busy where id % 17 = ${n} and k < 40`,
+        )
+      }
+    }),
+  )
   isDone = true
   await vacuums
 }
 
 const RECORD_TYPES = [
-  'INSERT_LEAF', 'INSERT_UPPER', 'INSERT_META', 'SPLIT_L', 'SPLIT_R', 'INSERT_POST', 'DEDUP', 'DELETE', 'UNLINK_PAGE',
-  'UNLINK_PAGE_META', 'NEWROOT', 'MARK_PAGE_HALFDEAD', 'VACUUM', 'META_CLEANUP',
+  'INSERT_LEAF',
+  'INSERT_UPPER',
+  'INSERT_META',
+  'SPLIT_L',
+  'SPLIT_R',
+  'INSERT_POST',
+  'DEDUP',
+  'DELETE',
+  'UNLINK_PAGE',
+  'UNLINK_PAGE_META',
+  'NEWROOT',
+  'MARK_PAGE_HALFDEAD',
+  'VACUUM',
+  'META_CLEANUP',
 ]
 
-test.for([16, 17, 18] as const)('redo of btree records equals PostgreSQL %i', { timeout: 300_000 }, async (major) => {
-  await using history = await recordHistory({
-    major,
-    workload: async (session) => {
-      await splitEverywhere(session.client)
-      await deduplicate(session.client)
-      await deleteOnInsert(session.client)
-      await deletePages(session.client)
-      await useTogether(session)
-    },
-  })
-  const verifier = verifyHistory(history, { concurrent: true })
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const type of RECORD_TYPES) {
-    expect(verifier.counts.get(`Btree/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
-  }
-  expect(verifier.counts.get('Btree/REUSE_PAGE')?.records ?? 0, 'pages were reused').toBeGreaterThan(0)
-})
+test.for([16, 17, 18] as const)(
+  'redo of btree records equals PostgreSQL %i',
+  { timeout: 300_000 },
+  async (major) => {
+    await using history = await recordHistory({
+      major,
+      workload: async (session) => {
+        await splitEverywhere(session.client)
+        await deduplicate(session.client)
+        await deleteOnInsert(session.client)
+        await deletePages(session.client)
+        await useTogether(session)
+      },
+    })
+    const verifier = verifyHistory(history, { concurrent: true })
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const type of RECORD_TYPES) {
+      expect(verifier.counts.get(`Btree/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
+    }
+    expect(verifier.counts.get('Btree/REUSE_PAGE')?.records ?? 0, 'pages were reused').toBeGreaterThan(0)
+  },
+)

@@ -10,26 +10,79 @@ import { refuse } from '@understory/base'
 import { PAGE_SIZE } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  ADD_TO_INDEX, addItem, copyBytes, getItemId, indexMultiDelete, indexTupleDelete, indexTupleOverwrite,
-  itemIdLength, maxAlign, maxOffsetNumber, pageInit, pageOf, setPageLsn,
+  ADD_TO_INDEX,
+  addItem,
+  copyBytes,
+  getItemId,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleOverwrite,
+  itemIdLength,
+  maxAlign,
+  maxOffsetNumber,
+  pageInit,
+  pageOf,
+  setPageLsn,
 } from '../page-edit.ts'
 import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyBtree } from './describe.ts'
 import {
-  BTPageOpaque, BTP_HAS_GARBAGE, BTP_INCOMPLETE_SPLIT, BTP_LEAF, BTP_ROOT, P_FIRSTKEY, P_HIKEY, P_NONE, appendItem,
-  clearBtreeFlag, initBtreePage, initHalfDeadLeaf, opaqueAt, restoreBtreeMeta, restoreBtreePage, setBtreePageDeleted,
+  BTPageOpaque,
+  BTP_HAS_GARBAGE,
+  BTP_INCOMPLETE_SPLIT,
+  BTP_LEAF,
+  BTP_ROOT,
+  P_FIRSTKEY,
+  P_HIKEY,
+  P_NONE,
+  appendItem,
+  clearBtreeFlag,
+  initBtreePage,
+  initHalfDeadLeaf,
+  opaqueAt,
+  restoreBtreeMeta,
+  restoreBtreePage,
+  setBtreePageDeleted,
 } from './page.ts'
 import {
-  BTDedupInterval, XLOG_BTREE_DEDUP, XLOG_BTREE_DELETE, XLOG_BTREE_INSERT_LEAF, XLOG_BTREE_INSERT_META,
-  XLOG_BTREE_INSERT_POST, XLOG_BTREE_INSERT_UPPER, XLOG_BTREE_MARK_PAGE_HALFDEAD, XLOG_BTREE_META_CLEANUP,
-  XLOG_BTREE_NEWROOT, XLOG_BTREE_SPLIT_L, XLOG_BTREE_SPLIT_R, XLOG_BTREE_UNLINK_PAGE, XLOG_BTREE_UNLINK_PAGE_META,
-  XLOG_BTREE_VACUUM, xl_btree_dedup, xl_btree_delete, xl_btree_insert, xl_btree_mark_page_halfdead, xl_btree_newroot,
-  xl_btree_split, xl_btree_unlink_page, xl_btree_vacuum,
+  BTDedupInterval,
+  XLOG_BTREE_DEDUP,
+  XLOG_BTREE_DELETE,
+  XLOG_BTREE_INSERT_LEAF,
+  XLOG_BTREE_INSERT_META,
+  XLOG_BTREE_INSERT_POST,
+  XLOG_BTREE_INSERT_UPPER,
+  XLOG_BTREE_MARK_PAGE_HALFDEAD,
+  XLOG_BTREE_META_CLEANUP,
+  XLOG_BTREE_NEWROOT,
+  XLOG_BTREE_SPLIT_L,
+  XLOG_BTREE_SPLIT_R,
+  XLOG_BTREE_UNLINK_PAGE,
+  XLOG_BTREE_UNLINK_PAGE_META,
+  XLOG_BTREE_VACUUM,
+  xl_btree_dedup,
+  xl_btree_delete,
+  xl_btree_insert,
+  xl_btree_mark_page_halfdead,
+  xl_btree_newroot,
+  xl_btree_split,
+  xl_btree_unlink_page,
+  xl_btree_vacuum,
 } from './records.ts'
 import {
-  ItemPointerBytes, btreeTupleAt, checkedIndexTupleSize, indexTupleSize, isPosting, keySize, setTidBlock, setTupleHead,
-  swapPosting, tidBlock, tidsCount, tidsOffset,
+  ItemPointerBytes,
+  btreeTupleAt,
+  checkedIndexTupleSize,
+  indexTupleSize,
+  isPosting,
+  keySize,
+  setTidBlock,
+  setTupleHead,
+  swapPosting,
+  tidBlock,
+  tidsCount,
+  tidsOffset,
 } from './tuple.ts'
 
 // Work space of one record, one set per thread: redo is synchronous and never re-entered.
@@ -103,7 +156,8 @@ function redoSplitLeft(record: DecodedRecord, ref: BlockRef, page: Page, newItem
     }
   }
   const highKeySize = maxAlign(checkedIndexTupleSize(view, at, end))
-  if (at + highKeySize !== end) throw refuse('bad_wal', `${end - at - highKeySize} bytes are left behind the high key`)
+  if (at + highKeySize !== end)
+    throw refuse('bad_wal', `${end - at - highKeySize} bytes are left behind the high key`)
 
   const opaque = opaqueAt(page)
   const firstData = BTPageOpaque.next.get(page.view, opaque) === P_NONE ? P_HIKEY : P_FIRSTKEY
@@ -129,7 +183,8 @@ function redoSplit(record: DecodedRecord, ref: BlockRef, page: Page, newItemOnLe
   const { view, mainDataOffset: main } = record
   checkMainData(record, xl_btree_split.SIZE)
   switch (ref.blockId) {
-    case 0: return redoSplitLeft(record, ref, page, newItemOnLeft)
+    case 0:
+      return redoSplitLeft(record, ref, page, newItemOnLeft)
     case 1: {
       const level = xl_btree_split.level.get(view, main)
       const next = record.block(2)?.blockNumber ?? P_NONE
@@ -175,7 +230,8 @@ function redoDedup(record: DecodedRecord, ref: BlockRef, page: Page): void {
       offset++
     }
   }
-  if (interval !== intervalCount) throw refuse('bad_wal', `only ${interval} of ${intervalCount} intervals were found`)
+  if (interval !== intervalCount)
+    throw refuse('bad_wal', `only ${interval} of ${intervalCount} intervals were found`)
   clearBtreeFlag(temp, BTP_HAS_GARBAGE)
   page.bytes.set(temp.bytes)
   setPageLsn(page, record.nextLsn)
@@ -213,7 +269,8 @@ function redoUpdates(record: DecodedRecord, updatedAt: number, count: number, en
     const at = btreeTupleAt(page, offset)
     const oldCount = isPosting(page.view, at) ? tidsCount(page.view, at) : 0
     const newCount = oldCount - deletedCount
-    if (newCount < 1) throw refuse('bad_page', `cannot delete ${deletedCount} of ${oldCount} TIDs of item ${offset}`)
+    if (newCount < 1)
+      throw refuse('bad_page', `cannot delete ${deletedCount} of ${oldCount} TIDs of item ${offset}`)
     const tids = tidsOffset(page.view, at)
     const keyBytes = keySize(page.view, at)
     const size = newCount > 1 ? maxAlign(keyBytes + newCount * ItemPointerBytes) : keyBytes
@@ -231,7 +288,8 @@ function redoUpdates(record: DecodedRecord, updatedAt: number, count: number, en
       copyBytes(tupleBytes, to, page.bytes, tids + n * ItemPointerBytes, ItemPointerBytes)
       to += ItemPointerBytes
     }
-    if (deleted !== deletedCount) throw refuse('bad_wal', `places in the posting list of item ${offset} do not rise`)
+    if (deleted !== deletedCount)
+      throw refuse('bad_wal', `places in the posting list of item ${offset} do not rise`)
     if (!indexTupleOverwrite(page, offset, tupleBytes, 0, maxAlign(size))) {
       throw refuse('bad_page', 'failed to update partially dead item')
     }
@@ -240,13 +298,18 @@ function redoUpdates(record: DecodedRecord, updatedAt: number, count: number, en
 
 /** The part that btree_xlog_vacuum and btree_xlog_delete share. */
 function redoDelitems(
-  record: DecodedRecord, ref: BlockRef, page: Page, deletedCount: number, updatedCount: number,
+  record: DecodedRecord,
+  ref: BlockRef,
+  page: Page,
+  deletedCount: number,
+  updatedCount: number,
 ): void {
   checkBlockData(ref, (deletedCount + updatedCount) * 2)
   const updatedAt = ref.dataOffset + deletedCount * 2
   if (updatedCount > 0) redoUpdates(record, updatedAt, updatedCount, ref.dataOffset + ref.dataLength, page)
   if (deletedCount > 0) {
-    for (let i = 0; i < deletedCount; i++) offsetNumbers[i] = record.view.getUint16(ref.dataOffset + i * 2, true)
+    for (let i = 0; i < deletedCount; i++)
+      offsetNumbers[i] = record.view.getUint16(ref.dataOffset + i * 2, true)
     indexMultiDelete(page, offsetNumbers, deletedCount)
   }
   clearBtreeFlag(page, BTP_HAS_GARBAGE)
@@ -255,7 +318,13 @@ function redoDelitems(
 function redoVacuum(record: DecodedRecord, ref: BlockRef, page: Page, major: PgMajor): void {
   const { view, mainDataOffset: main } = record
   checkMainData(record, xl_btree_vacuum.SIZE)
-  redoDelitems(record, ref, page, xl_btree_vacuum.ndeleted.get(view, main), xl_btree_vacuum.nupdated.get(view, main))
+  redoDelitems(
+    record,
+    ref,
+    page,
+    xl_btree_vacuum.ndeleted.get(view, main),
+    xl_btree_vacuum.nupdated.get(view, main),
+  )
   if (CLEARS_CYCLE_ID_ON_VACUUM[major]) BTPageOpaque.cycleid.set(page.view, opaqueAt(page), 0)
   setPageLsn(page, record.nextLsn)
 }
@@ -263,7 +332,13 @@ function redoVacuum(record: DecodedRecord, ref: BlockRef, page: Page, major: PgM
 function redoDelete(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const { view, mainDataOffset: main } = record
   checkMainData(record, xl_btree_delete.SIZE)
-  redoDelitems(record, ref, page, xl_btree_delete.ndeleted.get(view, main), xl_btree_delete.nupdated.get(view, main))
+  redoDelitems(
+    record,
+    ref,
+    page,
+    xl_btree_delete.ndeleted.get(view, main),
+    xl_btree_delete.nupdated.get(view, main),
+  )
   setPageLsn(page, record.nextLsn)
 }
 
@@ -273,7 +348,9 @@ function redoMarkPageHalfdead(record: DecodedRecord, ref: BlockRef, page: Page):
   checkMainData(record, xl_btree_mark_page_halfdead.SIZE)
   if (ref.blockId === 0) {
     initHalfDeadLeaf(
-      page, xl_btree_mark_page_halfdead.leftblk.get(view, main), xl_btree_mark_page_halfdead.rightblk.get(view, main),
+      page,
+      xl_btree_mark_page_halfdead.leftblk.get(view, main),
+      xl_btree_mark_page_halfdead.rightblk.get(view, main),
       xl_btree_mark_page_halfdead.topparent.get(view, main),
     )
   } else {
@@ -297,7 +374,10 @@ function redoUnlinkPage(record: DecodedRecord, ref: BlockRef, page: Page): void 
       const level = xl_btree_unlink_page.level.get(view, main)
       initBtreePage(page, leftsib, rightsib, level, level === 0 ? BTP_LEAF : 0)
       setBtreePageDeleted(
-        page, xl_btree_unlink_page.safexidLow.get(view, main), xl_btree_unlink_page.safexidHigh.get(view, main))
+        page,
+        xl_btree_unlink_page.safexidLow.get(view, main),
+        xl_btree_unlink_page.safexidHigh.get(view, main),
+      )
       break
     }
     case 1:
@@ -308,7 +388,9 @@ function redoUnlinkPage(record: DecodedRecord, ref: BlockRef, page: Page): void 
       break
     case 3:
       initHalfDeadLeaf(
-        page, xl_btree_unlink_page.leafleftsib.get(view, main), xl_btree_unlink_page.leafrightsib.get(view, main),
+        page,
+        xl_btree_unlink_page.leafleftsib.get(view, main),
+        xl_btree_unlink_page.leafrightsib.get(view, main),
         xl_btree_unlink_page.leaftopparent.get(view, main),
       )
       break
@@ -339,16 +421,25 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
     case XLOG_BTREE_INSERT_POST:
       if (ref.blockId === 0) return redoInsert(record, ref, page, info === XLOG_BTREE_INSERT_POST)
       return ref.blockId === 1 ? clearIncompleteSplit(record, page) : restoreBtreeMeta(record, ref, page)
-    case XLOG_BTREE_SPLIT_L: return redoSplit(record, ref, page, true)
-    case XLOG_BTREE_SPLIT_R: return redoSplit(record, ref, page, false)
-    case XLOG_BTREE_DEDUP: return redoDedup(record, ref, page)
-    case XLOG_BTREE_VACUUM: return redoVacuum(record, ref, page, settings.major)
-    case XLOG_BTREE_DELETE: return redoDelete(record, ref, page)
-    case XLOG_BTREE_MARK_PAGE_HALFDEAD: return redoMarkPageHalfdead(record, ref, page)
+    case XLOG_BTREE_SPLIT_L:
+      return redoSplit(record, ref, page, true)
+    case XLOG_BTREE_SPLIT_R:
+      return redoSplit(record, ref, page, false)
+    case XLOG_BTREE_DEDUP:
+      return redoDedup(record, ref, page)
+    case XLOG_BTREE_VACUUM:
+      return redoVacuum(record, ref, page, settings.major)
+    case XLOG_BTREE_DELETE:
+      return redoDelete(record, ref, page)
+    case XLOG_BTREE_MARK_PAGE_HALFDEAD:
+      return redoMarkPageHalfdead(record, ref, page)
     case XLOG_BTREE_UNLINK_PAGE:
-    case XLOG_BTREE_UNLINK_PAGE_META: return redoUnlinkPage(record, ref, page)
-    case XLOG_BTREE_NEWROOT: return redoNewroot(record, ref, page)
-    case XLOG_BTREE_META_CLEANUP: return restoreBtreeMeta(record, ref, page)
+    case XLOG_BTREE_UNLINK_PAGE_META:
+      return redoUnlinkPage(record, ref, page)
+    case XLOG_BTREE_NEWROOT:
+      return redoNewroot(record, ref, page)
+    case XLOG_BTREE_META_CLEANUP:
+      return restoreBtreeMeta(record, ref, page)
     default:
       throw refuse('unknown_wal', `btree record ${info.toString(16)} has no block to redo`)
   }

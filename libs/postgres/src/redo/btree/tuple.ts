@@ -19,7 +19,8 @@ const BT_IS_POSTING = 0x2000
 export const ItemPointerBytes = 6
 
 /** IndexTupleSize. */
-export const indexTupleSize = (view: DataView, at: number): number => view.getUint16(at + 6, true) & INDEX_SIZE_MASK
+export const indexTupleSize = (view: DataView, at: number): number =>
+  view.getUint16(at + 6, true) & INDEX_SIZE_MASK
 
 /** IndexTupleSize, refused `bad_wal` if the tuple does not fit between `at` and `end`. */
 export function checkedIndexTupleSize(view: DataView, at: number, end: number): number {
@@ -40,7 +41,8 @@ export function setTidBlock(view: DataView, at: number, block: number): void {
 
 /** BTreeTupleIsPosting. */
 export const isPosting = (view: DataView, at: number): boolean =>
-  (view.getUint16(at + 6, true) & INDEX_ALT_TID_MASK) !== 0 && (view.getUint16(at + 4, true) & BT_IS_POSTING) !== 0
+  (view.getUint16(at + 6, true) & INDEX_ALT_TID_MASK) !== 0 &&
+  (view.getUint16(at + 4, true) & BT_IS_POSTING) !== 0
 /** BTreeTupleGetNPosting. */
 const postingCount = (view: DataView, at: number): number => view.getUint16(at + 4, true) & BT_OFFSET_MASK
 
@@ -49,9 +51,11 @@ const postingCount = (view: DataView, at: number): number => view.getUint16(at +
  * that came with a page image) still has its tuple.
  */
 export function btreeTupleAt(page: Page, offsetNumber: number): number {
-  const itemId = offsetNumber >= 1 && offsetNumber <= maxOffsetNumber(page) ? getItemId(page, offsetNumber) : 0
+  const itemId =
+    offsetNumber >= 1 && offsetNumber <= maxOffsetNumber(page) ? getItemId(page, offsetNumber) : 0
   const at = itemIdOffset(itemId)
-  const size = itemIdLength(itemId) < SizeOfIndexTupleData || at + 8 > PAGE_SIZE ? 0 : indexTupleSize(page.view, at)
+  const size =
+    itemIdLength(itemId) < SizeOfIndexTupleData || at + 8 > PAGE_SIZE ? 0 : indexTupleSize(page.view, at)
   if (size < SizeOfIndexTupleData || at + size > PAGE_SIZE) {
     throw refuse('bad_page', `item ${offsetNumber} is no index tuple`)
   }
@@ -62,12 +66,19 @@ export function btreeTupleAt(page: Page, offsetNumber: number): number {
 export function tidsOffset(view: DataView, at: number): number {
   if (!isPosting(view, at)) return at
   const offset = tidBlock(view, at)
-  if (offset < SizeOfIndexTupleData || offset + postingCount(view, at) * ItemPointerBytes > indexTupleSize(view, at)) {
-    throw refuse('bad_page', `posting list of ${postingCount(view, at)} starts at byte ${offset} of its tuple`)
+  if (
+    offset < SizeOfIndexTupleData ||
+    offset + postingCount(view, at) * ItemPointerBytes > indexTupleSize(view, at)
+  ) {
+    throw refuse(
+      'bad_page',
+      `posting list of ${postingCount(view, at)} starts at byte ${offset} of its tuple`,
+    )
   }
   return at + offset
 }
-export const tidsCount = (view: DataView, at: number): number => (isPosting(view, at) ? postingCount(view, at) : 1)
+export const tidsCount = (view: DataView, at: number): number =>
+  isPosting(view, at) ? postingCount(view, at) : 1
 /** How long the tuple is without its posting list. */
 export const keySize = (view: DataView, at: number): number =>
   isPosting(view, at) ? tidBlock(view, at) : indexTupleSize(view, at)
@@ -76,7 +87,13 @@ export const keySize = (view: DataView, at: number): number =>
  * Makes the head of a tuple that was copied to `at` say that it holds `count` TIDs behind `keyBytes` bytes of key and
  * is `size` bytes long. With one TID the caller then copies it to `at` (_bt_form_posting).
  */
-export function setTupleHead(view: DataView, at: number, size: number, keyBytes: number, count: number): void {
+export function setTupleHead(
+  view: DataView,
+  at: number,
+  size: number,
+  keyBytes: number,
+  count: number,
+): void {
   const info = view.getUint16(at + 6, true) & ~(INDEX_SIZE_MASK | INDEX_ALT_TID_MASK)
   if (count > 1) {
     view.setUint16(at + 6, info | size | INDEX_ALT_TID_MASK, true)

@@ -18,7 +18,10 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
 export function clogOldestXid(record: DecodedRecord, major: PgMajor): number | undefined {
   if ((record.info & XLR_RMGR_INFO_MASK) !== CLOG_TRUNCATE) return undefined
   checkMainData(record, SLRU_PAGE_NUMBER_BYTES[major] + xl_clog_truncate_tail.SIZE)
-  return xl_clog_truncate_tail.oldestXact.get(record.view, record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major])
+  return xl_clog_truncate_tail.oldestXact.get(
+    record.view,
+    record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major],
+  )
 }
 
 export const clogRmgr: Rmgr = {

@@ -12,7 +12,7 @@ import type { EffectSink } from '../types.ts'
 
 /** Every call but those about pages and two-phase files, one line each. */
 function writeDown(lines: string[]): EffectSink {
-  const rel = ({ spcOid, dbOid, relNumber }: { spcOid: number, dbOid: number, relNumber: number }): string =>
+  const rel = ({ spcOid, dbOid, relNumber }: { spcOid: number; dbOid: number; relNumber: number }): string =>
     `${spcOid}/${dbOid}/${relNumber}`
   return {
     visibilityClear: () => {},
@@ -34,10 +34,14 @@ function writeDown(lines: string[]): EffectSink {
 
 test.for([16, 17, 18] as const)('directories and files of PostgreSQL %i', async (major) => {
   const user = unprivilegedUser()
-  await using home = await temporaryDirectory({ prefix: 'tablespace', ...(user === undefined ? {} : { owner: user }) })
+  await using home = await temporaryDirectory({
+    prefix: 'tablespace',
+    ...(user === undefined ? {} : { owner: user }),
+  })
   const path = join(home.path, 'space')
   await mkdir(path)
-  if (user !== undefined) await runCommand({ name: 'chown', command: 'chown', args: [`${user.uid}:${user.gid}`, path] })
+  if (user !== undefined)
+    await runCommand({ name: 'chown', command: 'chown', args: [`${user.uid}:${user.gid}`, path] })
   const oids: Record<string, number> = {}
   await using history = await recordHistory({
     major,

@@ -6,8 +6,12 @@ import { checkMainData } from '../record-check.ts'
 import type { EffectSink, Rmgr } from '../types.ts'
 import { identifyDbase } from './describe.ts'
 import {
-  XLOG_DBASE_CREATE_FILE_COPY, XLOG_DBASE_CREATE_WAL_LOG, XLOG_DBASE_DROP, xl_dbase_create_file_copy_rec,
-  xl_dbase_create_wal_log_rec, xl_dbase_drop_rec,
+  XLOG_DBASE_CREATE_FILE_COPY,
+  XLOG_DBASE_CREATE_WAL_LOG,
+  XLOG_DBASE_DROP,
+  xl_dbase_create_file_copy_rec,
+  xl_dbase_create_wal_log_rec,
+  xl_dbase_drop_rec,
 } from './records.ts'
 
 function effects(record: DecodedRecord, sink: EffectSink): void {
@@ -16,7 +20,12 @@ function effects(record: DecodedRecord, sink: EffectSink): void {
     case XLOG_DBASE_CREATE_FILE_COPY: {
       checkMainData(record, xl_dbase_create_file_copy_rec.SIZE)
       const { dbId, tablespaceId, srcDbId, srcTablespaceId } = xl_dbase_create_file_copy_rec
-      sink.databaseCopy(dbId.get(view, at), tablespaceId.get(view, at), srcDbId.get(view, at), srcTablespaceId.get(view, at))
+      sink.databaseCopy(
+        dbId.get(view, at),
+        tablespaceId.get(view, at),
+        srcDbId.get(view, at),
+        srcTablespaceId.get(view, at),
+      )
       return
     }
     case XLOG_DBASE_CREATE_WAL_LOG: {

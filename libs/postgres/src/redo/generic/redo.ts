@@ -24,7 +24,8 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
   }
   const lower = getPageLower(page)
   const upper = getPageUpper(page)
-  if (lower > upper || upper > PAGE_SIZE) throw refuse('bad_page', `page delta left lower ${lower}, upper ${upper}`)
+  if (lower > upper || upper > PAGE_SIZE)
+    throw refuse('bad_page', `page delta left lower ${lower}, upper ${upper}`)
   // The delta says nothing about the hole, which is zero after the logged change.
   page.bytes.fill(0, lower, upper)
   setPageLsn(page, record.nextLsn)

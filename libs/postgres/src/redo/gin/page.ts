@@ -6,9 +6,7 @@
  */
 import { refuse, struct, u16, u32 } from '@understory/base'
 import { PAGE_SIZE } from '../../wal/record.ts'
-import {
-  SizeOfPageHeaderData, copyBytes, getPageSpecial, pageInit, setPageLower,
-} from '../page-edit.ts'
+import { SizeOfPageHeaderData, copyBytes, getPageSpecial, pageInit, setPageLower } from '../page-edit.ts'
 import type { Page } from '../types.ts'
 import { GIN_META_BYTES } from './records.ts'
 
@@ -55,9 +53,11 @@ export function restoreGinMeta(page: Page, source: Uint8Array, from: number): vo
 }
 
 export const ginFlags = (page: Page): number => GinPageOpaque.flags.get(page.view, OPAQUE_AT)
-export const setGinFlags = (page: Page, flags: number): void => GinPageOpaque.flags.set(page.view, OPAQUE_AT, flags)
+export const setGinFlags = (page: Page, flags: number): void =>
+  GinPageOpaque.flags.set(page.view, OPAQUE_AT, flags)
 export const ginMaxoff = (page: Page): number => GinPageOpaque.maxoff.get(page.view, OPAQUE_AT)
-export const setGinMaxoff = (page: Page, maxoff: number): void => GinPageOpaque.maxoff.set(page.view, OPAQUE_AT, maxoff)
+export const setGinMaxoff = (page: Page, maxoff: number): void =>
+  GinPageOpaque.maxoff.set(page.view, OPAQUE_AT, maxoff)
 
 /** GinDataPageSetDataSize. */
 export function setDataSize(page: Page, size: number): void {

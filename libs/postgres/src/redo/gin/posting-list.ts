@@ -33,7 +33,10 @@ function writeTid(view: DataView, at: number, tid: number): void {
 
 /** SizeOfGinPostingList; refused `bad_page` if the segment does not end by `end`. */
 export function segmentBytes(view: DataView, at: number, end: number): number {
-  const size = at + POSTING_LIST_HEADER_BYTES <= end ? POSTING_LIST_HEADER_BYTES + ((view.getUint16(at + 6, true) + 1) & ~1) : Infinity
+  const size =
+    at + POSTING_LIST_HEADER_BYTES <= end
+      ? POSTING_LIST_HEADER_BYTES + ((view.getUint16(at + 6, true) + 1) & ~1)
+      : Infinity
   if (at + size > end) throw refuse('bad_page', `a posting list at byte ${at} goes beyond byte ${end}`)
   return size
 }
@@ -62,7 +65,11 @@ export function decodeSegment(bytes: Uint8Array, view: DataView, at: number, tid
 
 /** ginMergeItemPointers of two rising lists. A TID that both have counts once. Returns how many there are. */
 export function mergeTids(
-  a: Float64Array, aCount: number, b: Float64Array, bCount: number, merged: Float64Array,
+  a: Float64Array,
+  aCount: number,
+  b: Float64Array,
+  bCount: number,
+  merged: Float64Array,
 ): number {
   let i = 0
   let j = 0

@@ -9,11 +9,32 @@ import { PAGE_SIZE } from '../../wal/record.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { copyBytes, getPageLower, setPageLower } from '../page-edit.ts'
 import type { Page } from '../types.ts'
-import { DATA_AT, GIN_COMPRESSED, OPAQUE_AT, checkGinPage, ginFlags, ginMaxoff, setDataSize, setGinFlags, setGinMaxoff } from './page.ts'
 import {
-  ItemPointerBytes, TIDS_COUNT_MAX, decodeSegment, encodeSegment, mergeTids, readTid, segmentBytes,
+  DATA_AT,
+  GIN_COMPRESSED,
+  OPAQUE_AT,
+  checkGinPage,
+  ginFlags,
+  ginMaxoff,
+  setDataSize,
+  setGinFlags,
+  setGinMaxoff,
+} from './page.ts'
+import {
+  ItemPointerBytes,
+  TIDS_COUNT_MAX,
+  decodeSegment,
+  encodeSegment,
+  mergeTids,
+  readTid,
+  segmentBytes,
 } from './posting-list.ts'
-import { GIN_SEGMENT_ADDITEMS, GIN_SEGMENT_DELETE, GIN_SEGMENT_INSERT, GIN_SEGMENT_REPLACE } from './records.ts'
+import {
+  GIN_SEGMENT_ADDITEMS,
+  GIN_SEGMENT_DELETE,
+  GIN_SEGMENT_INSERT,
+  GIN_SEGMENT_REPLACE,
+} from './records.ts'
 
 // Work space of one record, one set per thread: redo is synchronous and never re-entered.
 const oldBytes = new Uint8Array(PAGE_SIZE)
@@ -28,7 +49,8 @@ const mergedTids = new Float64Array(0x1_0000 + TIDS_COUNT_MAX)
 /** Pages of 9.3 and older hold plain TIDs: GinPageIsCompressed is not set. */
 function convertUncompressed(page: Page): void {
   const count = ginMaxoff(page)
-  if (DATA_AT + count * ItemPointerBytes > OPAQUE_AT) throw refuse('bad_page', `${count} TIDs on a posting tree page`)
+  if (DATA_AT + count * ItemPointerBytes > OPAQUE_AT)
+    throw refuse('bad_page', `${count} TIDs on a posting tree page`)
   for (let i = 0; i < count; i++) oldTids[i] = readTid(page.view, DATA_AT + i * ItemPointerBytes)
   const size = count === 0 ? 0 : encodeSegment(oldTids, count, newBytes, newView)
   copyBytes(page.bytes, DATA_AT, newBytes, 0, size)

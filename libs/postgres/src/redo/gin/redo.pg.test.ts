@@ -36,19 +36,32 @@ async function workload(client: Client): Promise<void> {
 }
 
 const COMPARED_TYPES = [
-  'CREATE_PTREE', 'INSERT', 'SPLIT', 'VACUUM_DATA_LEAF_PAGE', 'DELETE_PAGE', 'UPDATE_META_PAGE', 'INSERT_LISTPAGE',
+  'CREATE_PTREE',
+  'INSERT',
+  'SPLIT',
+  'VACUUM_DATA_LEAF_PAGE',
+  'DELETE_PAGE',
+  'UPDATE_META_PAGE',
+  'INSERT_LISTPAGE',
   'DELETE_LISTPAGE',
 ]
 
-test.for([16, 17, 18] as const)('redo of GIN records equals PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const type of COMPARED_TYPES) {
-    const counts = verifier.counts.get(`Gin/${type}`)
-    expect((counts?.compared ?? 0) + (type === 'SPLIT' ? (counts?.restored ?? 0) : 0), type).toBeGreaterThan(0)
-  }
-  // VACUUM_PAGE is nothing but an image.
-  expect(verifier.counts.get('Gin/VACUUM_PAGE')?.restored ?? 0).toBeGreaterThan(0)
-})
+test.for([16, 17, 18] as const)(
+  'redo of GIN records equals PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const type of COMPARED_TYPES) {
+      const counts = verifier.counts.get(`Gin/${type}`)
+      expect(
+        (counts?.compared ?? 0) + (type === 'SPLIT' ? (counts?.restored ?? 0) : 0),
+        type,
+      ).toBeGreaterThan(0)
+    }
+    // VACUUM_PAGE is nothing but an image.
+    expect(verifier.counts.get('Gin/VACUUM_PAGE')?.restored ?? 0).toBeGreaterThan(0)
+  },
+)

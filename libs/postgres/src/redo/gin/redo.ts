@@ -8,23 +8,63 @@ import { RM_GIN_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX, addItem, copyBytes, getNormalItemId, indexTupleDelete, itemIdOffset, maxOffsetNumber, setPageLsn,
+  ADD_TO_INDEX,
+  addItem,
+  copyBytes,
+  getNormalItemId,
+  indexTupleDelete,
+  itemIdOffset,
+  maxOffsetNumber,
+  setPageLsn,
   setPagePruneXid,
 } from '../page-edit.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyGin } from './describe.ts'
 import {
-  DATA_AT, GIN_COMPRESSED, GIN_DATA, GIN_DELETED, GIN_INCOMPLETE_SPLIT, GIN_LEAF, GIN_LIST, GIN_LIST_FULLROW,
-  GinPageOpaque, InvalidBlockNumber, OPAQUE_AT, addPostingItem, checkGinPage, deletePostingItem, ginFlags, ginMaxoff,
-  initGinPage, restoreGinMeta, setChildBlock, setDataSize, setGinFlags, setGinMaxoff,
+  DATA_AT,
+  GIN_COMPRESSED,
+  GIN_DATA,
+  GIN_DELETED,
+  GIN_INCOMPLETE_SPLIT,
+  GIN_LEAF,
+  GIN_LIST,
+  GIN_LIST_FULLROW,
+  GinPageOpaque,
+  InvalidBlockNumber,
+  OPAQUE_AT,
+  addPostingItem,
+  checkGinPage,
+  deletePostingItem,
+  ginFlags,
+  ginMaxoff,
+  initGinPage,
+  restoreGinMeta,
+  setChildBlock,
+  setDataSize,
+  setGinFlags,
+  setGinMaxoff,
 } from './page.ts'
 import { redoRecompress } from './recompress.ts'
 import {
-  GIN_INSERT_ISDATA, GIN_INSERT_ISLEAF, XLOG_GIN_CREATE_PTREE, XLOG_GIN_DELETE_LISTPAGE, XLOG_GIN_DELETE_PAGE,
-  XLOG_GIN_INSERT, XLOG_GIN_INSERT_LISTPAGE, XLOG_GIN_SPLIT, XLOG_GIN_UPDATE_META_PAGE,
-  XLOG_GIN_VACUUM_DATA_LEAF_PAGE, XLOG_GIN_VACUUM_PAGE, ginxlogCreatePostingTree, ginxlogDeleteListPages,
-  ginxlogDeletePage, ginxlogInsert, ginxlogInsertDataInternal, ginxlogInsertEntry, ginxlogInsertListPage,
+  GIN_INSERT_ISDATA,
+  GIN_INSERT_ISLEAF,
+  XLOG_GIN_CREATE_PTREE,
+  XLOG_GIN_DELETE_LISTPAGE,
+  XLOG_GIN_DELETE_PAGE,
+  XLOG_GIN_INSERT,
+  XLOG_GIN_INSERT_LISTPAGE,
+  XLOG_GIN_SPLIT,
+  XLOG_GIN_UPDATE_META_PAGE,
+  XLOG_GIN_VACUUM_DATA_LEAF_PAGE,
+  XLOG_GIN_VACUUM_PAGE,
+  ginxlogCreatePostingTree,
+  ginxlogDeleteListPages,
+  ginxlogDeletePage,
+  ginxlogInsert,
+  ginxlogInsertDataInternal,
+  ginxlogInsertEntry,
+  ginxlogInsertListPage,
   ginxlogUpdateMeta,
 } from './records.ts'
 

@@ -24,16 +24,19 @@ async function workload(client: Client): Promise<void> {
     `checkpoint`,
     `update g set p = point(id, id) where id % 3 = 0`,
     `delete from g where id between 500 and 4000`,
-    `set enable_seqscan = off`, `set enable_bitmapscan = off`,
+    `set enable_seqscan = off`,
+    `set enable_bitmapscan = off`,
     `select count(id) from g where p <@ box '((0,0),(1000,1000))'`, // marks dead items
     `select count(id) from g where b && box '((-9000,-9000),(9000,9000))'`,
-    `reset enable_seqscan`, `reset enable_bitmapscan`,
+    `reset enable_seqscan`,
+    `reset enable_bitmapscan`,
     `insert into g select k, point(k % 1000, k % 1000), box(point(k, k), point(k + 5, k + 5)), int4range(k, k + 1)
        from generate_series(1, 3000) k`,
     `delete from g where id < 4500`,
     `vacuum g`, // deletes pages
     `vacuum g`,
-    `select pg_current_xact_id()`, `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
+    `select pg_current_xact_id()`,
     `vacuum g`,
     `insert into g select k, point(k % 1000, k % 1000), box(point(k, k), point(k + 5, k + 5)), int4range(k, k + 1)
        from generate_series(1, 4000) k`, // PAGE_REUSE
@@ -59,7 +62,12 @@ function compareSplitMarks(directory: string, verifier: RedoVerifier): number {
     for (let i = 0; i * 8192 < bytes.length; i++) {
       const page = bytes.subarray(i * 8192, (i + 1) * 8192)
       const redone = verifier.page(rel, fork, firstBlock + i)
-      if (redone === undefined || page.readUInt16LE(8190) !== GIST_PAGE_ID || page.readUInt16LE(16) !== OPAQUE_AT) continue
+      if (
+        redone === undefined ||
+        page.readUInt16LE(8190) !== GIST_PAGE_ID ||
+        page.readUInt16LE(16) !== OPAQUE_AT
+      )
+        continue
       expect(splitMarks(redone), `block ${firstBlock + i} of ${path}`).toBe(splitMarks(page))
       pages++
     }
@@ -69,14 +77,18 @@ function compareSplitMarks(directory: string, verifier: RedoVerifier): number {
 
 const RECORD_TYPES = ['PAGE_UPDATE', 'DELETE', 'PAGE_SPLIT', 'PAGE_DELETE']
 
-test.for([16, 17, 18] as const)('redo of GiST records equals PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  expect(compareSplitMarks(history.dataDirectory, verifier)).toBeGreaterThan(100)
-  for (const type of RECORD_TYPES) {
-    expect(verifier.counts.get(`Gist/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
-  }
-  expect(verifier.counts.get('Gist/PAGE_REUSE')?.records ?? 0).toBeGreaterThan(0)
-})
+test.for([16, 17, 18] as const)(
+  'redo of GiST records equals PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    expect(compareSplitMarks(history.dataDirectory, verifier)).toBeGreaterThan(100)
+    for (const type of RECORD_TYPES) {
+      expect(verifier.counts.get(`Gist/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
+    }
+    expect(verifier.counts.get('Gist/PAGE_REUSE')?.records ?? 0).toBeGreaterThan(0)
+  },
+)

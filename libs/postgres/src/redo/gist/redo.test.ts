@@ -18,12 +18,22 @@ test('the image of a left child loses its split mark and gets the NSN that the p
   child.view.setUint16(OPAQUE_AT + 12, F_LEAF | F_FOLLOW_RIGHT, true)
   const nextLsn = lsn(0x3_0000_1000)
   const record = makeRecord({
-    rmid: RM_GIST_ID, info: XLOG_GIST_PAGE_UPDATE, nextLsn, main: new Uint8Array(4),
-    blocks: [{ blockId: 0, blockNumber: 0 }, { blockId: 1, blockNumber: 7, image: child.bytes }],
+    rmid: RM_GIST_ID,
+    info: XLOG_GIST_PAGE_UPDATE,
+    nextLsn,
+    main: new Uint8Array(4),
+    blocks: [
+      { blockId: 0, blockNumber: 0 },
+      { blockId: 1, blockNumber: 7, image: child.bytes },
+    ],
   })
   const page = pageOf(new Uint8Array(PAGE_SIZE))
-  expect(redoRecordOnPage(record, 1, page, { major: 17, dataChecksums: false, walLogHints: false })).toBe('restored')
+  expect(redoRecordOnPage(record, 1, page, { major: 17, dataChecksums: false, walLogHints: false })).toBe(
+    'restored',
+  )
   expect(getPageLsn(page)).toBe(nextLsn)
-  expect([page.view.getUint32(OPAQUE_AT, true), page.view.getUint32(OPAQUE_AT + 4, true)]).toEqual([3, 0x1000])
+  expect([page.view.getUint32(OPAQUE_AT, true), page.view.getUint32(OPAQUE_AT + 4, true)]).toEqual([
+    3, 0x1000,
+  ])
   expect(page.view.getUint16(OPAQUE_AT + 12, true)).toBe(F_LEAF)
 })

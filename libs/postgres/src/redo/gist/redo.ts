@@ -13,15 +13,31 @@ import { PAGE_SIZE } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX, SizeOfPageHeaderData, addItem, copyBytes, getPageSpecial, indexMultiDelete, indexTupleDelete,
-  indexTupleOverwrite, maxOffsetNumber, pageInit, setPageLower, setPageLsn,
+  ADD_TO_INDEX,
+  SizeOfPageHeaderData,
+  addItem,
+  copyBytes,
+  getPageSpecial,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleOverwrite,
+  maxOffsetNumber,
+  pageInit,
+  setPageLower,
+  setPageLsn,
 } from '../page-edit.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifyGist } from './describe.ts'
 import {
-  XLOG_GIST_DELETE, XLOG_GIST_PAGE_DELETE, XLOG_GIST_PAGE_SPLIT, XLOG_GIST_PAGE_UPDATE, gistxlogDelete,
-  gistxlogPageDelete, gistxlogPageSplit, gistxlogPageUpdate,
+  XLOG_GIST_DELETE,
+  XLOG_GIST_PAGE_DELETE,
+  XLOG_GIST_PAGE_SPLIT,
+  XLOG_GIST_PAGE_UPDATE,
+  gistxlogDelete,
+  gistxlogPageDelete,
+  gistxlogPageSplit,
+  gistxlogPageUpdate,
 } from './records.ts'
 
 const F_LEAF = 1 << 0
@@ -51,7 +67,8 @@ function opaqueAt(page: Page): number {
   return special
 }
 
-const hasFlag = (page: Page, flag: number): boolean => (GistPageOpaque.flags.get(page.view, opaqueAt(page)) & flag) !== 0
+const hasFlag = (page: Page, flag: number): boolean =>
+  (GistPageOpaque.flags.get(page.view, opaqueAt(page)) & flag) !== 0
 
 /** Sets `set` and clears `clear`. */
 function changeFlags(page: Page, set: number, clear: number): void {
@@ -177,4 +194,10 @@ function redoRestored(record: DecodedRecord, blockIndex: number, page: Page): vo
   if (ref.blockId === childBlockId(record.info & XLR_RMGR_INFO_MASK)) clearFollowRight(record, page)
 }
 
-export const gistRmgr: Rmgr = { id: RM_GIST_ID, name: 'Gist', identify: identifyGist, redoBlock, redoRestored }
+export const gistRmgr: Rmgr = {
+  id: RM_GIST_ID,
+  name: 'Gist',
+  identify: identifyGist,
+  redoBlock,
+  redoRestored,
+}

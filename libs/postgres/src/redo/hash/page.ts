@@ -99,9 +99,11 @@ const HASH_SPLITPOINT_PHASE_MASK = 3
 function spareIndex(buckets: number): number {
   const group = ceilLog2(buckets)
   if (group < HASH_SPLITPOINT_GROUPS_WITH_ONE_PHASE) return group
-  return HASH_SPLITPOINT_GROUPS_WITH_ONE_PHASE +
+  return (
+    HASH_SPLITPOINT_GROUPS_WITH_ONE_PHASE +
     ((group - HASH_SPLITPOINT_GROUPS_WITH_ONE_PHASE) << HASH_SPLITPOINT_PHASE_BITS) +
     (((buckets - 1) >>> (group - (HASH_SPLITPOINT_PHASE_BITS + 1))) & HASH_SPLITPOINT_PHASE_MASK)
+  )
 }
 
 /** _hash_get_totalbuckets. */

@@ -26,9 +26,13 @@ async function workload(client: Client): Promise<void> {
     `create index d_k on d using hash (k)`,
     `insert into d select g % 3, g from generate_series(1, 1200) g`,
     `delete from d where n % 2 = 0`,
-    `set enable_seqscan = off`, `set enable_bitmapscan = off`,
-    `select count(n) from d where k = 0`, `select count(n) from d where k = 1`, `select count(n) from d where k = 2`,
-    `reset enable_seqscan`, `reset enable_bitmapscan`,
+    `set enable_seqscan = off`,
+    `set enable_bitmapscan = off`,
+    `select count(n) from d where k = 0`,
+    `select count(n) from d where k = 1`,
+    `select count(n) from d where k = 2`,
+    `reset enable_seqscan`,
+    `reset enable_bitmapscan`,
     `insert into d select g % 3, g from generate_series(1, 2000) g`,
     `insert into h select g, md5(g::text) from generate_series(20000, 26000) g`,
     `vacuum h`,
@@ -37,18 +41,32 @@ async function workload(client: Client): Promise<void> {
 }
 
 const RECORD_TYPES = [
-  'INIT_META_PAGE', 'INIT_BITMAP_PAGE', 'INSERT', 'ADD_OVFL_PAGE', 'SPLIT_ALLOCATE_PAGE', 'SPLIT_COMPLETE',
-  'MOVE_PAGE_CONTENTS', 'SQUEEZE_PAGE', 'DELETE', 'SPLIT_CLEANUP', 'UPDATE_META_PAGE', 'VACUUM_ONE_PAGE',
+  'INIT_META_PAGE',
+  'INIT_BITMAP_PAGE',
+  'INSERT',
+  'ADD_OVFL_PAGE',
+  'SPLIT_ALLOCATE_PAGE',
+  'SPLIT_COMPLETE',
+  'MOVE_PAGE_CONTENTS',
+  'SQUEEZE_PAGE',
+  'DELETE',
+  'SPLIT_CLEANUP',
+  'UPDATE_META_PAGE',
+  'VACUUM_ONE_PAGE',
 ]
 
-test.for([16, 17, 18] as const)('redo of hash records equals PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const type of RECORD_TYPES) {
-    expect(verifier.counts.get(`Hash/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
-  }
-  // SPLIT_PAGE is nothing but an image.
-  expect(verifier.counts.get('Hash/SPLIT_PAGE')?.restored ?? 0).toBeGreaterThan(0)
-})
+test.for([16, 17, 18] as const)(
+  'redo of hash records equals PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const type of RECORD_TYPES) {
+      expect(verifier.counts.get(`Hash/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
+    }
+    // SPLIT_PAGE is nothing but an image.
+    expect(verifier.counts.get('Hash/SPLIT_PAGE')?.restored ?? 0).toBeGreaterThan(0)
+  },
+)

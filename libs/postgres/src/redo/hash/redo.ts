@@ -13,17 +13,54 @@ import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts
 import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyHash } from './describe.ts'
 import {
-  HashPageOpaque, LH_BUCKET_NEEDS_SPLIT_CLEANUP, LH_OVERFLOW_PAGE, LH_PAGE_HAS_DEAD_TUPLES, LH_UNUSED_PAGE,
-  META_FIRSTFREE, META_HIGHMASK, META_LOWMASK, META_MAXBUCKET, META_NTUPLES, META_OVFLPOINT, NONE, addBitmapPage,
-  clearHashFlag, hashOpaqueAt, incrementSpare, initHashBitmap, initHashMeta, initHashPage, setHashBitmapBit, setSpare,
+  HashPageOpaque,
+  LH_BUCKET_NEEDS_SPLIT_CLEANUP,
+  LH_OVERFLOW_PAGE,
+  LH_PAGE_HAS_DEAD_TUPLES,
+  LH_UNUSED_PAGE,
+  META_FIRSTFREE,
+  META_HIGHMASK,
+  META_LOWMASK,
+  META_MAXBUCKET,
+  META_NTUPLES,
+  META_OVFLPOINT,
+  NONE,
+  addBitmapPage,
+  clearHashFlag,
+  hashOpaqueAt,
+  incrementSpare,
+  initHashBitmap,
+  initHashMeta,
+  initHashPage,
+  setHashBitmapBit,
+  setSpare,
 } from './page.ts'
 import {
-  XLH_SPLIT_META_UPDATE_MASKS, XLH_SPLIT_META_UPDATE_SPLITPOINT, XLOG_HASH_ADD_OVFL_PAGE, XLOG_HASH_DELETE,
-  XLOG_HASH_INIT_BITMAP_PAGE, XLOG_HASH_INIT_META_PAGE, XLOG_HASH_INSERT, XLOG_HASH_MOVE_PAGE_CONTENTS,
-  XLOG_HASH_SPLIT_ALLOCATE_PAGE, XLOG_HASH_SPLIT_CLEANUP, XLOG_HASH_SPLIT_COMPLETE, XLOG_HASH_SPLIT_PAGE,
-  XLOG_HASH_SQUEEZE_PAGE, XLOG_HASH_UPDATE_META_PAGE, XLOG_HASH_VACUUM_ONE_PAGE, xl_hash_add_ovfl_page, xl_hash_delete,
-  xl_hash_init_bitmap_page, xl_hash_init_meta_page, xl_hash_insert, xl_hash_move_page_contents,
-  xl_hash_split_allocate_page, xl_hash_split_complete, xl_hash_squeeze_page, xl_hash_update_meta_page,
+  XLH_SPLIT_META_UPDATE_MASKS,
+  XLH_SPLIT_META_UPDATE_SPLITPOINT,
+  XLOG_HASH_ADD_OVFL_PAGE,
+  XLOG_HASH_DELETE,
+  XLOG_HASH_INIT_BITMAP_PAGE,
+  XLOG_HASH_INIT_META_PAGE,
+  XLOG_HASH_INSERT,
+  XLOG_HASH_MOVE_PAGE_CONTENTS,
+  XLOG_HASH_SPLIT_ALLOCATE_PAGE,
+  XLOG_HASH_SPLIT_CLEANUP,
+  XLOG_HASH_SPLIT_COMPLETE,
+  XLOG_HASH_SPLIT_PAGE,
+  XLOG_HASH_SQUEEZE_PAGE,
+  XLOG_HASH_UPDATE_META_PAGE,
+  XLOG_HASH_VACUUM_ONE_PAGE,
+  xl_hash_add_ovfl_page,
+  xl_hash_delete,
+  xl_hash_init_bitmap_page,
+  xl_hash_init_meta_page,
+  xl_hash_insert,
+  xl_hash_move_page_contents,
+  xl_hash_split_allocate_page,
+  xl_hash_split_complete,
+  xl_hash_squeeze_page,
+  xl_hash_update_meta_page,
   xl_hash_vacuum_one_page,
 } from './records.ts'
 
@@ -138,7 +175,8 @@ function redoSqueezePage(record: DecodedRecord, ref: BlockRef, page: Page, major
   const { view, mainDataOffset: main } = record
   const nextblkno = xl_hash_squeeze_page.nextblkno.get(view, main)
   switch (ref.blockId) {
-    case 0: return false
+    case 0:
+      return false
     case 1: {
       const count = xl_hash_squeeze_page.ntups.get(view, main)
       const isBefore = xl_hash_squeeze_page.isPrevBucketSameWrt.get(view, main) !== 0
@@ -210,7 +248,8 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
     case XLOG_HASH_MOVE_PAGE_CONTENTS:
       if (ref.blockId === 0) return
       checkMainData(record, xl_hash_move_page_contents.SIZE)
-      if (ref.blockId === 1) addMovedTuples(record, ref, xl_hash_move_page_contents.ntups.get(view, main), page)
+      if (ref.blockId === 1)
+        addMovedTuples(record, ref, xl_hash_move_page_contents.ntups.get(view, main), page)
       else deleteOffsets(record, ref.dataOffset, ref.dataLength >>> 1, page)
       break
     case XLOG_HASH_SQUEEZE_PAGE:
@@ -252,4 +291,10 @@ function redoRestored(record: DecodedRecord, blockIndex: number, page: Page): vo
   else if (info === XLOG_HASH_SPLIT_COMPLETE) redoSplitComplete(record, ref, page)
 }
 
-export const hashRmgr: Rmgr = { id: RM_HASH_ID, name: 'Hash', identify: identifyHash, redoBlock, redoRestored }
+export const hashRmgr: Rmgr = {
+  id: RM_HASH_ID,
+  name: 'Hash',
+  identify: identifyHash,
+  redoBlock,
+  redoRestored,
+}

@@ -2,4 +2,4 @@
 import { XLOG_LOGICAL_MESSAGE } from './records.ts'
 
 export const identifyLogicalmsg = (info: number): string | undefined =>
-  ((info & 0xf0) === XLOG_LOGICAL_MESSAGE ? 'MESSAGE' : undefined)
+  (info & 0xf0) === XLOG_LOGICAL_MESSAGE ? 'MESSAGE' : undefined

@@ -3,4 +3,8 @@ import { RM_LOGICALMSG_ID } from '../../wal/constants.ts'
 import type { Rmgr } from '../types.ts'
 import { identifyLogicalmsg } from './describe.ts'
 
-export const logicalMsgRmgr: Rmgr = { id: RM_LOGICALMSG_ID, name: 'LogicalMessage', identify: identifyLogicalmsg }
+export const logicalMsgRmgr: Rmgr = {
+  id: RM_LOGICALMSG_ID,
+  name: 'LogicalMessage',
+  identify: identifyLogicalmsg,
+}

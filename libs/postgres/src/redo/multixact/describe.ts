@@ -1,6 +1,9 @@
 /** Source: access/rmgrdesc/mxactdesc.c, multixact_identify (16, 17, 18 alike). */
 import {
-  XLOG_MULTIXACT_CREATE_ID, XLOG_MULTIXACT_TRUNCATE_ID, XLOG_MULTIXACT_ZERO_MEM_PAGE, XLOG_MULTIXACT_ZERO_OFF_PAGE,
+  XLOG_MULTIXACT_CREATE_ID,
+  XLOG_MULTIXACT_TRUNCATE_ID,
+  XLOG_MULTIXACT_ZERO_MEM_PAGE,
+  XLOG_MULTIXACT_ZERO_OFF_PAGE,
 } from './records.ts'
 
 const NAMES: Readonly<Record<number, string>> = {

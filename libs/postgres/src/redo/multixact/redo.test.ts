@@ -2,7 +2,13 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../../test/made-record.ts'
-import { RM_CLOG_ID, RM_COMMIT_TS_ID, RM_MULTIXACT_ID, RM_XLOG_ID, XLOG_PARAMETER_CHANGE } from '../../wal/constants.ts'
+import {
+  RM_CLOG_ID,
+  RM_COMMIT_TS_ID,
+  RM_MULTIXACT_ID,
+  RM_XLOG_ID,
+  XLOG_PARAMETER_CHANGE,
+} from '../../wal/constants.ts'
 import { PAGE_SIZE } from '../../wal/record.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { recordEffects, redoSlru } from '../dispatch.ts'
@@ -12,8 +18,12 @@ import { maxXidOf } from '../xact/parse.ts'
 import { ParsedMultixact, parseMultixact } from './redo.ts'
 import { XLOG_MULTIXACT_CREATE_ID, XLOG_MULTIXACT_TRUNCATE_ID } from './records.ts'
 
-const settingsOf = (major: PgMajor): RedoSettings =>
-  ({ major, dataChecksums: false, walLogHints: false, trackCommitTimestamp: true })
+const settingsOf = (major: PgMajor): RedoSettings => ({
+  major,
+  dataChecksums: false,
+  walLogHints: false,
+  trackCommitTimestamp: true,
+})
 const settings = settingsOf(17)
 
 const uint32s = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer)
@@ -33,12 +43,18 @@ function effectsOf(made: DecodedRecord, of: RedoSettings = settings): string[] {
 
 test('the last multixact is followed by the first, and members wrap around', () => {
   // Three members from number 0xfffffffe on: the last two numbers and 0.
-  const made = record(RM_MULTIXACT_ID, XLOG_MULTIXACT_CREATE_ID, uint32s(0xffff_ffff, 0xffff_fffe, 3, 100, 1, 101, 4, 4_000_000_000, 5))
+  const made = record(
+    RM_MULTIXACT_ID,
+    XLOG_MULTIXACT_CREATE_ID,
+    uint32s(0xffff_ffff, 0xffff_fffe, 3, 100, 1, 101, 4, 4_000_000_000, 5),
+  )
   const lastOffsets = Math.floor(0xffff_ffff / 2048)
   const lastMembers = Math.floor(0xffff_ffff / 1636)
   expect(effectsOf(made)).toEqual([
-    `pg_multixact/offsets ${lastOffsets}`, 'pg_multixact/offsets 0',
-    `pg_multixact/members ${lastMembers}`, 'pg_multixact/members 0',
+    `pg_multixact/offsets ${lastOffsets}`,
+    'pg_multixact/offsets 0',
+    `pg_multixact/members ${lastMembers}`,
+    'pg_multixact/members 0',
   ])
   const offsets = pageOf(new Uint8Array(PAGE_SIZE))
   redoSlru(made, 'pg_multixact/offsets', lastOffsets, offsets, settings)
@@ -66,12 +82,20 @@ test('an end at member 0 is written as 1, because 0 means unknown', () => {
 })
 
 test('truncation removes whole files only', () => {
-  const multi = record(RM_MULTIXACT_ID, XLOG_MULTIXACT_TRUNCATE_ID, uint32s(5, 1, 65_536 * 3, 0, 52_352 * 2 + 1))
+  const multi = record(
+    RM_MULTIXACT_ID,
+    XLOG_MULTIXACT_TRUNCATE_ID,
+    uint32s(5, 1, 65_536 * 3, 0, 52_352 * 2 + 1),
+  )
   expect(effectsOf(multi)).toEqual(['pg_multixact/members before 64', 'pg_multixact/offsets before 64'])
   expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 0, 9, 1)))).toEqual(['pg_xact before 64'])
   // 16 has 32-bit page numbers.
-  expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 9, 1)), settingsOf(16))).toEqual(['pg_xact before 64'])
-  expect(effectsOf(record(RM_COMMIT_TS_ID, 0x00, uint32s(3)), settingsOf(16))).toEqual(['pg_commit_ts 3 init'])
+  expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 9, 1)), settingsOf(16))).toEqual([
+    'pg_xact before 64',
+  ])
+  expect(effectsOf(record(RM_COMMIT_TS_ID, 0x00, uint32s(3)), settingsOf(16))).toEqual([
+    'pg_commit_ts 3 init',
+  ])
   expect(() => effectsOf(record(RM_CLOG_ID, 0x00, uint32s(3)))).toThrow('main data is 4 bytes, not 8')
 })
 

@@ -17,8 +17,13 @@ import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber, slruSegmentStart } from '..
 import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyMultixact } from './describe.ts'
 import {
-  MultiXactMember, XLOG_MULTIXACT_CREATE_ID, XLOG_MULTIXACT_TRUNCATE_ID, XLOG_MULTIXACT_ZERO_MEM_PAGE,
-  XLOG_MULTIXACT_ZERO_OFF_PAGE, xl_multixact_create, xl_multixact_truncate,
+  MultiXactMember,
+  XLOG_MULTIXACT_CREATE_ID,
+  XLOG_MULTIXACT_TRUNCATE_ID,
+  XLOG_MULTIXACT_ZERO_MEM_PAGE,
+  XLOG_MULTIXACT_ZERO_OFF_PAGE,
+  xl_multixact_create,
+  xl_multixact_truncate,
 } from './records.ts'
 
 export const MULTIXACT_OFFSETS_PER_PAGE = PAGE_SIZE / 4
@@ -35,7 +40,8 @@ export const offsetsPageOf = (multi: number): number => Math.floor(multi / MULTI
 export const membersPageOf = (offset: number): number => Math.floor(offset / MULTIXACT_MEMBERS_PER_PAGE)
 
 const nextMultiXactId = (multi: number): number => (multi === MaxMultiXactId ? FirstMultiXactId : multi + 1)
-const previousMultiXactId = (multi: number): number => (multi === FirstMultiXactId ? MaxMultiXactId : multi - 1)
+const previousMultiXactId = (multi: number): number =>
+  multi === FirstMultiXactId ? MaxMultiXactId : multi - 1
 
 /** The number of members, after it was seen that the record holds them all. */
 function checkedMemberCount(record: DecodedRecord): number {
@@ -78,11 +84,17 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
     }
     case XLOG_MULTIXACT_TRUNCATE_ID:
       checkMainData(record, xl_multixact_truncate.SIZE)
-      truncateBefore(sink, 'pg_multixact/members', membersPageOf(xl_multixact_truncate.endTruncMemb.get(view, main)))
+      truncateBefore(
+        sink,
+        'pg_multixact/members',
+        membersPageOf(xl_multixact_truncate.endTruncMemb.get(view, main)),
+      )
       // One before, since the page of a multixact that does not exist yet may not exist either.
       truncateBefore(
-        sink, 'pg_multixact/offsets',
-        offsetsPageOf(previousMultiXactId(xl_multixact_truncate.endTruncOff.get(view, main))))
+        sink,
+        'pg_multixact/offsets',
+        offsetsPageOf(previousMultiXactId(xl_multixact_truncate.endTruncOff.get(view, main))),
+      )
   }
 }
 
@@ -98,7 +110,8 @@ function redoSlru(record: DecodedRecord, kind: SlruKind, slruPage: number, page:
   if (kind === 'pg_multixact/offsets') {
     const next = nextMultiXactId(multi)
     const end = (first + memberCount) >>> 0
-    if (offsetsPageOf(multi) === slruPage) page.view.setUint32((multi % MULTIXACT_OFFSETS_PER_PAGE) * 4, first, true)
+    if (offsetsPageOf(multi) === slruPage)
+      page.view.setUint32((multi % MULTIXACT_OFFSETS_PER_PAGE) * 4, first, true)
     // Member number 0 is never used: it would mean "not yet known".
     if (offsetsPageOf(next) === slruPage) {
       page.view.setUint32((next % MULTIXACT_OFFSETS_PER_PAGE) * 4, end === 0 ? 1 : end, true)

@@ -2,4 +2,4 @@
 import { XLOG_RELMAP_UPDATE } from './records.ts'
 
 export const identifyRelmap = (info: number): string | undefined =>
-  ((info & 0xf0) === XLOG_RELMAP_UPDATE ? 'UPDATE' : undefined)
+  (info & 0xf0) === XLOG_RELMAP_UPDATE ? 'UPDATE' : undefined

@@ -17,7 +17,8 @@ function effects(record: DecodedRecord, sink: EffectSink): void {
   if (length !== RELATION_MAP_BYTES) throw refuse('bad_wal', `wrong size ${length} in relmap update record`)
   const contentAt = at + xl_relmap_update.SIZE
   sink.relationMap(
-    xl_relmap_update.dbid.get(view, at), xl_relmap_update.tsid.get(view, at),
+    xl_relmap_update.dbid.get(view, at),
+    xl_relmap_update.tsid.get(view, at),
     record.bytes.subarray(contentAt, contentAt + length),
   )
 }

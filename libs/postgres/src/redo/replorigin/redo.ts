@@ -8,4 +8,8 @@ import { RM_REPLORIGIN_ID } from '../../wal/constants.ts'
 import type { Rmgr } from '../types.ts'
 import { identifyReplorigin } from './describe.ts'
 
-export const replOriginRmgr: Rmgr = { id: RM_REPLORIGIN_ID, name: 'ReplicationOrigin', identify: identifyReplorigin }
+export const replOriginRmgr: Rmgr = {
+  id: RM_REPLORIGIN_ID,
+  name: 'ReplicationOrigin',
+  identify: identifyReplorigin,
+}

@@ -14,7 +14,12 @@ import { checkMainData } from '../record-check.ts'
 import type { EffectSink, Rmgr } from '../types.ts'
 import { identifySmgr } from './describe.ts'
 import {
-  SMGR_TRUNCATE_FSM, SMGR_TRUNCATE_HEAP, SMGR_TRUNCATE_VM, XLOG_SMGR_CREATE, xl_smgr_create, xl_smgr_truncate,
+  SMGR_TRUNCATE_FSM,
+  SMGR_TRUNCATE_HEAP,
+  SMGR_TRUNCATE_VM,
+  XLOG_SMGR_CREATE,
+  xl_smgr_create,
+  xl_smgr_truncate,
 } from './records.ts'
 
 /** Of 8 KiB pages: SlotsPerFSMPage = LeafNodesPerPage (freespace.c, fsm_internals.h). */
@@ -24,8 +29,12 @@ const FSM_SLOTS_PER_PAGE = 8192 - 24 - 4 - (8192 / 2 - 1)
 export function freeSpaceMapBlocks(heapBlocks: number): number {
   // fsm_logical_to_physical of the leaf page, all its upper pages included; one more if a part of it is still needed.
   const leaf = Math.floor(heapBlocks / FSM_SLOTS_PER_PAGE)
-  const physical = leaf + Math.floor(leaf / FSM_SLOTS_PER_PAGE) + 1 +
-    Math.floor(leaf / (FSM_SLOTS_PER_PAGE * FSM_SLOTS_PER_PAGE)) + 1
+  const physical =
+    leaf +
+    Math.floor(leaf / FSM_SLOTS_PER_PAGE) +
+    1 +
+    Math.floor(leaf / (FSM_SLOTS_PER_PAGE * FSM_SLOTS_PER_PAGE)) +
+    1
   return heapBlocks % FSM_SLOTS_PER_PAGE === 0 ? physical : physical + 1
 }
 

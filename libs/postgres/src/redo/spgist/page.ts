@@ -12,8 +12,16 @@ import { refuse, struct, u16 } from '@understory/base'
 import { PAGE_SIZE } from '../../wal/record.ts'
 import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX, addItem, getNormalItemId, getPageSpecial, indexMultiDelete, indexTupleDelete, itemIdLength,
-  itemIdOffset, maxOffsetNumber, pageInit,
+  ADD_TO_INDEX,
+  addItem,
+  getNormalItemId,
+  getPageSpecial,
+  indexMultiDelete,
+  indexTupleDelete,
+  itemIdLength,
+  itemIdOffset,
+  maxOffsetNumber,
+  pageInit,
 } from '../page-edit.ts'
 import type { Page } from '../types.ts'
 
@@ -49,7 +57,8 @@ export function initSpgistPage(page: Page, flags: number): void {
 
 function opaqueAt(page: Page): number {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT) throw refuse('bad_page', `special space starts at ${special}: not an SP-GiST page`)
+  if (special !== OPAQUE_AT)
+    throw refuse('bad_page', `special space starts at ${special}: not an SP-GiST page`)
   return special
 }
 
@@ -65,18 +74,21 @@ export function addPlaceholders(page: Page, count: number): void {
 /** Size of a leaf or dead tuple that lies at `at` of a record. */
 export function leafTupleSize(view: DataView, at: number, end: number): number {
   const size = at + 12 <= end ? view.getUint32(at, true) >>> 2 : 0
-  if (size < 12 || at + size > end) throw refuse('bad_wal', `a leaf tuple of ${size} bytes in the ${end - at} left`)
+  if (size < 12 || at + size > end)
+    throw refuse('bad_wal', `a leaf tuple of ${size} bytes in the ${end - at} left`)
   return size
 }
 
 /** Size of an inner tuple that lies at `at` of a record. */
 export function innerTupleSize(view: DataView, at: number, end: number): number {
   const size = at + 8 <= end ? view.getUint16(at + 4, true) : 0
-  if (size < 8 || at + size > end) throw refuse('bad_wal', `an inner tuple of ${size} bytes in the ${end - at} left`)
+  if (size < 8 || at + size > end)
+    throw refuse('bad_wal', `an inner tuple of ${size} bytes in the ${end - at} left`)
   return size
 }
 
-export const spgistTupleAt = (page: Page, offset: number): number => itemIdOffset(getNormalItemId(page, offset))
+export const spgistTupleAt = (page: Page, offset: number): number =>
+  itemIdOffset(getNormalItemId(page, offset))
 
 /** PageAddItem that must use this very offset number. */
 export function putTuple(page: Page, source: Uint8Array, from: number, size: number, offset: number): void {
@@ -86,7 +98,13 @@ export function putTuple(page: Page, source: Uint8Array, from: number, size: num
 }
 
 /** addOrReplaceTuple: a tuple that is there must be a placeholder. */
-export function addOrReplaceTuple(page: Page, source: Uint8Array, from: number, size: number, offset: number): void {
+export function addOrReplaceTuple(
+  page: Page,
+  source: Uint8Array,
+  from: number,
+  size: number,
+  offset: number,
+): void {
   if (offset <= maxOffsetNumber(page)) {
     if ((page.view.getUint8(spgistTupleAt(page, offset)) & 3) !== SPGIST_PLACEHOLDER) {
       throw refuse('bad_page', 'SPGiST tuple to be replaced is not a placeholder')
@@ -99,7 +117,12 @@ export function addOrReplaceTuple(page: Page, source: Uint8Array, from: number, 
 
 /** spgFormDeadTuple, added as item `offset`. */
 export function putDeadTuple(
-  page: Page, offset: number, state: number, block: number, target: number, redirectXid: number,
+  page: Page,
+  offset: number,
+  state: number,
+  block: number,
+  target: number,
+  redirectXid: number,
 ): void {
   const isRedirect = state === SPGIST_REDIRECT
   const to = isRedirect ? block : InvalidBlockNumber
@@ -140,14 +163,21 @@ export function replaceByDead(view: DataView, at: number, count: number, page: P
 }
 
 /** spgUpdateNodeLink of node `nodeI` of the inner tuple that is item `offset`. */
-export function updateNodeLink(page: Page, offset: number, nodeI: number, block: number, target: number): void {
+export function updateNodeLink(
+  page: Page,
+  offset: number,
+  nodeI: number,
+  block: number,
+  target: number,
+): void {
   const { view } = page
   const itemId = getNormalItemId(page, offset)
   const at = itemIdOffset(itemId)
   const end = at + itemIdLength(itemId)
   const head = view.getUint32(at, true)
   const nodeCount = (head >>> 3) & 0x1fff
-  if (nodeI >= nodeCount) throw refuse('bad_page', `failed to find requested node ${nodeI} in SPGiST inner tuple`)
+  if (nodeI >= nodeCount)
+    throw refuse('bad_page', `failed to find requested node ${nodeI} in SPGiST inner tuple`)
   let node = at + 8 + (head >>> 16)
   for (let i = 0; i < nodeI; i++) node += indexTupleSizeWithin(view, node, end)
   indexTupleSizeWithin(view, node, end)

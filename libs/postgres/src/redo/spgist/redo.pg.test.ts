@@ -25,8 +25,11 @@ async function workload(client: Client): Promise<void> {
        from generate_series(1, 4000) g`,
     `insert into s select g, chr(256 + g % 500) || repeat('x', g % 200), null, null from generate_series(1, 3000) g`,
     // Inner tuples that grow on full pages, and so move.
-    ...Array.from({ length: 60 }, (_, i) => `insert into s select g, 'grow' || lpad(g::text, 4, '0') || chr(${40 + i}) ||
-       repeat(md5((g * ${i + 1})::text), 8), point(g, ${i}), point(${i}, g) from generate_series(1, 80) g`),
+    ...Array.from(
+      { length: 60 },
+      (_, i) => `insert into s select g, 'grow' || lpad(g::text, 4, '0') || chr(${40 + i}) ||
+       repeat(md5((g * ${i + 1})::text), 8), point(g, ${i}), point(${i}, g) from generate_series(1, 80) g`,
+    ),
     `delete from s where id % 2 = 0`,
     `vacuum s`,
     `insert into s select g, 'http://other/' || md5(g::text), point(g, g), point(-g, g) from generate_series(1, 3000) g`,
@@ -46,18 +49,29 @@ async function workload(client: Client): Promise<void> {
 }
 
 const RECORD_TYPES = [
-  'ADD_LEAF', 'MOVE_LEAFS', 'ADD_NODE', 'SPLIT_TUPLE', 'PICKSPLIT', 'VACUUM_LEAF', 'VACUUM_ROOT', 'VACUUM_REDIRECT',
+  'ADD_LEAF',
+  'MOVE_LEAFS',
+  'ADD_NODE',
+  'SPLIT_TUPLE',
+  'PICKSPLIT',
+  'VACUUM_LEAF',
+  'VACUUM_ROOT',
+  'VACUUM_REDIRECT',
 ]
 
-test.for([16, 17, 18] as const)('redo of SP-GiST records equals PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const type of RECORD_TYPES) {
-    expect(verifier.counts.get(`SPGist/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
-  }
-  // Some nodes were added by moving their tuple to another page: two or three blocks.
-  const moved = verifier.counts.get('SPGist/ADD_NODE')
-  expect(moved?.compared ?? 0).toBeGreaterThan(moved?.records ?? 0)
-})
+test.for([16, 17, 18] as const)(
+  'redo of SP-GiST records equals PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({ major, workload: ({ client }) => workload(client) })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const type of RECORD_TYPES) {
+      expect(verifier.counts.get(`SPGist/${type}`)?.compared ?? 0, `${type} was compared`).toBeGreaterThan(0)
+    }
+    // Some nodes were added by moving their tuple to another page: two or three blocks.
+    const moved = verifier.counts.get('SPGist/ADD_NODE')
+    expect(moved?.compared ?? 0).toBeGreaterThan(moved?.records ?? 0)
+  },
+)

@@ -7,25 +7,59 @@ import { refuse } from '@understory/base'
 import { RM_SPGIST_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  getItemId, indexMultiDelete, indexTupleDelete, maxOffsetNumber, setItemId, setPageLsn,
+  getItemId,
+  indexMultiDelete,
+  indexTupleDelete,
+  maxOffsetNumber,
+  setItemId,
+  setPageLsn,
 } from '../page-edit.ts'
 import { blockNumberOf, checkMainData } from '../record-check.ts'
 import type { Page, Rmgr } from '../types.ts'
 import { identifySpgist } from './describe.ts'
 import {
-  InvalidBlockNumber, SPGIST_DEAD, SPGIST_LEAF, SPGIST_NULLS, SPGIST_PLACEHOLDER, SPGIST_REDIRECT, addOrReplaceTuple,
-  addPlaceholders, addRedirections, initSpgistPage, innerTupleSize, leafTupleSize, putDeadTuple, putTuple,
-  replaceByDead, setNextOffset, spgistTupleAt, updateNodeLink,
+  InvalidBlockNumber,
+  SPGIST_DEAD,
+  SPGIST_LEAF,
+  SPGIST_NULLS,
+  SPGIST_PLACEHOLDER,
+  SPGIST_REDIRECT,
+  addOrReplaceTuple,
+  addPlaceholders,
+  addRedirections,
+  initSpgistPage,
+  innerTupleSize,
+  leafTupleSize,
+  putDeadTuple,
+  putTuple,
+  replaceByDead,
+  setNextOffset,
+  spgistTupleAt,
+  updateNodeLink,
 } from './page.ts'
 import type { Replacement } from './page.ts'
 import {
-  XLOG_SPGIST_ADD_LEAF, XLOG_SPGIST_ADD_NODE, XLOG_SPGIST_MOVE_LEAFS, XLOG_SPGIST_PICKSPLIT, XLOG_SPGIST_SPLIT_TUPLE,
-  XLOG_SPGIST_VACUUM_LEAF, XLOG_SPGIST_VACUUM_REDIRECT, XLOG_SPGIST_VACUUM_ROOT, spgxlogAddLeaf, spgxlogAddNode,
-  spgxlogMoveLeafs, spgxlogPickSplit, spgxlogSplitTuple, spgxlogVacuumLeaf, spgxlogVacuumRedirect, spgxlogVacuumRoot,
+  XLOG_SPGIST_ADD_LEAF,
+  XLOG_SPGIST_ADD_NODE,
+  XLOG_SPGIST_MOVE_LEAFS,
+  XLOG_SPGIST_PICKSPLIT,
+  XLOG_SPGIST_SPLIT_TUPLE,
+  XLOG_SPGIST_VACUUM_LEAF,
+  XLOG_SPGIST_VACUUM_REDIRECT,
+  XLOG_SPGIST_VACUUM_ROOT,
+  spgxlogAddLeaf,
+  spgxlogAddNode,
+  spgxlogMoveLeafs,
+  spgxlogPickSplit,
+  spgxlogSplitTuple,
+  spgxlogVacuumLeaf,
+  spgxlogVacuumRedirect,
+  spgxlogVacuumRoot,
 } from './records.ts'
 
 const mainEnd = (record: DecodedRecord): number => record.mainDataOffset + record.mainDataLength
-const leafFlags = (storesNulls: number): number => (storesNulls !== 0 ? SPGIST_LEAF | SPGIST_NULLS : SPGIST_LEAF)
+const leafFlags = (storesNulls: number): number =>
+  storesNulls !== 0 ? SPGIST_LEAF | SPGIST_NULLS : SPGIST_LEAF
 
 const offsetNumbers = new Uint16Array(4096)
 /** `count` offset numbers at `at` of the record, rising. */
@@ -37,7 +71,13 @@ function deleteOffsets(record: DecodedRecord, at: number, count: number, page: P
 
 // Work space, filled before each use.
 const replacement: Replacement = { firstState: 0, restState: 0, block: 0, offset: 0, redirectXid: 0 }
-function replaceBy(firstState: number, restState: number, block: number, offset: number, redirectXid: number): Replacement {
+function replaceBy(
+  firstState: number,
+  restState: number,
+  block: number,
+  offset: number,
+  redirectXid: number,
+): Replacement {
   replacement.firstState = firstState
   replacement.restState = restState
   replacement.block = block
@@ -53,7 +93,13 @@ function redoAddLeaf(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const offset = spgxlogAddLeaf.offnumLeaf.get(view, main)
   if (ref.blockId === 1) {
     const { offnumParent, nodeI } = spgxlogAddLeaf
-    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockNumberOf(record, 0), offset)
+    updateNodeLink(
+      page,
+      offnumParent.get(view, main),
+      nodeI.get(view, main),
+      blockNumberOf(record, 0),
+      offset,
+    )
     return
   }
   if (spgxlogAddLeaf.newPage.get(view, main) !== 0) {
@@ -62,7 +108,8 @@ function redoAddLeaf(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const tupleAt = main + spgxlogAddLeaf.SIZE
   const size = leafTupleSize(view, tupleAt, mainEnd(record))
   const head = spgxlogAddLeaf.offnumHeadLeaf.get(view, main)
-  if (offset === head) { // in place of a dead one
+  if (offset === head) {
+    // in place of a dead one
     indexTupleDelete(page, offset)
     putTuple(page, record.bytes, tupleAt, size, offset)
     return
@@ -84,9 +131,19 @@ function redoMoveLeafs(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const lastInserted = view.getUint16(tupleAt - 2, true)
   if (ref.blockId === 0) {
     const isBuild = spgxlogMoveLeafs.isBuild.get(view, main) !== 0
-    replaceByDead(view, toDelete, moveCount, page, replaceBy(
-      isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT, SPGIST_PLACEHOLDER, blockNumberOf(record, 1), lastInserted,
-      spgxlogMoveLeafs.redirectXid.get(view, main)))
+    replaceByDead(
+      view,
+      toDelete,
+      moveCount,
+      page,
+      replaceBy(
+        isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT,
+        SPGIST_PLACEHOLDER,
+        blockNumberOf(record, 1),
+        lastInserted,
+        spgxlogMoveLeafs.redirectXid.get(view, main),
+      ),
+    )
   } else if (ref.blockId === 1) {
     if (spgxlogMoveLeafs.newPage.get(view, main) !== 0) {
       initSpgistPage(page, leafFlags(spgxlogMoveLeafs.storesNulls.get(view, main)))
@@ -98,7 +155,13 @@ function redoMoveLeafs(record: DecodedRecord, ref: BlockRef, page: Page): void {
     }
   } else {
     const { offnumParent, nodeI } = spgxlogMoveLeafs
-    updateNodeLink(page, offnumParent.get(view, main), nodeI.get(view, main), blockNumberOf(record, 1), lastInserted)
+    updateNodeLink(
+      page,
+      offnumParent.get(view, main),
+      nodeI.get(view, main),
+      blockNumberOf(record, 1),
+      lastInserted,
+    )
   }
 }
 
@@ -110,7 +173,8 @@ function redoAddNode(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const size = innerTupleSize(view, tupleAt, mainEnd(record))
   const offset = spgxlogAddNode.offnum.get(view, main)
   const newRef = record.block(1)
-  if (newRef === undefined) { // in place
+  if (newRef === undefined) {
+    // in place
     indexTupleDelete(page, offset)
     putTuple(page, record.bytes, tupleAt, size, offset)
     return
@@ -123,8 +187,13 @@ function redoAddNode(record: DecodedRecord, ref: BlockRef, page: Page): void {
     const isBuild = spgxlogAddNode.isBuild.get(view, main) !== 0
     indexTupleDelete(page, offset)
     putDeadTuple(
-      page, offset, isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT, newRef.blockNumber, newOffset,
-      spgxlogAddNode.redirectXid.get(view, main))
+      page,
+      offset,
+      isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT,
+      newRef.blockNumber,
+      newOffset,
+      spgxlogAddNode.redirectXid.get(view, main),
+    )
     if (isBuild) addPlaceholders(page, 1)
     else addRedirections(page, 1)
   }
@@ -181,7 +250,8 @@ function redoPickSplit(record: DecodedRecord, ref: BlockRef, page: Page): void {
     return
   }
   if (ref.blockId === 2) {
-    if (spgxlogPickSplit.initInner.get(view, main) !== 0) initSpgistPage(page, storesNulls !== 0 ? SPGIST_NULLS : 0)
+    if (spgxlogPickSplit.initInner.get(view, main) !== 0)
+      initSpgistPage(page, storesNulls !== 0 ? SPGIST_NULLS : 0)
     addOrReplaceTuple(page, record.bytes, innerAt, innerSize, innerOffset)
     if (spgxlogPickSplit.innerIsParent.get(view, main) !== 0) linkParent()
     return
@@ -191,15 +261,26 @@ function redoPickSplit(record: DecodedRecord, ref: BlockRef, page: Page): void {
     initSpgistPage(page, leafFlags(storesNulls))
   } else if (ref.blockId === 0) {
     const isBuild = spgxlogPickSplit.isBuild.get(view, main) !== 0
-    replaceByDead(view, toDelete, deleteCount, page, replaceBy(
-      isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT, SPGIST_PLACEHOLDER, innerBlock, innerOffset,
-      spgxlogPickSplit.redirectXid.get(view, main)))
+    replaceByDead(
+      view,
+      toDelete,
+      deleteCount,
+      page,
+      replaceBy(
+        isBuild ? SPGIST_PLACEHOLDER : SPGIST_REDIRECT,
+        SPGIST_PLACEHOLDER,
+        innerBlock,
+        innerOffset,
+        spgxlogPickSplit.redirectXid.get(view, main),
+      ),
+    )
   }
   let tupleAt = innerAt + innerSize
   for (let i = 0; i < insertCount; i++) {
     const size = leafTupleSize(view, tupleAt, mainEnd(record))
     const target = view.getUint8(onDestination + i) !== 0 ? 1 : 0
-    if (target === ref.blockId) addOrReplaceTuple(page, record.bytes, tupleAt, size, view.getUint16(toInsert + i * 2, true))
+    if (target === ref.blockId)
+      addOrReplaceTuple(page, record.bytes, tupleAt, size, view.getUint16(toInsert + i * 2, true))
     tupleAt += size
   }
 }
@@ -221,7 +302,13 @@ function redoVacuumLeaf(record: DecodedRecord, page: Page): void {
   checkMainData(record, chainTarget + chainCount * 2 - main)
   const none = InvalidBlockNumber
   replaceByDead(view, toDead, deadCount, page, replaceBy(SPGIST_DEAD, SPGIST_DEAD, none, 0, 0))
-  replaceByDead(view, toPlaceholder, placeholderCount, page, replaceBy(SPGIST_PLACEHOLDER, SPGIST_PLACEHOLDER, none, 0, 0))
+  replaceByDead(
+    view,
+    toPlaceholder,
+    placeholderCount,
+    page,
+    replaceBy(SPGIST_PLACEHOLDER, SPGIST_PLACEHOLDER, none, 0, 0),
+  )
   for (let i = 0; i < moveCount; i++) {
     const source = view.getUint16(moveSource + i * 2, true)
     const target = view.getUint16(moveTarget + i * 2, true)
@@ -231,7 +318,13 @@ function redoVacuumLeaf(record: DecodedRecord, page: Page): void {
     setItemId(page, source, getItemId(page, target))
     setItemId(page, target, moved)
   }
-  replaceByDead(view, moveSource, moveCount, page, replaceBy(SPGIST_PLACEHOLDER, SPGIST_PLACEHOLDER, none, 0, 0))
+  replaceByDead(
+    view,
+    moveSource,
+    moveCount,
+    page,
+    replaceBy(SPGIST_PLACEHOLDER, SPGIST_PLACEHOLDER, none, 0, 0),
+  )
   for (let i = 0; i < chainCount; i++) {
     setNextOffset(page, view.getUint16(chainSource + i * 2, true), view.getUint16(chainTarget + i * 2, true))
   }

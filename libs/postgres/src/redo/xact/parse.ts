@@ -15,11 +15,28 @@ import { ParsedMultixact, parseMultixact } from '../multixact/redo.ts'
 import { maxAlign } from '../page-edit.ts'
 import type { PgMajor } from '../types.ts'
 import {
-  INVAL_MESSAGE_BYTES, REL_FILE_LOCATOR_BYTES, STATS_ITEM_BYTES, TWOPHASE_MAGIC, XACT_XINFO_HAS_DBINFO,
-  XACT_XINFO_HAS_DROPPED_STATS, XACT_XINFO_HAS_GID, XACT_XINFO_HAS_INVALS, XACT_XINFO_HAS_ORIGIN,
-  XACT_XINFO_HAS_RELFILELOCATORS, XACT_XINFO_HAS_SUBXACTS, XACT_XINFO_HAS_TWOPHASE, XLOG_XACT_ABORT,
-  XLOG_XACT_ABORT_PREPARED, XLOG_XACT_ASSIGNMENT, XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED, XLOG_XACT_HAS_INFO,
-  XLOG_XACT_INVALIDATIONS, XLOG_XACT_OPMASK, XLOG_XACT_PREPARE, xl_xact_prepare,
+  INVAL_MESSAGE_BYTES,
+  REL_FILE_LOCATOR_BYTES,
+  STATS_ITEM_BYTES,
+  TWOPHASE_MAGIC,
+  XACT_XINFO_HAS_DBINFO,
+  XACT_XINFO_HAS_DROPPED_STATS,
+  XACT_XINFO_HAS_GID,
+  XACT_XINFO_HAS_INVALS,
+  XACT_XINFO_HAS_ORIGIN,
+  XACT_XINFO_HAS_RELFILELOCATORS,
+  XACT_XINFO_HAS_SUBXACTS,
+  XACT_XINFO_HAS_TWOPHASE,
+  XLOG_XACT_ABORT,
+  XLOG_XACT_ABORT_PREPARED,
+  XLOG_XACT_ASSIGNMENT,
+  XLOG_XACT_COMMIT,
+  XLOG_XACT_COMMIT_PREPARED,
+  XLOG_XACT_HAS_INFO,
+  XLOG_XACT_INVALIDATIONS,
+  XLOG_XACT_OPMASK,
+  XLOG_XACT_PREPARE,
+  xl_xact_prepare,
 } from './records.ts'
 
 /** Offsets count from the start of `record.bytes`; an absent part has count 0. */
@@ -97,7 +114,8 @@ export function parseXact(record: DecodedRecord, major: PgMajor, parsed: ParsedX
     case XLOG_XACT_PREPARE:
       parsePrepare(record, major, parsed)
       return
-    case XLOG_XACT_ASSIGNMENT: { // xl_xact_assignment
+    case XLOG_XACT_ASSIGNMENT: {
+      // xl_xact_assignment
       const at = advanceWithin(record, record.mainDataOffset, 8)
       parsed.xid = record.view.getUint32(at - 8, true)
       parsed.subxactsCount = record.view.getInt32(at - 4, true)
@@ -105,7 +123,8 @@ export function parseXact(record: DecodedRecord, major: PgMajor, parsed: ParsedX
       parsed.endOffset = skipArray(record, at, parsed.subxactsCount, 4)
       return
     }
-    case XLOG_XACT_INVALIDATIONS: { // xl_xact_invals
+    case XLOG_XACT_INVALIDATIONS: {
+      // xl_xact_invals
       const at = advanceWithin(record, record.mainDataOffset, 4)
       parsed.xid = record.xid
       parsed.invalsCount = record.view.getInt32(at - 4, true)
@@ -162,20 +181,23 @@ function parseEnd(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): vo
     parsed.twophaseXid = view.getUint32(at - 4, true)
     if ((xinfo & XACT_XINFO_HAS_GID) !== 0) {
       const end = record.bytes.indexOf(0, at)
-      if (end < 0 || end >= mainDataEnd(record)) throw refuse('bad_wal', 'transaction record has an unterminated gid')
+      if (end < 0 || end >= mainDataEnd(record))
+        throw refuse('bad_wal', 'transaction record has an unterminated gid')
       parsed.gidOffset = at
       parsed.gidLength = end - at
       at = end + 1
     }
   }
-  if ((xinfo & XACT_XINFO_HAS_ORIGIN) !== 0) { // unaligned
+  if ((xinfo & XACT_XINFO_HAS_ORIGIN) !== 0) {
+    // unaligned
     at = advanceWithin(record, at, 16)
     parsed.hasOrigin = true
     parsed.originLsn = lsnFromHalves(view.getUint32(at - 12, true), view.getUint32(at - 16, true))
     parsed.originTimestampOffset = at - 8
   }
   if (parsed.opcode === XLOG_XACT_COMMIT_PREPARED || parsed.opcode === XLOG_XACT_ABORT_PREPARED) {
-    if (parsed.twophaseXid === 0) throw refuse('bad_wal', 'the end of a prepared transaction names no transaction')
+    if (parsed.twophaseXid === 0)
+      throw refuse('bad_wal', 'the end of a prepared transaction names no transaction')
     parsed.xid = parsed.twophaseXid
   }
   parsed.endOffset = at

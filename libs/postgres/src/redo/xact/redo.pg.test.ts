@@ -31,11 +31,25 @@ async function endTransactions(client: Client): Promise<void> {
     `create table x (id int, v text)`,
     `create unlogged table nowal (id int)`,
     subtransactions(70_000, 7), // commits, with subtransactions on three pages, some aborted before
-    `begin`, subtransactions(40_000, 1_000_000), `rollback`, // aborts, over two pages
-    `begin`, `insert into x values (1)`, `savepoint a`, `insert into x values (2)`, `savepoint b`,
-    `insert into x values (3)`, `rollback to a`, `savepoint c`, `insert into x values (4)`, `release c`, `commit`,
+    `begin`,
+    subtransactions(40_000, 1_000_000),
+    `rollback`, // aborts, over two pages
+    `begin`,
+    `insert into x values (1)`,
+    `savepoint a`,
+    `insert into x values (2)`,
+    `savepoint b`,
+    `insert into x values (3)`,
+    `rollback to a`,
+    `savepoint c`,
+    `insert into x values (4)`,
+    `release c`,
+    `commit`,
     ...Array.from({ length: 50 }, (_, i) => `insert into x values (${i})`),
-    `begin`, `create table dropped (id int primary key)`, `insert into dropped values (1)`, `commit`,
+    `begin`,
+    `create table dropped (id int primary key)`,
+    `insert into dropped values (1)`,
+    `commit`,
     `drop table dropped`,
   )
 }
@@ -54,7 +68,13 @@ async function shareLocks({ client, connect }: WorkloadSession): Promise<void> {
   await run(third, `begin`, `select * from l where id <= 500 for share`, `commit`)
   await run(second, `commit`)
   await run(client, `commit`)
-  await run(client, `begin`, `update l set id = id where id <= 20`, `savepoint s`, `select * from l where id <= 20 for update`)
+  await run(
+    client,
+    `begin`,
+    `update l set id = id where id <= 20`,
+    `savepoint s`,
+    `select * from l where id <= 20 for update`,
+  )
   await run(third, `begin`, `select * from l where id between 21 and 30 for key share`)
   await run(client, `update l set id = id where id between 21 and 30`, `commit`)
   await run(third, `commit`)
@@ -63,21 +83,42 @@ async function shareLocks({ client, connect }: WorkloadSession): Promise<void> {
 /** Prepared transactions that stay, commit and abort, with everything that a state file can hold. */
 async function prepareTransactions(client: Client): Promise<void> {
   const contents = (n: number): string[] => [
-    `begin`, `create table made${n} (id serial primary key, v text)`, `insert into made${n} (v) values ('x')`,
-    `savepoint s`, `insert into x values (${n})`, `savepoint t`, `insert into x values (-${n})`, `rollback to t`,
-    `drop table victim${n}`, `analyze made${n}`,
+    `begin`,
+    `create table made${n} (id serial primary key, v text)`,
+    `insert into made${n} (v) values ('x')`,
+    `savepoint s`,
+    `insert into x values (${n})`,
+    `savepoint t`,
+    `insert into x values (-${n})`,
+    `rollback to t`,
+    `drop table victim${n}`,
+    `analyze made${n}`,
   ]
-  for (const n of [1, 2, 3]) await run(client, `create table victim${n} (id serial primary key)`, `insert into victim${n} default values`)
+  for (const n of [1, 2, 3])
+    await run(
+      client,
+      `create table victim${n} (id serial primary key)`,
+      `insert into victim${n} default values`,
+    )
   await run(
     client,
-    ...contents(1), `prepare transaction 'commits'`,
-    ...contents(2), `prepare transaction 'aborts'`,
-    ...contents(3), `prepare transaction 'stays, with a name of some length'`,
-    `begin`, `insert into x values (77)`, `prepare transaction 'small'`,
+    ...contents(1),
+    `prepare transaction 'commits'`,
+    ...contents(2),
+    `prepare transaction 'aborts'`,
+    ...contents(3),
+    `prepare transaction 'stays, with a name of some length'`,
+    `begin`,
+    `insert into x values (77)`,
+    `prepare transaction 'small'`,
     `commit prepared 'commits'`,
     `rollback prepared 'aborts'`,
-    `begin`, subtransactions(3000, 10), `prepare transaction 'many subtransactions'`,
-    `begin`, subtransactions(500, 10), `prepare transaction 'many that commit'`,
+    `begin`,
+    subtransactions(3000, 10),
+    `prepare transaction 'many subtransactions'`,
+    `begin`,
+    subtransactions(500, 10),
+    `prepare transaction 'many that commit'`,
     `commit prepared 'many that commit'`,
   )
 }
@@ -86,7 +127,10 @@ async function prepareTransactions(client: Client): Promise<void> {
 async function rewriteMaps(client: Client): Promise<void> {
   await run(
     client,
-    `vacuum full pg_class`, `vacuum full pg_proc`, `vacuum full pg_database`, `cluster pg_attribute using pg_attribute_relid_attnum_index`,
+    `vacuum full pg_class`,
+    `vacuum full pg_proc`,
+    `vacuum full pg_database`,
+    `cluster pg_attribute using pg_attribute_relid_attnum_index`,
     `vacuum (freeze)`,
     `checkpoint`,
   )
@@ -107,27 +151,43 @@ async function freezeAll(client: Client): Promise<void> {
 }
 
 const RECORD_TYPES = [
-  'Transaction/COMMIT', 'Transaction/ABORT', 'Transaction/PREPARE', 'Transaction/COMMIT_PREPARED',
-  'Transaction/ABORT_PREPARED', 'Transaction/ASSIGNMENT', 'Transaction/INVALIDATION', 'CLOG/ZEROPAGE',
-  'CommitTs/ZEROPAGE', 'MultiXact/CREATE_ID', 'MultiXact/ZERO_OFF_PAGE', 'MultiXact/ZERO_MEM_PAGE', 'CommitTs/TRUNCATE',
-  'MultiXact/TRUNCATE_ID', 'RelMap/UPDATE',
+  'Transaction/COMMIT',
+  'Transaction/ABORT',
+  'Transaction/PREPARE',
+  'Transaction/COMMIT_PREPARED',
+  'Transaction/ABORT_PREPARED',
+  'Transaction/ASSIGNMENT',
+  'Transaction/INVALIDATION',
+  'CLOG/ZEROPAGE',
+  'CommitTs/ZEROPAGE',
+  'MultiXact/CREATE_ID',
+  'MultiXact/ZERO_OFF_PAGE',
+  'MultiXact/ZERO_MEM_PAGE',
+  'CommitTs/TRUNCATE',
+  'MultiXact/TRUNCATE_ID',
+  'RelMap/UPDATE',
 ]
 
-test.for([16, 17, 18] as const)('transaction state equals that of PostgreSQL %i', { timeout: 240_000 }, async (major) => {
-  await using history = await recordHistory({
-    major,
-    workload: async (session) => {
-      await endTransactions(session.client)
-      await shareLocks(session)
-      await rewriteMaps(session.client)
-      await freezeAll(session.client)
-      await prepareTransactions(session.client)
-    },
-  })
-  const verifier = verifyHistory(history)
-  if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
-  expect(verifier.differences).toEqual([])
-  for (const kind of SLRU_KINDS) expect(slruPages(history.dataDirectory, kind).length, kind).toBeGreaterThan(1)
-  expect(twoPhaseFiles(history.dataDirectory).size).toBe(3)
-  for (const type of RECORD_TYPES) expect(verifier.counts.get(type)?.records ?? 0, type).toBeGreaterThan(0)
-})
+test.for([16, 17, 18] as const)(
+  'transaction state equals that of PostgreSQL %i',
+  { timeout: 240_000 },
+  async (major) => {
+    await using history = await recordHistory({
+      major,
+      workload: async (session) => {
+        await endTransactions(session.client)
+        await shareLocks(session)
+        await rewriteMaps(session.client)
+        await freezeAll(session.client)
+        await prepareTransactions(session.client)
+      },
+    })
+    const verifier = verifyHistory(history)
+    if (process.env['SHOW_COUNTS'] !== undefined) console.log(formatCounts(verifier))
+    expect(verifier.differences).toEqual([])
+    for (const kind of SLRU_KINDS)
+      expect(slruPages(history.dataDirectory, kind).length, kind).toBeGreaterThan(1)
+    expect(twoPhaseFiles(history.dataDirectory).size).toBe(3)
+    for (const type of RECORD_TYPES) expect(verifier.counts.get(type)?.records ?? 0, type).toBeGreaterThan(0)
+  },
+)

@@ -13,15 +13,24 @@ import { RM_XACT_ID } from '../../wal/constants.ts'
 import { crc32c } from '../../wal/crc.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
 import {
-  TRANSACTION_STATUS_ABORTED, TRANSACTION_STATUS_COMMITTED, clogPageOf, setTransactionStatus,
+  TRANSACTION_STATUS_ABORTED,
+  TRANSACTION_STATUS_COMMITTED,
+  clogPageOf,
+  setTransactionStatus,
 } from '../clog/status.ts'
 import { commitTsPageOf, setCommitTs } from '../commit-ts/entry.ts'
 import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyXact } from './describe.ts'
 import { ParsedXact, parseXact, relFileAt, subxactAt } from './parse.ts'
 import {
-  XLOG_XACT_ABORT_PREPARED, XLOG_XACT_ASSIGNMENT, XLOG_XACT_COMMIT, XLOG_XACT_COMMIT_PREPARED,
-  XLOG_XACT_INVALIDATIONS, XLOG_XACT_OPMASK, XLOG_XACT_PREPARE, xl_xact_prepare,
+  XLOG_XACT_ABORT_PREPARED,
+  XLOG_XACT_ASSIGNMENT,
+  XLOG_XACT_COMMIT,
+  XLOG_XACT_COMMIT_PREPARED,
+  XLOG_XACT_INVALIDATIONS,
+  XLOG_XACT_OPMASK,
+  XLOG_XACT_PREPARE,
+  xl_xact_prepare,
 } from './records.ts'
 
 // Work space of one record. A sink may redo at once, so effects and redoSlru keep theirs apart.
@@ -34,7 +43,11 @@ const isCommit = (parsed: ParsedXact): boolean =>
 
 /** Reports each page of the transaction and its subtransactions, whose xids rise, once. */
 function reportPages(
-  record: DecodedRecord, parsed: ParsedXact, kind: SlruKind, pageOf: (xid: number) => number, sink: EffectSink,
+  record: DecodedRecord,
+  parsed: ParsedXact,
+  kind: SlruKind,
+  pageOf: (xid: number) => number,
+  sink: EffectSink,
 ): void {
   const first = pageOf(parsed.xid)
   let last = first
@@ -75,11 +88,16 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
   for (let i = 0; i < parsed.relsCount; i++) {
     sink.relationDrop(relFileAt(record, parsed.relsOffset, i, droppedRel))
   }
-  if (opcode === XLOG_XACT_COMMIT_PREPARED || opcode === XLOG_XACT_ABORT_PREPARED) sink.twoPhaseRemove(parsed.xid)
+  if (opcode === XLOG_XACT_COMMIT_PREPARED || opcode === XLOG_XACT_ABORT_PREPARED)
+    sink.twoPhaseRemove(parsed.xid)
 }
 
 function redoSlru(
-  record: DecodedRecord, kind: SlruKind, slruPage: number, page: Page, settings: RedoSettings,
+  record: DecodedRecord,
+  kind: SlruKind,
+  slruPage: number,
+  page: Page,
+  settings: RedoSettings,
 ): void {
   const parsed = parsedForRedo
   parseXact(record, settings.major, parsed)
@@ -99,4 +117,10 @@ function redoSlru(
   }
 }
 
-export const xactRmgr: Rmgr = { id: RM_XACT_ID, name: 'Transaction', identify: identifyXact, effects, redoSlru }
+export const xactRmgr: Rmgr = {
+  id: RM_XACT_ID,
+  name: 'Transaction',
+  identify: identifyXact,
+  effects,
+  redoSlru,
+}

@@ -6,7 +6,12 @@
  */
 import { refuse } from '@understory/base'
 import {
-  RM_XLOG_ID, XLOG_FPI_FOR_HINT, XLOG_FPW_CHANGE, XLOG_NEXTOID, XLOG_PARAMETER_CHANGE, XLR_RMGR_INFO_MASK,
+  RM_XLOG_ID,
+  XLOG_FPI_FOR_HINT,
+  XLOG_FPW_CHANGE,
+  XLOG_NEXTOID,
+  XLOG_PARAMETER_CHANGE,
+  XLR_RMGR_INFO_MASK,
 } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
@@ -17,7 +22,11 @@ import { xl_fpw_change, xl_nextoid, xl_parameter_change } from './records.ts'
 /** A block without an image that is to be applied. */
 function redoBlock(record: DecodedRecord, blockIndex: number, _page: Page): void {
   // A hint bit that was set while full_page_writes was off: the page is as it was, its LSN too.
-  if ((record.info & XLR_RMGR_INFO_MASK) === XLOG_FPI_FOR_HINT && record.blocks[blockIndex]?.hasImage !== true) return
+  if (
+    (record.info & XLR_RMGR_INFO_MASK) === XLOG_FPI_FOR_HINT &&
+    record.blocks[blockIndex]?.hasImage !== true
+  )
+    return
   throw refuse('bad_wal', 'full page image record did not contain a full page image')
 }
 
@@ -56,7 +65,8 @@ export interface ParameterChange {
 
 /** Of a PARAMETER_CHANGE record; otherwise undefined. */
 export function parameterChangeOf(record: DecodedRecord): ParameterChange | undefined {
-  if (record.rmid !== RM_XLOG_ID || (record.info & XLR_RMGR_INFO_MASK) !== XLOG_PARAMETER_CHANGE) return undefined
+  if (record.rmid !== RM_XLOG_ID || (record.info & XLR_RMGR_INFO_MASK) !== XLOG_PARAMETER_CHANGE)
+    return undefined
   // Postgres logs and copies sizeof(xl_parameter_change), its padding included.
   checkMainData(record, xl_parameter_change.SIZE)
   const { view, mainDataOffset: at } = record
