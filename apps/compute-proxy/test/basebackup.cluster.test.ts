@@ -21,27 +21,79 @@ let road: Road
 
 beforeAll(async () => {
   road = await startRoad({ majors: MAJORS, settings: SETTINGS })
-  await Promise.all(MAJORS.filter((major) => major !== 17).map((major) => road.createTenant(tenantOf(major), major, SETTINGS)))
+  await Promise.all(
+    MAJORS.filter((major) => major !== 17).map((major) =>
+      road.createTenant(tenantOf(major), major, SETTINGS),
+    ),
+  )
 })
 afterAll(() => road?.[Symbol.asyncDispose]())
 
 const PAST = [
-  'create extension amcheck', 'create extension pg_visibility',
+  'create extension amcheck',
+  'create extension pg_visibility',
   'create table hot (id int primary key, n int, filler text) with (fillfactor = 70)',
   "insert into hot select g, 0, repeat('x', 100) from generate_series(1, 2000) g",
   'create table big (id int primary key, v int, t text)',
-  "insert into big select g, g, case when g % 100 = 0 then repeat(md5(g::text), 200) else md5(g::text) end from generate_series(1, 5000) g",
-  'create index on big (t)', 'create index on big using gin (string_to_array(t, \'a\'))', 'create index on big using brin (v)',
-  'create sequence numbers', "select nextval('numbers') from generate_series(1, 50)",
+  'insert into big select g, g, case when g % 100 = 0 then repeat(md5(g::text), 200) else md5(g::text) end from generate_series(1, 5000) g',
+  'create index on big (t)',
+  "create index on big using gin (string_to_array(t, 'a'))",
+  'create index on big using brin (v)',
+  'create sequence numbers',
+  "select nextval('numbers') from generate_series(1, 50)",
   'create materialized view sums as select v % 10 k, count(*) from big group by 1',
-  'delete from big where id % 7 = 0', 'vacuum big', 'vacuum freeze hot', 'update hot set n = n + 1 where id % 3 = 0',
-  'create database second', "begin; insert into hot values (90000, 1, 'p'); prepare transaction 'kept'",
-  'create table gone as select 1 a', 'create unlogged table fleeting as select 1 a',
+  'delete from big where id % 7 = 0',
+  'vacuum big',
+  'vacuum freeze hot',
+  'update hot set n = n + 1 where id % 3 = 0',
+  'create table shapes (id int, p point, r int4range, t text)',
+  "insert into shapes select g, point(g % 100, g / 100), int4range(g, g + 10), 'shape ' || g from generate_series(1, 3000) g",
+  'create index on shapes using gist (p)',
+  'create index on shapes using gist (r)',
+  'create index on shapes using spgist (t)',
+  'create index on shapes using hash (id)',
+  "select lo_from_bytea(4711, repeat('large', 2000)::bytea)",
+  'create database second',
+  'create database by_files strategy file_copy',
+  "begin; insert into hot values (90000, 1, 'p'); prepare transaction 'kept'",
+  'create table gone as select 1 a',
+  'create unlogged table fleeting as select 1 a',
+  'create unlogged table never_logged as select 1 a',
 ]
+/** Runs with full_page_writes off. */
 const LATER = [
-  'drop table gone', 'update hot set n = n + 100', "insert into hot values (70000, 1, 'later')", 'truncate sums_of_later',
-  'delete from big where id > 4000', 'vacuum big', 'update big set v = v + 1 where id % 50 = 0', "commit prepared 'kept'",
-  'refresh materialized view sums', "select nextval('numbers') from generate_series(1, 100)", 'reindex table big',
+  'checkpoint',
+  "commit prepared 'kept'",
+  'delete from shapes where id % 3 = 0',
+  'vacuum shapes',
+  "insert into shapes select g, point(g, g), int4range(g, g + 1), 's' || g from generate_series(1, 3000) g",
+  'begin; savepoint a; update hot set n = 5 where id = 1; savepoint b; select * from hot where id = 2 for share; rollback to b; commit',
+  'vacuum full pg_class',
+  'vacuum full pg_database',
+  'cluster big using big_pkey',
+  'alter table fleeting set logged',
+  'alter table sums_of_later set unlogged',
+  'alter table sums_of_later set logged',
+  'begin; truncate hot; rollback',
+  'drop database by_files',
+  'create database third template second',
+  "select lo_put(4711, 3, 'changed'::bytea)",
+  'create table parts (k int) partition by hash (k)',
+  'create table parts_0 partition of parts for values with (modulus 1, remainder 0)',
+  'insert into parts select generate_series(1, 2000)',
+  'alter table hot add column extra text default md5(random()::text)',
+  'checkpoint',
+  'drop table gone',
+  'update hot set n = n + 100',
+  "insert into hot values (70000, 1, 'later')",
+  'truncate sums_of_later',
+  'delete from big where id > 4000',
+  'vacuum big',
+  'update big set v = v + 1 where id % 50 = 0',
+  "begin; insert into hot values (90001, 1, 'q'); prepare transaction 'kept on'",
+  'refresh materialized view sums',
+  "select nextval('numbers') from generate_series(1, 100)",
+  'reindex table big',
 ]
 
 describe.each(MAJORS)('PostgreSQL %i', (major) => {
@@ -55,6 +107,8 @@ describe.each(MAJORS)('PostgreSQL %i', (major) => {
     const past = await road.withClient(answers, tenant)
     const [mark] = await road.query("select pg_logical_emit_message(true, 'mark', '') as lsn", tenant)
     const pastLsn = String(mark?.['lsn'])
+    await road.client.switchFullPageWrites(tenant, 'off')
+    await road.client.waitForFullPageWrites(tenant)
     await run(LATER)
     const newest = await road.withClient(answers, tenant)
     expect(newest).not.toEqual(past)
@@ -69,7 +123,9 @@ describe.each(MAJORS)('PostgreSQL %i', (major) => {
     process.kill(postmasterPid, 'SIGKILL')
     await until('the compute to be rebuilt', async () => {
       const { compute } = await road.timeline(tenant)
-      return compute !== undefined && compute.term > term && compute.connectionString !== '' ? true : undefined
+      return compute !== undefined && compute.term > term && compute.connectionString !== ''
+        ? true
+        : undefined
     })
     expect(await road.withClient(answers, tenant)).toEqual(newest)
     await road.query('update hot set n = n + 1', tenant)
@@ -78,9 +134,24 @@ describe.each(MAJORS)('PostgreSQL %i', (major) => {
 })
 
 /** Makes the base backup, starts a server on it, and finds the answers there and nothing wrong. */
-async function startsOn(major: PostgresMajor, name: string, args: readonly string[], expected: unknown): Promise<{ lsn: string }> {
+async function startsOn(
+  major: PostgresMajor,
+  name: string,
+  args: readonly string[],
+  expected: unknown,
+): Promise<{ lsn: string }> {
   const dataDirectory = join(road.folder, `${name}-${major}`)
-  const cli = await runCli(road.cluster, '--format', 'json', 'timeline', 'basebackup', tenantOf(major), '--output', dataDirectory, ...args)
+  const cli = await runCli(
+    road.cluster,
+    '--format',
+    'json',
+    'timeline',
+    'basebackup',
+    tenantOf(major),
+    '--output',
+    dataDirectory,
+    ...args,
+  )
   expect(cli).toMatchObject({ code: 0, stderr: '' })
   const [row] = JSON.parse(cli.stdout) as [{ directory: string; lsn: string; files: number; start: string }]
   expect(row).toMatchObject({ directory: dataDirectory })
@@ -96,7 +167,7 @@ async function expectWhole(server: PostgresServer, expected: unknown): Promise<v
   const client = await server.connect()
   expect(await answers(client)).toEqual(expected)
   // No WAL tells of an unlogged table's rows: it is there, and empty.
-  expect((await client.query('select from fleeting')).rowCount).toBe(0)
+  expect((await client.query('select from never_logged')).rowCount).toBe(0)
   await client.query(`
     select bt_index_check(c.oid, true) from pg_class c join pg_index i on i.indexrelid = c.oid join pg_am a on a.oid = c.relam
      where a.amname = 'btree' and c.relpersistence = 'p' and i.indisready and i.indisvalid`)
@@ -121,8 +192,13 @@ async function answers(client: pg.Client): Promise<unknown> {
   const queries = [
     'select count(*), sum(n), md5(string_agg(id || filler || n, chr(44) order by id)) from hot',
     'select count(*), sum(v), md5(string_agg(id || t, chr(44) order by id)) from big',
-    'select count(*), sum(g) from sums_of_later', 'select * from sums order by k',
-    'select gid from pg_prepared_xacts', 'select oid::int8, datname from pg_database order by 1',
+    'select count(*), sum(g) from sums_of_later',
+    'select * from sums order by k',
+    'select count(*), sum(id), min(p::text), max(r::text) from shapes',
+    "select id from shapes where p <@ box '((0,0),(20,20))' order by id",
+    'select md5(lo_get(4711))',
+    'select gid from pg_prepared_xacts',
+    'select oid::int8, datname from pg_database order by 1',
     'select oid::int8, relname, relkind, relfilenode from pg_class where oid >= 16384 order by 1',
     'select (system_identifier)::text from pg_control_system()',
   ]
