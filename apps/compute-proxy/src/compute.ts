@@ -7,13 +7,31 @@
  *   importing (birth) ---------------------^
  */
 import { mkdir, rm } from 'node:fs/promises'
-import { BugError, describeError, formatLsn, isErrorCode, lsnFromBigint, offsetInSegment, parseLsn, present, refuse } from '@understory/base'
+import {
+  BugError,
+  describeError,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  offsetInSegment,
+  parseLsn,
+  present,
+  refuse,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng, UserIds } from '@understory/env'
 import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
 import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
-import { STANDBY_NAME, keepConfiguration, postgresArguments, readSetting, restoreConfiguration, seedConfiguration, writeGate } from './configuration.ts'
+import {
+  STANDBY_NAME,
+  keepConfiguration,
+  postgresArguments,
+  readSetting,
+  restoreConfiguration,
+  seedConfiguration,
+  writeGate,
+} from './configuration.ts'
 import { importBaseBackup } from './import/import.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
@@ -49,7 +67,9 @@ export interface ComputeParts {
 }
 
 /** How a compute's process ends. */
-export type ComputeEnd = { readonly kind: 'stopped'; readonly clean: boolean } | { readonly kind: 'fenced'; readonly term: number }
+export type ComputeEnd =
+  | { readonly kind: 'stopped'; readonly clean: boolean }
+  | { readonly kind: 'fenced'; readonly term: number }
 
 /** A Postgres that streams through a quorum. */
 interface Session {
@@ -99,7 +119,13 @@ export class Compute {
   constructor(parts: ComputeParts) {
     this.#parts = parts
     this.files = computeFiles(parts.root)
-    this.#postgres = { files: this.files, bin: parts.bin, owner: parts.owner, clock: parts.clock, log: parts.log }
+    this.#postgres = {
+      files: this.files,
+      bin: parts.bin,
+      owner: parts.owner,
+      clock: parts.clock,
+      log: parts.log,
+    }
     this.#lostAtMs = parts.clock.nowMs()
   }
 
@@ -124,7 +150,9 @@ export class Compute {
 
   sqlTarget(): SqlTarget {
     if (this.#state !== ComputeState.COMPUTE_STATE_RUNNING) {
-      throw refuse('unavailable', 'Postgres is not running', { hint: 'It is on its way; try again in a moment.' })
+      throw refuse('unavailable', 'Postgres is not running', {
+        hint: 'It is on its way; try again in a moment.',
+      })
     }
     return { files: this.files, port: this.#sqlPort }
   }
@@ -146,6 +174,7 @@ export class Compute {
     let failures = 0
     await mkdir(this.files.root, { recursive: true })
     await endOldPostgres(this.#postgres)
+    await rm(this.files.startToken, { force: true })
     const remembered = await readState(this.files.state)
     this.#sqlPort = spec.sqlPort || remembered.sqlPort || (await this.#parts.freePort())
     await writeState(this.files.state, { ...remembered, sqlPort: this.#sqlPort })
@@ -186,10 +215,23 @@ export class Compute {
   }
 
   /** Lets clients in, once commits wait for the quorum. */
-  async #open({ postmaster }: Session): Promise<void> {
+  async #open({ postmaster, quorum, streaming }: Session): Promise<void> {
     const { clock, log } = this.#parts
     const target = { files: this.files, port: this.#sqlPort }
-    await Promise.race([waitUntilSynchronous(target, clock), postmaster.exited.then(async (how) => { throw await endedError(this.files, how) })])
+    // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits.
+    const synchronous = Promise.race([
+      waitUntilSynchronous(target, clock),
+      postmaster.exited.then(async (how) => {
+        throw await endedError(this.files, how)
+      }),
+      streaming.then(() => {
+        throw refuse('unavailable', 'the WAL stream ended before Postgres was open')
+      }),
+      quorum.lost.then((loss) => {
+        throw lossError(loss)
+      }),
+    ])
+    await orStopped(synchronous, this.#stop.signal)
     await writeGate(this.files, 'open', this.#parts.owner)
     await withSql(target, (client) => client.query('select pg_reload_conf()'))
     await waitUntilOpen(this.#sqlPort, clock)
@@ -211,7 +253,10 @@ export class Compute {
       stopAsked.promise,
       session.postmaster.exited,
       session.quorum.lost,
-      session.streaming.then(() => 'the WAL stream ended', (error: unknown) => describeError(error)),
+      session.streaming.then(
+        () => 'the WAL stream ended',
+        (error: unknown) => describeError(error),
+      ),
     ])
     watching.abort()
     await watch
@@ -243,12 +288,19 @@ export class Compute {
     session.postmaster.signal('SIGINT')
     const late = Promise.withResolvers<'late'>()
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
-    const how = await Promise.race([session.postmaster.exited, session.quorum.lost.then(() => 'late' as const), late.promise])
+    const over = Promise.race([session.quorum.lost.then(() => 'late' as const), late.promise])
+    const how = await Promise.race([session.postmaster.exited, over])
+    // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then. One that is late
+    // holds its stream open for as long as it hangs: it is not waited for.
+    await Promise.race([session.streaming.catch(() => undefined), over])
     timer.cancel()
-    // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then.
-    await Promise.race([session.streaming.catch(() => undefined), session.quorum.lost])
     const clean = how === 'ended with exit code 0' && session.quorum.commitLsn >= session.standby.receivedLsn
-    log.info('postgres_stopped', { clean, how, commitLsn: formatLsn(session.quorum.commitLsn), receivedLsn: formatLsn(session.standby.receivedLsn) })
+    log.info('postgres_stopped', {
+      clean,
+      how,
+      commitLsn: formatLsn(session.quorum.commitLsn),
+      receivedLsn: formatLsn(session.standby.receivedLsn),
+    })
     await this.#dropSession()
     this.#state = ComputeState.COMPUTE_STATE_STOPPED
     return { kind: 'stopped', clean }
@@ -291,7 +343,11 @@ export class Compute {
       spec.safekeepers.map(async (address) => {
         const client = createClient(SafekeeperServiceClient, address)
         try {
-          const options = { deadlineMs: SAFEKEEPER_DEADLINE_MS, peer: `safekeeper ${address}`, signal: this.#stop.signal }
+          const options = {
+            deadlineMs: SAFEKEEPER_DEADLINE_MS,
+            peer: `safekeeper ${address}`,
+            signal: this.#stop.signal,
+          }
           return await callUnary(client.getWalStatus.bind(client), { timeline: spec.timeline }, options)
         } catch (error) {
           if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return 'away'
@@ -304,7 +360,9 @@ export class Compute {
     )
     const known = answers.filter((answer) => answer !== undefined && answer !== 'away')
     if (known.length === 0 && answers.includes('away')) {
-      throw refuse('unavailable', 'no safekeeper that answers knows the timeline', { hint: 'Start the safekeepers.' })
+      throw refuse('unavailable', 'no safekeeper that answers knows the timeline', {
+        hint: 'Start the safekeepers.',
+      })
     }
     return known
   }
@@ -312,7 +370,15 @@ export class Compute {
   #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
     const { spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
     return new Quorum({
-      timeline: spec.timeline, postgres, members: spec.safekeepers, nodeId, timelineStartLsn, livingTerm: undefined, contactTimeoutMs, clock, log,
+      timeline: spec.timeline,
+      postgres,
+      members: spec.safekeepers,
+      nodeId,
+      timelineStartLsn,
+      livingTerm: undefined,
+      contactTimeoutMs,
+      clock,
+      log,
     })
   }
 
@@ -355,7 +421,12 @@ export class Compute {
           this.#progressPercent = total === 0 ? 0 : Math.floor((100 * done) / total)
         },
       })
-      log.info('pgdata_rebuilt', { lsn: formatLsn(atLsn), files: assembled.files, bytes: assembled.bytes, tookMs: assembled.tookMs })
+      log.info('pgdata_rebuilt', {
+        lsn: formatLsn(atLsn),
+        files: assembled.files,
+        bytes: assembled.bytes,
+        tookMs: assembled.tookMs,
+      })
       await restoreConfiguration(this.files, spec.fullPageWritesOff ? 'off' : 'on', owner)
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn)
     } catch (error) {
@@ -364,7 +435,12 @@ export class Compute {
     }
   }
 
-  async #startRebuilt(quorum: Quorum, postgres: PostgresIdentity, nextLsn: Lsn, prevLsn: Lsn): Promise<Session> {
+  async #startRebuilt(
+    quorum: Quorum,
+    postgres: PostgresIdentity,
+    nextLsn: Lsn,
+    prevLsn: Lsn,
+  ): Promise<Session> {
     this.#state = ComputeState.COMPUTE_STATE_STARTING
     await writeGate(this.files, 'closed', this.#parts.owner)
     await allowStart(this.files)
@@ -374,21 +450,39 @@ export class Compute {
       await waitForSql(target, this.#parts.clock, postmaster.exited)
       const replication = await connectReplication(target)
       await replication.createPhysicalSlot(STANDBY_NAME)
-      const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn: nextLsn, timelineId: postgres.pgTimelineId })
-      const standby = new Standby(stream, quorum, nextLsn, prevLsn, postgres.walSegmentBytes, this.#parts.clock)
+      const stream = await replication.startReplication({
+        slot: STANDBY_NAME,
+        startLsn: nextLsn,
+        timelineId: postgres.pgTimelineId,
+      })
+      const standby = new Standby(
+        stream,
+        quorum,
+        nextLsn,
+        prevLsn,
+        postgres.walSegmentBytes,
+        this.#parts.clock,
+      )
       this.#startLsn = nextLsn
       this.#rebuiltAtLsn = nextLsn
       return { postmaster, quorum, standby, streaming: handled(standby.run()) }
     } catch (error) {
       postmaster.signal('SIGQUIT')
       await postmaster.exited
-      throw refuse('unavailable', `Postgres did not start on the rebuilt data directory: ${describeError(error)}`, { cause: error })
+      throw refuse(
+        'unavailable',
+        `Postgres did not start on the rebuilt data directory: ${describeError(error)}`,
+        { cause: error },
+      )
     }
   }
 
   async #startPostgres(): Promise<Postmaster> {
     const walLevel = await readSetting(this.files, 'wal_level')
-    const postmaster = await startPostgres(this.#postgres, postgresArguments(this.files, this.#sqlPort, walLevel))
+    const postmaster = await startPostgres(
+      this.#postgres,
+      postgresArguments(this.files, this.#sqlPort, walLevel),
+    )
     this.#postgresStarts++
     return postmaster
   }
@@ -399,7 +493,17 @@ export class Compute {
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
     const checksums = spec.postgresMajor >= 18 ? ['--no-data-checksums'] : []
-    await runInitdb(this.#postgres, ['-U', 'postgres', '-A', 'trust', '--encoding=UTF8', '--locale=C', '--no-sync', '--no-instructions', ...checksums])
+    await runInitdb(this.#postgres, [
+      '-U',
+      'postgres',
+      '-A',
+      'trust',
+      '--encoding=UTF8',
+      '--locale=C',
+      '--no-sync',
+      '--no-instructions',
+      ...checksums,
+    ])
     await seedConfiguration(this.files, spec.settings)
     await writeGate(this.files, 'birth', owner)
     await allowStart(this.files)
@@ -408,13 +512,25 @@ export class Compute {
     let quorum: Quorum | undefined
     try {
       await waitForSql(target, clock, postmaster.exited, 'postgres')
-      await withSql(target, (client) => client.query(`create role ${STANDBY_NAME} superuser replication login`), { user: 'postgres' })
+      await withSql(
+        target,
+        (client) => client.query(`create role ${STANDBY_NAME} superuser replication login`),
+        { user: 'postgres' },
+      )
       const replication = await connectReplication(target)
       const { systemId, timelineId } = await replication.identifySystem()
       await replication.createPhysicalSlot(STANDBY_NAME)
-      const { restartLsn } = present(await replication.readSlot(STANDBY_NAME), 'the slot that was made a moment ago')
+      const { restartLsn } = present(
+        await replication.readSlot(STANDBY_NAME),
+        'the slot that was made a moment ago',
+      )
       const startLsn = (restartLsn - offsetInSegment(restartLsn, WAL_SEGMENT_BYTES)) as Lsn
-      const postgres: PostgresIdentity = { major: spec.postgresMajor, systemId, pgTimelineId: timelineId, walSegmentBytes: WAL_SEGMENT_BYTES }
+      const postgres: PostgresIdentity = {
+        major: spec.postgresMajor,
+        systemId,
+        pgTimelineId: timelineId,
+        walSegmentBytes: WAL_SEGMENT_BYTES,
+      }
       await this.#createTimeline(postgres, startLsn)
       quorum = this.#candidate(postgres, startLsn)
       await orStopped(quorum.elected, this.#stop.signal)
@@ -423,9 +539,15 @@ export class Compute {
       const streaming = handled(standby.run())
       await Promise.race([
         this.#import(target, quorum),
-        postmaster.exited.then(async (how) => { throw await endedError(this.files, how) }),
-        streaming.then(() => { throw refuse('unavailable', 'the WAL stream ended during the import') }),
-        quorum.lost.then((loss) => { throw lossError(loss) }),
+        postmaster.exited.then(async (how) => {
+          throw await endedError(this.files, how)
+        }),
+        streaming.then(() => {
+          throw refuse('unavailable', 'the WAL stream ended during the import')
+        }),
+        quorum.lost.then((loss) => {
+          throw lossError(loss)
+        }),
       ])
       this.#identity = postgres
       this.#startLsn = startLsn
@@ -472,9 +594,16 @@ export class Compute {
         timeline: spec.timeline,
         signal: this.#stop.signal,
       })
-      const [{ lsn } = { lsn: '0/0' }] = await withSql(target, async (client) =>
-        (await client.query<{ lsn: string }>('select pg_current_wal_flush_lsn() as lsn')).rows)
-      this.#parts.log.info('base_backup_imported', { startLsn: formatLsn(imported.startLsn), endLsn: formatLsn(imported.endLsn), flushLsn: lsn })
+      const [{ lsn } = { lsn: '0/0' }] = await withSql(
+        target,
+        async (client) =>
+          (await client.query<{ lsn: string }>('select pg_current_wal_flush_lsn() as lsn')).rows,
+      )
+      this.#parts.log.info('base_backup_imported', {
+        startLsn: formatLsn(imported.startLsn),
+        endLsn: formatLsn(imported.endLsn),
+        flushLsn: lsn,
+      })
       await quorum.waitForCommit(imported.endLsn > parseLsn(lsn) ? parseLsn(lsn) : imported.endLsn)
       await imported.finish()
     } finally {
