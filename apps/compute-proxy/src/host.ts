@@ -49,6 +49,7 @@ interface Hosted {
 export class Host {
   readonly #parts: HostParts
   readonly #computes = new Map<string, Hosted>()
+  #storing: Promise<void> = Promise.resolve()
 
   constructor(parts: HostParts) {
     this.#parts = parts
@@ -70,7 +71,11 @@ export class Host {
       const { computes } = JSON.parse(text) as { computes: string[] }
       specs = computes.map(decodeSpec)
     } catch (cause) {
-      throw refuse('bad_file', `file "${this.#file()}" is malformed`, { detail: describeError(cause), hint: 'Remove it: the control plane tells again what is wanted.', cause })
+      throw refuse('bad_file', `file "${this.#file()}" is malformed`, {
+        detail: describeError(cause),
+        hint: 'Remove it: the control plane tells again what is wanted.',
+        cause,
+      })
     }
     for (const spec of specs) this.#supervise(spec)
   }
@@ -79,7 +84,9 @@ export class Host {
     const spec = checkSpec(wanted)
     const { timelineId } = spec.timeline
     if (this.#parts.binaries[spec.postgresMajor] === undefined) {
-      throw refuse('precondition', `this host has no Postgres ${spec.postgresMajor}`, { hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.` })
+      throw refuse('precondition', `this host has no Postgres ${spec.postgresMajor}`, {
+        hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.`,
+      })
     }
     const hosted = this.#computes.get(timelineId)
     if (hosted === undefined) {
@@ -87,7 +94,10 @@ export class Host {
       return this.#store()
     }
     if (spec.specGeneration < hosted.spec.specGeneration) {
-      throw refuse('stale', `spec generation ${spec.specGeneration} is older than ${hosted.spec.specGeneration}`)
+      throw refuse(
+        'stale',
+        `spec generation ${spec.specGeneration} is older than ${hosted.spec.specGeneration}`,
+      )
     }
     if (spec.specGeneration === hosted.spec.specGeneration && !hosted.isFenced) return
     // The running Postgres goes on as it is; its next life, in this process or a new one, takes the new spec.
@@ -108,7 +118,10 @@ export class Host {
 
   list(): HostedCompute[] {
     return [...this.#computes.values()].map(({ spec, child, address, starts }) => ({
-      timeline: spec.timeline, pid: child?.pid ?? 0, address, starts,
+      timeline: spec.timeline,
+      pid: child?.pid ?? 0,
+      address,
+      starts,
     }))
   }
 
@@ -124,7 +137,13 @@ export class Host {
     return join(this.#parts.dataDirectory, 'computes', timelineId)
   }
 
-  async #store(): Promise<void> {
+  /** One write at a time: they share the temporary file. */
+  #store(): Promise<void> {
+    this.#storing = this.#storing.catch(() => undefined).then(() => this.#write())
+    return this.#storing
+  }
+
+  async #write(): Promise<void> {
     const computes = [...this.#computes.values()].map(({ spec }) => encodeSpec(spec))
     await writeFile(`${this.#file()}.new`, `${JSON.stringify({ version: 1, computes })}\n`)
     await rename(`${this.#file()}.new`, this.#file())
@@ -132,7 +151,13 @@ export class Host {
 
   #supervise(spec: CheckedSpec): void {
     const hosted: Hosted = {
-      spec, child: undefined, address: '', starts: 0, stop: new AbortController(), supervision: Promise.resolve(), isFenced: false,
+      spec,
+      child: undefined,
+      address: '',
+      starts: 0,
+      stop: new AbortController(),
+      supervision: Promise.resolve(),
+      isFenced: false,
     }
     this.#computes.set(spec.timeline.timelineId, hosted)
     hosted.supervision = this.#keepRunning(hosted)
@@ -163,14 +188,28 @@ export class Host {
     const { nodeId, binaries, contactTimeoutMs, logLevel } = this.#parts
     const { spec } = hosted
     const args = [
-      'run', '--node-id', nodeId, '--spec', encodeSpec(spec), '--root', this.#root(spec.timeline.timelineId),
-      '--bin', binaries[spec.postgresMajor] as string, '--contact-timeout-ms', String(contactTimeoutMs), '--log-level', logLevel,
+      'run',
+      '--node-id',
+      nodeId,
+      '--spec',
+      encodeSpec(spec),
+      '--root',
+      this.#root(spec.timeline.timelineId),
+      '--bin',
+      binaries[spec.postgresMajor] as string,
+      '--contact-timeout-ms',
+      String(contactTimeoutMs),
+      '--log-level',
+      logLevel,
     ]
-    const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    })
     hosted.child = child
     hosted.starts++
     child.on('message', (message) => {
-      if (typeof message === 'object' && message !== null && 'address' in message) hosted.address = String(message.address)
+      if (typeof message === 'object' && message !== null && 'address' in message)
+        hosted.address = String(message.address)
     })
     const how = await new Promise<number | string>((resolve) => {
       child.once('error', (error) => resolve(describeError(error)))
