@@ -1,11 +1,13 @@
 /**
  * compute-proxy's composition root. `host` runs computes; `run` is one compute. Exit codes: exit-codes.ts.
  */
-import { rm } from 'node:fs/promises'
+import { mkdir, realpath, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
+import { resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
-import { jsonLog, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
+import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
+import type { Clock, FolderLock, Log } from '@understory/env'
 import { setBugReporter, startServer } from '@understory/rpc'
 import { Compute } from './compute.ts'
 import { HOST_CONFIG, RUN_CONFIG } from './config.ts'
@@ -15,6 +17,9 @@ import { computeService } from './service.ts'
 import { decodeSpec } from './spec.ts'
 
 const STOP_GRACE_MS = 1_000
+/** Longer than a compute whose host died takes to stop. */
+const LOCK_WAIT_MS = 20_000
+const LOCK_POLL_MS = 50
 
 async function host(argv: readonly string[]): Promise<number> {
   const options = parseOptions('compute-proxy', HOST_CONFIG, argv, process.env)
@@ -22,12 +27,25 @@ async function host(argv: readonly string[]): Promise<number> {
   const { nodeId, listen, dataDir, broker: brokerUrl, contactTimeoutMs, logLevel, ...bins } = options.values
   const { clock, rng, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
-  const binaries = Object.fromEntries([16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]))
-  const computes = new Host({ nodeId, dataDirectory: dataDir, binaries, contactTimeoutMs, logLevel, clock, log })
+  const binaries = Object.fromEntries(
+    [16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]),
+  )
+  const computes = new Host({
+    nodeId,
+    dataDirectory: resolve(dataDir),
+    binaries,
+    contactTimeoutMs,
+    logLevel,
+    clock,
+    log,
+  })
   await computes.load()
   const server = await startServer({ ...listen, services: [hostService(computes)] })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log })
-  const announcement = await broker?.announce(`node/${nodeId}`, { kind: 'compute-host', address: server.address })
+  const announcement = await broker?.announce(`node/${nodeId}`, {
+    kind: 'compute-host',
+    address: server.address,
+  })
   log.info('started', { address: server.address })
   await stopSignal()
   log.info('stopping')
@@ -40,25 +58,62 @@ async function host(argv: readonly string[]): Promise<number> {
 async function run(argv: readonly string[]): Promise<number> {
   const options = parseOptions('compute-proxy', RUN_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
-  const { nodeId, spec: specText, root, bin, contactTimeoutMs, logLevel } = options.values
+  const { nodeId, spec: specText, bin, contactTimeoutMs, logLevel } = options.values
   const spec = decodeSpec(specText)
-  const { clock, rng, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }))
+  const { clock, rng, log } = realEnv(
+    jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }),
+  )
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
-  const compute = new Compute({ spec, root, bin, owner: unprivilegedUser(), nodeId, contactTimeoutMs, freePort, clock, rng, log })
+  await mkdir(options.values.root, { recursive: true })
+  // As the kernel names it: by their working directory the processes of an old Postgres are found.
+  const root = await realpath(options.values.root)
+  const lock = await lockRoot(root, clock, log)
+  const compute = new Compute({
+    spec,
+    root,
+    bin,
+    owner: unprivilegedUser(),
+    nodeId,
+    contactTimeoutMs,
+    freePort,
+    clock,
+    rng,
+    log,
+  })
   const server = await startServer({ host: '127.0.0.1', port: 0, services: [computeService(compute, spec)] })
-  process.send?.({ address: server.address })
-  log.info('started', { address: server.address })
   process.on('message', (message) => {
-    if (typeof message === 'object' && message !== null && 'spec' in message) compute.updateSpec(decodeSpec(String(message.spec)))
+    if (typeof message === 'object' && message !== null && 'spec' in message)
+      compute.updateSpec(decodeSpec(String(message.spec)))
   })
   // A host that died leaves its computes to stop by themselves: its successor starts them anew.
   process.once('disconnect', () => compute.requestStop(10_000))
+  if (process.send !== undefined && !process.connected) compute.requestStop(10_000)
   void stopSignal().then(() => compute.requestStop(60_000))
+  process.send?.({ address: server.address })
+  log.info('started', { address: server.address })
   const end = await compute.run()
   log.info('compute_end', { ...end })
   await server.stop(STOP_GRACE_MS)
   await rm(compute.files.sockets, { recursive: true, force: true })
+  await lock.release()
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
+}
+
+/**
+ * Two computes on one folder would end each other's Postgres and write one PGDATA from two positions. The one before,
+ * whose host died, stops by itself: it is waited for.
+ */
+async function lockRoot(root: string, clock: Clock, log: Log): Promise<FolderLock> {
+  const untilMs = clock.nowMs() + LOCK_WAIT_MS
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await lockFolder(root)
+    } catch (error) {
+      if (!isErrorCode(error, 'precondition') || clock.nowMs() > untilMs) throw error
+    }
+    if (attempt === 0) log.info('waiting_for_folder', { root })
+    await clock.sleep(LOCK_POLL_MS)
+  }
 }
 
 function help(text: string): number {
@@ -88,7 +143,9 @@ async function main(): Promise<number> {
   const [command, ...argv] = process.argv.slice(2)
   if (command === 'host') return host(argv)
   if (command === 'run') return run(argv)
-  throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, { hint: 'Use "host" or "run"; see --help of each.' })
+  throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, {
+    hint: 'Use "host" or "run"; see --help of each.',
+  })
 }
 
 try {
