@@ -32,6 +32,8 @@ export function postgresArguments(files: ComputeFiles, port: number, walLevel: s
     listen_addresses: '127.0.0.1',
     unix_socket_directories: files.sockets,
     hba_file: files.hba,
+    // A line in the user's postgresql.conf would win over -D.
+    data_directory: files.pgdata,
     // Durability is the quorum's, not the local disk's.
     fsync: 'off',
     restart_after_crash: 'off',

@@ -29,7 +29,18 @@ test('a compute waits for the one before on its folder, and touches nothing ther
     specGeneration: 1n,
     fullPageWritesOff: false,
   })
-  const args = [MAIN, 'run', '--node-id', 'host-1', '--spec', spec, '--root', root.path, '--bin', '/nonexistent']
+  const args = [
+    MAIN,
+    'run',
+    '--node-id',
+    'host-1',
+    '--spec',
+    spec,
+    '--root',
+    root.path,
+    '--bin',
+    '/nonexistent',
+  ]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   try {
     const exited = once(child, 'exit')
