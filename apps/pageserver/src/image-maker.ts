@@ -29,7 +29,9 @@ export class ImageMaker {
   readonly #workers: Workers<ImageJobs>
   readonly #fail: (error: unknown) => void
   #settings: ImageGenerationSettings
+  /** First in, first out: a page that waits must not be overtaken for ever by pages that are hotter. */
   #queue: number[] = []
+  #head = 0
   #isQueued = new Uint8Array(1024)
   #jobsCount = 0
   #isStopped = false
@@ -55,16 +57,18 @@ export class ImageMaker {
     return this.#settings.enabled ? this.#settings.thresholdRecords : Infinity
   }
   get queuedCount(): number {
-    return this.#queue.length
+    return this.#queue.length - this.#head
   }
 
-  /** Takes the new settings; pages that are over the threshold already are queued. */
+  /** Takes the new settings; pages that are over the threshold already are queued, the longest chains first. */
   change(settings: ImageGenerationSettings): void {
     this.#settings = settings
     if (!settings.enabled) return
     const { keys, ledger } = this.#state
-    for (let id = 0; id < keys.count; id++)
-      if (ledger.countOf(id) >= settings.thresholdRecords) this.queue(id)
+    const over: number[] = []
+    for (let id = 0; id < keys.count; id++) if (ledger.countOf(id) >= settings.thresholdRecords) over.push(id)
+    over.sort((a, b) => ledger.countOf(b) - ledger.countOf(a))
+    for (const id of over) this.queue(id)
   }
 
   queue(keyId: number): void {
@@ -82,6 +86,7 @@ export class ImageMaker {
   stop(): void {
     this.#isStopped = true
     this.#queue = []
+    this.#head = 0
   }
 
   /** Resolves when nothing waits and nothing is under way. */
@@ -98,19 +103,32 @@ export class ImageMaker {
       .finally(() => {
         this.#jobsCount--
         for (const wake of this.#idle.splice(0)) wake()
+        // What was queued after the loop had ended and before this has nobody else.
+        if (this.queuedCount > 0 && !this.#isStopped && this.#jobsCount < JOBS_COUNT_MAX) this.#start()
       })
+  }
+
+  #next(): number {
+    const keyId = this.#queue[this.#head++] as number
+    if (this.#head === this.#queue.length) {
+      this.#queue = []
+      this.#head = 0
+    } else if (this.#head > 4096 && this.#head * 2 > this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#head)
+      this.#head = 0
+    }
+    this.#isQueued[keyId] = 0
+    return keyId
   }
 
   async #work(): Promise<void> {
     // Ingest goes on with its batch first, so that a job finds more pages.
     await new Promise<void>((resolve) => setImmediate(resolve))
-    while (this.#queue.length > 0 && !this.#isStopped) {
+    while (this.queuedCount > 0 && !this.#isStopped) {
       const writer = new PageJobWriter()
       const gathered: Gathered[] = []
-      while (this.#queue.length > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
-        const keyId = this.#queue.pop() as number
-        this.#isQueued[keyId] = 0
-        const one = await this.#gather(keyId, writer)
+      while (this.queuedCount > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
+        const one = await this.#gather(this.#next(), writer)
         if (one !== undefined) gathered.push(one)
       }
       if (gathered.length === 0) continue
