@@ -97,9 +97,11 @@ export class Demo {
   async #phase(workload: Workload, fpw: 'on' | 'off'): Promise<PhaseFigures> {
     const { values, connectionString, say } = this.#parts
     say(`${workload.name} with full_page_writes ${fpw}, ${values.seconds} s`)
-    await this.#query('checkpoint')
     const sampler = await this.#sampler()
+    const checkpointsBefore = await this.#checkpoints()
     const startLsn = await this.#insertLsn()
+    // Every phase begins with a checkpoint, after which each page's first change would be logged as an image.
+    await this.#query('checkpoint')
     const imagesBefore = await this.#walImages(sampler, startLsn)
     await sampler.start()
     const stats = await runWorkload(workload, {
@@ -111,6 +113,7 @@ export class Demo {
     const endLsn = await this.#insertLsn()
     const imagesAfter = await this.#walImages(sampler, endLsn)
     const sampled = await sampler.stop()
+    const checkpoints = (await this.#checkpoints()) - checkpointsBefore
     if (this.#parts.signal.aborted) throw this.#parts.signal.reason
     if (stats.committed === 0) throw refuse('unavailable', `no transaction of ${workload.name} was committed`)
     return {
@@ -124,7 +127,18 @@ export class Demo {
       latencyP50Ms: stats.latencyMs.p50,
       latencyP99Ms: stats.latencyMs.p99,
       ...sampled,
+      checkpoints,
     }
+  }
+
+  /** Checkpoints begun so far: requested and timed. */
+  async #checkpoints(): Promise<number> {
+    const sql =
+      this.#parts.values.pg === '16'
+        ? 'select checkpoints_timed + checkpoints_req as count from pg_stat_bgwriter'
+        : 'select num_timed + num_requested as count from pg_stat_checkpointer'
+    const [row] = await this.#query(sql)
+    return Number(row?.['count'])
   }
 
   /** Images to be applied that the shards took from the WAL up to `lsn`. */

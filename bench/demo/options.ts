@@ -4,7 +4,7 @@ import { oneOf, text, wholeNumber } from '@understory/env'
 export const DEMO_OPTIONS = {
   seconds: {
     read: wholeNumber(2, 3_600),
-    fallback: 62,
+    fallback: 40,
     placeholder: 'N',
     help: 'length of each of the four load phases',
   },

@@ -26,7 +26,6 @@ export interface SampledFigures {
   readonly chainMax: number
   readonly getPageP50Us: number
   readonly getPageP99Us: number
-  readonly checkpoints: number
 }
 
 /** A relation whose pages are read: main fork, ordinary tables and indexes of the workload. */
@@ -61,7 +60,6 @@ export class Sampler {
   readonly #clients: readonly PageserverServiceClient[]
   readonly #relations: readonly SampledRelation[]
   readonly #stop = new AbortController()
-  readonly #checkpoints = new Set<bigint>()
   #chainP50 = 0
   #chainP99 = 0
   #chainMax = 0
@@ -94,8 +92,6 @@ export class Sampler {
       chainMax: this.#chainMax,
       getPageP50Us: quantile(reads, 0.5),
       getPageP99Us: quantile(reads, 0.99),
-      // The first position seen is the checkpoint before the phase.
-      checkpoints: Math.max(0, this.#checkpoints.size - 1),
     }
   }
 
@@ -114,11 +110,10 @@ export class Sampler {
   async #run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       const statuses = await this.statuses()
-      for (const { chainP50, chainP99, chainMax, lastCheckpointRedoLsn, shard } of statuses) {
+      for (const { chainP50, chainP99, chainMax } of statuses) {
         this.#chainP50 = Math.max(this.#chainP50, chainP50)
         this.#chainP99 = Math.max(this.#chainP99, chainP99)
         this.#chainMax = Math.max(this.#chainMax, chainMax)
-        if (shard?.number === 0) this.#checkpoints.add(lastCheckpointRedoLsn)
       }
       const [first, ...rest] = statuses.map(({ ingestedLsn }) => lsnFromBigint(ingestedLsn))
       if (first !== undefined) await this.#readPages(rest.reduce((a, b) => (a < b ? a : b), first))
