@@ -81,7 +81,7 @@ async function main(): Promise<void> {
     })
   if (connectionString !== undefined) {
     process.stdout.write(
-      `\n  SQL      ${connectionString}\n  API      ${cluster.endpoint}   (npx understory --endpoint ${cluster.endpoint} …)\n` +
+      `\n  SQL      ${connectionString}\n  API      ${cluster.endpoint}   (npm run understory -- --endpoint ${cluster.endpoint} …)\n` +
         `  metrics  ${cluster.metricsUrl}\n\nCtrl-C stops everything; the data stays.\n`,
     )
     await stopped.promise
