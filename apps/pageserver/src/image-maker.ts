@@ -2,14 +2,17 @@
  * Image generation: pages whose chain has passed the threshold wait here, threads rebuild them in batches, and the
  * images go into the open layer at the LSN of the last record in them. What came for a page meanwhile stays on top.
  *
+ * While Postgres logs images, only pages whose changes come without any are made here (isStorageImaged): their chains
+ * would grow for ever.
+ *
  *   queued -> gathered (values read) -> in a thread -> image put, or dropped because the page has a newer base
  */
 import { LSN_MAX } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Workers } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/wal'
-import { PageJobWriter, endsChain } from '@understory/storage'
-import type { ImageGenerationSettings, PageValue, ReadPlan, ValueRef } from '@understory/storage'
+import { PageJobWriter, endsChain, isStorageImaged } from '@understory/storage'
+import type { ImageGenerationSettings, Key, PageValue, ReadPlan, ValueRef } from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
 import type { ShardState } from './shard-state.ts'
 
@@ -56,6 +59,9 @@ export class ImageMaker {
   get threshold(): number {
     return this.#settings.enabled ? this.#settings.thresholdRecords : Infinity
   }
+  #thresholdOf(key: Key): number {
+    return isStorageImaged(key) ? this.#settings.thresholdRecords : this.threshold
+  }
   get queuedCount(): number {
     return this.#queue.length - this.#head
   }
@@ -63,10 +69,12 @@ export class ImageMaker {
   /** Takes the new settings; pages that are over the threshold already are queued, the longest chains first. */
   change(settings: ImageGenerationSettings): void {
     this.#settings = settings
-    if (!settings.enabled) return
     const { keys, ledger } = this.#state
     const over: number[] = []
-    for (let id = 0; id < keys.count; id++) if (ledger.countOf(id) >= settings.thresholdRecords) over.push(id)
+    for (let id = 0; id < keys.count; id++) {
+      const count = ledger.countOf(id)
+      if (count >= settings.thresholdRecords && count >= this.#thresholdOf(keys.keyOf(id))) over.push(id)
+    }
     over.sort((a, b) => ledger.countOf(b) - ledger.countOf(a))
     for (const id of over) this.queue(id)
   }
@@ -144,8 +152,8 @@ export class ImageMaker {
 
   async #gather(keyId: number, writer: PageJobWriter): Promise<Gathered | undefined> {
     const { keys, ledger, map } = this.#state
-    if (ledger.countOf(keyId) < this.threshold) return undefined
     const key = keys.keyOf(keyId)
+    if (ledger.countOf(keyId) < this.#thresholdOf(key)) return undefined
     const plan = map.plan(key, LSN_MAX)
     const last = plan?.records.at(-1)
     if (plan === undefined || last === undefined) return undefined
@@ -176,7 +184,7 @@ export class ImageMaker {
     this.#state.putImage(keyId, lastLsn, image)
     this.#state.generatedImagesCount++
     ledger.reset(keyId, count, bytes)
-    if (count >= this.threshold) this.queue(keyId)
+    if (count >= this.#thresholdOf(key)) this.queue(keyId)
   }
 }
 

@@ -33,18 +33,18 @@ import {
   ROLE_BLOCK_IMAGE,
   ShardEntryReader,
   endsChain,
+  isStorageImagedAt,
   metaOfRole,
   slruNumber,
   smallKey,
 } from '@understory/storage'
-import type { Key } from '@understory/storage'
+import type { ImageGenerationSettings, Key } from '@understory/storage'
 import { CHECKPOINT_STATE_KEY, newPage } from './shard-state.ts'
 import type { ShardState } from './shard-state.ts'
 
 /** What ingest asks of whoever makes images. */
 export interface ChainWatch {
-  /** Records after which a page is queued; Infinity while no images are made. */
-  readonly threshold: number
+  readonly settings: ImageGenerationSettings
   queue(keyId: number): void
   /** full_page_writes as a record says it. */
   sawFullPageWrites(on: boolean): void
@@ -112,7 +112,7 @@ export class Ingest {
     const { bytes, view, keyCount, keysAt, recordAt, recordLength, recordLsn, nextLsn } = this.#reader
     if (keyCount > 0) {
       const { open, keys, ledger } = state
-      const { threshold } = this.#watch
+      const { enabled, thresholdRecords } = this.#watch.settings
       const position = open.appendRecord(recordLsn, bytes, recordAt, recordLength)
       const length = RECORD_PREFIX_BYTES + recordLength
       const shared = keyCount > 1 ? META_IS_SHARED : 0
@@ -127,24 +127,25 @@ export class Ingest {
           continue
         }
         const count = ledger.add(keyId, recordLength)
-        if (count >= threshold) this.#overThreshold(keyId, count, threshold, nextLsn)
+        if (count >= thresholdRecords && (enabled || isStorageImagedAt(view, at + 2)))
+          this.#overThreshold(keyId, count, thresholdRecords, nextLsn)
       }
     }
     // A record without keys is here because of what it says to every shard.
     if (state.tracker !== undefined || this.#reader.hasEffects || keyCount === 0) this.#decodeAndAct()
   }
 
-  #overThreshold(keyId: number, count: number, threshold: number, at: Lsn): void {
+  #overThreshold(keyId: number, count: number, limit: number, at: Lsn): void {
     // A page that was never made cannot get an image; it is tried again now and then only.
-    const isAtBound = count >= threshold * 2 && (count === threshold * 2 || count % threshold === 0)
-    if (isAtBound) this.#waiting.push(() => this.#imageNow(keyId, at))
-    else if (count < threshold * 2) this.#watch.queue(keyId)
+    const isAtBound = count >= limit * 2 && (count === limit * 2 || count % limit === 0)
+    if (isAtBound) this.#waiting.push(() => this.#imageNow(keyId, limit, at))
+    else if (count < limit * 2) this.#watch.queue(keyId)
   }
 
   /** The bound of chains: the image is made here and now, and ingest waits for it. */
-  async #imageNow(keyId: number, at: Lsn): Promise<void> {
+  async #imageNow(keyId: number, limit: number, at: Lsn): Promise<void> {
     const state = this.#state
-    if (state.ledger.countOf(keyId) < this.#watch.threshold) return
+    if (state.ledger.countOf(keyId) < limit) return
     const page = newPage()
     if ((await state.readPage(state.keys.keyOf(keyId), at, page)) !== 'made') return
     state.putImage(keyId, at, page.bytes)

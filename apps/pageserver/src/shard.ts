@@ -106,8 +106,8 @@ export class Shard implements WalConsumer {
     )
     const images = this.#images
     this.#ingest = new Ingest(this.state, {
-      get threshold() {
-        return images.threshold
+      get settings() {
+        return images.settings
       },
       queue: (keyId) => images.queue(keyId),
       sawFullPageWrites: (on) => this.#sawFullPageWrites(on),

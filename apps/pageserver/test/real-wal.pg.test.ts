@@ -13,7 +13,7 @@ import type { PageKind } from '@understory/postgres/page'
 import { getPageLsn, pageOf } from '@understory/postgres/redo'
 import type { PgMajor } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
-import { blockKey, shardOfBlock } from '@understory/storage'
+import { blockKey, isStorageImaged, shardOfBlock } from '@understory/storage'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
@@ -303,3 +303,38 @@ test.each([16, 17, 18] as const)(
     await expect(filesOf([again], endLsn)).rejects.toMatchObject({ code: 'bad_file' })
   },
 )
+
+test('while Postgres logs images, only pages that it logs none of get theirs from the storage', async () => {
+  const settings = { autovacuum: false, checkpoint_timeout: '1h', wal_keep_size: '1GB' }
+  await using server = await startPostgres({ major: 17, started: false, settings })
+  await using directory = await temporaryDirectory({ prefix: 'ps' })
+  await using bench = await openBench(directory.path)
+  const images = { enabled: false, thresholdRecords: 4 }
+  const shards = await attach(bench, LAYOUT, 1, true, images)
+  await importCluster(shards, server.dataDirectory, 17)
+  await server.start()
+  const client = await server.connect()
+  await client.query('create table t as select i, 0 as n from generate_series(1, 20000) i')
+  await client.query('vacuum (freeze) t')
+  // Each clears the bits of another page; each is a transaction of its own.
+  for (let i = 1; i <= 20_000; i += 1000)
+    await client.query('update t set n = n + 1 where i % 1000 = $1', [i % 997])
+  await client.query('vacuum (freeze) t')
+  for (let i = 1; i <= 20_000; i += 500) await client.query('update t set n = n + 1 where i = $1', [i])
+  await client.query('select pg_switch_wal()')
+  await server.stop()
+  await feedWal(shards, server.dataDirectory)
+  for (const shard of shards) await shard.flush()
+
+  const [imaged, others] = [new Set<number>(), new Set<number>()]
+  for (const { state } of shards) {
+    for (let id = 0; id < state.keys.count; id++) {
+      const key = state.keys.keyOf(id)
+      ;(isStorageImaged(key) ? imaged : others).add(state.ledger.countOf(id))
+    }
+  }
+  expect(bench.errors).toEqual([])
+  expect(Math.max(...others)).toBeGreaterThan(8)
+  expect(Math.max(...imaged)).toBeGreaterThan(1)
+  expect(Math.max(...imaged)).toBeLessThanOrEqual(8)
+}, 60_000)

@@ -38,6 +38,8 @@ export {
   blockKey,
   compareKeys,
   formatKey,
+  isStorageImaged,
+  isStorageImagedAt,
   readKey,
   relationSizeBytes,
   relationSizeKey,

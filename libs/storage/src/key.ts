@@ -12,6 +12,7 @@
  */
 import { assert } from '@understory/base'
 import type { SlruKind } from '@understory/postgres/redo'
+import { FORK_VM } from '@understory/postgres/wal'
 
 export const KEY_BYTES = 18
 
@@ -69,6 +70,18 @@ export const relationSizeKey = (spcOid: number, dbOid: number, rel: number, fork
   fork,
   block: 0,
 })
+/**
+ * Pages that get their images from the storage whatever full_page_writes is. Postgres logs none of SLRU pages, nor of a
+ * visibility-map page whose bits a record of the heap clears (heapam.c, visibilitymap_clear). Such records lie scattered
+ * among those of the heap's pages, so that reading a chain of thousands would take seconds.
+ */
+export const isStorageImaged = ({ keyClass, fork }: Key): boolean =>
+  keyClass === KEY_SLRU_PAGE || (keyClass === KEY_RELATION_BLOCK && fork === FORK_VM)
+/** The same of a written key. */
+export const isStorageImagedAt = (view: DataView, at: number): boolean =>
+  view.getUint8(at) === KEY_SLRU_PAGE ||
+  (view.getUint8(at) === KEY_RELATION_BLOCK && view.getUint8(at + 13) === FORK_VM)
+
 /** A key that is no page: what its class does not use is 0. */
 export const smallKey = (keyClass: number, spcOid: number, dbOid: number, rel: number): Key => ({
   keyClass,
