@@ -85,9 +85,15 @@ test.each(MAJORS)(
     const connection = await replication(postgres)
     const { timelineId, flushLsn } = await connection.identifySystem()
     const stream = await connection.startReplication({ startLsn: flushLsn, timelineId })
+    const client = await postgres.connect()
+    await client.query('create table t (i int)')
+    // A walsender that was told to stop between CopyBothResponse and its loop ends with an error instead
+    // (walsender.c, HandleWalSndInitStopping): its first WAL shows that it is in the loop.
+    let message = await stream.next()
+    while (message?.kind === 'keepalive') message = await stream.next()
     const stopped = postgres.stop('fast')
     let endLsn = flushLsn
-    for (let message = await stream.next(); message !== undefined; message = await stream.next()) {
+    for (; message !== undefined; message = await stream.next()) {
       if (message.kind === 'wal') endLsn = advance(message.startLsn, message.bytes.length)
       stream.report(endLsn)
     }
