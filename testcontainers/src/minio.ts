@@ -20,7 +20,7 @@ const BUILD_MS_MAX = 30 * 60_000
 export async function minioMissing(): Promise<string | undefined> {
   try {
     const program = await findMinio()
-    return program === undefined ? 'MinIO is neither in PATH nor built yet (npm run ci does)' : undefined
+    return program === undefined ? 'MinIO is neither in PATH nor built yet (.ci/run builds it)' : undefined
   } catch (error) {
     return describeError(error)
   }
