@@ -169,7 +169,11 @@ export interface GetComputeStatusResponse {
   /** Directory of PGDATA on the compute's machine. */
   readonly dataDirectory: string;
   /** The timeline's Postgres, known once imported. */
-  readonly postgres: PostgresIdentity | undefined;
+  readonly postgres:
+    | PostgresIdentity
+    | undefined;
+  /** Storage has a part of a birth that was cut short: it cannot go on, the timeline has to be begun anew. */
+  readonly birthInterrupted: boolean;
 }
 
 /** Arguments of SetFullPageWrites. */
@@ -959,6 +963,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     failure: "",
     dataDirectory: "",
     postgres: undefined,
+    birthInterrupted: false,
   };
 }
 
@@ -1020,6 +1025,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     }
     if (message.postgres !== undefined) {
       PostgresIdentity.encode(message.postgres, writer.uint32(122).fork()).join();
+    }
+    if (message.birthInterrupted !== false) {
+      writer.uint32(128).bool(message.birthInterrupted);
     }
     return writer;
   },
@@ -1157,6 +1165,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.postgres = PostgresIdentity.decode(reader, reader.uint32());
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.birthInterrupted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1195,6 +1211,7 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     message.postgres = (object.postgres !== undefined && object.postgres !== null)
       ? PostgresIdentity.fromPartial(object.postgres)
       : undefined;
+    message.birthInterrupted = object.birthInterrupted ?? false;
     return message;
   },
 };
