@@ -32,6 +32,7 @@ import {
   seedConfiguration,
   writeGate,
 } from './configuration.ts'
+import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
@@ -96,6 +97,8 @@ export interface ComputeView {
   readonly postgres: PostgresIdentity | undefined
   /** Where this Postgres began to write; undefined since birth, when all pages are its own. */
   readonly rebuiltAtLsn: Lsn | undefined
+  /** Storage has a part of a birth that was cut short. */
+  readonly isBirthInterrupted: boolean
 }
 
 export class Compute {
@@ -115,6 +118,7 @@ export class Compute {
   #sqlPort = 0
   #identity: PostgresIdentity | undefined
   #lostAtMs: number
+  #isBirthInterrupted = false
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
@@ -145,6 +149,7 @@ export class Compute {
       sqlPort: this.#sqlPort,
       postgres: this.#identity,
       rebuiltAtLsn: this.#rebuiltAtLsn,
+      isBirthInterrupted: this.#isBirthInterrupted,
     }
   }
 
@@ -204,10 +209,7 @@ export class Compute {
   }
 
   async #begin(): Promise<Session> {
-    const { spec } = this.#parts
-    const { born } = await readState(this.files.state)
-    const needsBirth = spec.bootstrap && !born && !(await this.#hasWal())
-    const session = needsBirth ? await this.#bear() : await this.#rebuild()
+    const session = (await this.#needsBirth()) ? await this.#bear() : await this.#rebuild()
     this.#session = session
     await this.#open(session)
     this.#failure = ''
@@ -330,10 +332,24 @@ export class Compute {
     }
   }
 
-  /** Whether the safekeepers already hold something of this timeline: then it was born, even if it is not said so. */
-  async #hasWal(): Promise<boolean> {
-    const statuses = await this.#walStatuses()
-    return statuses.some(({ flushLsn, timelineStartLsn }) => flushLsn > timelineStartLsn)
+  /**
+   * What storage has decides, because a birth can be cut short anywhere. Error: refused `precondition` where it has a
+   * part: another initdb is another system, whose WAL and pages do not go with what is there. The control plane begins
+   * the timeline anew; nothing is lost by that, because clients are let in only after a whole birth.
+   */
+  async #needsBirth(): Promise<boolean> {
+    const { spec } = this.#parts
+    const { born } = await readState(this.files.state)
+    if (born || !spec.bootstrap) return false
+    const known = await this.#walStatuses()
+    const got = known.length === 0 ? 'nowhere' : await howFarBirthGot(spec, this.#stop.signal)
+    this.#isBirthInterrupted = got === 'half-way'
+    if (got === 'half-way') {
+      throw refuse('precondition', 'the birth of this timeline was cut short', {
+        hint: 'The control plane begins it anew by itself.',
+      })
+    }
+    return got === 'nowhere'
   }
 
   /** What the safekeepers that answer and know the timeline say. */

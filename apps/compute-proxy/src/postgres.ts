@@ -38,17 +38,25 @@ export interface Postmaster {
 const identity = ({ owner }: PostgresParts): { uid?: number; gid?: number } =>
   owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
 
-/** Postgres must not outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
 const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
+
+/** Nothing here must outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
+function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [string, ...string[]] {
+  const prefix = hasParentDeathSignal ? ['setpriv', '--pdeathsig', signal, '--'] : []
+  return [...prefix, ...command] as [string, ...string[]]
+}
 
 export async function runInitdb(parts: PostgresParts, args: readonly string[]): Promise<void> {
   const { files, bin, owner } = parts
   await rm(files.pgdata, { recursive: true, force: true })
   await mkdir(files.pgdata, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.pgdata, owner.uid, owner.gid)
-  const child = spawn(join(bin, 'initdb'), ['-D', files.pgdata, ...args], {
+  const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', files.pgdata, ...args])
+  // Its working directory tells the next life of the proxy that it is there, as with the server itself.
+  const child = spawn(program, rest, {
     ...identity(parts),
     stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: files.pgdata,
   })
   const output: Buffer[] = []
   child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
@@ -87,10 +95,7 @@ export async function startPostgres(parts: PostgresParts, args: readonly string[
   await mkdir(files.sockets, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
   const output = openSync(files.log, 'w')
-  const command = [join(bin, 'postgres'), ...args]
-  const [program, ...rest] = (
-    hasParentDeathSignal ? ['setpriv', '--pdeathsig', 'QUIT', '--', ...command] : command
-  ) as [string, ...string[]]
+  const [program, ...rest] = endsWithParent('QUIT', [join(bin, 'postgres'), ...args])
   const child: ChildProcess = spawn(program, rest, {
     ...identity(parts),
     stdio: ['ignore', output, output],

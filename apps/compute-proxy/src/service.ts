@@ -67,6 +67,7 @@ function statusOf(compute: Compute, spec: CheckedSpec): GetComputeStatusResponse
     failure: view.failure,
     dataDirectory: compute.files.pgdata,
     postgres: view.postgres,
+    birthInterrupted: view.isBirthInterrupted,
   }
 }
 

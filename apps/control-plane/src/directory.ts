@@ -3,7 +3,6 @@
  * the next look into the store.
  */
 import { describeError, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
-import type { Rng } from '@understory/env'
 import { requestSwitch } from './fpw-switch.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
@@ -27,14 +26,12 @@ export interface TenantWish {
 
 export class Directory {
   readonly #parts: ReconcilerParts
-  readonly #rng: Rng
   readonly #reconcilers = new Map<string, TimelineReconciler>()
   readonly #running = new Set<Promise<void>>()
   readonly #stop = new AbortController()
 
-  constructor(parts: ReconcilerParts, rng: Rng) {
+  constructor(parts: ReconcilerParts) {
     this.#parts = parts
-    this.#rng = rng
   }
 
   /** Reconciles every tenant until `stop`. */
@@ -153,13 +150,17 @@ export class Directory {
       this.#reconcilers.set(timelineId, reconciler)
       const running = reconciler.run(this.#stop.signal)
       this.#running.add(running)
-      void running.finally(() => this.#running.delete(running))
+      // It ends before its time when its timeline was begun anew, under another id.
+      void running.finally(() => {
+        this.#running.delete(running)
+        this.#reconcilers.delete(timelineId)
+      })
     }
     return wanted === undefined ? undefined : this.#reconcilers.get(wanted.timelineId)
   }
 
   #newTenant(wish: TenantWish): TenantDocument {
-    const newId = (): string => hexId(this.#rng.bytes(16))
+    const newId = (): string => hexId(this.#parts.rng.bytes(16))
     return {
       version: 1,
       tenantId: newId(),
@@ -177,6 +178,7 @@ export class Directory {
           name: 'main',
           startLsn: '0/0',
           bootstrapped: false,
+          abandoned: [],
           safekeeperNodes: [],
           shards: [],
           computeHost: '',

@@ -34,10 +34,8 @@ async function main(): Promise<void> {
   const broker = embedded ?? openBroker(brokerUrl, env)
   const nodes = new Nodes(broker)
   const peers = new Peers()
-  const directory = new Directory(
-    { store: new TenantStore(store), nodes, peers, clock: env.clock, log: env.log },
-    env.rng,
-  )
+  const { clock, rng, log } = env
+  const directory = new Directory({ store: new TenantStore(store), nodes, peers, clock, rng, log })
 
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))

@@ -25,6 +25,7 @@ import type {
 /** Short: what does not answer is asked again at the next round. */
 const OBSERVE_DEADLINE_MS = 2_000
 const ACT_DEADLINE_MS = 30_000
+const REMOVE_DEADLINE_MS = 90_000
 
 class ClientCache<C> {
   readonly #clients = new Map<string, C>()
@@ -78,6 +79,15 @@ export class Peers {
     })
   }
 
+  async detachShard(address: string, timeline: TimelineRef, shard: ShardRef): Promise<void> {
+    const client = this.#pageservers.at(address)
+    await callUnary(
+      client.detachShard.bind(client),
+      { timeline, shard },
+      { deadlineMs: ACT_DEADLINE_MS, peer: `pageserver ${address}` },
+    )
+  }
+
   async setImageGeneration(
     address: string,
     timeline: TimelineRef,
@@ -107,6 +117,16 @@ export class Peers {
       client.ensureCompute.bind(client),
       { spec },
       { deadlineMs: ACT_DEADLINE_MS, peer: `compute host ${address}` },
+    )
+  }
+
+  /** Ends the compute first: as long as that takes. */
+  async removeCompute(address: string, timeline: TimelineRef): Promise<void> {
+    const client = this.#hosts.at(address)
+    await callUnary(
+      client.removeCompute.bind(client),
+      { timeline },
+      { deadlineMs: REMOVE_DEADLINE_MS, peer: `compute host ${address}` },
     )
   }
 

@@ -27,6 +27,13 @@ const fpwState = z.object({
   tookMs: z.number().int().nonnegative(),
 })
 
+/** A birth that was cut short; what it left is removed. */
+const abandonedBirth = z.object({
+  timelineId: hexId,
+  computeHost: z.string(),
+  shardNodes: z.array(z.string()),
+})
+
 const timeline = z.object({
   timelineId: hexId,
   name: z.string(),
@@ -42,6 +49,8 @@ const timeline = z.object({
     .optional(),
   startLsn: lsnText,
   bootstrapped: z.boolean(),
+  /** Before `timelineId` was given. */
+  abandoned: z.array(abandonedBirth).default([]),
   safekeeperNodes: z.array(z.string()),
   /** By shard number. A generation is handed out once, before its shard is attached. */
   shards: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })),

@@ -7,13 +7,14 @@ import { createHash } from 'node:crypto'
 import {
   describeError,
   formatLsn,
+  hexId,
   isErrorCode,
   lsnFromBigint,
   parseLsn,
   present,
   refuse,
 } from '@understory/base'
-import type { Clock, Log } from '@understory/env'
+import type { Clock, Log, Rng } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
 import type {
   ComputeSpec,
@@ -52,6 +53,7 @@ export interface ReconcilerParts {
   readonly nodes: Nodes
   readonly peers: Peers
   readonly clock: Clock
+  readonly rng: Rng
   readonly log: Log
 }
 
@@ -92,13 +94,15 @@ export class TimelineReconciler {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Runs until the signal fires. Trouble is logged once and tried again. */
+  /** Runs until the signal fires or the timeline is no more. Trouble is logged once and tried again. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.#isWoken = false
       let isSettled = false
       try {
-        isSettled = await this.#pass()
+        const tenant = await this.#parts.store.find(this.#tenantId)
+        if (!tenant.timelines.some(({ timelineId }) => timelineId === this.#timelineId)) return
+        isSettled = await this.#pass(tenant)
         this.#lastProblem = ''
       } catch (error) {
         await this.#report(error)
@@ -136,14 +140,18 @@ export class TimelineReconciler {
   }
 
   /** One look and what follows from it; true when nothing is left to do. */
-  async #pass(): Promise<boolean> {
-    const tenant = await this.#parts.store.find(this.#tenantId)
+  async #pass(tenant: TenantDocument): Promise<boolean> {
     let timeline = this.#timelineOf(tenant)
     if (timeline.shards.length === 0) timeline = await this.#place(tenant)
     timeline = await this.#refreshAddresses(timeline)
+    timeline = await this.#removeAbandoned(tenant, timeline)
     timeline = await this.#attachShards(tenant, timeline)
     timeline = await this.#ensureCompute(tenant, timeline)
     const observed = await this.observe(tenant, timeline)
+    if (!timeline.bootstrapped && observed.compute?.birthInterrupted === true) {
+      await this.#beginAnew()
+      return true
+    }
     if (!timeline.bootstrapped) {
       timeline = await this.#noteBirth(timeline, observed)
       if (!timeline.bootstrapped) return false
@@ -306,6 +314,44 @@ export class TimelineReconciler {
     return timeline
   }
 
+  /**
+   * A birth that was cut short left WAL and pages of a cluster that is gone. Under another id nothing of it can mix with
+   * the next birth's, whatever still runs or is under way. A reconciler of the new id takes over.
+   */
+  async #beginAnew(): Promise<void> {
+    const timelineId = hexId(this.#parts.rng.bytes(16))
+    this.#log.warn('birth_interrupted', { newTimeline: timelineId })
+    await this.#parts.store.update(this.#tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) =>
+        item.timelineId === this.#timelineId && !item.bootstrapped ? begunAnew(item, timelineId) : item,
+      ),
+    }))
+    for (const listener of this.#listeners) listener()
+  }
+
+  /** What is away is asked again in the next round. */
+  async #removeAbandoned(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
+    for (const { timelineId, computeHost, shardNodes } of timeline.abandoned) {
+      const ref = { tenantId: this.#tenantId, timelineId }
+      const { peers } = this.#parts
+      const at = (node: string): string => timeline.addresses[node] ?? ''
+      const removed = await Promise.all([
+        isDone(peers.removeCompute(at(computeHost), ref)),
+        ...shardNodes.map((node, number) =>
+          isDone(peers.detachShard(at(node), ref, this.#shardRef(tenant, number))),
+        ),
+      ])
+      if (removed.includes(false)) continue
+      this.#log.info('abandoned_birth_removed', { abandoned: timelineId })
+      timeline = await this.#update((item) => ({
+        ...item,
+        abandoned: item.abandoned.filter((other) => other.timelineId !== timelineId),
+      }))
+    }
+    return timeline
+  }
+
   /** The timeline is born once its compute takes SQL: initdb and import are behind it then. */
   async #noteBirth(timeline: TimelineDocument, { compute }: Observation): Promise<TimelineDocument> {
     if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || compute.postgres === undefined)
@@ -402,6 +448,37 @@ export class TimelineReconciler {
     throw refuse('timeout', `full_page_writes = ${timeline.fpw.wanted} was not seen in the WAL yet`, {
       hint: 'The change needs a running compute and a shard 0 that keeps up; the switch goes on by itself.',
     })
+  }
+}
+
+/** The same timeline to its owner, unplaced, under another id. */
+const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument => ({
+  ...item,
+  timelineId,
+  safekeeperNodes: [],
+  shards: [],
+  computeHost: '',
+  specGeneration: 0,
+  specText: '',
+  abandoned: [
+    ...item.abandoned,
+    {
+      timelineId: item.timelineId,
+      computeHost: item.computeHost,
+      shardNodes: item.shards.map(({ node }) => node),
+    },
+  ],
+})
+
+/** False where the other side is away. That it knows nothing of the matter is as good as done. */
+async function isDone(promise: Promise<void>): Promise<boolean> {
+  try {
+    await promise
+    return true
+  } catch (error) {
+    if (isErrorCode(error, 'unknown_timeline')) return true
+    if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return false
+    throw error
   }
 }
 

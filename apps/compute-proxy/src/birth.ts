@@ -1,0 +1,44 @@
+/**
+ * How far the birth of a timeline got, as storage tells. A birth ends with every shard having its import in the object
+ * store, and only then are clients let in: so a timeline whose birth got less far holds nothing that anybody relies on.
+ */
+import { refuse } from '@understory/base'
+import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
+import type { CheckedSpec } from './spec.ts'
+
+const SHARD_DEADLINE_MS = 5_000
+
+/** `nowhere`: it may begin. `half-way`: some of storage has something of it. `to its end`: Postgres is rebuilt from it. */
+export type BirthProgress = 'nowhere' | 'half-way' | 'to its end'
+
+/** Of a timeline that some safekeeper knows. Errors: what keeps a shard from telling. */
+export async function howFarBirthGot(
+  spec: CheckedSpec,
+  signal: AbortSignal,
+): Promise<Exclude<BirthProgress, 'nowhere'>> {
+  const imported = await Promise.all(
+    spec.pageservers.map((address, number) => isImported(spec, address, number, signal)),
+  )
+  return imported.every(Boolean) ? 'to its end' : 'half-way'
+}
+
+async function isImported(
+  { timeline }: CheckedSpec,
+  address: string,
+  number: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const client = createClient(PageserverServiceClient, address)
+  try {
+    const options = { deadlineMs: SHARD_DEADLINE_MS, peer: `pageserver ${address}`, signal }
+    const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline }, options)
+    const found = shards.find(({ shard }) => shard?.number === number)
+    if (found === undefined) throw refuse('unavailable', `shard ${number} is not at ${address} yet`)
+    if (found.failure !== '') {
+      throw refuse('unavailable', `shard ${number} at ${address} has stopped: ${found.failure}`)
+    }
+    return found.ingestedLsn > 0n
+  } finally {
+    client.close()
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Goal: a timeline is born whatever cuts its birth short, at whichever step. Method: a cluster of real processes; for
+ * each step a tenant of its own, whose compute is killed as soon as its log says that the step is reached. In the end
+ * its Postgres takes SQL, and storage has what it has.
+ */
+import { ComputeHostServiceClient, callUnary, createClient } from '@understory/rpc'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startRoad, until } from './cluster-support.ts'
+import type { Road } from './cluster-support.ts'
+
+let road: Road
+
+beforeAll(async () => {
+  road = await startRoad()
+})
+afterAll(() => road?.[Symbol.asyncDispose]())
+
+/** Begins a tenant and waits until its compute's log has the event. */
+async function beginBirth(name: string, event: string): Promise<{ timelineId: string; pid: number }> {
+  const { timeline } = await road.client.createTenant({ name, settings: { shared_buffers: '16MB' } })
+  return until(`${event} of ${name}`, async () => {
+    const isReached = road.cluster.computeHost
+      .log()
+      .split('\n')
+      .some((line) => line.includes(timeline.timelineId) && line.includes(`"event":"${event}"`))
+    if (!isReached) return undefined
+    const pid = await pidOf(timeline.timelineId)
+    return pid === undefined ? undefined : { timelineId: timeline.timelineId, pid }
+  })
+}
+
+async function pidOf(timelineId: string): Promise<number | undefined> {
+  const host = createClient(ComputeHostServiceClient, road.cluster.computeHost.address)
+  try {
+    const { computes } = await callUnary(host.listComputes.bind(host), {})
+    const found = computes.find(({ timeline }) => timeline?.timelineId === timelineId)
+    return found?.pid === 0 ? undefined : found?.pid
+  } finally {
+    host.close()
+  }
+}
+
+async function expectBorn(name: string): Promise<void> {
+  await road.connectionString(name)
+  await road.query('create table born as select generate_series(1, 1000) as i', name)
+  await until('the birth to be noted', async () => {
+    const { timeline } = await road.timeline(name)
+    return (timeline?.startLsn ?? 0n) > 0n ? true : undefined
+  })
+  await road.expectVerified(name)
+}
+
+// In the order in which they come: initdb, the first start, a term, every value with its shard.
+test.each(['birth', 'postgres_started', 'elected', 'base_backup_imported'])(
+  'a birth goes on after SIGKILL of its compute at "%s"',
+  async (event) => {
+    const name = event.replaceAll('_', '-')
+    const { pid } = await beginBirth(name, event)
+    process.kill(pid, 'SIGKILL')
+    await expectBorn(name)
+  },
+)
+
+test('a birth goes on after SIGKILL of the compute host', async () => {
+  await beginBirth('host', 'elected')
+  await road.cluster.computeHost.kill()
+  await road.cluster.computeHost.start()
+  await expectBorn('host')
+})
+
+test('a birth goes on after the loss of a pageserver that had only a part of it', async () => {
+  const [victim] = road.cluster.pageservers.slice(-1)
+  await beginBirth('pageserver', 'elected')
+  await victim?.kill()
+  await victim?.start()
+  await expectBorn('pageserver')
+})
+
+test('some of them had to begin anew, and what the interrupted births left is removed', async () => {
+  const anew = road.cluster.controlPlane.log().match(/"event":"birth_interrupted"/g) ?? []
+  expect(anew.length).toBeGreaterThanOrEqual(3)
+  const host = createClient(ComputeHostServiceClient, road.cluster.computeHost.address)
+  try {
+    const tenants = []
+    for await (const { name } of road.client.listTenants()) tenants.push(name)
+    await until('no compute beyond the tenants', async () => {
+      const { computes } = await callUnary(host.listComputes.bind(host), {})
+      return computes.length === tenants.length ? true : undefined
+    })
+    expect(tenants.length).toBeGreaterThan(1)
+  } finally {
+    host.close()
+  }
+})
