@@ -11,6 +11,8 @@ import type { PostgresMajor } from '@understory/testcontainers'
 import { stateDirectory } from './state-directory.ts'
 
 const TENANT = 'main'
+/** Where the CLI looks by default. */
+const API_PORT = 7400
 
 const OPTIONS = {
   dataDir: {
@@ -42,6 +44,9 @@ const OPTIONS = {
   broker: { read: text, optional: true, placeholder: 'URL', help: 'redis://host:port; embedded by default' },
 } as const
 
+const cliOf = (endpoint: string): string =>
+  `npm run understory --${endpoint.endsWith(`:${API_PORT}`) ? '' : ` --endpoint ${endpoint}`}`
+
 async function main(): Promise<void> {
   const options = parseOptions('start', OPTIONS, process.argv.slice(2), process.env)
   if (options.kind === 'help') {
@@ -51,7 +56,7 @@ async function main(): Promise<void> {
   const { dataDir, pg, port, objectStore, broker, ...counts } = options.values
   const stopping = new AbortController()
   const stopped = Promise.withResolvers<void>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       stopping.abort()
       stopped.resolve()
@@ -64,6 +69,7 @@ async function main(): Promise<void> {
   await using cluster = await startCluster({
     ...counts,
     dataDirectory: resolve(dataDir),
+    apiPort: API_PORT,
     majors: [16, 17, 18],
     ...(objectStore === undefined ? {} : { objectStore }),
     ...(broker === undefined ? {} : { broker }),
@@ -81,7 +87,7 @@ async function main(): Promise<void> {
     })
   if (connectionString !== undefined) {
     process.stdout.write(
-      `\n  SQL      ${connectionString}\n  API      ${cluster.endpoint}   (npm run understory -- --endpoint ${cluster.endpoint} …)\n` +
+      `\n  SQL      ${connectionString}\n  API      ${cluster.endpoint}   (${cliOf(cluster.endpoint)} --help)\n` +
         `  metrics  ${cluster.metricsUrl}\n\nCtrl-C stops everything; the data stays.\n`,
     )
     await stopped.promise

@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly safekeepers?: number
   /** 2 by default. */
   readonly pageservers?: number
+  /** The control plane's port in a new data directory, if it is free; any free one by default. */
+  readonly apiPort?: number
   /** A directory below the data directory by default. */
   readonly objectStore?: string
   /** Embedded in the control plane by default. */
@@ -135,13 +137,14 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const { dataDirectory } = options
   const safekeeperIds = numbered('safekeeper', options.safekeepers ?? 3)
   const pageserverIds = numbered('pageserver', options.pageservers ?? 2)
-  const ports = await portsOf(dataDirectory, [
+  const nodeIds = [
     ...safekeeperIds,
     ...pageserverIds,
     'compute-host-1',
     'control-plane-1',
     'control-plane-metrics',
-  ])
+  ]
+  const ports = await portsOf(dataDirectory, nodeIds, options.apiPort)
   const port = (nodeId: string): number => ports[nodeId] as number
   const objectStore = options.objectStore ?? join(dataDirectory, 'objects')
   const endpoint = `127.0.0.1:${port('control-plane-1')}`
@@ -223,13 +226,22 @@ const numbered = (kind: string, count: number): string[] =>
   Array.from({ length: count }, (_, i) => `${kind}-${i + 1}`)
 
 /** Ports stay the same for a data directory: computes and clients find everything where it was. */
-async function portsOf(dataDirectory: string, nodeIds: readonly string[]): Promise<Ports> {
+async function portsOf(
+  dataDirectory: string,
+  nodeIds: readonly string[],
+  apiPort: number | undefined,
+): Promise<Ports> {
   const file = join(dataDirectory, 'cluster.json')
-  const known = await readPorts(dataDirectory, file)
-  const ports: Record<string, number> = { ...known }
+  const ports: Record<string, number> = { ...(await readPorts(dataDirectory, file)) }
+  if (ports['control-plane-1'] === undefined && apiPort !== undefined && (await isFree(apiPort)))
+    ports['control-plane-1'] = apiPort
   for (const nodeId of nodeIds) {
     if (ports[nodeId] === undefined) ports[nodeId] = await unusedPort(Object.values(ports))
-    else await checkFree(nodeId, ports[nodeId], file)
+    else if (!(await isFree(ports[nodeId]))) {
+      throw refuse('precondition', `port ${ports[nodeId]} of ${nodeId} is in use`, {
+        hint: `Stop what is using it (perhaps this cluster runs already), or give ${nodeId} another port in ${file}.`,
+      })
+    }
   }
   await writeFile(`${file}.new`, `${JSON.stringify({ version: 1, ports }, undefined, 2)}\n`)
   await rename(`${file}.new`, file)
@@ -258,17 +270,10 @@ async function unusedPort(taken: readonly number[]): Promise<number> {
   }
 }
 
-function checkFree(nodeId: string, port: number, file: string): Promise<void> {
-  return new Promise((resolvePromise, reject) => {
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolvePromise) => {
     const probe = createServer()
-    probe.once('error', (cause) =>
-      reject(
-        refuse('precondition', `port ${port} of ${nodeId} is in use`, {
-          hint: `Stop what is using it (perhaps this cluster runs already), or give ${nodeId} another port in ${file}.`,
-          cause,
-        }),
-      ),
-    )
-    probe.listen(port, '127.0.0.1', () => probe.close(() => resolvePromise()))
+    probe.once('error', () => resolvePromise(false))
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolvePromise(true)))
   })
 }

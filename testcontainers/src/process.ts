@@ -196,6 +196,8 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
     : [program, args]
   const child = spawn(command, commandArgs, {
     stdio: ['ignore', 'pipe', 'pipe'],
+    // Of its own process group: Ctrl-C at a terminal reaches this process alone, which stops things in order.
+    detached: true,
     env: { ...process.env, ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.user === undefined ? {} : { uid: options.user.uid, gid: options.user.gid }),

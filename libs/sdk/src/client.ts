@@ -4,6 +4,7 @@
  */
 import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
 import {
+  ComputeState,
   ControlPlaneServiceClient,
   FpwPhase,
   FullPageWrites,
@@ -186,7 +187,7 @@ export function createClient(options: ClientOptions): UnderstoryClient {
             ? 'waiting for the compute'
             : compute.failure !== ''
               ? compute.failure
-              : `compute is in state ${compute.state}, ${compute.progressPercent} %`
+              : progressLine(compute.state, compute.progressPercent)
         if (line !== last) wait.onProgress?.(line)
         last = line
         return compute?.connectionString === '' ? undefined : compute?.connectionString
@@ -252,6 +253,19 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       return (await callUnary(client.listNodes.bind(client), {}, call)).nodes
     },
   }
+}
+
+const COMPUTE_STATE_LINES: Readonly<Record<number, string>> = {
+  [ComputeState.COMPUTE_STATE_IMPORTING]: 'a new Postgres is taken into storage',
+  [ComputeState.COMPUTE_STATE_ELECTING]: 'asking the safekeepers for the lead',
+  [ComputeState.COMPUTE_STATE_REBUILDING]: 'the data directory is written from storage',
+  [ComputeState.COMPUTE_STATE_STARTING]: 'Postgres is starting',
+  [ComputeState.COMPUTE_STATE_RUNNING]: 'Postgres is open for SQL',
+  [ComputeState.COMPUTE_STATE_STOPPING]: 'Postgres is stopping',
+}
+function progressLine(state: ComputeState, percent: number): string {
+  const line = COMPUTE_STATE_LINES[state] ?? 'waiting for the compute'
+  return percent > 0 && percent < 100 ? `${line}, ${percent} %` : line
 }
 
 const POLL_MS = 100
