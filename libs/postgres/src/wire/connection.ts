@@ -16,6 +16,8 @@ export interface ConnectionOptions {
   /** `true` for physical replication. */
   readonly replication?: boolean
   readonly applicationName?: string
+  /** Settings of the session, as a server's command line has them: `-c name=value …`. */
+  readonly options?: string
 }
 
 export interface BackendMessage {
@@ -76,11 +78,13 @@ export class WireConnection {
     }
   }
 
-  async #start({ user, database, password, replication, applicationName }: ConnectionOptions): Promise<void> {
+  async #start(wanted: ConnectionOptions): Promise<void> {
+    const { user, database, password, replication, applicationName, options } = wanted
     const settings: [string, string][] = [['user', user]]
     if (database !== undefined) settings.push(['database', database])
     if (replication === true) settings.push(['replication', 'true'])
     if (applicationName !== undefined) settings.push(['application_name', applicationName])
+    if (options !== undefined) settings.push(['options', options])
     const text = Buffer.from(`${settings.map(([name, value]) => `${name}\0${value}\0`).join('')}\0`)
     const startup = Buffer.alloc(8 + text.length)
     startup.writeInt32BE(startup.length, 0)
