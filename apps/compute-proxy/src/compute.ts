@@ -21,22 +21,34 @@ import {
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng, UserIds } from '@understory/env'
 import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
+import type { AssembledPgdata } from '@understory/pgdata'
 import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
 import {
+  PROXY_ROLE,
   STANDBY_NAME,
   keepConfiguration,
   postgresArguments,
-  readSetting,
+  readSettings,
   restoreConfiguration,
   seedConfiguration,
   writeGate,
 } from './configuration.ts'
+import type { SettingFloors } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
-import { allowStart, endOldPostgres, endedError, logTail, runInitdb, startPostgres } from './postgres.ts'
+import {
+  CLEAN_EXIT,
+  allowStart,
+  endOldPostgres,
+  endedError,
+  logTail,
+  runInitdb,
+  runSingleUser,
+  startPostgres,
+} from './postgres.ts'
 import type { Postmaster, PostgresParts } from './postgres.ts'
 import { Quorum, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
@@ -53,6 +65,8 @@ const RETRY_MIN_MS = 100
 const RETRY_MAX_MS = 5_000
 const CONFIGURATION_LOOK_MS = 1_000
 const SAFEKEEPER_DEADLINE_MS = 5_000
+/** After which a Postgres that was told to end is killed. */
+const POSTGRES_END_MS = 5_000
 
 export interface ComputeParts {
   readonly spec: CheckedSpec
@@ -159,7 +173,10 @@ export class Compute {
         hint: 'It is on its way; try again in a moment.',
       })
     }
-    return { files: this.files, port: this.#sqlPort }
+    return this.#target()
+  }
+  #target(): SqlTarget {
+    return { files: this.files, port: this.#sqlPort, major: this.#parts.spec.postgresMajor }
   }
 
   /** What the next life is to be; the running one goes on as it is. */
@@ -219,7 +236,7 @@ export class Compute {
   /** Lets clients in, once commits wait for the quorum. */
   async #open({ postmaster, quorum, streaming }: Session): Promise<void> {
     const { clock, log } = this.#parts
-    const target = { files: this.files, port: this.#sqlPort }
+    const target = this.#target()
     // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits.
     const synchronous = Promise.race([
       waitUntilSynchronous(target, clock),
@@ -296,7 +313,7 @@ export class Compute {
     // holds its stream open for as long as it hangs: it is not waited for.
     await Promise.race([session.streaming.catch(() => undefined), over])
     timer.cancel()
-    const clean = how === 'ended with exit code 0' && session.quorum.commitLsn >= session.standby.receivedLsn
+    const clean = how === CLEAN_EXIT && session.quorum.commitLsn >= session.standby.receivedLsn
     log.info('postgres_stopped', {
       clean,
       how,
@@ -314,7 +331,7 @@ export class Compute {
     this.#session = undefined
     if (session !== undefined) {
       session.postmaster.signal('SIGQUIT')
-      const timer = this.#parts.clock.setTimer(5_000, () => session.postmaster.signal('SIGKILL'))
+      const timer = this.#parts.clock.setTimer(POSTGRES_END_MS, () => session.postmaster.signal('SIGKILL'))
       await session.postmaster.exited
       timer.cancel()
       session.quorum.close()
@@ -444,7 +461,7 @@ export class Compute {
         tookMs: assembled.tookMs,
       })
       await restoreConfiguration(this.files, spec.fullPageWritesOff ? 'off' : 'on', owner)
-      return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn)
+      return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
     } catch (error) {
       quorum.close()
       throw error
@@ -456,14 +473,16 @@ export class Compute {
     postgres: PostgresIdentity,
     nextLsn: Lsn,
     prevLsn: Lsn,
+    floors: SettingFloors,
   ): Promise<Session> {
     this.#state = ComputeState.COMPUTE_STATE_STARTING
     await writeGate(this.files, 'closed', this.#parts.owner)
     await allowStart(this.files)
-    const postmaster = await this.#startPostgres()
-    const target = { files: this.files, port: this.#sqlPort }
+    let postmaster = await this.#startPostgres(floors)
+    const target = this.#target()
     try {
-      await waitForSql(target, this.#parts.clock, postmaster.exited)
+      if (!(await waitForSql(target, this.#parts.clock, postmaster.exited)))
+        postmaster = await this.#remakeRole(postmaster, floors)
       const replication = await connectReplication(target)
       await replication.createPhysicalSlot(STANDBY_NAME)
       const stream = await replication.startReplication({
@@ -493,14 +512,41 @@ export class Compute {
     }
   }
 
-  async #startPostgres(): Promise<Postmaster> {
-    const walLevel = await readSetting(this.files, 'wal_level')
-    const postmaster = await startPostgres(
-      this.#postgres,
-      postgresArguments(this.files, this.#sqlPort, walLevel),
-    )
+  async #startPostgres(floors?: SettingFloors): Promise<Postmaster> {
+    const postmaster = await startPostgres(this.#postgres, await this.#arguments(floors))
     this.#postgresStarts++
     return postmaster
+  }
+
+  async #arguments(floors?: SettingFloors): Promise<string[]> {
+    const { postgresMajor } = this.#parts.spec
+    return postgresArguments(this.files, this.#sqlPort, postgresMajor, await readSettings(this.files), floors)
+  }
+
+  /**
+   * A user may have dropped the proxy's role, or taken its rights. A server that nobody serves (single-user mode) asks
+   * for no role. These files are still fit for a start: nobody was let in, and each stop here is a clean one, whose WAL
+   * goes to the quorum with what follows.
+   */
+  async #remakeRole(postmaster: Postmaster, floors: SettingFloors): Promise<Postmaster> {
+    const { log, clock } = this.#parts
+    log.warn('proxy_role_lost', { role: PROXY_ROLE })
+    postmaster.signal('SIGINT')
+    const timer = clock.setTimer(POSTGRES_END_MS, () => postmaster.signal('SIGKILL'))
+    const how = await postmaster.exited
+    timer.cancel()
+    if (how !== CLEAN_EXIT) throw await endedError(this.files, how)
+    const statements = [
+      `create role ${PROXY_ROLE}`,
+      `alter role ${PROXY_ROLE} superuser replication login connection limit -1`,
+    ]
+    await allowStart(this.files)
+    await runSingleUser(this.#postgres, await this.#arguments(floors), statements)
+    await allowStart(this.files)
+    const again = await this.#startPostgres(floors)
+    if (await waitForSql(this.#target(), clock, again.exited)) return again
+    again.signal('SIGQUIT')
+    throw refuse('precondition', `role "${PROXY_ROLE}" could not be made again`)
   }
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
@@ -524,7 +570,7 @@ export class Compute {
     await writeGate(this.files, 'birth', owner)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
-    const target = { files: this.files, port: this.#sqlPort }
+    const target = this.#target()
     let quorum: Quorum | undefined
     try {
       await waitForSql(target, clock, postmaster.exited, 'postgres')
@@ -627,6 +673,15 @@ export class Compute {
     }
   }
 }
+
+/** CheckRequiredParameterValues (xlog.c) asks them of a standby; prepared transactions of any start. */
+const floorsOf = (state: AssembledPgdata['state']): SettingFloors => ({
+  max_connections: state.maxConnections,
+  max_worker_processes: state.maxWorkerProcesses,
+  max_wal_senders: state.maxWalSenders,
+  max_prepared_transactions: state.maxPreparedXacts,
+  max_locks_per_transaction: state.maxLocksPerXact,
+})
 
 /** The promise, whose failure somebody else may be the first to see. */
 function handled<T>(promise: Promise<T>): Promise<T> {

@@ -24,28 +24,88 @@ export const CONFIGURATION_FILES = [
 ] as const
 
 const WAL_LEVELS = ['replica', 'logical']
+/** The proxy's own stream and a base backup of its own; the same number of slots. */
+const WAL_SENDERS_MIN = 4
 
-/** Arguments of `postgres`. `walLevel` of the user is kept where it is enough. */
-export function postgresArguments(files: ComputeFiles, port: number, walLevel: string | undefined): string[] {
+/** What a start of these files needs at least: settings that WAL or prepared transactions were made under. */
+export interface SettingFloors {
+  readonly max_connections: number
+  readonly max_worker_processes: number
+  readonly max_wal_senders: number
+  readonly max_prepared_transactions: number
+  readonly max_locks_per_transaction: number
+}
+
+/** As of a new cluster, where the user's files say nothing. Source: guc_tables.c (16, 17, 18). */
+const SETTING_DEFAULTS = {
+  max_connections: 100,
+  max_worker_processes: 8,
+  max_wal_senders: 10,
+  max_prepared_transactions: 0,
+  max_locks_per_transaction: 64,
+  max_replication_slots: 10,
+} as const
+
+/**
+ * Arguments of `postgres`: nothing that the storage, or the proxy's own way in, rests on is left to the user's files.
+ * `user` tells what those say; `floors` is undefined for a cluster that was made a moment ago.
+ */
+export function postgresArguments(
+  files: ComputeFiles,
+  port: number,
+  major: number,
+  user: (name: string) => string | undefined,
+  floors?: SettingFloors,
+): string[] {
+  const walLevel = user('wal_level')
   const settings: Readonly<Record<string, string>> = {
     port: String(port),
     listen_addresses: '127.0.0.1',
     unix_socket_directories: files.sockets,
+    // The folder itself lets in nobody but the owner of the server.
+    unix_socket_permissions: '0777',
+    unix_socket_group: '',
     hba_file: files.hba,
-    // A line in the user's postgresql.conf would win over -D.
+    // A line in the user's postgresql.conf would win over -D, and other files would not be kept.
     data_directory: files.pgdata,
+    ident_file: join(files.pgdata, 'pg_ident.conf'),
+    external_pid_file: '',
     // Durability is the quorum's, not the local disk's.
     fsync: 'off',
     restart_after_crash: 'off',
     synchronous_standby_names: STANDBY_NAME,
     archive_mode: 'off',
     wal_level: walLevel !== undefined && WAL_LEVELS.includes(walLevel) ? walLevel : 'replica',
+    // A slot that is given up would be the end of the stream.
+    max_slot_wal_keep_size: '-1',
+    // full_page_writes is switched by it.
+    ...(major >= 17 ? { allow_alter_system: 'on' } : {}),
+    ...raisedSettings(user, floors),
   }
   return [
     '-D',
     files.pgdata,
     ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
   ]
+}
+
+/** Those of which the user's files ask for less than is needed. */
+function raisedSettings(
+  user: (name: string) => string | undefined,
+  floors: SettingFloors | undefined,
+): Record<string, string> {
+  const needed = {
+    ...floors,
+    max_wal_senders: Math.max(WAL_SENDERS_MIN, floors?.max_wal_senders ?? 0),
+    max_replication_slots: WAL_SENDERS_MIN,
+  }
+  const raised: Record<string, string> = {}
+  for (const [name, least] of Object.entries(needed)) {
+    const asked = Number(user(name) ?? SETTING_DEFAULTS[name as keyof typeof SETTING_DEFAULTS])
+    // What is no number is Postgres's to refuse, unless the storage needs one.
+    if (!(asked >= least)) raised[name] = String(least)
+  }
+  return raised
 }
 
 const HBA_HEAD = `# Written by compute-proxy. Change pg_hba.conf in the data directory instead.
@@ -123,21 +183,32 @@ export async function restoreConfiguration(
 
 /** The file's text with one setting, which stands once and last. */
 export function setSetting(text: string, name: string, value: string): string {
-  const lines = text
-    .split('\n')
-    .filter((line) => line !== '' && !line.startsWith(`${name} `) && !line.startsWith(`${name}=`))
+  const lines = text.split('\n').filter((line) => line !== '' && !parseSettings(line).has(name))
   return `${[...lines, `${name} = '${value.replaceAll("'", "''")}'`].join('\n')}\n`
 }
 
-/** A setting as postgresql.auto.conf has it (ALTER SYSTEM writes one line a setting), or as postgresql.conf has it. */
-export async function readSetting(files: ComputeFiles, name: string): Promise<string | undefined> {
-  for (const file of ['postgresql.auto.conf', 'postgresql.conf']) {
+/**
+ * The settings in the configuration files of PGDATA: as postgresql.auto.conf has them (ALTER SYSTEM writes one line a
+ * setting), else as postgresql.conf has them. Names are not case-sensitive (guc-file.l).
+ */
+export async function readSettings(files: ComputeFiles): Promise<(name: string) => string | undefined> {
+  const settings = new Map<string, string>()
+  for (const file of ['postgresql.conf', 'postgresql.auto.conf']) {
     const text = (await readIfThere(join(files.pgdata, file)))?.toString() ?? ''
-    const pattern = new RegExp(`^\\s*${name}\\s*=?\\s*'?([^'#\\n]*?)'?\\s*(#.*)?$`, 'gm')
-    const last = [...text.matchAll(pattern)].at(-1)?.[1]
-    if (last !== undefined) return last
+    for (const [name, value] of parseSettings(text)) settings.set(name, value)
   }
-  return undefined
+  return (name) => settings.get(name)
+}
+
+/** Lines `name = value`, the last of a name counting; quotes are taken off, comments left out. */
+export function parseSettings(text: string): Map<string, string> {
+  const settings = new Map<string, string>()
+  for (const line of text.split('\n')) {
+    const match = /^\s*([A-Za-z_][\w.]*)\s*(?:=|\s)\s*(?:'((?:[^']|'')*)'|([^\s'#]+))\s*(?:#.*)?$/.exec(line)
+    const [, name, quoted, plain] = match ?? []
+    if (name !== undefined) settings.set(name.toLowerCase(), quoted?.replaceAll("''", "'") ?? plain ?? '')
+  }
+  return settings
 }
 
 async function readIfThere(path: string): Promise<Buffer | undefined> {

@@ -9,6 +9,7 @@ import { chown, mkdir, readFile, readdir, readlink, rm, unlink, writeFile } from
 import { join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
 import type { Clock, Log, UserIds } from '@understory/env'
+import { databaseNames } from './database-names.ts'
 import type { ComputeFiles } from './layout.ts'
 
 /** Lines of postgres.log that an error shows. */
@@ -25,6 +26,9 @@ export interface PostgresParts {
   readonly clock: Clock
   readonly log: Log
 }
+
+/** How a clean stop looks in `Postmaster.exited`. */
+export const CLEAN_EXIT = 'ended with exit code 0'
 
 /** A running postmaster. */
 export interface Postmaster {
@@ -83,15 +87,52 @@ export async function allowStart(files: ComputeFiles): Promise<void> {
   await writeFile(files.startToken, '')
 }
 
-/** Error: refused `precondition` without a token. */
-export async function startPostgres(parts: PostgresParts, args: readonly string[]): Promise<Postmaster> {
-  const { files, bin, owner, log } = parts
+async function takeStartToken(files: ComputeFiles): Promise<void> {
   await unlink(files.startToken).catch((cause: unknown) => {
     throw refuse('precondition', 'this data directory must not be started: it has no start token', {
       hint: 'It is rebuilt from storage by itself; do not start it by hand.',
       cause,
     })
   })
+}
+
+/** Runs statements without a server, as the bootstrap superuser: one that fails is no error. Consumes a start token. */
+export async function runSingleUser(
+  parts: PostgresParts,
+  args: readonly string[],
+  statements: readonly string[],
+): Promise<void> {
+  await takeStartToken(parts.files)
+  const { files, bin } = parts
+  let complaint = ''
+  for (const database of await databaseNames(files.pgdata)) {
+    // Nothing here waits for a standby: there is none.
+    const all = [...args, '-c', 'synchronous_standby_names=', database]
+    const [program, ...rest] = endsWithParent('KILL', [join(bin, 'postgres'), '--single', ...all])
+    const child = spawn(program, rest, {
+      ...identity(parts),
+      stdio: ['pipe', 'ignore', 'pipe'],
+      cwd: files.pgdata,
+    })
+    const output: Buffer[] = []
+    child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
+    // One that ends without reading says why by its exit code.
+    child.stdin.on('error', () => undefined)
+    child.stdin.end(statements.map((statement) => `${statement}\n`).join(''))
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', (cause) => reject(couldNotRun('postgres', cause)))
+      child.once('close', resolve)
+    })
+    if (code === 0) return
+    complaint = Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim()
+  }
+  throw refuse('precondition', 'Postgres does not run in single-user mode', { detail: complaint })
+}
+
+/** Error: refused `precondition` without a token. */
+export async function startPostgres(parts: PostgresParts, args: readonly string[]): Promise<Postmaster> {
+  const { files, bin, owner, log } = parts
+  await takeStartToken(files)
   await mkdir(files.sockets, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
   const output = openSync(files.log, 'w')

@@ -6,6 +6,9 @@ import { ReplicationConnection } from '@understory/postgres/wire'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import type { SqlTarget } from './sql.ts'
 
+/** Positions are reported every second; a user's own time-out may be shorter than that. */
+const SESSION_OPTIONS = '-c wal_sender_timeout=60s'
+
 /** The caller closes it. Error: refused `unavailable` while nobody listens. */
 export async function connectReplication({ files, port }: SqlTarget): Promise<ReplicationConnection> {
   const path = `${files.sockets}/.s.PGSQL.${port}`
@@ -16,7 +19,6 @@ export async function connectReplication({ files, port }: SqlTarget): Promise<Re
       reject(refuse('unavailable', `could not connect to "${path}"`, { cause })),
     )
   })
-  return ReplicationConnection.open(socket, { user: PROXY_ROLE, applicationName: STANDBY_NAME }, () =>
-    realClock.wallMs(),
-  )
+  const options = { user: PROXY_ROLE, applicationName: STANDBY_NAME, options: SESSION_OPTIONS }
+  return ReplicationConnection.open(socket, options, () => realClock.wallMs())
 }

@@ -1,5 +1,6 @@
 /** ComputeService: parse, call the compute, convert. */
 import { lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { realClock } from '@understory/env'
 import { ComputeServiceService, serverStream, service, unary } from '@understory/rpc'
 import type {
   ComputeServiceServer,
@@ -16,6 +17,7 @@ import { verifyTimeline } from './verify/verify.ts'
 
 const STOP_DEADLINE_DEFAULT_MS = 60_000
 const RUNNING = 5
+const FLUSH_PAUSES_MS = [5, 50, 500]
 
 export function computeService(compute: Compute, spec: CheckedSpec): RpcService {
   return service<ComputeServiceServer>(ComputeServiceService, {
@@ -26,6 +28,7 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
       if (!on) await refuseForeignReceivers(target)
       const insertLsn = await setFullPageWrites(target, on)
       await keepConfiguration(compute.files)
+      void flushNowAndThen(target).catch(() => undefined)
       return { insertLsn: lsnToBigint(parseLsn(insertLsn)) }
     }),
 
@@ -81,6 +84,19 @@ async function setFullPageWrites(target: SqlTarget, on: boolean): Promise<string
   })
 }
 
+/**
+ * The checkpointer logs the change when it hears of it, but nobody flushes that record on an idle server before the next
+ * snapshot of running transactions, up to 15 s later (bgwriter.c, LOG_SNAPSHOT_INTERVAL_MS). A commit flushes it.
+ */
+async function flushNowAndThen(target: SqlTarget): Promise<void> {
+  await withSql(target, async (client) => {
+    for (const pauseMs of FLUSH_PAUSES_MS) {
+      await realClock.sleep(pauseMs)
+      await client.query('select pg_current_xact_id()')
+    }
+  })
+}
+
 async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
   const [first, ...more] = await foreignReceivers(target)
   if (first === undefined) return
@@ -109,7 +125,7 @@ async function* verify(
     dataDirectory: compute.files.pgdata,
     major: spec.postgresMajor,
     postgres: { ...postgres, major: spec.postgresMajor },
-    connect: (database) => connectSql(target, database),
+    connect: (database) => connectSql(target, { database }),
     pageservers: spec.pageservers,
     stripeBlocks: spec.stripeBlocks,
     safekeepers: spec.safekeepers,

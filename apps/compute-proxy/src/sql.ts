@@ -1,7 +1,9 @@
 /** SQL over the local socket, as the proxy's own role. */
+import { refuse } from '@understory/base'
 import type { Clock } from '@understory/env'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
+import { databaseNames } from './database-names.ts'
 import type { ComputeFiles } from './layout.ts'
 import { endedError } from './postgres.ts'
 
@@ -10,14 +12,21 @@ const POLL_MS = 20
 export interface SqlTarget {
   readonly files: ComputeFiles
   readonly port: number
+  readonly major: 16 | 17 | 18
+}
+
+/** Where to go: by default as the proxy's role, into any database that is there. */
+interface Login {
+  readonly database?: string | undefined
+  readonly user?: string
 }
 
 export async function withSql<T>(
-  { files, port }: SqlTarget,
+  target: SqlTarget,
   use: (client: pg.Client) => Promise<T>,
-  { database = 'postgres', user = PROXY_ROLE }: { readonly database?: string; readonly user?: string } = {},
+  login: Login = {},
 ): Promise<T> {
-  const client = await connectSql({ files, port }, database, user)
+  const client = await connectSql(target, login)
   try {
     return await use(client)
   } finally {
@@ -25,31 +34,81 @@ export async function withSql<T>(
   }
 }
 
-/** A connection that the caller ends. Commits of the proxy itself never wait for the quorum it serves. */
+/** A connection that the caller ends. */
 export async function connectSql(
-  { files, port }: SqlTarget,
-  database: string,
-  user: string = PROXY_ROLE,
+  target: SqlTarget,
+  { database, user = PROXY_ROLE }: Login = {},
 ): Promise<pg.Client> {
-  const client = new pg.Client({
-    host: files.sockets,
-    port,
-    user,
-    database,
-    options: '-c synchronous_commit=local',
+  if (database !== undefined) return connectTo(target, database, user)
+  let refusal: unknown
+  for await (const name of databasesOf(target)) {
+    try {
+      return await connectTo(target, name, user)
+    } catch (error) {
+      if (!isOneOf(error, NO_SUCH_DATABASE)) throw error
+      refusal = error
+    }
+  }
+  throw refuse('precondition', 'no database of this server takes connections', {
+    hint: 'Allow connections to one of them with ALTER DATABASE.',
+    cause: refusal,
   })
+}
+
+/** A user may drop any database but one: these are tried in turn. */
+async function* databasesOf({ files }: SqlTarget): AsyncGenerator<string, void, void> {
+  const usual = ['postgres', 'template1']
+  yield* usual
+  for (const name of await databaseNames(files.pgdata)) if (!usual.includes(name)) yield name
+}
+
+async function connectTo(target: SqlTarget, database: string, user: string): Promise<pg.Client> {
+  const { files, port, major } = target
+  const client = new pg.Client({ host: files.sockets, port, user, database, options: sessionOptions(major) })
   client.on('error', () => undefined)
   await client.connect()
   return client
 }
 
-/** Waits until the server takes connections; `gone` ends the wait with its reason. */
+/**
+ * Settings that a user may have made for everybody, and that would keep the proxy from its work. Commits of the proxy
+ * itself never wait for the quorum that it serves.
+ */
+function sessionOptions(major: SqlTarget['major']): string {
+  const settings = {
+    synchronous_commit: 'local',
+    default_transaction_read_only: 'off',
+    statement_timeout: '0',
+    lock_timeout: '0',
+    role: 'none',
+    search_path: 'public',
+    session_preload_libraries: '',
+    local_preload_libraries: '',
+    ...(major >= 17 ? { transaction_timeout: '0', event_triggers: 'off' } : {}),
+  }
+  return Object.entries(settings)
+    .map(([name, value]) => `-c ${name}=${value}`)
+    .join(' ')
+}
+
+/** 3D000 invalid_catalog_name; 55000: it allows no connections. */
+const NO_SUCH_DATABASE = ['3D000', '55000']
+/** 28000: no such role, or none that may log in; 42501: it is no superuser. */
+const ROLE_LOST = ['28000', '42501']
+
+const isOneOf = (error: unknown, codes: readonly string[]): boolean =>
+  error instanceof Error && 'code' in error && codes.includes(String(error.code))
+
+/**
+ * Waits until the server takes connections; false where it does not take those of the proxy's role, which a user may
+ * have dropped or cut down. `gone` ends the wait with its reason.
+ */
 export async function waitForSql(
   target: SqlTarget,
   clock: Clock,
   gone: Promise<string>,
-  user?: string,
-): Promise<void> {
+  user: string = PROXY_ROLE,
+): Promise<boolean> {
   const ended: { reason?: string } = {}
   void gone.then((reason) => {
     ended.reason = reason
@@ -57,22 +116,25 @@ export async function waitForSql(
   for (;;) {
     if (ended.reason !== undefined) throw await endedError(target.files, ended.reason)
     try {
-      return await withSql(target, async () => undefined, user === undefined ? {} : { user })
+      return await withSql(target, isRoleWhole, { user })
     } catch (error) {
+      if (isOneOf(error, ROLE_LOST)) return false
       if (!isStarting(error)) throw error
     }
     await clock.sleep(POLL_MS)
   }
 }
 
-/** No socket yet, or "the database system is starting up" (57P03). */
-function isStarting(error: unknown): boolean {
-  return (
-    error instanceof Error &&
-    'code' in error &&
-    ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', '57P03'].includes(String(error.code))
+async function isRoleWhole(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ whole: boolean }>(
+    'select rolsuper and rolreplication as whole from pg_roles where rolname = session_user',
   )
+  return rows[0]?.whole === true
 }
+
+/** No socket yet, or "the database system is starting up" (57P03). */
+const isStarting = (error: unknown): boolean =>
+  isOneOf(error, ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', '57P03'])
 
 /**
  * Waits until Postgres counts the proxy as its synchronous standby: before that, commits would not wait (16 before

@@ -54,7 +54,7 @@ export class Catalog {
   /** Of every database that takes connections; the pages of others speak for themselves. */
   static async read({ connect, major }: VerifyOptions): Promise<Catalog> {
     const catalog = new Catalog(major)
-    const first = await connect('postgres')
+    const first = await connect(undefined)
     try {
       const { rows } = await first.query<{ oid: number; name: string; space: number }>(
         'select oid::int8::float8 as oid, datname as name, dattablespace::int8::float8 as space from pg_database where datallowconn',

@@ -7,8 +7,8 @@ import type pg from 'pg'
 export interface VerifyOptions extends PgdataSource {
   readonly dataDirectory: string
   readonly major: PgMajor
-  /** A superuser's connection, which the verification ends. */
-  readonly connect: (database: string) => Promise<pg.Client>
+  /** A superuser's connection, to any database where none is named; the verification ends it. */
+  readonly connect: (database: string | undefined) => Promise<pg.Client>
   /** Where this Postgres began to write; undefined if it has run since initdb, so that every page is its own. */
   readonly startedAtLsn: Lsn | undefined
   /** How long a moment without writers is waited for; 45,000 by default. */

@@ -23,7 +23,7 @@ export async function verifyTimeline(options: VerifyOptions): Promise<VerifyResu
     throw diskError(error, 'read pg_control of the data directory')
   })
   using pages = new PageSource(options)
-  const client = await options.connect('postgres')
+  const client = await options.connect(undefined)
   try {
     const { relations } = await listRelationFiles(options.dataDirectory, options.major, findings)
     await compareRelationPages(options, relations, catalog, pages, client, factsOfControl(control), findings)

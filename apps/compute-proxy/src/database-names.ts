@@ -1,0 +1,44 @@
+/**
+ * Names that the pages of pg_database have, without asking the server: to ask it, one must connect to a database by its
+ * name, and none is sure to be there. Also those that were dropped or never committed: whoever uses a name finds out.
+ *
+ * Source: pg_database.h (oid, datname are its first columns), htup_details.h, bufpage.h, itemid.h (16, 17, 18 alike).
+ */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parseRelmap } from '@understory/postgres/cluster'
+import { PAGE_SIZE, PageHeader, SizeOfPageHeaderData, isPageHeaderSane } from '@understory/postgres/page'
+
+const DatabaseRelationId = 1262
+const NAMEDATALEN = 64
+const OID_BYTES = 4
+const LP_NORMAL = 1
+const T_HOFF_OFFSET = 22
+
+export async function databaseNames(pgdata: string): Promise<string[]> {
+  const map = parseRelmap(await readFile(join(pgdata, 'global', 'pg_filenode.map')))
+  const relation = await readFile(join(pgdata, 'global', String(map.get(DatabaseRelationId))))
+  const names = new Set<string>()
+  for (let at = 0; at + PAGE_SIZE <= relation.length; at += PAGE_SIZE) {
+    for (const name of namesOnPage(relation.subarray(at, at + PAGE_SIZE))) names.add(name)
+  }
+  return [...names]
+}
+
+/** Of every tuple on a page of pg_database. */
+export function namesOnPage(page: Uint8Array): string[] {
+  if (!isPageHeaderSane(page)) return []
+  const view = new DataView(page.buffer, page.byteOffset, page.byteLength)
+  const names: string[] = []
+  for (let at = SizeOfPageHeaderData; at + 4 <= PageHeader.lower.get(view, 0); at += 4) {
+    const item = view.getUint32(at, true)
+    const [offset, flags, length] = [item & 0x7fff, (item >>> 15) & 3, item >>> 17]
+    if (flags !== LP_NORMAL || offset + length > PAGE_SIZE || length <= T_HOFF_OFFSET) continue
+    const nameAt = (page[offset + T_HOFF_OFFSET] as number) + OID_BYTES
+    if (nameAt + NAMEDATALEN > length) continue
+    const bytes = page.subarray(offset + nameAt, offset + nameAt + NAMEDATALEN)
+    const endAt = bytes.indexOf(0)
+    if (endAt > 0) names.push(Buffer.from(bytes.subarray(0, endAt)).toString())
+  }
+  return names
+}
