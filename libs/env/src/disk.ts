@@ -4,6 +4,8 @@
  * (try again once there is room), `disk_failed` (this copy of the data is not to be trusted any more), `precondition`
  * (someone has to set rights or paths right).
  */
+import { dirname } from 'node:path'
+
 export type OpenMode =
   /** Must exist. */
   | 'read'
@@ -76,6 +78,27 @@ export interface Disk {
   syncDirectory(path: string): Promise<void>
   /** What an unprivileged process may still write to the file system of `path`. */
   freeBytes(path: string): Promise<number>
+}
+
+/** `Disk.durableReplace` in terms of the rest of a disk; `draft` is a temporary name of its own beside `path`. */
+export async function replaceDurably(
+  disk: Pick<Disk, 'open' | 'rename' | 'remove' | 'syncDirectory'>,
+  path: string,
+  draft: string,
+  bytes: Uint8Array,
+): Promise<void> {
+  const file = await disk.open(draft, 'createNew')
+  try {
+    await file.write(0, bytes)
+    await file.sync()
+  } catch (error) {
+    await file.close()
+    await disk.remove(draft)
+    throw error
+  }
+  await file.close()
+  await disk.rename(draft, path)
+  await disk.syncDirectory(dirname(path))
 }
 
 const TEMPORARY = /\.new-\d+-\d+$/

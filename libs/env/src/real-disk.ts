@@ -22,6 +22,7 @@ import {
   type FileStat,
   type OpenMode,
   isTemporaryName,
+  replaceDurably,
   temporaryPath,
 } from './disk.ts'
 
@@ -212,21 +213,8 @@ export const realDisk: Disk = {
 
   readFile: (path) => attempt(`read file "${path}"`, async () => asPlainBytes(await readFile(path))),
 
-  async durableReplace(path, bytes) {
-    const draft = temporaryPath(path, process.pid, temporaryCount++)
-    await attempt(`replace file "${path}"`, async () => {
-      try {
-        await using handle = await open(draft, 'wx', 0o600)
-        await handle.writeFile(bytes)
-        await handle.datasync()
-      } catch (error) {
-        await rm(draft, { force: true })
-        throw error
-      }
-      await rename(draft, path)
-    })
-    await realDisk.syncDirectory(dirname(path))
-  },
+  durableReplace: (path, bytes) =>
+    replaceDurably(realDisk, path, temporaryPath(path, process.pid, temporaryCount++), bytes),
 
   async makeDirectory(path) {
     const first = await attempt(`make folder "${path}"`, () => mkdir(path, { recursive: true, mode: 0o700 }))
