@@ -88,10 +88,37 @@ export interface ComputeSpec_SettingsEntry {
   readonly value: string;
 }
 
+/** Orders the configurations of one timeline: by term first. */
+export interface ConfigurationVersion {
+  /** Term of the compute that had it. */
+  readonly term: bigint;
+  /** Grows by one with every change. */
+  readonly number: bigint;
+}
+
+/** What Postgres is told by files of its data directory, none of which is in WAL. */
+export interface Configuration {
+  /** Its version. */
+  readonly version:
+    | ConfigurationVersion
+    | undefined;
+  /** Content by name: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf. */
+  readonly files: { [key: string]: Buffer };
+}
+
+export interface Configuration_FilesEntry {
+  readonly key: string;
+  readonly value: Buffer;
+}
+
 /** Arguments of EnsureCompute. */
 export interface EnsureComputeRequest {
   /** The compute. */
-  readonly spec: ComputeSpec | undefined;
+  readonly spec:
+    | ComputeSpec
+    | undefined;
+  /** Taken where the host has none or an older one; absent = what the host has counts. */
+  readonly configuration: Configuration | undefined;
 }
 
 /** Result of EnsureCompute. */
@@ -130,6 +157,8 @@ export interface HostedCompute {
   readonly address: string;
   /** Times its process was started. */
   readonly starts: number;
+  /** Of the configuration files that the host keeps for it; absent = it has none. */
+  readonly configurationVersion: ConfigurationVersion | undefined;
 }
 
 /** Arguments of GetComputeStatus. */
@@ -174,6 +203,18 @@ export interface GetComputeStatusResponse {
     | undefined;
   /** Storage has a part of a birth that was cut short: it cannot go on, the timeline has to be begun anew. */
   readonly birthInterrupted: boolean;
+  /** Of the configuration files as they were last looked at; absent = not yet. */
+  readonly configurationVersion: ConfigurationVersion | undefined;
+}
+
+/** Arguments of GetConfiguration. */
+export interface GetConfigurationRequest {
+}
+
+/** Result of GetConfiguration. */
+export interface GetConfigurationResponse {
+  /** The files. */
+  readonly configuration: Configuration | undefined;
 }
 
 /** Arguments of SetFullPageWrites. */
@@ -512,14 +553,237 @@ export const ComputeSpec_SettingsEntry: MessageFns<ComputeSpec_SettingsEntry> = 
   },
 };
 
+function createBaseConfigurationVersion(): ConfigurationVersion {
+  return { term: 0n, number: 0n };
+}
+
+export const ConfigurationVersion: MessageFns<ConfigurationVersion> = {
+  encode(message: ConfigurationVersion, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.term !== 0n) {
+      if (BigInt.asUintN(64, message.term) !== message.term) {
+        throw new globalThis.Error("value provided for field message.term of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.term);
+    }
+    if (message.number !== 0n) {
+      if (BigInt.asUintN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.number);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigurationVersion {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigurationVersion() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.term = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.number = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ConfigurationVersion>, I>>(base?: I): ConfigurationVersion {
+    return ConfigurationVersion.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConfigurationVersion>, I>>(object: I): ConfigurationVersion {
+    const message = createBaseConfigurationVersion() as any;
+    message.term = (object.term !== undefined && object.term !== null) ? BigInt(object.term) : 0n;
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    return message;
+  },
+};
+
+function createBaseConfiguration(): Configuration {
+  return { version: undefined, files: {} };
+}
+
+export const Configuration: MessageFns<Configuration> = {
+  encode(message: Configuration, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.version !== undefined) {
+      ConfigurationVersion.encode(message.version, writer.uint32(10).fork()).join();
+    }
+    globalThis.Object.entries(message.files).forEach(([key, value]: [string, Buffer]) => {
+      Configuration_FilesEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Configuration {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfiguration() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.version = ConfigurationVersion.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = Configuration_FilesEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.files[entry2.key] = entry2.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Configuration>, I>>(base?: I): Configuration {
+    return Configuration.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Configuration>, I>>(object: I): Configuration {
+    const message = createBaseConfiguration() as any;
+    message.version = (object.version !== undefined && object.version !== null)
+      ? ConfigurationVersion.fromPartial(object.version)
+      : undefined;
+    message.files = (globalThis.Object.entries(object.files ?? {}) as [string, Buffer][]).reduce(
+      (acc: { [key: string]: Buffer }, [key, value]: [string, Buffer]) => {
+        if (value !== undefined) {
+          acc[key] = value;
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseConfiguration_FilesEntry(): Configuration_FilesEntry {
+  return { key: "", value: Buffer.alloc(0) };
+}
+
+export const Configuration_FilesEntry: MessageFns<Configuration_FilesEntry> = {
+  encode(message: Configuration_FilesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value.length !== 0) {
+      writer.uint32(18).bytes(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Configuration_FilesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfiguration_FilesEntry() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Configuration_FilesEntry>, I>>(base?: I): Configuration_FilesEntry {
+    return Configuration_FilesEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Configuration_FilesEntry>, I>>(object: I): Configuration_FilesEntry {
+    const message = createBaseConfiguration_FilesEntry() as any;
+    message.key = object.key ?? "";
+    message.value = object.value ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseEnsureComputeRequest(): EnsureComputeRequest {
-  return { spec: undefined };
+  return { spec: undefined, configuration: undefined };
 }
 
 export const EnsureComputeRequest: MessageFns<EnsureComputeRequest> = {
   encode(message: EnsureComputeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.spec !== undefined) {
       ComputeSpec.encode(message.spec, writer.uint32(10).fork()).join();
+    }
+    if (message.configuration !== undefined) {
+      Configuration.encode(message.configuration, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -545,6 +809,14 @@ export const EnsureComputeRequest: MessageFns<EnsureComputeRequest> = {
             message.spec = ComputeSpec.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.configuration = Configuration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -564,6 +836,9 @@ export const EnsureComputeRequest: MessageFns<EnsureComputeRequest> = {
     const message = createBaseEnsureComputeRequest() as any;
     message.spec = (object.spec !== undefined && object.spec !== null)
       ? ComputeSpec.fromPartial(object.spec)
+      : undefined;
+    message.configuration = (object.configuration !== undefined && object.configuration !== null)
+      ? Configuration.fromPartial(object.configuration)
       : undefined;
     return message;
   },
@@ -811,7 +1086,7 @@ export const ListComputesResponse: MessageFns<ListComputesResponse> = {
 };
 
 function createBaseHostedCompute(): HostedCompute {
-  return { timeline: undefined, pid: 0, address: "", starts: 0 };
+  return { timeline: undefined, pid: 0, address: "", starts: 0, configurationVersion: undefined };
 }
 
 export const HostedCompute: MessageFns<HostedCompute> = {
@@ -827,6 +1102,9 @@ export const HostedCompute: MessageFns<HostedCompute> = {
     }
     if (message.starts !== 0) {
       writer.uint32(32).uint32(message.starts);
+    }
+    if (message.configurationVersion !== undefined) {
+      ConfigurationVersion.encode(message.configurationVersion, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -876,6 +1154,14 @@ export const HostedCompute: MessageFns<HostedCompute> = {
             message.starts = reader.uint32();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.configurationVersion = ConfigurationVersion.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -899,6 +1185,9 @@ export const HostedCompute: MessageFns<HostedCompute> = {
     message.pid = object.pid ?? 0;
     message.address = object.address ?? "";
     message.starts = object.starts ?? 0;
+    message.configurationVersion = (object.configurationVersion !== undefined && object.configurationVersion !== null)
+      ? ConfigurationVersion.fromPartial(object.configurationVersion)
+      : undefined;
     return message;
   },
 };
@@ -964,6 +1253,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     dataDirectory: "",
     postgres: undefined,
     birthInterrupted: false,
+    configurationVersion: undefined,
   };
 }
 
@@ -1028,6 +1318,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     }
     if (message.birthInterrupted !== false) {
       writer.uint32(128).bool(message.birthInterrupted);
+    }
+    if (message.configurationVersion !== undefined) {
+      ConfigurationVersion.encode(message.configurationVersion, writer.uint32(138).fork()).join();
     }
     return writer;
   },
@@ -1173,6 +1466,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.birthInterrupted = reader.bool();
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.configurationVersion = ConfigurationVersion.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1212,6 +1513,109 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
       ? PostgresIdentity.fromPartial(object.postgres)
       : undefined;
     message.birthInterrupted = object.birthInterrupted ?? false;
+    message.configurationVersion = (object.configurationVersion !== undefined && object.configurationVersion !== null)
+      ? ConfigurationVersion.fromPartial(object.configurationVersion)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseGetConfigurationRequest(): GetConfigurationRequest {
+  return {};
+}
+
+export const GetConfigurationRequest: MessageFns<GetConfigurationRequest> = {
+  encode(_: GetConfigurationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConfigurationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConfigurationRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetConfigurationRequest>, I>>(base?: I): GetConfigurationRequest {
+    return GetConfigurationRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetConfigurationRequest>, I>>(_: I): GetConfigurationRequest {
+    const message = createBaseGetConfigurationRequest() as any;
+    return message;
+  },
+};
+
+function createBaseGetConfigurationResponse(): GetConfigurationResponse {
+  return { configuration: undefined };
+}
+
+export const GetConfigurationResponse: MessageFns<GetConfigurationResponse> = {
+  encode(message: GetConfigurationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.configuration !== undefined) {
+      Configuration.encode(message.configuration, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetConfigurationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetConfigurationResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.configuration = Configuration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetConfigurationResponse>, I>>(base?: I): GetConfigurationResponse {
+    return GetConfigurationResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetConfigurationResponse>, I>>(object: I): GetConfigurationResponse {
+    const message = createBaseGetConfigurationResponse() as any;
+    message.configuration = (object.configuration !== undefined && object.configuration !== null)
+      ? Configuration.fromPartial(object.configuration)
+      : undefined;
     return message;
   },
 };
@@ -2095,6 +2499,18 @@ export const ComputeServiceService = {
       Buffer.from(SetFullPageWritesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetFullPageWritesResponse => SetFullPageWritesResponse.decode(value),
   },
+  /** Configuration files as they are now. */
+  getConfiguration: {
+    path: "/understory.v1.ComputeService/GetConfiguration" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetConfigurationRequest): Buffer =>
+      Buffer.from(GetConfigurationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetConfigurationRequest => GetConfigurationRequest.decode(value),
+    responseSerialize: (value: GetConfigurationResponse): Buffer =>
+      Buffer.from(GetConfigurationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetConfigurationResponse => GetConfigurationResponse.decode(value),
+  },
   /** Runs CHECKPOINT. */
   runCheckpoint: {
     path: "/understory.v1.ComputeService/RunCheckpoint" as const,
@@ -2135,6 +2551,8 @@ export interface ComputeServiceServer extends UntypedServiceImplementation {
   getComputeStatus: handleUnaryCall<GetComputeStatusRequest, GetComputeStatusResponse>;
   /** Writes full_page_writes into the configuration and reloads it. */
   setFullPageWrites: handleUnaryCall<SetFullPageWritesRequest, SetFullPageWritesResponse>;
+  /** Configuration files as they are now. */
+  getConfiguration: handleUnaryCall<GetConfigurationRequest, GetConfigurationResponse>;
   /** Runs CHECKPOINT. */
   runCheckpoint: handleUnaryCall<RunCheckpointRequest, RunCheckpointResponse>;
   /** Compares what Postgres has with what storage gives. */
@@ -2175,6 +2593,22 @@ export interface ComputeServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetFullPageWritesResponse) => void,
+  ): ClientUnaryCall;
+  /** Configuration files as they are now. */
+  getConfiguration(
+    request: GetConfigurationRequest,
+    callback: (error: ServiceError | null, response: GetConfigurationResponse) => void,
+  ): ClientUnaryCall;
+  getConfiguration(
+    request: GetConfigurationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetConfigurationResponse) => void,
+  ): ClientUnaryCall;
+  getConfiguration(
+    request: GetConfigurationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetConfigurationResponse) => void,
   ): ClientUnaryCall;
   /** Runs CHECKPOINT. */
   runCheckpoint(
