@@ -27,7 +27,6 @@ import type { PostgresIdentity } from '@understory/rpc'
 import {
   PROXY_ROLE,
   STANDBY_NAME,
-  keepConfiguration,
   postgresArguments,
   readSettings,
   restoreConfiguration,
@@ -37,6 +36,8 @@ import {
 import type { SettingFloors } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
+import { ConfigurationKeeper } from './kept-configuration.ts'
+import type { KeptConfiguration } from './kept-configuration.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
 import {
@@ -117,6 +118,7 @@ export interface ComputeView {
 
 export class Compute {
   readonly files: ComputeFiles
+  readonly configuration: ConfigurationKeeper
   #parts: ComputeParts
   readonly #postgres: PostgresParts
   readonly #stop = new AbortController()
@@ -133,10 +135,12 @@ export class Compute {
   #identity: PostgresIdentity | undefined
   #lostAtMs: number
   #isBirthInterrupted = false
+  #keepProblem = ''
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
     this.files = computeFiles(parts.root)
+    this.configuration = new ConfigurationKeeper(this.files)
     this.#postgres = {
       files: this.files,
       bin: parts.bin,
@@ -197,6 +201,7 @@ export class Compute {
     await mkdir(this.files.root, { recursive: true })
     await endOldPostgres(this.#postgres)
     await rm(this.files.startToken, { force: true })
+    await this.configuration.load()
     const remembered = await readState(this.files.state)
     this.#sqlPort = spec.sqlPort || remembered.sqlPort || (await this.#parts.freePort())
     await writeState(this.files.state, { ...remembered, sqlPort: this.#sqlPort })
@@ -303,7 +308,7 @@ export class Compute {
   async #stopCleanly(session: Session): Promise<ComputeEnd> {
     const { clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_STOPPING
-    await keepConfiguration(this.files)
+    await this.#keepConfiguration()
     session.postmaster.signal('SIGINT')
     const late = Promise.withResolvers<'late'>()
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
@@ -342,10 +347,19 @@ export class Compute {
 
   async #watchConfiguration(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await keepConfiguration(this.files).catch((error: unknown) => {
-        this.#parts.log.warn('configuration_not_kept', { problem: describeError(error) })
-      })
+      await this.#keepConfiguration()
       await this.#parts.clock.sleep(CONFIGURATION_LOOK_MS, signal).catch(() => undefined)
+    }
+  }
+
+  async #keepConfiguration(): Promise<void> {
+    try {
+      await this.configuration.keep(this.#session?.quorum.term ?? 0)
+      this.#keepProblem = ''
+    } catch (error) {
+      const problem = describeError(error)
+      if (problem !== this.#keepProblem) this.#parts.log.warn('configuration_not_kept', { problem })
+      this.#keepProblem = problem
     }
   }
 
@@ -420,6 +434,7 @@ export class Compute {
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
     await endOldPostgres(this.#postgres)
+    await this.#knownConfiguration()
     const [status] = await this.#walStatuses()
     if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
     const { postgres } = status
@@ -460,12 +475,24 @@ export class Compute {
         bytes: assembled.bytes,
         tookMs: assembled.tookMs,
       })
-      await restoreConfiguration(this.files, spec.fullPageWritesOff ? 'off' : 'on', owner)
+      const kept = await this.#knownConfiguration()
+      const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
+      await restoreConfiguration(this.files, kept, spec.settings, fullPageWrites, owner)
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
     } catch (error) {
       quorum.close()
       throw error
     }
+  }
+
+  /** Undefined where the timeline is as it began: nobody was let in yet. A host may have got a newer one meanwhile. */
+  async #knownConfiguration(): Promise<KeptConfiguration | undefined> {
+    const kept = await this.configuration.load()
+    if (kept !== undefined || this.#parts.spec.bootstrap) return kept
+    // To guess who may connect would let in whom the user has shut out.
+    throw refuse('unavailable', 'the configuration of this timeline is not known here', {
+      hint: 'The control plane tells it; see that it runs.',
+    })
   }
 
   async #startRebuilt(
@@ -614,7 +641,7 @@ export class Compute {
       this.#identity = postgres
       this.#startLsn = startLsn
       this.#rebuiltAtLsn = undefined
-      await keepConfiguration(this.files)
+      await this.configuration.keep(quorum.term)
       await writeState(this.files.state, { version: 1, born: true, sqlPort: this.#sqlPort })
       return { postmaster, quorum, standby, streaming }
     } catch (error) {

@@ -4,24 +4,20 @@
  * - the command line: what I1 and I4 rest on, which no configuration file can override;
  * - pg_hba.managed.conf: the gate. Closed, only the proxy's own role on its socket gets in; open, the timeline's own
  *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has);
- * - the configuration files in PGDATA: the user's. They are not in WAL, so they are kept beside and put back.
+ * - the configuration files in PGDATA: the user's. They are not in WAL, so they are kept beside and put back
+ *   (kept-configuration.ts).
  */
-import { chown, copyFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { chown, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { UserIds } from '@understory/env'
+import { CONFIGURATION_FILES } from './kept-configuration.ts'
+import type { KeptConfiguration } from './kept-configuration.ts'
 import type { ComputeFiles } from './layout.ts'
 
 /** The proxy's own role: made at birth, superuser, let in by socket alone. */
 export const PROXY_ROLE = 'understory'
 /** Name of the standby and of its slot. */
 export const STANDBY_NAME = 'understory'
-
-export const CONFIGURATION_FILES = [
-  'postgresql.conf',
-  'postgresql.auto.conf',
-  'pg_hba.conf',
-  'pg_ident.conf',
-] as const
 
 const WAL_LEVELS = ['replica', 'logical']
 /** The proxy's own stream and a base backup of its own; the same number of slots. */
@@ -148,38 +144,31 @@ async function replaceFile(
   await rename(`${path}.new`, path)
 }
 
-/** Copies what changed in PGDATA's configuration files beside; true if something did. */
-export async function keepConfiguration(files: ComputeFiles): Promise<boolean> {
-  await mkdir(files.configuration, { recursive: true })
-  let changed = false
-  for (const name of CONFIGURATION_FILES) {
-    const [now, kept] = await Promise.all([
-      readIfThere(join(files.pgdata, name)),
-      readIfThere(join(files.configuration, name)),
-    ])
-    if (now === undefined || (kept !== undefined && now.equals(kept))) continue
-    await writeFile(join(files.configuration, `${name}.new`), now)
-    await rename(join(files.configuration, `${name}.new`), join(files.configuration, name))
-    changed = true
-  }
-  return changed
-}
-
-/** Puts the kept files into a new PGDATA, with full_page_writes as it is wanted now. */
+/**
+ * Puts the configuration into a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
+ * the timeline began: `settings` are those that it began by.
+ */
 export async function restoreConfiguration(
   files: ComputeFiles,
+  kept: KeptConfiguration | undefined,
+  settings: Readonly<Record<string, string>>,
   fullPageWrites: 'on' | 'off',
   owner: UserIds | undefined,
 ): Promise<void> {
+  const beginnings: Readonly<Record<string, string>> = {
+    'postgresql.auto.conf': withSettings('', settings),
+    'pg_hba.conf': HBA_DEFAULT,
+  }
   for (const name of CONFIGURATION_FILES) {
-    const kept =
-      (await readIfThere(join(files.configuration, name))) ??
-      Buffer.from(name === 'pg_hba.conf' ? HBA_DEFAULT : '')
-    const content =
-      name === 'postgresql.auto.conf' ? setSetting(kept.toString(), 'full_page_writes', fullPageWrites) : kept
-    await replaceFile(join(files.pgdata, name), content, owner)
+    const content = kept?.files.get(name) ?? Buffer.from(beginnings[name] ?? '')
+    const isAuto = name === 'postgresql.auto.conf'
+    const wanted = isAuto ? setSetting(content.toString(), 'full_page_writes', fullPageWrites) : content
+    await replaceFile(join(files.pgdata, name), wanted, owner)
   }
 }
+
+const withSettings = (text: string, settings: Readonly<Record<string, string>>): string =>
+  Object.entries(settings).reduce((all, [name, value]) => setSetting(all, name, value), text)
 
 /** The file's text with one setting, which stands once and last. */
 export function setSetting(text: string, name: string, value: string): string {
@@ -216,18 +205,13 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
   return readFile(path)
 }
 
-/** Makes sure that a kept copy exists of what a birth wrote. */
+/** By which a new timeline begins. */
 export async function seedConfiguration(
   files: ComputeFiles,
   settings: Readonly<Record<string, string>>,
 ): Promise<void> {
   const auto = join(files.pgdata, 'postgresql.auto.conf')
-  let text = (await readIfThere(auto))?.toString() ?? ''
-  for (const [name, value] of Object.entries({ full_page_writes: 'on', ...settings }))
-    text = setSetting(text, name, value)
-  await writeFile(auto, text)
+  const text = (await readIfThere(auto))?.toString() ?? ''
+  await writeFile(auto, withSettings(text, { full_page_writes: 'on', ...settings }))
   await writeFile(join(files.pgdata, 'pg_hba.conf'), HBA_DEFAULT)
-  await mkdir(files.configuration, { recursive: true })
-  for (const name of CONFIGURATION_FILES)
-    await copyFile(join(files.pgdata, name), join(files.configuration, name))
 }

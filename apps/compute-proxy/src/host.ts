@@ -12,8 +12,17 @@ import { describeError, refuse } from '@understory/base'
 import { diskError } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { ComputeHostServiceService, service, unary } from '@understory/rpc'
-import type { ComputeHostServiceServer, ComputeSpec, HostedCompute, RpcService } from '@understory/rpc'
+import type {
+  ComputeHostServiceServer,
+  ComputeSpec,
+  Configuration,
+  HostedCompute,
+  RpcService,
+} from '@understory/rpc'
 import { EXIT_FENCED } from './exit-codes.ts'
+import { readKeptIfWhole, takePublished, toMessage } from './kept-configuration.ts'
+import { computeFiles } from './layout.ts'
+import type { ComputeFiles } from './layout.ts'
 import { checkSpec, decodeSpec, encodeSpec } from './spec.ts'
 import type { CheckedSpec } from './spec.ts'
 
@@ -80,7 +89,7 @@ export class Host {
     for (const spec of specs) this.#supervise(spec)
   }
 
-  async ensure(wanted: ComputeSpec | undefined): Promise<void> {
+  async ensure(wanted: ComputeSpec | undefined, configuration?: Configuration): Promise<void> {
     const spec = checkSpec(wanted)
     const { timelineId } = spec.timeline
     if (this.#parts.binaries[spec.postgresMajor] === undefined) {
@@ -88,6 +97,8 @@ export class Host {
         hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.`,
       })
     }
+    // Before the compute begins: it is what its Postgres is told.
+    if (configuration !== undefined) await takePublished(this.#files(timelineId), configuration)
     const hosted = this.#computes.get(timelineId)
     if (hosted === undefined) {
       this.#supervise(spec)
@@ -116,13 +127,18 @@ export class Host {
     await rm(this.#root(timelineId), { recursive: true, force: true })
   }
 
-  list(): HostedCompute[] {
-    return [...this.#computes.values()].map(({ spec, child, address, starts }) => ({
-      timeline: spec.timeline,
-      pid: child?.pid ?? 0,
-      address,
-      starts,
-    }))
+  list(): Promise<HostedCompute[]> {
+    const all = [...this.#computes.values()].map(async ({ spec, child, address, starts }) => {
+      const kept = await readKeptIfWhole(this.#files(spec.timeline.timelineId))
+      return {
+        timeline: spec.timeline,
+        pid: child?.pid ?? 0,
+        address,
+        starts,
+        configurationVersion: kept === undefined ? undefined : toMessage(kept).version,
+      }
+    })
+    return Promise.all(all)
   }
 
   /** Ends every compute cleanly. */
@@ -135,6 +151,9 @@ export class Host {
   }
   #root(timelineId: string): string {
     return join(this.#parts.dataDirectory, 'computes', timelineId)
+  }
+  #files(timelineId: string): ComputeFiles {
+    return computeFiles(this.#root(timelineId))
   }
 
   /** One write at a time: they share the temporary file. */
@@ -232,8 +251,8 @@ export class Host {
 
 export function hostService(host: Host): RpcService {
   return service<ComputeHostServiceServer>(ComputeHostServiceService, {
-    ensureCompute: unary(async ({ spec }) => {
-      await host.ensure(spec)
+    ensureCompute: unary(async ({ spec, configuration }) => {
+      await host.ensure(spec, configuration)
       return {}
     }),
     removeCompute: unary(async ({ timeline }) => {
@@ -241,6 +260,6 @@ export function hostService(host: Host): RpcService {
       await host.remove(timeline.timelineId)
       return {}
     }),
-    listComputes: unary(() => ({ computes: host.list() })),
+    listComputes: unary(async () => ({ computes: await host.list() })),
   })
 }

@@ -2,7 +2,7 @@
  * Files of one compute, below its own folder:
  *
  *   pgdata/                 Postgres's data directory: disposable (I4)
- *   configuration/          postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
+ *   configuration.json      postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
  *   pg_hba.managed.conf     who may connect: ours (hba_file on the command line)
  *   start-token             there once PGDATA may be started, taken away by the start
  *   state.json              term of the last election, birth, and the process that was started
@@ -29,7 +29,7 @@ export function computeFiles(root: string): ComputeFiles {
   return {
     root,
     pgdata: join(root, 'pgdata'),
-    configuration: join(root, 'configuration'),
+    configuration: join(root, 'configuration.json'),
     hba: join(root, 'pg_hba.managed.conf'),
     startToken: join(root, 'start-token'),
     state: join(root, 'state.json'),

@@ -166,14 +166,16 @@ const COMPLAINTS_MAX = 4
 
 /** An error that says how Postgres ended and, in one line, what it complained of last. */
 export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
-  const complaints = (await logTail(files)).split('\n').flatMap((line) => {
+  const lines = (await logTail(files)).split('\n')
+  const complaints = lines.flatMap((line) => {
     const [, level, text = ''] = COMPLAINT.exec(line) ?? []
     const isOne =
       level !== undefined && ((level !== 'LOG' && level !== 'WARNING') || text.startsWith('could not'))
     return isOne ? [text] : []
   })
   return refuse('unavailable', `postgres ${how}`, {
-    detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || 'its log says nothing of it',
+    // Before it has a log, it says in plain words what is wrong.
+    detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || lines.at(-1) || 'its log says nothing of it',
   })
 }
 

@@ -9,7 +9,7 @@ import type {
   VerifyTimelineResponse,
 } from '@understory/rpc'
 import type { Compute } from './compute.ts'
-import { keepConfiguration } from './configuration.ts'
+import { toMessage } from './kept-configuration.ts'
 import type { CheckedSpec } from './spec.ts'
 import { connectSql, foreignReceivers, withSql } from './sql.ts'
 import type { SqlTarget } from './sql.ts'
@@ -27,9 +27,14 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
       const target = compute.sqlTarget()
       if (!on) await refuseForeignReceivers(target)
       const insertLsn = await setFullPageWrites(target, on)
-      await keepConfiguration(compute.files)
+      await compute.configuration.keep(compute.view().term)
       void flushNowAndThen(target).catch(() => undefined)
       return { insertLsn: lsnToBigint(parseLsn(insertLsn)) }
+    }),
+
+    getConfiguration: unary(() => {
+      const { kept } = compute.configuration
+      return { configuration: kept === undefined ? undefined : toMessage(kept) }
     }),
 
     runCheckpoint: unary(async () => {
@@ -54,6 +59,7 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
 
 function statusOf(compute: Compute, spec: CheckedSpec): GetComputeStatusResponse {
   const view = compute.view()
+  const { kept } = compute.configuration
   return {
     timeline: spec.timeline,
     state: view.state,
@@ -71,6 +77,8 @@ function statusOf(compute: Compute, spec: CheckedSpec): GetComputeStatusResponse
     dataDirectory: compute.files.pgdata,
     postgres: view.postgres,
     birthInterrupted: view.isBirthInterrupted,
+    configurationVersion:
+      kept === undefined ? undefined : { term: BigInt(kept.term), number: BigInt(kept.number) },
   }
 }
 

@@ -6,6 +6,7 @@ import { openObjectStore, probeConditionalPut } from '@understory/object-store'
 import { setBugReporter, startServer } from '@understory/rpc'
 import { controlPlaneService } from './api.ts'
 import { CONFIG } from './config.ts'
+import { ConfigurationStore } from './configuration-store.ts'
 import { Directory } from './directory.ts'
 import { serveMetrics } from './metrics-page.ts'
 import { Nodes } from './nodes.ts'
@@ -35,7 +36,15 @@ async function main(): Promise<void> {
   const nodes = new Nodes(broker)
   const peers = new Peers()
   const { clock, rng, log } = env
-  const directory = new Directory({ store: new TenantStore(store), nodes, peers, clock, rng, log })
+  const directory = new Directory({
+    store: new TenantStore(store),
+    configurations: new ConfigurationStore(store),
+    nodes,
+    peers,
+    clock,
+    rng,
+    log,
+  })
 
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))

@@ -13,8 +13,10 @@ import {
 } from '@understory/rpc'
 import type {
   ComputeSpec,
+  Configuration,
   GetComputeStatusResponse,
   GetWalStatusResponse,
+  HostedCompute,
   ImageGeneration,
   PostgresIdentity,
   ShardRef,
@@ -111,11 +113,15 @@ export class Peers {
     )
   }
 
-  async ensureCompute(address: string, spec: ComputeSpec): Promise<void> {
+  async ensureCompute(
+    address: string,
+    spec: ComputeSpec,
+    configuration: Configuration | undefined,
+  ): Promise<void> {
     const client = this.#hosts.at(address)
     await callUnary(
       client.ensureCompute.bind(client),
-      { spec },
+      { spec, configuration },
       { deadlineMs: ACT_DEADLINE_MS, peer: `compute host ${address}` },
     )
   }
@@ -130,13 +136,18 @@ export class Peers {
     )
   }
 
-  /** Address of the timeline's compute on this host; undefined while it does not run. */
-  async computeAddress(hostAddress: string, timeline: TimelineRef): Promise<string | undefined> {
+  /** The timeline's compute on this host; undefined where the host has none. */
+  async hostedCompute(hostAddress: string, timeline: TimelineRef): Promise<HostedCompute | undefined> {
     const client = this.#hosts.at(hostAddress)
     const options = { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute host ${hostAddress}` }
     const { computes } = await callUnary(client.listComputes.bind(client), {}, options)
-    const found = computes.find((item) => item.timeline?.timelineId === timeline.timelineId)
-    return found === undefined || found.address === '' ? undefined : found.address
+    return computes.find((item) => item.timeline?.timelineId === timeline.timelineId)
+  }
+
+  async configuration(address: string): Promise<Configuration | undefined> {
+    const client = this.#computes.at(address)
+    const options = { deadlineMs: OBSERVE_DEADLINE_MS, peer: `compute ${address}` }
+    return (await callUnary(client.getConfiguration.bind(client), {}, options)).configuration
   }
 
   computeStatus(address: string): Promise<GetComputeStatusResponse> {

@@ -18,6 +18,7 @@ import type { Clock, Log, Rng } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
 import type {
   ComputeSpec,
+  Configuration,
   GetComputeStatusResponse,
   ImageGeneration,
   PostgresIdentity,
@@ -25,6 +26,8 @@ import type {
   ShardStatus,
   TimelineRef,
 } from '@understory/rpc'
+import { isNewer } from './configuration-store.ts'
+import type { ConfigurationStore } from './configuration-store.ts'
 import {
   beginSwitch,
   completeStep,
@@ -48,8 +51,12 @@ const SEEN_POLL_MS = 10
 /** How long one pass waits for the record before it lets other work go first. */
 const SEEN_WAIT_MS = 5_000
 
+/** Older than any that a compute has: of a timeline whose configuration was never published. */
+const AS_IT_BEGAN: Configuration = { version: { term: 0n, number: 1n }, files: {} }
+
 export interface ReconcilerParts {
   readonly store: TenantStore
+  readonly configurations: ConfigurationStore
   readonly nodes: Nodes
   readonly peers: Peers
   readonly clock: Clock
@@ -74,6 +81,8 @@ export class TimelineReconciler {
   #wake: (() => void) | undefined
   #isWoken = false
   #lastProblem = ''
+  /** As in the object store; undefined until it was looked up. */
+  #published: { readonly configuration: Configuration | undefined } | undefined
 
   constructor(parts: ReconcilerParts, tenantId: string, timelineId: string) {
     this.#parts = parts
@@ -152,6 +161,8 @@ export class TimelineReconciler {
       await this.#beginAnew()
       return true
     }
+    // Before the birth is noted: a timeline that counts as born never lacks its configuration.
+    await this.#publishConfiguration(observed)
     if (!timeline.bootstrapped) {
       timeline = await this.#noteBirth(timeline, observed)
       if (!timeline.bootstrapped) return false
@@ -179,8 +190,10 @@ export class TimelineReconciler {
     const ref = this.#ref()
     const { peers } = this.#parts
     const hostAddress = timeline.addresses[timeline.computeHost]
-    const computeAddress =
-      hostAddress === undefined ? undefined : await ifReachable(peers.computeAddress(hostAddress, ref))
+    const hosted =
+      hostAddress === undefined ? undefined : await ifReachable(peers.hostedCompute(hostAddress, ref))
+    // Empty while its process is on its way.
+    const computeAddress = hosted?.address || undefined
     const [compute, shards] = await Promise.all([
       computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
       Promise.all(timeline.shards.map((_, number) => this.#shardStatus(timeline, number))),
@@ -310,8 +323,32 @@ export class TimelineReconciler {
     }
     const host = present(timeline.addresses[timeline.computeHost], 'address of the compute host')
     const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
-    await ifReachable(this.#parts.peers.ensureCompute(host, told))
+    await ifReachable(this.#tellHost(host, told))
     return timeline
+  }
+
+  /** With the configuration, where the host lost what it had or never had any. */
+  async #tellHost(host: string, spec: ComputeSpec): Promise<void> {
+    const { peers, configurations } = this.#parts
+    this.#published ??= { configuration: await configurations.read(this.#timelineId) }
+    const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
+    const hosted = await peers.hostedCompute(host, this.#ref())
+    const isBehind = isNewer(known?.version, hosted?.configurationVersion)
+    await peers.ensureCompute(host, spec, isBehind ? known : undefined)
+  }
+
+  /** What a user changed there is in no WAL. */
+  async #publishConfiguration({ compute, computeAddress }: Observation): Promise<void> {
+    if (compute === undefined || computeAddress === undefined) return
+    if (!isNewer(compute.configurationVersion, this.#published?.configuration?.version)) return
+    const configuration = await ifReachable(this.#parts.peers.configuration(computeAddress))
+    if (configuration === undefined) return
+    const published = await this.#parts.configurations.publish(this.#timelineId, configuration)
+    this.#published = { configuration: published }
+    this.#log.info('configuration_published', {
+      term: published.version?.term.toString(),
+      number: published.version?.number.toString(),
+    })
   }
 
   /**
@@ -343,6 +380,7 @@ export class TimelineReconciler {
         ),
       ])
       if (removed.includes(false)) continue
+      await this.#parts.configurations.remove(timelineId)
       this.#log.info('abandoned_birth_removed', { abandoned: timelineId })
       timeline = await this.#update((item) => ({
         ...item,

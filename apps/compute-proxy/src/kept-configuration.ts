@@ -1,0 +1,163 @@
+/**
+ * The configuration files of PGDATA, which are not in WAL: kept beside it as one document, `configuration.json`, that
+ * outlives PGDATA, and published from there by the control plane, so that it outlives this disk too.
+ *
+ * Versions are ordered by term first: a compute that was overtaken never replaces what its successor has.
+ */
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describeError, isErrorCode, refuse } from '@understory/base'
+import { realDisk } from '@understory/env'
+import type { Configuration } from '@understory/rpc'
+import { z } from 'zod'
+import type { ComputeFiles } from './layout.ts'
+
+export const CONFIGURATION_FILES = [
+  'postgresql.conf',
+  'postgresql.auto.conf',
+  'pg_hba.conf',
+  'pg_ident.conf',
+] as const
+
+/** Larger ones are not kept: the document travels in one message. */
+const CONFIGURATION_BYTES_MAX = 1024 * 1024
+
+const document = z.object({
+  version: z.literal(1),
+  /** Of the compute that had it. */
+  term: z.number().int().nonnegative(),
+  /** Grows with every change. */
+  number: z.number().int().positive(),
+  /** base64 by name. */
+  files: z.record(z.string(), z.string()),
+})
+
+export interface KeptConfiguration {
+  readonly term: number
+  readonly number: number
+  readonly files: ReadonlyMap<string, Buffer>
+}
+
+/** Whether `a` replaces `b`. */
+export function isNewer(
+  a: Pick<KeptConfiguration, 'term' | 'number'>,
+  b: Pick<KeptConfiguration, 'term' | 'number'> | undefined,
+): boolean {
+  return b === undefined || a.term > b.term || (a.term === b.term && a.number > b.number)
+}
+
+/** Undefined where nothing is kept. Error: refused `bad_file`. */
+export async function readKept({
+  configuration: path,
+}: ComputeFiles): Promise<KeptConfiguration | undefined> {
+  const text = await readIfThere(path)
+  if (text === undefined) return undefined
+  try {
+    const { term, number, files } = document.parse(JSON.parse(text.toString()))
+    const entries = Object.entries(files).map(
+      ([name, base64]) => [name, Buffer.from(base64, 'base64')] as const,
+    )
+    return { term, number, files: new Map(entries) }
+  } catch (cause) {
+    throw refuse('bad_file', `file "${path}" is malformed`, {
+      detail: describeError(cause),
+      hint: 'Remove it: the control plane has what was published of it.',
+      cause,
+    })
+  }
+}
+
+/** A damaged document counts as none: what was published takes its place. */
+export async function readKeptIfWhole(files: ComputeFiles): Promise<KeptConfiguration | undefined> {
+  try {
+    return await readKept(files)
+  } catch (error) {
+    if (isErrorCode(error, 'bad_file')) return undefined
+    throw error
+  }
+}
+
+async function writeKept(files: ComputeFiles, kept: KeptConfiguration): Promise<void> {
+  const { term, number } = kept
+  const base64 = Object.fromEntries([...kept.files].map(([name, bytes]) => [name, bytes.toString('base64')]))
+  const text = `${JSON.stringify({ version: 1, term, number, files: base64 })}\n`
+  // The user that Postgres runs as has to get through.
+  await mkdir(files.root, { recursive: true })
+  await realDisk.durableReplace(files.configuration, Buffer.from(text))
+}
+
+/** Takes what was published where nothing, or something older, is kept here. */
+export async function takePublished(files: ComputeFiles, published: Configuration): Promise<void> {
+  const taken = {
+    term: Number(published.version?.term ?? 0n),
+    number: Number(published.version?.number ?? 0n),
+    files: new Map(Object.entries(published.files)),
+  }
+  const here = await readKeptIfWhole(files)
+  if (isNewer(taken, here)) await writeKept(files, taken)
+}
+
+export const toMessage = ({ term, number, files }: KeptConfiguration): Configuration => ({
+  version: { term: BigInt(term), number: BigInt(number) },
+  files: Object.fromEntries(files),
+})
+
+/** Looks after the document of one compute: one change at a time. */
+export class ConfigurationKeeper {
+  readonly #files: ComputeFiles
+  #kept: KeptConfiguration | undefined
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(files: ComputeFiles) {
+    this.#files = files
+  }
+
+  /** As last kept or loaded. */
+  get kept(): KeptConfiguration | undefined {
+    return this.#kept
+  }
+
+  load(): Promise<KeptConfiguration | undefined> {
+    return this.#inTurn(async () => (this.#kept = await readKept(this.#files)))
+  }
+
+  /** Keeps what the files of PGDATA say now. A file that is missing there stays as it was. */
+  keep(term: number): Promise<void> {
+    return this.#inTurn(() => this.#keep(term))
+  }
+
+  async #keep(term: number): Promise<void> {
+    const before = this.#kept
+    const now = new Map<string, Buffer>()
+    for (const name of CONFIGURATION_FILES) {
+      const bytes = (await readIfThere(join(this.#files.pgdata, name))) ?? before?.files.get(name)
+      if (bytes !== undefined) now.set(name, bytes)
+    }
+    const isSame = [...now].every(([name, bytes]) => before?.files.get(name)?.equals(bytes) === true)
+    if (now.size === 0 || (before !== undefined && isSame)) return
+    const sizeBytes = [...now.values()].reduce((sum, { length }) => sum + length, 0)
+    if (sizeBytes > CONFIGURATION_BYTES_MAX) {
+      throw refuse('bad_file', `configuration files of ${sizeBytes} bytes are too large to be kept`, {
+        hint: `Make them smaller than ${CONFIGURATION_BYTES_MAX} bytes together.`,
+      })
+    }
+    const kept = { term: Math.max(term, before?.term ?? 0), number: (before?.number ?? 0) + 1, files: now }
+    await writeKept(this.#files, kept)
+    this.#kept = kept
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(work)
+    this.#last = turn.catch(() => undefined)
+    return turn
+  }
+}
+
+async function readIfThere(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * What computes were told by configuration files, which are not in WAL: `control/configurations/<timeline>.json`, one
+ * document a timeline, replaced only by a newer version. A compute on another disk begins with it.
+ */
+import { describeError, refuse } from '@understory/base'
+import { getIfPresent } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import type { Configuration, ConfigurationVersion } from '@understory/rpc'
+import { z } from 'zod'
+
+const CONFIGURATIONS = 'control/configurations/'
+const ATTEMPTS_MAX = 5
+
+const document = z.object({
+  version: z.literal(1),
+  /** uint64 as text: term of the compute, and a number that grows with every change. */
+  term: z.string(),
+  number: z.string(),
+  /** base64 by name of the file. */
+  files: z.record(z.string(), z.string()),
+})
+
+/** Whether `a` replaces `b`: by term first. */
+export function isNewer(a: ConfigurationVersion | undefined, b: ConfigurationVersion | undefined): boolean {
+  if (a === undefined) return false
+  return b === undefined || a.term > b.term || (a.term === b.term && a.number > b.number)
+}
+
+export class ConfigurationStore {
+  readonly #store: ObjectStore
+
+  constructor(store: ObjectStore) {
+    this.#store = store
+  }
+
+  /** Undefined where nothing was published. Error: refused `bad_file`. */
+  async read(timelineId: string): Promise<Configuration | undefined> {
+    return (await this.#read(timelineId))?.configuration
+  }
+
+  /** Stores it unless something newer is there; gives what is there then. */
+  async publish(timelineId: string, configuration: Configuration): Promise<Configuration> {
+    const key = keyOf(timelineId)
+    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+      const found = await this.#read(timelineId)
+      if (found !== undefined && !isNewer(configuration.version, found.configuration.version))
+        return found.configuration
+      const bytes = encode(configuration)
+      const result =
+        found === undefined
+          ? await this.#store.putIfAbsent(key, bytes)
+          : await this.#store.putIfMatch(key, found.etag, bytes)
+      if (result.kind === 'stored') return configuration
+    }
+    throw refuse('conflict', `configuration of timeline ${timelineId} is being written by another`)
+  }
+
+  async remove(timelineId: string): Promise<void> {
+    await this.#store.delete([keyOf(timelineId)])
+  }
+
+  async #read(timelineId: string): Promise<{ configuration: Configuration; etag: string } | undefined> {
+    const key = keyOf(timelineId)
+    const found = await getIfPresent(this.#store, key)
+    if (found === undefined) return undefined
+    try {
+      const { term, number, files } = document.parse(JSON.parse(Buffer.from(found.bytes).toString()))
+      const entries = Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')])
+      const version = { term: BigInt(term), number: BigInt(number) }
+      return { configuration: { version, files: Object.fromEntries(entries) }, etag: found.etag }
+    } catch (cause) {
+      throw refuse('bad_file', `configuration "${key}" is not what this version writes`, {
+        detail: describeError(cause),
+        hint: 'Restore the object from a backup, or remove it.',
+        cause,
+      })
+    }
+  }
+}
+
+const keyOf = (timelineId: string): string => `${CONFIGURATIONS}${timelineId}.json`
+
+function encode({ version, files }: Configuration): Uint8Array {
+  const base64 = Object.entries(files).map(([name, bytes]) => [name, bytes.toString('base64')])
+  const value = {
+    version: 1,
+    term: String(version?.term ?? 0n),
+    number: String(version?.number ?? 0n),
+    files: Object.fromEntries(base64),
+  }
+  return Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
+}
