@@ -25,3 +25,5 @@ export {
 } from './server.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
 export { fromServiceError, toServiceError } from './status.ts'
+// Before the generated ones of the same names.
+export { SafekeeperServiceClient, SafekeeperServiceService } from './wal-messages.ts'
