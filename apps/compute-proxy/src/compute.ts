@@ -51,14 +51,15 @@ import {
   startPostgres,
 } from './postgres.ts'
 import type { Postmaster, PostgresParts } from './postgres.ts'
-import { Quorum, lossError } from './quorum.ts'
+import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
 import { connectReplication } from './replication.ts'
 import type { CheckedSpec } from './spec.ts'
 import { waitForSql, waitUntilOpen, waitUntilSynchronous, withSql } from './sql.ts'
 import type { SqlTarget } from './sql.ts'
 import { Standby } from './standby.ts'
-import { readState, writeState } from './state-file.ts'
+import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
+import type { RememberedState } from './state-file.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
@@ -76,6 +77,8 @@ export interface ComputeParts {
   readonly owner: UserIds | undefined
   readonly nodeId: string
   readonly contactTimeoutMs: number
+  /** It gave way to another compute before, and is to run all the same. */
+  readonly isWantedAnew: boolean
   readonly freePort: () => Promise<number>
   readonly clock: Clock
   readonly rng: Rng
@@ -136,6 +139,9 @@ export class Compute {
   #lostAtMs: number
   #isBirthInterrupted = false
   #keepProblem = ''
+  #remembered: RememberedState = NOTHING_REMEMBERED
+  /** The highest term that this compute has asked for; undefined before the first. */
+  #ownTerm: number | undefined
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
@@ -202,9 +208,11 @@ export class Compute {
     await endOldPostgres(this.#postgres)
     await rm(this.files.startToken, { force: true })
     await this.configuration.load()
-    const remembered = await readState(this.files.state)
-    this.#sqlPort = spec.sqlPort || remembered.sqlPort || (await this.#parts.freePort())
-    await writeState(this.files.state, { ...remembered, sqlPort: this.#sqlPort })
+    this.#remembered = await readState(this.files.state)
+    this.#sqlPort = spec.sqlPort || this.#remembered.sqlPort || (await this.#parts.freePort())
+    const term = this.#parts.isWantedAnew ? 0 : this.#remembered.term
+    this.#remember({ sqlPort: this.#sqlPort, term })
+    this.#ownTerm = term === 0 ? undefined : term
     while (!this.#stop.signal.aborted) {
       try {
         const session = await this.#begin()
@@ -218,7 +226,7 @@ export class Compute {
         const problem = describeError(error)
         if (problem !== this.#failure) log.warn('compute_failed', { problem })
         this.#failure = problem
-        if (isErrorCode(error, 'stale')) return { kind: 'fenced', term: 0 }
+        if (error instanceof LeadLostError && isFinal(error.loss)) return this.#endOfLoss(error.loss)
         // Chance keeps two candidates from overtaking each other for ever; time keeps a hopeless one from burning CPU.
         failures++
         const pauseMs = Math.min(RETRY_MIN_MS * 2 ** failures, RETRY_MAX_MS) * (0.5 + rng.fraction())
@@ -228,6 +236,11 @@ export class Compute {
     await this.#dropSession()
     this.#state = ComputeState.COMPUTE_STATE_STOPPED
     return { kind: 'stopped', clean: false }
+  }
+
+  #remember(change: Partial<RememberedState>): void {
+    this.#remembered = { ...this.#remembered, ...change }
+    writeState(this.files.state, this.#remembered)
   }
 
   async #begin(): Promise<Session> {
@@ -294,14 +307,13 @@ export class Compute {
     }
     this.#failure = describeError(lossError(what))
     await this.#dropSession()
-    return this.#endOfLoss(what)
+    // Without contact it tries again: an election that a majority answers decides.
+    return isFinal(what) ? this.#endOfLoss(what) : undefined
   }
 
-  #endOfLoss(loss: Loss): ComputeEnd | undefined {
-    // Without contact it tries again: an election that a majority answers decides.
-    if (loss.kind === 'noContact' || loss.kind === 'closed') return undefined
+  #endOfLoss(loss: Loss): ComputeEnd {
     this.#state = ComputeState.COMPUTE_STATE_STOPPED
-    return { kind: 'fenced', term: loss.kind === 'fenced' ? loss.term : 0 }
+    return { kind: 'fenced', term: 'term' in loss ? loss.term : 0 }
   }
 
   /** A fast shutdown ends when the standby has confirmed the shutdown checkpoint; without a quorum it never would. */
@@ -370,8 +382,7 @@ export class Compute {
    */
   async #needsBirth(): Promise<boolean> {
     const { spec } = this.#parts
-    const { born } = await readState(this.files.state)
-    if (born || !spec.bootstrap) return false
+    if (this.#remembered.born || !spec.bootstrap) return false
     const known = await this.#walStatuses()
     const got = known.length === 0 ? 'nowhere' : await howFarBirthGot(spec, this.#stop.signal)
     this.#isBirthInterrupted = got === 'half-way'
@@ -423,6 +434,11 @@ export class Compute {
       nodeId,
       timelineStartLsn,
       livingTerm: undefined,
+      ownTerm: this.#ownTerm,
+      rememberTerm: (term) => {
+        this.#ownTerm = term
+        this.#remember({ term })
+      },
       contactTimeoutMs,
       clock,
       log,
@@ -642,7 +658,7 @@ export class Compute {
       this.#startLsn = startLsn
       this.#rebuiltAtLsn = undefined
       await this.configuration.keep(quorum.term)
-      await writeState(this.files.state, { version: 1, born: true, sqlPort: this.#sqlPort })
+      this.#remember({ born: true })
       return { postmaster, quorum, standby, streaming }
     } catch (error) {
       quorum?.close()

@@ -56,6 +56,12 @@ export const RUN_CONFIG = {
   spec: { read: text, placeholder: 'BASE64', help: 'the compute spec' },
   root: { read: text, placeholder: 'DIR', help: "the compute's own folder" },
   bin: { read: text, placeholder: 'DIR', help: 'folder of initdb and postgres' },
+  wantedAnew: {
+    read: oneOf('yes', 'no'),
+    fallback: 'no',
+    placeholder: 'yes|no',
+    help: 'whether it takes the lead although another compute had it since it last ran',
+  },
   contactTimeoutMs,
   logLevel,
 } as const

@@ -32,6 +32,8 @@ const RESTART_MAX_MS = 5_000
 /** A compute that lasted so long is as good as new. */
 const LASTED_MS = 30_000
 const STOP_GRACE_MS = 70_000
+/** How often a compute tells its host that it is there. */
+export const ALIVE_MS = 500
 
 export interface HostParts {
   readonly nodeId: string
@@ -53,6 +55,8 @@ interface Hosted {
   readonly stop: AbortController
   supervision: Promise<void>
   isFenced: boolean
+  /** It gave way to another compute, and a newer spec wants it here again; until its next process runs. */
+  isWantedAnew: boolean
 }
 
 export class Host {
@@ -114,7 +118,7 @@ export class Host {
     // The running Postgres goes on as it is; its next life, in this process or a new one, takes the new spec.
     hosted.spec = spec
     if (hosted.child?.connected === true) hosted.child.send({ spec: encodeSpec(spec) })
-    if (hosted.isFenced) this.#supervise(spec)
+    if (hosted.isFenced) this.#supervise(spec, true)
     return this.#store()
   }
 
@@ -168,7 +172,7 @@ export class Host {
     await rename(`${this.#file()}.new`, this.#file())
   }
 
-  #supervise(spec: CheckedSpec): void {
+  #supervise(spec: CheckedSpec, isWantedAnew = false): void {
     const hosted: Hosted = {
       spec,
       child: undefined,
@@ -177,6 +181,7 @@ export class Host {
       stop: new AbortController(),
       supervision: Promise.resolve(),
       isFenced: false,
+      isWantedAnew,
     }
     this.#computes.set(spec.timeline.timelineId, hosted)
     hosted.supervision = this.#keepRunning(hosted)
@@ -216,6 +221,8 @@ export class Host {
       this.#root(spec.timeline.timelineId),
       '--bin',
       binaries[spec.postgresMajor] as string,
+      '--wanted-anew',
+      hosted.isWantedAnew ? 'yes' : 'no',
       '--contact-timeout-ms',
       String(contactTimeoutMs),
       '--log-level',
@@ -226,17 +233,47 @@ export class Host {
     })
     hosted.child = child
     hosted.starts++
+    const watch = this.#watch(child, hosted)
     child.on('message', (message) => {
-      if (typeof message === 'object' && message !== null && 'address' in message)
+      watch.heard()
+      if (typeof message === 'object' && message !== null && 'address' in message) {
         hosted.address = String(message.address)
+        hosted.isWantedAnew = false
+      }
     })
     const how = await new Promise<number | string>((resolve) => {
       child.once('error', (error) => resolve(describeError(error)))
       child.once('exit', (code, signal) => resolve(signal ?? code ?? 'unknown'))
     })
+    watch.stop()
     hosted.child = undefined
     hosted.address = ''
     return how
+  }
+
+  /**
+   * I2: a compute that is frozen (stopped, or stuck) commits nothing, but its Postgres goes on serving reads that may be
+   * stale. It is killed, and the kernel ends its Postgres. Looks are counted, not time: a host that was itself frozen
+   * does not blame its computes.
+   */
+  #watch(child: ChildProcess, { spec }: Hosted): { heard(): void; stop(): void } {
+    const { clock, log, contactTimeoutMs } = this.#parts
+    let silentLooks = 0
+    const look = (): void => {
+      silentLooks++
+      if (silentLooks * ALIVE_MS > contactTimeoutMs) {
+        log.warn('compute_frozen', { timeline: spec.timeline.timelineId, silentMs: silentLooks * ALIVE_MS })
+        child.kill('SIGKILL')
+      }
+      timer = clock.setTimer(ALIVE_MS, look)
+    }
+    let timer = clock.setTimer(ALIVE_MS, look)
+    return {
+      heard: () => {
+        silentLooks = 0
+      },
+      stop: () => timer.cancel(),
+    }
   }
 
   async #end(hosted: Hosted): Promise<void> {

@@ -12,7 +12,7 @@ import { setBugReporter, startServer } from '@understory/rpc'
 import { Compute } from './compute.ts'
 import { HOST_CONFIG, RUN_CONFIG } from './config.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
-import { Host, hostService } from './host.ts'
+import { ALIVE_MS, Host, hostService } from './host.ts'
 import { computeService } from './service.ts'
 import { decodeSpec } from './spec.ts'
 
@@ -75,6 +75,7 @@ async function run(argv: readonly string[]): Promise<number> {
     owner: unprivilegedUser(),
     nodeId,
     contactTimeoutMs,
+    isWantedAnew: options.values.wantedAnew === 'yes',
     freePort,
     clock,
     rng,
@@ -90,8 +91,12 @@ async function run(argv: readonly string[]): Promise<number> {
   if (process.send !== undefined && !process.connected) compute.requestStop(10_000)
   void stopSignal().then(() => compute.requestStop(60_000))
   process.send?.({ address: server.address })
+  const alive = setInterval(() => {
+    if (process.connected) process.send?.({ alive: true })
+  }, ALIVE_MS)
   log.info('started', { address: server.address })
   const end = await compute.run()
+  clearInterval(alive)
   log.info('compute_end', { ...end })
   await server.stop(STOP_GRACE_MS)
   await rm(compute.files.sockets, { recursive: true, force: true })

@@ -6,6 +6,7 @@
  * libs/consensus).
  */
 import {
+  UnderstoryError,
   advance,
   assert,
   describeError,
@@ -15,7 +16,7 @@ import {
   lsnToBigint,
   refuse,
 } from '@understory/base'
-import type { Lsn } from '@understory/base'
+import type { ErrorCode, Lsn } from '@understory/base'
 import {
   WalBuffer,
   allMembers,
@@ -74,6 +75,13 @@ export interface QuorumOptions {
   readonly livingTerm: number | undefined
   /** Answers whether the living Postgres's WAL up to `endLsn` is what the donor has. */
   readonly compareLocalWal?: (donor: string, term: number, endLsn: Lsn) => Promise<boolean>
+  /**
+   * The highest term that this compute has ever asked for; undefined where it does not know. A safekeeper that has seen
+   * a higher one was asked by another compute since: this one has a successor and does not run against it.
+   */
+  readonly ownTerm: number | undefined
+  /** Makes a term durable as its own before any safekeeper is asked for it. */
+  readonly rememberTerm: (term: number) => void
   /** Without an answer from a majority for so long, the lead counts as lost. */
   readonly contactTimeoutMs: number
   readonly clock: Clock
@@ -90,6 +98,8 @@ export interface Election {
 /** Why a quorum is lost. */
 export type Loss =
   | { readonly kind: 'fenced'; readonly term: number }
+  /** Another compute was elected while this one did not look. */
+  | { readonly kind: 'superseded'; readonly term: number }
   | { readonly kind: 'staleMembership' }
   | { readonly kind: 'noContact' }
   | { readonly kind: 'closed' }
@@ -127,9 +137,11 @@ export class Quorum {
   /** Of the WAL handed in. */
   #recordEndLsn = 0 as Lsn
   #donorMissingSinceMs: number | undefined
+  #ownTerm: number
 
   constructor(options: QuorumOptions) {
     this.#options = options
+    this.#ownTerm = options.ownTerm ?? 0
     this.#membership = { generation: 0, members: options.members }
     const { timelineStartLsn, livingTerm } = options
     this.#state = createProposer({ membership: this.#membership, timelineStartLsn, livingTerm })
@@ -233,6 +245,7 @@ export class Quorum {
   #carryOut(effect: ProposerEffect): void {
     switch (effect.kind) {
       case 'sendVote':
+        this.#rememberTerm(effect.message.term)
         return this.#send(effect.to, {
           message: { $case: 'vote', value: { term: BigInt(effect.message.term) } },
         })
@@ -293,6 +306,12 @@ export class Quorum {
       case 'staleMembership':
         return this.#lose({ kind: 'staleMembership' })
     }
+  }
+
+  #rememberTerm(term: number): void {
+    if (term <= this.#ownTerm) return
+    this.#ownTerm = term
+    this.#options.rememberTerm(term)
   }
 
   #send(to: string, request: ProposeRequest): void {
@@ -438,6 +457,8 @@ export class Quorum {
     switch (message?.$case) {
       case 'greeting': {
         const { term, membershipGeneration } = message.value
+        if (this.#options.ownTerm !== undefined && Number(term) > this.#ownTerm)
+          return this.#lose({ kind: 'superseded', term: Number(term) })
         return this.#feed({
           kind: 'greeted',
           from,
@@ -525,15 +546,31 @@ function electionError(loss: Loss): Error {
   return refuse('conflict', `the election was lost to term ${loss.term}`)
 }
 
+/** The lead is lost. */
+export class LeadLostError extends UnderstoryError {
+  readonly loss: Loss
+
+  constructor(code: ErrorCode, message: string, loss: Loss) {
+    super(code, message)
+    this.loss = loss
+  }
+}
+
+/** Whether another compute has the timeline for good: this one is to end. */
+export const isFinal = (loss: Loss): boolean =>
+  loss.kind === 'fenced' || loss.kind === 'superseded' || loss.kind === 'staleMembership'
+
 export function lossError(loss: Loss): Error {
   switch (loss.kind) {
     case 'fenced':
-      return refuse('stale', `another compute has the lead with term ${loss.term}`)
+      return new LeadLostError('stale', `another compute has the lead with term ${loss.term}`, loss)
+    case 'superseded':
+      return new LeadLostError('stale', `another compute was elected with term ${loss.term} meanwhile`, loss)
     case 'staleMembership':
-      return refuse('stale', 'the safekeepers of this timeline have changed')
+      return new LeadLostError('stale', 'the safekeepers of this timeline have changed', loss)
     case 'noContact':
-      return refuse('unavailable', 'there is no contact to a majority of the safekeepers')
+      return new LeadLostError('unavailable', 'there is no contact to a majority of the safekeepers', loss)
     case 'closed':
-      return refuse('cancelled', 'the lead was given up')
+      return new LeadLostError('cancelled', 'the lead was given up', loss)
   }
 }

@@ -239,6 +239,8 @@ test.each([16, 17, 18] as const)(
       nodeId: 'test',
       timelineStartLsn: slotLsn,
       livingTerm: undefined,
+      ownTerm: undefined,
+      rememberTerm: () => undefined,
       contactTimeoutMs: 20_000,
       clock: realClock,
       log: silentLog,

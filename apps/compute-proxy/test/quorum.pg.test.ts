@@ -69,7 +69,8 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
     client.close()
   }
 
-  const candidate = () =>
+  const remembered: number[] = []
+  const candidate = (ownTerm?: number) =>
     new Quorum({
       timeline: TIMELINE,
       postgres,
@@ -77,6 +78,8 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
       nodeId: 'test',
       timelineStartLsn: startLsn,
       livingTerm: undefined,
+      ownTerm,
+      rememberTerm: (term) => void remembered.push(term),
       contactTimeoutMs: 20_000,
       clock: realClock,
       log: silentLog,
@@ -116,6 +119,15 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   expect(await settled(fencedCommit)).toBe(false)
   await newer.waitForCommit(takenOverAt)
   newer.close()
+
+  // One that knows of no higher term than its first has a successor, and takes nothing from it.
+  const resumed = candidate(1)
+  await expect(resumed.elected).rejects.toMatchObject({ code: 'stale', loss: { kind: 'superseded', term } })
+  // One that asked for that term itself goes on.
+  const again = candidate(term)
+  expect((await again.elected).term).toBe(term + 1)
+  again.close()
+  expect(remembered).toEqual([1, term, term + 1])
   await server.kill()
   third.kill('SIGKILL')
 })

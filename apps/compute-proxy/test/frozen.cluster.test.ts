@@ -1,0 +1,170 @@
+/**
+ * Goal: a compute that was frozen never comes back over its successor, and its Postgres does not go on serving (I2).
+ * Method: SIGSTOP of real processes. A successor is a second compute host that is told to run the same timeline.
+ */
+import { mkdir } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import {
+  ComputeHostServiceClient,
+  ComputeServiceClient,
+  ComputeState,
+  callUnary,
+  createClient,
+} from '@understory/rpc'
+import type { GetComputeStatusResponse } from '@understory/rpc'
+import { freePort, postgresBinaries, startProcess } from '@understory/testcontainers'
+import pg from 'pg'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startRoad, until } from './cluster-support.ts'
+import type { Road } from './cluster-support.ts'
+
+const MAIN = resolve(import.meta.dirname, '..', 'src', 'main.ts')
+const CONTACT_TIMEOUT_MS = 6_000
+
+let road: Road
+
+beforeAll(async () => {
+  road = await startRoad({
+    flags: { 'compute-proxy': ['--contact-timeout-ms', String(CONTACT_TIMEOUT_MS)] },
+  })
+})
+afterAll(() => road?.[Symbol.asyncDispose]())
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+const gone = (what: string, pid: number): Promise<true> =>
+  until(`${what} to be gone`, () => (isAlive(pid) ? undefined : true))
+
+/** Another host, which takes the tenant's timeline when it is told to. */
+async function prepareSuccessor(tenant: string) {
+  const directory = join(road.folder, `successor-of-${tenant}`)
+  await mkdir(directory, { recursive: true })
+  const { bin } = await postgresBinaries(17)
+  const address = `127.0.0.1:${await freePort()}`
+  const host = await startProcess({
+    name: 'successor',
+    command: process.execPath,
+    args: [
+      ...['--disable-warning=ExperimentalWarning', MAIN, 'host', '--node-id', 'successor'],
+      ...['--listen', address, '--data-dir', directory, '--postgres-bin-17', bin],
+    ],
+    ready: /"event":"started"/,
+    parentDeathSignal: 'SIGTERM',
+    stopTimeoutMs: 60_000,
+  })
+  const { spec } = await road.timeline(tenant)
+  const client = createClient(ComputeHostServiceClient, address)
+  const configuration = { version: { term: 0n, number: 1n }, files: {} }
+  const take = () => callUnary(client.ensureCompute.bind(client), { spec, configuration })
+  const status = (): Promise<GetComputeStatusResponse> =>
+    until('the successor to run', async () => {
+      const { computes } = await callUnary(client.listComputes.bind(client), {})
+      const computeAddress = computes[0]?.address ?? ''
+      if (computeAddress === '') return undefined
+      const compute = createClient(ComputeServiceClient, computeAddress)
+      try {
+        const found = await callUnary(compute.getComputeStatus.bind(compute), {})
+        return found.state === ComputeState.COMPUTE_STATE_RUNNING ? found : undefined
+      } finally {
+        compute.close()
+      }
+    })
+  return {
+    take,
+    status,
+    async [Symbol.asyncDispose](): Promise<void> {
+      client.close()
+      await host.stop()
+    },
+  }
+}
+
+async function connected(connectionString: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString })
+  client.on('error', () => undefined)
+  await client.connect()
+  return client
+}
+
+test('a frozen compute is ended by its host, and comes back without its Postgres having served on', async () => {
+  await road.query('create table t (i int)')
+  const before = await road.runningCompute()
+  const reader = await connected(await road.connectionString())
+  process.kill(before.pid, 'SIGSTOP')
+  // Nobody confirms it: it waits, and is not acknowledged.
+  const commit = reader.query('insert into t values (1)').then(
+    () => 'committed',
+    () => 'not acknowledged',
+  )
+  await gone('the frozen compute', before.pid)
+  await gone('its Postgres', before.postmasterPid)
+  expect(await commit).toBe('not acknowledged')
+  const after = await road.runningCompute()
+  expect(after.term).toBeGreaterThan(before.term)
+  expect(await road.query('select count(*)::int as n from t')).toEqual([{ n: 0 }])
+})
+
+test('a compute that its host ended while it had a successor does not come back over it', async () => {
+  await road.createTenant('ended', 17)
+  const before = await road.runningCompute('ended')
+  // It was told of its birth by then: the last news of its spec.
+  await until('the birth to be noted', async () => {
+    const { spec } = await road.timeline('ended')
+    return spec?.bootstrap === false ? true : undefined
+  })
+  await using successor = await prepareSuccessor('ended')
+  process.kill(before.pid, 'SIGSTOP')
+  await successor.take()
+  const { term, connectionString } = await successor.status()
+  await gone('the frozen compute', before.pid)
+  await until('the first to give way', () =>
+    road.cluster.computeHost.log().includes('"event":"compute_fenced"') ? true : undefined,
+  )
+  await expectUndisturbed(successor, term, connectionString)
+})
+
+test('a compute that was frozen together with its host ends its Postgres and leaves its successor alone', async () => {
+  const before = await road.runningCompute()
+  const reader = await connected(await road.connectionString())
+  const host = road.cluster.computeHost.pid
+  await using successor = await prepareSuccessor(road.tenant)
+  process.kill(host, 'SIGSTOP')
+  process.kill(before.pid, 'SIGSTOP')
+  const frozenMs = performance.now()
+  await successor.take()
+  const { term, connectionString } = await successor.status()
+  // So long that the lead counts as lost for want of contact, before anybody says that it is another's.
+  await until('the time without contact', () =>
+    performance.now() - frozenMs > 1.5 * CONTACT_TIMEOUT_MS ? true : undefined,
+  )
+  process.kill(before.pid, 'SIGCONT')
+  process.kill(host, 'SIGCONT')
+  await gone('the old Postgres', before.postmasterPid)
+  await expect(reader.query('select 1')).rejects.toThrow()
+  await gone('the old compute', before.pid)
+  await expectUndisturbed(successor, term, connectionString)
+  const { compute } = await road.timeline()
+  expect(compute).toBeUndefined()
+})
+
+/** It has the term that it had, and commits. */
+async function expectUndisturbed(
+  successor: { status(): Promise<GetComputeStatusResponse> },
+  term: bigint,
+  connectionString: string,
+): Promise<void> {
+  const client = await connected(connectionString)
+  try {
+    await client.query('create table proof (i int)')
+  } finally {
+    await client.end()
+  }
+  const now = await successor.status()
+  expect(now.term).toBe(term)
+  expect(now.postgresStarts).toBe(1)
+}
