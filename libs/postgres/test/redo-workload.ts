@@ -8,6 +8,7 @@ export interface WorkloadSession {
   readonly client: Client
   /** Another session of the same database. */
   readonly connect: () => Promise<Client>
+  readonly connectionString: string
 }
 
 async function run(client: Client, ...statements: string[]): Promise<void> {

@@ -78,7 +78,7 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
       clients.push(client)
       return client
     }
-    await options.workload({ client: await connect(), connect })
+    await options.workload({ client: await connect(), connect, connectionString: server.connectionString })
     for (const client of clients) await client.end()
     await server.stop()
     const walFile = (segment: number): Uint8Array | undefined => {

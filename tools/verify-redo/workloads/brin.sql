@@ -1,0 +1,23 @@
+-- BRIN: summaries, revmap growth, desummarization.
+create schema w_brin;
+set search_path to w_brin, public;
+create table b (k int, t text);
+insert into b select g, repeat('b', 60) from generate_series(1, 2000) g;
+create index b_k on b using brin (k) with (pages_per_range = 1, autosummarize = off);
+create index b_t on b using brin (t) with (pages_per_range = 2);
+create index b_multi on b using brin (k int4_minmax_multi_ops) with (pages_per_range = 1);
+insert into b select g, repeat('c', 1 + g % 900) from generate_series(2001, 9000) g;
+select brin_summarize_new_values('b_k'), brin_summarize_new_values('b_t'), brin_summarize_new_values('b_multi');
+update b set k = -k where k % 97 = 0;
+update b set t = t || repeat('z', 1500) where k % 300 = 0;
+update b set t = repeat(md5(k::text), 60) where k % 301 = 0;
+insert into b select (random() * 100000)::int, md5(g::text) from generate_series(1, 3000) g;
+vacuum b;
+select brin_desummarize_range('b_k', g) from generate_series(0, 40, 3) g;
+select brin_desummarize_range('b_t', g) from generate_series(0, 40, 4) g;
+select brin_summarize_new_values('b_k'), brin_summarize_new_values('b_t');
+create table many (k int, pad text) with (fillfactor = 10);
+create index many_k on many using brin (k) with (pages_per_range = 1);
+insert into many select g, repeat('m', 700) from generate_series(1, 3000) g;
+vacuum many;
+update many set k = k + 100000 where k % 10 = 0;
