@@ -46,6 +46,7 @@ export async function basebackup({
     directory: path,
     lsn: at,
     checkpoint: { kind: 'forge' },
+    isDurable: true,
     onProgress: (done, total) => onProgress(`${Math.floor(done)} of ${total} pages`),
   })
   await writeStandaloneConfiguration(path, { state })

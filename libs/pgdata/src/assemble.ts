@@ -21,7 +21,7 @@ import { PageserverServiceClient, callServerStream, createClient } from '@unders
 import type { StreamFilesResponse } from '@understory/rpc'
 import { prepareCheckpoint } from './checkpoint.ts'
 import type { PreparedCheckpoint } from './checkpoint.ts'
-import { DataDirectoryWriter } from './data-directory.ts'
+import { DataDirectoryWriter, checkEmpty } from './data-directory.ts'
 import type { FileOwner } from './data-directory.ts'
 import { readWalBytes } from './last-record.ts'
 import { checkSource, seamsOf, shardRefOf, walIdentityOf } from './source.ts'
@@ -39,6 +39,8 @@ export interface AssembleOptions extends PgdataSource {
   readonly checkpoint:
     | { readonly kind: 'forge' }
     | { readonly kind: 'inWal'; readonly prepared: PreparedCheckpoint }
+  /** For a copy that is to outlast this machine's next crash. A compute's is thrown away then. */
+  readonly isDurable?: boolean
   /** Of everything that is made; by default this process's. */
   readonly owner?: FileOwner | undefined
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
@@ -59,14 +61,16 @@ export interface AssembledPgdata {
   readonly tookMs: number
 }
 
+/** A directory that cannot be completed is left as it was: absent, or empty. */
 export async function assemblePgdata(options: AssembleOptions): Promise<AssembledPgdata> {
   const { clock } = seamsOf(options)
   const startMs = clock.nowMs()
   checkSource(options, options.lsn)
+  checkEmpty(options.directory)
+  const prepared =
+    options.checkpoint.kind === 'inWal' ? options.checkpoint.prepared : await prepareCheckpoint(options)
   const writer = new DataDirectoryWriter(options.directory, options.owner)
   try {
-    const prepared =
-      options.checkpoint.kind === 'inWal' ? options.checkpoint.prepared : await prepareCheckpoint(options)
     const { forged, state, atLsn, controlFile, timeSeconds } = prepared
     for (const path of dataDirectoriesOf(options.postgres.major)) writer.makeDirectory(path)
     const failed = new AbortController()
@@ -92,7 +96,9 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
     checkWhole(options, writer)
     checkTwoPhase(options, prepared, twoPhaseNames)
     padSlrus(prepared, writer)
+    if (options.isDurable === true) await writer.sync()
     await writer.write(CONTROL_FILE_PATH, 0, forgedControlFile(controlFile, forged, state, timeSeconds))
+    if (options.isDurable === true) await writer.sync()
     const { recordLsn, nextLsn } = forged
     const { filesCount: files, bytesWritten: bytes } = writer
     return {
@@ -104,6 +110,9 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
       bytes,
       tookMs: Math.round(clock.nowMs() - startMs),
     }
+  } catch (error) {
+    writer.discard()
+    throw error
   } finally {
     writer.close()
   }

@@ -3,18 +3,21 @@
  * and the given owner from the moment it is made, because Postgres accepts nothing else.
  *
  * Calls that only touch names and sizes are synchronous: there are thousands, a few microseconds each. Nothing is
- * synced: a directory that was not completed has no pg_control and cannot start.
+ * synced before `sync`: a directory that was not completed has no pg_control and cannot start.
  */
 import {
   chownSync,
   fchownSync,
   closeSync,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
+  rmSync,
   write,
 } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { dirname, isAbsolute, join } from 'node:path'
 import { promisify } from 'node:util'
 import { assert, refuse } from '@understory/base'
@@ -27,6 +30,7 @@ export interface FileOwner {
 
 /** Handles kept open between pieces; far below the usual limit of 1,024 a process. */
 const OPEN_FILES_MAX = 128
+const SYNCS_AT_ONCE = 8
 
 interface OpenFile {
   readonly fd: number
@@ -36,9 +40,22 @@ interface OpenFile {
 
 const writeAt = promisify(write)
 
+/** Error: refused `precondition` if there is anything in the directory. None is fine. */
+export function checkEmpty(root: string): void {
+  const isEmpty = attempt(
+    `look into directory "${root}"`,
+    () => !existsSync(root) || readdirSync(root).length === 0,
+  )
+  if (isEmpty) return
+  throw refuse('precondition', `directory "${root}" is not empty`, {
+    hint: 'Choose another one, or remove what is in it.',
+  })
+}
+
 export class DataDirectoryWriter {
   readonly root: string
   readonly #owner: FileOwner | undefined
+  readonly #isNew: boolean
   /** Size by path: of every file made so far. */
   readonly #sizes = new Map<string, number>()
   readonly #directories = new Set<string>()
@@ -51,18 +68,11 @@ export class DataDirectoryWriter {
     assert(isAbsolute(root), () => `data directory "${root}" is not absolute`)
     this.root = root
     this.#owner = owner
+    checkEmpty(root)
+    this.#isNew = !existsSync(root)
     attempt(`make data directory "${root}"`, () => {
       mkdirSync(dirname(root), { recursive: true })
-      try {
-        mkdirSync(root, { mode: 0o700 })
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-        if (readdirSync(root).length > 0) {
-          throw refuse('precondition', `directory "${root}" is not empty`, {
-            hint: 'Choose another one, or remove what is in it.',
-          })
-        }
-      }
+      if (this.#isNew) mkdirSync(root, { mode: 0o700 })
       if (owner !== undefined) chownSync(root, owner.uid, owner.gid)
     })
   }
@@ -110,6 +120,28 @@ export class DataDirectoryWriter {
     this.#sizes.set(path, Math.max(this.#sizes.get(path) as number, offset + bytes.length))
   }
 
+  /** Everything made so far is durable when it returns. */
+  async sync(): Promise<void> {
+    const paths = [...this.#sizes.keys(), ...this.#directories, '.', '..']
+    const next = paths[Symbol.iterator]()
+    // A few at a time: a disk orders them better than this loop does.
+    await Promise.all(
+      Array.from({ length: SYNCS_AT_ONCE }, async () => {
+        for (const path of next) await syncPath(join(this.root, path))
+      }),
+    )
+  }
+
+  /** Takes back everything that was made. */
+  discard(): void {
+    this.close()
+    attempt(`remove what is in "${this.root}"`, () => {
+      for (const name of readdirSync(this.root))
+        rmSync(join(this.root, name), { recursive: true, force: true })
+      if (this.#isNew) rmSync(this.root, { recursive: true, force: true })
+    })
+  }
+
   close(): void {
     for (const { fd } of this.#open.values()) closeSync(fd)
     this.#open.clear()
@@ -147,6 +179,15 @@ export class DataDirectoryWriter {
       this.#open.delete(path)
       return
     }
+  }
+}
+
+async function syncPath(path: string): Promise<void> {
+  try {
+    await using file = await open(path, 'r')
+    await file.sync()
+  } catch (error) {
+    throw diskError(error, `sync "${path}"`)
   }
 }
 

@@ -2,7 +2,7 @@
  * The configuration with which a data directory starts by itself, on this machine alone. WAL does not carry it, so it
  * says as little as it can: what pg_control demands, and who may connect.
  */
-import { chmod, chown, writeFile } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { TrackerState } from '@understory/postgres/cluster'
 import { diskError } from '@understory/env'
@@ -22,7 +22,7 @@ host    all       all   127.0.0.1/32  trust
 host    all       all   ::1/128       trust
 `
 
-/** Writes postgresql.conf, postgresql.auto.conf, pg_hba.conf and pg_ident.conf. */
+/** Writes postgresql.conf, postgresql.auto.conf, pg_hba.conf and pg_ident.conf, durably. */
 export async function writeStandaloneConfiguration(
   directory: string,
   { state, settings = {}, owner }: StandaloneConfiguration,
@@ -48,10 +48,14 @@ export async function writeStandaloneConfiguration(
   try {
     for (const [name, text] of Object.entries(files)) {
       const path = join(directory, name)
-      await writeFile(path, text, { mode: 0o600 })
-      await chmod(path, 0o600)
-      if (owner !== undefined) await chown(path, owner.uid, owner.gid)
+      await using file = await open(path, 'w', 0o600)
+      await file.chmod(0o600)
+      if (owner !== undefined) await file.chown(owner.uid, owner.gid)
+      await file.writeFile(text)
+      await file.sync()
     }
+    await using folder = await open(directory, 'r')
+    await folder.sync()
   } catch (error) {
     throw diskError(error, `write the configuration of "${directory}"`)
   }

@@ -239,6 +239,7 @@ test('what cannot be completed is refused and cannot start', { timeout: 120_000 
   await expect(assemblePgdata({ ...made, directory: inside, lsn: advance(lsn, -8) })).rejects.toMatchObject({
     code: 'bad_lsn',
   })
+  expect(existsSync(inside)).toBe(false)
   const ahead = join(folder.path, 'ahead')
   await expect(
     assemblePgdata({ ...made, directory: ahead, lsn: advance(lsn, 80_000) }),
@@ -246,12 +247,15 @@ test('what cannot be completed is refused and cannot start', { timeout: 120_000 
     code: expect.stringMatching(/timeout|unavailable/),
   })
 
+  expect(existsSync(ahead)).toBe(false)
   const halfWay = join(folder.path, 'half')
+  await mkdir(halfWay)
   const oneIsDown = [storage.source.pageservers[0] as string, '127.0.0.1:9']
   await expect(assemblePgdata({ ...made, directory: halfWay, pageservers: oneIsDown })).rejects.toMatchObject(
     { code: 'unavailable' },
   )
-  expect(existsSync(join(halfWay, CONTROL_FILE_PATH))).toBe(false)
+  // As it was before.
+  expect(await readdir(halfWay)).toEqual([])
 
   const stopped = join(folder.path, 'stopped')
   const stop = new AbortController()
@@ -259,10 +263,10 @@ test('what cannot be completed is refused and cannot start', { timeout: 120_000 
   await expect(
     assemblePgdata({ ...made, directory: stopped, signal: stop.signal, onProgress }),
   ).rejects.toMatchObject({ code: 'cancelled' })
-  expect(existsSync(join(stopped, CONTROL_FILE_PATH))).toBe(false)
+  expect(existsSync(stopped)).toBe(false)
 
   const whole = join(folder.path, 'whole')
-  await assemblePgdata({ ...made, directory: whole })
+  await assemblePgdata({ ...made, directory: whole, isDurable: true })
   expect(parseControlFile(await readFile(join(whole, CONTROL_FILE_PATH))).systemId).toBe(
     storage.source.postgres.systemId,
   )
