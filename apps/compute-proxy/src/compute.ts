@@ -44,6 +44,7 @@ import {
   CLEAN_EXIT,
   allowStart,
   endOldPostgres,
+  endPostmaster,
   endedError,
   logTail,
   runInitdb,
@@ -347,10 +348,7 @@ export class Compute {
     const session = this.#session
     this.#session = undefined
     if (session !== undefined) {
-      session.postmaster.signal('SIGQUIT')
-      const timer = this.#parts.clock.setTimer(POSTGRES_END_MS, () => session.postmaster.signal('SIGKILL'))
-      await session.postmaster.exited
-      timer.cancel()
+      await endPostmaster(session.postmaster, this.#parts.clock)
       session.quorum.close()
     }
     await endOldPostgres(this.#postgres)
@@ -545,8 +543,7 @@ export class Compute {
       this.#rebuiltAtLsn = nextLsn
       return { postmaster, quorum, standby, streaming: handled(standby.run()) }
     } catch (error) {
-      postmaster.signal('SIGQUIT')
-      await postmaster.exited
+      await endPostmaster(postmaster, this.#parts.clock)
       throw refuse(
         'unavailable',
         `Postgres did not start on the rebuilt data directory: ${describeError(error)}`,
@@ -588,7 +585,7 @@ export class Compute {
     await allowStart(this.files)
     const again = await this.#startPostgres(floors)
     if (await waitForSql(this.#target(), clock, again.exited)) return again
-    again.signal('SIGQUIT')
+    await endPostmaster(again, clock)
     throw refuse('precondition', `role "${PROXY_ROLE}" could not be made again`)
   }
 
@@ -662,8 +659,7 @@ export class Compute {
       return { postmaster, quorum, standby, streaming }
     } catch (error) {
       quorum?.close()
-      postmaster.signal('SIGQUIT')
-      await postmaster.exited
+      await endPostmaster(postmaster, this.#parts.clock)
       throw error
     }
   }

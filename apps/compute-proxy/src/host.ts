@@ -5,11 +5,11 @@
  */
 import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeError, refuse } from '@understory/base'
-import { diskError } from '@understory/env'
+import { diskError, realDisk } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { ComputeHostServiceService, service, unary } from '@understory/rpc'
 import type {
@@ -160,7 +160,7 @@ export class Host {
     return computeFiles(this.#root(timelineId))
   }
 
-  /** One write at a time: they share the temporary file. */
+  /** One write at a time: the last one made is the last one stored. */
   #store(): Promise<void> {
     this.#storing = this.#storing.catch(() => undefined).then(() => this.#write())
     return this.#storing
@@ -168,8 +168,7 @@ export class Host {
 
   async #write(): Promise<void> {
     const computes = [...this.#computes.values()].map(({ spec }) => encodeSpec(spec))
-    await writeFile(`${this.#file()}.new`, `${JSON.stringify({ version: 1, computes })}\n`)
-    await rename(`${this.#file()}.new`, this.#file())
+    await realDisk.durableReplace(this.#file(), Buffer.from(`${JSON.stringify({ version: 1, computes })}\n`))
   }
 
   #supervise(spec: CheckedSpec, isWantedAnew = false): void {

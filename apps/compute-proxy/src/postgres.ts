@@ -6,7 +6,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { chown, mkdir, readFile, readdir, readlink, rm, unlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { databaseNames } from './database-names.ts'
@@ -15,6 +15,8 @@ import type { ComputeFiles } from './layout.ts'
 /** Lines of postgres.log that an error shows. */
 const LOG_TAIL_BYTES = 2_000
 const QUIT_WAIT_MS = 1_000
+/** As long for a postmaster of this process, which may have much to end. */
+const END_WAIT_MS = 5_000
 const POLL_MS = 20
 
 export interface PostgresParts {
@@ -179,16 +181,28 @@ export async function endedError(files: ComputeFiles, how: string): Promise<Erro
   })
 }
 
+/** Ends it at once; one that does not heed that is killed. */
+export async function endPostmaster(postmaster: Postmaster, clock: Clock): Promise<void> {
+  postmaster.signal('SIGQUIT')
+  const timer = clock.setTimer(END_WAIT_MS, () => postmaster.signal('SIGKILL'))
+  await postmaster.exited
+  timer.cancel()
+}
+
 /**
  * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone.
  * Backends can outlive a postmaster that was killed, and would serve what is no longer true. Every process of Postgres
- * has its data directory as working directory, so nobody else's process is touched.
+ * has its data directory as working directory; whoever else has (a shell that looks around there) is left alone.
  */
-export async function endOldPostgres({ files, clock, log }: PostgresParts): Promise<void> {
+export async function endOldPostgres({
+  files,
+  clock,
+  log,
+}: Pick<PostgresParts, 'files' | 'clock' | 'log'>): Promise<void> {
   const startedMs = clock.nowMs()
   // Immediate shutdown first: a postmaster takes its children along.
   let signal: NodeJS.Signals = 'SIGQUIT'
-  for (let pids = await processesIn(files.pgdata); pids.length > 0; pids = await processesIn(files.pgdata)) {
+  for (let pids = await processesOn(files.pgdata); pids.length > 0; pids = await processesOn(files.pgdata)) {
     if (clock.nowMs() - startedMs > QUIT_WAIT_MS) signal = 'SIGKILL'
     log.debug('old_postgres_ended', { pids, signal })
     for (const pid of pids) kill(pid, signal)
@@ -196,14 +210,21 @@ export async function endOldPostgres({ files, clock, log }: PostgresParts): Prom
   }
 }
 
-async function processesIn(folder: string): Promise<number[]> {
+const PROGRAMS = ['postgres', 'initdb']
+/** What the kernel adds to the path of a file or folder that was removed since. */
+const REMOVED = ' (deleted)'
+
+/** Processes of Postgres, by their program, whose working directory it is. */
+async function processesOn(folder: string): Promise<number[]> {
   const pids: number[] = []
   for (const name of await readdir('/proc')) {
     const pid = Number(name)
     if (!Number.isInteger(pid) || pid === process.pid) continue
-    // A process that ends meanwhile has none; a folder that was removed is shown with a mark.
+    // A process that ends meanwhile has neither.
     const where = await readlink(`/proc/${name}/cwd`).catch(() => '')
-    if (where === folder || where === `${folder} (deleted)`) pids.push(pid)
+    if (where !== folder && where !== `${folder}${REMOVED}`) continue
+    const program = await readlink(`/proc/${name}/exe`).catch(() => '')
+    if (PROGRAMS.includes(basename(program.replace(REMOVED, '')))) pids.push(pid)
   }
   return pids
 }
