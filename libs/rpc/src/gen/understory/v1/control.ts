@@ -242,7 +242,7 @@ export interface FpwStatus {
   readonly steps: readonly FpwStep[];
   /** Empty, or why it does not go on. */
   readonly problem: string;
-  /** Number of the last request; grows by one a request. */
+  /** Number of the last request, or answer to a change that nobody asked for; grows by one each. */
   readonly generation: bigint;
   /** Milliseconds the last completed switch took. */
   readonly tookMs: bigint;

@@ -229,7 +229,11 @@ export interface SetImageGenerationRequest {
     | ShardRef
     | undefined;
   /** The new settings. */
-  readonly imageGeneration: ImageGeneration | undefined;
+  readonly imageGeneration:
+    | ImageGeneration
+    | undefined;
+  /** Number of the wish that it follows from: one lower than the shard has heard of is refused. */
+  readonly generation: bigint;
 }
 
 /** Result of SetImageGeneration, sent once it is durable. */
@@ -1691,7 +1695,7 @@ export const TablespacePiece: MessageFns<TablespacePiece> = {
 };
 
 function createBaseSetImageGenerationRequest(): SetImageGenerationRequest {
-  return { timeline: undefined, shard: undefined, imageGeneration: undefined };
+  return { timeline: undefined, shard: undefined, imageGeneration: undefined, generation: 0n };
 }
 
 export const SetImageGenerationRequest: MessageFns<SetImageGenerationRequest> = {
@@ -1704,6 +1708,12 @@ export const SetImageGenerationRequest: MessageFns<SetImageGenerationRequest> = 
     }
     if (message.imageGeneration !== undefined) {
       ImageGeneration.encode(message.imageGeneration, writer.uint32(26).fork()).join();
+    }
+    if (message.generation !== 0n) {
+      if (BigInt.asUintN(64, message.generation) !== message.generation) {
+        throw new globalThis.Error("value provided for field message.generation of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.generation);
     }
     return writer;
   },
@@ -1745,6 +1755,14 @@ export const SetImageGenerationRequest: MessageFns<SetImageGenerationRequest> = 
             message.imageGeneration = ImageGeneration.decode(reader, reader.uint32());
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.generation = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1771,6 +1789,9 @@ export const SetImageGenerationRequest: MessageFns<SetImageGenerationRequest> = 
     message.imageGeneration = (object.imageGeneration !== undefined && object.imageGeneration !== null)
       ? ImageGeneration.fromPartial(object.imageGeneration)
       : undefined;
+    message.generation = (object.generation !== undefined && object.generation !== null)
+      ? BigInt(object.generation)
+      : 0n;
     return message;
   },
 };
