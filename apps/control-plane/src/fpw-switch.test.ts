@@ -48,7 +48,10 @@ test('a change that nobody asked for is drift, but not while a switch is under w
   expect(hasDrifted(off, 'on')).toBe(true)
   expect(hasDrifted(off, 'off')).toBe(false)
   expect(hasDrifted(off, undefined)).toBe(false)
-  expect(hasDrifted(beginSwitch(off, 5), 'on')).toBe(false)
+  const again = beginSwitch(off, 5)
+  expect(hasDrifted(again, 'on')).toBe(false)
+  // What was sent for the plan before and comes late is told apart.
+  expect(again.generation).toBe(off.generation + 1)
 })
 
 test('a compute rebuilt half way starts with the setting off only where every shard makes images', () => {

@@ -16,14 +16,18 @@ const STEPS_ON: readonly FpwStepName[] = ['setting', 'seen_in_wal', 'checkpoint'
 /** The state right after a request. A repeated request changes nothing. */
 export function requestSwitch(state: FpwState, wanted: 'on' | 'off', nowMs: number): FpwState {
   if (state.wanted === wanted) return state
-  return beginSwitch({ ...state, wanted, generation: state.generation + 1 }, nowMs)
+  return beginSwitch({ ...state, wanted }, nowMs)
 }
 
-/** Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. */
+/**
+ * Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. Either is a wish with
+ * a number of its own, so that a message of an earlier plan that comes late changes nothing.
+ */
 export function beginSwitch(state: FpwState, nowMs: number): FpwState {
   const names = state.wanted === 'off' ? STEPS_OFF : STEPS_ON
   return {
     ...state,
+    generation: state.generation + 1,
     phase: state.wanted === 'off' ? 'switching_off' : 'switching_on',
     problem: '',
     startedAtMs: nowMs,

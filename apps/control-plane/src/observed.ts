@@ -95,9 +95,10 @@ export class Peers {
     timeline: TimelineRef,
     shard: ShardRef,
     imageGeneration: ImageGeneration,
+    wish: number,
   ): Promise<void> {
     const client = this.#pageservers.at(address)
-    const request = { timeline, shard, imageGeneration }
+    const request = { timeline, shard, imageGeneration, generation: BigInt(wish) }
     await callUnary(client.setImageGeneration.bind(client), request, {
       deadlineMs: ACT_DEADLINE_MS,
       peer: `pageserver ${address}`,

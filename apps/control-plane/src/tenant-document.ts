@@ -21,7 +21,7 @@ const fpwState = z.object({
   sinceLsn: lsnText,
   steps: z.array(fpwStep),
   problem: z.string(),
-  /** Grows by one with every request, so that a late step of an older one changes nothing. */
+  /** Grows by one with every request and every answer to drift, so that a late step of an older one changes nothing. */
   generation: z.number().int().nonnegative(),
   startedAtMs: z.number().int().nonnegative(),
   tookMs: z.number().int().nonnegative(),

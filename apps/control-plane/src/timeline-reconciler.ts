@@ -464,6 +464,7 @@ export class TimelineReconciler {
           this.#ref(),
           this.#shardRef(tenant, number),
           settings,
+          timeline.fpw.generation,
         )
       }),
     )

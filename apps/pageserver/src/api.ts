@@ -88,10 +88,10 @@ export function pageserverService(registry: ShardRegistry, clock: Clock): RpcSer
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
       yield* streamFiles(shard, at)
     }),
-    setImageGeneration: unary(async ({ timeline, shard, imageGeneration }) => {
+    setImageGeneration: unary(async ({ timeline, shard, imageGeneration, generation }) => {
       const settings = readImageGeneration(imageGeneration)
       if (settings === undefined) throw refuse('bad_argument', 'image generation settings are missing')
-      await find(timeline, shard).setImageGeneration(settings)
+      await find(timeline, shard).setImageGeneration(settings, readWish(generation))
       return {}
     }),
     getShardStatus: unary(({ timeline }) => {
@@ -159,6 +159,11 @@ function readImageGeneration(images: ImageGeneration | undefined): ImageGenerati
     throw refuse('bad_argument', `image threshold ${thresholdRecords} is not from 1 to 10,000`)
   }
   return { enabled, thresholdRecords }
+}
+
+function readWish(generation: bigint): number {
+  if (generation <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(generation)
+  throw refuse('bad_argument', `generation ${generation} is out of range`)
 }
 
 /** Records after which a chain is cut, unless told otherwise. */

@@ -31,6 +31,8 @@ export interface LayerStoreParts {
   readonly cache: BlockCache
 }
 
+type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>
+
 export class LayerStore {
   readonly remote: RemoteIndex
   readonly #parts: LayerStoreParts
@@ -94,8 +96,11 @@ export class LayerStore {
   }
 
   /** Changes the index, durably on the local disk. */
-  changeIndex(change: Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>): Promise<void> {
-    return this.#local.run(() => this.#writeIndex({ ...this.#index, ...change }))
+  changeIndex(change: IndexChange | ((index: IndexPart) => IndexChange)): Promise<void> {
+    return this.#local.run(() => {
+      const changed = typeof change === 'function' ? change(this.#index) : change
+      return this.#writeIndex({ ...this.#index, ...changed })
+    })
   }
   async #writeIndex(index: IndexPart): Promise<void> {
     await this.#parts.files.writeIndex(index)

@@ -28,3 +28,23 @@ test('WAL without a value for the shard is reported as taken in, after the age o
   await vi.waitFor(() => expect(shard!.remoteConsistentLsn).toBe(to), { timeout: 5_000 })
   expect(bench.errors).toEqual([])
 })
+
+test('a late message about image generation changes nothing, also after a restart', async () => {
+  await using directory = await temporaryDirectory()
+  const on = { enabled: true, thresholdRecords: 32 }
+  {
+    await using bench = await openBench(directory.path)
+    const [shard] = await attach(bench, LAYOUT, 1, true, IMAGES)
+    await shard!.setImageGeneration(IMAGES, 1)
+    await shard!.setImageGeneration(on, 2)
+    await expect(shard!.setImageGeneration(IMAGES, 1)).rejects.toMatchObject({ code: 'stale' })
+    expect(shard!.imageGeneration).toEqual(on)
+    // The same wish again is the same answer.
+    await shard!.setImageGeneration(on, 2)
+    await shard!.stop()
+  }
+  await using bench = await openBench(directory.path)
+  const [shard] = await attach(bench, LAYOUT, 2, false, IMAGES)
+  await expect(shard!.setImageGeneration(IMAGES, 1)).rejects.toMatchObject({ code: 'stale' })
+  expect(shard!.imageGeneration).toEqual(on)
+})

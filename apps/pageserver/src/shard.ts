@@ -356,9 +356,15 @@ export class Shard implements WalConsumer {
 
   // Settings
 
-  /** Durable on the local disk and, where it can be reached, in the object store when it returns. */
-  async setImageGeneration(settings: ImageGenerationSettings): Promise<void> {
-    await this.#layers.changeIndex({ imageGeneration: settings })
+  /**
+   * Durable on the local disk and, where it can be reached, in the object store when it returns. Error: refused `stale`
+   * where a later wish was heard of: a message that comes late must not end what rule I5 rests on.
+   */
+  async setImageGeneration(settings: ImageGenerationSettings, wish: number): Promise<void> {
+    await this.#layers.changeIndex(({ imageWish = 0 }) => {
+      if (wish >= imageWish) return { imageGeneration: settings, imageWish: wish }
+      throw refuse('stale', `image generation follows wish ${imageWish} already, wish ${wish} is older`)
+    })
     this.#images.change(settings)
     this.#env.log.info('image_generation', { ...settings })
     if (this.isImported) this.#startUpload()

@@ -237,7 +237,7 @@ test(
       BigInt(file.length / 8192),
     )
 
-    const off = { ...refs[1]!, imageGeneration: { enabled: false, thresholdRecords: 8 } }
+    const off = { ...refs[1]!, imageGeneration: { enabled: false, thresholdRecords: 8 }, generation: 2n }
     await callUnary(client.setImageGeneration.bind(client), off)
     const flushed = await callUnary(client.flushShard.bind(client), refs[1]!)
     expect(flushed.remoteConsistentLsn).toBe(BigInt(endLsn))

@@ -44,6 +44,8 @@ export interface IndexPart {
   /** Everything before is in the layers listed. */
   readonly consistentLsn: Lsn
   readonly imageGeneration: ImageGenerationSettings
+  /** Number of the wish that `imageGeneration` follows from, where there was one. */
+  readonly imageWish?: number
   /** Number of the next layer. */
   readonly nextSequence: number
   /** Oldest first. */
@@ -78,6 +80,7 @@ export function encodeIndexPart(part: IndexPart): Buffer {
     readableLsn: formatLsn(part.readableLsn),
     consistentLsn: formatLsn(part.consistentLsn),
     imageGeneration: part.imageGeneration,
+    imageWish: part.imageWish ?? 0,
     nextSequence: part.nextSequence,
     layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax }) => ({
       name,
@@ -142,6 +145,8 @@ function parse(document: unknown): IndexPart {
       enabled: images['enabled'],
       thresholdRecords: integer(images, 'thresholdRecords', 1, 10_000),
     },
+    // Documents of before it was there have none.
+    imageWish: root['imageWish'] === undefined ? 0 : integer(root, 'imageWish', 0, Number.MAX_SAFE_INTEGER),
     nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
     layers: root['layers'].map(parseLayer),
   }
