@@ -24,6 +24,7 @@ const append = (
   recordEnd = begin + length,
 ): AcceptorInput => ({
   kind: 'append',
+  membershipGeneration: 0,
   message: {
     term,
     beginLsn: at(begin),
@@ -32,9 +33,14 @@ const append = (
     wal: new Uint8Array(length),
   },
 })
-const vote = (term: number): AcceptorInput => ({ kind: 'vote', message: { term } })
+const vote = (term: number): AcceptorInput => ({
+  kind: 'vote',
+  membershipGeneration: 0,
+  message: { term },
+})
 const elected = (term: number, start: number, history: TermHistory = term1): AcceptorInput => ({
   kind: 'elected',
+  membershipGeneration: 0,
   message: { term, startStreamingLsn: at(start), history, election: 'rebuild' },
 })
 const flushed = (flushLsn: number): AcceptorInput => ({ kind: 'flushed', flushLsn: at(flushLsn) })
@@ -124,12 +130,29 @@ test.each([
   expect(state).toEqual(streaming)
 })
 
-test('an older membership is refused, a newer one is recorded', () => {
-  const newer = run(fresh, { kind: 'greeting', message: { membershipGeneration: 2 } })
+test('a newer membership is recorded, and what comes by an older one is refused', () => {
+  const greeting = (membershipGeneration: number): AcceptorInput => ({
+    kind: 'greeting',
+    message: { membershipGeneration },
+  })
+  const newer = run(fresh, greeting(2))
   expect(newer.durable).toMatchObject([{ control: { membershipGeneration: 2 } }])
-  expect(run(newer.state, { kind: 'greeting', message: { membershipGeneration: 1 } }).after).toMatchObject([
-    { kind: 'refuse', code: 'stale' },
+  const older = run(newer.state, greeting(1))
+  expect(older.durable).toEqual([])
+  expect(older.after).toMatchObject([{ kind: 'sendGreeting', reply: { membershipGeneration: 2 } }])
+  // Unflushed WAL of the older membership is let go: nobody hears later that it was flushed.
+  const unflushed = run(streaming, append(1, 100, 8), greeting(1))
+  expect(unflushed.durable).toMatchObject([
+    { kind: 'truncateWal', toLsn: 100 },
+    { kind: 'persistControl', control: { membershipGeneration: 1 } },
   ])
+  expect(unflushed.state.writeLsn).toBe(100)
+  for (const input of [vote(1), elected(1, 0), append(1, 0, 8)]) {
+    const refused = run(newer.state, input)
+    expect(refused.after).toMatchObject([{ kind: 'refuse', code: 'stale' }])
+    expect(refused.durable).toEqual([])
+    expect(refused.state).toEqual(newer.state)
+  }
 })
 
 test('a log that ends before the commit position is not taken up', () => {

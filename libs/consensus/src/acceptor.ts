@@ -12,8 +12,9 @@
  *   One flush may answer many requests.
  * - A failed write, truncation or control file ends this state: read it again from disk.
  *
- * Promises: I2, a vote is given once a term, and nothing of an older term is taken after it; I3, the log is never cut
- * below the commit position, which never goes back and never passes the flush position.
+ * Promises: I2, a vote is given once a term, and nothing of an older term is taken after it, nor anything of an older
+ * membership after a newer one; I3, the log is never cut below the commit position, which never goes back and never
+ * passes the flush position.
  */
 import { advance, assert, formatLsn, maxLsn, minLsn } from '@understory/base'
 import type { ErrorCode, Lsn } from '@understory/base'
@@ -62,11 +63,15 @@ export interface AcceptorState {
   readonly toldCommitLsn: Lsn
 }
 
+/** What comes after a greeting carries the membership generation of that greeting: it holds for the whole stream. */
+interface OfStream {
+  readonly membershipGeneration: number
+}
 export type AcceptorInput =
   | { readonly kind: 'greeting'; readonly message: GreetingMessage }
-  | { readonly kind: 'vote'; readonly message: VoteMessage }
-  | { readonly kind: 'elected'; readonly message: ElectedMessage }
-  | { readonly kind: 'append'; readonly message: AppendMessage }
+  | ({ readonly kind: 'vote'; readonly message: VoteMessage } & OfStream)
+  | ({ readonly kind: 'elected'; readonly message: ElectedMessage } & OfStream)
+  | ({ readonly kind: 'append'; readonly message: AppendMessage } & OfStream)
   /** Everything up to the record end `flushLsn` is durable. */
   | { readonly kind: 'flushed'; readonly flushLsn: Lsn }
 
@@ -117,10 +122,18 @@ export function restoreAcceptor(control: AcceptorControl, flushLsn: Lsn): Accept
   return { control, writeLsn: flushLsn, flushLsn, commitLsn, toldCommitLsn: commitLsn }
 }
 
-/** Whether `stepAcceptor` will write this append's WAL: it is of the log's last term and goes on where the log ends. */
-export function willWrite(state: AcceptorState, { term, beginLsn, wal }: AppendMessage): boolean {
+/**
+ * Whether `stepAcceptor` will write this append's WAL: it is of this membership and of the log's last term, and goes on
+ * where the log ends.
+ */
+export function willWrite(
+  state: AcceptorState,
+  { message, membershipGeneration }: Extract<AcceptorInput, { kind: 'append' }>,
+): boolean {
   const { control } = state
+  const { term, beginLsn, wal } = message
   return (
+    membershipGeneration === control.membershipGeneration &&
     term === control.term &&
     lastTermStart(control.history).term === term &&
     beginLsn === state.writeLsn &&
@@ -140,10 +153,20 @@ export function stepAcceptor(state: AcceptorState, input: AcceptorInput): Accept
     after.control.term >= state.control.term,
     () => `I2: term ${state.control.term} became ${after.control.term}`,
   )
+  assert(
+    after.control.membershipGeneration >= state.control.membershipGeneration,
+    () =>
+      `membership generation ${state.control.membershipGeneration} became ${after.control.membershipGeneration}`,
+  )
   return step
 }
 
 function apply(state: AcceptorState, input: AcceptorInput): AcceptorStep {
+  const generation = state.control.membershipGeneration
+  if ('membershipGeneration' in input && input.membershipGeneration !== generation) {
+    const message = `message is of membership generation ${input.membershipGeneration}, not ${generation}`
+    return refusal(state, 'stale', message)
+  }
   switch (input.kind) {
     case 'greeting':
       return onGreeting(state, input.message)
@@ -166,37 +189,38 @@ const reply = (state: AcceptorState, ...effects: FollowingEffect[]): AcceptorSte
 const refusal = (state: AcceptorState, code: ErrorCode, message: string): AcceptorStep =>
   reply(state, { kind: 'refuse', code, message })
 
+/**
+ * The newest membership is for everybody: a proposer that knows a newer one brings it, and what came by an older one
+ * is over. So is WAL of it that is not flushed yet: who finishes the change has asked for our positions, and what an older
+ * proposer would commit by a later flush must not be beyond them. A proposer with an older membership is told of ours,
+ * which ends it; whatever else it sends is refused.
+ */
 function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMessage): AcceptorStep {
   const { control } = state
-  if (membershipGeneration < control.membershipGeneration) {
-    return refusal(
-      state,
-      'stale',
-      `membership generation ${membershipGeneration} is older than ${control.membershipGeneration}`,
-    )
-  }
-  const answer = { kind: 'sendGreeting', reply: { term: control.term, membershipGeneration } } as const
-  if (membershipGeneration === control.membershipGeneration) return reply(state, answer)
+  const newest = Math.max(membershipGeneration, control.membershipGeneration)
+  const answer = {
+    kind: 'sendGreeting',
+    reply: { term: control.term, membershipGeneration: newest },
+  } as const
+  if (newest === control.membershipGeneration) return reply(state, answer)
   const newer = { ...control, membershipGeneration }
-  return {
-    state: { ...state, control: newer },
-    durable: [{ kind: 'persistControl', control: newer }],
-    after: [answer],
-  }
+  const durable = withoutUnflushed(state)
+  durable.push({ kind: 'persistControl', control: newer })
+  return { state: { ...state, writeLsn: state.flushLsn, control: newer }, durable, after: [answer] }
 }
+
+/** What lets go of written but unflushed bytes, if there are any. */
+const withoutUnflushed = ({ writeLsn, flushLsn }: AcceptorState): DurableEffect[] =>
+  writeLsn > flushLsn ? [{ kind: 'truncateWal', toLsn: flushLsn }] : []
 
 /**
  * A vote is given for every term above ours. Asked again in the same term, by a proposer that came back, we only tell
  * our positions. Either way written but unflushed bytes are let go, so that the position told stays true.
  */
 function onVote(state: AcceptorState, { term }: VoteMessage): AcceptorStep {
-  const durable: DurableEffect[] = []
   let { control } = state
-  let after = state
-  if (term >= control.term && state.writeLsn > state.flushLsn) {
-    durable.push({ kind: 'truncateWal', toLsn: state.flushLsn })
-    after = { ...after, writeLsn: state.flushLsn }
-  }
+  const durable = term >= control.term ? withoutUnflushed(state) : []
+  let after = durable.length === 0 ? state : { ...state, writeLsn: state.flushLsn }
   const voteGiven = term > control.term
   if (voteGiven) {
     control = { ...control, term, commitLsn: state.commitLsn }

@@ -1,5 +1,5 @@
-export { allMembers, isQuorum } from './membership.ts'
-export type { Membership } from './membership.ts'
+export { abortChange, allMembers, finishChange, isQuorum, startChange } from './membership.ts'
+export type { MemberStatus, Membership } from './membership.ts'
 export type {
   AppendMessage,
   AppendReply,

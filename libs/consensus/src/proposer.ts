@@ -108,6 +108,8 @@ export type ProposerInput =
   /** Answers `fetchWal`: the driver holds these bytes. They may end before what was asked for. */
   | { readonly kind: 'walFetched'; readonly to: string; readonly startLsn: Lsn; readonly endLsn: Lsn }
   | { readonly kind: 'fetchFailed'; readonly to: string }
+  /** A newer membership: a leader goes on under it, anybody else has to begin anew. */
+  | { readonly kind: 'membership'; readonly membership: Membership }
   /** Some milliseconds after `commitAdvanced`, and again while `hasNews`: for acceptors that no append told of it. */
   | { readonly kind: 'news' }
   /** Now and then, such as every second: asks idle acceptors for a sign of life and tries again what was stuck. */
@@ -155,7 +157,7 @@ export type ProposerEffect =
     }
   /** `to` needs WAL that no connected acceptor has. If this term has committed nothing, a new election helps. */
   | { readonly kind: 'donorMissing'; readonly to: string; readonly startLsn: Lsn }
-  /** Close the stream: the peer broke the protocol. */
+  /** Close the stream: the peer broke the protocol, or the membership changed. Open a new one while it is a member. */
   | { readonly kind: 'drop'; readonly peer: string; readonly reason: string }
   /** The end: another proposer has `term`, or the vote was lost. Stop Postgres, or try again with a new proposer. */
   | { readonly kind: 'fenced'; readonly term: number }
@@ -273,11 +275,30 @@ function apply(draft: Draft, input: ProposerInput, effects: ProposerEffect[]): v
       if (peer !== undefined) peer.isFetching = false
       return
     }
+    case 'membership':
+      return onMembership(draft, input.membership, effects)
     case 'news':
       return onNews(draft, effects)
     case 'heartbeat':
       return onHeartbeat(draft, effects)
   }
+}
+
+/**
+ * The votes of a campaign are of its own membership, so only a leader can go on. It greets everybody anew: what was
+ * flushed counts again once that acceptor says so under the new generation.
+ */
+function onMembership(draft: Draft, membership: Membership, effects: ProposerEffect[]): void {
+  const { generation } = membership
+  if (generation <= draft.options.membership.generation) return
+  if (draft.phase !== 'leader') {
+    draft.phase = 'fenced'
+    effects.push({ kind: 'staleMembership', generation })
+    return
+  }
+  for (const name in draft.peers) drop(effects, name, `membership has generation ${generation} now`)
+  draft.options = { ...draft.options, membership }
+  draft.peers = Object.fromEntries(allMembers(membership).map((member) => [member, { ...PEER_DOWN }]))
 }
 
 function onGreeted(draft: Draft, from: string, reply: GreetingReply, effects: ProposerEffect[]): void {
