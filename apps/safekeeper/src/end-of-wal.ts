@@ -9,7 +9,7 @@ import {
   segmentStart,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { WalStreamDecoder } from '@understory/postgres/wal'
+import { WalStreamDecoder, crc32c } from '@understory/postgres/wal'
 import type { PostgresIdentity } from './identity.ts'
 import type { WalFiles } from './wal-files.ts'
 
@@ -58,24 +58,59 @@ export async function findEndOfWal(
   if (commitLsn === timelineStartLsn) return scan(files, identity, { startLsn: commitLsn, findFirst: true })
   const { segmentBytes } = identity
   const last = advance(commitLsn, -1)
-  const segment = segmentOf(last, segmentBytes)
   const damaged = (why: string): Error =>
     refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
       detail: why,
       hint: 'Replace this safekeeper: the others have everything that was committed.',
     })
-  const bytes = await files.readSegment(segment)
+  const bytes = await files.readSegment(segmentOf(last, segmentBytes))
   if (bytes === undefined || bytes.length <= offsetInSegment(last, segmentBytes))
     throw damaged('its segment is missing or cut off')
-  const found = await scan(files, identity, {
-    startLsn: segmentStart(segment, segmentBytes),
-    findFirst: true,
-  })
-  if (found.endLsn >= commitLsn) return found
-  // No record that starts in this segment was complete, as when one record fills it.
-  if (found.lastRecordLsn === undefined && found.reason === undefined)
-    return scan(files, identity, { startLsn: commitLsn, findFirst: false })
-  throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)
+  // Further back while no record that starts there is whole: the one that ends at `commitLsn` began earlier.
+  for (let segment = segmentOf(last, segmentBytes); ; segment--) {
+    const startLsn = segmentStart(segment, segmentBytes)
+    const found = await scan(files, identity, { startLsn, findFirst: true })
+    if (found.endLsn >= commitLsn) return found
+    if (found.lastRecordLsn !== undefined || startLsn <= timelineStartLsn)
+      throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)
+    if ((await files.readSegment(segment - 1)) === undefined)
+      return scan(files, identity, { startLsn: commitLsn, findFirst: false })
+  }
+}
+
+/**
+ * Makes the WAL between two record ends durable, which a process before this one may have left unsynced. Written again,
+ * not only synced: after a sync that failed the kernel calls pages clean that the disk does not have. What is written
+ * is what was checked, so that a bit that flips on the way is not made to last. Error: refused `bad_file`.
+ */
+export async function rewriteTail(
+  files: WalFiles,
+  identity: PostgresIdentity,
+  place: DecoderPlace,
+  endLsn: Lsn,
+): Promise<void> {
+  const decoder = decoderAt(identity, place)
+  const damaged = (cause?: unknown): Error =>
+    refuse('bad_file', `WAL up to ${formatLsn(endLsn)} does not read the same twice`, { cause })
+  const parts = [...files.parts(place.startLsn, endLsn)]
+  const sums: number[] = []
+  try {
+    for (const part of parts) {
+      const wal = await files.read(part.startLsn, part.endLsn)
+      decoder.push(part.startLsn, wal)
+      while (decoder.next());
+      sums.push(crc32c(wal, 0, wal.length))
+    }
+  } catch (error) {
+    if (isErrorCode(error, 'bad_wal') || isErrorCode(error, 'unknown_wal')) throw damaged(error)
+    throw error
+  }
+  if (decoder.recordEndLsn !== endLsn) throw damaged()
+  for (const [index, part] of parts.entries()) {
+    const wal = await files.read(part.startLsn, part.endLsn)
+    if (crc32c(wal, 0, wal.length) !== sums[index]) throw damaged()
+    await files.write(part.startLsn, [wal])
+  }
 }
 
 async function scan(files: WalFiles, identity: PostgresIdentity, place: DecoderPlace): Promise<EndOfWal> {

@@ -58,7 +58,7 @@ export async function* propose(
     const generation = Number(membershipGeneration)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
-      await timeline.handle(session, readMessage(next.value))
+      await timeline.handle(session, readMessage(next.value, generation))
     }
     answers.close()
   })()
@@ -70,14 +70,15 @@ export async function* propose(
   }
 }
 
-function readMessage({ message }: ProposeRequest): AcceptorInput {
+function readMessage({ message }: ProposeRequest, membershipGeneration: number): AcceptorInput {
   switch (message?.$case) {
     case 'vote':
-      return { kind: 'vote', message: { term: readTerm(message.value.term) } }
+      return { kind: 'vote', membershipGeneration, message: { term: readTerm(message.value.term) } }
     case 'elected': {
       const { term, startStreamingLsn, termHistory, kind } = message.value
       return {
         kind: 'elected',
+        membershipGeneration,
         message: {
           term: readTerm(term),
           startStreamingLsn: lsnFromBigint(startStreamingLsn),
@@ -90,6 +91,7 @@ function readMessage({ message }: ProposeRequest): AcceptorInput {
       const { term, beginLsn, commitLsn, recordEndLsn, wal } = message.value
       return {
         kind: 'append',
+        membershipGeneration,
         message: {
           term: readTerm(term),
           beginLsn: lsnFromBigint(beginLsn),

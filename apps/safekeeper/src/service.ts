@@ -47,10 +47,10 @@ async function* readWal(
   const startLsn = lsnFromBigint(request.startLsn)
   const endLsn = lsnFromBigint(request.endLsn)
   const { control, flushLsn, commitLsn } = timeline.state
-  if (request.term !== 0n && request.term !== BigInt(control.term)) {
+  const isElected = request.term !== 0n
+  if (isElected && request.term !== BigInt(control.term))
     throw refuse('stale', `term ${request.term} is not the term ${control.term} of this safekeeper`)
-  }
-  const limit = request.term === 0n ? commitLsn : flushLsn
+  const limit = isElected ? flushLsn : commitLsn
   if (startLsn < control.timelineStartLsn || startLsn > endLsn || endLsn > limit) {
     throw refuse(
       'out_of_range',
@@ -59,7 +59,7 @@ async function* readWal(
   }
   for (let at = startLsn; at < endLsn;) {
     const to = minLsn(endLsn, advance(at, READ_BYTES_MAX))
-    const wal = await timeline.read(at, to)
+    const wal = await (isElected ? timeline.readInTerm(control.term, at, to) : timeline.read(at, to))
     yield { startLsn: lsnToBigint(at), wal: Buffer.from(wal.buffer, wal.byteOffset, wal.byteLength) }
     at = to
   }

@@ -8,7 +8,7 @@
  * - A failed write, sync or control file ends the writing of this timeline until the process starts again: what was
  *   acknowledged is durable, and reading goes on.
  */
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import {
   LSN_ZERO,
   advance,
@@ -26,13 +26,12 @@ import type {
   AcceptorControl,
   AcceptorInput,
   AcceptorState,
-  AppendMessage,
   DurableEffect,
   FollowingEffect,
 } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import { decodeControlFile, encodeControlFile } from './control-file.ts'
-import { decoderAt, findEndOfWal } from './end-of-wal.ts'
+import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
 import { WalFiles } from './wal-files.ts'
@@ -43,6 +42,8 @@ const UNFLUSHED_BYTES_MAX = 16 * 1024 * 1024
 const RECENT_BYTES_MAX = 2 * 1024 * 1024
 /** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 8 * 1024 * 1024
+
+type AppendInput = Extract<AcceptorInput, { kind: 'append' }>
 
 /** Where the acceptor's answers to one stream of a proposer go. */
 export interface ProposerSession {
@@ -113,6 +114,9 @@ export class Timeline {
     acceptor: AcceptorControl,
   ): Promise<void> {
     await disk.makeDirectory(folder)
+    // A try before this one may have ended between making a folder and making its name durable.
+    await disk.syncDirectory(dirname(folder))
+    await disk.syncDirectory(dirname(dirname(folder)))
     await disk.durableReplace(
       Timeline.controlPath(folder),
       encodeControlFile({ postgres: identity, acceptor }),
@@ -122,7 +126,8 @@ export class Timeline {
   /** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
   static async open(disk: Disk, log: Log, folder: string): Promise<Timeline> {
     const path = Timeline.controlPath(folder)
-    const { postgres, acceptor } = decodeControlFile(await disk.readFile(path), path)
+    const bytes = await disk.readFile(path)
+    const { postgres, acceptor } = decodeControlFile(bytes, path)
     const files = new WalFiles(disk, folder, postgres)
     const { commitLsn, timelineStartLsn } = acceptor
     const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, timelineStartLsn)
@@ -130,8 +135,11 @@ export class Timeline {
       endLsn >= commitLsn,
       () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`,
     )
-    // What is found may never have been synced; what lies behind must not pass for WAL later.
-    await files.syncRange(minLsn(commitLsn, endLsn), endLsn)
+    // What is found may never have been synced, and must not be told of before; what lies behind must not pass for WAL
+    // later.
+    await disk.durableReplace(path, bytes)
+    const place = { startLsn: commitLsn, findFirst: commitLsn === timelineStartLsn }
+    await rewriteTail(files, postgres, place, endLsn)
     await files.truncate(endLsn)
     log.info('timeline_opened', {
       end: formatLsn(endLsn),
@@ -174,13 +182,22 @@ export class Timeline {
       await new Promise<void>((resolve) => this.#room.push(resolve))
     return this.#mailbox.run(() => {
       if (this.#failure !== undefined) throw this.#failure
-      if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
       if (input.kind === 'vote') return this.#vote(session, input)
-      return this.#step(
-        input.kind === 'append' ? { kind: 'append', message: this.#decode(input.message) } : input,
-        session,
-      )
+      if (input.kind === 'elected') this.#takeOver(session, input.message.term)
+      if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
+      return this.#step(input.kind === 'append' ? this.#decode(input) : input, session)
     })
+  }
+
+  /**
+   * Whoever was elected leads, though we gave our vote in this term to another, whose stream may stand for long. (Two
+   * streams of one proposer are told apart by their votes.)
+   */
+  #takeOver(session: ProposerSession, term: number): void {
+    const before = this.#leader
+    if (term !== this.#state.control.term || before?.session.nodeId === session.nodeId) return
+    this.#leader = { session, term }
+    before?.session.close(refuse('conflict', `another proposer was elected in term ${term}`))
   }
 
   /** An older stream of a proposer that has come back is over. Of older terms the acceptor itself takes nothing. */
@@ -208,8 +225,9 @@ export class Timeline {
   }
 
   /** Checks the WAL of an append that will be written, and says in it where its last record ends. */
-  #decode(message: AppendMessage): AppendMessage {
-    if (!willWrite(this.#state, message)) return message
+  #decode(input: AppendInput): AppendInput {
+    if (!willWrite(this.#state, input)) return input
+    const { message } = input
     const decoder = this.#decoder
     try {
       decoder.push(message.beginLsn, message.wal)
@@ -218,7 +236,7 @@ export class Timeline {
       this.#mailbox.run(() => this.#dropUnflushed()).catch((cause: unknown) => this.#fail(cause))
       throw error
     }
-    return { ...message, recordEndLsn: decoder.recordEndLsn }
+    return { ...input, message: { ...message, recordEndLsn: decoder.recordEndLsn } }
   }
 
   /** Synchronous where nothing has to be made durable first: on the path of an append. */
@@ -425,6 +443,22 @@ export class Timeline {
     if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn)
       return this.#recent.read(startLsn, endLsn).bytes
     return this.#files.read(startLsn, endLsn)
+  }
+
+  /**
+   * Durable WAL for the proposer elected in `term`, which no other may have touched meanwhile. Error: refused `stale`.
+   */
+  async readInTerm(term: number, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    this.#checkTerm(term)
+    const wal = await this.read(startLsn, endLsn)
+    this.#checkTerm(term)
+    return wal
+  }
+
+  #checkTerm(term: number): void {
+    const { control } = this.#state
+    if (term !== control.term)
+      throw refuse('stale', `term ${term} is not the term ${control.term} of this safekeeper`)
   }
 
   noteRemoteConsistent(shard: number, lsn: Lsn): void {

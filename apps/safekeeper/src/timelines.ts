@@ -1,5 +1,5 @@
 /** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describeError, isErrorCode, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
@@ -32,6 +32,7 @@ export class Timelines {
   /** Opens what is on disk. Error: where the folder itself cannot be used. */
   async openAll(): Promise<void> {
     await this.#disk.makeDirectory(this.#root)
+    await this.#disk.syncDirectory(dirname(this.#root))
     for (const tenant of await this.#disk.list(this.#root)) {
       for (const timeline of await this.#disk.list(join(this.#root, tenant.name))) {
         await this.#open(parseTenantId(tenant.name), parseTimelineId(timeline.name))

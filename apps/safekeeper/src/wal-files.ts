@@ -110,13 +110,14 @@ export class WalFiles {
     if (partBytes > 0) await writePart()
   }
 
-  /** Makes the segments of [fromLsn, toLsn) durable, which a process before this one may have left unsynced. */
-  async syncRange(fromLsn: Lsn, toLsn: Lsn): Promise<void> {
+  /** [fromLsn, toLsn) in parts of at most a segment. */
+  *parts(fromLsn: Lsn, toLsn: Lsn): Generator<{ readonly startLsn: Lsn; readonly endLsn: Lsn }> {
     const { segmentBytes } = this.#identity
-    if (toLsn <= fromLsn) return
-    const last = segmentOf(advance(toLsn, -1), segmentBytes)
-    for (let segment = segmentOf(fromLsn, segmentBytes); segment <= last; segment++)
-      await (await this.#writer(segment)).sync()
+    for (let startLsn = fromLsn; startLsn < toLsn;) {
+      const endLsn = minLsn(toLsn, segmentStart(segmentOf(startLsn, segmentBytes) + 1, segmentBytes))
+      yield { startLsn, endLsn }
+      startLsn = endLsn
+    }
   }
 
   /** Cuts everything from `toLsn` on: later segments go, the rest of its own becomes zeros. */
