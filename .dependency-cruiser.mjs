@@ -28,6 +28,11 @@ export default {
     only('env', ['base'], 'the seams know base alone'),
     only('postgres', ['base'], 'facts about Postgres: no I/O, no clock, no network'),
     only('consensus', ['base', 'postgres'], 'pure state machines'),
+    only(
+      'simulation',
+      ['base', 'env', 'consensus'],
+      'a world for pure rules and whatever keeps to the seams',
+    ),
     only('storage', ['base', 'postgres'], 'pure where it can be'),
     only('rpc', ['base', 'env'], ''),
     only('object-store', ['base', 'env'], ''),

@@ -1,0 +1,355 @@
+/** Faults put into the rules on purpose, one at a time: each must be found (`npm run simulate:mutants`). */
+import type { Mutant, Replacement } from '@understory/simulation/mutation'
+
+const acceptor = 'libs/consensus/src/acceptor.ts'
+const proposer = 'libs/consensus/src/proposer.ts'
+const membership = 'libs/consensus/src/membership.ts'
+const history = 'libs/consensus/src/term-history.ts'
+const timeline = 'apps/safekeeper/src/timeline.ts'
+const files = 'apps/safekeeper/src/wal-files.ts'
+const endOfWal = 'apps/safekeeper/src/end-of-wal.ts'
+const disk = 'libs/env/src/disk.ts'
+
+const at = (file: string, text: string, by: string): Replacement => ({ file, text, by })
+const mutant = (name: string, subject: string, ...replacements: Replacement[]): Mutant => ({
+  name,
+  subject,
+  replacements,
+})
+
+export const MUTANTS: readonly Mutant[] = [
+  // Votes and terms.
+  mutant(
+    'a vote is not persisted',
+    'rules',
+    at(
+      acceptor,
+      "    after = { ...after, control }\n    durable.push({ kind: 'persistControl', control })",
+      '    after = { ...after, control }',
+    ),
+  ),
+  mutant(
+    'a vote is given twice in a term',
+    'rules',
+    at(acceptor, 'const voteGiven = term > control.term', 'const voteGiven = term >= control.term'),
+  ),
+  mutant(
+    'a vote tells of WAL that is not flushed',
+    'rules',
+    at(
+      acceptor,
+      'const durable = term >= control.term ? withoutUnflushed(state) : []\n  let after = durable.length === 0 ? state : { ...state, writeLsn: state.flushLsn }',
+      'const durable: DurableEffect[] = []\n  let after = term < control.term ? state : { ...state, flushLsn: state.writeLsn }',
+    ),
+  ),
+  mutant(
+    'a vote tells of terms beyond its log',
+    'rules',
+    at(
+      acceptor,
+      '  const { flushLsn, commitLsn } = after\n  const history = historyUpTo(control.history, flushLsn)',
+      '  const { flushLsn, commitLsn } = after\n  const history = control.history',
+    ),
+    at(
+      proposer,
+      '    !isWellFormedHistory(history, draft.options.timelineStartLsn) ||\n    lastTermStart(history).startLsn > flushLsn',
+      '    !isWellFormedHistory(history, draft.options.timelineStartLsn)',
+    ),
+  ),
+  mutant(
+    'WAL of an older term is taken',
+    'rules',
+    at(
+      acceptor,
+      'function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {\n  const { control } = state\n  if (message.term < control.term) return reply(state, appended(state))\n  if (message.term > control.term || lastTermStart(control.history).term !== message.term) {',
+      'function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {\n  const { control } = state\n  if (message.term > control.term) {',
+    ),
+  ),
+  mutant(
+    'an announcement of an older term is taken',
+    'rules',
+    at(
+      acceptor,
+      '  if (message.term < control.term) return reply(state, appended(state))\n  const own',
+      '  const own',
+    ),
+    at(
+      acceptor,
+      '    term: message.term,\n    history',
+      '    term: Math.max(message.term, control.term),\n    history',
+    ),
+  ),
+  mutant(
+    'a proposer goes on after a higher term',
+    'rules',
+    at(
+      proposer,
+      '  if (reply.term > draft.term) return fence(draft, reply.term, effects)\n  if (draft.phase',
+      '  if (draft.phase',
+    ),
+    at(
+      proposer,
+      "peer.connection !== 'streaming' || reply.term !== draft.term) return",
+      "peer.connection !== 'streaming') return",
+    ),
+    at(acceptor, 'const told = isOfTerm ? flushLsn : (0 as Lsn)', 'const told = flushLsn'),
+  ),
+  mutant(
+    'the term asked for is not above every term of a quorum',
+    'rules',
+    at(proposer, 'draft.term = highest + 1', 'draft.term = Math.max(1, highest)'),
+    at(proposer, '  if (!reply.voteGiven) return fence(draft, reply.term, effects)\n', ''),
+  ),
+  // Logs.
+  mutant(
+    'the longest log wins, whatever its last term',
+    'rules',
+    at(
+      history,
+      'return a.lastLogTerm - b.lastLogTerm || a.flushLsn - b.flushLsn',
+      'return a.flushLsn - b.flushLsn',
+    ),
+  ),
+  mutant(
+    'the last term wins, whatever the length',
+    'rules',
+    at(
+      history,
+      'return a.lastLogTerm - b.lastLogTerm || a.flushLsn - b.flushLsn',
+      'return a.lastLogTerm - b.lastLogTerm',
+    ),
+  ),
+  mutant(
+    'a log is cut below its commit position',
+    'rules',
+    at(acceptor, '  if (common < state.commitLsn) {', '  if (common < 0) {'),
+  ),
+  mutant(
+    'a log is not cut where it leaves the elected one',
+    'rules',
+    at(history, 'return minLsn(acceptorEnd, proposerEnd)', 'return acceptorEnd'),
+  ),
+  mutant(
+    'the history is recorded before the log is cut',
+    'rules',
+    at(acceptor, "  if (state.writeLsn > common) durable.push({ kind: 'truncateWal', toLsn: common })\n", ''),
+    at(
+      acceptor,
+      "  durable.push({ kind: 'persistControl', control: newer })\n  const after: AcceptorState",
+      "  durable.push({ kind: 'persistControl', control: newer })\n  if (state.writeLsn > common) durable.push({ kind: 'truncateWal', toLsn: common })\n  const after: AcceptorState",
+    ),
+  ),
+  // Commit.
+  mutant(
+    'WAL is acknowledged before it is flushed',
+    'rules',
+    at(
+      acceptor,
+      "after: [{ kind: 'flush' }, ...committed(state, after)],",
+      "after: [{ kind: 'flush' }, appended({ ...after, flushLsn: recordEndLsn > state.flushLsn ? recordEndLsn : state.flushLsn }), ...committed(state, after)],",
+    ),
+  ),
+  mutant(
+    'commit without covering the start of the term',
+    'rules',
+    at(
+      proposer,
+      'if (quorumLsn <= draft.commitLsn || quorumLsn < draft.termStartLsn) return',
+      'if (quorumLsn <= draft.commitLsn) return',
+    ),
+  ),
+  mutant(
+    'commit without covering the start of the term, by the schedule of figure 8',
+    'figure 8',
+    at(
+      proposer,
+      'if (quorumLsn <= draft.commitLsn || quorumLsn < draft.termStartLsn) return',
+      'if (quorumLsn <= draft.commitLsn) return',
+    ),
+  ),
+  mutant(
+    'an acceptor calls committed what it has not flushed',
+    'rules',
+    at(
+      acceptor,
+      'minLsn(state.toldCommitLsn, state.flushLsn)',
+      'minLsn(state.toldCommitLsn, state.writeLsn)',
+    ),
+  ),
+  mutant(
+    'a log of another term counts for the commit',
+    'rules',
+    at(
+      proposer,
+      '  peer.nextLsn = startStreamingLsn\n',
+      '  peer.nextLsn = startStreamingLsn\n  peer.flushLsn = maxLsn(peer.flushLsn, vote.flushLsn)\n',
+    ),
+  ),
+  mutant(
+    'less than a majority is a quorum',
+    'rules',
+    at(membership, 'return count * 2 > members.length', 'return count * 2 + 1 >= members.length'),
+  ),
+  mutant(
+    'less than a majority is a quorum, in the small model',
+    'small model',
+    at(membership, 'return count * 2 > members.length', 'return count * 2 + 1 >= members.length'),
+  ),
+  // Membership.
+  mutant(
+    'one majority is enough during a change',
+    'rules',
+    at(
+      membership,
+      'return isMajority(members, has) && (newMembers === undefined || isMajority(newMembers, has))',
+      'return isMajority(newMembers ?? members, has)',
+    ),
+  ),
+  mutant(
+    'messages of an older membership are taken',
+    'rules',
+    at(
+      acceptor,
+      "if ('membershipGeneration' in input && input.membershipGeneration !== generation) {",
+      "if ('membershipGeneration' in input && input.membershipGeneration > generation) {",
+    ),
+    at(
+      proposer,
+      '  if (reply.membershipGeneration > draft.options.membership.generation) {',
+      '  if (reply.membershipGeneration < 0) {',
+    ),
+  ),
+  mutant(
+    'WAL that came by an older membership is acknowledged after a newer one',
+    'safekeeper',
+    at(
+      acceptor,
+      "const durable = withoutUnflushed(state)\n  durable.push({ kind: 'persistControl', control: newer })\n  return { state: { ...state, writeLsn: state.flushLsn, control: newer }",
+      "const durable: DurableEffect[] = []\n  durable.push({ kind: 'persistControl', control: newer })\n  return { state: { ...state, control: newer }",
+    ),
+  ),
+  mutant(
+    'a change is finished before the new members have the log',
+    'rules',
+    at(
+      membership,
+      'old.every((other) => compareLogs(found, other) >= 0 && found.term >= other.term)',
+      'old.length >= 0',
+    ),
+  ),
+  mutant(
+    'a change is finished before the old members know of it',
+    'rules',
+    at(membership, 'if (old.length * 2 <= members.length) return undefined', ''),
+  ),
+  // Adoption.
+  mutant(
+    'a Postgres is adopted after another wrote',
+    'rules',
+    at(
+      proposer,
+      'if (draft.options.livingTerm === lastLogTerm) {',
+      'if (draft.options.livingTerm !== undefined) {',
+    ),
+  ),
+  // The safekeeper's files.
+  mutant(
+    'a control file is replaced without a sync of its folder',
+    'safekeeper',
+    at(
+      disk,
+      '  await disk.rename(draft, path)\n  await disk.syncDirectory(dirname(path))',
+      '  await disk.rename(draft, path)',
+    ),
+  ),
+  mutant(
+    'a control file is not synced before it replaces the old one',
+    'safekeeper',
+    at(disk, '    await file.write(0, bytes)\n    await file.sync()', '    await file.write(0, bytes)'),
+  ),
+  mutant(
+    'a position is told inside a record',
+    'safekeeper',
+    at(
+      timeline,
+      'const recordEndLsn = isAll\n      ? this.#decoder.recordEndLsn',
+      'const recordEndLsn = isAll\n      ? this.#waitingStartLsn',
+    ),
+  ),
+  mutant(
+    'a flush that failed counts',
+    'safekeeper',
+    at(timeline, '      if (epoch === this.#flushEpoch) this.#fail(error)\n      return\n', ''),
+  ),
+  mutant(
+    'a flush from before a cut counts',
+    'safekeeper',
+    at(
+      timeline,
+      'if (epoch !== this.#flushEpoch || this.#failure !== undefined) return',
+      'if (this.#failure !== undefined) return',
+    ),
+  ),
+  mutant(
+    'a cut is not synced',
+    'safekeeper',
+    at(
+      files,
+      '    await writer.truncate(segmentBytes)\n    await writer.sync()',
+      '    await writer.truncate(segmentBytes)',
+    ),
+  ),
+  mutant(
+    'the name of a new segment is not synced',
+    'safekeeper',
+    at(files, '    if (isNew) await this.#disk.syncDirectory(this.#folder)\n', '    void isNew\n'),
+  ),
+  mutant(
+    'a log found at a start counts as synced',
+    'safekeeper',
+    at(
+      timeline,
+      '    await rewriteTail(files, postgres, place, endLsn)\n',
+      '    void place\n    void rewriteTail\n',
+    ),
+  ),
+  mutant(
+    'a log that ends before its commit position is opened',
+    'safekeeper',
+    at(endOfWal, 'throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)', 'return found'),
+    at(timeline, '      endLsn >= commitLsn,\n', '      endLsn >= 0,\n'),
+    at(
+      timeline,
+      'restoreAcceptor(acceptor, endLsn)',
+      'restoreAcceptor({ ...acceptor, commitLsn: minLsn(acceptor.commitLsn, endLsn) }, endLsn)',
+    ),
+  ),
+  mutant(
+    'a torn record behind one that began in another segment passes for damage',
+    'safekeeper',
+    at(
+      endOfWal,
+      'if (found.lastRecordLsn !== undefined || startLsn <= timelineStartLsn)',
+      'if (found.reason !== undefined || startLsn <= timelineStartLsn)',
+    ),
+  ),
+  mutant(
+    'the folders above a new timeline are not synced',
+    'safekeeper',
+    at(
+      timeline,
+      '    await disk.syncDirectory(dirname(folder))\n    await disk.syncDirectory(dirname(dirname(folder)))\n',
+      '    void dirname\n',
+    ),
+  ),
+  mutant(
+    'a vote given to another keeps the elected proposer out',
+    'safekeeper',
+    at(timeline, "      if (input.kind === 'elected') this.#takeOver(session, input.message.term)\n", ''),
+  ),
+  mutant(
+    'a flipped bit is written back at a start',
+    'safekeeper',
+    at(endOfWal, 'if (crc32c(wal, 0, wal.length) !== sums[index]) throw damaged()', 'void sums'),
+  ),
+]

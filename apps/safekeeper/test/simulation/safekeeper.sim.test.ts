@@ -1,0 +1,71 @@
+/**
+ * Goal: the safekeeper's own timelines, segments, control file and recovery keep I1 to I3 whatever disk, network and
+ * power do. Method: seeds of the simulation; every deliberate fault that stands for a bug once found here keeps its seed.
+ */
+import { resolve } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { runSchedule } from '@understory/simulation'
+import { mutate } from '@understory/simulation/mutation'
+import { expect, test } from 'vitest'
+import { runCampaign } from './campaign.ts'
+import { MUTANTS } from './mutants.ts'
+import { subjectOf } from './subjects.ts'
+
+const SCHEDULES_COUNT = 500
+const ROOT = resolve(import.meta.dirname, '../../../..')
+const safekeeper = subjectOf('safekeeper')
+
+test('committed WAL survives every schedule over real segments and control files', async () => {
+  const events: number[] = []
+  const faults = new Map<string, number>()
+  for (let seed = 1; seed <= SCHEDULES_COUNT; seed++) {
+    const outcome = await runSchedule(safekeeper, seed)
+    expect(outcome.failure, `npm run simulate -- --subject safekeeper --seed ${seed}`).toBeUndefined()
+    events.push(outcome.eventsCount)
+    for (const [kind, count] of outcome.faults) faults.set(kind, (faults.get(kind) ?? 0) + count)
+  }
+  expect(events.sort((a, b) => a - b)[SCHEDULES_COUNT / 2]).toBeGreaterThan(2_000)
+  const ofTheDisk = [
+    'crash between effects',
+    'unsynced write torn',
+    'unsynced write lost',
+    'sync failed',
+    'bit flip on read',
+    'disk full',
+    'slow disk',
+    'disk lost for good',
+  ]
+  expect(ofTheDisk.filter((kind) => (faults.get(kind) ?? 0) === 0)).toEqual([])
+})
+
+test('the text of every deliberate fault is still there', () => {
+  expect(MUTANTS.length).toBeGreaterThanOrEqual(15)
+  for (const mutant of MUTANTS) {
+    for (const file of new Set(mutant.replacements.map((replacement) => replacement.file))) {
+      const source = readFileSync(resolve(ROOT, file), 'utf8')
+      expect(mutate(source, file, mutant)).not.toBe(source)
+    }
+  }
+  const [first] = MUTANTS
+  expect(() => mutate('', first?.replacements[0]?.file ?? '', first as (typeof MUTANTS)[number])).toThrow(
+    /exactly once/,
+  )
+})
+
+/** Bugs that schedules found, put back one at a time: the seeds that show them. */
+const FOUND_HERE: readonly (readonly [name: string, seed: number])[] = [
+  ['a log found at a start counts as synced', 0],
+  ['a flipped bit is written back at a start', 0],
+  ['the folders above a new timeline are not synced', 0],
+  ['a torn record behind one that began in another segment passes for damage', 0],
+  ['a vote given to another keeps the elected proposer out', 0],
+]
+
+test.each(FOUND_HERE)('%s: seed %i shows it', async (name, seed) => {
+  const mutant = MUTANTS.find((each) => each.name === name)
+  expect(mutant).toBeDefined()
+  const options = { root: ROOT, subject: 'safekeeper', fromSeed: seed, count: 1, threads: 1 }
+  const broken = await runCampaign({ ...options, mutant: mutant as (typeof MUTANTS)[number] })
+  expect(broken.failures).toHaveLength(1)
+  expect((await runCampaign(options)).failures).toEqual([])
+})
