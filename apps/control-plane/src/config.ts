@@ -1,5 +1,5 @@
 /** Settings of the control plane. */
-import { hostPort, oneOf, text } from '@understory/env'
+import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
 
 export const CONFIG = {
   nodeId: { read: text, fallback: 'control-plane-1', placeholder: 'ID', help: 'name of this process' },
@@ -25,6 +25,12 @@ export const CONFIG = {
     fallback: 'embedded',
     placeholder: 'URL',
     help: 'redis://host:port, or embedded: served by this process',
+  },
+  leaseMs: {
+    read: wholeNumber(500, 600_000),
+    fallback: 10_000,
+    placeholder: 'MS',
+    help: 'another control plane over the same store takes over from one that was silent for so long',
   },
   logLevel: {
     read: oneOf('error', 'warn', 'info', 'debug'),

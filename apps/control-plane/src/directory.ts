@@ -62,8 +62,7 @@ export class Directory {
       throw error
     })
     if (known !== undefined && wish.requestId !== '' && known.requestId === wish.requestId) return known
-    const document = this.#newTenant(wish)
-    await this.#parts.store.create(document)
+    const document = await this.#parts.store.create(this.#newTenant(wish))
     this.#parts.log.info('tenant_created', { tenant: document.tenantId, name: document.name })
     this.#take(document)
     return document
@@ -163,6 +162,7 @@ export class Directory {
     const newId = (): string => hexId(this.#parts.rng.bytes(16))
     return {
       version: 1,
+      epoch: 0,
       tenantId: newId(),
       name: wish.name,
       requestId: wish.requestId,

@@ -8,6 +8,7 @@ import { controlPlaneService } from './api.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './configuration-store.ts'
 import { Directory } from './directory.ts'
+import { Lead } from './lead.ts'
 import { serveMetrics } from './metrics-page.ts'
 import { Nodes } from './nodes.ts'
 import { Peers } from './observed.ts'
@@ -21,23 +22,20 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { nodeId, listen, metricsListen, objectStore, broker: brokerUrl, logLevel } = options.values
+  const { nodeId, listen, metricsListen, objectStore, broker: brokerUrl, leaseMs, logLevel } = options.values
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
-  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+  const { clock, rng, log } = env
+  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
 
-  const store = await openObjectStore(objectStore, {
-    clock: env.clock,
-    rng: env.rng,
-    environment: process.env,
-  })
-  await probeConditionalPut(store, env.rng)
+  const store = await openObjectStore(objectStore, { clock, rng, environment: process.env })
+  await probeConditionalPut(store, rng)
   const embedded = brokerUrl === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(brokerUrl, env)
   const nodes = new Nodes(broker)
   const peers = new Peers()
-  const { clock, rng, log } = env
+  const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })
   const directory = new Directory({
-    store: new TenantStore(store),
+    store: new TenantStore(store, lead),
     configurations: new ConfigurationStore(store),
     nodes,
     peers,
@@ -48,23 +46,48 @@ async function main(): Promise<void> {
 
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))
+  // Before the lead: one whose port is taken must not take it from the one that has the port.
   const server = await startServer({ ...listen, services })
   const metrics = await serveMetrics(metricsListen.host, metricsListen.port, () => directory.views())
-  const announcement = await broker.announce(`node/${nodeId}`, {
-    kind: 'control-plane',
-    address: server.address,
-  })
-  const running = directory.run()
-  env.log.info('started', { address: server.address, metricsPort: metrics.port })
+  const stopping = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
+  const stopped = new Promise<void>((resolve) =>
+    stopping.signal.addEventListener('abort', () => resolve(), { once: true }),
+  )
 
-  const stopping = Promise.withResolvers<string>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
-  env.log.info('stopping', { signal: await stopping.promise })
-  await announcement.stop()
-  await directory.stop()
-  await Promise.all([running, server.stop(STOP_GRACE_MS), metrics.stop()])
+  let hasLost = false
+  if (await isLeading(lead, stopping.signal)) {
+    const announcement = await broker.announce(`node/${nodeId}`, {
+      kind: 'control-plane',
+      address: server.address,
+    })
+    const running = directory.run()
+    log.info('started', { address: server.address, metricsPort: metrics.port })
+    const reason = await Promise.race([stopped, lead.lost])
+    hasLost = reason !== undefined
+    if (hasLost) log.error('lead_lost', { reason })
+    else log.info('stopping')
+    await announcement.stop()
+    await directory.stop()
+    await running
+    await lead.release()
+  }
+  await Promise.all([server.stop(STOP_GRACE_MS), metrics.stop()])
   await broker.close()
   await store.close()
+  // Whoever supervises it starts it again: then it waits for its turn.
+  if (hasLost) process.exit(1)
+}
+
+/** False where it was told to stop while it waited. */
+async function isLeading(lead: Lead, signal: AbortSignal): Promise<boolean> {
+  try {
+    await lead.acquire(signal)
+    return true
+  } catch (error) {
+    if (isErrorCode(error, 'cancelled')) return false
+    throw error
+  }
 }
 
 try {

@@ -67,6 +67,8 @@ const timeline = z.object({
 
 export const tenantDocument = z.object({
   version: z.literal(1),
+  /** Of the lead under which it was written last: none with a lower one writes over it. */
+  epoch: z.number().int().nonnegative().default(0),
   tenantId: hexId,
   name: z.string(),
   requestId: z.string(),

@@ -1,10 +1,12 @@
 /**
  * Tenant documents in the object store. Two control planes may run: every change is a compare-and-swap on what was
- * read, so neither overwrites the other. `control/names/<name>` makes names unique: whoever writes it first has it.
+ * read, and only the one that leads changes anything (lead.ts). `control/names/<name>` makes names unique: whoever
+ * writes it first has it, and the id that it says is the tenant's, whoever gets to write the document.
  */
 import { UnderstoryError, describeError, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
+import type { Lead } from './lead.ts'
 import { tenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
 
@@ -22,25 +24,30 @@ interface Versioned {
 
 export class TenantStore {
   readonly #store: ObjectStore
+  readonly #lead: Pick<Lead, 'epoch'>
 
-  constructor(store: ObjectStore) {
+  constructor(store: ObjectStore, lead: Pick<Lead, 'epoch'>) {
     this.#store = store
+    this.#lead = lead
   }
 
-  /** Error: refused `already_exists` where another tenant has the name. */
-  async create(document: TenantDocument): Promise<void> {
+  /**
+   * Gives the document as it was stored: where a creation was cut short behind its claim of the name, under the id of
+   * that claim. Error: refused `already_exists` where another tenant has the name.
+   */
+  async create(document: TenantDocument): Promise<TenantDocument> {
+    const { epoch } = this.#lead
     const claim = await this.#store.putIfAbsent(
       NAMES + document.name,
       encode({ tenantId: document.tenantId }),
     )
-    if (claim.kind === 'conflict') {
-      throw refuse('already_exists', `tenant "${document.name}" already exists`, {
-        hint: 'Choose another name.',
-      })
-    }
-    const stored = await this.#store.putIfAbsent(`${TENANTS}${document.tenantId}.json`, encode(document))
-    if (stored.kind === 'conflict')
-      throw refuse('already_exists', `tenant id ${document.tenantId} already exists`)
+    const claimed = claim.kind === 'stored' ? document.tenantId : await this.#idOf(document.name)
+    const created = { ...document, epoch, tenantId: claimed ?? document.tenantId }
+    const stored = await this.#store.putIfAbsent(`${TENANTS}${created.tenantId}.json`, encode(created))
+    if (stored.kind === 'stored') return created
+    throw refuse('already_exists', `tenant "${document.name}" already exists`, {
+      hint: 'Choose another name.',
+    })
   }
 
   /** By name or id. Error: refused `unknown_tenant`. */
@@ -64,19 +71,24 @@ export class TenantStore {
 
   /**
    * Stores what `change` makes of the newest document and returns it; `change` runs again when someone else was
-   * faster, and does nothing by returning its argument.
+   * faster, and does nothing by returning its argument. Error: refused `stale` where another control plane leads by now.
    */
   async update(
     tenantId: string,
     change: (document: TenantDocument) => TenantDocument,
   ): Promise<TenantDocument> {
+    const { epoch } = this.#lead
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const found = await this.#read(tenantId)
       if (found === undefined) throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
-      const changed = change(found.document)
-      if (changed === found.document) return changed
-      const result = await this.#store.putIfMatch(`${TENANTS}${tenantId}.json`, found.etag, encode(changed))
-      if (result.kind === 'stored') return changed
+      const { document } = found
+      if (document.epoch > epoch)
+        throw refuse('stale', `a control plane with epoch ${document.epoch} leads, this one had ${epoch}`)
+      const changed = change(document)
+      if (changed === document && document.epoch === epoch) return changed
+      const next = { ...changed, epoch }
+      const result = await this.#store.putIfMatch(`${TENANTS}${tenantId}.json`, found.etag, encode(next))
+      if (result.kind === 'stored') return next
     }
     throw refuse('conflict', `tenant ${tenantId} was changed by others ${ATTEMPTS_MAX} times in a row`)
   }
@@ -89,6 +101,8 @@ export class TenantStore {
   }
 
   async #read(tenantId: string): Promise<Versioned | undefined> {
+    // One that does not lead tells nobody what may be of the past.
+    void this.#lead.epoch
     const key = `${TENANTS}${tenantId}.json`
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined

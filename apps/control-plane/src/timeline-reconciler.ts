@@ -105,10 +105,14 @@ export class TimelineReconciler {
 
   /** Runs until the signal fires or the timeline is no more. Trouble is logged once and tried again. */
   async run(signal: AbortSignal): Promise<void> {
+    let isOurs = false
     while (!signal.aborted) {
       this.#isWoken = false
       let isSettled = false
       try {
+        // Written once under this lead, it is not written any more under an earlier one.
+        if (!isOurs) await this.#parts.store.update(this.#tenantId, (document) => document)
+        isOurs = true
         const tenant = await this.#parts.store.find(this.#tenantId)
         if (!tenant.timelines.some(({ timelineId }) => timelineId === this.#timelineId)) return
         isSettled = await this.#pass(tenant)

@@ -1,0 +1,133 @@
+// Goal: one control plane acts at a time, and one that was overtaken changes nothing. Method: several over one store in
+// memory, with a short lease.
+import { realClock, realRng, silentLog } from '@understory/env'
+import { memoryObjectStore } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import { expect, test } from 'vitest'
+import { Lead } from './lead.ts'
+import { FPW_INITIAL } from './tenant-document.ts'
+import type { TenantDocument } from './tenant-document.ts'
+import { TenantStore } from './tenant-store.ts'
+
+const LEASE_MS = 200
+const forever = new AbortController().signal
+
+const lead = (store: ObjectStore, nodeId: string): Lead =>
+  new Lead({ store, nodeId, leaseMs: LEASE_MS, clock: realClock, rng: realRng, log: silentLog })
+
+const TENANT: TenantDocument = {
+  version: 1,
+  epoch: 0,
+  tenantId: '1'.repeat(32),
+  name: 'acme',
+  requestId: '',
+  postgresMajor: 17,
+  shardCount: 1,
+  stripeBlocks: 256,
+  imageThresholdRecords: 32,
+  settings: {},
+  createdAtS: 0,
+  timelines: [
+    {
+      timelineId: '2'.repeat(32),
+      name: 'main',
+      startLsn: '0/0',
+      bootstrapped: false,
+      abandoned: [],
+      safekeeperNodes: [],
+      shards: [],
+      computeHost: '',
+      addresses: {},
+      sqlPort: 0,
+      specGeneration: 0,
+      specText: '',
+      fpw: FPW_INITIAL,
+    },
+  ],
+}
+
+test('a second control plane waits while the first lives, and takes over when it was released', async () => {
+  const store = memoryObjectStore()
+  const first = lead(store, 'a')
+  await first.acquire(forever)
+  expect(first.epoch).toBe(1)
+  const second = lead(store, 'b')
+  let isLeading = false
+  const acquired = second.acquire(forever).then(() => (isLeading = true))
+  await realClock.sleep(LEASE_MS * 3)
+  expect(isLeading).toBe(false)
+  expect(() => second.epoch).toThrow('control plane "b" does not lead, "a" does')
+  await first.release()
+  await acquired
+  expect(second.epoch).toBe(2)
+  await second.release()
+})
+
+test('one that is silent for a lease is overtaken, and learns of it', async () => {
+  const store = memoryObjectStore()
+  const first = lead(store, 'a')
+  // Its renewals do not come, as when it is frozen.
+  const isFrozen = { value: true }
+  const frozen: ObjectStore = new Proxy(store, {
+    get: (target, name: keyof ObjectStore) =>
+      name === 'putIfMatch' && isFrozen.value
+        ? () => Promise.reject(new Error('frozen'))
+        : (target[name] as (...args: unknown[]) => unknown).bind(target),
+  })
+  const silent = lead(frozen, 'c')
+  await silent.acquire(forever)
+  await first.acquire(forever)
+  expect(first.epoch).toBe(2)
+  isFrozen.value = false
+  expect(await silent.lost).toContain('"a" has taken the lead with epoch 2')
+  expect(() => silent.epoch).toThrow('does not lead')
+  await first.release()
+})
+
+test('a new process of the same node takes over at once', async () => {
+  const store = memoryObjectStore()
+  const before = lead(store, 'a')
+  await before.acquire(forever)
+  const after = lead(store, 'a')
+  await after.acquire(forever)
+  expect(after.epoch).toBe(2)
+  expect(await before.lost).toContain('epoch 2')
+  await after.release()
+})
+
+test('documents that a later lead has written are not written by an earlier one', async () => {
+  const store = memoryObjectStore()
+  const older = new TenantStore(store, { epoch: 1 })
+  const newer = new TenantStore(store, { epoch: 2 })
+  await older.create(TENANT)
+  const rename = (name: string) => (document: TenantDocument) => ({ ...document, settings: { name } })
+  await older.update(TENANT.tenantId, rename('one'))
+  // Only looked at, and nevertheless its own from now on.
+  expect((await newer.update(TENANT.tenantId, (document) => document)).epoch).toBe(2)
+  await expect(older.update(TENANT.tenantId, rename('two'))).rejects.toMatchObject({ code: 'stale' })
+  expect((await newer.find('acme')).settings).toEqual({ name: 'one' })
+})
+
+test('a creation that was cut short behind its claim of the name does not keep the name', async () => {
+  const store = memoryObjectStore()
+  const failing: ObjectStore = new Proxy(store, {
+    get: (target, name: keyof ObjectStore) =>
+      name === 'putIfAbsent'
+        ? (key: string, bytes: Uint8Array) =>
+            key.startsWith('control/tenants/')
+              ? Promise.reject(new Error('cut short'))
+              : store.putIfAbsent(key, bytes)
+        : (target[name] as (...args: unknown[]) => unknown).bind(target),
+  })
+  await expect(new TenantStore(failing, { epoch: 1 }).create(TENANT)).rejects.toThrow('cut short')
+  const tenants = new TenantStore(store, { epoch: 1 })
+  await expect(tenants.find('acme')).rejects.toMatchObject({ code: 'unknown_tenant' })
+
+  const again = { ...TENANT, tenantId: '3'.repeat(32) }
+  // Under the id of the claim: whoever made that may still come and write the document.
+  expect((await tenants.create(again)).tenantId).toBe(TENANT.tenantId)
+  expect((await tenants.find('acme')).tenantId).toBe(TENANT.tenantId)
+  await expect(tenants.create(TENANT)).rejects.toMatchObject({ code: 'already_exists' })
+  await expect(tenants.create(again)).rejects.toMatchObject({ code: 'already_exists' })
+  expect(await tenants.list()).toHaveLength(1)
+})

@@ -1,0 +1,184 @@
+/**
+ * Which of several control planes over one store acts: `control/lead.json`, changed by compare-and-swap.
+ *
+ * - Who takes the lead raises the epoch. Every tenant document carries the epoch of whoever wrote it last, and nobody
+ *   writes over a higher one (tenant-store.ts): that, and not the clock, keeps one that was overtaken from changing
+ *   anything. The lease only decides when another may take over.
+ * - Nobody's clock is compared with another's: a candidate watches the record, and takes over where it did not change
+ *   for a whole lease by its own clock. A record of its own node is of its predecessor, and one that was released of
+ *   nobody: these need no waiting.
+ *
+ *   waiting --(free, or silent for a lease)--> leading --(the record is another's)--> lost
+ */
+import { describeError, hexId, refuse } from '@understory/base'
+import type { Clock, Log, Rng } from '@understory/env'
+import { getIfPresent } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import { z } from 'zod'
+
+const KEY = 'control/lead.json'
+/** Renewals, and looks at another's, in a lease. */
+const RENEWALS_PER_LEASE = 5
+
+const record = z.object({
+  version: z.literal(1),
+  epoch: z.number().int().positive(),
+  nodeId: z.string(),
+  /** Of the process: two of one node are told apart. */
+  nonce: z.string(),
+  /** Grows while its process lives. */
+  renewals: z.number().int().nonnegative(),
+  /** Nobody has it. */
+  released: z.boolean(),
+})
+type LeadRecord = z.infer<typeof record>
+
+interface Found {
+  readonly record: LeadRecord
+  readonly etag: string
+}
+
+export interface LeadParts {
+  readonly store: ObjectStore
+  readonly nodeId: string
+  readonly leaseMs: number
+  readonly clock: Clock
+  readonly rng: Rng
+  readonly log: Log
+}
+
+export class Lead {
+  /** Resolves with a reason when another has taken it. */
+  readonly lost: Promise<string>
+  readonly #lost = Promise.withResolvers<string>()
+  readonly #parts: LeadParts
+  readonly #nonce: string
+  readonly #stop = new AbortController()
+  #own: Found | undefined
+  #holder = ''
+  #renewing: Promise<void> = Promise.resolve()
+
+  constructor(parts: LeadParts) {
+    this.#parts = parts
+    this.#nonce = hexId(parts.rng.bytes(16))
+    this.lost = this.#lost.promise
+  }
+
+  /** Of this control plane's lead. Error: refused `unavailable` while it has none. */
+  get epoch(): number {
+    if (this.#own !== undefined) return this.#own.record.epoch
+    const holder = this.#holder === '' ? 'another' : `"${this.#holder}"`
+    throw refuse('unavailable', `control plane "${this.#parts.nodeId}" does not lead, ${holder} does`, {
+      hint: 'Ask the one that leads, or wait until this one takes over.',
+    })
+  }
+
+  /** Waits until the lead can be taken, takes it, and keeps it. Rejects `cancelled` when the signal fires. */
+  async acquire(signal: AbortSignal): Promise<void> {
+    const { clock, leaseMs, nodeId, log } = this.#parts
+    let seen: { etag: string; sinceMs: number } | undefined
+    for (;;) {
+      const found = await this.#read()
+      const nowMs = clock.nowMs()
+      if (found === undefined || found.record.released || found.record.nodeId === nodeId) {
+        if (await this.#take(found)) return
+        continue
+      }
+      if (found.etag !== seen?.etag) {
+        if (seen === undefined) log.info('waiting_for_lead', { holder: found.record.nodeId })
+        seen = { etag: found.etag, sinceMs: nowMs }
+        this.#holder = found.record.nodeId
+      } else if (nowMs - seen.sinceMs > leaseMs) {
+        if (await this.#take(found)) return
+        continue
+      }
+      await clock.sleep(leaseMs / RENEWALS_PER_LEASE, signal)
+    }
+  }
+
+  /** Gives it up, so that the next one need not wait. */
+  async release(): Promise<void> {
+    this.#stop.abort()
+    await this.#renewing
+    const own = this.#own
+    this.#own = undefined
+    if (own === undefined) return
+    await this.#write({ ...own.record, released: true }, own.etag).catch((error: unknown) => {
+      // Others take over after a lease all the same.
+      this.#parts.log.warn('lead_not_released', { problem: describeError(error) })
+    })
+  }
+
+  async #take(found: Found | undefined): Promise<boolean> {
+    const { nodeId, log } = this.#parts
+    const epoch = (found?.record.epoch ?? 0) + 1
+    const next = { version: 1, epoch, nodeId, nonce: this.#nonce, renewals: 0, released: false } as const
+    const etag = await this.#write(next, found?.etag)
+    if (etag === undefined) return false
+    this.#own = { record: next, etag }
+    log.info('leading', { epoch, before: found?.record.nodeId })
+    this.#renewing = this.#renew()
+    return true
+  }
+
+  async #renew(): Promise<void> {
+    const { clock, leaseMs, log } = this.#parts
+    let lastProblem = ''
+    for (;;) {
+      const isOver = await clock.sleep(leaseMs / RENEWALS_PER_LEASE, this.#stop.signal).then(
+        () => false,
+        () => true,
+      )
+      if (isOver || this.#own === undefined) return
+      try {
+        await this.#renewOnce(this.#own)
+        lastProblem = ''
+      } catch (error) {
+        // A store that is away is away for the others too: whether it is still this one's is told when it is back.
+        const problem = describeError(error)
+        if (problem !== lastProblem) log.warn('lead_not_renewed', { problem })
+        lastProblem = problem
+      }
+    }
+  }
+
+  async #renewOnce(own: Found): Promise<void> {
+    const next = { ...own.record, renewals: own.record.renewals + 1 }
+    const etag = await this.#write(next, own.etag)
+    if (etag !== undefined) {
+      this.#own = { record: next, etag }
+      return
+    }
+    const found = await this.#read()
+    if (found !== undefined && found.record.nonce === this.#nonce) {
+      this.#own = found
+      return
+    }
+    this.#own = undefined
+    this.#holder = found?.record.nodeId ?? ''
+    this.#lost.resolve(`control plane "${this.#holder}" has taken the lead with epoch ${found?.record.epoch}`)
+  }
+
+  /** The new etag, or undefined where somebody else was faster. */
+  async #write(value: LeadRecord, over: string | undefined): Promise<string | undefined> {
+    const bytes = Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
+    const { store } = this.#parts
+    const result =
+      over === undefined ? await store.putIfAbsent(KEY, bytes) : await store.putIfMatch(KEY, over, bytes)
+    return result.kind === 'stored' ? result.etag : undefined
+  }
+
+  async #read(): Promise<Found | undefined> {
+    const found = await getIfPresent(this.#parts.store, KEY)
+    if (found === undefined) return undefined
+    try {
+      return { record: record.parse(JSON.parse(Buffer.from(found.bytes).toString())), etag: found.etag }
+    } catch (cause) {
+      throw refuse('bad_file', `lead record "${KEY}" is not what this version writes`, {
+        detail: describeError(cause),
+        hint: 'Stop every control plane, then remove the object.',
+        cause,
+      })
+    }
+  }
+}
