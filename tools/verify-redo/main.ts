@@ -4,7 +4,7 @@
  * 1 a difference or a failure, 2 wrong flags.
  */
 import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { oneOf, parseOptions, text } from '@understory/env'
@@ -94,6 +94,7 @@ interface RunPlan {
   readonly name: string
   readonly settings: PostgresSettings
   readonly concurrent?: boolean
+  readonly dataChecksums?: boolean
   readonly work: (session: WorkloadSession, counts: ScriptCounts) => Promise<void>
 }
 
@@ -102,6 +103,7 @@ async function redoRun(major: PostgresMajor, plan: RunPlan): Promise<RedoRun> {
   await using history = await recordHistory({
     major,
     settings: { allow_in_place_tablespaces: true, ...plan.settings },
+    dataChecksums: plan.dataChecksums ?? false,
     workload: (session) => plan.work(session, scripts),
   })
   const verifier = verifyHistory(history, { concurrent: plan.concurrent ?? false })
@@ -149,15 +151,23 @@ async function pipelineRun(major: PostgresMajor, scripts: readonly Script[]): Pr
   }
 }
 
-/** Our own workloads: scripts, and what needs several sessions. */
+/** Our own workloads: scripts, and what needs several sessions. Prepared transactions come last: they stay. */
 const ownPlans = (scripts: readonly Script[]): readonly RunPlan[] => {
+  const isLast = ({ name }: Script): boolean => basename(name).startsWith('last-')
   const all: RunPlan['work'] = async (session, counts) => {
+    const first = scripts.filter((script) => !isLast(script))
+    await runScripts(session.connectionString, first, counts)
     await runRedoWorkload(session)
-    await runScripts(session.connectionString, scripts, counts)
+    await runScripts(session.connectionString, scripts.filter(isLast), counts)
   }
   return [
     { name: 'own workloads, full_page_writes off', settings: {}, work: all },
-    { name: 'own workloads, full_page_writes on', settings: { full_page_writes: true }, work: all },
+    {
+      name: 'own workloads, full_page_writes on, data checksums',
+      settings: { full_page_writes: true },
+      dataChecksums: true,
+      work: all,
+    },
     {
       name: 'sessions side by side with vacuum, full_page_writes off',
       settings: { ...BUSY_AUTOVACUUM, shared_buffers: '4MB' },
