@@ -69,8 +69,8 @@ const create = (client: SafekeeperServiceClient): Promise<unknown> =>
 const status = (client: SafekeeperServiceClient) =>
   callUnary(client.getWalStatus.bind(client), { timeline: REF })
 
-function proposer(client: SafekeeperServiceClient): SingleProposer {
-  const made = new SingleProposer(client)
+function proposer(client: SafekeeperServiceClient, nodeId?: string): SingleProposer {
+  const made = new SingleProposer(client, nodeId)
   onTestFinished(() => made.close())
   return made
 }
@@ -238,6 +238,19 @@ test('a proposer that comes back in its term leads with the new stream, and the 
   const begin = maker.endLsn
   await back.append(begin, maker.record(100))
   await back.flushed(maker.endLsn)
+})
+
+test('whoever was elected leads, though the vote of its term went to another whose stream stands', async () => {
+  const { safekeeper, maker } = await filled(await dataFolder(), 10, 2_000)
+  const candidate = proposer(safekeeper.client, 'candidate')
+  await candidate.greet(REF, IDENTITY)
+  expect((await candidate.vote(2)).voteGiven).toBe(true)
+  const elected = proposer(safekeeper.client, 'elected')
+  const begin = maker.endLsn
+  expect(await elected.lead(REF, IDENTITY, 2)).toBe(begin)
+  expect(isErrorCode(await candidate.refusal(), 'conflict')).toBe(true)
+  await elected.append(begin, maker.record(100))
+  await elected.flushed(maker.endLsn)
 })
 
 test('a proposer may read what is not committed, with its term only', async () => {

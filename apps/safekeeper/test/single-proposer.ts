@@ -26,11 +26,13 @@ const fromWire = (history: readonly TermStart[]): TermHistory =>
 export class SingleProposer {
   readonly #stream: BidiStream<ProposeRequest, ProposeResponse>
   readonly #answers = new BoundedQueue<ProposeResponse>(100_000)
+  readonly #nodeId: string
   term = 0
   flushLsn = 0 as Lsn
   commitLsn = 0 as Lsn
 
-  constructor(client: SafekeeperServiceClient) {
+  constructor(client: SafekeeperServiceClient, nodeId = 'test') {
+    this.#nodeId = nodeId
     const stream = openBidi<ProposeRequest, ProposeResponse>(client.propose.bind(client))
     this.#stream = stream
     void (async () => {
@@ -58,7 +60,7 @@ export class SingleProposer {
         protocolVersion: 1,
         timeline: ref,
         postgres: writeIdentity(identity),
-        nodeId: 'test',
+        nodeId: this.#nodeId,
         membershipGeneration: 0n,
       },
     })

@@ -90,8 +90,8 @@ export interface SimDiskHost {
   readonly armed: ArmedFaults
   /** An armed crash strikes. */
   crash(): void
-  /** Whether a read there may return a flipped bit. */
-  mayFlip(path: string, offset: number): boolean
+  /** Whether a read there, of a part or of the whole file, may return a flipped bit. */
+  mayFlip(path: string, offset: number, isWholeFile: boolean): boolean
 }
 
 /** One process's calls: none of them has any effect, or returns, once it is dead. */
@@ -200,11 +200,16 @@ export class SimDisk {
       inode.dirty.clear()
       throw refuse('disk_failed', `could not sync file "${path}"`)
     }
-    const flip = (path: string, bytes: Uint8Array, at: number): void => {
+    const flip = (path: string, bytes: Uint8Array, at: number, isWholeFile: boolean): void => {
       if (armed.flipReadAfter === 0 || bytes.length === 0) return
       const offset = rng.below(bytes.length)
       // Not in what is zero: padding between records is under no checksum, and nobody reads it.
-      if (bytes[offset] === 0 || !this.#host.mayFlip(path, at + offset) || --armed.flipReadAfter > 0) return
+      if (
+        bytes[offset] === 0 ||
+        !this.#host.mayFlip(path, at + offset, isWholeFile) ||
+        --armed.flipReadAfter > 0
+      )
+        return
       counts.fault('bit flip on read')
       bytes[offset] = (bytes[offset] as number) ^ (1 << rng.below(8))
     }
@@ -238,7 +243,7 @@ export class SimDisk {
         if (this.#isClosed) throw new BugError(`file "${this.path}" is closed already`)
         const size = Math.max(0, Math.min(target.length, this.#inode.sizeBytes - offset))
         target.set(this.#inode.cache.subarray(offset, offset + size))
-        flip(this.path, target.subarray(0, size), offset)
+        flip(this.path, target.subarray(0, size), offset, false)
         return size
       }
       async write(offset: number, bytes: Uint8Array): Promise<void> {
@@ -318,7 +323,7 @@ export class SimDisk {
         await boundary()
         const inode = inodeOf(path)
         const bytes = inode.cache.slice(0, inode.sizeBytes)
-        flip(path, bytes, 0)
+        flip(path, bytes, 0, true)
         return bytes
       },
       durableReplace: (path, bytes) =>

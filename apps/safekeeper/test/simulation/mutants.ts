@@ -343,11 +343,6 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'a vote given to another keeps the elected proposer out',
-    'safekeeper',
-    at(timeline, "      if (input.kind === 'elected') this.#takeOver(session, input.message.term)\n", ''),
-  ),
-  mutant(
     'a flipped bit is written back at a start',
     'safekeeper',
     at(endOfWal, 'if (crc32c(wal, 0, wal.length) !== sums[index]) throw damaged()', 'void sums'),

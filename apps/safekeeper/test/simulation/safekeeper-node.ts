@@ -48,7 +48,7 @@ export class SafekeeperNode implements AcceptorNode {
         this.kill(this.armed.isPowerLost)
         host.ended(this)
       },
-      mayFlip: (path, offset) => this.#mayFlip(path, offset),
+      mayFlip: (path, offset, isWholeFile) => !isWholeFile || this.#mayFlip(path, offset),
     })
   }
 
@@ -214,11 +214,11 @@ export class SafekeeperNode implements AcceptorNode {
   }
 
   /**
-   * Of the log, a start reads what may never have been synced too, and there a flipped bit looks like a torn write: what
-   * is promised is that damage before the recorded commit position is found. Other reads are checked by who gets them.
+   * Looking for the end of the log, a start reads what may never have been synced too, and there a flipped bit looks like
+   * a torn write: what is promised is that damage before the recorded commit position is found.
    */
   #mayFlip(path: string, offset: number): boolean {
-    if (this.isUp || path.endsWith('/control')) return true
+    if (path.endsWith('/control')) return true
     const name = path.slice(FOLDER.length + 1)
     const segment = name.length === 24 ? parseWalFileName(name, segmentBytes) : undefined
     const control = this.#disk.bytesOf(`${FOLDER}/control`, 'cache')
