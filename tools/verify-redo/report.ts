@@ -1,5 +1,5 @@
 /** What a verification of redo found: the shape of `--json`, and the table for people. */
-import type { Difference, TypeCounts } from '../../libs/postgres/src/redo/verify.ts'
+import type { Difference, FileCounts, TypeCounts } from '../../libs/postgres/src/redo/verify.ts'
 import type { PgMajor } from '../../libs/postgres/src/redo/types.ts'
 import type { ScriptCounts } from './script-session.ts'
 
@@ -10,7 +10,7 @@ export interface RedoRun {
   /** By record type. */
   readonly types: Readonly<Record<string, TypeCounts>>
   /** Pages and files compared when the server had stopped. */
-  readonly files: { readonly compared: number; readonly untouched: number }
+  readonly files: FileCounts
   readonly differenceCount: number
   /** The first of them. */
   readonly differences: readonly Difference[]
@@ -63,7 +63,7 @@ export function renderRun(major: PgMajor, run: RedoRun): string {
       ([name, counts]) =>
         `  ${name.padEnd(width)}${columns.map((column) => number(counts[column]).padStart(12)).join('')}`,
     ),
-    `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed`,
+    `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed, ${number(run.files.holedMaps)} maps that Postgres logged as a hole`,
     ...run.differences.slice(0, 10).map(({ where, what }) => `  DIFFERS ${where}: ${what}`),
     `  ${number(run.differenceCount)} differences`,
   ]

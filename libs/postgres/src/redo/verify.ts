@@ -8,6 +8,8 @@
  *
  * pd_lsn, PD_ALL_VISIBLE and the visibility map, which Postgres's own masks hide, are compared exactly at the end. The
  * one exception is the LSN that a hint bit moves under data checksums, on the primary only.
+ * Map pages of a database that CREATE DATABASE made by WAL alone may lack bits: Postgres logs them as if they were a
+ * hole (bufmgr.c, RelationCopyStorageUsingBuffer), so that its own recovery loses the bits, too. They are counted apart.
  * SLRUs, relation maps and state files of prepared transactions are compared byte for byte. Left out: free-space maps,
  * which no WAL keeps.
  */
@@ -75,6 +77,8 @@ export interface FileCounts {
   compared: number
   /** No record touched it, and its LSN says so too. */
   untouched: number
+  /** Map pages whose image had their bits as a hole: checked to have no bit too many. */
+  holedMaps: number
 }
 
 interface Entry {
@@ -84,6 +88,8 @@ interface Entry {
   type: string
   /** An FPI_FOR_HINT without an image moved the primary's LSN, and nothing else, to here; redo never learns of it. */
   hintLsn: Lsn
+  /** A map page that an image left without the bits that it had. */
+  isHoled: boolean
 }
 
 const DIFFERENCES_KEPT_COUNT = 50
@@ -95,7 +101,7 @@ const blockName = (rel: RelFile, fork: number, block: number): string =>
 
 export class RedoVerifier {
   readonly counts = new Map<string, TypeCounts>()
-  readonly fileCounts: FileCounts = { compared: 0, untouched: 0 }
+  readonly fileCounts: FileCounts = { compared: 0, untouched: 0, holedMaps: 0 }
   /** The first of them; `differenceCount` has them all. */
   readonly differences: Difference[] = []
   differenceCount = 0
@@ -158,10 +164,12 @@ export class RedoVerifier {
     entry.type = this.#recordType
     if (outcome === 'restored') {
       counts.restored++
+      entry.isHoled = ref.fork === FORK_VM && ref.holeLength >= PAGE_SIZE - SizeOfPageHeaderData
     } else if (ref.hasImage) {
       restoreBlockImage(record, ref, this.#expected.bytes)
       counts.compared++
       if (ref.fork === FORK_VM && this.#mapImagesMayLackBits) addBits(this.#expected.bytes, entry.page.bytes)
+      if (entry.isHoled) keepBits(this.#expected.bytes, entry.page.bytes)
       this.#compare(
         entry.page,
         ref,
@@ -192,6 +200,10 @@ export class RedoVerifier {
     const lsn = getPageLsn(entry.page)
     if (lsn !== fileLsn && entry.hintLsn !== fileLsn)
       this.#differ(where, `${what}: LSN is ${formatLsn(lsn)}, not ${formatLsn(fileLsn)}`)
+    if (entry.isHoled) {
+      keepBits(this.#expected.bytes, entry.page.bytes)
+      this.fileCounts.holedMaps++
+    }
     const visible = getPageFlags(entry.page) & PD_ALL_VISIBLE
     if (
       fork === FORK_MAIN &&
@@ -351,7 +363,7 @@ export class RedoVerifier {
       const bytes = new Uint8Array(PAGE_SIZE)
       const base = this.#readBase(rel, fork, block)
       if (base !== undefined) bytes.set(base)
-      entry = { page: pageOf(bytes), recordLsn: LSN_ZERO, type: 'nothing', hintLsn: LSN_ZERO }
+      entry = { page: pageOf(bytes), recordLsn: LSN_ZERO, type: 'nothing', hintLsn: LSN_ZERO, isHoled: false }
       pages.set(block, entry)
     }
     return entry
@@ -453,6 +465,11 @@ export function pageKindOf(page: Page): PageKind {
 /** Sets in `page`, a page of the visibility map, the bits that `other` has. */
 function addBits(page: Uint8Array, other: Uint8Array): void {
   for (let i = SizeOfPageHeaderData; i < PAGE_SIZE; i++) page[i] = (page[i] as number) | (other[i] as number)
+}
+
+/** Clears in `page`, a page of the visibility map, the bits that `other` lacks. */
+function keepBits(page: Uint8Array, other: Uint8Array): void {
+  for (let i = SizeOfPageHeaderData; i < PAGE_SIZE; i++) page[i] = (page[i] as number) & (other[i] as number)
 }
 
 function firstDifference(a: Uint8Array, b: Uint8Array): number {
