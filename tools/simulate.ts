@@ -1,5 +1,6 @@
 /**
- * `npm run simulate -- --seeds N [--seed FIRST] [--subject rules|safekeeper] [--threads N]`: many schedules, summed up.
+ * `npm run simulate -- --seeds N [--seed FIRST] [--subject rules|safekeeper] [--threads N]`: many schedules, summed up,
+ * also when it is interrupted.
  * `npm run simulate -- --seed N [--only 3,7] [--fair]`: one, with its trace; a failing one is shrunk.
  */
 import { availableParallelism } from 'node:os'
@@ -50,7 +51,10 @@ async function campaign(count: number): Promise<void> {
   const startMs = performance.now()
   let saidMs = startMs
   print(`seeds ${fromSeed} to ${fromSeed + count - 1}, ${values.subject}, ${values.threads} threads`)
+  const interrupted = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort())
   const report = await runCampaign({
+    signal: interrupted.signal,
     root: ROOT,
     subject: values.subject,
     fromSeed,

@@ -13,11 +13,23 @@ export interface CampaignOptions {
   readonly threads: number
   readonly mutant?: Mutant
   readonly stopAtFailure?: boolean
+  /** Ends it early, with what is done. */
+  readonly signal?: AbortSignal
   readonly onProgress?: (done: number, failed: number) => void
 }
 
 export async function runCampaign(options: CampaignOptions): Promise<CampaignReport> {
-  const { root, subject, fromSeed, count, threads, mutant, stopAtFailure = false, onProgress } = options
+  const {
+    root,
+    subject,
+    fromSeed,
+    count,
+    threads,
+    mutant,
+    stopAtFailure = false,
+    signal,
+    onProgress,
+  } = options
   const reports: CampaignReport[] = []
   let next = fromSeed
   let done = 0
@@ -28,7 +40,7 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignRep
       stderr: true,
     })
     try {
-      while (next < fromSeed + count && !isOver) {
+      while (next < fromSeed + count && !isOver && signal?.aborted !== true) {
         const job: CampaignJob = {
           subject,
           fromSeed: next,
