@@ -53,7 +53,7 @@ test(
       expect(types['Hash/INSERT']?.compared).toBeGreaterThan(0)
       expect(types['Hash/INIT_META_PAGE']?.compared).toBeGreaterThan(0)
       expect(differenceCount).toBe(0)
-    expect(files.holedMaps).toBeGreaterThan(10)
+      expect(files.holedMaps).toBeGreaterThan(10)
     }
     expect(report.pipeline).toMatchObject({ differing: 0, scripts: { errors: 1 } })
     expect(report.pipeline?.pagesIndependent).toBeGreaterThan(1000)

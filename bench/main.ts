@@ -1,0 +1,15 @@
+/** `npm run bench -- NAME [FLAGS]`: runs one of the benchmarks. Each prints ratios that were measured in one run. */
+const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
+  commit: () => import('./commit/main.ts'),
+}
+
+const [name = '', ...flags] = process.argv.slice(2)
+const start = BENCHMARKS[name]
+if (start === undefined) {
+  const names = Object.keys(BENCHMARKS).join(', ')
+  process.stderr.write(`understory bench: which benchmark? npm run bench -- NAME, one of: ${names}\n`)
+  process.exitCode = 2
+} else {
+  process.argv.splice(2, Infinity, ...flags)
+  await start()
+}
