@@ -317,6 +317,7 @@ export const MUTANTS: readonly Mutant[] = [
     'a log that ends before its commit position is opened',
     'safekeeper',
     at(endOfWal, 'throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)', 'return found'),
+    at(endOfWal, '  if (decoder.recordEndLsn !== endLsn) throw damaged()\n', ''),
     at(timeline, '      endLsn >= commitLsn,\n', '      endLsn >= 0,\n'),
     at(
       timeline,
