@@ -104,9 +104,16 @@ export interface Configuration {
     | undefined;
   /** Content by name: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf. */
   readonly files: { [key: string]: Buffer };
+  /** The same as last seen without anything that a start could stumble on; empty = not known. */
+  readonly soundFiles: { [key: string]: Buffer };
 }
 
 export interface Configuration_FilesEntry {
+  readonly key: string;
+  readonly value: Buffer;
+}
+
+export interface Configuration_SoundFilesEntry {
   readonly key: string;
   readonly value: Buffer;
 }
@@ -627,7 +634,7 @@ export const ConfigurationVersion: MessageFns<ConfigurationVersion> = {
 };
 
 function createBaseConfiguration(): Configuration {
-  return { version: undefined, files: {} };
+  return { version: undefined, files: {}, soundFiles: {} };
 }
 
 export const Configuration: MessageFns<Configuration> = {
@@ -637,6 +644,9 @@ export const Configuration: MessageFns<Configuration> = {
     }
     globalThis.Object.entries(message.files).forEach(([key, value]: [string, Buffer]) => {
       Configuration_FilesEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    globalThis.Object.entries(message.soundFiles).forEach(([key, value]: [string, Buffer]) => {
+      Configuration_SoundFilesEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
     });
     return writer;
   },
@@ -673,6 +683,17 @@ export const Configuration: MessageFns<Configuration> = {
             }
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = Configuration_SoundFilesEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.soundFiles[entry3.key] = entry3.value;
+            }
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -694,6 +715,15 @@ export const Configuration: MessageFns<Configuration> = {
       ? ConfigurationVersion.fromPartial(object.version)
       : undefined;
     message.files = (globalThis.Object.entries(object.files ?? {}) as [string, Buffer][]).reduce(
+      (acc: { [key: string]: Buffer }, [key, value]: [string, Buffer]) => {
+        if (value !== undefined) {
+          acc[key] = value;
+        }
+        return acc;
+      },
+      {},
+    );
+    message.soundFiles = (globalThis.Object.entries(object.soundFiles ?? {}) as [string, Buffer][]).reduce(
       (acc: { [key: string]: Buffer }, [key, value]: [string, Buffer]) => {
         if (value !== undefined) {
           acc[key] = value;
@@ -767,6 +797,75 @@ export const Configuration_FilesEntry: MessageFns<Configuration_FilesEntry> = {
   },
   fromPartial<I extends Exact<DeepPartial<Configuration_FilesEntry>, I>>(object: I): Configuration_FilesEntry {
     const message = createBaseConfiguration_FilesEntry() as any;
+    message.key = object.key ?? "";
+    message.value = object.value ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseConfiguration_SoundFilesEntry(): Configuration_SoundFilesEntry {
+  return { key: "", value: Buffer.alloc(0) };
+}
+
+export const Configuration_SoundFilesEntry: MessageFns<Configuration_SoundFilesEntry> = {
+  encode(message: Configuration_SoundFilesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value.length !== 0) {
+      writer.uint32(18).bytes(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Configuration_SoundFilesEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfiguration_SoundFilesEntry() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Configuration_SoundFilesEntry>, I>>(base?: I): Configuration_SoundFilesEntry {
+    return Configuration_SoundFilesEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Configuration_SoundFilesEntry>, I>>(
+    object: I,
+  ): Configuration_SoundFilesEntry {
+    const message = createBaseConfiguration_SoundFilesEntry() as any;
     message.key = object.key ?? "";
     message.value = object.value ?? Buffer.alloc(0);
     return message;
