@@ -29,6 +29,7 @@ import {
   STANDBY_NAME,
   postgresArguments,
   readSettings,
+  replaceRules,
   restoreConfiguration,
   seedConfiguration,
   writeGate,
@@ -36,7 +37,7 @@ import {
 import type { SettingFloors } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
-import { ConfigurationKeeper } from './kept-configuration.ts'
+import { ConfigurationKeeper, hasOtherSoundFiles } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
 import { computeFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
@@ -56,7 +57,14 @@ import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
 import { connectReplication } from './replication.ts'
 import type { CheckedSpec } from './spec.ts'
-import { waitForSql, waitUntilOpen, waitUntilSynchronous, withSql } from './sql.ts'
+import {
+  areRulesReadable,
+  hasTakenAllIn,
+  waitForSql,
+  waitUntilOpen,
+  waitUntilSynchronous,
+  withSql,
+} from './sql.ts'
 import type { SqlTarget } from './sql.ts'
 import { Standby } from './standby.ts'
 import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
@@ -140,6 +148,7 @@ export class Compute {
   #lostAtMs: number
   #isBirthInterrupted = false
   #keepProblem = ''
+  #isConfigurationSuspect = false
   #remembered: RememberedState = NOTHING_REMEMBERED
   /** The highest term that this compute has asked for; undefined before the first. */
   #ownTerm: number | undefined
@@ -248,6 +257,7 @@ export class Compute {
     const session = (await this.#needsBirth()) ? await this.#bear() : await this.#rebuild()
     this.#session = session
     await this.#open(session)
+    this.#isConfigurationSuspect = false
     this.#failure = ''
     return session
   }
@@ -271,7 +281,14 @@ export class Compute {
     ])
     await orStopped(synchronous, this.#stop.signal)
     await writeGate(this.files, 'open', this.#parts.owner)
-    await withSql(target, (client) => client.query('select pg_reload_conf()'))
+    await withSql(target, async (client) => {
+      const rules = this.configuration.kept?.soundFiles.get('pg_hba.conf')
+      if (rules !== undefined && !(await areRulesReadable(client))) {
+        log.warn('rules_rejected', {})
+        await replaceRules(this.files, rules, this.#parts.owner)
+      }
+      await client.query('select pg_reload_conf()')
+    })
     await waitUntilOpen(this.#sqlPort, clock)
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
     this.#state = ComputeState.COMPUTE_STATE_RUNNING
@@ -321,7 +338,7 @@ export class Compute {
   async #stopCleanly(session: Session): Promise<ComputeEnd> {
     const { clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_STOPPING
-    await this.#keepConfiguration()
+    await this.keepConfiguration()
     session.postmaster.signal('SIGINT')
     const late = Promise.withResolvers<'late'>()
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
@@ -357,14 +374,16 @@ export class Compute {
 
   async #watchConfiguration(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await this.#keepConfiguration()
+      await this.keepConfiguration()
       await this.#parts.clock.sleep(CONFIGURATION_LOOK_MS, signal).catch(() => undefined)
     }
   }
 
-  async #keepConfiguration(): Promise<void> {
+  /** What cannot be kept is logged: the server goes on all the same. */
+  async keepConfiguration(): Promise<void> {
     try {
-      await this.configuration.keep(this.#session?.quorum.term ?? 0)
+      const isSound = (): Promise<boolean> => hasTakenAllIn(this.#target())
+      await this.configuration.keep(this.#session?.quorum.term ?? 0, isSound)
       this.#keepProblem = ''
     } catch (error) {
       const problem = describeError(error)
@@ -489,7 +508,7 @@ export class Compute {
         bytes: assembled.bytes,
         tookMs: assembled.tookMs,
       })
-      const kept = await this.#knownConfiguration()
+      const kept = await this.#configurationForStart()
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
       await restoreConfiguration(this.files, kept, spec.settings, fullPageWrites, owner)
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
@@ -507,6 +526,14 @@ export class Compute {
     throw refuse('unavailable', 'the configuration of this timeline is not known here', {
       hint: 'The control plane tells it; see that it runs.',
     })
+  }
+
+  /** The newest, unless Postgres did not start on it and an older one is known on which it did. */
+  async #configurationForStart(): Promise<KeptConfiguration | undefined> {
+    const kept = await this.#knownConfiguration()
+    if (!this.#isConfigurationSuspect || kept === undefined || !hasOtherSoundFiles(kept)) return kept
+    this.#parts.log.warn('configuration_rejected', { problem: this.#failure })
+    return { ...kept, files: kept.soundFiles }
   }
 
   async #startRebuilt(
@@ -543,6 +570,9 @@ export class Compute {
       this.#rebuiltAtLsn = nextLsn
       return { postmaster, quorum, standby, streaming: handled(standby.run()) }
     } catch (error) {
+      // One that ended by itself may have stumbled on its configuration.
+      const isRunning = this.#parts.clock.sleep(0).then(() => true)
+      this.#isConfigurationSuspect = !(await Promise.race([postmaster.exited.then(() => false), isRunning]))
       await endPostmaster(postmaster, this.#parts.clock)
       throw refuse(
         'unavailable',
@@ -654,7 +684,7 @@ export class Compute {
       this.#identity = postgres
       this.#startLsn = startLsn
       this.#rebuiltAtLsn = undefined
-      await this.configuration.keep(quorum.term)
+      await this.configuration.keep(quorum.term, () => hasTakenAllIn(target))
       this.#remember({ born: true })
       return { postmaster, quorum, standby, streaming }
     } catch (error) {

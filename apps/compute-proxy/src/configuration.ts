@@ -134,6 +134,15 @@ export async function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds 
   await replaceFile(files.hba, rules[gate], owner)
 }
 
+/** Rules that cannot be read let nobody in: those of the user that could be read last take their place. */
+export async function replaceRules(
+  files: ComputeFiles,
+  rules: Buffer,
+  owner: UserIds | undefined,
+): Promise<void> {
+  await replaceFile(join(files.pgdata, 'pg_hba.conf'), rules, owner)
+}
+
 async function replaceFile(
   path: string,
   content: string | Uint8Array,

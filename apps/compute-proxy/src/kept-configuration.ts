@@ -30,12 +30,16 @@ const document = z.object({
   number: z.number().int().positive(),
   /** base64 by name. */
   files: z.record(z.string(), z.string()),
+  /** The same, as of when a server last ran with all of it. */
+  soundFiles: z.record(z.string(), z.string()).default({}),
 })
 
 export interface KeptConfiguration {
   readonly term: number
   readonly number: number
   readonly files: ReadonlyMap<string, Buffer>
+  /** As of when a server last ran with all of it: what is newer may keep one from starting. */
+  readonly soundFiles: ReadonlyMap<string, Buffer>
 }
 
 /** Whether `a` replaces `b`. */
@@ -53,11 +57,8 @@ export async function readKept({
   const text = await readIfThere(path)
   if (text === undefined) return undefined
   try {
-    const { term, number, files } = document.parse(JSON.parse(text.toString()))
-    const entries = Object.entries(files).map(
-      ([name, base64]) => [name, Buffer.from(base64, 'base64')] as const,
-    )
-    return { term, number, files: new Map(entries) }
+    const { term, number, files, soundFiles } = document.parse(JSON.parse(text.toString()))
+    return { term, number, files: fromBase64(files), soundFiles: fromBase64(soundFiles) }
   } catch (cause) {
     throw refuse('bad_file', `file "${path}" is malformed`, {
       detail: describeError(cause),
@@ -79,8 +80,8 @@ export async function readKeptIfWhole(files: ComputeFiles): Promise<KeptConfigur
 
 async function writeKept(files: ComputeFiles, kept: KeptConfiguration): Promise<void> {
   const { term, number } = kept
-  const base64 = Object.fromEntries([...kept.files].map(([name, bytes]) => [name, bytes.toString('base64')]))
-  const text = `${JSON.stringify({ version: 1, term, number, files: base64 })}\n`
+  const [whole, sound] = [toBase64(kept.files), toBase64(kept.soundFiles)]
+  const text = `${JSON.stringify({ version: 1, term, number, files: whole, soundFiles: sound })}\n`
   // The user that Postgres runs as has to get through.
   await mkdir(files.root, { recursive: true })
   await realDisk.durableReplace(files.configuration, Buffer.from(text))
@@ -92,15 +93,30 @@ export async function takePublished(files: ComputeFiles, published: Configuratio
     term: Number(published.version?.term ?? 0n),
     number: Number(published.version?.number ?? 0n),
     files: new Map(Object.entries(published.files)),
+    soundFiles: new Map(Object.entries(published.soundFiles)),
   }
   const here = await readKeptIfWhole(files)
   if (isNewer(taken, here)) await writeKept(files, taken)
 }
 
-export const toMessage = ({ term, number, files }: KeptConfiguration): Configuration => ({
+export const toMessage = ({ term, number, files, soundFiles }: KeptConfiguration): Configuration => ({
   version: { term: BigInt(term), number: BigInt(number) },
   files: Object.fromEntries(files),
+  soundFiles: Object.fromEntries(soundFiles),
 })
+
+const toBase64 = (files: ReadonlyMap<string, Buffer>): Record<string, string> =>
+  Object.fromEntries([...files].map(([name, bytes]) => [name, bytes.toString('base64')]))
+const fromBase64 = (files: Readonly<Record<string, string>>): Map<string, Buffer> =>
+  new Map(Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))
+
+function areSame(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
+  return a.size === b.size && [...a].every(([name, bytes]) => b.get(name)?.equals(bytes) === true)
+}
+
+/** Whether a start that failed may succeed with the sound files. */
+export const hasOtherSoundFiles = (kept: KeptConfiguration | undefined): boolean =>
+  kept !== undefined && kept.soundFiles.size > 0 && !areSame(kept.files, kept.soundFiles)
 
 /** Looks after the document of one compute: one change at a time. */
 export class ConfigurationKeeper {
@@ -121,27 +137,34 @@ export class ConfigurationKeeper {
     return this.#inTurn(async () => (this.#kept = await readKept(this.#files)))
   }
 
-  /** Keeps what the files of PGDATA say now. A file that is missing there stays as it was. */
-  keep(term: number): Promise<void> {
-    return this.#inTurn(() => this.#keep(term))
+  /**
+   * Keeps what the files of PGDATA say now. A file that is missing there stays as it was. `isSound` is asked about a
+   * change: whether the server that runs has taken all of it in.
+   */
+  keep(term: number, isSound: () => Promise<boolean>): Promise<void> {
+    return this.#inTurn(() => this.#keep(term, isSound))
   }
 
-  async #keep(term: number): Promise<void> {
+  async #keep(term: number, isSound: () => Promise<boolean>): Promise<void> {
     const before = this.#kept
     const now = new Map<string, Buffer>()
     for (const name of CONFIGURATION_FILES) {
       const bytes = (await readIfThere(join(this.#files.pgdata, name))) ?? before?.files.get(name)
       if (bytes !== undefined) now.set(name, bytes)
     }
-    const isSame = [...now].every(([name, bytes]) => before?.files.get(name)?.equals(bytes) === true)
-    if (now.size === 0 || (before !== undefined && isSame)) return
+    if (now.size === 0 || (before !== undefined && areSame(now, before.files))) return
     const sizeBytes = [...now.values()].reduce((sum, { length }) => sum + length, 0)
     if (sizeBytes > CONFIGURATION_BYTES_MAX) {
       throw refuse('bad_file', `configuration files of ${sizeBytes} bytes are too large to be kept`, {
         hint: `Make them smaller than ${CONFIGURATION_BYTES_MAX} bytes together.`,
       })
     }
-    const kept = { term: Math.max(term, before?.term ?? 0), number: (before?.number ?? 0) + 1, files: now }
+    const kept = {
+      term: Math.max(term, before?.term ?? 0),
+      number: (before?.number ?? 0) + 1,
+      files: now,
+      soundFiles: (await isSound()) ? now : (before?.soundFiles ?? new Map<string, Buffer>()),
+    }
     await writeKept(this.#files, kept)
     this.#kept = kept
   }

@@ -27,7 +27,7 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
       const target = compute.sqlTarget()
       if (!on) await refuseForeignReceivers(target)
       const insertLsn = await setFullPageWrites(target, on)
-      await compute.configuration.keep(compute.view().term)
+      await compute.keepConfiguration()
       void flushNowAndThen(target).catch(() => undefined)
       return { insertLsn: lsnToBigint(parseLsn(insertLsn)) }
     }),

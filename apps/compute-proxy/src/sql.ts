@@ -137,6 +137,27 @@ const isStarting = (error: unknown): boolean =>
   isOneOf(error, ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', '57P03'])
 
 /**
+ * Whether the server has taken in all that its files say: no line of them is wrong, and nothing waits for a start, at
+ * which it could turn out to be impossible. Settings on the command line are not the files' matter.
+ */
+export function hasTakenAllIn(target: SqlTarget): Promise<boolean> {
+  return withSql(target, async (client) => {
+    const { rows } = await client.query<{ sound: boolean }>(`
+      select not exists (select from pg_settings where pending_restart and source <> 'command line')
+         and not exists (select from pg_file_settings f where f.error is not null
+                           and not exists (select from pg_settings s where s.name = f.name and s.source = 'command line'))
+         and not exists (select from pg_hba_file_rules where error is not null) as sound`)
+    return rows[0]?.sound === true
+  })
+}
+
+/** Of the rules as they are in the files now. */
+export async function areRulesReadable(client: pg.Client): Promise<boolean> {
+  const { rowCount } = await client.query('select from pg_hba_file_rules where error is not null limit 1')
+  return rowCount === 0
+}
+
+/**
  * Waits until Postgres counts the proxy as its synchronous standby: before that, commits would not wait (16 before
  * 16.9 and 17 before 17.5 right after a start).
  */

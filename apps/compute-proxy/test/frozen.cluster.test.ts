@@ -68,7 +68,7 @@ async function prepareSuccessor(tenant: string) {
   })
   const { spec } = await road.timeline(tenant)
   const client = createClient(ComputeHostServiceClient, address)
-  const configuration = { version: { term: 0n, number: 1n }, files: {} }
+  const configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
   const take = () => callUnary(client.ensureCompute.bind(client), { spec, configuration })
   const status = (): Promise<GetComputeStatusResponse> =>
     until('the successor to run', async () => {

@@ -3,6 +3,8 @@
  * quorum, and storage still has every page. Method: one cluster; each test does its harm by SQL, kills Postgres and its
  * proxy, and uses the database that was left.
  */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
@@ -35,6 +37,17 @@ async function inKept(...statements: string[]): Promise<Record<string, unknown>[
   } finally {
     await client.end()
   }
+}
+
+/** Waits until the proxy has looked at the configuration. */
+async function kept(content: string): Promise<void> {
+  const { dataDirectory } = await road.runningCompute()
+  await until(`"${content}" to be kept`, async () => {
+    const text = await readFile(join(dataDirectory, '..', 'configuration.json'), 'utf8')
+    const { files } = JSON.parse(text) as { files: Record<string, string> }
+    const all = Object.values(files).map((base64) => Buffer.from(base64, 'base64').toString())
+    return all.some((file) => file.includes(content)) ? true : undefined
+  })
 }
 
 async function loseCompute(): Promise<void> {
@@ -101,6 +114,26 @@ test('settings of all sessions that would shut the proxy out do not reach it', a
     'create event trigger refuse_login on login execute function refuse_login()',
     'alter event trigger refuse_login enable always',
   )
+  await loseCompute()
+  await expectServed()
+})
+
+test('settings that keep Postgres from starting are left out, the others stay', async () => {
+  await inKept(`alter system set work_mem = '9MB'`, 'select pg_reload_conf()')
+  await kept('9MB')
+  // Of no use before a start, and then it is too late to tell.
+  await inKept(`alter system set shared_preload_libraries = 'nothing_of_that_name'`)
+  await kept('nothing_of_that_name')
+  await loseCompute()
+  expect(await inKept('show work_mem')).toEqual([{ work_mem: '9MB' }])
+  expect(await inKept('show shared_preload_libraries')).toEqual([{ shared_preload_libraries: '' }])
+  await expectServed()
+})
+
+test('rules that cannot be read let in whom the last good ones let in', async () => {
+  const { dataDirectory } = await road.runningCompute()
+  await inKept(`copy (select 'host all all nonsense') to '${dataDirectory}/pg_hba.conf'`)
+  await kept('host all all nonsense')
   await loseCompute()
   await expectServed()
 })

@@ -18,6 +18,7 @@ const document = z.object({
   number: z.string(),
   /** base64 by name of the file. */
   files: z.record(z.string(), z.string()),
+  soundFiles: z.record(z.string(), z.string()).default({}),
 })
 
 /** Whether `a` replaces `b`: by term first. */
@@ -64,10 +65,10 @@ export class ConfigurationStore {
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     try {
-      const { term, number, files } = document.parse(JSON.parse(Buffer.from(found.bytes).toString()))
-      const entries = Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')])
-      const version = { term: BigInt(term), number: BigInt(number) }
-      return { configuration: { version, files: Object.fromEntries(entries) }, etag: found.etag }
+      const stored = document.parse(JSON.parse(Buffer.from(found.bytes).toString()))
+      const version = { term: BigInt(stored.term), number: BigInt(stored.number) }
+      const [files, soundFiles] = [fromBase64(stored.files), fromBase64(stored.soundFiles)]
+      return { configuration: { version, files, soundFiles }, etag: found.etag }
     } catch (cause) {
       throw refuse('bad_file', `configuration "${key}" is not what this version writes`, {
         detail: describeError(cause),
@@ -80,13 +81,18 @@ export class ConfigurationStore {
 
 const keyOf = (timelineId: string): string => `${CONFIGURATIONS}${timelineId}.json`
 
-function encode({ version, files }: Configuration): Uint8Array {
-  const base64 = Object.entries(files).map(([name, bytes]) => [name, bytes.toString('base64')])
+const fromBase64 = (files: Readonly<Record<string, string>>): Record<string, Buffer> =>
+  Object.fromEntries(Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))
+const toBase64 = (files: Readonly<Record<string, Buffer>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(files).map(([name, bytes]) => [name, bytes.toString('base64')]))
+
+function encode({ version, files, soundFiles }: Configuration): Uint8Array {
   const value = {
     version: 1,
     term: String(version?.term ?? 0n),
     number: String(version?.number ?? 0n),
-    files: Object.fromEntries(base64),
+    files: toBase64(files),
+    soundFiles: toBase64(soundFiles),
   }
   return Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
 }

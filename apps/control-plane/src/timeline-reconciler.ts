@@ -52,7 +52,7 @@ const SEEN_POLL_MS = 10
 const SEEN_WAIT_MS = 5_000
 
 /** Older than any that a compute has: of a timeline whose configuration was never published. */
-const AS_IT_BEGAN: Configuration = { version: { term: 0n, number: 1n }, files: {} }
+const AS_IT_BEGAN: Configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
 
 export interface ReconcilerParts {
   readonly store: TenantStore
