@@ -29,6 +29,7 @@ import {
   SizeOfPageHeaderData,
   getPageFlags,
   getPageLsn,
+  getPagePruneXid,
   getPageSpecial,
   isPageNew,
   pageOf,
@@ -212,6 +213,10 @@ export class RedoVerifier {
     ) {
       this.#differ(where, `${what}: PD_ALL_VISIBLE is ${visible !== 0}, not ${visible === 0}`)
     }
+    // A hint everywhere else, and masked; in a deleted page of GIN it says when the page may be used again.
+    const [redoneXid, fileXid] = [getPagePruneXid(entry.page), getPagePruneXid(this.#expected)]
+    if (pageKindOf(this.#expected) === 'gin' && redoneXid !== fileXid)
+      this.#differ(where, `${what}: xid is ${redoneXid}, not ${fileXid}`)
     // WAL runs 32 values ahead of a sequence's page, which is what keeps nextval from logging each time.
     if (pageKindOf(this.#expected) !== 'sequence') this.#compare(entry.page, rel, fork, block, what)
     this.fileCounts.compared++
