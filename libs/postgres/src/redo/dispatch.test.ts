@@ -130,3 +130,31 @@ test('a code means what its version says', () => {
 test('every resource manager stands under its own id', () => {
   for (const [id, rmgr] of Object.entries(rmgrs)) expect(rmgr.id).toBe(Number(id))
 })
+
+test('what a damaged page or record holds is refused as damaged, not as a wrong argument', () => {
+  // Found by fuzz:redo: pd_lsn beyond 2^53; offset numbers that go on beyond the block's data.
+  const lock = makeRecord({
+    rmid: RM_HEAP_ID,
+    info: 0x60,
+    nextLsn: AFTER,
+    main: new Uint8Array(8),
+    blocks: [{ blockId: 0, blockNumber: 3 }],
+  })
+  const farPage = pageAt(0)
+  farPage.view.setUint32(0, 0x8000_0000, true)
+  expect(() => redoRecordOnPage(lock, 0, farPage, settings)).toThrow(
+    expect.objectContaining({ code: 'bad_page' }),
+  )
+
+  const prune = makeRecord({
+    rmid: RM_HEAP2_ID,
+    info: 0x10,
+    nextLsn: AFTER,
+    // XLHP_HAS_NOW_UNUSED_ITEMS, then a count of 500 with no offset numbers.
+    main: new Uint8Array([0, 1 << 7]),
+    blocks: [{ blockId: 0, blockNumber: 3, data: new Uint8Array([0xf4, 1]) }],
+  })
+  expect(() => redoRecordOnPage(prune, 0, pageAt(0x100), settings)).toThrow(
+    expect.objectContaining({ code: 'bad_wal', message: expect.stringContaining('block data end after 2') }),
+  )
+})

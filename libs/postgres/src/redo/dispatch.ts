@@ -62,9 +62,11 @@ function describeBlock(ref: BlockRef): string {
 /** Adds the record's position and type to whatever a redo function threw. A `BugError` passes as it is. */
 function explain(error: unknown, record: DecodedRecord, settings: RedoSettings, where: string): unknown {
   // DataView refuses to read beyond the record or the page with a RangeError.
-  const code =
+  const found =
     error instanceof UnderstoryError ? error.code : error instanceof RangeError ? 'bad_wal' : undefined
-  if (code === undefined) return error
+  if (found === undefined) return error
+  // An LSN beyond 2^53 among the record's data is no wrong argument of whoever asked for redo.
+  const code = found === 'bad_lsn' ? 'bad_wal' : found
   const type = recordTypeName(record, settings)
   const reason = (error as Error).message
   return refuse(

@@ -221,6 +221,12 @@ describe('a heap page', () => {
     )
   })
 
+  test('is refused where a tuple goes on beyond the end of the page', () => {
+    const page = heapPage(3)
+    setItemId(page, 1, makeItemId(8184, LP_NORMAL, 24))
+    expect(() => repairFragmentation(page)).toThrow(expect.objectContaining({ code: 'bad_page' }))
+  })
+
   test('keeps its first line pointer when vacuum cuts the array', () => {
     const page = heapPage(3)
     for (const n of [1, 2, 3]) setItemId(page, n, 0)

@@ -39,6 +39,9 @@ export const MaxIndexTuplesPerPage = 408
 /** No line pointer array is longer than this, whatever the access method. */
 const LINE_POINTERS_COUNT_MAX = (PAGE_SIZE - SizeOfPageHeaderData) / SizeOfItemIdData
 
+/** The high half of every LSN is below it. */
+const LSN_HIGH_END = 0x20_0000
+
 export const maxAlign = (size: number): number => (size + 7) & ~7
 
 /** A page over 8,192 bytes of memory that the caller owns. */
@@ -49,8 +52,11 @@ export function pageOf(bytes: Uint8Array): Page {
 // Header fields (PageHeaderData): pd_lsn 0, pd_checksum 8, pd_flags 10, pd_lower 12, pd_upper 14, pd_special 16,
 // pd_pagesize_version 18, pd_prune_xid 20, pd_linp 24.
 
-export const getPageLsn = (page: Page): Lsn =>
-  lsnFromHalves(page.view.getUint32(0, true), page.view.getUint32(4, true))
+export function getPageLsn(page: Page): Lsn {
+  const high = page.view.getUint32(0, true)
+  if (high >= LSN_HIGH_END) throw refuse('bad_page', 'pd_lsn is beyond 2^53')
+  return lsnFromHalves(high, page.view.getUint32(4, true))
+}
 export function setPageLsn(page: Page, at: Lsn): void {
   page.view.setUint32(0, lsnHigh(at), true)
   page.view.setUint32(4, lsnLow(at), true)
@@ -313,7 +319,9 @@ export function repairFragmentation(page: Page): void {
     lastUsed = line
     if (itemIdLength(itemId) === 0) continue
     const offset = itemIdOffset(itemId)
-    if (offset < upper || offset >= special) throw refuse('bad_page', `corrupted line pointer: ${offset}`)
+    // Beyond the special space as well, which Postgres leaves unchecked here: its memmove would go over the page's end.
+    if (offset < upper || offset + itemIdLength(itemId) > special)
+      throw refuse('bad_page', `corrupted line pointer: ${offset}`)
     if (lastOffset > offset) lastOffset = offset
     else presorted = false
     const length = maxAlign(itemIdLength(itemId))

@@ -80,14 +80,28 @@ function replaceItemId(page: Page, lines: number, offsetNumber: number, itemId: 
   setItemId(page, offsetNumber, itemId)
 }
 
+/** Refused `bad_wal` unless the block's data go on to `end` at least: offset numbers are read no further. */
+function checkReaches(end: number, ref: BlockRef): void {
+  if (end > ref.dataOffset + ref.dataLength)
+    throw refuse('bad_wal', `block data end after ${ref.dataLength} bytes`)
+}
+
+/** A count among the block's data. */
+function countAt(record: DecodedRecord, ref: BlockRef, at: number): number {
+  checkReaches(at + 2, ref)
+  return record.view.getUint16(at, true)
+}
+
 /** heap_page_prune_execute, first part. Each returns where the offset numbers end. */
 function setRedirected(
   record: DecodedRecord,
+  ref: BlockRef,
   from: number,
   count: number,
   page: Page,
   lines: number,
 ): number {
+  checkReaches(from + count * 4, ref)
   for (let i = 0; i < count; i++) {
     const target = record.view.getUint16(from + i * 4 + 2, true)
     replaceItemId(page, lines, record.view.getUint16(from + i * 4, true), makeItemId(target, LP_REDIRECT, 0))
@@ -97,12 +111,14 @@ function setRedirected(
 
 function setItems(
   record: DecodedRecord,
+  ref: BlockRef,
   from: number,
   count: number,
   page: Page,
   lines: number,
   itemId: number,
 ): number {
+  checkReaches(from + count * 2, ref)
   for (let i = 0; i < count; i++)
     replaceItemId(page, lines, record.view.getUint16(from + i * 2, true), itemId)
   return from + count * 2
@@ -114,6 +130,7 @@ const UNUSED = 0
 /** heap_execute_freeze_tuple for every tuple of every plan. Returns where the offset numbers end. */
 function freezeTuples(
   record: DecodedRecord,
+  ref: BlockRef,
   plans: number,
   planCount: number,
   offsets: number,
@@ -128,6 +145,7 @@ function freezeTuples(
     const infomask = xl_heap_freeze_plan.infomask.get(view, plan)
     const infomask2 = xl_heap_freeze_plan.infomask2.get(view, plan)
     const tuples = xl_heap_freeze_plan.ntuples.get(view, plan)
+    checkReaches(next + tuples * 2, ref)
     for (let i = 0; i < tuples; i++, next += 2) {
       const at = tupleAt(page, view.getUint16(next, true))
       HeapTupleHeader.xmax.set(page.view, at, xmax)
@@ -154,10 +172,10 @@ function redoPrune16(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const deadCount = xl_heap_prune_16.ndead.get(view, main)
   checkBlockData(ref, redirectedCount * 4 + deadCount * 2)
   const lines = maxOffsetNumber(page)
-  let at = setRedirected(record, ref.dataOffset, redirectedCount, page, lines)
-  at = setItems(record, at, deadCount, page, lines, DEAD)
+  let at = setRedirected(record, ref, ref.dataOffset, redirectedCount, page, lines)
+  at = setItems(record, ref, at, deadCount, page, lines, DEAD)
   const unusedCount = (ref.dataOffset + ref.dataLength - at) >> 1
-  setItems(record, at, unusedCount, page, lines, UNUSED)
+  setItems(record, ref, at, unusedCount, page, lines, UNUSED)
   repairFragmentation(page)
   setPageLsn(page, record.nextLsn)
 }
@@ -167,7 +185,7 @@ function redoVacuum16(record: DecodedRecord, ref: BlockRef, page: Page): void {
   checkMainData(record, xl_heap_vacuum_16.SIZE)
   const count = xl_heap_vacuum_16.nunused.get(record.view, record.mainDataOffset)
   checkBlockData(ref, count * 2)
-  setItems(record, ref.dataOffset, count, page, maxOffsetNumber(page), UNUSED)
+  setItems(record, ref, ref.dataOffset, count, page, maxOffsetNumber(page), UNUSED)
   truncateLinePointerArray(page)
   setPageLsn(page, record.nextLsn)
 }
@@ -178,38 +196,38 @@ function redoFreezePage16(record: DecodedRecord, ref: BlockRef, page: Page): voi
   const planCount = xl_heap_freeze_page_16.nplans.get(record.view, record.mainDataOffset)
   const offsets = ref.dataOffset + planCount * xl_heap_freeze_plan.SIZE
   checkBlockData(ref, planCount * xl_heap_freeze_plan.SIZE)
-  freezeTuples(record, ref.dataOffset, planCount, offsets, page)
+  freezeTuples(record, ref, ref.dataOffset, planCount, offsets, page)
   setPageLsn(page, record.nextLsn)
 }
 
 /** heap_xlog_prune_freeze of 17 and 18. */
 function redoPruneFreeze(record: DecodedRecord, ref: BlockRef, page: Page): void {
-  const { view } = record
   checkMainData(record, xl_heap_prune.SIZE)
-  const flags = xl_heap_prune.flags.get(view, record.mainDataOffset)
+  const flags = xl_heap_prune.flags.get(record.view, record.mainDataOffset)
   let at = ref.dataOffset
   let plans = 0
   let planCount = 0
   if ((flags & XLHP_HAS_FREEZE_PLANS) !== 0) {
-    planCount = view.getUint16(at, true)
+    planCount = countAt(record, ref, at)
     plans = at + 4
     at = plans + planCount * xl_heap_freeze_plan.SIZE
+    checkReaches(at, ref)
   }
   if ((flags & (XLHP_HAS_REDIRECTIONS | XLHP_HAS_DEAD_ITEMS | XLHP_HAS_NOW_UNUSED_ITEMS)) !== 0) {
     const lines = maxOffsetNumber(page)
     if ((flags & XLHP_HAS_REDIRECTIONS) !== 0) {
-      at = setRedirected(record, at + 2, view.getUint16(at, true), page, lines)
+      at = setRedirected(record, ref, at + 2, countAt(record, ref, at), page, lines)
     }
     if ((flags & XLHP_HAS_DEAD_ITEMS) !== 0)
-      at = setItems(record, at + 2, view.getUint16(at, true), page, lines, DEAD)
+      at = setItems(record, ref, at + 2, countAt(record, ref, at), page, lines, DEAD)
     if ((flags & XLHP_HAS_NOW_UNUSED_ITEMS) !== 0) {
-      at = setItems(record, at + 2, view.getUint16(at, true), page, lines, UNUSED)
+      at = setItems(record, ref, at + 2, countAt(record, ref, at), page, lines, UNUSED)
     }
     // Without the cleanup lock no tuple may move: vacuum's second pass, over items that are dead already.
     if ((flags & XLHP_CLEANUP_LOCK) !== 0) repairFragmentation(page)
     else truncateLinePointerArray(page)
   }
-  checkEnd(freezeTuples(record, plans, planCount, at, page), ref)
+  checkEnd(freezeTuples(record, ref, plans, planCount, at, page), ref)
   setPageLsn(page, record.nextLsn)
 }
 
@@ -242,7 +260,9 @@ function redoMultiInsert(record: DecodedRecord, ref: BlockRef, page: Page): void
   let from = ref.dataOffset
   for (let i = 0; i < tuples; i++) {
     from += (from - ref.dataOffset) & 1
+    checkReaches(from + xl_multi_insert_tuple.SIZE, ref)
     const dataLength = xl_multi_insert_tuple.datalen.get(view, from)
+    checkReaches(from + xl_multi_insert_tuple.SIZE + dataLength, ref)
     const at = addTuple(
       page,
       ref.blockNumber,
