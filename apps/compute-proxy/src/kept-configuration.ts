@@ -138,8 +138,8 @@ export class ConfigurationKeeper {
   }
 
   /**
-   * Keeps what the files of PGDATA say now. A file that is missing there stays as it was. `isSound` is asked about a
-   * change: whether the server that runs has taken all of it in.
+   * Keeps what the files of PGDATA say now. A file that is missing there stays as it was. `isSound` is asked while
+   * the newest is not known to be sound: whether the server that runs has taken all of it in.
    */
   keep(term: number, isSound: () => Promise<boolean>): Promise<void> {
     return this.#inTurn(() => this.#keep(term, isSound))
@@ -152,7 +152,14 @@ export class ConfigurationKeeper {
       const bytes = (await readIfThere(join(this.#files.pgdata, name))) ?? before?.files.get(name)
       if (bytes !== undefined) now.set(name, bytes)
     }
-    if (now.size === 0 || (before !== undefined && areSame(now, before.files))) return
+    if (now.size === 0) return
+    const isChanged = before === undefined || !areSame(now, before.files)
+    if (!isChanged && areSame(before.files, before.soundFiles)) return
+    // Who cannot be asked cannot say yes; the change is kept all the same.
+    const sound = (await isSound().catch(() => false))
+      ? now
+      : (before?.soundFiles ?? new Map<string, Buffer>())
+    if (!isChanged && areSame(sound, before.soundFiles)) return
     const sizeBytes = [...now.values()].reduce((sum, { length }) => sum + length, 0)
     if (sizeBytes > CONFIGURATION_BYTES_MAX) {
       throw refuse('bad_file', `configuration files of ${sizeBytes} bytes are too large to be kept`, {
@@ -163,7 +170,7 @@ export class ConfigurationKeeper {
       term: Math.max(term, before?.term ?? 0),
       number: (before?.number ?? 0) + 1,
       files: now,
-      soundFiles: (await isSound()) ? now : (before?.soundFiles ?? new Map<string, Buffer>()),
+      soundFiles: sound,
     }
     await writeKept(this.#files, kept)
     this.#kept = kept

@@ -1,0 +1,59 @@
+// Goal: the newest configuration is kept, and beside it the last that a server took in whole. Method: files in a folder.
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { temporaryDirectory } from '@understory/testcontainers'
+import { expect, test } from 'vitest'
+import { ConfigurationKeeper, isNewer, readKept, takePublished, toMessage } from './kept-configuration.ts'
+import { computeFiles } from './layout.ts'
+
+const yes = (): Promise<boolean> => Promise.resolve(true)
+const no = (): Promise<boolean> => Promise.resolve(false)
+const away = (): Promise<boolean> => Promise.reject(new Error('too many clients'))
+
+test('a version is counted up with every change, and only what was taken in whole is sound', async () => {
+  await using folder = await temporaryDirectory()
+  const files = computeFiles(folder.path)
+  await mkdir(files.pgdata)
+  const say = (text: string): Promise<void> => writeFile(join(files.pgdata, 'postgresql.auto.conf'), text)
+  const keeper = new ConfigurationKeeper(files)
+  const state = async () => {
+    const kept = await readKept(files)
+    const textOf = (all: ReadonlyMap<string, Buffer> | undefined): string =>
+      all?.get('postgresql.auto.conf')?.toString() ?? ''
+    return [kept?.term, kept?.number, textOf(kept?.files), textOf(kept?.soundFiles)]
+  }
+  await keeper.keep(3, yes)
+  expect(await readKept(files)).toBeUndefined()
+  await say('a')
+  await keeper.keep(3, no)
+  expect(await state()).toEqual([3, 1, 'a', ''])
+  await keeper.keep(3, yes)
+  expect(await state()).toEqual([3, 2, 'a', 'a'])
+  await keeper.keep(4, no)
+  expect(await state()).toEqual([3, 2, 'a', 'a'])
+  await say('b')
+  await keeper.keep(4, no)
+  expect(await state()).toEqual([4, 3, 'b', 'a'])
+  await keeper.keep(4, no)
+  expect(await state()).toEqual([4, 3, 'b', 'a'])
+  await say('c')
+  await keeper.keep(4, away)
+  expect(await state()).toEqual([4, 4, 'c', 'a'])
+  // The server has started again, and runs with it.
+  await keeper.keep(5, yes)
+  expect(await state()).toEqual([5, 5, 'c', 'c'])
+})
+
+test('what was published is taken where it is newer, by term first', async () => {
+  await using folder = await temporaryDirectory()
+  const files = computeFiles(join(folder.path, 'compute'))
+  const published = (term: number, number: number, text: string) =>
+    toMessage({ term, number, files: new Map([['pg_hba.conf', Buffer.from(text)]]), soundFiles: new Map() })
+  const text = async () => (await readKept(files))?.files.get('pg_hba.conf')?.toString()
+  await takePublished(files, published(2, 9, 'first'))
+  await takePublished(files, published(2, 8, 'older'))
+  expect(await text()).toBe('first')
+  await takePublished(files, published(3, 1, 'later term'))
+  expect(await text()).toBe('later term')
+  expect(isNewer({ term: 2, number: 99 }, { term: 3, number: 1 })).toBe(false)
+})
