@@ -142,7 +142,9 @@ export class ScriptSession {
   }
 
   async #open(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.#connectionString, database: this.#database })
+    const url = new URL(this.#connectionString)
+    url.pathname = encodeURIComponent(this.#database)
+    const client = new pg.Client({ connectionString: url.href })
     const isLost = (): void => {
       if (this.#client !== client) return
       this.#client = undefined
