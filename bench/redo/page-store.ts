@@ -1,4 +1,7 @@
-/** The pages that redo works on: those of the data directory, read when they are first touched, and new ones as zeros. */
+/**
+ * The pages that redo works on: those of the data directory, read when they are first touched, and new ones as zeros.
+ * Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a record.
+ */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { pageOf } from '@understory/postgres/redo'
@@ -9,19 +12,38 @@ import type { RelFile } from '@understory/postgres/wal'
 const FORKS = ['', '_fsm', '_vm', '_init']
 const GLOBALTABLESPACE_OID = 1664
 
+const SLAB_PAGES = 512
+
+/** Pages of zeros. */
+class Slabs {
+  #slab = new Uint8Array(0)
+  #used = 0
+
+  take(): Page {
+    if (this.#used === this.#slab.length) {
+      this.#slab = new Uint8Array(SLAB_PAGES * PAGE_SIZE)
+      this.#used = 0
+    }
+    this.#used += PAGE_SIZE
+    return pageOf(this.#slab.subarray(this.#used - PAGE_SIZE, this.#used))
+  }
+}
+
 class Fork {
+  readonly #slabs: Slabs
   readonly pages: (Page | undefined)[] = []
   readonly #file: number | undefined
   readonly #blocks: number
 
-  constructor(path: string) {
+  constructor(path: string, slabs: Slabs) {
+    this.#slabs = slabs
     this.#file = existsSync(path) ? openSync(path, 'r') : undefined
     this.#blocks = this.#file === undefined ? 0 : fstatSync(this.#file).size / PAGE_SIZE
   }
 
   /** Tables of the benchmarks stay below a segment of 1 GiB. */
   load(block: number): Page {
-    const page = pageOf(new Uint8Array(PAGE_SIZE))
+    const page = this.#slabs.take()
     if (this.#file !== undefined && block < this.#blocks) {
       readSync(this.#file, page.bytes, 0, PAGE_SIZE, block * PAGE_SIZE)
     }
@@ -37,6 +59,7 @@ class Fork {
 export class PageStore {
   readonly #directory: string
   /** By relation number, then by fork: there is one database that is written to. */
+  readonly #slabs = new Slabs()
   readonly #forks = new Map<number, Fork>()
   pagesCount = 0
 
@@ -50,7 +73,7 @@ export class PageStore {
     if (pages === undefined) {
       const name = `${rel.relNumber}${FORKS[fork]}`
       const folder = rel.spcOid === GLOBALTABLESPACE_OID ? 'global' : join('base', String(rel.dbOid))
-      pages = new Fork(join(this.#directory, folder, name))
+      pages = new Fork(join(this.#directory, folder, name), this.#slabs)
       this.#forks.set(key, pages)
     }
     const page = pages.pages[block]
