@@ -357,8 +357,9 @@ export class Shard implements WalConsumer {
   // Settings
 
   /**
-   * Durable on the local disk and, where it can be reached, in the object store when it returns. Error: refused `stale`
-   * where a later wish was heard of: a message that comes late must not end what rule I5 rests on.
+   * Durable when it returns: enabling in the object store too, since a node may lose its disk and Postgres logs no images
+   * then (rule I5). Errors: refused `stale` where a later wish was heard of, since a message that comes late must not end
+   * what I5 rests on; what the object store says.
    */
   async setImageGeneration(settings: ImageGenerationSettings, wish: number): Promise<void> {
     await this.#layers.changeIndex(({ imageWish = 0 }) => {
@@ -367,7 +368,11 @@ export class Shard implements WalConsumer {
     })
     this.#images.change(settings)
     this.#env.log.info('image_generation', { ...settings })
-    if (this.isImported) this.#startUpload()
+    if (this.isImported) {
+      // Goes on trying should the one that is waited for fail.
+      this.#startUpload()
+      if (settings.enabled) await this.#layers.upload()
+    }
     if (settings.enabled) await this.#waitForCutChains()
   }
 
