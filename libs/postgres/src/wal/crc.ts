@@ -34,8 +34,16 @@ for (let byte = 0; byte < 256; byte++) {
  * CRC-32C of `bytes[start, end)`, going on from `crc`, the value of what lies before (0: nothing). Unsigned.
  */
 export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length, crc = 0): number {
-  if (end - start >= NATIVE_FROM_BYTES) return native(bytes.subarray(start, end), crc)
-  let c = ~crc
+  return ~crcUpdate(bytes, start, end, ~crc) >>> 0
+}
+
+/**
+ * The register after `bytes[start, end)`, from `register` before: not inverted, and signed, since a number that may not
+ * fit 32 signed bits would be allocated for every record.
+ */
+export function crcUpdate(bytes: Uint8Array, start: number, end: number, register: number): number {
+  if (end - start >= NATIVE_FROM_BYTES) return ~native(bytes.subarray(start, end), ~register >>> 0)
+  let c = register
   let i = start
   for (const end8 = end - 7; i < end8; i += 8) {
     const word =
@@ -55,5 +63,5 @@ export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length,
       (T0[bytes[i + 7] as number] as number)
   }
   for (; i < end; i++) c = (T0[(c ^ (bytes[i] as number)) & 0xff] as number) ^ (c >>> 8)
-  return ~c >>> 0
+  return c | 0
 }

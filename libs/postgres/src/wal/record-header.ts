@@ -4,7 +4,7 @@
  */
 import { lsn64, struct, u16, u32, u8 } from '@understory/base'
 import { RECORD_CRC_OFFSET, RECORD_HEADER_BYTES } from './constants.ts'
-import { crc32c } from './crc.ts'
+import { crcUpdate } from './crc.ts'
 
 /**
  * Followed by block headers, the main data's header, then images and data in the same order, no padding
@@ -22,6 +22,11 @@ export const XLogRecord = struct(RECORD_HEADER_BYTES, {
 
 /** xl_crc as it must be: everything behind the header first, then the header up to xl_crc. */
 export function recordCrc(bytes: Uint8Array, start: number, totLen: number): number {
-  const dataCrc = crc32c(bytes, start + RECORD_HEADER_BYTES, start + totLen)
-  return crc32c(bytes, start, start + RECORD_CRC_OFFSET, dataCrc)
+  return signedRecordCrc(bytes, start, totLen) >>> 0
+}
+
+/** The same as a signed number: see `crcUpdate`. */
+export function signedRecordCrc(bytes: Uint8Array, start: number, totLen: number): number {
+  const data = crcUpdate(bytes, start + RECORD_HEADER_BYTES, start + totLen, -1)
+  return ~crcUpdate(bytes, start, start + RECORD_CRC_OFFSET, data)
 }

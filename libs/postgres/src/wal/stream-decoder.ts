@@ -23,6 +23,7 @@ import type { Lsn } from '@understory/base'
 import type { PgMajor } from '../redo/types.ts'
 import {
   RECORD_BYTES_MAX,
+  RECORD_CRC_OFFSET,
   RECORD_HEADER_BYTES,
   RM_MAX_BUILTIN_ID,
   RM_MIN_CUSTOM_ID,
@@ -46,7 +47,7 @@ import {
   XLogPageHeader,
   majorOfMagic,
 } from './pages.ts'
-import { XLogRecord, recordCrc } from './record-header.ts'
+import { XLogRecord, signedRecordCrc } from './record-header.ts'
 
 export interface WalStreamOptions {
   /** Where the stream starts: the start of a record, or a page boundary before one. */
@@ -295,8 +296,8 @@ export class WalStreamDecoder {
     nextLsn: Lsn,
   ): void {
     if (this.#verifyCrc) {
-      const expected = recordCrc(bytes, start, totLen)
-      if (XLogRecord.crc.get(view, start) !== expected) {
+      const expected = signedRecordCrc(bytes, start, totLen)
+      if (view.getInt32(start + RECORD_CRC_OFFSET, true) !== expected) {
         throw refuse('bad_wal', `incorrect checksum in the WAL record at ${formatLsn(recordLsn)}`)
       }
     }
