@@ -19,6 +19,7 @@ import type { PostgresServer } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { streamFiles } from '../src/file-stream.ts'
 import { readPages } from '../src/page-reads.ts'
+import { RemoteIndex } from '../src/remote-index.ts'
 import type { Shard } from '../src/shard.ts'
 import { attach, feedWal, importCluster, openBench } from './support.ts'
 
@@ -337,4 +338,12 @@ test('while Postgres logs images, only pages that it logs none of get theirs fro
   expect(Math.max(...others)).toBeGreaterThan(8)
   expect(Math.max(...imaged)).toBeGreaterThan(1)
   expect(Math.max(...imaged)).toBeLessThanOrEqual(8)
+
+  // Switched on, the object store says so at once: the node's disk may be lost next (I5).
+  for (const shard of shards) {
+    await shard.setImageGeneration({ ...images, enabled: true }, 1)
+    const published = await new RemoteIndex(bench.store, shard.owner).read(shard.generation)
+    expect(published.imageGeneration.enabled).toBe(true)
+    expect(shard.state.ledger.max).toBeLessThanOrEqual(8)
+  }
 }, 60_000)
