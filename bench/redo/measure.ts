@@ -206,7 +206,6 @@ function oneRecord(
     sample.nextLsn = record.nextLsn
     best = 1
   })
-  store.close()
   if (best === 0) return { nanoseconds: 0, type: 'none' }
   before.set(page.bytes.subarray(0, 24))
   const record = new DecodedRecord()
@@ -241,10 +240,8 @@ const decode = await phase(() => decodeAll(wal, major))
 const cold = new PageStore(directory)
 const first = await phase(() => redoAll(wal, cold, settings))
 const pages = cold.pagesCount
-cold.close()
 const warm = new PageStore(directory)
 const redo = await phase(() => redoAll(wal, warm, settings))
-warm.close()
 const measured: Measured = { decode, first, redo, pages, one: oneRecord(wal, directory, settings) }
 process.stdout.write(JSON.stringify(measured))
 gcSeen.disconnect()

@@ -1,8 +1,8 @@
 /**
- * The pages that redo works on: those of the data directory, read when they are first touched, and new ones as zeros.
- * Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a record.
+ * The pages that redo works on: those of the data directory, whose files are read when they are first touched, and new ones
+ * as zeros. Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a record.
  */
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pageOf } from '@understory/postgres/redo'
 import type { Page } from '@understory/postgres/redo'
@@ -30,36 +30,29 @@ class Slabs {
 }
 
 class Fork {
-  readonly #slabs: Slabs
   readonly pages: (Page | undefined)[] = []
-  readonly #file: number | undefined
-  readonly #blocks: number
+  readonly #slabs: Slabs
+  readonly #file: Uint8Array
 
   constructor(path: string, slabs: Slabs) {
     this.#slabs = slabs
-    this.#file = existsSync(path) ? openSync(path, 'r') : undefined
-    this.#blocks = this.#file === undefined ? 0 : fstatSync(this.#file).size / PAGE_SIZE
+    this.#file = existsSync(path) ? readFileSync(path) : new Uint8Array(0)
   }
 
   /** Tables of the benchmarks stay below a segment of 1 GiB. */
   load(block: number): Page {
-    const page = this.#slabs.take()
-    if (this.#file !== undefined && block < this.#blocks) {
-      readSync(this.#file, page.bytes, 0, PAGE_SIZE, block * PAGE_SIZE)
-    }
+    const at = block * PAGE_SIZE
+    const isThere = at + PAGE_SIZE <= this.#file.length
+    const page = isThere ? pageOf(this.#file.subarray(at, at + PAGE_SIZE)) : this.#slabs.take()
     this.pages[block] = page
     return page
-  }
-
-  close(): void {
-    if (this.#file !== undefined) closeSync(this.#file)
   }
 }
 
 export class PageStore {
   readonly #directory: string
-  /** By relation number, then by fork: there is one database that is written to. */
   readonly #slabs = new Slabs()
+  /** By relation number, then by fork: there is one database that is written to. */
   readonly #forks = new Map<number, Fork>()
   pagesCount = 0
 
@@ -80,9 +73,5 @@ export class PageStore {
     if (page !== undefined) return page
     this.pagesCount++
     return pages.load(block)
-  }
-
-  close(): void {
-    for (const fork of this.#forks.values()) fork.close()
   }
 }
