@@ -10,7 +10,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'XLOG/FPI': 'is nothing but images',
   'XLOG/FPI_FOR_HINT': 'is nothing but images',
   'XLOG/NOOP': 'no version writes it',
-  'XLOG/END_OF_RECOVERY': 'written by a promoted standby or after a crash only; changes no page',
+  'XLOG/END_OF_RECOVERY': 'written by a promoted standby only; changes no page',
   'XLOG/OVERWRITE_CONTRECORD': 'written after a crash in the middle of a record only; changes no page',
   Transaction: 'compared with the pages of pg_xact and pg_commit_ts and the files of pg_twophase',
   Storage: 'compared with the lengths and contents of files',
@@ -18,8 +18,6 @@ const REASONS: Readonly<Record<string, string>> = {
   Database: 'compared with the files of the new database',
   Tablespace: 'changes no page',
   MultiXact: 'compared with the pages of pg_multixact',
-  'MultiXact/TRUNCATE_ID':
-    'takes 65,536 multixacts and gigabytes of images; made from multixact.c and not compared',
   RelMap: 'compared with pg_filenode.map',
   Standby: 'changes nothing that is stored',
   'Heap2/NEW_CID': 'for logical decoding; changes nothing that is stored',
@@ -64,8 +62,11 @@ function cellOf(report: VersionReport, type: string, isKnown: boolean): string {
 
 function noteOf(reports: readonly VersionReport[], type: string): string {
   const reason = REASONS[type] ?? REASONS[type.split('/')[0] as string]
-  const cells = reports.map((report) => sumOf(report, type))
-  if (cells.some((sum) => (sum?.compared ?? 0) > 0)) return ''
+  const sums = reports.map((report) => sumOf(report, type))
+  if (sums.some((sum) => (sum?.compared ?? 0) > 0)) return ''
+  // What a whole resource manager is compared with says nothing of a type that was not there.
+  if (sums.every((sum) => sum === undefined))
+    return REASONS[type] ?? 'these workloads provoked none, so that nothing was compared'
   return reason ?? ''
 }
 

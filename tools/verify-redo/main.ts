@@ -35,7 +35,7 @@ const OPTIONS = {
   sql: {
     read: text,
     optional: true,
-    placeholder: 'PATH,…',
+    placeholder: 'PATH …',
     help: 'files, or folders whose *.sql are run in order; our own workloads by default',
   },
   json: { read: text, optional: true, placeholder: 'FILE', help: 'write the figures there as JSON' },
@@ -184,8 +184,23 @@ const givenPlans = (scripts: readonly Script[]): readonly RunPlan[] => {
   ]
 }
 
+/** `--sql A B --sql C` as the one `--sql A,B,C`: a shell makes several words of a pattern. */
+function withOneSqlFlag(argv: readonly string[]): readonly string[] {
+  const others: string[] = []
+  const paths: string[] = []
+  let areSqlPaths = false
+  for (const argument of argv) {
+    const isFlag = argument.startsWith('-')
+    if (isFlag) areSqlPaths = argument === '--sql'
+    if (!areSqlPaths) others.push(argument)
+    else if (!isFlag) paths.push(argument)
+  }
+  if (paths.length > 0) return [...others, '--sql', paths.join(',')]
+  return argv
+}
+
 async function main(): Promise<number> {
-  const options = parseOptions('verify:redo', OPTIONS, process.argv.slice(2), process.env)
+  const options = parseOptions('verify:redo', OPTIONS, withOneSqlFlag(process.argv.slice(2)), process.env)
   if (options.kind === 'help') {
     process.stdout.write(options.text)
     return 0

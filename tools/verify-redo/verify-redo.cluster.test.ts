@@ -61,6 +61,17 @@ test(
   },
 )
 
+test('several paths, and a tablespace that a script leaves behind', { timeout: 120_000 }, async () => {
+  await using folder = await temporaryDirectory({ prefix: 'verify-redo' })
+  const [one, two, json] = ['one.sql', 'two.sql', 'out.json'].map((name) => join(folder.path, name))
+  await writeFile(one!, `set allow_in_place_tablespaces = on; create tablespace stays location ''`)
+  await writeFile(two!, 'create table t tablespace stays as select generate_series(1, 3000) i;')
+  const { status, stdout } = run('--pipeline', 'no', '--sql', one!, two!, '--json', json!)
+  expect([status, stdout]).toEqual([0, expect.stringContaining('0 differences')])
+  const [report] = JSON.parse(await readFile(json!, 'utf8')) as [VersionReport]
+  expect(report.runs[0]?.scripts).toMatchObject({ files: 2, errors: 0 })
+})
+
 test('wrong input is told in one line', () => {
   const folder = run('--sql', '/nowhere/at/all')
   expect([folder.status, folder.stderr]).toEqual([

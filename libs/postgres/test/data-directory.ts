@@ -2,7 +2,7 @@
  * The files of a Postgres data directory that stopped cleanly, as the redo oracle needs them: relation blocks, SLRU
  * pages, the position of the shutdown checkpoint. `readDataDirectory` keeps relation files in memory.
  */
-import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseControlFile } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
@@ -61,7 +61,7 @@ export function relationFiles(directory: string): RelationFile[] {
     ...databasesOf(join(directory, 'base'), DEFAULTTABLESPACE_OID),
   ]
   for (const name of readdirSync(join(directory, 'pg_tblspc'))) {
-    const target = readlinkSync(join(directory, 'pg_tblspc', name))
+    const target = realpathSync(join(directory, 'pg_tblspc', name))
     for (const version of readdirSync(target)) files.push(...databasesOf(join(target, version), Number(name)))
   }
   const key = (rel: RelFile): string => `${rel.spcOid}/${rel.dbOid}/${rel.relNumber}`
