@@ -129,7 +129,10 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, posting: b
   setPageLsn(page, record.nextLsn)
 }
 
+/** A line pointer of a damaged page may say more than the page has. */
 function appendFrom(source: Uint8Array, from: number, length: number): void {
+  if (from + length > source.length)
+    throw refuse('bad_page', `an item of ${length} bytes at ${from} ends beyond its page`)
   copyBytes(temp.bytes, appendItem(temp, length), source, from, length)
 }
 
