@@ -160,6 +160,13 @@ describe('a map block that the record registers', () => {
     expect(cleared(newer)).toEqual([])
   })
 
+  test('is refused, not cleared by bytes beyond the record, where the main data end early', () => {
+    const record = deletion(XLH_DELETE_ALL_VISIBLE_CLEARED, mapRef(1, 0))
+    record.mainDataLength--
+    expect(() => redoRecordOnPage(record, 1, fullMap(), settings)).toThrow(/main data is 7 bytes, not 8/)
+    expect(() => effects(record)).toThrow(/main data is 7 bytes, not 8/)
+  })
+
   test('keeps its LSN if no bit was set', () => {
     const page = fullMap()
     page.bytes.fill(0, 24)

@@ -24,6 +24,7 @@ import {
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
+import { checkMainData } from '../record-check.ts'
 import type { Page, RedoSettings } from '../types.ts'
 import { XLOG_HEAP2_LOCK_UPDATED, XLOG_HEAP2_MULTI_INSERT, xl_heap_multi_insert } from '../heap2/records.ts'
 import {
@@ -75,7 +76,7 @@ let clearedFlags = 0
 /** The record registers a map block: what it does not register, it does not clear. */
 let mapIsRegistered = false
 
-/** Which heap blocks lose bits by this record of heap or heap2. False if none does. */
+/** Which heap blocks lose bits by this record of heap or heap2. False if none does; `bad_wal` where it ends early. */
 function findClears(record: DecodedRecord): boolean {
   const { view, mainDataOffset: at } = record
   clearedOldBlock = -1
@@ -86,17 +87,21 @@ function findClears(record: DecodedRecord): boolean {
   if (record.rmid === RM_HEAP_ID) {
     switch (op) {
       case XLOG_HEAP_INSERT:
+        checkMainData(record, xl_heap_insert.SIZE)
         flag = xl_heap_insert.flags.get(view, at) & XLH_INSERT_ALL_VISIBLE_CLEARED
         break
       case XLOG_HEAP_DELETE:
+        checkMainData(record, xl_heap_delete.SIZE)
         flag = xl_heap_delete.flags.get(view, at) & XLH_DELETE_ALL_VISIBLE_CLEARED
         break
       case XLOG_HEAP_LOCK:
+        checkMainData(record, xl_heap_lock.SIZE)
         flag = xl_heap_lock.flags.get(view, at) & XLH_LOCK_ALL_FROZEN_CLEARED
         clearedFlags = VISIBILITYMAP_ALL_FROZEN
         break
       case XLOG_HEAP_UPDATE:
       case XLOG_HEAP_HOT_UPDATE: {
+        checkMainData(record, xl_heap_update.SIZE)
         const flags = xl_heap_update.flags.get(view, at)
         if ((flags & (XLH_UPDATE_OLD_ALL_VISIBLE_CLEARED | XLH_UPDATE_NEW_ALL_VISIBLE_CLEARED)) === 0)
           return false
@@ -111,8 +116,10 @@ function findClears(record: DecodedRecord): boolean {
     }
   } else if (record.rmid === RM_HEAP2_ID) {
     if (op === XLOG_HEAP2_MULTI_INSERT) {
+      checkMainData(record, xl_heap_multi_insert.SIZE)
       flag = xl_heap_multi_insert.flags.get(view, at) & XLH_INSERT_ALL_VISIBLE_CLEARED
     } else if (op === XLOG_HEAP2_LOCK_UPDATED) {
+      checkMainData(record, xl_heap_lock.SIZE)
       flag = xl_heap_lock.flags.get(view, at) & XLH_LOCK_ALL_FROZEN_CLEARED
       clearedFlags = VISIBILITYMAP_ALL_FROZEN
     }
