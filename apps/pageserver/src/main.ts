@@ -24,6 +24,7 @@ async function main(): Promise<void> {
   const {
     nodeId,
     listen,
+    advertise,
     dataDir,
     imageThreads,
     openLayerMib,
@@ -56,7 +57,8 @@ async function main(): Promise<void> {
   // Before anybody can ask: a shard that is on the disk must not look lost.
   await registry.loadAll()
 
-  const server = await startServer({ ...listen, services: [pageserverService(registry, env.clock)] })
+  const services = [pageserverService(registry, env.clock)]
+  const server = await startServer({ ...listen, advertise, services })
   const announcement = await broker.announce(`node/${nodeId}`, {
     kind: 'pageserver',
     address: server.address,

@@ -9,6 +9,12 @@ export const CONFIG = {
     placeholder: 'HOST:PORT',
     help: 'address of the gRPC service',
   },
+  advertise: {
+    read: text,
+    optional: true,
+    placeholder: 'HOST:PORT',
+    help: 'where others find this process (by default where it listens)',
+  },
   dataDir: { read: text, placeholder: 'DIR', help: 'folder of the WAL, made if it is not there' },
   broker: {
     read: text,

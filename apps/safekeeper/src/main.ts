@@ -17,7 +17,7 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { listen, broker: brokerUrl, logLevel } = options.values
+  const { listen, advertise, broker: brokerUrl, logLevel } = options.values
   const nodeId = parseNodeId(options.values.nodeId)
   const dataDir = resolve(options.values.dataDir)
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
@@ -28,7 +28,8 @@ async function main(): Promise<void> {
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
-  const server = await startServer({ ...listen, services: [safekeeperService(timelines, nodeId, env.clock)] })
+  const services = [safekeeperService(timelines, nodeId, env.clock)]
+  const server = await startServer({ ...listen, advertise, services })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'safekeeper',

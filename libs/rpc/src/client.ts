@@ -35,6 +35,8 @@ export function createClient<C>(Client: ClientConstructor<C>, address: string): 
     'grpc.keepalive_timeout_ms': 5_000,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 2_000,
+    // A name may mean another address a moment later: a pod that was made anew.
+    'grpc.dns_min_time_between_resolutions_ms': 1_000,
   })
 }
 

@@ -1,7 +1,9 @@
 // Goal: errors, streams and cancellation cross the network as the modules promise. Method: real servers and clients on
 // loopback, with the embedded broker's service as the vehicle.
+import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
 import { UnderstoryError, refuse } from '@understory/base'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
+import { HealthService } from './health.ts'
 import {
   BrokerServiceClient,
   BrokerServiceService,
@@ -198,4 +200,31 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
   })()
   await expect(reading).rejects.toMatchObject({ code: 'stale', message: 'enough' })
   expect(ends).toEqual([8n, 16n])
+})
+
+test('probes are told whether the whole and each of its services are well', async () => {
+  const well = { '': true, sql: false }
+  const server = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [],
+    health: (name) => well[name as keyof typeof well],
+  })
+  const Health = makeClientConstructor(HealthService, 'grpc.health.v1.Health')
+  const client = new Health(server.address, credentials.createInsecure())
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  const check = (name: string): Promise<unknown> =>
+    new Promise((resolve) => {
+      const method = client['check'] as (
+        request: object,
+        callback: (error: { code: number } | null, response: { status: number }) => void,
+      ) => void
+      method.call(client, { service: name }, (error, response) => resolve(error?.code ?? response.status))
+    })
+  expect(await check('')).toBe(1)
+  expect(await check('sql')).toBe(2)
+  expect(await check('other')).toBe(status.NOT_FOUND)
 })

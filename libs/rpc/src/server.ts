@@ -13,6 +13,8 @@ import type {
   handleServerStreamingCall,
   handleUnaryCall,
 } from '@grpc/grpc-js'
+import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
+import type { HealthCheck, HealthRequest } from './health.ts'
 import { writeMessage } from './stream.ts'
 import { toServiceError } from './status.ts'
 
@@ -151,20 +153,41 @@ export function service<I extends UntypedServiceImplementation = never>(
 
 export interface RpcServer {
   readonly port: number
-  /** host:port */
+  /** host:port, for others. */
   readonly address: string
   /** Lets calls under way finish for `graceMs`, then cuts them. */
   stop(graceMs: number): Promise<void>
 }
 
+const healthService = (check: HealthCheck): RpcService => ({
+  definition: HealthService,
+  implementation: {
+    check: unary(({ service: name }: HealthRequest) => {
+      const isServing = check(name)
+      if (isServing === undefined) throw refuse('not_found', `there is no service "${name}" here`)
+      return { status: isServing ? HEALTH_SERVING : HEALTH_NOT_SERVING }
+    }),
+  },
+})
+
+const serving: HealthCheck = (name) => (name === '' ? true : undefined)
+
 /** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
 export async function startServer(options: {
   readonly host: string
   readonly port: number
+  /** host:port under which others find it; by default what it listens on. */
+  readonly advertise?: string | undefined
   readonly services: readonly RpcService[]
+  /** What probes are told; by default that the whole is well. */
+  readonly health?: HealthCheck
 }): Promise<RpcServer> {
   const server = new Server(CHANNEL_OPTIONS)
-  for (const { definition, implementation } of options.services) server.addService(definition, implementation)
+  for (const { definition, implementation } of [
+    ...options.services,
+    healthService(options.health ?? serving),
+  ])
+    server.addService(definition, implementation)
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(
       `${options.host}:${options.port}`,
@@ -183,7 +206,7 @@ export async function startServer(options: {
   })
   return {
     port,
-    address: `${options.host}:${port}`,
+    address: options.advertise ?? `${options.host}:${port}`,
     stop: (graceMs) =>
       new Promise((resolve) => {
         const cut = setTimeout(() => server.forceShutdown(), graceMs)
