@@ -20,7 +20,7 @@ import {
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng, UserIds } from '@understory/env'
-import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
+import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
 import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
@@ -34,25 +34,24 @@ import {
   seedConfiguration,
   writeGate,
 } from './configuration.ts'
-import type { SettingFloors } from './configuration.ts'
+import type { SettingFloors, SqlFront } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
 import { ConfigurationKeeper, hasOtherSoundFiles } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
-import { computeFiles } from './layout.ts'
+import { CLEAN_EXIT } from './launcher.ts'
+import type { Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import {
-  CLEAN_EXIT,
   allowStart,
   endOldPostgres,
   endPostmaster,
   endedError,
   logTail,
-  runInitdb,
   runSingleUser,
   startPostgres,
 } from './postgres.ts'
-import type { Postmaster, PostgresParts } from './postgres.ts'
+import type { PostgresParts } from './postgres.ts'
 import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
 import { connectReplication } from './replication.ts'
@@ -60,6 +59,7 @@ import type { CheckedSpec } from './spec.ts'
 import {
   areRulesReadable,
   hasTakenAllIn,
+  setPassword,
   waitForSql,
   waitUntilOpen,
   waitUntilSynchronous,
@@ -81,8 +81,9 @@ const POSTGRES_END_MS = 5_000
 
 export interface ComputeParts {
   readonly spec: CheckedSpec
-  readonly root: string
-  readonly bin: string
+  readonly files: ComputeFiles
+  readonly launcher: Launcher
+  readonly front: SqlFront
   readonly owner: UserIds | undefined
   readonly nodeId: string
   readonly contactTimeoutMs: number
@@ -120,6 +121,7 @@ export interface ComputeView {
   readonly postgresStarts: number
   readonly rebuildMs: number
   readonly failure: string
+  readonly sqlHost: string
   readonly sqlPort: number
   readonly postgres: PostgresIdentity | undefined
   /** Where this Postgres began to write; undefined since birth, when all pages are its own. */
@@ -155,11 +157,11 @@ export class Compute {
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
-    this.files = computeFiles(parts.root)
+    this.files = parts.files
     this.configuration = new ConfigurationKeeper(this.files)
     this.#postgres = {
       files: this.files,
-      bin: parts.bin,
+      launcher: parts.launcher,
       owner: parts.owner,
       clock: parts.clock,
       log: parts.log,
@@ -180,6 +182,7 @@ export class Compute {
       postgresStarts: this.#postgresStarts,
       rebuildMs: this.#rebuildMs,
       failure: this.#failure,
+      sqlHost: this.#parts.front.host,
       sqlPort: this.#sqlPort,
       postgres: this.#identity,
       rebuiltAtLsn: this.#rebuiltAtLsn,
@@ -463,7 +466,7 @@ export class Compute {
   }
 
   async #rebuild(): Promise<Session> {
-    const { spec, log, owner } = this.#parts
+    const { spec, front, log, owner } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
     await endOldPostgres(this.#postgres)
@@ -510,7 +513,12 @@ export class Compute {
       })
       const kept = await this.#configurationForStart()
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
-      await restoreConfiguration(this.files, kept, spec.settings, fullPageWrites, owner)
+      await restoreConfiguration(this.files, kept, {
+        settings: spec.settings,
+        rules: front.rules,
+        fullPageWrites,
+        owner,
+      })
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
     } catch (error) {
       quorum.close()
@@ -589,8 +597,9 @@ export class Compute {
   }
 
   async #arguments(floors?: SettingFloors): Promise<string[]> {
-    const { postgresMajor } = this.#parts.spec
-    return postgresArguments(this.files, this.#sqlPort, postgresMajor, await readSettings(this.files), floors)
+    const { spec, front } = this.#parts
+    const where = { port: this.#sqlPort, listenAddresses: front.listenAddresses }
+    return postgresArguments(this.files, where, spec.postgresMajor, await readSettings(this.files), floors)
   }
 
   /**
@@ -621,22 +630,11 @@ export class Compute {
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
-    const { spec, owner, clock, log } = this.#parts
+    const { spec, front, owner, clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
-    const checksums = spec.postgresMajor >= 18 ? ['--no-data-checksums'] : []
-    await runInitdb(this.#postgres, [
-      '-U',
-      'postgres',
-      '-A',
-      'trust',
-      '--encoding=UTF8',
-      '--locale=C',
-      '--no-sync',
-      '--no-instructions',
-      ...checksums,
-    ])
-    await seedConfiguration(this.files, spec.settings)
+    await this.#parts.launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
+    await seedConfiguration(this.files, spec.settings, front.rules)
     await writeGate(this.files, 'birth', owner)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
@@ -646,7 +644,10 @@ export class Compute {
       await waitForSql(target, clock, postmaster.exited, 'postgres')
       await withSql(
         target,
-        (client) => client.query(`create role ${STANDBY_NAME} superuser replication login`),
+        async (client) => {
+          await client.query(`create role ${STANDBY_NAME} superuser replication login`)
+          if (front.password !== undefined) await setPassword(client, 'postgres', front.password)
+        },
         { user: 'postgres' },
       )
       const replication = await connectReplication(target)

@@ -65,3 +65,36 @@ export const RUN_CONFIG = {
   contactTimeoutMs,
   logLevel,
 } as const
+
+/** `compute-proxy pod`: the compute of a Kubernetes pod, whose Postgres is a container beside this one. */
+export const POD_CONFIG = {
+  nodeId: { read: text, placeholder: 'ID', help: 'name of the pod' },
+  timeline: { read: text, placeholder: 'ID', help: 'the only timeline that may run here' },
+  listen: {
+    read: hostPort,
+    fallback: { host: '0.0.0.0', port: 7700 },
+    placeholder: 'HOST:PORT',
+    help: 'address of the gRPC service',
+  },
+  advertise: { read: text, placeholder: 'HOST', help: 'where others find it: the address of the pod' },
+  root: {
+    read: text,
+    placeholder: 'DIR',
+    help: "the compute's folder, which the container of Postgres has too",
+  },
+  sqlHost: { read: text, placeholder: 'HOST', help: 'name of the service of this Postgres' },
+  passwordFile: {
+    read: text,
+    optional: true,
+    placeholder: 'FILE',
+    help: 'password of the user postgres of a new timeline',
+  },
+  stopDeadlineMs: {
+    read: wholeNumber(1_000, 3_600_000),
+    fallback: 45_000,
+    placeholder: 'MS',
+    help: 'a clean stop that takes longer is given up',
+  },
+  contactTimeoutMs,
+  logLevel,
+} as const

@@ -12,7 +12,13 @@ const FLOORS = {
 }
 
 function settingsFor(user: Readonly<Record<string, string>>, major = 17): Map<string, string> {
-  const args = postgresArguments(computeFiles('/data/c'), 5432, major, (name) => user[name], FLOORS)
+  const args = postgresArguments(
+    computeFiles('/data/c'),
+    { port: 5432, listenAddresses: '127.0.0.1' },
+    major,
+    (name) => user[name],
+    FLOORS,
+  )
   return new Map(
     args.flatMap((arg, i) => {
       const [name, value] = (args[i + 1] ?? '').split(/=(.*)/s) as [string, string]

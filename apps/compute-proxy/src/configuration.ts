@@ -16,6 +16,17 @@ import type { ComputeFiles } from './layout.ts'
 
 /** The proxy's own role: made at birth, superuser, let in by socket alone. */
 export const PROXY_ROLE = 'understory'
+/** How Postgres is reached from outside, and by whom at first. */
+export interface SqlFront {
+  readonly listenAddresses: string
+  /** In connection strings. */
+  readonly host: string
+  /** pg_hba.conf by which a new timeline begins. */
+  readonly rules: string
+  /** Of the user postgres of a new timeline; undefined: none. */
+  readonly password: string | undefined
+}
+
 /** Name of the standby and of its slot. */
 export const STANDBY_NAME = 'understory'
 
@@ -48,7 +59,7 @@ const SETTING_DEFAULTS = {
  */
 export function postgresArguments(
   files: ComputeFiles,
-  port: number,
+  { port, listenAddresses }: { readonly port: number } & Pick<SqlFront, 'listenAddresses'>,
   major: number,
   user: (name: string) => string | undefined,
   floors?: SettingFloors,
@@ -56,7 +67,7 @@ export function postgresArguments(
   const walLevel = user('wal_level')
   const settings: Readonly<Record<string, string>> = {
     port: String(port),
-    listen_addresses: '127.0.0.1',
+    listen_addresses: listenAddresses,
     unix_socket_directories: files.sockets,
     // The folder itself lets in nobody but the owner of the server.
     unix_socket_permissions: '0777',
@@ -121,10 +132,20 @@ host  replication all ::/0 reject
 include "${join(files.pgdata, 'pg_hba.conf')}"
 `
 
-/** The first rules of a new timeline: loopback without a password, as the local cluster is reached. */
-export const HBA_DEFAULT = `local all all trust
+/** Loopback without a password, as the local cluster is reached. */
+export const LOOPBACK_FRONT: SqlFront = {
+  listenAddresses: '127.0.0.1',
+  host: '127.0.0.1',
+  rules: `local all all trust
 host all all 127.0.0.1/32 trust
 host all all ::1/128 trust
+`,
+  password: undefined,
+}
+
+/** From everywhere with a password; without one from within the pod alone. */
+export const PASSWORD_RULES = `local all all trust
+host all all all scram-sha-256
 `
 
 export type Gate = 'birth' | 'closed' | 'open'
@@ -153,20 +174,26 @@ async function replaceFile(
   await rename(`${path}.new`, path)
 }
 
+interface RestoreOptions {
+  /** By which the timeline began, as `rules`. */
+  readonly settings: Readonly<Record<string, string>>
+  readonly rules: string
+  readonly fullPageWrites: 'on' | 'off'
+  readonly owner: UserIds | undefined
+}
+
 /**
  * Puts the configuration into a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
- * the timeline began: `settings` are those that it began by.
+ * the timeline began.
  */
 export async function restoreConfiguration(
   files: ComputeFiles,
   kept: KeptConfiguration | undefined,
-  settings: Readonly<Record<string, string>>,
-  fullPageWrites: 'on' | 'off',
-  owner: UserIds | undefined,
+  { settings, rules, fullPageWrites, owner }: RestoreOptions,
 ): Promise<void> {
   const beginnings: Readonly<Record<string, string>> = {
     'postgresql.auto.conf': withSettings('', settings),
-    'pg_hba.conf': HBA_DEFAULT,
+    'pg_hba.conf': rules,
   }
   for (const name of CONFIGURATION_FILES) {
     const content = kept?.files.get(name) ?? Buffer.from(beginnings[name] ?? '')
@@ -218,9 +245,10 @@ async function readIfThere(path: string): Promise<Buffer | undefined> {
 export async function seedConfiguration(
   files: ComputeFiles,
   settings: Readonly<Record<string, string>>,
+  rules: string,
 ): Promise<void> {
   const auto = join(files.pgdata, 'postgresql.auto.conf')
   const text = (await readIfThere(auto))?.toString() ?? ''
   await writeFile(auto, withSettings(text, { full_page_writes: 'on', ...settings }))
-  await writeFile(join(files.pgdata, 'pg_hba.conf'), HBA_DEFAULT)
+  await writeFile(join(files.pgdata, 'pg_hba.conf'), rules)
 }

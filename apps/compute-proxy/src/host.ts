@@ -59,7 +59,7 @@ interface Hosted {
   isWantedAnew: boolean
 }
 
-export class Host {
+export class Host implements ComputeHosting {
   readonly #parts: HostParts
   readonly #computes = new Map<string, Hosted>()
   #storing: Promise<void> = Promise.resolve()
@@ -285,7 +285,14 @@ export class Host {
   }
 }
 
-export function hostService(host: Host): RpcService {
+/** What the service asks of whoever has computes. */
+export interface ComputeHosting {
+  ensure(spec: ComputeSpec | undefined, configuration?: Configuration): Promise<void>
+  remove(timelineId: string): Promise<void>
+  list(): Promise<HostedCompute[]>
+}
+
+export function hostService(host: ComputeHosting): RpcService {
   return service<ComputeHostServiceServer>(ComputeHostServiceService, {
     ensureCompute: unary(async ({ spec, configuration }) => {
       await host.ensure(spec, configuration)

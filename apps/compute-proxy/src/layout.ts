@@ -24,8 +24,7 @@ export interface ComputeFiles {
   readonly sockets: string
 }
 
-export function computeFiles(root: string): ComputeFiles {
-  const name = createHash('sha256').update(root).digest('hex').slice(0, 12)
+export function computeFiles(root: string, sockets: string = temporarySockets(root)): ComputeFiles {
   return {
     root,
     pgdata: join(root, 'pgdata'),
@@ -34,6 +33,9 @@ export function computeFiles(root: string): ComputeFiles {
     startToken: join(root, 'start-token'),
     state: join(root, 'state.json'),
     log: join(root, 'postgres.log'),
-    sockets: join(tmpdir(), `understory-${name}`),
+    sockets,
   }
 }
+
+const temporarySockets = (root: string): string =>
+  join(tmpdir(), `understory-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`)

@@ -1,18 +1,25 @@
 /**
- * compute-proxy's composition root. `host` runs computes; `run` is one compute. Exit codes: exit-codes.ts.
+ * compute-proxy's composition root. `host` runs computes; `run` is one of them; `pod` is the one of a Kubernetes pod.
+ * Exit codes: exit-codes.ts.
  */
-import { mkdir, realpath, rm } from 'node:fs/promises'
+import { mkdir, readFile, realpath, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
 import type { Clock, FolderLock, Log } from '@understory/env'
 import { setBugReporter, startServer } from '@understory/rpc'
+import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
-import { HOST_CONFIG, RUN_CONFIG } from './config.ts'
+import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
+import { LOOPBACK_FRONT, PASSWORD_RULES } from './configuration.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
+import { computeFiles } from './layout.ts'
+import { NeighbourLauncher } from './neighbour-launcher.ts'
+import { PodCompute } from './pod.ts'
+import { endOldPostgres } from './postgres.ts'
 import { computeService } from './service.ts'
 import { decodeSpec } from './spec.ts'
 
@@ -68,11 +75,13 @@ async function run(argv: readonly string[]): Promise<number> {
   // As the kernel names it: by their working directory the processes of an old Postgres are found.
   const root = await realpath(options.values.root)
   const lock = await lockRoot(root, clock, log)
+  const owner = unprivilegedUser()
   const compute = new Compute({
     spec,
-    root,
-    bin,
-    owner: unprivilegedUser(),
+    files: computeFiles(root),
+    launcher: childLauncher(bin, owner),
+    front: LOOPBACK_FRONT,
+    owner,
     nodeId,
     contactTimeoutMs,
     isWantedAnew: options.values.wantedAnew === 'yes',
@@ -81,7 +90,11 @@ async function run(argv: readonly string[]): Promise<number> {
     rng,
     log,
   })
-  const server = await startServer({ host: '127.0.0.1', port: 0, services: [computeService(compute, spec)] })
+  const server = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [computeService(() => ({ compute, spec }))],
+  })
   process.on('message', (message) => {
     if (typeof message === 'object' && message !== null && 'spec' in message)
       compute.updateSpec(decodeSpec(String(message.spec)))
@@ -102,6 +115,59 @@ async function run(argv: readonly string[]): Promise<number> {
   await rm(compute.files.sockets, { recursive: true, force: true })
   await lock.release()
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
+}
+
+async function pod(argv: readonly string[]): Promise<number> {
+  const options = parseOptions('compute-proxy', POD_CONFIG, argv, process.env)
+  if (options.kind === 'help') return help(options.text)
+  const { nodeId, timeline, listen, advertise, sqlHost, passwordFile, stopDeadlineMs, ...rest } =
+    options.values
+  const { clock, rng, log } = realEnv(jsonLog({ level: rest.logLevel, fields: { node: nodeId, timeline } }))
+  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  await mkdir(rest.root, { recursive: true })
+  const root = await realpath(rest.root)
+  const lock = await lockRoot(root, clock, log)
+  const files = computeFiles(root, join(root, 'sockets'))
+  const password = passwordFile === undefined ? undefined : (await readFile(passwordFile, 'utf8')).trim()
+  const requestStop = (): void => {
+    launcher.giveUp()
+    compute.requestStop(stopDeadlineMs)
+  }
+  const launcher = new NeighbourLauncher({ files, clock, log, onStopAsked: requestStop })
+  const compute = new PodCompute({
+    timelineId: timeline,
+    address: `${advertise}:${listen.port}`,
+    files,
+    launcher,
+    front: { listenAddresses: '*', host: sqlHost, rules: PASSWORD_RULES, password },
+    owner: undefined,
+    nodeId,
+    contactTimeoutMs: rest.contactTimeoutMs,
+    isWantedAnew: false,
+    freePort,
+    clock,
+    rng,
+    log,
+  })
+  // What an earlier life of this process left must not serve while this one waits to be told what to do.
+  await endOldPostgres({ files, clock, log })
+  await launcher.open()
+  await compute.load()
+  const server = await startServer({
+    ...listen,
+    services: [hostService(compute), computeService(() => compute.current())],
+    health: (name) => ({ '': true, pgdata: launcher.isWanted, sql: compute.isOpen })[name],
+  })
+  const stopped = stopSignal().then(requestStop)
+  log.info('started', { address: server.address })
+  const end = await compute.ended
+  log.info('compute_end', { ...end })
+  await launcher.finish()
+  // Kubernetes ends this container once that of Postgres has ended; before that it would only start it again.
+  await stopped
+  await server.stop(STOP_GRACE_MS)
+  await lock.release()
+  return EXIT_STOPPED
 }
 
 /**
@@ -148,8 +214,9 @@ async function main(): Promise<number> {
   const [command, ...argv] = process.argv.slice(2)
   if (command === 'host') return host(argv)
   if (command === 'run') return run(argv)
+  if (command === 'pod') return pod(argv)
   throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, {
-    hint: 'Use "host" or "run"; see --help of each.',
+    hint: 'Use "host", "pod" or "run"; see --help of each.',
   })
 }
 

@@ -7,9 +7,9 @@ import { present } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
+import type { Postmaster } from './launcher.ts'
 import { computeFiles } from './layout.ts'
 import { endOldPostgres, endPostmaster } from './postgres.ts'
-import type { Postmaster } from './postgres.ts'
 
 /** A process that runs under the name of `program`, in `cwd`. */
 async function waiting(program: string, cwd: string) {

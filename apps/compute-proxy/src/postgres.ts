@@ -1,15 +1,14 @@
 /**
- * The local Postgres as a child process. A start consumes the one-time token that was written when its data directory
- * became fit to be started, so that nobody, this program included, starts the same files twice (I4).
+ * The local Postgres. A start consumes the one-time token that was written when its data directory became fit to be
+ * started, so that nobody, this program included, starts the same files twice (I4).
  */
-import { spawn, spawnSync } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
-import { chown, mkdir, readFile, readdir, readlink, rm, unlink, writeFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { chown, mkdir, readFile, readdir, readlink, unlink, writeFile } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { refuse } from '@understory/base'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { databaseNames } from './database-names.ts'
+import { CLEAN_EXIT } from './launcher.ts'
+import type { Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 
 /** Lines of postgres.log that an error shows. */
@@ -21,75 +20,19 @@ const POLL_MS = 20
 
 export interface PostgresParts {
   readonly files: ComputeFiles
-  /** Folder of `postgres` and `initdb`. */
-  readonly bin: string
-  /** Whom they run as; undefined: as this process. */
+  readonly launcher: Launcher
+  /** Whom it runs as; undefined: as this process. */
   readonly owner: UserIds | undefined
   readonly clock: Clock
   readonly log: Log
-}
-
-/** How a clean stop looks in `Postmaster.exited`. */
-export const CLEAN_EXIT = 'ended with exit code 0'
-
-/** A running postmaster. */
-export interface Postmaster {
-  readonly pid: number
-  /** Resolves when it is gone, with a line that says how. */
-  readonly exited: Promise<string>
-  /** SIGINT: fast shutdown. SIGQUIT: immediate. */
-  signal(name: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): void
-}
-
-const identity = ({ owner }: PostgresParts): { uid?: number; gid?: number } =>
-  owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
-
-const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
-
-/** Nothing here must outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
-function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [string, ...string[]] {
-  const prefix = hasParentDeathSignal ? ['setpriv', '--pdeathsig', signal, '--'] : []
-  return [...prefix, ...command] as [string, ...string[]]
-}
-
-export async function runInitdb(parts: PostgresParts, args: readonly string[]): Promise<void> {
-  const { files, bin, owner } = parts
-  await rm(files.pgdata, { recursive: true, force: true })
-  await mkdir(files.pgdata, { recursive: true, mode: 0o700 })
-  if (owner !== undefined) await chown(files.pgdata, owner.uid, owner.gid)
-  const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', files.pgdata, ...args])
-  // Its working directory tells the next life of the proxy that it is there, as with the server itself.
-  const child = spawn(program, rest, {
-    ...identity(parts),
-    stdio: ['ignore', 'pipe', 'pipe'],
-    cwd: files.pgdata,
-  })
-  const output: Buffer[] = []
-  child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
-  child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', (cause) => reject(couldNotRun('initdb', cause)))
-    child.once('close', resolve)
-  })
-  if (code === 0) return
-  throw refuse('precondition', `initdb ended with exit code ${code}`, {
-    detail: Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim(),
-  })
-}
-
-function couldNotRun(program: string, cause: Error): Error {
-  return refuse('precondition', `could not run ${program}`, {
-    detail: describeError(cause),
-    hint: 'Check that --postgres-bin-… names a folder that the Postgres user can read and run.',
-    cause,
-  })
 }
 
 export async function allowStart(files: ComputeFiles): Promise<void> {
   await writeFile(files.startToken, '')
 }
 
-async function takeStartToken(files: ComputeFiles): Promise<void> {
+/** By whoever is about to start it. */
+export async function takeStartToken(files: ComputeFiles): Promise<void> {
   await unlink(files.startToken).catch((cause: unknown) => {
     throw refuse('precondition', 'this data directory must not be started: it has no start token', {
       hint: 'It is rebuilt from storage by itself; do not start it by hand.',
@@ -100,61 +43,34 @@ async function takeStartToken(files: ComputeFiles): Promise<void> {
 
 /** Runs statements without a server, as the bootstrap superuser: one that fails is no error. Consumes a start token. */
 export async function runSingleUser(
-  parts: PostgresParts,
+  { files, launcher }: PostgresParts,
   args: readonly string[],
   statements: readonly string[],
 ): Promise<void> {
-  await takeStartToken(parts.files)
-  const { files, bin } = parts
-  let complaint = ''
+  const input = statements.map((statement) => `${statement}\n`).join('')
+  let complaint: string | undefined
   for (const database of await databaseNames(files.pgdata)) {
+    // A database that could not be opened was not written to.
+    if (complaint !== undefined) await allowStart(files)
     // Nothing here waits for a standby: there is none.
-    const all = [...args, '-c', 'synchronous_standby_names=', database]
-    const [program, ...rest] = endsWithParent('KILL', [join(bin, 'postgres'), '--single', ...all])
-    const child = spawn(program, rest, {
-      ...identity(parts),
-      stdio: ['pipe', 'ignore', 'pipe'],
-      cwd: files.pgdata,
-    })
-    const output: Buffer[] = []
-    child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
-    // One that ends without reading says why by its exit code.
-    child.stdin.on('error', () => undefined)
-    child.stdin.end(statements.map((statement) => `${statement}\n`).join(''))
-    const code = await new Promise<number | null>((resolve, reject) => {
-      child.once('error', (cause) => reject(couldNotRun('postgres', cause)))
-      child.once('close', resolve)
-    })
-    if (code === 0) return
-    complaint = Buffer.concat(output).toString().slice(-LOG_TAIL_BYTES).trim()
+    const all = ['--single', ...args, '-c', 'synchronous_standby_names=', database]
+    const { exited } = await launcher.start(files, all, input)
+    if ((await exited) === CLEAN_EXIT) return
+    complaint = await logTail(files)
   }
-  throw refuse('precondition', 'Postgres does not run in single-user mode', { detail: complaint })
+  throw refuse('precondition', 'Postgres does not run in single-user mode', { detail: complaint ?? '' })
 }
 
 /** Error: refused `precondition` without a token. */
-export async function startPostgres(parts: PostgresParts, args: readonly string[]): Promise<Postmaster> {
-  const { files, bin, owner, log } = parts
-  await takeStartToken(files)
+export async function startPostgres(
+  { files, launcher, owner, log }: PostgresParts,
+  args: readonly string[],
+): Promise<Postmaster> {
   await mkdir(files.sockets, { recursive: true, mode: 0o700 })
   if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
-  const output = openSync(files.log, 'w')
-  const [program, ...rest] = endsWithParent('QUIT', [join(bin, 'postgres'), ...args])
-  const child: ChildProcess = spawn(program, rest, {
-    ...identity(parts),
-    stdio: ['ignore', output, output],
-    cwd: files.pgdata,
-  })
-  closeSync(output)
-  const exited = new Promise<string>((resolve) => {
-    child.once('error', (error) => resolve(`could not be started: ${error.message}`))
-    child.once('exit', (code, signal) =>
-      resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`),
-    )
-  })
-  const { pid } = child
-  if (pid === undefined) throw refuse('precondition', `postgres ${await exited}`)
-  log.info('postgres_started', { pid })
-  return { pid, exited, signal: (name) => void child.kill(name) }
+  const postmaster = await launcher.start(files, args)
+  log.info('postgres_started', { pid: postmaster.pid })
+  return postmaster
 }
 
 /** The end of postgres.log, for errors. */

@@ -19,11 +19,18 @@ const STOP_DEADLINE_DEFAULT_MS = 60_000
 const RUNNING = 5
 const FLUSH_PAUSES_MS = [5, 50, 500]
 
-export function computeService(compute: Compute, spec: CheckedSpec): RpcService {
+export interface RunningCompute {
+  readonly compute: Compute
+  readonly spec: CheckedSpec
+}
+
+/** Error of `current`, and so of every call: refused `unavailable` where there is no compute yet. */
+export function computeService(current: () => RunningCompute): RpcService {
   return service<ComputeServiceServer>(ComputeServiceService, {
-    getComputeStatus: unary(() => statusOf(compute, spec)),
+    getComputeStatus: unary(() => statusOf(current())),
 
     setFullPageWrites: unary(async ({ on }) => {
+      const { compute } = current()
       const target = compute.sqlTarget()
       if (!on) await refuseForeignReceivers(target)
       const insertLsn = await setFullPageWrites(target, on)
@@ -33,12 +40,12 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
     }),
 
     getConfiguration: unary(() => {
-      const { kept } = compute.configuration
+      const { kept } = current().compute.configuration
       return { configuration: kept === undefined ? undefined : toMessage(kept) }
     }),
 
     runCheckpoint: unary(async () => {
-      const redo = await withSql(compute.sqlTarget(), async (client) => {
+      const redo = await withSql(current().compute.sqlTarget(), async (client) => {
         await client.query('checkpoint')
         const { rows } = await client.query<{ redo: string }>(
           'select redo_lsn as redo from pg_control_checkpoint()',
@@ -48,23 +55,24 @@ export function computeService(compute: Compute, spec: CheckedSpec): RpcService 
       return { redoLsn: lsnToBigint(parseLsn(redo)) }
     }),
 
-    verifyTimeline: serverStream((_, { signal }) => verify(compute, spec, signal)),
+    verifyTimeline: serverStream((_, { signal }) => verify(current(), signal)),
 
     stopCompute: unary(({ deadlineMs }) => {
-      compute.requestStop(deadlineMs || STOP_DEADLINE_DEFAULT_MS)
+      current().compute.requestStop(deadlineMs || STOP_DEADLINE_DEFAULT_MS)
       return { clean: false }
     }),
   })
 }
 
-function statusOf(compute: Compute, spec: CheckedSpec): GetComputeStatusResponse {
+function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
   const view = compute.view()
   const { kept } = compute.configuration
   return {
     timeline: spec.timeline,
     state: view.state,
     progressPercent: view.progressPercent,
-    connectionString: view.state === RUNNING ? `postgres://postgres@127.0.0.1:${view.sqlPort}/postgres` : '',
+    connectionString:
+      view.state === RUNNING ? `postgres://postgres@${view.sqlHost}:${view.sqlPort}/postgres` : '',
     postmasterPid: view.postmasterPid,
     term: BigInt(view.term),
     receivedLsn: lsnToBigint(view.receivedLsn),
@@ -119,8 +127,7 @@ async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
 }
 
 async function* verify(
-  compute: Compute,
-  spec: CheckedSpec,
+  { compute, spec }: RunningCompute,
   signal: AbortSignal,
 ): AsyncGenerator<VerifyTimelineResponse, void, void> {
   const target = compute.sqlTarget()

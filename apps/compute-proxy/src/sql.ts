@@ -184,11 +184,20 @@ export async function waitUntilOpen(port: number, clock: Clock): Promise<void> {
       await client.connect()
       await client.end()
       return
-    } catch {
-      // Rejected still: the postmaster has not read the new rules.
+    } catch (error) {
+      // Asked for a password: the new rules are read. Rejected by rule (28000), they are not.
+      if (!isStarting(error) && !isOneOf(error, ['28000'])) return
       await clock.sleep(5)
     }
   }
+}
+
+export async function setPassword(client: pg.Client, role: string, password: string): Promise<void> {
+  const { rows } = await client.query<{ statement: string }>(
+    "select format('alter role %I password %L', $1::text, $2::text) as statement",
+    [role, password],
+  )
+  await client.query((rows[0] as { statement: string }).statement)
 }
 
 /** A standby or slot that is not ours would receive WAL without page images, and could never recover (I4). */

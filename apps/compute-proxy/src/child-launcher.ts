@@ -1,0 +1,82 @@
+/** The programs of Postgres as child processes, which the kernel ends when this process ends. */
+import { spawn, spawnSync } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { chown, mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describeError, refuse } from '@understory/base'
+import type { UserIds } from '@understory/env'
+import type { Launcher } from './launcher.ts'
+import { takeStartToken } from './postgres.ts'
+
+const OUTPUT_BYTES_MAX = 2_000
+
+const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
+
+/** Nothing here must outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
+function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [string, ...string[]] {
+  const prefix = hasParentDeathSignal ? ['setpriv', '--pdeathsig', signal, '--'] : []
+  return [...prefix, ...command] as [string, ...string[]]
+}
+
+const couldNotRun = (program: string, cause: Error): Error =>
+  refuse('precondition', `could not run ${program}`, {
+    detail: describeError(cause),
+    hint: 'Check that --postgres-bin-… names a folder that the Postgres user can read and run.',
+    cause,
+  })
+
+/** `bin`: folder of `postgres` and `initdb`. `owner`: whom they run as; undefined: as this process. */
+export function childLauncher(bin: string, owner: UserIds | undefined): Launcher {
+  const identity = owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
+
+  return {
+    async initdb({ pgdata }, args) {
+      await rm(pgdata, { recursive: true, force: true })
+      await mkdir(pgdata, { recursive: true, mode: 0o700 })
+      if (owner !== undefined) await chown(pgdata, owner.uid, owner.gid)
+      const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', pgdata, ...args])
+      // Its working directory tells the next life of the proxy that it is there, as with the server itself.
+      const child = spawn(program, rest, { ...identity, stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
+      const output: Buffer[] = []
+      child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
+      child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
+      const code = await new Promise<number | null>((resolve, reject) => {
+        child.once('error', (cause) => reject(couldNotRun('initdb', cause)))
+        child.once('close', resolve)
+      })
+      if (code === 0) return
+      throw refuse('precondition', `initdb ended with exit code ${code}`, {
+        detail: Buffer.concat(output).toString().slice(-OUTPUT_BYTES_MAX).trim(),
+      })
+    },
+
+    async start(files, args, input) {
+      await takeStartToken(files)
+      const output = openSync(files.log, 'w')
+      const [program, ...rest] = endsWithParent(input === undefined ? 'QUIT' : 'KILL', [
+        join(bin, 'postgres'),
+        ...args,
+      ])
+      const child: ChildProcess = spawn(program, rest, {
+        ...identity,
+        // In single-user mode standard output has nothing but its prompts.
+        stdio: input === undefined ? ['ignore', output, output] : ['pipe', 'ignore', output],
+        cwd: files.pgdata,
+      })
+      closeSync(output)
+      const exited = new Promise<string>((resolve) => {
+        child.once('error', (error) => resolve(`could not be started: ${error.message}`))
+        child.once('exit', (code, signal) =>
+          resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`),
+        )
+      })
+      // One that ends without reading says why by its exit code.
+      child.stdin?.on('error', () => undefined)
+      child.stdin?.end(input)
+      const { pid } = child
+      if (pid === undefined) throw couldNotRun('postgres', new Error(await exited))
+      return { pid, exited, signal: (name) => void child.kill(name) }
+    },
+  }
+}
