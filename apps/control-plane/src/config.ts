@@ -9,6 +9,12 @@ export const CONFIG = {
     placeholder: 'HOST:PORT',
     help: 'address of the gRPC API',
   },
+  advertise: {
+    read: text,
+    optional: true,
+    placeholder: 'HOST:PORT',
+    help: 'where others find this process (by default where it listens)',
+  },
   metricsListen: {
     read: hostPort,
     fallback: { host: '127.0.0.1', port: 7480 },
@@ -25,6 +31,12 @@ export const CONFIG = {
     fallback: 'embedded',
     placeholder: 'URL',
     help: 'redis://host:port, or embedded: served by this process',
+  },
+  computePods: {
+    read: text,
+    optional: true,
+    placeholder: 'FILE',
+    help: 'how pods of computes are made: computes run on Kubernetes (by default on announced compute hosts)',
   },
   leaseMs: {
     read: wholeNumber(500, 600_000),

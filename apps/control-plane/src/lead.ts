@@ -64,6 +64,10 @@ export class Lead {
     this.lost = this.#lost.promise
   }
 
+  get isHeld(): boolean {
+    return this.#own !== undefined
+  }
+
   /** Of this control plane's lead. Error: refused `unavailable` while it has none. */
   get epoch(): number {
     if (this.#own !== undefined) return this.#own.record.epoch

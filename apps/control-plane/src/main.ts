@@ -2,12 +2,18 @@
 import { describeError, isErrorCode } from '@understory/base'
 import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
+import type { Env } from '@understory/env'
 import { openObjectStore, probeConditionalPut } from '@understory/object-store'
 import { setBugReporter, startServer } from '@understory/rpc'
 import { controlPlaneService } from './api.ts'
+import type { ComputeDriver } from './compute-driver.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './configuration-store.ts'
 import { Directory } from './directory.ts'
+import { hostDriver } from './host-driver.ts'
+import { apiServer, openKubernetesApi } from './kubernetes/api.ts'
+import { KubernetesDriver } from './kubernetes/kubernetes-driver.ts'
+import { readPodSettings } from './kubernetes/pod-settings.ts'
 import { Lead } from './lead.ts'
 import { serveMetrics } from './metrics-page.ts'
 import { Nodes } from './nodes.ts'
@@ -22,15 +28,15 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { nodeId, listen, metricsListen, objectStore, broker: brokerUrl, leaseMs, logLevel } = options.values
+  const { nodeId, listen, metricsListen, objectStore, leaseMs, logLevel, ...given } = options.values
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   const { clock, rng, log } = env
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
 
   const store = await openObjectStore(objectStore, { clock, rng, environment: process.env })
   await probeConditionalPut(store, rng)
-  const embedded = brokerUrl === 'embedded' ? memoryBroker(env) : undefined
-  const broker = embedded ?? openBroker(brokerUrl, env)
+  const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
+  const broker = embedded ?? openBroker(given.broker, env)
   const nodes = new Nodes(broker)
   const peers = new Peers()
   const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })
@@ -39,6 +45,8 @@ async function main(): Promise<void> {
     configurations: new ConfigurationStore(store),
     nodes,
     peers,
+    computes:
+      given.computePods === undefined ? hostDriver(peers) : await podDriver(given.computePods, peers, env),
     clock,
     rng,
     log,
@@ -47,7 +55,12 @@ async function main(): Promise<void> {
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))
   // Before the lead: one whose port is taken must not take it from the one that has the port.
-  const server = await startServer({ ...listen, services })
+  const server = await startServer({
+    ...listen,
+    advertise: given.advertise,
+    services,
+    health: (name) => ({ '': true, lead: lead.isHeld })[name],
+  })
   const metrics = await serveMetrics(metricsListen.host, metricsListen.port, () => directory.views())
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
@@ -77,6 +90,15 @@ async function main(): Promise<void> {
   await store.close()
   // Whoever supervises it starts it again: then it waits for its turn.
   if (hasLost) process.exit(1)
+}
+
+async function podDriver(settingsFile: string, peers: Peers, { clock, log }: Env): Promise<ComputeDriver> {
+  const settings = await readPodSettings(settingsFile)
+  const api = await openKubernetesApi({
+    namespace: settings.namespace,
+    server: apiServer(process.env),
+  })
+  return new KubernetesDriver({ api, settings, peers, clock, log })
 }
 
 /** False where it was told to stop while it waited. */

@@ -11,11 +11,17 @@ export interface Placement {
   readonly safekeeperNodes: readonly string[]
   /** By shard number. */
   readonly shardNodes: readonly string[]
+  /** Empty where computes are not on hosts. */
   readonly computeHost: string
 }
 
 /** Error: refused `unavailable` where a kind of node is missing. */
-export function placeTimeline(nodes: readonly NodeView[], shardCount: number, seed: number): Placement {
+export function placeTimeline(
+  nodes: readonly NodeView[],
+  shardCount: number,
+  seed: number,
+  usesHosts = true,
+): Placement {
   const ofKind = (kind: NodeKind): string[] => {
     const ids = nodes.filter((node) => node.kind === kind).map(({ nodeId }) => nodeId)
     if (ids.length === 0) {
@@ -32,6 +38,6 @@ export function placeTimeline(nodes: readonly NodeView[], shardCount: number, se
       { length: shardCount },
       (_, number) => pageservers[number % pageservers.length] as string,
     ),
-    computeHost: ofKind('compute-host')[0] as string,
+    computeHost: usesHosts ? (ofKind('compute-host')[0] as string) : '',
   }
 }

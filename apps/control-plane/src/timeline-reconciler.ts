@@ -26,6 +26,7 @@ import type {
   ShardStatus,
   TimelineRef,
 } from '@understory/rpc'
+import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import { isNewer } from './configuration-store.ts'
 import type { ConfigurationStore } from './configuration-store.ts'
 import {
@@ -59,6 +60,7 @@ export interface ReconcilerParts {
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
   readonly peers: Peers
+  readonly computes: ComputeDriver
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
@@ -191,11 +193,8 @@ export class TimelineReconciler {
   }
 
   async observe(tenant: TenantDocument, timeline: TimelineDocument): Promise<Observation> {
-    const ref = this.#ref()
     const { peers } = this.#parts
-    const hostAddress = timeline.addresses[timeline.computeHost]
-    const hosted =
-      hostAddress === undefined ? undefined : await ifReachable(peers.hostedCompute(hostAddress, ref))
+    const hosted = await ifReachable(this.#parts.computes.find(this.#computePlace(tenant, timeline)))
     // Empty while its process is on its way.
     const computeAddress = hosted?.address || undefined
     const [compute, shards] = await Promise.all([
@@ -238,7 +237,8 @@ export class TimelineReconciler {
 
   async #place(tenant: TenantDocument): Promise<TimelineDocument> {
     const seed = Number.parseInt(tenant.tenantId.slice(0, 6), 16)
-    const placement = placeTimeline(await this.#parts.nodes.list(), tenant.shardCount, seed)
+    const { nodes, computes } = this.#parts
+    const placement = placeTimeline(await nodes.list(), tenant.shardCount, seed, computes.usesHosts)
     this.#log.info('timeline_placed', { ...placement })
     return this.#update((timeline) =>
       timeline.shards.length > 0
@@ -256,7 +256,7 @@ export class TimelineReconciler {
     const wanted = [
       ...timeline.safekeeperNodes,
       ...timeline.shards.map(({ node }) => node),
-      timeline.computeHost,
+      ...(timeline.computeHost === '' ? [] : [timeline.computeHost]),
     ]
     const addresses = { ...timeline.addresses }
     for (const { nodeId, address } of await this.#parts.nodes.list()) {
@@ -325,20 +325,26 @@ export class TimelineReconciler {
         specGeneration: item.specGeneration + 1,
       }))
     }
-    const host = present(timeline.addresses[timeline.computeHost], 'address of the compute host')
+    const { computes, configurations } = this.#parts
+    this.#published ??= { configuration: await configurations.read(this.#timelineId) }
+    const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
     const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
-    await ifReachable(this.#tellHost(host, told))
+    await ifReachable(computes.ensure(this.#computePlace(tenant, timeline), told, known))
     return timeline
   }
 
-  /** With the configuration, where the host lost what it had or never had any. */
-  async #tellHost(host: string, spec: ComputeSpec): Promise<void> {
-    const { peers, configurations } = this.#parts
-    this.#published ??= { configuration: await configurations.read(this.#timelineId) }
-    const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
-    const hosted = await peers.hostedCompute(host, this.#ref())
-    const isBehind = isNewer(known?.version, hosted?.configurationVersion)
-    await peers.ensureCompute(host, spec, isBehind ? known : undefined)
+  #computePlace(
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    timelineId: string = this.#timelineId,
+    host: string = timeline.computeHost,
+  ): ComputePlace {
+    return {
+      tenantName: tenant.name,
+      timelineName: timeline.name,
+      timeline: { tenantId: this.#tenantId, timelineId },
+      hostAddress: timeline.addresses[host],
+    }
   }
 
   /** What a user changed there is in no WAL. */
@@ -375,10 +381,10 @@ export class TimelineReconciler {
   async #removeAbandoned(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
     for (const { timelineId, computeHost, shardNodes } of timeline.abandoned) {
       const ref = { tenantId: this.#tenantId, timelineId }
-      const { peers } = this.#parts
+      const { peers, computes } = this.#parts
       const at = (node: string): string => timeline.addresses[node] ?? ''
       const removed = await Promise.all([
-        isDone(peers.removeCompute(at(computeHost), ref)),
+        isDone(computes.remove(this.#computePlace(tenant, timeline, timelineId, computeHost))),
         ...shardNodes.map((node, number) =>
           isDone(peers.detachShard(at(node), ref, this.#shardRef(tenant, number))),
         ),

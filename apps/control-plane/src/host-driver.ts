@@ -1,0 +1,19 @@
+/** Computes on compute hosts: processes that `compute-proxy host` keeps running. */
+import { present, refuse } from '@understory/base'
+import { tellCompute } from './compute-driver.ts'
+import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
+import type { Peers } from './observed.ts'
+
+const addressOf = ({ hostAddress }: ComputePlace): string => {
+  if (hostAddress !== undefined) return hostAddress
+  throw refuse('unavailable', 'the compute host is not announced', { hint: 'Start it.' })
+}
+
+export const hostDriver = (peers: Peers): ComputeDriver => ({
+  usesHosts: true,
+  find: ({ hostAddress, timeline }) =>
+    hostAddress === undefined ? Promise.resolve(undefined) : peers.hostedCompute(hostAddress, timeline),
+  ensure: (place, spec, configuration) =>
+    tellCompute(peers, present(place.hostAddress, 'address of the compute host'), spec, configuration),
+  remove: (place) => peers.removeCompute(addressOf(place), place.timeline),
+})

@@ -1,0 +1,137 @@
+/**
+ * The few calls of the Kubernetes API that computes need, from within a pod: over HTTPS with the service account's token,
+ * which the kubelet renews in its file. No client library: five calls do not need its 20 MB.
+ */
+import { readFile } from 'node:fs/promises'
+import { Agent, request } from 'node:https'
+import { join } from 'node:path'
+import { describeError, refuse } from '@understory/base'
+import type { ErrorCode } from '@understory/base'
+import type { Pod } from './pod.ts'
+
+const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
+const DEADLINE_MS = 10_000
+/** The list of the pods of one release, many times over. */
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024
+
+export interface KubernetesApi {
+  listPods(selector: string): Promise<readonly Pod[]>
+  /** Error: refused `already_exists`. */
+  create(kind: 'pods' | 'services', manifest: object): Promise<void>
+  /** One that is not there is as good as deleted. */
+  deletePod(name: string): Promise<void>
+  /** The uid of a deployment. */
+  deploymentUid(name: string): Promise<string>
+}
+
+export interface ApiParts {
+  readonly namespace: string
+  /** host:port of the API server. */
+  readonly server: string
+  /** Folder of `token` and `ca.crt`. */
+  readonly account?: string
+}
+
+/** The API server as a pod's environment tells. Error: refused `precondition` outside of a pod. */
+export function apiServer(environment: Readonly<Record<string, string | undefined>>): string {
+  const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port = '443' } = environment
+  if (host !== undefined) return `${host.includes(':') ? `[${host}]` : host}:${port}`
+  throw refuse('precondition', 'this process is not in a pod of Kubernetes', {
+    hint: 'Leave --compute-pods away, or run it in a pod with a service account.',
+  })
+}
+
+export async function openKubernetesApi({
+  namespace,
+  server,
+  account = ACCOUNT,
+}: ApiParts): Promise<KubernetesApi> {
+  const agent = new Agent({ ca: await readFile(join(account, 'ca.crt')), keepAlive: true })
+  const core = `/api/v1/namespaces/${namespace}`
+
+  const call = async (method: string, path: string, body?: object): Promise<unknown> => {
+    const token = (await readFile(join(account, 'token'), 'utf8')).trim()
+    const { status, text } = await send(agent, method, `https://${server}${path}`, token, body)
+    if (status < 300) return JSON.parse(text)
+    throw refuse(codeOf(status), `Kubernetes refused ${method} ${path} with ${status}`, {
+      detail: messageOf(text),
+      ...(status === 403
+        ? { hint: 'Give the service account the role that the chart makes (rbac.create).' }
+        : {}),
+    })
+  }
+
+  return {
+    async listPods(selector) {
+      const { items } = (await call('GET', `${core}/pods?labelSelector=${encodeURIComponent(selector)}`)) as {
+        items: Pod[]
+      }
+      return items
+    },
+    async create(kind, manifest) {
+      await call('POST', `${core}/${kind}`, manifest)
+    },
+    async deletePod(name) {
+      await call('DELETE', `${core}/pods/${name}`).catch((error: unknown) => {
+        if (!(error instanceof Error && 'code' in error && error.code === 'not_found')) throw error
+      })
+    },
+    async deploymentUid(name) {
+      const path = `/apis/apps/v1/namespaces/${namespace}/deployments/${name}`
+      const { metadata } = (await call('GET', path)) as { metadata: { uid: string } }
+      return metadata.uid
+    },
+  }
+}
+
+function codeOf(status: number): ErrorCode {
+  if (status === 404) return 'not_found'
+  if (status === 409) return 'already_exists'
+  if (status === 401 || status === 403) return 'denied'
+  return status < 500 && status !== 429 ? 'precondition' : 'unavailable'
+}
+
+/** Of a `Status` object; anything else as it is. */
+function messageOf(text: string): string {
+  try {
+    return (JSON.parse(text) as { message?: string }).message ?? text
+  } catch {
+    return text.slice(0, 500)
+  }
+}
+
+function send(
+  agent: Agent,
+  method: string,
+  url: string,
+  token: string,
+  body: object | undefined,
+): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const fail = (cause: unknown): void =>
+      reject(
+        refuse('unavailable', 'the Kubernetes API does not answer', { detail: describeError(cause), cause }),
+      )
+    const headers = {
+      authorization: `Bearer ${token}`,
+      accept: 'application/json',
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    }
+    const signal = AbortSignal.timeout(DEADLINE_MS)
+    const outgoing = request(url, { method, agent, headers, signal }, (response) => {
+      const chunks: Buffer[] = []
+      let bytes = 0
+      response.on('data', (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > ANSWER_BYTES_MAX) outgoing.destroy(new Error('the answer is too large'))
+        chunks.push(chunk)
+      })
+      response.on('error', fail)
+      response.on('end', () =>
+        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }),
+      )
+    })
+    outgoing.on('error', fail)
+    outgoing.end(body === undefined ? undefined : JSON.stringify(body))
+  })
+}

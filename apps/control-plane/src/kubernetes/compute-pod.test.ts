@@ -1,0 +1,127 @@
+// Goal: a pod that cannot start Postgres twice, needs no rights, and is named within limits. Method: looks at manifests.
+import { expect, test } from 'vitest'
+import type { ComputePlace } from '../compute-driver.ts'
+import { computePod, computeService, podName, serviceName } from './compute-pod.ts'
+import { parsePodSettings } from './pod-settings.ts'
+
+const SETTINGS = {
+  namespace: 'databases',
+  namePrefix: 'understory',
+  ownerDeployment: 'understory-control-plane',
+  labels: { 'app.kubernetes.io/part-of': 'understory' },
+  selectorLabels: { 'app.kubernetes.io/instance': 'understory' },
+  podLabels: {},
+  podAnnotations: {},
+  proxyImage: 'understory:1',
+  postgresImages: { '16': 'postgres:16', '17': 'postgres:17', '18': 'postgres:18' },
+  imagePullPolicy: 'IfNotPresent',
+  imagePullSecrets: [],
+  serviceAccount: 'understory-compute',
+  postgresUid: 999,
+  password: { secretName: 'understory-postgres', key: 'password' },
+  proxyResources: {},
+  postgresResources: {},
+  dataSizeLimit: '10Gi',
+  sharedMemorySizeLimit: '256Mi',
+  terminationGraceS: 60,
+  contactTimeoutMs: 30_000,
+  logLevel: 'info',
+  env: [],
+  priorityClassName: '',
+  nodeSelector: {},
+  tolerations: [],
+  affinity: {},
+  topologySpreadConstraints: [],
+  service: { type: 'ClusterIP', annotations: {} },
+}
+const OWNER = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'understory-control-plane', uid: 'u-1' }
+const PLACE: ComputePlace = {
+  tenantName: 'shop',
+  timelineName: 'main',
+  timeline: { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) },
+  hostAddress: undefined,
+}
+
+interface Container {
+  readonly name: string
+  readonly image: string
+  readonly command?: readonly string[]
+  readonly args?: readonly string[]
+  readonly restartPolicy?: string
+  readonly startupProbe?: object
+  readonly securityContext: object
+}
+interface Manifest {
+  readonly metadata: { readonly name: string; readonly ownerReferences: readonly object[] }
+  readonly spec: {
+    readonly restartPolicy: string
+    readonly initContainers: readonly Container[]
+    readonly containers: readonly Container[]
+    readonly [other: string]: unknown
+  }
+}
+const podOf = (bootstrap: boolean, postgresMajor = 17): Manifest =>
+  computePod(parsePodSettings(SETTINGS), PLACE, { bootstrap, postgresMajor }, OWNER, 3) as Manifest
+
+test('the container of Postgres is never started again, and has no entrypoint of its own', () => {
+  const { spec } = podOf(false)
+  expect(spec.restartPolicy).toBe('Never')
+  expect(spec.containers.map(({ name }) => name)).toEqual(['postgres'])
+  expect(spec.containers[0]).toMatchObject({
+    image: 'postgres:17',
+    command: ['sh', '/compute/handover/run.sh'],
+  })
+  expect(spec.containers[0]).not.toHaveProperty('restartPolicy')
+})
+
+test('the proxy is a sidecar that holds Postgres back', () => {
+  const { initContainers } = podOf(false).spec
+  expect(initContainers.map(({ name }) => name)).toEqual(['compute-proxy'])
+  expect(initContainers[0]).toMatchObject({
+    restartPolicy: 'Always',
+    startupProbe: { grpc: { port: 7700, service: 'pgdata' } },
+  })
+})
+
+test('a new timeline begins with initdb, before the proxy', () => {
+  const { initContainers } = podOf(true, 18).spec
+  expect(initContainers.map(({ name }) => name)).toEqual(['initdb', 'compute-proxy'])
+  expect(initContainers[0]?.image).toBe('postgres:18')
+  expect(initContainers[0]?.args).toContain('--no-data-checksums')
+})
+
+test('nothing in it runs as root, writes its image, or talks to Kubernetes', () => {
+  const { spec } = podOf(true)
+  expect(spec).toMatchObject({
+    automountServiceAccountToken: false,
+    shareProcessNamespace: true,
+    securityContext: { runAsNonRoot: true, runAsUser: 999, fsGroup: 999 },
+  })
+  for (const { securityContext } of [...spec.initContainers, ...spec.containers]) {
+    expect(securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+    })
+  }
+})
+
+test('pod and service go with the release', () => {
+  const owners = [{ ...OWNER, controller: false, blockOwnerDeletion: false }]
+  expect(podOf(false).metadata.ownerReferences).toEqual(owners)
+  const service = computeService(parsePodSettings(SETTINGS), PLACE, OWNER) as Pick<Manifest, 'metadata'>
+  expect(service.metadata).toMatchObject({ name: 'understory-pg-shop', ownerReferences: owners })
+})
+
+test('names stay within what Kubernetes takes', () => {
+  const long = 'x'.repeat(63)
+  expect(podName(long, PLACE.timeline.timelineId, 12_345).length).toBeLessThanOrEqual(63)
+  for (const tenantName of ['Shop', 'my_shop', 'x'.repeat(60)]) {
+    const name = serviceName('understory', { ...PLACE, tenantName })
+    expect(name).toBe('understory-pg-aaaaaaaaaaaa')
+  }
+})
+
+test('a setting that is not known is refused by its name', () => {
+  expect(() => parsePodSettings({ ...SETTINGS, postgresUdi: 70 })).toThrow('postgresUdi')
+})

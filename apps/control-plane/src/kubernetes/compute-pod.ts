@@ -1,0 +1,203 @@
+/**
+ * The pod and the service of a compute (docs/kubernetes.md, "The compute pod"). Postgres's image is used as it is: its
+ * own entrypoint would make a cluster where ours comes from storage, so the command is ours.
+ */
+import { initdbArguments } from '@understory/pgdata'
+import type { ComputeSpec } from '@understory/rpc'
+import type { ComputePlace } from '../compute-driver.ts'
+import type { PodSettings } from './pod-settings.ts'
+import { NAME_LABEL, NUMBER_LABEL, PROXY_CONTAINER, TENANT_LABEL, TIMELINE_LABEL } from './pod.ts'
+
+export const PROXY_PORT = 7700
+export const SQL_PORT = 5432
+
+/** The folder that all containers of the pod have in common. */
+const ROOT = '/compute'
+const PASSWORD_FOLDER = '/etc/understory/password'
+/** As long as writing PGDATA of any size may take. */
+const STARTUP_PROBES_MAX = 7 * 86_400
+const NAME_LENGTH_MAX = 63
+const POD_PREFIX_LENGTH_MAX = 32
+/** The kubelet's patience beyond that of the proxy. */
+const STOP_RESERVE_S = 10
+
+export interface Owner {
+  readonly apiVersion: string
+  readonly kind: string
+  readonly name: string
+  readonly uid: string
+}
+
+export const podName = (prefix: string, timelineId: string, number: number): string =>
+  `${prefix.slice(0, POD_PREFIX_LENGTH_MAX).replace(/-+$/, '')}-compute-${timelineId.slice(0, 10)}-${number}`
+
+/** After the tenant where its name can be part of one, else after its id. */
+export function serviceName(prefix: string, { tenantName, timeline }: ComputePlace): string {
+  const named = `${prefix}-pg-${tenantName}`
+  const isFit = /^[a-z][a-z0-9-]*[a-z0-9]$/.test(named) && named.length <= NAME_LENGTH_MAX
+  return isFit ? named : `${prefix.slice(0, POD_PREFIX_LENGTH_MAX)}-pg-${timeline.tenantId.slice(0, 12)}`
+}
+
+const labelsOf = (settings: PodSettings, place: ComputePlace): Record<string, string> => ({
+  ...settings.labels,
+  [TENANT_LABEL]: place.timeline.tenantId,
+  [TIMELINE_LABEL]: place.timeline.timelineId,
+  [NAME_LABEL]: place.timelineName,
+})
+
+const ownedBy = (owner: Owner): object => ({ ...owner, controller: false, blockOwnerDeletion: false })
+
+/** Selects by tenant and name, because a birth that is begun anew has another timeline id. */
+export const computeService = (settings: PodSettings, place: ComputePlace, owner: Owner): object => ({
+  apiVersion: 'v1',
+  kind: 'Service',
+  metadata: {
+    name: serviceName(settings.namePrefix, place),
+    labels: labelsOf(settings, place),
+    annotations: settings.service.annotations,
+    ownerReferences: [ownedBy(owner)],
+  },
+  spec: {
+    type: settings.service.type,
+    selector: {
+      ...settings.selectorLabels,
+      [TENANT_LABEL]: place.timeline.tenantId,
+      [NAME_LABEL]: place.timelineName,
+    },
+    ports: [{ name: 'postgres', port: SQL_PORT, targetPort: 'postgres', protocol: 'TCP' }],
+  },
+})
+
+export function computePod(
+  settings: PodSettings,
+  place: ComputePlace,
+  spec: Pick<ComputeSpec, 'bootstrap' | 'postgresMajor'>,
+  owner: Owner,
+  number: number,
+): object {
+  const { timelineId } = place.timeline
+  const name = podName(settings.namePrefix, timelineId, number)
+  const postgresImage =
+    settings.postgresImages[`${spec.postgresMajor}` as keyof PodSettings['postgresImages']]
+  const locked = {
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'] },
+  }
+  const common = { imagePullPolicy: settings.imagePullPolicy, securityContext: locked }
+  const compute = { name: 'compute', mountPath: ROOT }
+  const temporary = { name: 'tmp', mountPath: '/tmp' }
+
+  const initdb = {
+    ...common,
+    name: 'initdb',
+    image: postgresImage,
+    // `initdb-done` is taken away by whoever uses the new cluster, which is so used once.
+    command: ['sh', '-ec', `initdb -D ${ROOT}/pgdata "$@"\n: >${ROOT}/initdb-done`, 'initdb'],
+    args: initdbArguments(spec.postgresMajor),
+    resources: settings.postgresResources,
+    volumeMounts: [compute, temporary],
+  }
+  const options = {
+    'node-id': name,
+    timeline: timelineId,
+    listen: `0.0.0.0:${PROXY_PORT}`,
+    advertise: '$(POD_IP)',
+    root: ROOT,
+    'sql-host': `${serviceName(settings.namePrefix, place)}.${settings.namespace}.svc`,
+    'password-file': `${PASSWORD_FOLDER}/password`,
+    'stop-deadline-ms': String((settings.terminationGraceS - STOP_RESERVE_S) * 1_000),
+    'contact-timeout-ms': String(settings.contactTimeoutMs),
+    'log-level': settings.logLevel,
+  }
+  const proxy = {
+    ...common,
+    name: PROXY_CONTAINER,
+    image: settings.proxyImage,
+    // A native sidecar: it begins before Postgres and ends after it.
+    restartPolicy: 'Always',
+    args: [
+      'compute-proxy',
+      'pod',
+      ...Object.entries(options).flatMap(([flag, value]) => [`--${flag}`, value]),
+    ],
+    env: [{ name: 'POD_IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }, ...settings.env],
+    ports: [{ name: 'grpc', containerPort: PROXY_PORT, protocol: 'TCP' }],
+    // Holds the container of Postgres back until there is something to start.
+    startupProbe: {
+      grpc: { port: PROXY_PORT, service: 'pgdata' },
+      periodSeconds: 1,
+      timeoutSeconds: 5,
+      failureThreshold: STARTUP_PROBES_MAX,
+    },
+    // One that hangs is started again, and ends the Postgres that was left alone.
+    livenessProbe: {
+      grpc: { port: PROXY_PORT },
+      periodSeconds: 5,
+      timeoutSeconds: 5,
+      failureThreshold: Math.max(1, Math.floor(settings.contactTimeoutMs / 5_000)),
+    },
+    readinessProbe: {
+      grpc: { port: PROXY_PORT, service: 'sql' },
+      periodSeconds: 1,
+      timeoutSeconds: 5,
+      failureThreshold: 2,
+    },
+    resources: settings.proxyResources,
+    volumeMounts: [compute, temporary, { name: 'password', mountPath: PASSWORD_FOLDER, readOnly: true }],
+  }
+  const postgres = {
+    ...common,
+    name: 'postgres',
+    image: postgresImage,
+    command: ['sh', `${ROOT}/handover/run.sh`],
+    ports: [{ name: 'postgres', containerPort: SQL_PORT, protocol: 'TCP' }],
+    resources: settings.postgresResources,
+    volumeMounts: [compute, temporary, { name: 'shm', mountPath: '/dev/shm' }],
+  }
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name,
+      labels: { ...settings.podLabels, ...labelsOf(settings, place), [NUMBER_LABEL]: String(number) },
+      annotations: settings.podAnnotations,
+      ownerReferences: [ownedBy(owner)],
+    },
+    spec: {
+      restartPolicy: 'Never',
+      shareProcessNamespace: true,
+      terminationGracePeriodSeconds: settings.terminationGraceS,
+      serviceAccountName: settings.serviceAccount,
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      imagePullSecrets: settings.imagePullSecrets,
+      priorityClassName: settings.priorityClassName,
+      nodeSelector: settings.nodeSelector,
+      tolerations: settings.tolerations,
+      affinity: settings.affinity,
+      topologySpreadConstraints: settings.topologySpreadConstraints,
+      securityContext: {
+        runAsNonRoot: true,
+        runAsUser: settings.postgresUid,
+        runAsGroup: settings.postgresUid,
+        fsGroup: settings.postgresUid,
+        seccompProfile: { type: 'RuntimeDefault' },
+      },
+      initContainers: [...(spec.bootstrap ? [initdb] : []), proxy],
+      containers: [postgres],
+      volumes: [
+        { name: 'compute', emptyDir: { sizeLimit: settings.dataSizeLimit } },
+        { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: settings.sharedMemorySizeLimit } },
+        { name: 'tmp', emptyDir: {} },
+        {
+          name: 'password',
+          secret: {
+            secretName: settings.password.secretName,
+            items: [{ key: settings.password.key, path: 'password' }],
+          },
+        },
+      ],
+    },
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * Computes as pods: one at a time for each timeline, made anew whenever it ended. Nothing is remembered here: pods carry
+ * their timeline and number as labels, so another control plane goes on where this one stopped.
+ */
+import { isErrorCode, refuse } from '@understory/base'
+import type { Clock, Log } from '@understory/env'
+import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
+import { tellCompute } from '../compute-driver.ts'
+import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
+import type { Peers } from '../observed.ts'
+import type { KubernetesApi } from './api.ts'
+import { PROXY_PORT, SQL_PORT, computePod, computeService } from './compute-pod.ts'
+import type { Owner } from './compute-pod.ts'
+import type { PodSettings } from './pod-settings.ts'
+import { TIMELINE_LABEL, endOf, hostOf, planPods, problemOf } from './pod.ts'
+import type { Pod } from './pod.ts'
+
+/** All timelines share one look at the pods. */
+const LOOK_MS = 250
+/** Between pods of a timeline that do not last. */
+const PAUSE_MIN_MS = 1_000
+const PAUSE_MAX_MS = 30_000
+const LASTED_MS = 60_000
+
+export interface KubernetesDriverParts {
+  readonly api: KubernetesApi
+  readonly settings: PodSettings
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly log: Log
+}
+
+interface Attempts {
+  readonly atMs: number
+  readonly pauseMs: number
+}
+
+export class KubernetesDriver implements ComputeDriver {
+  readonly usesHosts = false
+  readonly #parts: KubernetesDriverParts
+  readonly #attempts = new Map<string, Attempts>()
+  readonly #served = new Set<string>()
+  #look: { readonly pods: Promise<readonly Pod[]>; readonly atMs: number } | undefined
+  #owner: Promise<Owner> | undefined
+
+  constructor(parts: KubernetesDriverParts) {
+    this.#parts = parts
+  }
+
+  async find(place: ComputePlace): Promise<HostedCompute | undefined> {
+    const { next } = planPods(await this.#podsOf(place), this.#parts.clock.wallMs())
+    const host = next.kind === 'use' ? hostOf(next.pod) : undefined
+    if (host === undefined) return undefined
+    return this.#parts.peers.hostedCompute(`${host}:${PROXY_PORT}`, place.timeline)
+  }
+
+  async ensure(
+    place: ComputePlace,
+    spec: ComputeSpec,
+    configuration: Configuration | undefined,
+  ): Promise<void> {
+    const { clock, peers, log } = this.#parts
+    await this.#ensureService(place)
+    const { surplus, next } = planPods(await this.#podsOf(place), clock.wallMs())
+    for (const pod of surplus) {
+      log.info('compute_pod_removed', { pod: pod.metadata.name, how: endOf(pod) })
+      await this.#change((api) => api.deletePod(pod.metadata.name))
+    }
+    if (next.kind === 'wait') return
+    if (next.kind === 'create') return this.#create(place, spec, next.number)
+    const problem = problemOf(next.pod)
+    if (problem !== undefined) throw refuse('unavailable', problem)
+    const host = hostOf(next.pod)
+    if (host !== undefined)
+      await tellCompute(peers, `${host}:${PROXY_PORT}`, { ...spec, sqlPort: SQL_PORT }, configuration)
+  }
+
+  async remove(place: ComputePlace): Promise<void> {
+    const pods = await this.#podsOf(place)
+    for (const { metadata } of pods) {
+      if (metadata.deletionTimestamp === undefined) await this.#change((api) => api.deletePod(metadata.name))
+    }
+    if (pods.length > 0) throw refuse('unavailable', 'pods of the compute have not ended yet')
+  }
+
+  async #create(place: ComputePlace, spec: ComputeSpec, number: number): Promise<void> {
+    const { settings, clock, log } = this.#parts
+    const { timelineId } = place.timeline
+    const nowMs = clock.nowMs()
+    const last = this.#attempts.get(timelineId)
+    if (last !== undefined && nowMs - last.atMs < last.pauseMs) return
+    const isSoon = last !== undefined && nowMs - last.atMs < LASTED_MS
+    const pauseMs = isSoon ? Math.min(last.pauseMs * 2, PAUSE_MAX_MS) : PAUSE_MIN_MS
+    this.#attempts.set(timelineId, { atMs: nowMs, pauseMs })
+    const pod = computePod(settings, place, spec, await this.#ownerOf(), number)
+    await ignoring(
+      'already_exists',
+      this.#change((api) => api.create('pods', pod)),
+    )
+    log.info('compute_pod_created', { timeline: timelineId, number })
+  }
+
+  async #ensureService(place: ComputePlace): Promise<void> {
+    const { timelineId } = place.timeline
+    if (this.#served.has(timelineId)) return
+    const manifest = computeService(this.#parts.settings, place, await this.#ownerOf())
+    await ignoring('already_exists', this.#parts.api.create('services', manifest))
+    this.#served.add(timelineId)
+  }
+
+  async #podsOf({ timeline }: ComputePlace): Promise<readonly Pod[]> {
+    const pods = await this.#pods()
+    return pods.filter(({ metadata }) => metadata.labels?.[TIMELINE_LABEL] === timeline.timelineId)
+  }
+
+  #pods(): Promise<readonly Pod[]> {
+    const { api, settings, clock } = this.#parts
+    const nowMs = clock.nowMs()
+    if (this.#look !== undefined && nowMs - this.#look.atMs < LOOK_MS) return this.#look.pods
+    const selector = Object.entries(settings.selectorLabels).map(([name, value]) => `${name}=${value}`)
+    const pods = api.listPods([...selector, TIMELINE_LABEL].join(','))
+    // One that failed is not kept: the next to ask looks again.
+    pods.catch(() => {
+      this.#look = undefined
+    })
+    this.#look = { pods, atMs: nowMs }
+    return pods
+  }
+
+  /** After a change what was seen before it is not true any more. */
+  async #change(act: (api: KubernetesApi) => Promise<void>): Promise<void> {
+    try {
+      await act(this.#parts.api)
+    } finally {
+      this.#look = undefined
+    }
+  }
+
+  #ownerOf(): Promise<Owner> {
+    const { api, settings } = this.#parts
+    const name = settings.ownerDeployment
+    this.#owner ??= api
+      .deploymentUid(name)
+      .then((uid) => ({ apiVersion: 'apps/v1', kind: 'Deployment', name, uid }))
+    this.#owner.catch(() => {
+      this.#owner = undefined
+    })
+    return this.#owner
+  }
+}
+
+async function ignoring(code: 'already_exists', promise: Promise<void>): Promise<void> {
+  try {
+    await promise
+  } catch (error) {
+    if (!isErrorCode(error, code)) throw error
+  }
+}

@@ -1,0 +1,67 @@
+// Goal: a timeline has one pod, made anew when it ended and never started again. Method: tables of pods.
+import { expect, test } from 'vitest'
+import { NUMBER_LABEL, PROXY_CONTAINER, endOf, hostOf, planPods, problemOf } from './pod.ts'
+import type { Pod } from './pod.ts'
+
+const NOW_MS = Date.parse('2026-01-01T00:01:00Z')
+
+const pod = (number: number, phase: string, deletionTimestamp?: string): Pod => ({
+  metadata: {
+    name: `c-${number}`,
+    labels: { [NUMBER_LABEL]: String(number) },
+    ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
+  },
+  status: { phase },
+})
+const names = (pods: readonly Pod[]): string[] => pods.map(({ metadata }) => metadata.name)
+
+test('the first pod of a timeline has number 1', () => {
+  expect(planPods([], NOW_MS)).toEqual({ surplus: [], next: { kind: 'create', number: 1 } })
+})
+
+test.each(['Succeeded', 'Failed'])('one that has %s is removed, and the next number made', (phase) => {
+  const { surplus, next } = planPods([pod(4, phase)], NOW_MS)
+  expect(names(surplus)).toEqual(['c-4'])
+  expect(next).toEqual({ kind: 'create', number: 5 })
+})
+
+test('of several that run the newest counts, whatever their order', () => {
+  const { surplus, next } = planPods([pod(3, 'Running'), pod(10, 'Pending'), pod(2, 'Running')], NOW_MS)
+  expect(next).toMatchObject({ kind: 'use', pod: { metadata: { name: 'c-10' } } })
+  expect(names(surplus)).toEqual(['c-2', 'c-3'])
+})
+
+test('one that is ending is waited for until it must be gone', () => {
+  const ending = pod(1, 'Running', '2026-01-01T00:00:55Z')
+  expect(planPods([ending], NOW_MS).next).toEqual({ kind: 'wait', name: 'c-1' })
+  expect(planPods([ending], NOW_MS + 6_000).next).toEqual({ kind: 'create', number: 2 })
+  expect(planPods([ending], NOW_MS).surplus).toEqual([])
+})
+
+test('one that has ended and is being deleted is not waited for', () => {
+  expect(planPods([pod(1, 'Failed', '2026-01-01T00:00:55Z')], NOW_MS).next.kind).toBe('create')
+})
+
+test('a pod is asked once its proxy runs, not before', () => {
+  const status = { podIP: '10.0.0.7', initContainerStatuses: [{ name: PROXY_CONTAINER, state: {} }] }
+  expect(hostOf({ metadata: { name: 'c' }, status })).toBeUndefined()
+  const running = { ...status, initContainerStatuses: [{ name: PROXY_CONTAINER, state: { running: {} } }] }
+  expect(hostOf({ metadata: { name: 'c' }, status: running })).toBe('10.0.0.7')
+})
+
+test('what keeps a pod from running is told, what passes by itself is not', () => {
+  const waiting = (reason: string): Pod => ({
+    metadata: { name: 'c' },
+    status: { containerStatuses: [{ name: 'postgres', state: { waiting: { reason, message: 'x' } } }] },
+  })
+  expect(problemOf(waiting('PodInitializing'))).toBeUndefined()
+  expect(problemOf(waiting('ErrImagePull'))).toBe('container "postgres" of pod "c" waits: ErrImagePull: x')
+})
+
+test('how a pod ended names its containers', () => {
+  const status = {
+    phase: 'Failed',
+    containerStatuses: [{ name: 'postgres', state: { terminated: { exitCode: 137, reason: 'OOMKilled' } } }],
+  }
+  expect(endOf({ metadata: { name: 'c' }, status })).toBe('Failed, postgres OOMKilled (exit code 137)')
+})

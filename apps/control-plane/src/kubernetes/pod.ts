@@ -1,0 +1,115 @@
+/** What of a pod is looked at, and what follows from the pods of a timeline: a pure plan. */
+
+interface ContainerStatus {
+  readonly name: string
+  readonly state?: {
+    readonly running?: object
+    readonly waiting?: { readonly reason?: string; readonly message?: string }
+    readonly terminated?: { readonly exitCode: number; readonly reason?: string }
+  }
+}
+
+/** Of the Kubernetes API (v1 Pod), as far as it is used. */
+export interface Pod {
+  readonly metadata: {
+    readonly name: string
+    readonly labels?: Readonly<Record<string, string>>
+    /** When it is killed, where it was told to end. */
+    readonly deletionTimestamp?: string
+  }
+  readonly status?: {
+    readonly phase?: string
+    readonly reason?: string
+    readonly podIP?: string
+    readonly conditions?: readonly {
+      readonly type: string
+      readonly status: string
+      readonly message?: string
+    }[]
+    readonly initContainerStatuses?: readonly ContainerStatus[]
+    readonly containerStatuses?: readonly ContainerStatus[]
+  }
+}
+
+export const TIMELINE_LABEL = 'understory/timeline'
+export const TENANT_LABEL = 'understory/tenant'
+export const NAME_LABEL = 'understory/timeline-name'
+/** Grows with every pod of a timeline. */
+export const NUMBER_LABEL = 'understory/number'
+export const PROXY_CONTAINER = 'compute-proxy'
+
+/** After the time at which a pod is killed at the latest. A node that is away never tells that it was. */
+const GONE_GRACE_MS = 10_000
+
+const numberOf = ({ metadata }: Pod): number => Number(metadata.labels?.[NUMBER_LABEL] ?? 0)
+
+const hasEnded = ({ status }: Pod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed'
+
+export interface PodPlan {
+  /** To be deleted: ended, or older than the one that counts. */
+  readonly surplus: readonly Pod[]
+  /** `use`: this pod. `wait`: the one before has not ended yet. `create`: a new one under this number. */
+  readonly next:
+    | { readonly kind: 'use'; readonly pod: Pod }
+    | { readonly kind: 'wait'; readonly name: string }
+    | { readonly kind: 'create'; readonly number: number }
+}
+
+/**
+ * A pod lives once: what ended is never started again (I4), and a new one takes its place. The newest counts; that an
+ * older one may still run somewhere is harmless, because the newest has the higher term (I2).
+ */
+export function planPods(pods: readonly Pod[], nowMs: number): PodPlan {
+  const byNumber = pods.toSorted((a, b) => numberOf(a) - numberOf(b))
+  const staying = byNumber.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+  const newest = staying.filter((pod) => !hasEnded(pod)).at(-1)
+  const surplus = staying.filter((pod) => pod !== newest)
+  if (newest !== undefined) return { surplus, next: { kind: 'use', pod: newest } }
+  const leaving = byNumber.find(
+    (pod) =>
+      !hasEnded(pod) &&
+      pod.metadata.deletionTimestamp !== undefined &&
+      nowMs < Date.parse(pod.metadata.deletionTimestamp) + GONE_GRACE_MS,
+  )
+  if (leaving !== undefined) return { surplus, next: { kind: 'wait', name: leaving.metadata.name } }
+  return { surplus, next: { kind: 'create', number: Math.max(0, ...pods.map(numberOf)) + 1 } }
+}
+
+/** Where its compute-proxy answers, once it runs. */
+export function hostOf({ status }: Pod): string | undefined {
+  const proxy = status?.initContainerStatuses?.find(({ name }) => name === PROXY_CONTAINER)
+  return proxy?.state?.running === undefined ? undefined : status?.podIP
+}
+
+/** Reasons of a waiting container that pass by themselves. */
+const PASSING = ['PodInitializing', 'ContainerCreating']
+
+/** What keeps a pod from running, in one line; undefined where nothing does that is known. */
+export function problemOf({ metadata, status }: Pod): string | undefined {
+  const unscheduled = status?.conditions?.find(
+    ({ type, status: is }) => type === 'PodScheduled' && is === 'False',
+  )
+  if (unscheduled !== undefined) return `pod "${metadata.name}" has no node: ${unscheduled.message ?? ''}`
+  for (const { name, state } of [
+    ...(status?.initContainerStatuses ?? []),
+    ...(status?.containerStatuses ?? []),
+  ]) {
+    const { reason, message } = state?.waiting ?? {}
+    if (reason !== undefined && !PASSING.includes(reason))
+      return `container "${name}" of pod "${metadata.name}" waits: ${[reason, message].filter(Boolean).join(': ')}`
+  }
+  return undefined
+}
+
+/** How a pod ended, in one line. */
+export function endOf({ status }: Pod): string {
+  const ends = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].flatMap(
+    ({ name, state }) =>
+      state?.terminated === undefined
+        ? []
+        : [`${name} ${state.terminated.reason ?? ''} (exit code ${state.terminated.exitCode})`],
+  )
+  return [status?.phase, status?.reason, ...ends]
+    .filter((part) => part !== undefined && part !== '')
+    .join(', ')
+}
