@@ -68,7 +68,8 @@ async function findMinio(): Promise<string | undefined> {
   return (await findProgram('minio')) ?? ((await isExecutable(inCache)) ? inCache : undefined)
 }
 
-async function minioProgram(): Promise<string> {
+/** Its path; built where it is missing. */
+export async function minioProgram(): Promise<string> {
   const program = await findMinio()
   if (program !== undefined) return program
   const go = await findProgram('go')
