@@ -65,6 +65,24 @@ export interface TermStart {
   readonly startLsn: bigint;
 }
 
+/** A safekeeper that holds a timeline. */
+export interface SafekeeperMember {
+  /** Name of the safekeeper. */
+  readonly nodeId: string;
+  /** Its address, host:port. */
+  readonly address: string;
+}
+
+/** Which safekeepers hold a timeline. */
+export interface Membership {
+  /** Rises with every change; 0 = as the timeline was made. */
+  readonly generation: bigint;
+  /** The members. */
+  readonly members: readonly SafekeeperMember[];
+  /** During a change the members to come; empty otherwise. */
+  readonly newMembers: readonly SafekeeperMember[];
+}
+
 function createBaseTimelineRef(): TimelineRef {
   return { tenantId: "", timelineId: "" };
 }
@@ -374,6 +392,157 @@ export const TermStart: MessageFns<TermStart> = {
     const message = createBaseTermStart() as any;
     message.term = (object.term !== undefined && object.term !== null) ? BigInt(object.term) : 0n;
     message.startLsn = (object.startLsn !== undefined && object.startLsn !== null) ? BigInt(object.startLsn) : 0n;
+    return message;
+  },
+};
+
+function createBaseSafekeeperMember(): SafekeeperMember {
+  return { nodeId: "", address: "" };
+}
+
+export const SafekeeperMember: MessageFns<SafekeeperMember> = {
+  encode(message: SafekeeperMember, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.address !== "") {
+      writer.uint32(18).string(message.address);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SafekeeperMember {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSafekeeperMember() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SafekeeperMember>, I>>(base?: I): SafekeeperMember {
+    return SafekeeperMember.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SafekeeperMember>, I>>(object: I): SafekeeperMember {
+    const message = createBaseSafekeeperMember() as any;
+    message.nodeId = object.nodeId ?? "";
+    message.address = object.address ?? "";
+    return message;
+  },
+};
+
+function createBaseMembership(): Membership {
+  return { generation: 0n, members: [], newMembers: [] };
+}
+
+export const Membership: MessageFns<Membership> = {
+  encode(message: Membership, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.generation !== 0n) {
+      if (BigInt.asUintN(64, message.generation) !== message.generation) {
+        throw new globalThis.Error("value provided for field message.generation of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.generation);
+    }
+    for (const v of message.members) {
+      SafekeeperMember.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.newMembers) {
+      SafekeeperMember.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Membership {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMembership() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.generation = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.members.push(SafekeeperMember.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.newMembers.push(SafekeeperMember.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Membership>, I>>(base?: I): Membership {
+    return Membership.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Membership>, I>>(object: I): Membership {
+    const message = createBaseMembership() as any;
+    message.generation = (object.generation !== undefined && object.generation !== null)
+      ? BigInt(object.generation)
+      : 0n;
+    message.members = object.members?.map((e) => SafekeeperMember.fromPartial(e)) || [];
+    message.newMembers = object.newMembers?.map((e) => SafekeeperMember.fromPartial(e)) || [];
     return message;
   },
 };

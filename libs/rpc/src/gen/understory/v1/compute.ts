@@ -20,7 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { PostgresIdentity, TimelineRef } from "./common.ts";
+import { Membership, PostgresIdentity, TimelineRef } from "./common.ts";
 
 /** What a compute is doing. */
 export const ComputeState = {
@@ -81,6 +81,8 @@ export interface ComputeSpec {
   readonly specGeneration: bigint;
   /** Whether full_page_writes is wanted off. */
   readonly fullPageWritesOff: boolean;
+  /** Which safekeepers count; absent = those of `safekeepers`, generation 0. */
+  readonly membership: Membership | undefined;
 }
 
 export interface ComputeSpec_SettingsEntry {
@@ -211,7 +213,11 @@ export interface GetComputeStatusResponse {
   /** Storage has a part of a birth that was cut short: it cannot go on, the timeline has to be begun anew. */
   readonly birthInterrupted: boolean;
   /** Of the configuration files as they were last looked at; absent = not yet. */
-  readonly configurationVersion: ConfigurationVersion | undefined;
+  readonly configurationVersion:
+    | ConfigurationVersion
+    | undefined;
+  /** Generation of the membership by which its WAL is committed now. */
+  readonly membershipGeneration: bigint;
 }
 
 /** Arguments of GetConfiguration. */
@@ -313,6 +319,7 @@ function createBaseComputeSpec(): ComputeSpec {
     settings: {},
     specGeneration: 0n,
     fullPageWritesOff: false,
+    membership: undefined,
   };
 }
 
@@ -350,6 +357,9 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
     }
     if (message.fullPageWritesOff !== false) {
       writer.uint32(80).bool(message.fullPageWritesOff);
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -450,6 +460,14 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
             message.fullPageWritesOff = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -489,6 +507,9 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
       ? BigInt(object.specGeneration)
       : 0n;
     message.fullPageWritesOff = object.fullPageWritesOff ?? false;
+    message.membership = (object.membership !== undefined && object.membership !== null)
+      ? Membership.fromPartial(object.membership)
+      : undefined;
     return message;
   },
 };
@@ -1353,6 +1374,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     postgres: undefined,
     birthInterrupted: false,
     configurationVersion: undefined,
+    membershipGeneration: 0n,
   };
 }
 
@@ -1420,6 +1442,12 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     }
     if (message.configurationVersion !== undefined) {
       ConfigurationVersion.encode(message.configurationVersion, writer.uint32(138).fork()).join();
+    }
+    if (message.membershipGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.membershipGeneration) !== message.membershipGeneration) {
+        throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.membershipGeneration);
     }
     return writer;
   },
@@ -1573,6 +1601,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.configurationVersion = ConfigurationVersion.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.membershipGeneration = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1615,6 +1651,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     message.configurationVersion = (object.configurationVersion !== undefined && object.configurationVersion !== null)
       ? ConfigurationVersion.fromPartial(object.configurationVersion)
       : undefined;
+    message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
+      ? BigInt(object.membershipGeneration)
+      : 0n;
     return message;
   },
 };

@@ -20,7 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { FullPageWrites, PostgresIdentity, TimelineRef } from "./common.ts";
+import { FullPageWrites, Membership, PostgresIdentity, TimelineRef } from "./common.ts";
 import { ComputeSpec, GetComputeStatusResponse, VerifyTimelineResponse } from "./compute.ts";
 
 /** Where the full_page_writes switch of a tenant stands. */
@@ -298,6 +298,102 @@ export interface VerifyTenantTimelineRequest {
 export interface VerifyTenantTimelineResponse {
   /** What the compute reported. */
   readonly progress: VerifyTimelineResponse | undefined;
+}
+
+/** Arguments of ChangeSafekeepers. */
+export interface ChangeSafekeepersRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** Name or id of the timeline; empty = main. */
+  readonly timeline: string;
+  /** Nodes that are to become members. */
+  readonly add: readonly string[];
+  /** Members that are to leave. */
+  readonly remove: readonly string[];
+}
+
+/** Result of ChangeSafekeepers. */
+export interface ChangeSafekeepersResponse {
+  /** The state right after the request. */
+  readonly status: SafekeepersStatus | undefined;
+}
+
+/** Arguments of GetSafekeepers. */
+export interface GetSafekeepersRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** Name or id of the timeline; empty = main. */
+  readonly timeline: string;
+}
+
+/** Result of GetSafekeepers. */
+export interface GetSafekeepersResponse {
+  /** The state. */
+  readonly status: SafekeepersStatus | undefined;
+}
+
+/** A timeline's safekeepers. */
+export interface SafekeepersStatus {
+  /** Which count now. */
+  readonly membership:
+    | Membership
+    | undefined;
+  /** One entry a safekeeper: members, those to come, and those that left with the last change. */
+  readonly safekeepers: readonly SafekeeperMemberView[];
+  /** The change that is under way, or the last one; absent = there was none. */
+  readonly change: SafekeeperChange | undefined;
+}
+
+/** A safekeeper of a timeline. */
+export interface SafekeeperMemberView {
+  /** Name of the safekeeper. */
+  readonly nodeId: string;
+  /** member, joining, leaving or left. */
+  readonly role: string;
+  /** Whether it answered. */
+  readonly alive: boolean;
+  /** Generation it knows. */
+  readonly membershipGeneration: bigint;
+  /** Flushed up to here. */
+  readonly flushLsn: bigint;
+  /** Committed up to here. */
+  readonly commitLsn: bigint;
+  /** Empty, or what is wrong with it. */
+  readonly failure: string;
+}
+
+/** A change of a timeline's safekeepers. */
+export interface SafekeeperChange {
+  /** Number of the change; grows by one each. */
+  readonly number: bigint;
+  /** Nodes that join. */
+  readonly add: readonly string[];
+  /** Nodes that leave. */
+  readonly remove: readonly string[];
+  /** Who asked: user, or lost_node. */
+  readonly reason: string;
+  /** pull, joint, finish, spread: what is done, in this order. */
+  readonly steps: readonly SafekeeperChangeStep[];
+  /** Whether all is done. */
+  readonly done: boolean;
+  /** Empty, or why it does not go on. */
+  readonly problem: string;
+  /** Milliseconds since it was asked for, or that it took. */
+  readonly tookMs: bigint;
+  /** WAL of the newcomers while they pull: furthest behind. */
+  readonly pulledLsn: bigint;
+  /** What they pull towards. */
+  readonly pullGoalLsn: bigint;
+}
+
+/** A step of a change. */
+export interface SafekeeperChangeStep {
+  /** Its name. */
+  readonly name: string;
+  /** Whether it is done. */
+  readonly done: boolean;
+  /** Milliseconds it took; 0 while it is under way. */
+  readonly tookMs: bigint;
 }
 
 /** Arguments of ListNodes. */
@@ -2344,6 +2440,769 @@ export const VerifyTenantTimelineResponse: MessageFns<VerifyTenantTimelineRespon
   },
 };
 
+function createBaseChangeSafekeepersRequest(): ChangeSafekeepersRequest {
+  return { tenant: "", timeline: "", add: [], remove: [] };
+}
+
+export const ChangeSafekeepersRequest: MessageFns<ChangeSafekeepersRequest> = {
+  encode(message: ChangeSafekeepersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.timeline !== "") {
+      writer.uint32(18).string(message.timeline);
+    }
+    for (const v of message.add) {
+      writer.uint32(26).string(v!);
+    }
+    for (const v of message.remove) {
+      writer.uint32(34).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSafekeepersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSafekeepersRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.add.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.remove.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ChangeSafekeepersRequest>, I>>(base?: I): ChangeSafekeepersRequest {
+    return ChangeSafekeepersRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ChangeSafekeepersRequest>, I>>(object: I): ChangeSafekeepersRequest {
+    const message = createBaseChangeSafekeepersRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.timeline = object.timeline ?? "";
+    message.add = object.add?.map((e) => e) || [];
+    message.remove = object.remove?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseChangeSafekeepersResponse(): ChangeSafekeepersResponse {
+  return { status: undefined };
+}
+
+export const ChangeSafekeepersResponse: MessageFns<ChangeSafekeepersResponse> = {
+  encode(message: ChangeSafekeepersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== undefined) {
+      SafekeepersStatus.encode(message.status, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ChangeSafekeepersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseChangeSafekeepersResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.status = SafekeepersStatus.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ChangeSafekeepersResponse>, I>>(base?: I): ChangeSafekeepersResponse {
+    return ChangeSafekeepersResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ChangeSafekeepersResponse>, I>>(object: I): ChangeSafekeepersResponse {
+    const message = createBaseChangeSafekeepersResponse() as any;
+    message.status = (object.status !== undefined && object.status !== null)
+      ? SafekeepersStatus.fromPartial(object.status)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseGetSafekeepersRequest(): GetSafekeepersRequest {
+  return { tenant: "", timeline: "" };
+}
+
+export const GetSafekeepersRequest: MessageFns<GetSafekeepersRequest> = {
+  encode(message: GetSafekeepersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.timeline !== "") {
+      writer.uint32(18).string(message.timeline);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetSafekeepersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetSafekeepersRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetSafekeepersRequest>, I>>(base?: I): GetSafekeepersRequest {
+    return GetSafekeepersRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetSafekeepersRequest>, I>>(object: I): GetSafekeepersRequest {
+    const message = createBaseGetSafekeepersRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.timeline = object.timeline ?? "";
+    return message;
+  },
+};
+
+function createBaseGetSafekeepersResponse(): GetSafekeepersResponse {
+  return { status: undefined };
+}
+
+export const GetSafekeepersResponse: MessageFns<GetSafekeepersResponse> = {
+  encode(message: GetSafekeepersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== undefined) {
+      SafekeepersStatus.encode(message.status, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetSafekeepersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetSafekeepersResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.status = SafekeepersStatus.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetSafekeepersResponse>, I>>(base?: I): GetSafekeepersResponse {
+    return GetSafekeepersResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetSafekeepersResponse>, I>>(object: I): GetSafekeepersResponse {
+    const message = createBaseGetSafekeepersResponse() as any;
+    message.status = (object.status !== undefined && object.status !== null)
+      ? SafekeepersStatus.fromPartial(object.status)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSafekeepersStatus(): SafekeepersStatus {
+  return { membership: undefined, safekeepers: [], change: undefined };
+}
+
+export const SafekeepersStatus: MessageFns<SafekeepersStatus> = {
+  encode(message: SafekeepersStatus, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.safekeepers) {
+      SafekeeperMemberView.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.change !== undefined) {
+      SafekeeperChange.encode(message.change, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SafekeepersStatus {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSafekeepersStatus() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.safekeepers.push(SafekeeperMemberView.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.change = SafekeeperChange.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SafekeepersStatus>, I>>(base?: I): SafekeepersStatus {
+    return SafekeepersStatus.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SafekeepersStatus>, I>>(object: I): SafekeepersStatus {
+    const message = createBaseSafekeepersStatus() as any;
+    message.membership = (object.membership !== undefined && object.membership !== null)
+      ? Membership.fromPartial(object.membership)
+      : undefined;
+    message.safekeepers = object.safekeepers?.map((e) => SafekeeperMemberView.fromPartial(e)) || [];
+    message.change = (object.change !== undefined && object.change !== null)
+      ? SafekeeperChange.fromPartial(object.change)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSafekeeperMemberView(): SafekeeperMemberView {
+  return { nodeId: "", role: "", alive: false, membershipGeneration: 0n, flushLsn: 0n, commitLsn: 0n, failure: "" };
+}
+
+export const SafekeeperMemberView: MessageFns<SafekeeperMemberView> = {
+  encode(message: SafekeeperMemberView, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.role !== "") {
+      writer.uint32(18).string(message.role);
+    }
+    if (message.alive !== false) {
+      writer.uint32(24).bool(message.alive);
+    }
+    if (message.membershipGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.membershipGeneration) !== message.membershipGeneration) {
+        throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.membershipGeneration);
+    }
+    if (message.flushLsn !== 0n) {
+      if (BigInt.asUintN(64, message.flushLsn) !== message.flushLsn) {
+        throw new globalThis.Error("value provided for field message.flushLsn of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.flushLsn);
+    }
+    if (message.commitLsn !== 0n) {
+      if (BigInt.asUintN(64, message.commitLsn) !== message.commitLsn) {
+        throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.commitLsn);
+    }
+    if (message.failure !== "") {
+      writer.uint32(58).string(message.failure);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SafekeeperMemberView {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSafekeeperMemberView() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.alive = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.membershipGeneration = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.flushLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.commitLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SafekeeperMemberView>, I>>(base?: I): SafekeeperMemberView {
+    return SafekeeperMemberView.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SafekeeperMemberView>, I>>(object: I): SafekeeperMemberView {
+    const message = createBaseSafekeeperMemberView() as any;
+    message.nodeId = object.nodeId ?? "";
+    message.role = object.role ?? "";
+    message.alive = object.alive ?? false;
+    message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
+      ? BigInt(object.membershipGeneration)
+      : 0n;
+    message.flushLsn = (object.flushLsn !== undefined && object.flushLsn !== null) ? BigInt(object.flushLsn) : 0n;
+    message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
+    message.failure = object.failure ?? "";
+    return message;
+  },
+};
+
+function createBaseSafekeeperChange(): SafekeeperChange {
+  return {
+    number: 0n,
+    add: [],
+    remove: [],
+    reason: "",
+    steps: [],
+    done: false,
+    problem: "",
+    tookMs: 0n,
+    pulledLsn: 0n,
+    pullGoalLsn: 0n,
+  };
+}
+
+export const SafekeeperChange: MessageFns<SafekeeperChange> = {
+  encode(message: SafekeeperChange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0n) {
+      if (BigInt.asUintN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.number);
+    }
+    for (const v of message.add) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.remove) {
+      writer.uint32(26).string(v!);
+    }
+    if (message.reason !== "") {
+      writer.uint32(34).string(message.reason);
+    }
+    for (const v of message.steps) {
+      SafekeeperChangeStep.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.done !== false) {
+      writer.uint32(48).bool(message.done);
+    }
+    if (message.problem !== "") {
+      writer.uint32(58).string(message.problem);
+    }
+    if (message.tookMs !== 0n) {
+      if (BigInt.asUintN(64, message.tookMs) !== message.tookMs) {
+        throw new globalThis.Error("value provided for field message.tookMs of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.tookMs);
+    }
+    if (message.pulledLsn !== 0n) {
+      if (BigInt.asUintN(64, message.pulledLsn) !== message.pulledLsn) {
+        throw new globalThis.Error("value provided for field message.pulledLsn of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.pulledLsn);
+    }
+    if (message.pullGoalLsn !== 0n) {
+      if (BigInt.asUintN(64, message.pullGoalLsn) !== message.pullGoalLsn) {
+        throw new globalThis.Error("value provided for field message.pullGoalLsn of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.pullGoalLsn);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SafekeeperChange {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSafekeeperChange() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.add.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.remove.push(reader.string());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.steps.push(SafekeeperChangeStep.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.done = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.tookMs = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.pulledLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.pullGoalLsn = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SafekeeperChange>, I>>(base?: I): SafekeeperChange {
+    return SafekeeperChange.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SafekeeperChange>, I>>(object: I): SafekeeperChange {
+    const message = createBaseSafekeeperChange() as any;
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    message.add = object.add?.map((e) => e) || [];
+    message.remove = object.remove?.map((e) => e) || [];
+    message.reason = object.reason ?? "";
+    message.steps = object.steps?.map((e) => SafekeeperChangeStep.fromPartial(e)) || [];
+    message.done = object.done ?? false;
+    message.problem = object.problem ?? "";
+    message.tookMs = (object.tookMs !== undefined && object.tookMs !== null) ? BigInt(object.tookMs) : 0n;
+    message.pulledLsn = (object.pulledLsn !== undefined && object.pulledLsn !== null) ? BigInt(object.pulledLsn) : 0n;
+    message.pullGoalLsn = (object.pullGoalLsn !== undefined && object.pullGoalLsn !== null)
+      ? BigInt(object.pullGoalLsn)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseSafekeeperChangeStep(): SafekeeperChangeStep {
+  return { name: "", done: false, tookMs: 0n };
+}
+
+export const SafekeeperChangeStep: MessageFns<SafekeeperChangeStep> = {
+  encode(message: SafekeeperChangeStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.done !== false) {
+      writer.uint32(16).bool(message.done);
+    }
+    if (message.tookMs !== 0n) {
+      if (BigInt.asUintN(64, message.tookMs) !== message.tookMs) {
+        throw new globalThis.Error("value provided for field message.tookMs of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.tookMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SafekeeperChangeStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSafekeeperChangeStep() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.done = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.tookMs = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SafekeeperChangeStep>, I>>(base?: I): SafekeeperChangeStep {
+    return SafekeeperChangeStep.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SafekeeperChangeStep>, I>>(object: I): SafekeeperChangeStep {
+    const message = createBaseSafekeeperChangeStep() as any;
+    message.name = object.name ?? "";
+    message.done = object.done ?? false;
+    message.tookMs = (object.tookMs !== undefined && object.tookMs !== null) ? BigInt(object.tookMs) : 0n;
+    return message;
+  },
+};
+
 function createBaseListNodesRequest(): ListNodesRequest {
   return {};
 }
@@ -2624,6 +3483,30 @@ export const ControlPlaneServiceService = {
       Buffer.from(VerifyTenantTimelineResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): VerifyTenantTimelineResponse => VerifyTenantTimelineResponse.decode(value),
   },
+  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  changeSafekeepers: {
+    path: "/understory.v1.ControlPlaneService/ChangeSafekeepers" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ChangeSafekeepersRequest): Buffer =>
+      Buffer.from(ChangeSafekeepersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ChangeSafekeepersRequest => ChangeSafekeepersRequest.decode(value),
+    responseSerialize: (value: ChangeSafekeepersResponse): Buffer =>
+      Buffer.from(ChangeSafekeepersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ChangeSafekeepersResponse => ChangeSafekeepersResponse.decode(value),
+  },
+  /** A timeline's safekeepers, and where the last change of them stands. */
+  getSafekeepers: {
+    path: "/understory.v1.ControlPlaneService/GetSafekeepers" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetSafekeepersRequest): Buffer =>
+      Buffer.from(GetSafekeepersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetSafekeepersRequest => GetSafekeepersRequest.decode(value),
+    responseSerialize: (value: GetSafekeepersResponse): Buffer =>
+      Buffer.from(GetSafekeepersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetSafekeepersResponse => GetSafekeepersResponse.decode(value),
+  },
   /** Nodes that the control plane knows. */
   listNodes: {
     path: "/understory.v1.ControlPlaneService/ListNodes" as const,
@@ -2655,6 +3538,10 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   watchFullPageWrites: handleServerStreamingCall<WatchFullPageWritesRequest, WatchFullPageWritesResponse>;
   /** Compares the timeline's Postgres with storage. */
   verifyTenantTimeline: handleServerStreamingCall<VerifyTenantTimelineRequest, VerifyTenantTimelineResponse>;
+  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  changeSafekeepers: handleUnaryCall<ChangeSafekeepersRequest, ChangeSafekeepersResponse>;
+  /** A timeline's safekeepers, and where the last change of them stands. */
+  getSafekeepers: handleUnaryCall<GetSafekeepersRequest, GetSafekeepersResponse>;
   /** Nodes that the control plane knows. */
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
 }
@@ -2792,6 +3679,38 @@ export interface ControlPlaneServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<VerifyTenantTimelineResponse>;
+  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  changeSafekeepers(
+    request: ChangeSafekeepersRequest,
+    callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  changeSafekeepers(
+    request: ChangeSafekeepersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  changeSafekeepers(
+    request: ChangeSafekeepersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  /** A timeline's safekeepers, and where the last change of them stands. */
+  getSafekeepers(
+    request: GetSafekeepersRequest,
+    callback: (error: ServiceError | null, response: GetSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  getSafekeepers(
+    request: GetSafekeepersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  getSafekeepers(
+    request: GetSafekeepersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetSafekeepersResponse) => void,
+  ): ClientUnaryCall;
   /** Nodes that the control plane knows. */
   listNodes(
     request: ListNodesRequest,

@@ -22,7 +22,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { PostgresIdentity, ShardRef, TermStart, TimelineRef } from "./common.ts";
+import { Membership, PostgresIdentity, SafekeeperMember, ShardRef, TermStart, TimelineRef } from "./common.ts";
 
 /** How a compute goes on after an election. */
 export const ElectionKind = {
@@ -113,6 +113,12 @@ export interface ProposerGreeting {
   readonly nodeId: string;
   /** Generation of the membership configuration the proposer knows. */
   readonly membershipGeneration: bigint;
+  /** That configuration; absent = not told. */
+  readonly membership:
+    | Membership
+    | undefined;
+  /** What this proposer knows to be committed; 0 until it has committed something. */
+  readonly commitLsn: bigint;
 }
 
 /** Introduces an acceptor. */
@@ -123,6 +129,8 @@ export interface AcceptorGreeting {
   readonly term: bigint;
   /** Generation of the membership configuration it knows. */
   readonly membershipGeneration: bigint;
+  /** That configuration, where it is newer than the proposer's; absent otherwise. */
+  readonly membership: Membership | undefined;
 }
 
 /** Asks for a vote in a term. */
@@ -288,6 +296,56 @@ export interface GetWalStatusResponse {
   readonly oldestLsn: bigint;
   /** Empty, or why the timeline takes no more WAL. */
   readonly failure: string;
+  /** Generation of the membership configuration it knows. */
+  readonly membershipGeneration: bigint;
+}
+
+/** Arguments of ConfigureMembership. */
+export interface ConfigureMembershipRequest {
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** The configuration. */
+  readonly membership: Membership | undefined;
+}
+
+/** What the member says of itself once it knows the configuration. */
+export interface ConfigureMembershipResponse {
+  /** Name of the safekeeper. */
+  readonly nodeId: string;
+  /** Generation it knows now. */
+  readonly membershipGeneration: bigint;
+  /** Its term. */
+  readonly term: bigint;
+  /** Term of the end of its log. */
+  readonly lastLogTerm: bigint;
+  /** Flushed up to here. */
+  readonly flushLsn: bigint;
+  /** Committed up to here. */
+  readonly commitLsn: bigint;
+}
+
+/** Arguments of PullTimeline. */
+export interface PullTimelineRequest {
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** Safekeepers that may have it. */
+  readonly donors: readonly SafekeeperMember[];
+}
+
+/** How far a pull is. */
+export interface PullTimelineResponse {
+  /** Flushed here. */
+  readonly flushLsn: bigint;
+  /** Committed at the furthest donor, as of its last answer; 0 before the first. */
+  readonly goalLsn: bigint;
+  /** Whether it is under way. */
+  readonly running: boolean;
+  /** Empty, or why the last try ended. */
+  readonly problem: string;
 }
 
 /** Arguments of ListWalTimelines. */
@@ -643,7 +701,15 @@ export const ProposeResponse: MessageFns<ProposeResponse> = {
 };
 
 function createBaseProposerGreeting(): ProposerGreeting {
-  return { protocolVersion: 0, timeline: undefined, postgres: undefined, nodeId: "", membershipGeneration: 0n };
+  return {
+    protocolVersion: 0,
+    timeline: undefined,
+    postgres: undefined,
+    nodeId: "",
+    membershipGeneration: 0n,
+    membership: undefined,
+    commitLsn: 0n,
+  };
 }
 
 export const ProposerGreeting: MessageFns<ProposerGreeting> = {
@@ -665,6 +731,15 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
         throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
       }
       writer.uint32(40).uint64(message.membershipGeneration);
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(50).fork()).join();
+    }
+    if (message.commitLsn !== 0n) {
+      if (BigInt.asUintN(64, message.commitLsn) !== message.commitLsn) {
+        throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.commitLsn);
     }
     return writer;
   },
@@ -722,6 +797,22 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
             message.membershipGeneration = reader.uint64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.commitLsn = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -750,12 +841,16 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
     message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
       ? BigInt(object.membershipGeneration)
       : 0n;
+    message.membership = (object.membership !== undefined && object.membership !== null)
+      ? Membership.fromPartial(object.membership)
+      : undefined;
+    message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
     return message;
   },
 };
 
 function createBaseAcceptorGreeting(): AcceptorGreeting {
-  return { nodeId: "", term: 0n, membershipGeneration: 0n };
+  return { nodeId: "", term: 0n, membershipGeneration: 0n, membership: undefined };
 }
 
 export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
@@ -774,6 +869,9 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
         throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
       }
       writer.uint32(24).uint64(message.membershipGeneration);
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -815,6 +913,14 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
             message.membershipGeneration = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -837,6 +943,9 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
     message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
       ? BigInt(object.membershipGeneration)
       : 0n;
+    message.membership = (object.membership !== undefined && object.membership !== null)
+      ? Membership.fromPartial(object.membership)
+      : undefined;
     return message;
   },
 };
@@ -1965,6 +2074,7 @@ function createBaseGetWalStatusResponse(): GetWalStatusResponse {
     remoteConsistentLsn: 0n,
     oldestLsn: 0n,
     failure: "",
+    membershipGeneration: 0n,
   };
 }
 
@@ -2017,6 +2127,12 @@ export const GetWalStatusResponse: MessageFns<GetWalStatusResponse> = {
     }
     if (message.failure !== "") {
       writer.uint32(82).string(message.failure);
+    }
+    if (message.membershipGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.membershipGeneration) !== message.membershipGeneration) {
+        throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.membershipGeneration);
     }
     return writer;
   },
@@ -2114,6 +2230,14 @@ export const GetWalStatusResponse: MessageFns<GetWalStatusResponse> = {
             message.failure = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.membershipGeneration = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2147,6 +2271,380 @@ export const GetWalStatusResponse: MessageFns<GetWalStatusResponse> = {
       : 0n;
     message.oldestLsn = (object.oldestLsn !== undefined && object.oldestLsn !== null) ? BigInt(object.oldestLsn) : 0n;
     message.failure = object.failure ?? "";
+    message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
+      ? BigInt(object.membershipGeneration)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseConfigureMembershipRequest(): ConfigureMembershipRequest {
+  return { timeline: undefined, membership: undefined };
+}
+
+export const ConfigureMembershipRequest: MessageFns<ConfigureMembershipRequest> = {
+  encode(message: ConfigureMembershipRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(10).fork()).join();
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigureMembershipRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigureMembershipRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ConfigureMembershipRequest>, I>>(base?: I): ConfigureMembershipRequest {
+    return ConfigureMembershipRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConfigureMembershipRequest>, I>>(object: I): ConfigureMembershipRequest {
+    const message = createBaseConfigureMembershipRequest() as any;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.membership = (object.membership !== undefined && object.membership !== null)
+      ? Membership.fromPartial(object.membership)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseConfigureMembershipResponse(): ConfigureMembershipResponse {
+  return { nodeId: "", membershipGeneration: 0n, term: 0n, lastLogTerm: 0n, flushLsn: 0n, commitLsn: 0n };
+}
+
+export const ConfigureMembershipResponse: MessageFns<ConfigureMembershipResponse> = {
+  encode(message: ConfigureMembershipResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.membershipGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.membershipGeneration) !== message.membershipGeneration) {
+        throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.membershipGeneration);
+    }
+    if (message.term !== 0n) {
+      if (BigInt.asUintN(64, message.term) !== message.term) {
+        throw new globalThis.Error("value provided for field message.term of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.term);
+    }
+    if (message.lastLogTerm !== 0n) {
+      if (BigInt.asUintN(64, message.lastLogTerm) !== message.lastLogTerm) {
+        throw new globalThis.Error("value provided for field message.lastLogTerm of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.lastLogTerm);
+    }
+    if (message.flushLsn !== 0n) {
+      if (BigInt.asUintN(64, message.flushLsn) !== message.flushLsn) {
+        throw new globalThis.Error("value provided for field message.flushLsn of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.flushLsn);
+    }
+    if (message.commitLsn !== 0n) {
+      if (BigInt.asUintN(64, message.commitLsn) !== message.commitLsn) {
+        throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.commitLsn);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ConfigureMembershipResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConfigureMembershipResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.membershipGeneration = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.term = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.lastLogTerm = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.flushLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.commitLsn = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ConfigureMembershipResponse>, I>>(base?: I): ConfigureMembershipResponse {
+    return ConfigureMembershipResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ConfigureMembershipResponse>, I>>(object: I): ConfigureMembershipResponse {
+    const message = createBaseConfigureMembershipResponse() as any;
+    message.nodeId = object.nodeId ?? "";
+    message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
+      ? BigInt(object.membershipGeneration)
+      : 0n;
+    message.term = (object.term !== undefined && object.term !== null) ? BigInt(object.term) : 0n;
+    message.lastLogTerm = (object.lastLogTerm !== undefined && object.lastLogTerm !== null)
+      ? BigInt(object.lastLogTerm)
+      : 0n;
+    message.flushLsn = (object.flushLsn !== undefined && object.flushLsn !== null) ? BigInt(object.flushLsn) : 0n;
+    message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
+    return message;
+  },
+};
+
+function createBasePullTimelineRequest(): PullTimelineRequest {
+  return { timeline: undefined, donors: [] };
+}
+
+export const PullTimelineRequest: MessageFns<PullTimelineRequest> = {
+  encode(message: PullTimelineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.donors) {
+      SafekeeperMember.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PullTimelineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePullTimelineRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.donors.push(SafekeeperMember.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PullTimelineRequest>, I>>(base?: I): PullTimelineRequest {
+    return PullTimelineRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PullTimelineRequest>, I>>(object: I): PullTimelineRequest {
+    const message = createBasePullTimelineRequest() as any;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.donors = object.donors?.map((e) => SafekeeperMember.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePullTimelineResponse(): PullTimelineResponse {
+  return { flushLsn: 0n, goalLsn: 0n, running: false, problem: "" };
+}
+
+export const PullTimelineResponse: MessageFns<PullTimelineResponse> = {
+  encode(message: PullTimelineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.flushLsn !== 0n) {
+      if (BigInt.asUintN(64, message.flushLsn) !== message.flushLsn) {
+        throw new globalThis.Error("value provided for field message.flushLsn of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.flushLsn);
+    }
+    if (message.goalLsn !== 0n) {
+      if (BigInt.asUintN(64, message.goalLsn) !== message.goalLsn) {
+        throw new globalThis.Error("value provided for field message.goalLsn of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.goalLsn);
+    }
+    if (message.running !== false) {
+      writer.uint32(24).bool(message.running);
+    }
+    if (message.problem !== "") {
+      writer.uint32(34).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PullTimelineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePullTimelineResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.flushLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.goalLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.running = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PullTimelineResponse>, I>>(base?: I): PullTimelineResponse {
+    return PullTimelineResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PullTimelineResponse>, I>>(object: I): PullTimelineResponse {
+    const message = createBasePullTimelineResponse() as any;
+    message.flushLsn = (object.flushLsn !== undefined && object.flushLsn !== null) ? BigInt(object.flushLsn) : 0n;
+    message.goalLsn = (object.goalLsn !== undefined && object.goalLsn !== null) ? BigInt(object.goalLsn) : 0n;
+    message.running = object.running ?? false;
+    message.problem = object.problem ?? "";
     return message;
   },
 };
@@ -2306,6 +2804,35 @@ export const SafekeeperServiceService = {
       Buffer.from(GetWalStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetWalStatusResponse => GetWalStatusResponse.decode(value),
   },
+  /**
+   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * generation older than one it knows.
+   */
+  configureMembership: {
+    path: "/understory.v1.SafekeeperService/ConfigureMembership" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ConfigureMembershipRequest): Buffer =>
+      Buffer.from(ConfigureMembershipRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ConfigureMembershipRequest => ConfigureMembershipRequest.decode(value),
+    responseSerialize: (value: ConfigureMembershipResponse): Buffer =>
+      Buffer.from(ConfigureMembershipResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ConfigureMembershipResponse => ConfigureMembershipResponse.decode(value),
+  },
+  /**
+   * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
+   * at once: called again it goes on, and tells how far it is.
+   */
+  pullTimeline: {
+    path: "/understory.v1.SafekeeperService/PullTimeline" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PullTimelineRequest): Buffer => Buffer.from(PullTimelineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PullTimelineRequest => PullTimelineRequest.decode(value),
+    responseSerialize: (value: PullTimelineResponse): Buffer =>
+      Buffer.from(PullTimelineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PullTimelineResponse => PullTimelineResponse.decode(value),
+  },
   /** Timelines known here. */
   listWalTimelines: {
     path: "/understory.v1.SafekeeperService/ListWalTimelines" as const,
@@ -2331,6 +2858,16 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
   readWal: handleServerStreamingCall<ReadWalRequest, ReadWalResponse>;
   /** Positions of one timeline. */
   getWalStatus: handleUnaryCall<GetWalStatusRequest, GetWalStatusResponse>;
+  /**
+   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * generation older than one it knows.
+   */
+  configureMembership: handleUnaryCall<ConfigureMembershipRequest, ConfigureMembershipResponse>;
+  /**
+   * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
+   * at once: called again it goes on, and tells how far it is.
+   */
+  pullTimeline: handleUnaryCall<PullTimelineRequest, PullTimelineResponse>;
   /** Timelines known here. */
   listWalTimelines: handleUnaryCall<ListWalTimelinesRequest, ListWalTimelinesResponse>;
 }
@@ -2385,6 +2922,44 @@ export interface SafekeeperServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetWalStatusResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * generation older than one it knows.
+   */
+  configureMembership(
+    request: ConfigureMembershipRequest,
+    callback: (error: ServiceError | null, response: ConfigureMembershipResponse) => void,
+  ): ClientUnaryCall;
+  configureMembership(
+    request: ConfigureMembershipRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ConfigureMembershipResponse) => void,
+  ): ClientUnaryCall;
+  configureMembership(
+    request: ConfigureMembershipRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ConfigureMembershipResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
+   * at once: called again it goes on, and tells how far it is.
+   */
+  pullTimeline(
+    request: PullTimelineRequest,
+    callback: (error: ServiceError | null, response: PullTimelineResponse) => void,
+  ): ClientUnaryCall;
+  pullTimeline(
+    request: PullTimelineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PullTimelineResponse) => void,
+  ): ClientUnaryCall;
+  pullTimeline(
+    request: PullTimelineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PullTimelineResponse) => void,
   ): ClientUnaryCall;
   /** Timelines known here. */
   listWalTimelines(
