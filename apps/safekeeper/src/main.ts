@@ -6,6 +6,7 @@ import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import { setBugReporter, startServer } from '@understory/rpc'
 import { CONFIG } from './config.ts'
+import { Pulls } from './pulls.ts'
 import { safekeeperService } from './service.ts'
 import { Timelines, explainDataFolder } from './timelines.ts'
 
@@ -24,11 +25,12 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
+  const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
-  const services = [safekeeperService(timelines, nodeId, env.clock)]
+  const services = [safekeeperService({ timelines, pulls, nodeId, clock: env.clock })]
   const server = await startServer({ ...listen, advertise, services })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
   const announcement = await broker?.announce(`node/${nodeId}`, {
@@ -42,6 +44,7 @@ async function main(): Promise<void> {
   env.log.info('stopping', { signal: await stopping.promise })
   await announcement?.stop()
   await broker?.close()
+  await pulls.stop()
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
   await lock.release()

@@ -8,6 +8,9 @@ import type {
   TermStart,
 } from '@understory/rpc'
 import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
+import { readMembership, writeMembership } from './membership-file.ts'
+import type { KnownMembership } from './membership-file.ts'
+import type { Pulls } from './pulls.ts'
 import type { ProposerSession } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
@@ -15,9 +18,14 @@ const PROTOCOL_VERSION = 1
 /** Answers are small and one for each flush: a proposer that does not read so many is gone. */
 const ANSWERS_COUNT_MAX = 10_000
 
+export interface ProposeParts {
+  readonly timelines: Timelines
+  readonly pulls: Pulls
+  readonly nodeId: string
+}
+
 export async function* propose(
-  timelines: Timelines,
-  nodeId: string,
+  { timelines, pulls, nodeId }: ProposeParts,
   requests: AsyncIterable<ProposeRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<ProposeResponse, void, void> {
@@ -27,7 +35,14 @@ export async function* propose(
   const greeting = first.value.message
   if (greeting?.$case !== 'greeting')
     throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
-  const { protocolVersion, timeline: ref, postgres, membershipGeneration } = greeting.value
+  const {
+    protocolVersion,
+    timeline: ref,
+    postgres,
+    membershipGeneration,
+    membership,
+    commitLsn,
+  } = greeting.value
   if (protocolVersion !== PROTOCOL_VERSION) {
     throw refuse(
       'unsupported',
@@ -47,7 +62,7 @@ export async function* propose(
   const session: ProposerSession = {
     nodeId: greeting.value.nodeId,
     deliver: (effect) => {
-      if (!answers.tryPush(writeAnswer(effect, nodeId)))
+      if (!answers.tryPush(writeAnswer(effect, nodeId, timeline.membership)))
         answers.close(refuse('unavailable', 'proposer does not read its answers'))
     },
     close: (error) => answers.close(error),
@@ -56,6 +71,8 @@ export async function* propose(
   signal.addEventListener('abort', () => answers.close(), { once: true })
   const receiving = (async () => {
     const generation = Number(membershipGeneration)
+    if (membership !== undefined) await timeline.learnMembership(readMembership(membership))
+    if (ref !== undefined) await pulls.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       await timeline.handle(session, readMessage(next.value, generation))
@@ -114,7 +131,7 @@ function readTerm(term: bigint): number {
   return Number(term)
 }
 
-const readHistory = (history: readonly TermStart[]): TermHistory =>
+export const readHistory = (history: readonly TermStart[]): TermHistory =>
   history.map(({ term, startLsn }) => ({ term: readTerm(term), startLsn: lsnFromBigint(startLsn) }))
 
 export const writeHistory = (history: TermHistory): TermStart[] =>
@@ -131,11 +148,21 @@ function readElection(kind: WireElectionKind): ElectionKind {
   }
 }
 
-function writeAnswer(effect: Parameters<ProposerSession['deliver']>[0], nodeId: string): ProposeResponse {
+function writeAnswer(
+  effect: Parameters<ProposerSession['deliver']>[0],
+  nodeId: string,
+  known: KnownMembership | undefined,
+): ProposeResponse {
   switch (effect.kind) {
     case 'sendGreeting': {
       const { term, membershipGeneration } = effect.reply
-      const value = { nodeId, term: BigInt(term), membershipGeneration: BigInt(membershipGeneration) }
+      const isCurrent = known?.generation === membershipGeneration
+      const value = {
+        nodeId,
+        term: BigInt(term),
+        membershipGeneration: BigInt(membershipGeneration),
+        membership: isCurrent ? writeMembership(known) : undefined,
+      }
       return { message: { $case: 'greeting', value } }
     }
     case 'sendVote': {

@@ -19,22 +19,49 @@ import type {
   TimelineRef,
 } from '@understory/rpc'
 import { readIdentity, writeIdentity } from './identity.ts'
+import { readMembership } from './membership-file.ts'
+import type { Pulls } from './pulls.ts'
 import { propose, writeHistory } from './propose.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from './timelines.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
 
-export function safekeeperService(timelines: Timelines, nodeId: string, clock: Clock): RpcService {
+export interface ServiceParts {
+  readonly timelines: Timelines
+  readonly pulls: Pulls
+  readonly nodeId: string
+  readonly clock: Clock
+}
+
+export function safekeeperService({ timelines, pulls, nodeId, clock }: ServiceParts): RpcService {
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
-    propose: bidiStream((requests, { signal }) => propose(timelines, nodeId, requests, signal)),
-    subscribeWal: bidiStream((requests, { signal }) => subscribeWal(timelines, clock, requests, signal)),
+    propose: bidiStream((requests, { signal }) => propose({ timelines, pulls, nodeId }, requests, signal)),
+    subscribeWal: bidiStream((requests, { signal }) =>
+      subscribeWal(timelines, nodeId, clock, requests, signal),
+    ),
     readWal: serverStream((request) => readWal(timelines, request)),
     getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),
+    configureMembership: unary(async ({ timeline, membership }) => {
+      const status = await timelines.get(timeline).configure(readMembership(membership))
+      return {
+        nodeId,
+        membershipGeneration: BigInt(status.membershipGeneration),
+        term: BigInt(status.term),
+        lastLogTerm: BigInt(status.lastLogTerm),
+        flushLsn: lsnToBigint(status.flushLsn),
+        commitLsn: lsnToBigint(status.commitLsn),
+      }
+    }),
+    pullTimeline: unary(({ timeline, donors }) => {
+      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, donors)
+      return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
+    }),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),
   })
 }
@@ -79,5 +106,6 @@ function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: s
     remoteConsistentLsn: lsnToBigint(timeline.remoteConsistentLsn),
     oldestLsn: lsnToBigint(control.timelineStartLsn),
     failure: timeline.failure === undefined ? '' : describeError(timeline.failure),
+    membershipGeneration: BigInt(control.membershipGeneration),
   }
 }

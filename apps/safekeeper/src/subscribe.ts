@@ -10,6 +10,7 @@ import type { Clock } from '@understory/env'
 import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
 import { SHARD_STREAM_VERSION, ShardSplitter, ShardStreamWriter } from '@understory/storage'
 import { decoderAt } from './end-of-wal.ts'
+import { onLeftOut } from './membership-file.ts'
 import type { Timeline } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
@@ -65,6 +66,7 @@ class Window {
 
 export async function* subscribeWal(
   timelines: Timelines,
+  nodeId: string,
   clock: Clock,
   requests: AsyncIterable<SubscribeWalRequest>,
   signal: AbortSignal,
@@ -105,6 +107,11 @@ export async function* subscribeWal(
   }
   signal.addEventListener('abort', stop, { once: true })
   let problem: Error | undefined
+  // Whoever follows a safekeeper that was left out would wait for ever.
+  const stopWatching = onLeftOut(timeline, nodeId, (error) => {
+    problem = error
+    stop()
+  })
   const receiving = (async () => {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value
@@ -117,6 +124,7 @@ export async function* subscribeWal(
       problem = error instanceof Error ? error : new Error(String(error))
     })
     .finally(stop)
+    .finally(stopWatching)
 
   const batches = new ShardBatches(timeline, shard, startLsn, trackCommitTimestamp)
   while (await window.opens()) {

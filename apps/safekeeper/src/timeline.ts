@@ -21,19 +21,29 @@ import {
   segmentOf,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { WalBuffer, restoreAcceptor, stepAcceptor, willWrite } from '@understory/consensus'
+import {
+  WalBuffer,
+  historyUpTo,
+  lastTermStart,
+  restoreAcceptor,
+  stepAcceptor,
+  willWrite,
+} from '@understory/consensus'
 import type {
   AcceptorControl,
   AcceptorInput,
   AcceptorState,
   DurableEffect,
   FollowingEffect,
+  MemberStatus,
 } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import { decodeControlFile, encodeControlFile } from './control-file.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
+import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
+import type { KnownMembership } from './membership-file.ts'
 import { WalFiles } from './wal-files.ts'
 
 /** WAL that may wait for a flush before a proposer is no longer read from. */
@@ -48,6 +58,8 @@ type AppendInput = Extract<AcceptorInput, { kind: 'append' }>
 /** Where the acceptor's answers to one stream of a proposer go. */
 export interface ProposerSession {
   readonly nodeId: string
+  /** Brings what an elected proposer wrote, without being one: it takes the lead from nobody. */
+  readonly isRecovery?: true
   deliver(effect: Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>): void
   close(error: unknown): void
 }
@@ -77,6 +89,8 @@ export class Timeline {
   readonly #room: (() => void)[] = []
 
   readonly #commitWaiters = new Set<() => void>()
+  #membership: KnownMembership | undefined
+  readonly #membershipListeners = new Set<() => void>()
   /** By shard number, as its subscriber last said. */
   readonly #remoteConsistent = new Map<number, Lsn>()
 
@@ -105,6 +119,7 @@ export class Timeline {
   }
 
   static controlPath = (folder: string): string => join(folder, 'control')
+  static membershipPath = (folder: string): string => join(folder, 'membership')
 
   /** Makes the files of a timeline. The control file comes last: a folder without one is none. */
   static async create(
@@ -147,7 +162,10 @@ export class Timeline {
       term: acceptor.term,
       reason,
     })
-    return new Timeline(disk, log, folder, files, postgres, restoreAcceptor(acceptor, endLsn), lastRecordLsn)
+    const state = restoreAcceptor(acceptor, endLsn)
+    const timeline = new Timeline(disk, log, folder, files, postgres, state, lastRecordLsn)
+    timeline.#membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
+    return timeline
   }
 
   get state(): AcceptorState {
@@ -196,6 +214,7 @@ export class Timeline {
   #takeOver(session: ProposerSession, term: number): void {
     const before = this.#leader
     if (term !== this.#state.control.term || before?.session.nodeId === session.nodeId) return
+    if (before !== undefined && session.isRecovery === true) return
     this.#leader = { session, term }
     before?.session.close(refuse('conflict', `another proposer was elected in term ${term}`))
   }
@@ -296,6 +315,59 @@ export class Timeline {
       Timeline.controlPath(this.#folder),
       encodeControlFile({ postgres: this.identity, acceptor: control }),
     )
+  }
+
+  // Membership.
+
+  /** As last told; of an older generation than the control file's where only that was told. */
+  get membership(): KnownMembership | undefined {
+    return this.#membership
+  }
+
+  /** Called back after a newer one; returns how to stop that. */
+  onMembership(listener: () => void): () => void {
+    this.#membershipListeners.add(listener)
+    return () => this.#membershipListeners.delete(listener)
+  }
+
+  /** Keeps who the members are. That their generation counts is decided by a greeting. */
+  learnMembership(membership: KnownMembership): Promise<void> {
+    return this.#mailbox.run(async () => {
+      if (membership.generation < (this.#membership?.generation ?? 0)) return
+      const bytes = encodeMembershipFile(membership)
+      if (
+        this.#membership !== undefined &&
+        Buffer.compare(bytes, encodeMembershipFile(this.#membership)) === 0
+      )
+        return
+      await this.#disk.durableReplace(Timeline.membershipPath(this.#folder), bytes)
+      this.#membership = membership
+      for (const listener of this.#membershipListeners) listener()
+    })
+  }
+
+  /**
+   * The same as a proposer's greeting under that membership, and what this member says of itself after it. Error:
+   * refused `stale` where a newer one is known.
+   */
+  async configure(membership: KnownMembership): Promise<MemberStatus & { readonly commitLsn: Lsn }> {
+    const { generation } = membership
+    await this.learnMembership(membership)
+    return this.#mailbox.run(async () => {
+      if (this.#failure !== undefined) throw this.#failure
+      const { membershipGeneration: known } = this.#state.control
+      if (generation < known)
+        throw refuse('stale', `membership generation ${generation} is older than ${known}`)
+      await this.#step({ kind: 'greeting', message: { membershipGeneration: generation } }, undefined)
+      const { control, flushLsn, commitLsn } = this.#state
+      return {
+        membershipGeneration: control.membershipGeneration,
+        term: control.term,
+        lastLogTerm: lastTermStart(historyUpTo(control.history, flushLsn)).term,
+        flushLsn,
+        commitLsn,
+      }
+    })
   }
 
   // Writing.

@@ -88,6 +88,17 @@ export class Timelines {
     this.get(ref)
   }
 
+  /** Whether there is one, be it that it could not be opened. */
+  has(ref: TimelineRef): boolean {
+    return this.#entries.get(ref.timelineId)?.tenantId === ref.tenantId
+  }
+
+  /** Undefined where there is none, or none that could be opened. */
+  find(ref: TimelineRef): Timeline | undefined {
+    const entry = this.#entries.get(ref.timelineId)
+    return entry?.tenantId === ref.tenantId && 'timeline' in entry ? entry.timeline : undefined
+  }
+
   /** Error: refused `unknown_timeline`, or why it could not be opened. */
   get(ref: TimelineRef | undefined): Timeline {
     const { tenantId, timelineId } = readRef(ref)

@@ -20,6 +20,7 @@ import { readShardEntries } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeIdentity } from '../src/identity.ts'
+import { Pulls } from '../src/pulls.ts'
 import { safekeeperService } from '../src/service.ts'
 import { Timelines } from '../src/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'
@@ -33,13 +34,14 @@ interface Safekeeper {
   stop(): Promise<void>
 }
 
-async function startSafekeeper(dataDir: string): Promise<Safekeeper> {
+async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeeper> {
   const timelines = new Timelines(realDisk, silentLog, dataDir)
+  const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
   await timelines.openAll()
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
-    services: [safekeeperService(timelines, 'sk', realClock)],
+    services: [safekeeperService({ timelines, pulls, nodeId, clock: realClock })],
   })
   const client = createClient(SafekeeperServiceClient, server.address)
   let running = true
@@ -47,6 +49,7 @@ async function startSafekeeper(dataDir: string): Promise<Safekeeper> {
     if (!running) return
     running = false
     client.close()
+    await pulls.stop()
     await timelines.close()
     await server.stop(50)
   }

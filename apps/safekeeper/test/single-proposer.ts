@@ -62,6 +62,8 @@ export class SingleProposer {
         postgres: writeIdentity(identity),
         nodeId: this.#nodeId,
         membershipGeneration: 0n,
+        membership: undefined,
+        commitLsn: 0n,
       },
     })
     return (await this.answer('greeting')).term

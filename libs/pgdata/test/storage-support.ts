@@ -25,6 +25,7 @@ import { pageserverService } from '../../../apps/pageserver/src/api.ts'
 import type { Shard } from '../../../apps/pageserver/src/shard.ts'
 import { importCluster, openBench } from '../../../apps/pageserver/test/support.ts'
 import { writeIdentity } from '../../../apps/safekeeper/src/identity.ts'
+import { Pulls } from '../../../apps/safekeeper/src/pulls.ts'
 import { safekeeperService } from '../../../apps/safekeeper/src/service.ts'
 import { Timelines } from '../../../apps/safekeeper/src/timelines.ts'
 import { SingleProposer } from '../../../apps/safekeeper/test/single-proposer.ts'
@@ -70,10 +71,11 @@ export async function openTestStorage(
 
     const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
     await timelines.openAll()
+    const pulls = new Pulls({ timelines, nodeId: 'sk', clock: realClock, log: silentLog })
     const safekeeper = await startServer({
       host: '127.0.0.1',
       port: 0,
-      services: [safekeeperService(timelines, 'sk', realClock)],
+      services: [safekeeperService({ timelines, pulls, nodeId: 'sk', clock: realClock })],
     })
     const client = createClient(SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)

@@ -1,0 +1,201 @@
+/**
+ * Brings a timeline's log to what other safekeepers have committed: that of a new member from nothing, that of one that
+ * was away from where it ends.
+ *
+ * It speaks to the acceptor as the proposer did whose WAL the donor has: greeting, vote, elected, appends. A slow
+ * network could have brought these very messages, so the rules of libs/consensus hold as they are: no election is
+ * overruled, nothing committed is cut, and WAL whose CRC or chain of records is wrong is refused before it is written.
+ * Whoever is elected takes over from it at once.
+ *
+ * Bounded: one read from the donor at a time, and the timeline's own bound on unflushed WAL.
+ */
+import { LSN_ZERO, advance, describeError, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { highestCommonPoint, historyUpTo, lastTermStart } from '@understory/consensus'
+import type { TermHistory, VoteReply } from '@understory/consensus'
+import type { Log } from '@understory/env'
+import { isSameIdentity } from './identity.ts'
+import type { PostgresIdentity } from './identity.ts'
+import type { ProposerSession, Timeline } from './timeline.ts'
+
+/** So near a donor's commit position a log counts as caught up: the rest comes from the proposer. */
+const NEAR_BYTES = 1024 * 1024
+
+/** What a donor says of its copy. */
+export interface SourceStatus {
+  readonly identity: PostgresIdentity
+  readonly timelineStartLsn: Lsn
+  readonly history: TermHistory
+  readonly commitLsn: Lsn
+  /** Before it the donor has nothing. */
+  readonly oldestLsn: Lsn
+}
+
+/** Where committed WAL comes from: another safekeeper, or the object store. */
+export interface WalSource {
+  readonly name: string
+  /** Rejects where it does not answer or does not know the timeline. */
+  status(signal: AbortSignal): Promise<SourceStatus>
+  /** Committed WAL from `startLsn` to `endLsn`, in parts. */
+  read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array>
+}
+
+export interface Found {
+  readonly source: WalSource
+  readonly status: SourceStatus
+}
+
+/** Every source that answers, the one that has most committed first. */
+export async function askSources(sources: readonly WalSource[], signal: AbortSignal): Promise<Found[]> {
+  const answers = await Promise.allSettled(
+    sources.map(async (source) => ({ source, status: await source.status(signal) })),
+  )
+  return answers
+    .flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []))
+    .toSorted((a, b) => b.status.commitLsn - a.status.commitLsn)
+}
+
+export interface RecoveryOptions {
+  readonly sources: readonly WalSource[]
+  readonly signal: AbortSignal
+  readonly log: Log
+  /** What the furthest donor has committed. */
+  readonly onGoal?: (goalLsn: Lsn) => void
+}
+
+/** Returns how many bytes it took in. Error: refused `unavailable` where nobody has what is missing. */
+export async function catchUp(timeline: Timeline, options: RecoveryOptions): Promise<number> {
+  const { sources, signal, log, onGoal } = options
+  const beganLsn = timeline.state.flushLsn
+  for (;;) {
+    const found = (await askSources(sources, signal)).filter(
+      ({ status }) =>
+        isSameIdentity(status.identity, timeline.identity) &&
+        status.timelineStartLsn === timeline.timelineStartLsn,
+    )
+    const goalLsn = found[0]?.status.commitLsn
+    if (goalLsn === undefined)
+      throw refuse('unavailable', 'no other safekeeper that answers has the timeline')
+    onGoal?.(goalLsn)
+    const { flushLsn } = timeline.state
+    if (goalLsn <= flushLsn) return flushLsn - beganLsn
+    await takeFromAny(timeline, found, signal, log)
+    if (goalLsn - flushLsn <= NEAR_BYTES) return timeline.state.flushLsn - beganLsn
+  }
+}
+
+/** Tries one donor after the other: what one has damaged another has whole. */
+async function takeFromAny(
+  timeline: Timeline,
+  found: readonly Found[],
+  signal: AbortSignal,
+  log: Log,
+): Promise<void> {
+  let problem: unknown
+  for (const { source, status } of found) {
+    if (status.commitLsn <= timeline.state.flushLsn) continue
+    try {
+      return await takeFrom(timeline, source, status, signal)
+    } catch (error) {
+      if (signal.aborted || timeline.failure !== undefined) throw error
+      // Somebody was elected: what is missing comes from there.
+      if (isErrorCode(error, 'conflict')) throw error
+      log.warn('donor_failed', { donor: source.name, problem: describeError(error) })
+      problem = error
+    }
+  }
+  throw problem ?? refuse('unavailable', 'no other safekeeper that answers is ahead')
+}
+
+async function takeFrom(
+  timeline: Timeline,
+  source: WalSource,
+  { history: told, commitLsn, oldestLsn }: SourceStatus,
+  signal: AbortSignal,
+): Promise<void> {
+  const history = historyUpTo(told, commitLsn)
+  const { term } = lastTermStart(history)
+  const { control } = timeline.state
+  const { membershipGeneration } = control
+  if (term < control.term) {
+    throw refuse(
+      'precondition',
+      `WAL of ${source.name} ends in term ${term}, and this safekeeper has seen ${control.term}`,
+      {
+        hint: 'The next elected proposer brings what is missing.',
+      },
+    )
+  }
+  const conversation = new Conversation()
+  timeline.attach(conversation)
+  try {
+    await timeline.handle(conversation, { kind: 'greeting', message: { membershipGeneration } })
+    await timeline.handle(conversation, { kind: 'vote', membershipGeneration, message: { term } })
+    const { vote } = conversation
+    if (vote === undefined || vote.term !== term)
+      throw refuse('conflict', `this safekeeper went on to term ${vote?.term ?? control.term}`)
+    let at = highestCommonPoint(history, vote.history, vote.flushLsn)
+    if (at < oldestLsn) {
+      throw refuse(
+        'out_of_range',
+        `${source.name} has WAL from ${formatLsn(oldestLsn)} on, ${formatLsn(at)} is needed`,
+      )
+    }
+    const message = { term, startStreamingLsn: at, history, election: 'rebuild' } as const
+    await timeline.handle(conversation, { kind: 'elected', membershipGeneration, message })
+    for await (const wal of source.read(at, commitLsn, signal)) {
+      conversation.throwIfClosed()
+      const append = { term, beginLsn: at, commitLsn, recordEndLsn: LSN_ZERO, wal }
+      await timeline.handle(conversation, { kind: 'append', membershipGeneration, message: append })
+      at = advance(at, wal.length)
+    }
+    if (at < commitLsn) throw refuse('unavailable', `${source.name} ended its WAL at ${formatLsn(at)}`)
+    await conversation.flushed(commitLsn, signal)
+  } finally {
+    timeline.detach(conversation)
+  }
+}
+
+/** The stream of a proposer, without a proposer behind it. */
+class Conversation implements ProposerSession {
+  readonly nodeId = 'recovery'
+  readonly isRecovery = true
+  vote: VoteReply | undefined
+  #flushLsn = LSN_ZERO
+  #error: unknown
+  #isClosed = false
+  #wake: (() => void) | undefined
+
+  deliver(effect: Parameters<ProposerSession['deliver']>[0]): void {
+    if (effect.kind === 'sendVote') this.vote = effect.reply
+    if (effect.kind === 'sendAppended') this.#flushLsn = maxLsn(this.#flushLsn, effect.reply.flushLsn)
+    this.#wake?.()
+  }
+
+  close(error: unknown): void {
+    this.#isClosed = true
+    this.#error = error
+    this.#wake?.()
+  }
+
+  throwIfClosed(): void {
+    if (this.#isClosed) throw this.#error
+  }
+
+  async flushed(lsn: Lsn, signal: AbortSignal): Promise<void> {
+    const onAbort = (): void => this.close(refuse('cancelled', 'recovery was cancelled'))
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      if (signal.aborted) onAbort()
+      while (this.#flushLsn < lsn) {
+        this.throwIfClosed()
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve
+        })
+      }
+    } finally {
+      this.#wake = undefined
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+}
