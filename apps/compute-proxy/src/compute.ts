@@ -52,6 +52,8 @@ import {
   startPostgres,
 } from './postgres.ts'
 import type { PostgresParts } from './postgres.ts'
+import { asMade, readMembership } from './membership.ts'
+import type { KnownMembership } from './membership.ts'
 import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
 import { connectReplication } from './replication.ts'
@@ -115,6 +117,7 @@ export interface ComputeView {
   readonly progressPercent: number
   readonly postmasterPid: number
   readonly term: number
+  readonly membershipGeneration: number
   readonly receivedLsn: Lsn
   readonly commitLsn: Lsn
   readonly startLsn: Lsn
@@ -154,6 +157,10 @@ export class Compute {
   #remembered: RememberedState = NOTHING_REMEMBERED
   /** The highest term that this compute has asked for; undefined before the first. */
   #ownTerm: number | undefined
+  /** The candidate, or the leader of the session. */
+  #quorum: Quorum | undefined
+  /** As a safekeeper told it, where that is newer than the spec's. */
+  #toldMembership: KnownMembership | undefined
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
@@ -176,6 +183,7 @@ export class Compute {
       progressPercent: this.#progressPercent,
       postmasterPid: session?.postmaster.pid ?? 0,
       term: session?.quorum.term ?? 0,
+      membershipGeneration: this.#quorum?.membershipGeneration ?? this.#newestMembership().generation,
       receivedLsn: session?.standby.receivedLsn ?? (0 as Lsn),
       commitLsn: session?.quorum.commitLsn ?? (0 as Lsn),
       startLsn: this.#startLsn,
@@ -202,9 +210,17 @@ export class Compute {
     return { files: this.files, port: this.#sqlPort, major: this.#parts.spec.postgresMajor }
   }
 
-  /** What the next life is to be; the running one goes on as it is. */
+  /** What the next life is to be; the running one goes on as it is, but for the safekeepers that count. */
   updateSpec(spec: CheckedSpec): void {
     this.#parts = { ...this.#parts, spec }
+    this.#quorum?.changeMembership(this.#newestMembership())
+  }
+
+  #newestMembership(): KnownMembership {
+    const { membership, safekeepers } = this.#parts.spec
+    const wanted = membership === undefined ? asMade(safekeepers) : readMembership(membership)
+    const told = this.#toldMembership
+    return told !== undefined && told.generation > wanted.generation ? told : wanted
   }
 
   /** Asks for a clean stop; `run` ends. */
@@ -447,10 +463,10 @@ export class Compute {
 
   #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
     const { spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
-    return new Quorum({
+    const quorum = new Quorum({
       timeline: spec.timeline,
       postgres,
-      members: spec.safekeepers,
+      membership: this.#newestMembership(),
       nodeId,
       timelineStartLsn,
       livingTerm: undefined,
@@ -463,6 +479,12 @@ export class Compute {
       clock,
       log,
     })
+    this.#quorum = quorum
+    void quorum.lost.then((loss) => {
+      if (loss.kind === 'staleMembership') this.#toldMembership = loss.membership ?? this.#toldMembership
+      if (this.#quorum === quorum) this.#quorum = undefined
+    })
+    return quorum
   }
 
   async #rebuild(): Promise<Session> {

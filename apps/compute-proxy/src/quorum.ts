@@ -19,7 +19,6 @@ import {
 import type { ErrorCode, Lsn } from '@understory/base'
 import {
   WalBuffer,
-  allMembers,
   createProposer,
   hasNews,
   isBufferFull,
@@ -51,6 +50,8 @@ import type {
   TermStart,
   TimelineRef,
 } from '@understory/rpc'
+import { everyMember, readMembership, rulesOf, tellMembership } from './membership.ts'
+import type { KnownMembership, Member } from './membership.ts'
 
 const PROTOCOL_VERSION = 1
 const HEARTBEAT_MS = 1_000
@@ -67,13 +68,13 @@ const DONOR_WAIT_MS = 5_000
 export interface QuorumOptions {
   readonly timeline: TimelineRef
   readonly postgres: PostgresIdentity
-  /** Addresses of the safekeepers, host:port; they are the members' names too. */
-  readonly members: readonly string[]
+  /** Which safekeepers count, until `changeMembership`. */
+  readonly membership: KnownMembership
   readonly nodeId: string
   readonly timelineStartLsn: Lsn
   /** The term under which a Postgres that still lives was streamed. */
   readonly livingTerm: number | undefined
-  /** Answers whether the living Postgres's WAL up to `endLsn` is what the donor has. */
+  /** Answers whether the living Postgres's WAL up to `endLsn` is what the donor, an address, has. */
   readonly compareLocalWal?: (donor: string, term: number, endLsn: Lsn) => Promise<boolean>
   /**
    * The highest term that this compute has ever asked for; undefined where it does not know. A safekeeper that has seen
@@ -100,17 +101,23 @@ export type Loss =
   | { readonly kind: 'fenced'; readonly term: number }
   /** Another compute was elected while this one did not look. */
   | { readonly kind: 'superseded'; readonly term: number }
-  | { readonly kind: 'staleMembership' }
+  /** The safekeepers changed; `membership` where one of them told which they are now. */
+  | { readonly kind: 'staleMembership'; readonly membership?: KnownMembership }
   | { readonly kind: 'noContact' }
   | { readonly kind: 'closed' }
 
 interface Peer {
-  readonly address: string
-  readonly client: SafekeeperServiceClient
+  readonly name: string
+  address: string
+  client: SafekeeperServiceClient
   stream: BidiStream<ProposeRequest, ProposeResponse> | undefined
   lastContactMs: number
   /** What the last `fetchWal` for this peer brought. */
   fetched: { readonly startLsn: Lsn; readonly bytes: Uint8Array } | undefined
+  /** No member any more. */
+  isGone: boolean
+  /** Cuts the pause before the next stream short. */
+  renew: (() => void) | undefined
 }
 
 export class Quorum {
@@ -118,7 +125,8 @@ export class Quorum {
   /** Resolves once, when nothing more will be committed through this quorum. */
   readonly lost: Promise<Loss>
   readonly #options: QuorumOptions
-  readonly #membership: Membership
+  #known: KnownMembership
+  #membership: Membership
   readonly #peers = new Map<string, Peer>()
   readonly #stop = new AbortController()
   readonly #inputs: ProposerInput[] = []
@@ -133,6 +141,7 @@ export class Quorum {
   #isFeedingWal = false
   #isTellingNews = false
   #isLost = false
+  #isChangingMembership = false
   #commitLsn = 0 as Lsn
   /** Of the WAL handed in. */
   #recordEndLsn = 0 as Lsn
@@ -142,21 +151,78 @@ export class Quorum {
   constructor(options: QuorumOptions) {
     this.#options = options
     this.#ownTerm = options.ownTerm ?? 0
-    this.#membership = { generation: 0, members: options.members }
+    this.#known = options.membership
+    this.#membership = rulesOf(options.membership)
     const { timelineStartLsn, livingTerm } = options
     this.#state = createProposer({ membership: this.#membership, timelineStartLsn, livingTerm })
     this.elected = this.#elected.promise
     this.lost = this.#lost.promise
     // Whoever waits for the election hears of a loss through it; nobody has to.
     this.elected.catch(() => undefined)
-    const nowMs = options.clock.nowMs()
-    for (const address of allMembers(this.#membership)) {
-      const client = createClient(SafekeeperServiceClient, address)
-      const peer: Peer = { address, client, stream: undefined, lastContactMs: nowMs, fetched: undefined }
-      this.#peers.set(address, peer)
-      void this.#talkTo(peer)
-    }
+    for (const member of everyMember(options.membership)) this.#addPeer(member)
     void this.#beat()
+  }
+
+  #addPeer({ name, address }: Member): void {
+    const peer: Peer = {
+      name,
+      address,
+      client: createClient(SafekeeperServiceClient, address),
+      stream: undefined,
+      lastContactMs: this.#options.clock.nowMs(),
+      fetched: undefined,
+      isGone: false,
+      renew: undefined,
+    }
+    this.#peers.set(name, peer)
+    void this.#talkTo(peer)
+  }
+
+  get membershipGeneration(): number {
+    return this.#membership.generation
+  }
+
+  /** A newer membership: a leader goes on under it at once, a candidate ends with `staleMembership`. */
+  changeMembership(known: KnownMembership): void {
+    if (this.#isLost || known.generation < this.#membership.generation) return
+    const members = everyMember(known)
+    for (const { name, address } of members) {
+      const peer = this.#peers.get(name)
+      if (peer !== undefined && peer.address !== address) this.#movePeer(peer, address)
+    }
+    if (known.generation === this.#membership.generation) return
+    this.#options.log.info('membership_changed', {
+      generation: known.generation,
+      members: known.members.map(({ name }) => name),
+      newMembers: known.newMembers.map(({ name }) => name),
+    })
+    this.#known = known
+    this.#membership = rulesOf(known)
+    for (const [name, peer] of this.#peers) {
+      if (members.some((member) => member.name === name)) continue
+      peer.isGone = true
+      this.#peers.delete(name)
+      this.#hangUp(peer)
+      peer.client.close()
+    }
+    for (const member of members) if (!this.#peers.has(member.name)) this.#addPeer(member)
+    this.#isChangingMembership = true
+    this.#feed({ kind: 'membership', membership: this.#membership })
+    this.#isChangingMembership = false
+  }
+
+  #movePeer(peer: Peer, address: string): void {
+    peer.client.close()
+    peer.address = address
+    peer.client = createClient(SafekeeperServiceClient, address)
+    this.#hangUp(peer)
+  }
+
+  /** Ends the stream: what still comes by it is not taken. The next one is opened at once. */
+  #hangUp(peer: Peer): void {
+    peer.stream?.cancel()
+    peer.stream = undefined
+    peer.renew?.()
   }
 
   get term(): number {
@@ -298,14 +364,20 @@ export class Quorum {
         }
         return
       case 'drop':
-        this.#options.log.warn('safekeeper_dropped', { safekeeper: effect.peer, reason: effect.reason })
-        this.#peers.get(effect.peer)?.stream?.cancel()
-        return
+        return this.#drop(effect.peer, effect.reason)
       case 'fenced':
         return this.#lose({ kind: 'fenced', term: effect.term })
       case 'staleMembership':
         return this.#lose({ kind: 'staleMembership' })
     }
+  }
+
+  #drop(name: string, reason: string): void {
+    const peer = this.#peers.get(name)
+    if (peer === undefined) return
+    if (this.#isChangingMembership) return this.#hangUp(peer)
+    this.#options.log.warn('safekeeper_dropped', { safekeeper: name, reason })
+    peer.stream?.cancel()
   }
 
   #rememberTerm(term: number): void {
@@ -375,7 +447,8 @@ export class Quorum {
     endLsn,
   }: Extract<ProposerEffect, { kind: 'compareLocalWal' }>): Promise<void> {
     const compare = this.#options.compareLocalWal
-    const isEqual = compare === undefined ? false : await compare(donor, term, endLsn).catch(() => false)
+    const address = this.#peers.get(donor)?.address ?? donor
+    const isEqual = compare === undefined ? false : await compare(address, term, endLsn).catch(() => false)
     this.#feed({ kind: 'localWalCompared', isEqual })
   }
 
@@ -415,30 +488,36 @@ export class Quorum {
   async #talkTo(peer: Peer): Promise<void> {
     const { clock, log } = this.#options
     let lastProblem = ''
-    while (!this.#isLost) {
+    while (!this.#isLost && !peer.isGone) {
       const stream = openBidi(peer.client.propose.bind(peer.client), {
         signal: this.#stop.signal,
-        peer: `safekeeper ${peer.address}`,
+        peer: `safekeeper ${peer.name}`,
       })
+      const renewed = new AbortController()
       peer.stream = stream
+      peer.renew = () => renewed.abort()
       try {
         await stream.send({ message: { $case: 'greeting', value: this.#greeting() } })
         for await (const { message } of stream.messages) {
-          if (this.#isLost) return
+          // After a change of membership nothing counts that came by a stream of before.
+          if (this.#isLost || peer.stream !== stream) break
           lastProblem = ''
           peer.lastContactMs = clock.nowMs()
-          this.#receive(peer.address, message)
+          this.#receive(peer, message)
         }
       } catch (error) {
         const problem = describeError(error)
-        if (!this.#isLost && problem !== lastProblem)
-          log.warn('safekeeper_lost', { safekeeper: peer.address, problem })
+        if (!this.#isLost && !renewed.signal.aborted && problem !== lastProblem)
+          log.warn('safekeeper_lost', { safekeeper: peer.name, problem })
+        // It knows a newer membership, and tells it when it is greeted again.
+        if (isErrorCode(error, 'stale') && problem !== lastProblem) peer.renew()
         lastProblem = problem
       }
-      if (this.#isLost) return
-      peer.stream = undefined
-      this.#feed({ kind: 'disconnected', from: peer.address })
-      await clock.sleep(RECONNECT_MS, this.#stop.signal).catch(ignoreCancelled)
+      if (this.#isLost || peer.isGone) return
+      if (peer.stream === stream) peer.stream = undefined
+      this.#feed({ kind: 'disconnected', from: peer.name })
+      const isOver = AbortSignal.any([this.#stop.signal, renewed.signal])
+      await clock.sleep(RECONNECT_MS, isOver).catch(ignoreCancelled)
     }
   }
 
@@ -450,15 +529,34 @@ export class Quorum {
       postgres,
       nodeId,
       membershipGeneration: BigInt(this.#membership.generation),
+      membership: tellMembership(this.#known),
+      commitLsn: lsnToBigint(this.#commitLsn),
     }
   }
 
-  #receive(from: string, message: ProposeResponse['message']): void {
+  /** A leader goes on under it as soon as it knows it; a candidate begins anew. */
+  #onNewerMembership(peer: Peer, generation: number, known: KnownMembership | undefined): void {
+    const told = known?.generation === generation ? known : undefined
+    if (this.#state.phase !== 'leader')
+      return this.#lose({ kind: 'staleMembership', ...(told === undefined ? {} : { membership: told }) })
+    if (told !== undefined) return this.changeMembership(told)
+    this.#options.log.warn('membership_not_known', { safekeeper: peer.name, generation })
+    peer.stream?.cancel()
+  }
+
+  #receive(peer: Peer, message: ProposeResponse['message']): void {
+    const from = peer.name
     switch (message?.$case) {
       case 'greeting': {
-        const { term, membershipGeneration } = message.value
+        const { nodeId, term, membershipGeneration, membership } = message.value
+        if (from !== peer.address && nodeId !== from)
+          throw refuse('conflict', `"${nodeId}" answers at ${peer.address}, where "${from}" is expected`)
         if (this.#options.ownTerm !== undefined && Number(term) > this.#ownTerm)
           return this.#lose({ kind: 'superseded', term: Number(term) })
+        if (Number(membershipGeneration) > this.#membership.generation) {
+          const known = membership === undefined ? undefined : readMembership(membership)
+          return this.#onNewerMembership(peer, Number(membershipGeneration), known)
+        }
         return this.#feed({
           kind: 'greeted',
           from,
@@ -557,8 +655,7 @@ export class LeadLostError extends UnderstoryError {
 }
 
 /** Whether another compute has the timeline for good: this one is to end. */
-export const isFinal = (loss: Loss): boolean =>
-  loss.kind === 'fenced' || loss.kind === 'superseded' || loss.kind === 'staleMembership'
+export const isFinal = (loss: Loss): boolean => loss.kind === 'fenced' || loss.kind === 'superseded'
 
 export function lossError(loss: Loss): Error {
   switch (loss.kind) {

@@ -87,6 +87,7 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     birthInterrupted: view.isBirthInterrupted,
     configurationVersion:
       kept === undefined ? undefined : { term: BigInt(kept.term), number: BigInt(kept.number) },
+    membershipGeneration: BigInt(view.membershipGeneration),
   }
 }
 

@@ -42,6 +42,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { pageserverService } from '../../pageserver/src/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
+import { asMade } from '../src/membership.ts'
 import { Quorum } from '../src/quorum.ts'
 import { Standby } from '../src/standby.ts'
 
@@ -235,7 +236,7 @@ test.each([16, 17, 18] as const)(
     const quorum = new Quorum({
       timeline: TIMELINE,
       postgres,
-      members: safekeepers,
+      membership: asMade(safekeepers),
       nodeId: 'test',
       timelineStartLsn: slotLsn,
       livingTerm: undefined,

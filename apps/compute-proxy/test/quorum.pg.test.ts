@@ -11,6 +11,7 @@ import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rp
 import { freePort, startPostgres, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
+import { asMade } from '../src/membership.ts'
 import { Quorum } from '../src/quorum.ts'
 import { Standby } from '../src/standby.ts'
 
@@ -74,7 +75,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
     new Quorum({
       timeline: TIMELINE,
       postgres,
-      members,
+      membership: asMade(members),
       nodeId: 'test',
       timelineStartLsn: startLsn,
       livingTerm: undefined,
