@@ -21,9 +21,12 @@ import type {
 } from '@understory/rpc'
 import type { Directory } from './directory.ts'
 import { startsWithSettingOff } from './fpw-switch.ts'
+import { allSafekeepers } from './membership-change.ts'
+import { membershipMessage } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable } from './observed.ts'
 import type { Peers } from './observed.ts'
+import { safekeepersStatus } from './safekeepers-status.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TimelineView } from './timeline-view.ts'
 
@@ -98,11 +101,12 @@ async function timelineResponse(
       timeline: refOf(tenant, timeline),
       postgresMajor: tenant.postgresMajor,
       bootstrap: !timeline.bootstrapped,
-      safekeepers: timeline.safekeeperNodes.map(addressOf),
+      safekeepers: allSafekeepers(timeline).map(addressOf),
       pageservers: timeline.shards.map(({ node }) => addressOf(node)),
       stripeBlocks: tenant.stripeBlocks,
       sqlPort: timeline.sqlPort,
       settings: tenant.settings,
+      membership: membershipMessage(timeline),
       specGeneration: BigInt(timeline.specGeneration),
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     },
@@ -182,6 +186,15 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       for await (const progress of callServerStream(compute.verifyTimeline.bind(compute), {}, options))
         yield { progress }
     }),
+
+    changeSafekeepers: unary(async ({ tenant, timeline, add, remove }) => {
+      const view = await directory.changeSafekeepers(tenant, timeline, { add, remove, reason: 'user' })
+      return { status: await safekeepersStatus(view, peers, directory.clock) }
+    }),
+
+    getSafekeepers: unary(async ({ tenant, timeline }) => ({
+      status: await safekeepersStatus(await directory.safekeepers(tenant, timeline), peers, directory.clock),
+    })),
 
     listNodes: unary(async () => ({ nodes: await nodes.list() })),
   })

@@ -38,6 +38,12 @@ export const CONFIG = {
     placeholder: 'FILE',
     help: 'how pods of computes are made: computes run on Kubernetes (by default on announced compute hosts)',
   },
+  replaceAfterMs: {
+    read: wholeNumber(0, 7 * 24 * 3_600_000),
+    fallback: 900_000,
+    placeholder: 'MS',
+    help: 'a safekeeper that is away or damaged for so long is replaced, where another is free; 0 = never',
+  },
   leaseMs: {
     read: wholeNumber(500, 600_000),
     fallback: 10_000,

@@ -3,12 +3,15 @@
  * the next look into the store.
  */
 import { describeError, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
+import type { Clock } from '@understory/env'
 import { requestSwitch } from './fpw-switch.ts'
+import { requestChange } from './membership-change.ts'
+import type { ChangeWish } from './membership-change.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import { TimelineReconciler } from './timeline-reconciler.ts'
 import type { ReconcilerParts } from './timeline-reconciler.ts'
-import type { TimelineView } from './timeline-view.ts'
+import type { SafekeepersView, TimelineView } from './timeline-view.ts'
 
 /** How often tenants made elsewhere are looked for. */
 const LOOK_MS = 2_000
@@ -32,6 +35,10 @@ export class Directory {
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts
+  }
+
+  get clock(): Clock {
+    return this.#parts.clock
   }
 
   /** Reconciles every tenant until `stop`. */
@@ -101,6 +108,41 @@ export class Directory {
       tenant.timelines.map((timeline) => this.view(tenant.tenantId, timeline.timelineId)),
     )
     return Promise.all(all)
+  }
+
+  /** Idempotent while it is under way or in force. Errors: refused `bad_argument`, `precondition`. */
+  async changeSafekeepers(
+    tenantName: string,
+    timelineName: string,
+    wish: ChangeWish,
+  ): Promise<SafekeepersView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    const known = await this.#parts.nodes.list()
+    const addresses: Record<string, string> = {}
+    for (const node of wish.add) {
+      const found = known.find(({ nodeId, kind }) => nodeId === node && kind === 'safekeeper')
+      if (found === undefined)
+        throw refuse('bad_argument', `no safekeeper "${node}" is announced`, {
+          hint: 'See `understory nodes`.',
+        })
+      addresses[node] = found.address
+    }
+    const nowMs = this.#parts.clock.wallMs()
+    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) =>
+        item.timelineId === timeline.timelineId
+          ? { ...requestChange(item, wish, nowMs), addresses: { ...item.addresses, ...addresses } }
+          : item,
+      ),
+    }))
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return this.safekeepers(tenant.tenantId, timeline.timelineId)
+  }
+
+  async safekeepers(tenantName: string, timelineName: string): Promise<SafekeepersView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    return { tenant, timeline, pull: this.#take(tenant, timeline).membership.pull }
   }
 
   async switchFpw(tenantName: string, wanted: 'on' | 'off'): Promise<FpwState> {
@@ -180,6 +222,8 @@ export class Directory {
           bootstrapped: false,
           abandoned: [],
           safekeeperNodes: [],
+          membershipGeneration: 0,
+          newSafekeeperNodes: [],
           shards: [],
           computeHost: '',
           addresses: {},

@@ -35,6 +35,8 @@ const TENANT: TenantDocument = {
       bootstrapped: false,
       abandoned: [],
       safekeeperNodes: [],
+      membershipGeneration: 0,
+      newSafekeeperNodes: [],
       shards: [],
       computeHost: '',
       addresses: {},

@@ -28,7 +28,8 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { nodeId, listen, metricsListen, objectStore, leaseMs, logLevel, ...given } = options.values
+  const { nodeId, listen, metricsListen, objectStore, leaseMs, replaceAfterMs, logLevel, ...given } =
+    options.values
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   const { clock, rng, log } = env
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
     peers,
     computes:
       given.computePods === undefined ? hostDriver(peers) : await podDriver(given.computePods, peers, env),
+    replaceAfterMs,
     clock,
     rng,
     log,

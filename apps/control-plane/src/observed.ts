@@ -14,11 +14,15 @@ import {
 import type {
   ComputeSpec,
   Configuration,
+  ConfigureMembershipResponse,
   GetComputeStatusResponse,
   GetWalStatusResponse,
   HostedCompute,
   ImageGeneration,
+  Membership,
   PostgresIdentity,
+  PullTimelineResponse,
+  SafekeeperMember,
   ShardRef,
   ShardStatus,
   TimelineRef,
@@ -110,6 +114,32 @@ export class Peers {
     return callUnary(
       client.getWalStatus.bind(client),
       { timeline },
+      { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` },
+    )
+  }
+
+  configureMembership(
+    address: string,
+    timeline: TimelineRef,
+    membership: Membership,
+  ): Promise<ConfigureMembershipResponse> {
+    const client = this.#safekeepers.at(address)
+    return callUnary(
+      client.configureMembership.bind(client),
+      { timeline, membership },
+      { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` },
+    )
+  }
+
+  pullTimeline(
+    address: string,
+    timeline: TimelineRef,
+    donors: readonly SafekeeperMember[],
+  ): Promise<PullTimelineResponse> {
+    const client = this.#safekeepers.at(address)
+    return callUnary(
+      client.pullTimeline.bind(client),
+      { timeline, donors: [...donors] },
       { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` },
     )
   }

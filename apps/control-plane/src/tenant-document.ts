@@ -34,6 +34,26 @@ const abandonedBirth = z.object({
   shardNodes: z.array(z.string()),
 })
 
+/** Steps of a change of the safekeepers, in this order (membership-change.ts). */
+const changeStep = z.object({
+  name: z.enum(['pull', 'joint', 'finish', 'spread']),
+  done: z.boolean(),
+  tookMs: z.number().int().nonnegative(),
+})
+
+const safekeeperChange = z.object({
+  /** Grows by one with each change. */
+  number: z.number().int().positive(),
+  add: z.array(z.string()),
+  remove: z.array(z.string()),
+  reason: z.enum(['user', 'lost_node']),
+  steps: z.array(changeStep),
+  problem: z.string(),
+  startedAtMs: z.number().int().nonnegative(),
+  /** Once all steps are done. */
+  tookMs: z.number().int().nonnegative(),
+})
+
 const timeline = z.object({
   timelineId: hexId,
   name: z.string(),
@@ -51,7 +71,13 @@ const timeline = z.object({
   bootstrapped: z.boolean(),
   /** Before `timelineId` was given. */
   abandoned: z.array(abandonedBirth).default([]),
+  /** The members. Together with the generation and the ones to come it changes in one write. */
   safekeeperNodes: z.array(z.string()),
+  membershipGeneration: z.number().int().nonnegative().default(0),
+  /** During a change the members to come: then both majorities count. */
+  newSafekeeperNodes: z.array(z.string()).default([]),
+  /** Under way, or the last one. */
+  safekeeperChange: safekeeperChange.optional(),
   /** By shard number. A generation is handed out once, before its shard is attached. */
   shards: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })),
   computeHost: z.string(),
@@ -83,6 +109,8 @@ export const tenantDocument = z.object({
 
 export type TenantDocument = z.infer<typeof tenantDocument>
 export type TimelineDocument = z.infer<typeof timeline>
+export type SafekeeperChange = z.infer<typeof safekeeperChange>
+export type ChangeStepName = z.infer<typeof changeStep>['name']
 export type FpwState = z.infer<typeof fpwState>
 export type FpwStepName = z.infer<typeof fpwStep>['name']
 

@@ -37,6 +37,8 @@ import {
   startsWithSettingOff,
   stepLsn,
 } from './fpw-switch.ts'
+import { allSafekeepers } from './membership-change.ts'
+import { MembershipReconciler, membershipMessage } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
@@ -61,6 +63,8 @@ export interface ReconcilerParts {
   readonly nodes: Nodes
   readonly peers: Peers
   readonly computes: ComputeDriver
+  /** How long a safekeeper may be away or damaged before another takes its place; 0 = for ever. */
+  readonly replaceAfterMs: number
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
@@ -80,6 +84,10 @@ export class TimelineReconciler {
   readonly #timelineId: string
   readonly #log: Log
   readonly #listeners = new Set<() => void>()
+  /** Of the safekeepers. */
+  readonly membership: MembershipReconciler
+  /** The safekeepers that the shards were last told. */
+  #toldShards = ''
   #wake: (() => void) | undefined
   #isWoken = false
   #lastProblem = ''
@@ -91,6 +99,15 @@ export class TimelineReconciler {
     this.#tenantId = tenantId
     this.#timelineId = timelineId
     this.#log = parts.log.child({ tenant: tenantId, timeline: timelineId })
+    this.membership = new MembershipReconciler({
+      nodes: parts.nodes,
+      peers: parts.peers,
+      clock: parts.clock,
+      log: this.#log,
+      ref: { tenantId, timelineId },
+      update: (change) => this.#update(change),
+      replaceAfterMs: parts.replaceAfterMs,
+    })
   }
 
   /** Something was asked for: the next pass begins at once. */
@@ -173,6 +190,10 @@ export class TimelineReconciler {
       timeline = await this.#noteBirth(timeline, observed)
       if (!timeline.bootstrapped) return false
     }
+    const { timeline: changed, isBusy } = await this.membership.advance(timeline, observed.compute)
+    if (changed !== timeline) this.wake()
+    if (isBusy) return false
+    await this.#tellShards(tenant, timeline)
     const seen = seenFullPageWrites(observed.shards[0])
     if (hasDrifted(timeline.fpw, seen?.value)) {
       this.#log.warn('full_page_writes_drifted', {
@@ -254,7 +275,8 @@ export class TimelineReconciler {
 
   async #refreshAddresses(timeline: TimelineDocument): Promise<TimelineDocument> {
     const wanted = [
-      ...timeline.safekeeperNodes,
+      ...allSafekeepers(timeline),
+      ...(timeline.safekeeperChange?.add ?? []),
       ...timeline.shards.map(({ node }) => node),
       ...(timeline.computeHost === '' ? [] : [timeline.computeHost]),
     ]
@@ -297,7 +319,7 @@ export class TimelineReconciler {
         generation,
         postgres: identityOf(tenant, timeline),
         create: !timeline.bootstrapped,
-        safekeepers: timeline.safekeeperNodes.map((id) => timeline.addresses[id] as string),
+        safekeepers: safekeeperAddresses(timeline),
         imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
       })
       this.#log.info('shard_attached', { shard: number, node, generation })
@@ -305,19 +327,42 @@ export class TimelineReconciler {
     return timeline
   }
 
+  /** Which safekeepers to follow, under the generation that they have. */
+  async #tellShards(tenant: TenantDocument, timeline: TimelineDocument): Promise<void> {
+    const safekeepers = safekeeperAddresses(timeline)
+    const told = JSON.stringify([safekeepers, timeline.shards])
+    if (timeline.membershipGeneration === 0 || told === this.#toldShards) return
+    const done = await Promise.all(
+      timeline.shards.map(async ({ node, generation }, number) => {
+        const attached = this.#parts.peers.attachShard(present(timeline.addresses[node], 'address'), {
+          timeline: this.#ref(),
+          shard: this.#shardRef(tenant, number),
+          generation,
+          postgres: identityOf(tenant, timeline),
+          create: false,
+          safekeepers,
+          imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
+        })
+        return (await ifReachable(attached.then(() => true))) ?? false
+      }),
+    )
+    if (done.every(Boolean)) this.#toldShards = told
+  }
+
   async #ensureCompute(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
     const spec: Omit<ComputeSpec, 'specGeneration'> = {
       timeline: this.#ref(),
       postgresMajor: tenant.postgresMajor,
       bootstrap: !timeline.bootstrapped,
-      safekeepers: timeline.safekeeperNodes.map((id) => timeline.addresses[id] as string),
+      safekeepers: safekeeperAddresses(timeline),
+      membership: membershipMessage(timeline),
       pageservers: timeline.shards.map(({ node }) => timeline.addresses[node] as string),
       stripeBlocks: tenant.stripeBlocks,
       sqlPort: timeline.sqlPort,
       settings: tenant.settings,
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     }
-    const specText = createHash('sha256').update(JSON.stringify(spec)).digest('hex')
+    const specText = createHash('sha256').update(textOf(spec)).digest('hex')
     if (specText !== timeline.specText) {
       timeline = await this.#update((item) => ({
         ...item,
@@ -499,6 +544,13 @@ export class TimelineReconciler {
     })
   }
 }
+
+const textOf = (spec: Omit<ComputeSpec, 'specGeneration'>): string =>
+  JSON.stringify(spec, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value))
+
+/** Of all that take part. */
+const safekeeperAddresses = (timeline: TimelineDocument): string[] =>
+  allSafekeepers(timeline).map((node) => timeline.addresses[node] as string)
 
 /** The same timeline to its owner, unplaced, under another id. */
 const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument => ({

@@ -1,0 +1,137 @@
+/**
+ * A change of the safekeepers of a timeline, as a pure plan over its document. What may follow what is decided by
+ * libs/consensus; here is in which order it is brought about:
+ *
+ *   pull     newcomers copy what is committed, while the members go on as before
+ *   joint    the document says that both majorities count, under the next generation
+ *   finish   a majority of the old members and one of the new know of it, and the new ones have log and term of the
+ *            old: the document says that the new members alone count, under the generation after
+ *   spread   a majority of the new members knows that, and so do proposer, pageservers and, if they answer, those that left
+ *
+ * Each step is stored when it is done and is idempotent, so that whoever dies half way goes on where the document
+ * stands.
+ */
+import { refuse } from '@understory/base'
+import { allMembers, finishChange, startChange } from '@understory/consensus'
+import type { MemberStatus, Membership } from '@understory/consensus'
+import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
+
+const STEPS: readonly ChangeStepName[] = ['pull', 'joint', 'finish', 'spread']
+const MEMBERS_COUNT_MAX = 9
+
+export interface ChangeWish {
+  readonly add: readonly string[]
+  readonly remove: readonly string[]
+  readonly reason: SafekeeperChange['reason']
+}
+
+/** As the rules of libs/consensus take it. */
+export function membershipOf({
+  membershipGeneration: generation,
+  safekeeperNodes: members,
+  newSafekeeperNodes: newMembers,
+}: TimelineDocument): Membership {
+  return newMembers.length === 0 ? { generation, members } : { generation, members, newMembers }
+}
+
+/** Everyone that takes part, each once. */
+export const allSafekeepers = (timeline: TimelineDocument): readonly string[] =>
+  allMembers(membershipOf(timeline))
+
+/** The document with the change begun; itself where that very change was asked for before. Errors: refused `bad_argument`, `precondition`. */
+export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowMs: number): TimelineDocument {
+  const { safekeeperNodes: members, safekeeperChange: last } = timeline
+  const add = [...new Set(wish.add)]
+  const remove = [...new Set(wish.remove)]
+  const isSame = last !== undefined && sameNames(last.add, add) && sameNames(last.remove, remove)
+  if (isSame && (isUnderWay(last) || isInForce(timeline, last))) return timeline
+  if (last !== undefined && isUnderWay(last)) {
+    throw refuse('precondition', `a change of the safekeepers is under way: ${describeChange(last)}`, {
+      hint: 'It goes on by itself; see `understory safekeeper list`.',
+    })
+  }
+  if (!timeline.bootstrapped)
+    throw refuse('precondition', 'the timeline is not born yet', { hint: 'Try again when it takes SQL.' })
+  if (add.length + remove.length === 0) throw refuse('bad_argument', 'no safekeeper is named')
+  for (const node of add)
+    if (members.includes(node)) throw refuse('bad_argument', `"${node}" is a safekeeper of this timeline`)
+  for (const node of remove)
+    if (!members.includes(node)) throw refuse('bad_argument', `"${node}" is no safekeeper of this timeline`)
+  const count = members.length + add.length - remove.length
+  if (count < 1 || count > MEMBERS_COUNT_MAX)
+    throw refuse('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
+  return {
+    ...timeline,
+    safekeeperChange: {
+      number: (last?.number ?? 0) + 1,
+      add,
+      remove,
+      reason: wish.reason,
+      steps: STEPS.map((name) => ({ name, done: false, tookMs: 0 })),
+      problem: '',
+      startedAtMs: nowMs,
+      tookMs: 0,
+    },
+  }
+}
+
+const sameNames = (a: readonly string[], b: readonly string[]): boolean =>
+  a.length === b.length && a.every((name) => b.includes(name))
+
+const isInForce = ({ safekeeperNodes }: TimelineDocument, { add, remove }: SafekeeperChange): boolean =>
+  add.every((node) => safekeeperNodes.includes(node)) &&
+  !remove.some((node) => safekeeperNodes.includes(node))
+
+export const isUnderWay = (change: SafekeeperChange | undefined): boolean =>
+  change !== undefined && nextChangeStep(change) !== undefined
+
+export const nextChangeStep = ({ steps }: SafekeeperChange): ChangeStepName | undefined =>
+  steps.find(({ done }) => !done)?.name
+
+export function describeChange({ add, remove }: SafekeeperChange): string {
+  return [...remove.map((node) => `-${node}`), ...add.map((node) => `+${node}`)].join(' ')
+}
+
+/** The document with `name` done, of change `number` only: a later one has steps of its own. */
+export function completeChangeStep(
+  timeline: TimelineDocument,
+  number: number,
+  name: ChangeStepName,
+  tookMs: number,
+  nowMs: number,
+): TimelineDocument {
+  const { safekeeperChange: change } = timeline
+  if (change?.number !== number || nextChangeStep(change) !== name) return timeline
+  const steps = change.steps.map((step) => (step.name === name ? { ...step, done: true, tookMs } : step))
+  const isOver = steps.every(({ done }) => done)
+  const took = isOver ? Math.max(0, nowMs - change.startedAtMs) : 0
+  return { ...timeline, safekeeperChange: { ...change, steps, problem: '', tookMs: took } }
+}
+
+/** The document with both majorities counting. */
+export function beginJoint(timeline: TimelineDocument): TimelineDocument {
+  const { safekeeperChange: change, safekeeperNodes: members } = timeline
+  if (change === undefined || timeline.newSafekeeperNodes.length > 0) return timeline
+  const stay = members.filter((node) => !change.remove.includes(node))
+  const joint = startChange(membershipOf(timeline), [...stay, ...change.add])
+  return {
+    ...timeline,
+    membershipGeneration: joint.generation,
+    newSafekeeperNodes: [...(joint.newMembers ?? [])],
+  }
+}
+
+/** The document with the new members alone, or undefined while that is not safe. */
+export function endJoint(
+  timeline: TimelineDocument,
+  status: (node: string) => MemberStatus | undefined,
+): TimelineDocument | undefined {
+  const finished = finishChange(membershipOf(timeline), status)
+  if (finished === undefined) return undefined
+  return {
+    ...timeline,
+    membershipGeneration: finished.generation,
+    safekeeperNodes: [...finished.members],
+    newSafekeeperNodes: [],
+  }
+}

@@ -1,0 +1,76 @@
+/** What the API tells of a timeline's safekeepers. */
+import { LSN_ZERO, isErrorCode, lsnToBigint } from '@understory/base'
+import type { Clock } from '@understory/env'
+import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
+import { allSafekeepers, isUnderWay } from './membership-change.ts'
+import { membershipMessage } from './membership-reconciler.ts'
+import { ifReachable } from './observed.ts'
+import type { Peers } from './observed.ts'
+import type { TimelineDocument } from './tenant-document.ts'
+import type { SafekeepersView } from './timeline-view.ts'
+
+export async function safekeepersStatus(
+  { tenant, timeline, pull }: SafekeepersView,
+  peers: Peers,
+  clock: Clock,
+): Promise<SafekeepersStatus> {
+  const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
+  const shown = [
+    ...new Set([
+      ...allSafekeepers(timeline),
+      ...(timeline.safekeeperChange?.add ?? []),
+      ...(timeline.safekeeperChange?.remove ?? []),
+    ]),
+  ]
+  const safekeepers = await Promise.all(
+    shown.map(async (nodeId): Promise<SafekeeperMemberView> => {
+      const address = timeline.addresses[nodeId]
+      const none = { alive: false, membershipGeneration: 0n, flushLsn: 0n, commitLsn: 0n, failure: '' }
+      const role = roleOf(timeline, nodeId)
+      if (address === undefined) return { nodeId, role, ...none }
+      try {
+        const status = await ifReachable(peers.walStatus(address, ref))
+        if (status === undefined) return { nodeId, role, ...none }
+        const { membershipGeneration, flushLsn, commitLsn, failure } = status
+        return { nodeId, role, alive: true, membershipGeneration, flushLsn, commitLsn, failure }
+      } catch (error) {
+        if (!isErrorCode(error, 'bad_file') && !isErrorCode(error, 'bad_wal')) throw error
+        return { nodeId, role, ...none, alive: true, failure: error.message }
+      }
+    }),
+  )
+  const { safekeeperChange: change } = timeline
+  const told: SafekeeperChange | undefined =
+    change === undefined
+      ? undefined
+      : {
+          number: BigInt(change.number),
+          add: change.add,
+          remove: change.remove,
+          reason: change.reason,
+          steps: change.steps.map(({ name, done, tookMs }) => ({ name, done, tookMs: BigInt(tookMs) })),
+          done: !isUnderWay(change),
+          problem: change.problem,
+          tookMs: BigInt(
+            isUnderWay(change) ? Math.max(0, clock.wallMs() - change.startedAtMs) : change.tookMs,
+          ),
+          pulledLsn: lsnToBigint(pull?.flushLsn ?? LSN_ZERO),
+          pullGoalLsn: lsnToBigint(pull?.goalLsn ?? LSN_ZERO),
+        }
+  return { membership: membershipMessage(timeline), safekeepers, change: told }
+}
+
+const NO_CHANGE: { readonly add: readonly string[]; readonly remove: readonly string[] } = {
+  add: [],
+  remove: [],
+}
+
+function roleOf(timeline: TimelineDocument, nodeId: string): string {
+  const { safekeeperNodes, newSafekeeperNodes, safekeeperChange: change } = timeline
+  const { add, remove } = change !== undefined && isUnderWay(change) ? change : NO_CHANGE
+  if (safekeeperNodes.includes(nodeId)) {
+    const leaves = newSafekeeperNodes.length > 0 && !newSafekeeperNodes.includes(nodeId)
+    return leaves || remove.includes(nodeId) ? 'leaving' : 'member'
+  }
+  return add.includes(nodeId) ? 'joining' : 'left'
+}
