@@ -3,6 +3,7 @@
 import { describeError } from '@understory/base'
 import { createClient } from '@understory/sdk'
 import { Command, CommanderError, Option } from 'commander'
+import { addSafekeeperCommands } from './commands/safekeeper.ts'
 import { addTenantCommands } from './commands/tenant.ts'
 import type { GlobalOptions } from './commands/tenant.ts'
 import { addTimelineCommands } from './commands/timeline.ts'
@@ -21,6 +22,7 @@ const program = new Command('understory')
 
 addTenantCommands(program)
 addTimelineCommands(program)
+addSafekeeperCommands(program)
 program
   .command('nodes')
   .description('nodes that the control plane knows')

@@ -2,7 +2,7 @@
  * The public client of the control plane. LSNs go in and out as text (`16/B374D848`); a call fails with an
  * `UnderstoryError`, whose `code` says what kind of trouble it is and whose `hint` says what to do.
  */
-import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
+import { UnderstoryError, formatLsn, lsnFromBigint, refuse } from '@understory/base'
 import {
   ComputeState,
   ControlPlaneServiceClient,
@@ -17,6 +17,7 @@ import type {
   FpwStatus,
   GetTimelineResponse,
   Node,
+  SafekeepersStatus,
   Tenant,
   Timeline,
   TimelineRef,
@@ -63,6 +64,45 @@ export interface FpwView {
   readonly tookMs: number
 }
 
+/** A timeline's safekeepers, and the change of them that is under way or was the last. */
+export interface SafekeepersView {
+  /** Grows with every change, twice. */
+  readonly generation: number
+  readonly safekeepers: readonly {
+    readonly node: string
+    readonly role: 'member' | 'joining' | 'leaving' | 'left'
+    readonly alive: boolean
+    readonly generation: number
+    readonly flushLsn: string
+    readonly commitLsn: string
+    /** Empty, or what is wrong with it. */
+    readonly failure: string
+  }[]
+  readonly change: SafekeeperChangeView | undefined
+}
+
+export interface SafekeeperChangeView {
+  readonly number: number
+  readonly add: readonly string[]
+  readonly remove: readonly string[]
+  readonly reason: 'user' | 'lost_node'
+  readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
+  readonly done: boolean
+  /** Empty, or why it does not go on. */
+  readonly problem: string
+  readonly tookMs: number
+  /** Of the newcomer that is furthest behind, while it pulls; `0/0` otherwise. */
+  readonly pulledLsn: string
+  readonly pullGoalLsn: string
+}
+
+export interface SafekeeperWish {
+  /** Name or id; main by default. */
+  readonly timeline?: string
+  readonly add?: readonly string[]
+  readonly remove?: readonly string[]
+}
+
 export interface VerifyProgress {
   readonly pagesDone: number
   readonly pagesTotal: number
@@ -93,6 +133,15 @@ export interface UnderstoryClient {
     timeline?: string,
     options?: { readonly signal?: AbortSignal; readonly onProgress?: (progress: VerifyProgress) => void },
   ): Promise<VerifyResult>
+  /** Begins a change and returns at once; the same one again is no other. */
+  changeSafekeepers(tenant: string, wish: SafekeeperWish): Promise<SafekeepersView>
+  getSafekeepers(tenant: string, timeline?: string): Promise<SafekeepersView>
+  /** Ends when the last change is done; throws `timeout` with the reason where it does not get there. */
+  waitForSafekeepers(
+    tenant: string,
+    timeline?: string,
+    options?: WaitOptions & { readonly onStep?: (view: SafekeepersView) => void },
+  ): Promise<SafekeepersView>
   listNodes(): Promise<readonly Node[]>
 }
 
@@ -124,6 +173,40 @@ function viewOf(status: FpwStatus | undefined): FpwView {
     })),
     problem: status.problem,
     tookMs: Number(status.tookMs),
+  }
+}
+
+const lsnText = (position: bigint): string => formatLsn(lsnFromBigint(position))
+
+function safekeepersOf(status: SafekeepersStatus | undefined): SafekeepersView {
+  if (status === undefined) throw refuse('unavailable', 'the control plane answered without a status')
+  const { membership, safekeepers, change } = status
+  return {
+    generation: Number(membership?.generation ?? 0n),
+    safekeepers: safekeepers.map((item) => ({
+      node: item.nodeId,
+      role: item.role as SafekeepersView['safekeepers'][number]['role'],
+      alive: item.alive,
+      generation: Number(item.membershipGeneration),
+      flushLsn: lsnText(item.flushLsn),
+      commitLsn: lsnText(item.commitLsn),
+      failure: item.failure,
+    })),
+    change:
+      change === undefined
+        ? undefined
+        : {
+            number: Number(change.number),
+            add: change.add,
+            remove: change.remove,
+            reason: change.reason as SafekeeperChangeView['reason'],
+            steps: change.steps.map(({ name, done, tookMs }) => ({ name, done, tookMs: Number(tookMs) })),
+            done: change.done,
+            problem: change.problem,
+            tookMs: Number(change.tookMs),
+            pulledLsn: lsnText(change.pulledLsn),
+            pullGoalLsn: lsnText(change.pullGoalLsn),
+          },
   }
 }
 
@@ -247,6 +330,32 @@ export function createClient(options: ClientOptions): UnderstoryClient {
         })
       }
       throw refuse('unavailable', 'the verification ended without a result')
+    },
+
+    async changeSafekeepers(tenant, { timeline = '', add = [], remove = [] }) {
+      const request = { tenant, timeline, add: [...add], remove: [...remove] }
+      return safekeepersOf((await callUnary(client.changeSafekeepers.bind(client), request, call)).status)
+    },
+
+    async getSafekeepers(tenant, timeline = '') {
+      return safekeepersOf(
+        (await callUnary(client.getSafekeepers.bind(client), { tenant, timeline }, call)).status,
+      )
+    },
+
+    async waitForSafekeepers(tenant, timeline = '', wait = {}) {
+      let problem = ''
+      try {
+        return await poll(wait, `the safekeepers of tenant "${tenant}" to change`, async () => {
+          const view = await this.getSafekeepers(tenant, timeline)
+          wait.onStep?.(view)
+          problem = view.change?.problem ?? ''
+          return view.change === undefined || view.change.done ? view : undefined
+        })
+      } catch (cause) {
+        if (problem === '' || !(cause instanceof UnderstoryError) || cause.code !== 'timeout') throw cause
+        throw refuse('timeout', cause.message, { detail: problem, cause })
+      }
     },
 
     async listNodes() {

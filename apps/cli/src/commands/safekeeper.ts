@@ -1,0 +1,110 @@
+import { createClient } from '@understory/sdk'
+import type { SafekeeperChangeView, SafekeeperWish, SafekeepersView } from '@understory/sdk'
+import type { Command } from 'commander'
+import { endProgress, printJson, printRows, progressLine } from '../output.ts'
+import type { OutputFormat } from '../output.ts'
+import { wholeNumber } from './tenant.ts'
+import type { GlobalOptions } from './tenant.ts'
+
+interface ChangeOptions {
+  readonly tenant: string
+  readonly timeline: string
+  readonly wait: boolean
+  readonly timeout: number
+}
+
+function printSafekeepers(format: OutputFormat, view: SafekeepersView): void {
+  if (format === 'json') return printJson(view)
+  process.stdout.write(`membership generation ${view.generation}\n`)
+  printRows(
+    format,
+    view.safekeepers.map(({ node, role, alive, generation, flushLsn, commitLsn, failure }) => ({
+      safekeeper: node,
+      role,
+      alive,
+      generation,
+      flush: flushLsn,
+      commit: commitLsn,
+      failure,
+    })),
+  )
+  if (view.change !== undefined) printChange(view.change)
+}
+
+function printChange(change: SafekeeperChangeView): void {
+  const names = [...change.remove.map((node) => `-${node}`), ...change.add.map((node) => `+${node}`)].join(
+    ' ',
+  )
+  const asked = change.reason === 'user' ? '' : ', because a node was lost'
+  process.stdout.write(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms\n`)
+  for (const step of change.steps) {
+    process.stdout.write(
+      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(8)} ${String(step.tookMs).padStart(6)} ms\n`,
+    )
+  }
+  if (change.problem !== '') process.stdout.write(`  problem: ${change.problem}\n`)
+}
+
+function tellStep({ change }: SafekeepersView): void {
+  const step = change?.steps.find(({ done }) => !done)
+  if (change === undefined || step === undefined) return
+  const pulled = step.name === 'pull' ? `  ${change.pulledLsn} of ${change.pullGoalLsn}` : ''
+  progressLine(`${step.name}${pulled}${change.problem === '' ? '' : `  ${change.problem}`}`)
+}
+
+async function change(
+  { endpoint, format }: GlobalOptions,
+  { tenant, timeline, wait, timeout }: ChangeOptions,
+  wish: Omit<SafekeeperWish, 'timeline'>,
+): Promise<void> {
+  const client = createClient({ endpoint })
+  let view = await client.changeSafekeepers(tenant, { timeline, ...wish })
+  if (wait) {
+    view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs: timeout * 1_000, onStep: tellStep })
+    endProgress()
+  }
+  printSafekeepers(format, view)
+}
+
+export function addSafekeeperCommands(program: Command): void {
+  const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
+  const safekeeper = program.command('safekeeper').description('which safekeepers hold a timeline')
+
+  const changing = (name: string, description: string): Command =>
+    safekeeper
+      .command(name)
+      .description(description)
+      .requiredOption('--tenant <tenant>', 'name or id')
+      .option('--timeline <timeline>', 'name or id', 'main')
+      .option('--no-wait', 'return at once; it goes on by itself')
+      .option('--timeout <seconds>', 'how long to wait for the change', wholeNumber(1, 86_400), 3_600)
+
+  safekeeper
+    .command('list')
+    .requiredOption('--tenant <tenant>', 'name or id')
+    .option('--timeline <timeline>', 'name or id', 'main')
+    .description("a timeline's safekeepers, and where the last change of them stands")
+    .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
+      const { endpoint, format } = globals(command)
+      printSafekeepers(format, await createClient({ endpoint }).getSafekeepers(tenant, timeline))
+    })
+
+  changing('replace', 'another safekeeper takes the place of one, while commits go on')
+    .requiredOption('--from <node>', 'the one that leaves; it may be lost')
+    .requiredOption('--to <node>', 'the one that takes its place')
+    .action(async (options: ChangeOptions & { from: string; to: string }, command: Command) =>
+      change(globals(command), options, { remove: [options.from], add: [options.to] }),
+    )
+
+  changing('add', 'one more safekeeper holds the timeline')
+    .requiredOption('--node <node>', 'the one that joins')
+    .action(async (options: ChangeOptions & { node: string }, command: Command) =>
+      change(globals(command), options, { add: [options.node] }),
+    )
+
+  changing('remove', 'one safekeeper less holds the timeline')
+    .requiredOption('--node <node>', 'the one that leaves')
+    .action(async (options: ChangeOptions & { node: string }, command: Command) =>
+      change(globals(command), options, { remove: [options.node] }),
+    )
+}
