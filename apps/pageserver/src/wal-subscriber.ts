@@ -41,6 +41,7 @@ export class WalSubscriber {
   readonly #stop = new AbortController()
   #safekeepers: readonly string[]
   #running: Promise<void> | undefined
+  #followed: { readonly address: string; readonly leave: AbortController } | undefined
 
   constructor(env: Env, owner: LayerOwner, safekeepers: readonly string[], consumer: WalConsumer) {
     this.#env = env
@@ -49,9 +50,11 @@ export class WalSubscriber {
     this.#consumer = consumer
   }
 
-  /** Takes effect at the next connection. */
+  /** One that is followed and not among them is left: it may hear of no WAL any more. */
   set safekeepers(addresses: readonly string[]) {
     this.#safekeepers = addresses
+    if (this.#followed !== undefined && !addresses.includes(this.#followed.address))
+      this.#followed.leave.abort()
   }
 
   start(): void {
@@ -86,7 +89,12 @@ export class WalSubscriber {
 
   async #follow(address: string, onBatch: () => void): Promise<void> {
     const client = createClient(SafekeeperServiceClient, address)
-    const options = { signal: this.#stop.signal, peer: `safekeeper ${address}` }
+    const leave = new AbortController()
+    this.#followed = { address, leave }
+    const options = {
+      signal: AbortSignal.any([this.#stop.signal, leave.signal]),
+      peer: `safekeeper ${address}`,
+    }
     const stream = openBidi(client.subscribeWal.bind(client), options)
     const ended = new AbortController()
     try {
@@ -118,6 +126,7 @@ export class WalSubscriber {
         `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`,
       )
     } finally {
+      this.#followed = undefined
       ended.abort()
       stream.cancel()
       client.close()
