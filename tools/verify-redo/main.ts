@@ -20,9 +20,9 @@ import type { WorkloadSession } from '../../libs/postgres/test/redo-workload.ts'
 import { recordHistory, verifyHistory } from '../../libs/postgres/test/verify-server.ts'
 import { stateDirectory } from '../state-directory.ts'
 import { renderCoverage } from './coverage.ts'
-import { differencesOf, renderPipeline, renderRun } from './report.ts'
+import { differencesOf, endedEarlyCount, renderPipeline, renderRun } from './report.ts'
 import type { PipelineRun, RedoRun, VersionReport } from './report.ts'
-import { ScriptSession, newCounts } from './script-session.ts'
+import { ScriptSession, ServerGoneError, newCounts } from './script-session.ts'
 import type { ScriptCounts } from './script-session.ts'
 
 const OPTIONS = {
@@ -104,18 +104,35 @@ async function redoRun(major: PostgresMajor, plan: RunPlan): Promise<RedoRun> {
     major,
     settings: { allow_in_place_tablespaces: true, ...plan.settings },
     dataChecksums: plan.dataChecksums ?? false,
-    workload: (session) => plan.work(session, scripts),
+    workload: async (session) => {
+      try {
+        await plan.work(session, scripts)
+      } catch (error) {
+        if (error instanceof ServerGoneError) return 'gone'
+        throw error
+      }
+      return undefined
+    },
   })
   const verifier = verifyHistory(history, { concurrent: plan.concurrent ?? false })
   return {
     name: plan.name,
     scripts,
+    endedEarly: history.crashLog === undefined ? undefined : lastFailure(history.crashLog),
     types: Object.fromEntries(verifier.counts),
     files: verifier.fileCounts,
     differenceCount: verifier.differenceCount,
     differences: verifier.differences,
   }
 }
+
+const lastFailure = (log: string): string =>
+  log
+    .split('\n')
+    .findLast(
+      (line) => /FATAL|PANIC|terminated by signal/.test(line) && !/not yet accepting|in recovery/.test(line),
+    )
+    ?.trim() ?? 'its log does not say why'
 
 async function pipelineRun(major: PostgresMajor, scripts: readonly Script[]): Promise<PipelineRun> {
   const dataDirectory = stateDirectory(`verify-redo-${process.pid}`)
@@ -228,8 +245,10 @@ async function main(): Promise<number> {
       renderCoverage(reports, 'npm run verify:redo -- --pg all --coverage docs/redo-coverage.md'),
     )
   const differing = differencesOf(reports)
+  const endedEarly = endedEarlyCount(reports)
+  if (endedEarly > 0) process.stdout.write(`${endedEarly} runs that Postgres itself did not get through\n`)
   process.stdout.write(`${differing} differences\n`)
-  return differing === 0 ? 0 : 1
+  return differing === 0 && endedEarly === 0 ? 0 : 1
 }
 
 try {

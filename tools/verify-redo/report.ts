@@ -9,6 +9,8 @@ export interface RedoRun {
   readonly scripts: ScriptCounts
   /** By record type. */
   readonly types: Readonly<Record<string, TypeCounts>>
+  /** Set where Postgres crashed on the way and did not recover: what it logged last. Its files were not compared. */
+  readonly endedEarly: string | undefined
   /** Pages and files compared when the server had stopped. */
   readonly files: FileCounts
   readonly differenceCount: number
@@ -41,6 +43,10 @@ export const differencesOf = (reports: readonly VersionReport[]): number =>
     0,
   )
 
+/** Runs that Postgres itself did not get through. */
+export const endedEarlyCount = (reports: readonly VersionReport[]): number =>
+  reports.reduce((sum, { runs }) => sum + runs.filter(({ endedEarly }) => endedEarly !== undefined).length, 0)
+
 const number = (value: number): string => value.toLocaleString('en-US')
 
 function scriptsLine({ files, statements, errors, skipped, cancelled, sessionsLost }: ScriptCounts): string {
@@ -63,7 +69,9 @@ export function renderRun(major: PgMajor, run: RedoRun): string {
       ([name, counts]) =>
         `  ${name.padEnd(width)}${columns.map((column) => number(counts[column]).padStart(12)).join('')}`,
     ),
-    `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed, ${number(run.files.holedMaps)} maps that Postgres logged as a hole`,
+    run.endedEarly === undefined
+      ? `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed, ${number(run.files.holedMaps)} maps that Postgres logged as a hole`
+      : `  ENDED EARLY: Postgres crashed and did not recover by itself, what came after was not run: ${run.endedEarly}`,
     ...run.differences.slice(0, 10).map(({ where, what }) => `  DIFFERS ${where}: ${what}`),
     `  ${number(run.differenceCount)} differences`,
   ]

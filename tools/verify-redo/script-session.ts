@@ -1,9 +1,8 @@
 /**
  * Runs scripts on a server and never gives up: a statement that fails is counted and passed over, one that hangs is
- * cancelled, a session that is lost is opened anew.
+ * cancelled, a session that is lost is opened anew. Only a server that does not come back ends it.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { refuse } from '@understory/base'
 import pg from 'pg'
 import { SqlScript } from './sql-script.ts'
 import type { ScriptStep } from './sql-script.ts'
@@ -11,6 +10,10 @@ import type { ScriptStep } from './sql-script.ts'
 const STATEMENT_MS_MAX = 60_000
 const CANCEL_MS_MAX = 10_000
 const RECONNECT_MS_MAX = 120_000
+const UNANSWERED_MS_MAX = 5_000
+
+/** Postgres crashed, and its own recovery does not get it back. */
+export class ServerGoneError extends Error {}
 
 export interface ScriptCounts {
   files: number
@@ -104,7 +107,10 @@ export class ScriptSession {
       })
     } else {
       counts.statements++
-      await this.#query(step.sql, step.copyData ?? '').catch(() => counts.errors++)
+      await this.#query(step.sql, step.copyData ?? '').catch((error: unknown) => {
+        if (error instanceof ServerGoneError) throw error
+        counts.errors++
+      })
     }
   }
 
@@ -160,12 +166,17 @@ export class ScriptSession {
   /** A server that recovers from a crash takes connections again after a while. */
   async #reopen(): Promise<pg.Client> {
     const endMs = performance.now() + RECONNECT_MS_MAX
+    let answeredMs = performance.now()
     for (;;) {
       try {
         return await this.#open()
       } catch (cause) {
-        if (performance.now() > endMs) {
-          throw refuse('unavailable', `database "${this.#database}" takes no connections any more`, { cause })
+        const nowMs = performance.now()
+        // A server that recovers answers, that it does; nobody answers where there is none.
+        const isAnswered = !(cause instanceof Error && 'code' in cause && cause.code === 'ECONNREFUSED')
+        if (isAnswered) answeredMs = nowMs
+        if (nowMs > endMs || nowMs > answeredMs + UNANSWERED_MS_MAX) {
+          throw new ServerGoneError('it takes no connections any more', { cause })
         }
         // A database that a script dropped, or does not let anybody in.
         this.#database = new URL(this.#connectionString).pathname.slice(1)

@@ -72,6 +72,31 @@ test('several paths, and a tablespace that a script leaves behind', { timeout: 1
   expect(report.runs[0]?.scripts).toMatchObject({ files: 2, errors: 0 })
 })
 
+test(
+  'a Postgres that does not come back ends its run, and what it wrote is still compared',
+  { timeout: 120_000 },
+  async () => {
+    await using folder = await temporaryDirectory({ prefix: 'verify-redo' })
+    const [one, two, json] = ['one.sql', 'two.sql', 'out.json'].map((name) => join(folder.path, name))
+    await writeFile(
+      one!,
+      `create table t as select generate_series(1, 3000) i;
+     create index on t using hash (i);
+     copy (select 1) to program 'kill -QUIT $(head -n 1 postmaster.pid)';
+     select 1;`,
+    )
+    await writeFile(two!, 'create table never as select 1 as i;')
+    const { status, stdout } = run('--pipeline', 'no', '--sql', one!, two!, '--json', json!)
+    expect([status, stdout]).toEqual([
+      1,
+      expect.stringMatching(/ENDED EARLY.*\n2 runs that Postgres itself/s),
+    ])
+    const [report] = JSON.parse(await readFile(json!, 'utf8')) as [VersionReport]
+    expect(report.runs[0]?.differenceCount).toBe(0)
+    expect(report.runs[0]?.types['Hash/INIT_META_PAGE']?.compared).toBeGreaterThan(0)
+  },
+)
+
 test('wrong input is told in one line', () => {
   const folder = run('--sql', '/nowhere/at/all')
   expect([folder.status, folder.stderr]).toEqual([

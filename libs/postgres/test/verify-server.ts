@@ -34,7 +34,8 @@ export interface ServerHistoryOptions {
   readonly major: PgMajor
   readonly dataChecksums?: boolean
   readonly settings?: PostgresSettings
-  readonly workload: (session: WorkloadSession) => Promise<void>
+  /** 'gone': the server crashed and does not recover. What it wrote until then is the history. */
+  readonly workload: (session: WorkloadSession) => Promise<void | 'gone'>
 }
 
 /** A history as it was written: what a verifier needs, and where the server left its files. */
@@ -43,6 +44,8 @@ export interface ServerHistory extends AsyncDisposable {
   readonly base: VerifyBase
   readonly startLsn: Lsn
   readonly dataDirectory: string
+  /** Set where the server did not stop by itself: the end of its log. */
+  readonly crashLog: string | undefined
   /** A new object for every reading, records in order. */
   records(): ReturnType<typeof readRecordsOfSegments>
 }
@@ -78,9 +81,14 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
       clients.push(client)
       return client
     }
-    await options.workload({ client: await connect(), connect, connectionString: server.connectionString })
-    for (const client of clients) await client.end()
-    await server.stop()
+    const session = { client: await connect(), connect, connectionString: server.connectionString }
+    const isGone = (await options.workload(session)) === 'gone'
+    if (isGone) {
+      await server.kill()
+    } else {
+      for (const client of clients) await client.end()
+      await server.stop()
+    }
     const walFile = (segment: number): Uint8Array | undefined => {
       const path = join(server.dataDirectory, 'pg_wal', walFileName(1, segment, WAL_SEGMENT_BYTES))
       return existsSync(path) ? readFileSync(path) : undefined
@@ -90,6 +98,7 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
       base,
       startLsn: base.control.checkpointLsn,
       dataDirectory: server.dataDirectory,
+      crashLog: isGone ? server.log() : undefined,
       records: () => readRecordsOfSegments(walFile, { startLsn: base.control.checkpointLsn, major }),
       [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
     }
@@ -105,7 +114,10 @@ const pick = ({
   trackCommitTimestamp,
 }: ControlFileValues): Omit<RedoSettings, 'major'> => ({ dataChecksums, walLogHints, trackCommitTimestamp })
 
-/** Redoes the whole history and compares the pages on the way and the relation files at the end. */
+/**
+ * Redoes the whole history and compares the pages on the way and the relation files at the end, where the server
+ * stopped by itself.
+ */
 export function verifyHistory(history: ServerHistory, options: VerifyOptions = {}): RedoVerifier {
   const verifier = new RedoVerifier(history.settings, history.base, options)
   let lastLsn: Lsn | undefined
@@ -113,6 +125,7 @@ export function verifyHistory(history: ServerHistory, options: VerifyOptions = {
     verifier.redo(record)
     lastLsn = record.recordLsn
   }
+  if (history.crashLog !== undefined) return verifier
   const control = readControlFile(history.dataDirectory)
   const { state, checkpointLsn } = control
   assert(
