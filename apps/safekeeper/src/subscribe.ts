@@ -135,7 +135,8 @@ export async function* subscribeWal(
     yield batch
     if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)
   }
-  await receiving
+  // One that was left out says so at once, whatever the subscriber still wants to report.
+  if (problem === undefined) await receiving
   if (problem !== undefined) throw problem
 }
 
