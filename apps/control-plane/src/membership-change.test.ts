@@ -1,0 +1,96 @@
+/** Goal: the order of a change of safekeepers, and what is refused. Method: documents and statuses by hand. */
+import { lsn } from '@understory/base'
+import type { MemberStatus } from '@understory/consensus'
+import { expect, test } from 'vitest'
+import {
+  allSafekeepers,
+  beginJoint,
+  completeChangeStep,
+  endJoint,
+  isUnderWay,
+  nextChangeStep,
+  requestChange,
+} from './membership-change.ts'
+import { FPW_INITIAL } from './tenant-document.ts'
+import type { ChangeStepName, TimelineDocument } from './tenant-document.ts'
+
+const TIMELINE: TimelineDocument = {
+  timelineId: '2'.repeat(32),
+  name: 'main',
+  startLsn: '0/1000000',
+  bootstrapped: true,
+  abandoned: [],
+  safekeeperNodes: ['a', 'b', 'c'],
+  membershipGeneration: 4,
+  newSafekeeperNodes: [],
+  shards: [],
+  computeHost: 'host',
+  addresses: {},
+  sqlPort: 0,
+  specGeneration: 0,
+  specText: '',
+  fpw: FPW_INITIAL,
+}
+const REPLACE = { add: ['d'], remove: ['a'], reason: 'user' } as const
+
+const done = (timeline: TimelineDocument, name: ChangeStepName): TimelineDocument =>
+  completeChangeStep(timeline, timeline.safekeeperChange?.number ?? 0, name, 5, 1_100)
+const stepOf = ({ safekeeperChange: change }: TimelineDocument): string | undefined =>
+  change === undefined ? undefined : nextChangeStep(change)
+const at = (membershipGeneration: number, flush: number): MemberStatus => ({
+  membershipGeneration,
+  term: 2,
+  lastLogTerm: 2,
+  flushLsn: lsn(flush),
+})
+
+test('a replacement goes through both majorities, each step once and in its order', () => {
+  let timeline = requestChange(TIMELINE, REPLACE, 1_000)
+  expect(stepOf(timeline)).toBe('pull')
+  expect(done(timeline, 'finish')).toBe(timeline)
+  timeline = done(timeline, 'pull')
+  timeline = done(beginJoint(timeline), 'joint')
+  expect(timeline).toMatchObject({
+    membershipGeneration: 5,
+    safekeeperNodes: ['a', 'b', 'c'],
+    newSafekeeperNodes: ['b', 'c', 'd'],
+  })
+  expect(allSafekeepers(timeline)).toEqual(['a', 'b', 'c', 'd'])
+  // Done again after a crash it is the same.
+  expect(beginJoint(timeline)).toBe(timeline)
+  const behind: Record<string, MemberStatus> = { a: at(5, 90), b: at(5, 100), c: at(4, 100), d: at(5, 60) }
+  expect(endJoint(timeline, (node) => behind[node])).toBeUndefined()
+  const ended = endJoint(timeline, (node) => ({ ...behind, d: at(5, 100) })[node])
+  expect(ended).toMatchObject({
+    membershipGeneration: 6,
+    safekeeperNodes: ['b', 'c', 'd'],
+    newSafekeeperNodes: [],
+  })
+  timeline = done(done(ended as TimelineDocument, 'finish'), 'spread')
+  expect(isUnderWay(timeline.safekeeperChange)).toBe(false)
+  expect(timeline.safekeeperChange?.tookMs).toBe(100)
+})
+
+test('the same request again is no other, under way or in force; another one waits', () => {
+  const begun = requestChange(TIMELINE, REPLACE, 1_000)
+  expect(requestChange(begun, REPLACE, 2_000)).toBe(begun)
+  expect(() => requestChange(begun, { ...REPLACE, add: ['e'] }, 2_000)).toThrow(/under way: -a \+d/)
+  const inForce = ['pull', 'joint', 'finish', 'spread'].reduce(
+    (item, name) => done(item, name as ChangeStepName),
+    { ...begun, safekeeperNodes: ['b', 'c', 'd'] },
+  )
+  expect(requestChange(inForce, REPLACE, 3_000)).toBe(inForce)
+  expect(requestChange(inForce, { add: ['a'], remove: [], reason: 'user' }, 3_000)).toMatchObject({
+    safekeeperChange: { number: 2 },
+  })
+})
+
+test.each([
+  [{ add: ['b'], remove: [] }, /"b" is a safekeeper of this timeline/],
+  [{ add: [], remove: ['x'] }, /"x" is no safekeeper of this timeline/],
+  [{ add: [], remove: ['a', 'b', 'c'] }, /has 1 to 9 safekeepers, not 0/],
+  [{ add: [], remove: [] }, /no safekeeper is named/],
+])('%j is refused', (wish, why) => {
+  expect(() => requestChange(TIMELINE, { ...wish, reason: 'user' }, 0)).toThrow(why)
+  expect(() => requestChange({ ...TIMELINE, bootstrapped: false }, REPLACE, 0)).toThrow(/not born yet/)
+})
