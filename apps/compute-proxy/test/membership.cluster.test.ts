@@ -7,7 +7,7 @@ import { present } from '@understory/base'
 import type { SafekeepersView } from '@understory/sdk'
 import type { ClusterNode } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { runCli, startRoad, until } from './cluster-support.ts'
+import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
 import type { Load, Road } from './cluster-support.ts'
 
 let road: Road
@@ -95,4 +95,116 @@ test('a safekeeper is replaced under load: no commit is lost, and commits pause 
     await road.ingested()
     await Promise.all([safekeeper(from).start(), safekeeper(other).start()])
   })
+})
+
+/** Asks for the replacement of some member by the spare. */
+async function beginReplacement(): Promise<{ from: string; to: string }> {
+  const from = present((await members())[0], 'member')
+  const to = await spare()
+  await road.client.changeSafekeepers(road.tenant, { remove: [from], add: [to] })
+  return { from, to }
+}
+const isOver = async (): Promise<true | undefined> =>
+  (await view().catch(() => undefined))?.change?.done === true ? true : undefined
+const currentStep = async (): Promise<string | undefined> =>
+  (await view()).change?.steps.find(({ done }) => !done)?.name
+
+/** Waits for the step, or for the end where it was over before anybody saw it. */
+async function stepReached(wanted: string): Promise<string> {
+  const order = ['pull', 'joint', 'finish', 'spread', 'end']
+  for (;;) {
+    const step = (await currentStep()) ?? 'end'
+    if (order.indexOf(step) >= order.indexOf(wanted)) return step
+  }
+}
+
+async function expectReplaced({ from, to }: { from: string; to: string }): Promise<void> {
+  await until('the change to be done', isOver)
+  const now = await members()
+  expect(now).toContain(to)
+  expect(now).not.toContain(from)
+  expect(now).toHaveLength(3)
+}
+
+test('whoever is killed while newcomers pull, the change goes on where it was', async () => {
+  await road.underLoad(async (load) => {
+    const newcomer = safekeeper(await spare())
+    process.kill(newcomer.pid, 'SIGSTOP')
+    const change = await beginReplacement()
+    await until('the change to be at its pull', async () =>
+      (await currentStep()) === 'pull' ? true : undefined,
+    )
+    await road.cluster.controlPlane.kill()
+    await newcomer.kill()
+    await load.moreCommits(50)
+    await newcomer.start()
+    await road.cluster.controlPlane.start()
+    await expectReplaced(change)
+  })
+})
+
+test('whoever is killed while both majorities count, the change goes on where it was', async () => {
+  await road.underLoad(async (load) => {
+    const [first, second] = (await members()).map(safekeeper) as [ClusterNode, ClusterNode]
+    const to = await spare()
+    await road.client.changeSafekeepers(road.tenant, { remove: [first.nodeId], add: [to] })
+    // Without a majority of the old members it cannot end; commits wait.
+    process.kill(first.pid, 'SIGSTOP')
+    process.kill(second.pid, 'SIGSTOP')
+    await until('both majorities to count', async () =>
+      (await currentStep()) === 'finish' ? true : undefined,
+    )
+    await road.cluster.controlPlane.kill()
+    await Promise.all([first.kill(), second.kill()])
+    await Promise.all([first.start(), second.start(), road.cluster.controlPlane.start()])
+    await expectReplaced({ from: first.nodeId, to })
+    await load.moreCommits(50)
+  })
+})
+
+test('a compute that is lost while both majorities count is rebuilt under them', async () => {
+  await road.underLoad(async (load) => {
+    const change = await beginReplacement()
+    await loseCompute(road, load)
+    await load.moreCommits(20)
+    await expectReplaced(change)
+  })
+})
+
+test('at whatever moment one of them is killed, the change ends and no commit is lost', async () => {
+  const hit: string[] = []
+  await road.underLoad(async (load) => {
+    for (const wanted of ['pull', 'finish', 'spread'] as const) {
+      for (const who of ['control plane', 'newcomer', 'leaver', 'stayer', 'compute'] as const) {
+        const change = await beginReplacement()
+        const stayer = present(
+          road.cluster.safekeepers.find(({ nodeId }) => nodeId !== change.from && nodeId !== change.to),
+          'stayer',
+        )
+        const node = {
+          'control plane': road.cluster.controlPlane,
+          newcomer: safekeeper(change.to),
+          leaver: safekeeper(change.from),
+          stayer,
+          compute: undefined,
+        }[who]
+        const { pid, postmasterPid } = await road.runningCompute()
+        // Steps are short: it strikes within some milliseconds of the one that is wanted, or right after.
+        const step = await stepReached(wanted)
+        if (node === undefined) for (const each of [pid, postmasterPid]) process.kill(each, 'SIGKILL')
+        else await node.kill()
+        hit.push(`${who} in ${step}`)
+        await load.moreCommits(10)
+        await node?.start()
+        await road.allNodesKnown()
+        await expectReplaced(change)
+      }
+    }
+  })
+  process.stderr.write(`killed: ${hit.join(', ')}\n`)
+})
+
+test('after all of it storage has every page that Postgres has', async () => {
+  await road.ingested()
+  await road.expectVerified()
 })
