@@ -4,7 +4,8 @@ import { isAbsolute } from 'node:path'
 import { refuse } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { localObjectStore } from './local/store.ts'
-import { type S3Credentials, s3ObjectStore } from './s3/store.ts'
+import { ensureBucket } from './s3/bucket.ts'
+import { type S3Credentials, type S3StoreOptions, s3ObjectStore } from './s3/store.ts'
 import { type ObjectStore, checkKey } from './store.ts'
 
 export interface OpenOptions {
@@ -19,7 +20,8 @@ const HINT =
 
 /**
  * `file:///folder` or an absolute path: a local folder. `s3://bucket/prefix?endpoint=…&region=…`: S3; without an
- * endpoint AWS, the region by default from AWS_REGION or us-east-1.
+ * endpoint AWS, the region by default from AWS_REGION or us-east-1. With `create=bucket` a bucket that is not there is
+ * made, and a server that is not there yet is waited for.
  */
 export async function openObjectStore(url: string, options: OpenOptions): Promise<ObjectStore> {
   if (isAbsolute(url)) return localObjectStore(url, options)
@@ -36,14 +38,16 @@ export async function openObjectStore(url: string, options: OpenOptions): Promis
   }
 }
 
-function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): ObjectStore {
+async function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): Promise<ObjectStore> {
   const text = `s3://${url.host}${url.pathname}`
   // Logs and process lists show URLs.
   if (url.username !== '' || url.password !== '') throw badUrl(text, 'it must not contain credentials')
   if (url.host === '') throw badUrl(text, 'it names no bucket')
   for (const name of url.searchParams.keys()) {
-    if (name !== 'endpoint' && name !== 'region') throw badUrl(text, `parameter "${name}" is unknown`)
+    if (!['endpoint', 'region', 'create'].includes(name)) throw badUrl(text, `parameter "${name}" is unknown`)
   }
+  const create = url.searchParams.get('create')
+  if (create !== null && create !== 'bucket') throw badUrl(text, `"create" cannot be "${create}"`)
   const prefix = decodeURIComponent(url.pathname).replace(/^\/|\/$/g, '')
   if (prefix !== '') checkKey(prefix)
   const endpoint = url.searchParams.get('endpoint') ?? undefined
@@ -51,7 +55,7 @@ function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): Object
     throw badUrl(text, `endpoint "${endpoint}" is not an http URL`)
   }
   const region = url.searchParams.get('region') ?? environment['AWS_REGION'] ?? 'us-east-1'
-  return s3ObjectStore({
+  const options: S3StoreOptions = {
     bucket: url.host,
     prefix,
     endpoint,
@@ -59,7 +63,9 @@ function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): Object
     credentials: credentialsFrom(environment),
     clock,
     rng,
-  })
+  }
+  if (create === 'bucket') await ensureBucket(options)
+  return s3ObjectStore(options)
 }
 
 function credentialsFrom(

@@ -33,6 +33,15 @@ describe.skipIf(noMinio !== undefined)(noMinio === undefined ? 'MinIO' : `MinIO:
 
   objectStoreContract(() => emptyStore(server))
 
+  test('a bucket is made where that is asked for, once', async () => {
+    const url = `${server.url('made-by-itself', 'some/prefix')}&create=bucket`
+    for (const _ of [1, 2]) {
+      await using store = await openObjectStore(url, { clock, rng, environment: server.environment })
+      await store.put('k', new Uint8Array(3))
+      expect((await store.get('k')).bytes.length).toBe(3)
+    }
+  })
+
   test('listings and deletions go past a thousand keys', async () => {
     await using store = await emptyStore(server, '')
     const keys = Array.from({ length: 1100 }, (_, index) => `many/${String(index).padStart(5, '0')}`)

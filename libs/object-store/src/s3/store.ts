@@ -65,6 +65,26 @@ export function s3ObjectStore(options: S3StoreOptions): ObjectStore {
   return new S3Store(options)
 }
 
+export const s3Client = ({
+  region,
+  endpoint,
+  credentials,
+}: Pick<S3StoreOptions, 'region' | 'endpoint' | 'credentials'>): S3Client =>
+  new S3Client({
+    region,
+    ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+    ...(credentials === undefined ? {} : { credentials }),
+    maxAttempts: 1,
+    requestChecksumCalculation: 'WHEN_SUPPORTED',
+    responseChecksumValidation: 'WHEN_SUPPORTED',
+    requestHandler: {
+      connectionTimeout: CONNECT_MS_MAX,
+      socketTimeout: IDLE_MS_MAX,
+      httpAgent: { maxSockets: SOCKETS_COUNT_MAX },
+      httpsAgent: { maxSockets: SOCKETS_COUNT_MAX },
+    },
+  })
+
 interface Attempt {
   readonly abortSignal: AbortSignal
   /** From 1. */
@@ -84,20 +104,7 @@ class S3Store implements ObjectStore {
     this.#bucket = bucket
     this.#root = prefix === '' ? '' : `${prefix}/`
     this.#seams = { clock, rng }
-    this.#client = new S3Client({
-      region,
-      ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
-      ...(credentials === undefined ? {} : { credentials }),
-      maxAttempts: 1,
-      requestChecksumCalculation: 'WHEN_SUPPORTED',
-      responseChecksumValidation: 'WHEN_SUPPORTED',
-      requestHandler: {
-        connectionTimeout: CONNECT_MS_MAX,
-        socketTimeout: IDLE_MS_MAX,
-        httpAgent: { maxSockets: SOCKETS_COUNT_MAX },
-        httpsAgent: { maxSockets: SOCKETS_COUNT_MAX },
-      },
-    })
+    this.#client = s3Client({ region, endpoint, credentials })
   }
 
   async get(key: string, options?: CallOptions): Promise<StoredObject> {
