@@ -1,0 +1,139 @@
+// Goal: the neighbouring container starts Postgres for a token alone, and its end and its orders are noticed. Method: the
+// real script in a real shell, with a program named postgres that only waits.
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { realClock, silentLog } from '@understory/env'
+import { temporaryDirectory } from '@understory/testcontainers'
+import { expect, onTestFinished, test } from 'vitest'
+import { CLEAN_EXIT } from './launcher.ts'
+import { computeFiles } from './layout.ts'
+import type { ComputeFiles } from './layout.ts'
+import { NeighbourLauncher } from './neighbour-launcher.ts'
+import { allowStart } from './postgres.ts'
+
+/** A shell's child cannot trap what its parent ignores; Postgres, as this one, sets its own handlers. */
+const WAITING = `#!${process.execPath}
+const { readFileSync, writeFileSync } = require('node:fs')
+process.stderr.write('args: ' + process.argv.slice(2).join(' ') + '\\n')
+if (process.argv[2] === '--single') {
+  writeFileSync('../single', readFileSync(0))
+  process.exit(0)
+}
+process.on('SIGINT', () => process.exit(0))
+process.on('SIGQUIT', () => process.exit(3))
+writeFileSync('../serving', '')
+setInterval(() => {}, 1000)
+`
+
+interface Pod {
+  readonly files: ComputeFiles
+  readonly launcher: NeighbourLauncher
+  readonly container: ChildProcess
+  readonly containerEnded: Promise<number | null>
+  readonly stopAsked: Promise<void>
+}
+
+/** Its handlers are set. */
+async function serving({ root }: ComputeFiles): Promise<void> {
+  while (!existsSync(join(root, 'serving'))) await realClock.sleep(5)
+}
+
+async function startPod(): Promise<Pod> {
+  const folder = await temporaryDirectory()
+  const root = join(folder.path, "it's here")
+  const files = computeFiles(root, join(root, 'sockets'))
+  await mkdir(files.pgdata, { recursive: true })
+  await mkdir(join(folder.path, 'bin'))
+  await writeFile(join(folder.path, 'bin/postgres'), WAITING)
+  await chmod(join(folder.path, 'bin/postgres'), 0o755)
+  const asked = Promise.withResolvers<void>()
+  const launcher = new NeighbourLauncher({
+    files,
+    clock: realClock,
+    log: silentLog,
+    onStopAsked: () => asked.resolve(),
+  })
+  await launcher.open()
+  const container = spawn('sh', [join(root, 'handover/run.sh')], {
+    env: { ...process.env, PATH: `${join(folder.path, 'bin')}:${process.env['PATH']}` },
+    stdio: 'ignore',
+  })
+  const containerEnded = new Promise<number | null>((resolve) => container.once('exit', resolve))
+  onTestFinished(async () => {
+    await launcher.finish()
+    launcher.giveUp()
+    await containerEnded
+    await folder[Symbol.asyncDispose]()
+  })
+  return { files, launcher, container, containerEnded, stopAsked: asked.promise }
+}
+
+test('a start takes the token away, hands arguments over as they are, and tells how it ended', async () => {
+  const { files, launcher } = await startPod()
+  expect(launcher.isWanted).toBe(false)
+  await allowStart(files)
+  const server = await launcher.start(files, ['-c', "a=it's $HOME"])
+  expect(launcher.isWanted).toBe(true)
+  expect(existsSync(files.startToken)).toBe(false)
+  await serving(files)
+  server.signal('SIGINT')
+  expect(await server.exited).toBe(CLEAN_EXIT)
+  expect(await readFile(files.log, 'utf8')).toBe("args: -c a=it's $HOME\n")
+})
+
+test('without a token nothing is started', async () => {
+  const { files, launcher } = await startPod()
+  await expect(launcher.start(files, [])).rejects.toThrow('it has no start token')
+  await allowStart(files)
+  const server = await launcher.start(files, [])
+  await serving(files)
+  server.signal('SIGQUIT')
+  expect(await server.exited).toBe('ended with exit code 3')
+})
+
+test('a server in single-user mode reads what it is given and ends', async () => {
+  const { files, launcher } = await startPod()
+  await allowStart(files)
+  const { exited } = await launcher.start(files, ['--single', 'postgres'], 'create role x\n')
+  expect(await exited).toBe(CLEAN_EXIT)
+  expect(await readFile(join(files.root, 'single'), 'utf8')).toBe('create role x\n')
+})
+
+test('an order to stop goes to the proxy, and the server runs on until that has decided', async () => {
+  const { files, launcher, container, containerEnded, stopAsked } = await startPod()
+  await allowStart(files)
+  const server = await launcher.start(files, [])
+  container.kill('SIGTERM')
+  await stopAsked
+  process.kill(server.pid, 0)
+  await serving(files)
+  server.signal('SIGINT')
+  expect(await server.exited).toBe(CLEAN_EXIT)
+  await launcher.finish()
+  expect(await containerEnded).toBe(0)
+})
+
+test('a container that is killed takes its server with it, and is the end of the pod', async () => {
+  const { files, launcher, container, stopAsked } = await startPod()
+  await allowStart(files)
+  const server = await launcher.start(files, [])
+  // As the kernel kills all of a container.
+  container.kill('SIGKILL')
+  process.kill(server.pid, 'SIGKILL')
+  await stopAsked
+  expect(await server.exited).toBe('ended with its container')
+  await allowStart(files)
+  await expect(launcher.start(files, [])).rejects.toThrow('the container of Postgres has ended')
+})
+
+test('a cluster that the init container made is used once', async () => {
+  const { files, launcher, stopAsked } = await startPod()
+  await writeFile(join(files.pgdata, 'PG_VERSION'), '17\n')
+  await writeFile(join(files.root, 'initdb-done'), '')
+  await launcher.initdb(files)
+  await expect(launcher.initdb(files)).rejects.toThrow('no new cluster')
+  await stopAsked
+})
