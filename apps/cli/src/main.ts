@@ -4,6 +4,7 @@ import { describeError } from '@understory/base'
 import { createClient } from '@understory/sdk'
 import { Command, CommanderError, Option } from 'commander'
 import { addSafekeeperCommands } from './commands/safekeeper.ts'
+import { addSmokeTestCommand } from './commands/smoke-test.ts'
 import { addTenantCommands } from './commands/tenant.ts'
 import type { GlobalOptions } from './commands/tenant.ts'
 import { addTimelineCommands } from './commands/timeline.ts'
@@ -23,6 +24,7 @@ const program = new Command('understory')
 addTenantCommands(program)
 addTimelineCommands(program)
 addSafekeeperCommands(program)
+addSmokeTestCommand(program)
 program
   .command('nodes')
   .description('nodes that the control plane knows')
