@@ -3,7 +3,7 @@
  * `--base-root`, an archive as `docker save` writes is made by this program itself. Exit codes: 0 done, 1 failed,
  * 2 wrong flags.
  */
-import { copyFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { oneOf, parseOptions, text } from '@understory/env'
@@ -62,6 +62,10 @@ async function main(): Promise<void> {
   const { name, base, baseRoot, standIns, output } = options.values
   const context = join(output, 'context')
   const { workspaces, packages } = await writeProductionTree(join(context, 'understory'))
+  const command = join(context, 'bin', 'understory')
+  await mkdir(join(context, 'bin'), { recursive: true })
+  await copyFile(join(ROOT, 'deploy/docker/understory'), command)
+  await chmod(command, 0o755)
   say(`${workspaces.length} of our packages and ${packages.length} of others in ${context}`)
   if (baseRoot === undefined && (await hasDocker())) {
     await copyFile(join(ROOT, 'deploy/docker/Dockerfile'), join(context, 'Dockerfile'))
@@ -78,7 +82,10 @@ async function main(): Promise<void> {
       name,
       layers: [
         [{ at: '', folder: baseRoot ?? (await debianRoot()) }],
-        [{ at: 'opt/understory', folder: join(context, 'understory') }],
+        [
+          { at: 'opt/understory', folder: join(context, 'understory') },
+          { at: 'usr/local/bin', folder: join(context, 'bin') },
+        ],
       ],
       entrypoint: ['node', '--disable-warning=ExperimentalWarning', '/opt/understory/start.mjs'],
       user: '10001:10001',
