@@ -1,6 +1,7 @@
 export { cacheRoot, cached } from './cache.ts'
 export { temporaryDirectory } from './directory.ts'
 export type { TemporaryDirectory, TemporaryDirectoryOptions } from './directory.ts'
+export { helmMissing, helmProgram, prepareHelm } from './helm.ts'
 export { minioMissing, minioProgram, prepareMinio, startMinio } from './minio.ts'
 export { freePort } from './port.ts'
 export { postgresBinaries } from './postgres-binaries.ts'
