@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** `understory`: the command line. Exit codes: 0 done, 1 failed or differing, 2 wrong usage. */
 import { describeError } from '@understory/base'
+import { useSecurity } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import { Command, CommanderError, Option } from 'commander'
 import { addSafekeeperCommands } from './commands/safekeeper.ts'
@@ -38,6 +39,7 @@ program
   })
 
 try {
+  useSecurity(process.env)
   await program.parseAsync()
 } catch (error) {
   if (error instanceof CommanderError) {

@@ -9,7 +9,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
 import type { Clock, FolderLock, Log } from '@understory/env'
-import { setBugReporter, startServer } from '@understory/rpc'
+import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
@@ -212,6 +212,9 @@ function freePort(): Promise<number> {
 
 async function main(): Promise<number> {
   const [command, ...argv] = process.argv.slice(2)
+  useSecurity(process.env)
+  // Not for the eyes of a superuser of the Postgres that is started from here; a host's computes need it once more.
+  if (command !== 'host') delete process.env['UNDERSTORY_TOKEN']
   if (command === 'host') return host(argv)
   if (command === 'run') return run(argv)
   if (command === 'pod') return pod(argv)

@@ -4,7 +4,7 @@ import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
 import type { Env } from '@understory/env'
 import { openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { setBugReporter, startServer } from '@understory/rpc'
+import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { controlPlaneService } from './api.ts'
 import type { ComputeDriver } from './compute-driver.ts'
 import { CONFIG } from './config.ts'
@@ -30,6 +30,7 @@ async function main(): Promise<void> {
   }
   const { nodeId, listen, metricsListen, objectStore, leaseMs, replaceAfterMs, logLevel, ...given } =
     options.values
+  useSecurity(process.env)
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   const { clock, rng, log } = env
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))

@@ -4,7 +4,7 @@ import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv, realWorkers } from '@understory/env'
 import { openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { setBugReporter, startServer } from '@understory/rpc'
+import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
 import { pageserverService } from './api.ts'
 import { CONFIG } from './config.ts'
@@ -33,6 +33,7 @@ async function main(): Promise<void> {
     logLevel,
     ...urls
   } = options.values
+  useSecurity(process.env)
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 

@@ -4,7 +4,7 @@ import { describeError, isErrorCode, parseNodeId } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
-import { setBugReporter, startServer } from '@understory/rpc'
+import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { CONFIG } from './config.ts'
 import { Pulls } from './pulls.ts'
 import { safekeeperService } from './service.ts'
@@ -20,6 +20,7 @@ async function main(): Promise<void> {
   }
   const { listen, advertise, broker: brokerUrl, logLevel } = options.values
   const nodeId = parseNodeId(options.values.nodeId)
+  useSecurity(process.env)
   const dataDir = resolve(options.values.dataDir)
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))

@@ -18,6 +18,7 @@ export type GrpcStatusName =
   | 'CANCELLED'
   | 'UNIMPLEMENTED'
   | 'PERMISSION_DENIED'
+  | 'UNAUTHENTICATED'
 
 interface ErrorKind {
   readonly status: GrpcStatusName
@@ -46,6 +47,7 @@ export const ERROR_CODES = {
   elsewhere: { status: 'UNAVAILABLE', retry: 'elsewhere', level: 'info' },
   timeout: { status: 'DEADLINE_EXCEEDED', retry: 'backoff', level: 'warn' },
   cancelled: { status: 'CANCELLED', retry: 'never', level: 'info' },
+  unauthenticated: { status: 'UNAUTHENTICATED', retry: 'never', level: 'warn' },
   denied: { status: 'PERMISSION_DENIED', retry: 'never', level: 'error' },
   unsupported: { status: 'UNIMPLEMENTED', retry: 'never', level: 'info' },
 } as const satisfies Record<string, ErrorKind>

@@ -2,7 +2,7 @@
  * Client set-up. Calls take a deadline and an `AbortSignal`; errors come back as `UnderstoryError`.
  */
 import { refuse } from '@understory/base'
-import { credentials, Metadata } from '@grpc/grpc-js'
+import { Metadata } from '@grpc/grpc-js'
 import type {
   CallOptions as GrpcCallOptions,
   ChannelCredentials,
@@ -13,6 +13,8 @@ import type {
   ClientWritableStream,
   ServiceError,
 } from '@grpc/grpc-js'
+import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
+import type { ClientSecurity } from './security.ts'
 import { MESSAGE_BYTES_MAX } from './server.ts'
 import { fromServiceError } from './status.ts'
 import { writeMessage } from './stream.ts'
@@ -26,9 +28,17 @@ type ClientConstructor<C> = new (
 /** Unless a caller says otherwise. */
 export const DEADLINE_DEFAULT_MS = 30_000
 
-/** A client for `address` (host:port); the connection is made by the first call and again after it was lost. */
-export function createClient<C>(Client: ClientConstructor<C>, address: string): C {
-  return new Client(address, credentials.createInsecure(), {
+/**
+ * A client for `address` (host:port); the connection is made by the first call and again after it was lost. It uses the
+ * process's own TLS and token unless others are given.
+ */
+export function createClient<C>(
+  Client: ClientConstructor<C>,
+  address: string,
+  security: ClientSecurity = currentSecurity().client,
+): C {
+  return new Client(address, channelCredentials(security), {
+    ...securityOptions(security),
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
     'grpc.keepalive_time_ms': 20_000,

@@ -25,6 +25,8 @@ export {
   unary,
 } from './server.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
+export { useSecurity } from './security.ts'
+export type { ClientSecurity, ServerSecurity } from './security.ts'
 export { fromServiceError, toServiceError } from './status.ts'
 // Before the generated ones of the same names.
 export { SafekeeperServiceClient, SafekeeperServiceService } from './wal-messages.ts'

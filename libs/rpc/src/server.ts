@@ -4,9 +4,11 @@
  */
 import type { Readable } from 'node:stream'
 import { describeError, refuse, UnderstoryError } from '@understory/base'
-import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
+import { Server, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
 import type {
+  Metadata,
   ServiceDefinition,
+  UntypedHandleCall,
   UntypedServiceImplementation,
   handleBidiStreamingCall,
   handleClientStreamingCall,
@@ -15,6 +17,8 @@ import type {
 } from '@grpc/grpc-js'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
+import { checkToken, currentSecurity, serverCredentials } from './security.ts'
+import type { ServerSecurity } from './security.ts'
 import { writeMessage } from './stream.ts'
 import { toServiceError } from './status.ts'
 
@@ -50,6 +54,13 @@ export const setBugReporter = (reporter: BugReporter): void => {
 }
 const stackOf = (error: unknown): string =>
   error instanceof Error ? (error.stack ?? error.message) : String(error)
+
+/** What calls of every kind have. */
+interface AnyCall {
+  readonly metadata: Metadata
+  emit(event: 'error', error: unknown): boolean
+}
+type AnyCallback = (error: unknown) => void
 
 interface Cancellable {
   on(event: 'cancelled', listener: () => void): unknown
@@ -172,6 +183,26 @@ const healthService = (check: HealthCheck): RpcService => ({
 
 const serving: HealthCheck = (name) => (name === '' ? true : undefined)
 
+/** The service for callers that carry the token: all others are refused before its handlers hear of them. */
+function guarded({ definition, implementation }: RpcService, token: string): RpcService {
+  const check = checkToken(token)
+  const guardedImplementation: UntypedServiceImplementation = {}
+  for (const [name, { responseStream }] of Object.entries(definition)) {
+    const handle = implementation[name] as (call: AnyCall, callback: AnyCallback) => void
+    guardedImplementation[name] = ((call: AnyCall, callback: AnyCallback) => {
+      try {
+        check(call.metadata)
+      } catch (error) {
+        if (responseStream) call.emit('error', toServiceError(error))
+        else callback(toServiceError(error))
+        return
+      }
+      handle(call, callback)
+    }) as UntypedHandleCall
+  }
+  return { definition, implementation: guardedImplementation }
+}
+
 /** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
 export async function startServer(options: {
   readonly host: string
@@ -181,28 +212,28 @@ export async function startServer(options: {
   readonly services: readonly RpcService[]
   /** What probes are told; by default that the whole is well. */
   readonly health?: HealthCheck
+  /** By default the process's own. */
+  readonly security?: ServerSecurity
 }): Promise<RpcServer> {
   const server = new Server(CHANNEL_OPTIONS)
-  for (const { definition, implementation } of [
-    ...options.services,
-    healthService(options.health ?? serving),
-  ])
+  const security = options.security ?? currentSecurity().server
+  for (const own of options.services) {
+    const { definition, implementation } = security.token === undefined ? own : guarded(own, security.token)
     server.addService(definition, implementation)
+  }
+  const health = healthService(options.health ?? serving)
+  server.addService(health.definition, health.implementation)
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(
-      `${options.host}:${options.port}`,
-      ServerCredentials.createInsecure(),
-      (error, bound) => {
-        if (error === null) return resolve(bound)
-        reject(
-          refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
-            detail: describeError(error),
-            hint: 'Choose another port, or stop what is using this one.',
-            cause: error,
-          }),
-        )
-      },
-    )
+    server.bindAsync(`${options.host}:${options.port}`, serverCredentials(security), (error, bound) => {
+      if (error === null) return resolve(bound)
+      reject(
+        refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
+          detail: describeError(error),
+          hint: 'Choose another port, or stop what is using this one.',
+          cause: error,
+        }),
+      )
+    })
   })
   return {
     port,

@@ -1,0 +1,143 @@
+// Goal: with a token and TLS nobody without them gets an answer, and who has them notices nothing. Method: real servers
+// and clients on loopback, certificates made by openssl.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { runCommand, temporaryDirectory } from '@understory/testcontainers'
+import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
+import {
+  BrokerServiceClient,
+  BrokerServiceService,
+  callServerStream,
+  callUnary,
+  createClient,
+  serverStream,
+  service,
+  startServer,
+  unary,
+  useSecurity,
+} from './index.ts'
+import type { BrokerServiceServer, ClientSecurity, ServerSecurity } from './index.ts'
+
+const handlers = {
+  announce: unary(() => ({})),
+  withdraw: unary(() => ({})),
+  listAnnouncements: unary(() => ({ announcements: [] })),
+  watchAnnouncements: serverStream(async function* () {
+    yield { announcements: [] }
+  }),
+} as unknown as BrokerServiceServer
+
+async function connect(security: ServerSecurity | undefined, own: ClientSecurity | undefined) {
+  const services = [service<BrokerServiceServer>(BrokerServiceService, handlers)]
+  const secured = security === undefined ? {} : { security }
+  const server = await startServer({ host: '127.0.0.1', port: 0, services, ...secured })
+  const client = createClient(BrokerServiceClient, server.address, own)
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  return {
+    list: () => callUnary(client.listAnnouncements.bind(client), { prefix: '' }, { deadlineMs: 3_000 }),
+    watch: async () => {
+      const options = { deadlineMs: 3_000 }
+      const stream = callServerStream(client.watchAnnouncements.bind(client), { prefix: '' }, options)
+      for await (const response of stream) return response
+      return undefined
+    },
+  }
+}
+
+/** A self-signed certificate for `name`, its own authority. */
+async function certificateFor(name: string): Promise<{ cert: Buffer; key: Buffer; folder: string }> {
+  const folder = await temporaryDirectory({ prefix: 'tls' })
+  onTestFinished(() => folder[Symbol.asyncDispose]())
+  const [cert, key] = [join(folder.path, 'cert.pem'), join(folder.path, 'key.pem')]
+  const args = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-days',
+    '2',
+  ]
+  args.push('-keyout', key, '-out', cert, '-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`)
+  await runCommand({ name: 'openssl', command: 'openssl', args })
+  return { cert: readFileSync(cert), key: readFileSync(key), folder: folder.path }
+}
+
+afterEach(() => useSecurity({}))
+
+describe('a token', () => {
+  const security: ServerSecurity = { token: 'a long random text' }
+
+  test('lets in who carries it, by every kind of call', async () => {
+    const { list, watch } = await connect(security, { token: 'a long random text' })
+    expect(await list()).toEqual({ announcements: [] })
+    expect(await watch()).toMatchObject({ gone: false })
+  })
+
+  test.for([
+    ['none', undefined, /carries no token/],
+    ['another', 'a long random tex', /not the right one/],
+  ] as const)('keeps out who has %s', async ([, token, message]) => {
+    const { list, watch } = await connect(security, { token })
+    for (const call of [list, watch])
+      await expect(call()).rejects.toMatchObject({
+        code: 'unauthenticated',
+        message: expect.stringMatching(message),
+      })
+  })
+
+  test('of the environment serves both sides of a process', async () => {
+    useSecurity({ UNDERSTORY_TOKEN: 'of the environment' })
+    const { list } = await connect(undefined, undefined)
+    expect(await list()).toEqual({ announcements: [] })
+    const stranger = await connect(undefined, {})
+    await expect(stranger.list()).rejects.toMatchObject({ code: 'unauthenticated' })
+  })
+})
+
+describe('TLS', () => {
+  test('is spoken with who trusts the certificate and finds the name in it', async () => {
+    const { cert, key } = await certificateFor('understory')
+    const server = { tls: { cert, key }, token: 't' }
+    const tls = { ca: cert, serverName: 'understory' }
+    const { list } = await connect(server, { tls, token: 't' })
+    expect(await list()).toEqual({ announcements: [] })
+    for (const wrong of [
+      { tls: { ca: cert }, token: 't' },
+      { tls: { ...tls, ca: (await certificateFor('understory')).cert }, token: 't' },
+      { token: 't' },
+    ]) {
+      const { list: refused } = await connect(server, wrong)
+      await expect(refused()).rejects.toMatchObject({ code: 'unavailable' })
+    }
+  })
+
+  test('of the environment serves both sides of a process', async () => {
+    const { folder } = await certificateFor('understory')
+    useSecurity({
+      UNDERSTORY_TLS_CERT: join(folder, 'cert.pem'),
+      UNDERSTORY_TLS_KEY: join(folder, 'key.pem'),
+      UNDERSTORY_TLS_CA: join(folder, 'cert.pem'),
+      UNDERSTORY_TLS_NAME: 'understory',
+    })
+    const { list } = await connect(undefined, undefined)
+    expect(await list()).toEqual({ announcements: [] })
+  })
+})
+
+test('wrong settings name the variable', async () => {
+  const folder = await temporaryDirectory({ prefix: 'tls' })
+  onTestFinished(() => folder[Symbol.asyncDispose]())
+  const empty = join(folder.path, 'empty')
+  writeFileSync(empty, '\n')
+  expect(() => useSecurity({ UNDERSTORY_TLS_CERT: '/nowhere' })).toThrow(
+    /UNDERSTORY_TLS_CERT: could not read/,
+  )
+  expect(() => useSecurity({ UNDERSTORY_TLS_KEY: empty })).toThrow(/only one is set/)
+  expect(() => useSecurity({ UNDERSTORY_TOKEN_FILE: empty })).toThrow(/token is empty/)
+})
