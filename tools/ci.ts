@@ -5,7 +5,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { prepareMinio } from '@understory/testcontainers'
+import { prepareHelm, prepareMinio } from '@understory/testcontainers'
 import { runChecks } from './check.ts'
 import { runCommand } from './run-command.ts'
 
@@ -48,12 +48,13 @@ async function runDemo(): Promise<boolean> {
 
 const directory = await mkdtemp(join(tmpdir(), 'understory-ci-'))
 try {
-  // A first build of MinIO takes minutes: it goes on beside the checks.
-  const minio = prepareMinio().then((reason) =>
-    process.stdout.write(reason === undefined ? 'MinIO is there\n' : `no MinIO: ${reason}\n`),
-  )
+  // A first build of MinIO or Helm takes minutes: it goes on beside the checks.
+  const programs = Object.entries({ MinIO: prepareMinio(), Helm: prepareHelm() }).map(async ([name, made]) => {
+    const reason = await made
+    process.stdout.write(reason === undefined ? `${name} is there\n` : `no ${name}: ${reason}\n`)
+  })
   const checks = await runChecks()
-  await minio
+  await Promise.all(programs)
   const tests = await runTests(directory)
   const demoHeld = await runDemo()
   process.stdout.write(`${demoHeld ? 'ok  ' : 'FAIL'} demonstration\n`)

@@ -1,0 +1,60 @@
+/** The chart as Helm renders it, as objects. */
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { helmProgram } from '@understory/testcontainers'
+import { parseAllDocuments } from 'yaml'
+import { ROOT } from '../run-command.ts'
+
+export const CHART: string = join(ROOT, 'deploy/helm/understory')
+/** A Helm that was built from source takes the cluster for an old one unless told. */
+export const KUBE_VERSION = '1.33.0'
+
+export interface Manifest {
+  readonly apiVersion: string
+  readonly kind: string
+  readonly metadata: {
+    readonly name: string
+    readonly namespace?: string
+    readonly labels: Readonly<Record<string, string>>
+  }
+  readonly data?: Readonly<Record<string, string>>
+  readonly spec?: unknown
+  readonly rules?: readonly object[]
+}
+
+export interface RenderOptions {
+  readonly release?: string
+  readonly values?: readonly string[]
+  readonly set?: Readonly<Record<string, string>>
+  /** Instead of the chart's own templates alone. */
+  readonly args?: readonly string[]
+}
+
+export async function helmOutput(args: readonly string[]): Promise<string> {
+  return execFileSync(await helmProgram(), args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    maxBuffer: 64 * 1024 * 1024,
+  })
+}
+
+/** Error: what Helm said. */
+export async function renderText(options: RenderOptions = {}): Promise<string> {
+  const { release = 'understory', values = [], set = {}, args = [] } = options
+  const flags = [
+    ...values.flatMap((file) => ['-f', join(CHART, file)]),
+    ...Object.entries(set).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
+  ]
+  try {
+    return await helmOutput(['template', release, CHART, '--kube-version', KUBE_VERSION, ...flags, ...args])
+  } catch (error) {
+    throw new Error((error as { stderr?: string }).stderr ?? String(error), { cause: error })
+  }
+}
+
+export async function render(options: RenderOptions = {}): Promise<readonly Manifest[]> {
+  const documents = parseAllDocuments(await renderText(options))
+  return documents
+    .map((document) => document.toJS() as Manifest | null)
+    .filter((manifest) => manifest !== null)
+}
