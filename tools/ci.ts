@@ -49,10 +49,12 @@ async function runDemo(): Promise<boolean> {
 const directory = await mkdtemp(join(tmpdir(), 'understory-ci-'))
 try {
   // A first build of MinIO or Helm takes minutes: it goes on beside the checks.
-  const programs = Object.entries({ MinIO: prepareMinio(), Helm: prepareHelm() }).map(async ([name, made]) => {
-    const reason = await made
-    process.stdout.write(reason === undefined ? `${name} is there\n` : `no ${name}: ${reason}\n`)
-  })
+  const programs = Object.entries({ MinIO: prepareMinio(), Helm: prepareHelm() }).map(
+    async ([name, made]) => {
+      const reason = await made
+      process.stdout.write(reason === undefined ? `${name} is there\n` : `no ${name}: ${reason}\n`)
+    },
+  )
   const checks = await runChecks()
   await Promise.all(programs)
   const tests = await runTests(directory)

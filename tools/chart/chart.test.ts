@@ -170,7 +170,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     const secrets = manifests
       .filter(({ kind }) => kind === 'Secret')
       .flatMap(({ data = {} }) => Object.values(data).map((value) => Buffer.from(value, 'base64').toString()))
-    expect(secrets).toHaveLength(3)
+    expect(secrets).toHaveLength(7)
     const rest = JSON.stringify(manifests.filter(({ kind }) => kind !== 'Secret'))
     for (const secret of secrets) expect(rest).not.toContain(secret)
   })

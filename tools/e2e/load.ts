@@ -34,12 +34,23 @@ export interface ClientOptions {
   readonly image: string
   /** Of the control plane. */
   readonly endpoint: string
-  /** Secret with the password. */
-  readonly secret: string
+  /** Secrets with the password and with the token. */
+  readonly passwordSecret: string
+  readonly tokenSecret: string
+  /** Secret with `ca.crt`. */
+  readonly tlsSecret: string
+  readonly tlsName: string
 }
 
 /** A pod that is no part of the release: it has the image of the services, and the password. */
-const clientPod = ({ image, endpoint, secret }: ClientOptions): object => ({
+const clientPod = ({
+  image,
+  endpoint,
+  passwordSecret,
+  tokenSecret,
+  tlsSecret,
+  tlsName,
+}: ClientOptions): object => ({
   apiVersion: 'v1',
   kind: 'Pod',
   metadata: { name: CLIENT },
@@ -55,12 +66,21 @@ const clientPod = ({ image, endpoint, secret }: ClientOptions): object => ({
         command: ['sleep', '36000'],
         env: [
           { name: 'UNDERSTORY_ENDPOINT', value: endpoint },
-          { name: 'PGPASSWORD', valueFrom: { secretKeyRef: { name: secret, key: 'password' } } },
+          { name: 'UNDERSTORY_TLS_CA', value: '/tls/ca.crt' },
+          { name: 'UNDERSTORY_TLS_NAME', value: tlsName },
+          { name: 'UNDERSTORY_TOKEN', valueFrom: { secretKeyRef: { name: tokenSecret, key: 'token' } } },
+          { name: 'PGPASSWORD', valueFrom: { secretKeyRef: { name: passwordSecret, key: 'password' } } },
         ],
-        volumeMounts: [{ name: 'tmp', mountPath: '/tmp' }],
+        volumeMounts: [
+          { name: 'tmp', mountPath: '/tmp' },
+          { name: 'tls', mountPath: '/tls', readOnly: true },
+        ],
       },
     ],
-    volumes: [{ name: 'tmp', emptyDir: {} }],
+    volumes: [
+      { name: 'tmp', emptyDir: {} },
+      { name: 'tls', secret: { secretName: tlsSecret, items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
+    ],
   },
 })
 

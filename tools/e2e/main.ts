@@ -126,7 +126,14 @@ async function run(tools: Tools, given: Given): Promise<void> {
   for (const line of tested.split('\n').filter((line) => line.startsWith('ok '))) say(`helm test: ${line}`)
 
   const endpoint = `${RELEASE}-control-plane.${tools.namespace}.svc:7400`
-  await startClient(tools, { image: await ownImage(tools), endpoint, secret: `${RELEASE}-postgres` })
+  await startClient(tools, {
+    image: await ownImage(tools),
+    endpoint,
+    passwordSecret: `${RELEASE}-postgres`,
+    tokenSecret: `${RELEASE}-token`,
+    tlsSecret: `${RELEASE}-tls`,
+    tlsName: 'understory',
+  })
   const createMs = await timed(() => understory(tools, 'tenant', 'create', TENANT, '--pg', given.pg))
   say(`a tenant is made and takes SQL after ${seconds(createMs)}`)
 

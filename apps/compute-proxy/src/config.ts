@@ -76,6 +76,12 @@ export const POD_CONFIG = {
     placeholder: 'HOST:PORT',
     help: 'address of the gRPC service',
   },
+  healthListen: {
+    read: hostPort,
+    optional: true,
+    placeholder: 'HOST:PORT',
+    help: 'where probes are answered in plain text, beside the gRPC service',
+  },
   advertise: { read: text, placeholder: 'HOST', help: 'where others find it: the address of the pod' },
   root: {
     read: text,

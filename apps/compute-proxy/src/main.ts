@@ -155,6 +155,7 @@ async function pod(argv: readonly string[]): Promise<number> {
   await compute.load()
   const server = await startServer({
     ...listen,
+    healthListen: rest.healthListen,
     services: [hostService(compute), computeService(() => compute.current())],
     health: (name) => ({ '': true, pgdata: launcher.isWanted, sql: compute.isOpen })[name],
   })

@@ -61,6 +61,7 @@ async function main(): Promise<void> {
   const server = await startServer({
     ...listen,
     advertise: given.advertise,
+    healthListen: given.healthListen,
     services,
     health: (name) => ({ '': true, lead: lead.isHeld })[name],
   })

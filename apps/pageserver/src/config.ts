@@ -15,6 +15,12 @@ export const CONFIG = {
     placeholder: 'HOST:PORT',
     help: 'where others find this process (by default where it listens)',
   },
+  healthListen: {
+    read: hostPort,
+    optional: true,
+    placeholder: 'HOST:PORT',
+    help: 'where probes are answered in plain text, beside the gRPC service',
+  },
   dataDir: {
     read: text,
     placeholder: 'DIR',

@@ -25,6 +25,7 @@ async function main(): Promise<void> {
     nodeId,
     listen,
     advertise,
+    healthListen,
     dataDir,
     imageThreads,
     openLayerMib,
@@ -59,7 +60,7 @@ async function main(): Promise<void> {
   await registry.loadAll()
 
   const services = [pageserverService(registry, env.clock)]
-  const server = await startServer({ ...listen, advertise, services })
+  const server = await startServer({ ...listen, advertise, healthListen, services })
   const announcement = await broker.announce(`node/${nodeId}`, {
     kind: 'pageserver',
     address: server.address,

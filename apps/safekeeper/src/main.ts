@@ -18,7 +18,7 @@ async function main(): Promise<void> {
     process.stdout.write(options.text)
     return
   }
-  const { listen, advertise, broker: brokerUrl, logLevel } = options.values
+  const { listen, advertise, healthListen, broker: brokerUrl, logLevel } = options.values
   const nodeId = parseNodeId(options.values.nodeId)
   useSecurity(process.env)
   const dataDir = resolve(options.values.dataDir)
@@ -32,7 +32,7 @@ async function main(): Promise<void> {
     throw explainDataFolder(error, dataDir)
   })
   const services = [safekeeperService({ timelines, pulls, nodeId, clock: env.clock })]
-  const server = await startServer({ ...listen, advertise, services })
+  const server = await startServer({ ...listen, advertise, healthListen, services })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'safekeeper',

@@ -4,7 +4,7 @@
  */
 import type { Readable } from 'node:stream'
 import { describeError, refuse, UnderstoryError } from '@understory/base'
-import { Server, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
+import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
 import type {
   Metadata,
   ServiceDefinition,
@@ -203,6 +203,26 @@ function guarded({ definition, implementation }: RpcService, token: string): Rpc
   return { definition, implementation: guardedImplementation }
 }
 
+/** The port. Error: refused `precondition` when it is taken. */
+function bind(
+  server: Server,
+  { host, port }: { readonly host: string; readonly port: number },
+  security: ServerCredentials,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(`${host}:${port}`, security, (error, bound) => {
+      if (error === null) return resolve(bound)
+      reject(
+        refuse('precondition', `could not listen on ${host}:${port}`, {
+          detail: describeError(error),
+          hint: 'Choose another port, or stop what is using this one.',
+          cause: error,
+        }),
+      )
+    })
+  })
+}
+
 /** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
 export async function startServer(options: {
   readonly host: string
@@ -212,6 +232,8 @@ export async function startServer(options: {
   readonly services: readonly RpcService[]
   /** What probes are told; by default that the whole is well. */
   readonly health?: HealthCheck
+  /** Where they are told it too, without TLS: the probes of Kubernetes know none. */
+  readonly healthListen?: { readonly host: string; readonly port: number } | undefined
   /** By default the process's own. */
   readonly security?: ServerSecurity
 }): Promise<RpcServer> {
@@ -223,18 +245,12 @@ export async function startServer(options: {
   }
   const health = healthService(options.health ?? serving)
   server.addService(health.definition, health.implementation)
-  const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(`${options.host}:${options.port}`, serverCredentials(security), (error, bound) => {
-      if (error === null) return resolve(bound)
-      reject(
-        refuse('precondition', `could not listen on ${options.host}:${options.port}`, {
-          detail: describeError(error),
-          hint: 'Choose another port, or stop what is using this one.',
-          cause: error,
-        }),
-      )
-    })
-  })
+  const port = await bind(server, options, serverCredentials(security))
+  const probed = options.healthListen === undefined ? undefined : new Server(CHANNEL_OPTIONS)
+  if (probed !== undefined && options.healthListen !== undefined) {
+    probed.addService(health.definition, health.implementation)
+    await bind(probed, options.healthListen, ServerCredentials.createInsecure())
+  }
   return {
     port,
     address: options.advertise ?? `${options.host}:${port}`,
@@ -243,6 +259,8 @@ export async function startServer(options: {
         const cut = setTimeout(() => server.forceShutdown(), graceMs)
         server.tryShutdown(() => {
           clearTimeout(cut)
+          // To the last: whoever probes is to see that this one still ends.
+          probed?.forceShutdown()
           resolve()
         })
       }),

@@ -19,6 +19,7 @@ const SETTINGS = {
   serviceAccount: 'understory-compute',
   postgresUid: 999,
   password: { secretName: 'understory-postgres', key: 'password' },
+  tlsSecret: 'understory-tls',
   proxyResources: {},
   postgresResources: {},
   dataSizeLimit: '10Gi',
@@ -79,7 +80,7 @@ test('the proxy is a sidecar that holds Postgres back', () => {
   expect(initContainers.map(({ name }) => name)).toEqual(['compute-proxy'])
   expect(initContainers[0]).toMatchObject({
     restartPolicy: 'Always',
-    startupProbe: { grpc: { port: 7700, service: 'pgdata' } },
+    startupProbe: { grpc: { port: 7701, service: 'pgdata' } },
   })
 })
 

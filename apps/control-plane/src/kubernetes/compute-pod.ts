@@ -9,11 +9,13 @@ import type { PodSettings } from './pod-settings.ts'
 import { NAME_LABEL, NUMBER_LABEL, PROXY_CONTAINER, TENANT_LABEL, TIMELINE_LABEL } from './pod.ts'
 
 export const PROXY_PORT = 7700
+const HEALTH_PORT = 7701
 export const SQL_PORT = 5432
 
 /** The folder that all containers of the pod have in common. */
 const ROOT = '/compute'
 const PASSWORD_FOLDER = '/etc/understory/password'
+const TLS_FOLDER = '/etc/understory/tls'
 /** As long as writing PGDATA of any size may take. */
 const STARTUP_PROBES_MAX = 7 * 86_400
 const NAME_LENGTH_MAX = 63
@@ -102,6 +104,7 @@ export function computePod(
     'node-id': name,
     timeline: timelineId,
     listen: `0.0.0.0:${PROXY_PORT}`,
+    'health-listen': `0.0.0.0:${HEALTH_PORT}`,
     advertise: '$(POD_IP)',
     root: ROOT,
     'sql-host': `${serviceName(settings.namePrefix, place)}.${settings.namespace}.svc`,
@@ -125,26 +128,31 @@ export function computePod(
     ports: [{ name: 'grpc', containerPort: PROXY_PORT, protocol: 'TCP' }],
     // Holds the container of Postgres back until there is something to start.
     startupProbe: {
-      grpc: { port: PROXY_PORT, service: 'pgdata' },
+      grpc: { port: HEALTH_PORT, service: 'pgdata' },
       periodSeconds: 1,
       timeoutSeconds: 5,
       failureThreshold: STARTUP_PROBES_MAX,
     },
     // One that hangs is started again, and ends the Postgres that was left alone.
     livenessProbe: {
-      grpc: { port: PROXY_PORT },
+      grpc: { port: HEALTH_PORT },
       periodSeconds: 5,
       timeoutSeconds: 5,
       failureThreshold: Math.max(1, Math.floor(settings.contactTimeoutMs / 5_000)),
     },
     readinessProbe: {
-      grpc: { port: PROXY_PORT, service: 'sql' },
+      grpc: { port: HEALTH_PORT, service: 'sql' },
       periodSeconds: 1,
       timeoutSeconds: 5,
       failureThreshold: 2,
     },
     resources: settings.proxyResources,
-    volumeMounts: [compute, temporary, { name: 'password', mountPath: PASSWORD_FOLDER, readOnly: true }],
+    volumeMounts: [
+      compute,
+      temporary,
+      { name: 'password', mountPath: PASSWORD_FOLDER, readOnly: true },
+      ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', mountPath: TLS_FOLDER, readOnly: true }]),
+    ],
   }
   const postgres = {
     ...common,
@@ -197,6 +205,7 @@ export function computePod(
             items: [{ key: settings.password.key, path: 'password' }],
           },
         },
+        ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', secret: { secretName: settings.tlsSecret } }]),
       ],
     },
   }

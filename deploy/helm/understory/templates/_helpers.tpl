@@ -181,6 +181,41 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- default (printf "%s-postgres" (include "understory.fullname" .)) .Values.compute.password.existingSecret -}}
 {{- end -}}
 
+{{- define "understory.tokenSecret" -}}
+{{- default (printf "%s-token" (include "understory.fullname" .)) .Values.auth.existingSecret -}}
+{{- end -}}
+
+{{- define "understory.tlsSecret" -}}
+{{- if .Values.tls.enabled -}}
+{{- default (printf "%s-tls" (include "understory.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Who may call, and how: whoever has the token, by TLS. */}}
+{{- define "understory.securityEnv" -}}
+- name: UNDERSTORY_TOKEN
+  valueFrom: { secretKeyRef: { name: {{ include "understory.tokenSecret" . }}, key: {{ .Values.auth.tokenKey }} } }
+{{- if .Values.tls.enabled }}
+- { name: UNDERSTORY_TLS_CERT, value: /etc/understory/tls/tls.crt }
+- { name: UNDERSTORY_TLS_KEY, value: /etc/understory/tls/tls.key }
+- { name: UNDERSTORY_TLS_CA, value: /etc/understory/tls/ca.crt }
+- { name: UNDERSTORY_TLS_NAME, value: {{ .Values.tls.serverName | quote }} }
+{{- end }}
+{{- end -}}
+
+{{- define "understory.tlsMount" -}}
+{{- if .Values.tls.enabled }}
+- { name: tls, mountPath: /etc/understory/tls, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "understory.tlsVolume" -}}
+{{- if .Values.tls.enabled }}
+- name: tls
+  secret: { secretName: {{ include "understory.tlsSecret" . }}, defaultMode: 0440 }
+{{- end }}
+{{- end -}}
+
 {{- define "understory.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (printf "%s-control-plane" (include "understory.fullname" .)) .Values.serviceAccount.name -}}
@@ -204,6 +239,9 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- fail (printf "objectStore.external.%s is empty: objectStore.mode external needs it" $key) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.tls.certManager.enabled (not .Values.tls.certManager.issuerRef.name) -}}
+{{- fail "tls.certManager.issuerRef.name is empty: tls.certManager.enabled needs it" -}}
 {{- end -}}
 {{- if and (eq .Values.broker.mode "external") (not .Values.broker.external.host) -}}
 {{- fail "broker.external.host is empty: broker.mode external needs it" -}}
