@@ -46,6 +46,9 @@ const podSpecs = (manifests: readonly Manifest[]): PodSpec[] => [
 const named = (manifests: readonly Manifest[], kind: string, name: string): Manifest | undefined =>
   manifests.find((manifest) => manifest.kind === kind && manifest.metadata.name === name)
 
+/** Programs in other languages take their time to start. */
+const SLOW = { timeout: 120_000 }
+
 const EXTERNAL = {
   'objectStore.mode': 'external',
   'objectStore.external.bucket': 'layers',
@@ -233,7 +236,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
   describe.skipIf(noSchemas !== undefined)(
     noSchemas === undefined ? 'schemas of Kubernetes' : `schemas of Kubernetes: ${noSchemas}`,
     () => {
-      test.each(['1.29', '1.31', '1.33', '1.35'])('Kubernetes %s takes it all', async (version) => {
+      test.each(['1.29', '1.31', '1.33', '1.35'])('Kubernetes %s takes it all', SLOW, async (version) => {
         await using folder = await temporaryDirectory()
         const variants = await Promise.all([
           renderText(),
@@ -252,7 +255,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
         }
       })
 
-      test('what Kubernetes does not know is found', async () => {
+      test('what Kubernetes does not know is found', SLOW, async () => {
         await using folder = await temporaryDirectory()
         const file = join(folder.path, 'wrong.yaml')
         await writeFile(file, (await renderText()).replace('minReadySeconds', 'minReadySecs'))
