@@ -37,7 +37,11 @@ export default {
     only('rpc', ['base', 'env'], ''),
     only('object-store', ['base', 'env'], ''),
     only('broker', ['base', 'env', 'rpc'], ''),
-    only('sdk', ['base', 'rpc'], 'the public client carries nothing of the servers'),
+    only(
+      'sdk',
+      ['base', 'rpc', 'storage'],
+      'of the servers the public client has keys and their shards alone',
+    ),
     only('pgdata', ['base', 'env', 'postgres', 'rpc', 'storage'], ''),
     {
       name: 'grpc-js-in-rpc-alone',

@@ -9,11 +9,12 @@ import {
   FpwPhase,
   FullPageWrites,
   callServerStream,
-  callUnary,
+  callUnary as callOnce,
   createClient as createRpcClient,
 } from '@understory/rpc'
 import type {
   CallOptions,
+  ClientSecurity,
   FpwStatus,
   GetTimelineResponse,
   Node,
@@ -23,12 +24,23 @@ import type {
   TimelineRef,
   VerifyResult,
 } from '@understory/rpc'
+import { readPages } from './pages.ts'
+import type { GetPagesOptions, PageAddress } from './pages.ts'
+import { RETRIES_DEFAULT, retrying } from './retry.ts'
+import { tail } from './wal-tail.ts'
+import type { WalPiece, WalTailOptions } from './wal-tail.ts'
 
 export interface ClientOptions {
   /** host:port of the control plane. */
   readonly endpoint: string
   /** Milliseconds that an ordinary call may take; 30,000 by default. */
   readonly deadlineMs?: number
+  /** How often a call that met passing trouble is made again, each time after a longer pause; 3 by default. */
+  readonly retries?: number
+  /** Of the installation, where it demands one. */
+  readonly token?: string
+  /** Where the installation speaks TLS; `{}` trusts the system's authorities. */
+  readonly tls?: NonNullable<ClientSecurity['tls']>
 }
 
 export interface CreateTenantOptions {
@@ -108,7 +120,7 @@ export interface VerifyProgress {
   readonly pagesTotal: number
 }
 
-export interface UnderstoryClient {
+export interface UnderstoryClient extends Disposable {
   createTenant(
     options: CreateTenantOptions,
   ): Promise<{ readonly tenant: Tenant; readonly timeline: TimelineRef }>
@@ -123,6 +135,11 @@ export interface UnderstoryClient {
   /** Asks for the switch and returns at once. */
   switchFullPageWrites(tenant: string, wanted: 'on' | 'off'): Promise<FpwView>
   getFullPageWrites(tenant: string): Promise<FpwView>
+  /** Where the switch stands, and again at every change, until it is left or cancelled. */
+  watchFullPageWrites(
+    tenant: string,
+    options?: { readonly signal?: AbortSignal },
+  ): AsyncGenerator<FpwView, void, void>
   /** Ends when the switch has reached what is wanted; throws `precondition` with the reason where it cannot. */
   waitForFullPageWrites(
     tenant: string,
@@ -143,6 +160,18 @@ export interface UnderstoryClient {
     options?: WaitOptions & { readonly onStep?: (view: SafekeepersView) => void },
   ): Promise<SafekeepersView>
   listNodes(): Promise<readonly Node[]>
+  /** One block of a relation as it was at an LSN: 8,192 bytes, or undefined where none was written yet. */
+  getPage(tenant: string, page: PageAddress, options?: GetPagesOptions): Promise<Buffer | undefined>
+  /** Many at once, in the order asked for. */
+  getPages(
+    tenant: string,
+    pages: readonly PageAddress[],
+    options?: GetPagesOptions,
+  ): Promise<(Buffer | undefined)[]>
+  /** Committed WAL as it comes. Leaving the loop ends it. */
+  tailWal(tenant: string, options?: WalTailOptions): AsyncGenerator<WalPiece, void, void>
+  /** Closes the connections; calls under way are cancelled. */
+  close(): void
 }
 
 export interface WaitOptions {
@@ -216,11 +245,17 @@ function given<T>(value: T | undefined, what: string): T {
 }
 
 export function createClient(options: ClientOptions): UnderstoryClient {
-  const client = createRpcClient(ControlPlaneServiceClient, options.endpoint)
+  const { token, tls, retries = RETRIES_DEFAULT } = options
+  const security: ClientSecurity | undefined =
+    token === undefined && tls === undefined ? undefined : { token, tls }
+  const client = createRpcClient(ControlPlaneServiceClient, options.endpoint, security)
   const call: CallOptions = {
     peer: `the control plane at ${options.endpoint}`,
     ...(options.deadlineMs === undefined ? {} : { deadlineMs: options.deadlineMs }),
   }
+  // Every unary call here is a read, or a change that a second call does not make twice.
+  const callUnary: typeof callOnce = (method, request, how) =>
+    retrying(retries, how?.signal, () => callOnce(method, request, how))
 
   return {
     async createTenant(wanted) {
@@ -284,6 +319,16 @@ export function createClient(options: ClientOptions): UnderstoryClient {
 
     async getFullPageWrites(tenant) {
       return viewOf((await callUnary(client.getFullPageWrites.bind(client), { tenant }, call)).status)
+    },
+
+    async *watchFullPageWrites(tenant, { signal } = {}) {
+      const watch = client.watchFullPageWrites.bind(client)
+      for await (const { status } of callServerStream(
+        watch,
+        { tenant },
+        { ...call, deadlineMs: Infinity, signal },
+      ))
+        yield viewOf(status)
     },
 
     async waitForFullPageWrites(tenant, wait = {}) {
@@ -361,6 +406,24 @@ export function createClient(options: ClientOptions): UnderstoryClient {
     async listNodes() {
       return (await callUnary(client.listNodes.bind(client), {}, call)).nodes
     },
+
+    async getPage(tenant, page, how) {
+      const [found] = await this.getPages(tenant, [page], how)
+      return found
+    },
+
+    async getPages(tenant, pages, how = {}) {
+      return retrying(retries, how.signal, async () =>
+        readPages(await this.getTimeline(tenant, how.timeline), pages, how, security),
+      )
+    },
+
+    tailWal(tenant, how = {}) {
+      return tail(() => this.getTimeline(tenant, how.timeline), how, security)
+    },
+
+    close: () => client.close(),
+    [Symbol.dispose]: () => client.close(),
   }
 }
 

@@ -1,3 +1,5 @@
+export { UnderstoryError, isErrorCode } from '@understory/base'
+export type { ErrorCode } from '@understory/base'
 export { createClient } from './client.ts'
 export type {
   ClientOptions,
@@ -10,3 +12,7 @@ export type {
   VerifyProgress,
   WaitOptions,
 } from './client.ts'
+export { pageLsn } from './pages.ts'
+export type { GetPagesOptions, PageAddress } from './pages.ts'
+export type { WalPiece, WalTailOptions } from './wal-tail.ts'
+export type { GetTimelineResponse, Node, Tenant, Timeline, TimelineRef, VerifyResult } from '@understory/rpc'

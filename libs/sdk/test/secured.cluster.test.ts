@@ -1,0 +1,85 @@
+/**
+ * Goal: a whole installation under TLS and with a token works as one without, and answers nobody who lacks either.
+ * Method: a real cluster whose processes have both from the environment.
+ */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { runCommand, startCluster, temporaryDirectory } from '@understory/testcontainers'
+import pg from 'pg'
+import { expect, test } from 'vitest'
+import { createClient } from '../src/index.ts'
+
+const TOKEN = 'a token of this installation'
+
+test('an installation under TLS and with a token', { timeout: 240_000 }, async () => {
+  await using stack = new AsyncDisposableStack()
+  const folder = stack.use(await temporaryDirectory({ prefix: 'secured' }))
+  const [cert, key] = [join(folder.path, 'cert.pem'), join(folder.path, 'key.pem')]
+  const args = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-days',
+    '2',
+  ]
+  args.push(
+    '-keyout',
+    key,
+    '-out',
+    cert,
+    '-subj',
+    '/CN=understory',
+    '-addext',
+    'subjectAltName=DNS:understory',
+  )
+  await runCommand({ name: 'openssl', command: 'openssl', args })
+  const environment = {
+    UNDERSTORY_TLS_CERT: cert,
+    UNDERSTORY_TLS_KEY: key,
+    UNDERSTORY_TLS_CA: cert,
+    UNDERSTORY_TLS_NAME: 'understory',
+    UNDERSTORY_TOKEN: TOKEN,
+  }
+  const data = stack.use(await temporaryDirectory({ prefix: 'secured-cluster' }))
+  const cluster = stack.use(await startCluster({ dataDirectory: data.path, environment }))
+  const { endpoint } = cluster
+  const tls = { ca: await readFile(cert), serverName: 'understory' }
+
+  using client = createClient({ endpoint, tls, token: TOKEN })
+  await client.createTenant({ name: 'safe' })
+  const connectionString = await client.waitForSql('safe')
+  const sql = new pg.Client({ connectionString })
+  await sql.connect()
+  stack.defer(() => sql.end())
+  await sql.query('create table t as select generate_series(1, 1000) i')
+  await client.switchFullPageWrites('safe', 'off')
+  expect(await client.waitForFullPageWrites('safe')).toMatchObject({ phase: 'off' })
+  const place = await sql.query(`select pg_relation_filenode('t') as relation,
+    (select oid from pg_database where datname = current_database()) as database, pg_current_wal_flush_lsn()::text as lsn`)
+  const { relation, database, lsn } = place.rows[0] as { relation: string; database: string; lsn: string }
+  const page = { relation: Number(relation), database: Number(database), block: 0 }
+  expect((await client.getPage('safe', page, { lsn }))?.length).toBe(8192)
+  expect(await client.getPage('safe', { ...page, block: 9_999 }, { lsn })).toBeUndefined()
+  await expect(client.getPage('safe', { ...page, block: -1 })).rejects.toMatchObject({ code: 'bad_argument' })
+  // What a superuser of that Postgres sees of its environment.
+  await sql.query("create temp table environment (line text); copy environment from program 'env'")
+  const lines = (await sql.query<{ line: string }>('select line from environment')).rows.map(
+    ({ line }) => line,
+  )
+  expect(lines.some((line) => line.startsWith('PGDATA=') || line.startsWith('PATH='))).toBe(true)
+  expect(lines.filter((line) => line.includes(TOKEN))).toEqual([])
+
+  using withoutToken = createClient({ endpoint, tls })
+  await expect(withoutToken.listNodes()).rejects.toMatchObject({ code: 'unauthenticated' })
+  using plain = createClient({ endpoint, token: TOKEN, retries: 0, deadlineMs: 3_000 })
+  await expect(plain.listNodes()).rejects.toMatchObject({ code: 'unavailable' })
+  for (const node of [...cluster.safekeepers, ...cluster.pageservers, cluster.computeHost]) {
+    using other = createClient({ endpoint: node.address, tls, retries: 0 })
+    // Known or not, the method is not answered without the token.
+    await expect(other.listNodes()).rejects.toThrow()
+  }
+})
