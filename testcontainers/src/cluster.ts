@@ -37,6 +37,17 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>
   /** More flags of one kind of app, such as `{ pageserver: ['--log-level', 'debug'] }`. */
   readonly flags?: Readonly<Partial<Record<AppName, readonly string[]>>>
+  /** How single nodes are run otherwise, by node id. */
+  readonly plan?: (nodeId: string) => NodePlan
+}
+
+/** What is particular to one node. */
+export interface NodePlan {
+  /** The address it listens on; 127.0.0.1 by default. */
+  readonly host?: string
+  readonly flags?: readonly string[]
+  /** A command that runs it, such as `['nsenter', '--net=…']`. It must end in exec, not in a child. */
+  readonly under?: readonly string[]
 }
 
 type AppName = 'safekeeper' | 'pageserver' | 'control-plane' | 'compute-proxy'
@@ -79,22 +90,24 @@ class Node implements ClusterNode {
   readonly dataDirectory: string
   readonly #app: AppName
   readonly #args: readonly string[]
+  readonly #under: readonly string[]
   readonly #environment: Readonly<Record<string, string>>
   #process: RunningProcess | undefined
 
   constructor(
     app: AppName,
     nodeId: string,
-    port: number,
+    address: string,
     dataDirectory: string,
-    args: readonly string[],
+    command: { readonly under: readonly string[]; readonly args: readonly string[] },
     environment: Readonly<Record<string, string>>,
   ) {
     this.nodeId = nodeId
-    this.address = `127.0.0.1:${port}`
+    this.address = address
     this.dataDirectory = dataDirectory
     this.#app = app
-    this.#args = args
+    this.#args = command.args
+    this.#under = command.under
     this.#environment = environment
   }
 
@@ -108,10 +121,18 @@ class Node implements ClusterNode {
 
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     await mkdir(this.dataDirectory, { recursive: true })
+    const main = join(APPS, this.#app, 'src/main.ts')
+    const whole = [
+      ...this.#under,
+      process.execPath,
+      '--disable-warning=ExperimentalWarning',
+      main,
+      ...this.#args,
+    ]
     this.#process = await startProcess({
       name: this.nodeId,
-      command: process.execPath,
-      args: ['--disable-warning=ExperimentalWarning', join(APPS, this.#app, 'src/main.ts'), ...this.#args],
+      command: whole[0] as string,
+      args: whole.slice(1),
       env: { ...this.#environment, ...environment },
       ready: READY,
       readyTimeoutMs: READY_TIMEOUT_MS,
@@ -147,21 +168,18 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const ports = await portsOf(dataDirectory, nodeIds, options.apiPort)
   const port = (nodeId: string): number => ports[nodeId] as number
   const objectStore = options.objectStore ?? join(dataDirectory, 'objects')
-  const endpoint = `127.0.0.1:${port('control-plane-1')}`
+  const planOf = (nodeId: string): NodePlan => options.plan?.(nodeId) ?? {}
+  const addressOf = (nodeId: string): string => `${planOf(nodeId).host ?? '127.0.0.1'}:${port(nodeId)}`
+  const endpoint = addressOf('control-plane-1')
   const broker = options.broker ?? `grpc://${endpoint}`
   const environment = options.environment ?? {}
 
   const node = (app: AppName, nodeId: string, args: readonly string[]): Node => {
     const directory = join(dataDirectory, nodeId)
-    const common = ['--node-id', nodeId, '--listen', `127.0.0.1:${port(nodeId)}`]
-    return new Node(
-      app,
-      nodeId,
-      port(nodeId),
-      directory,
-      [...args, ...common, ...(options.flags?.[app] ?? [])],
-      environment,
-    )
+    const address = addressOf(nodeId)
+    const { flags = [], under = [] } = planOf(nodeId)
+    const all = [...args, '--node-id', nodeId, '--listen', address, ...(options.flags?.[app] ?? []), ...flags]
+    return new Node(app, nodeId, address, directory, { under, args: all }, environment)
   }
   const stored = (nodeId: string): string[] => ['--data-dir', join(dataDirectory, nodeId), '--broker', broker]
 

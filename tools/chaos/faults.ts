@@ -1,0 +1,287 @@
+/**
+ * Everything that can be done to a cluster. A fault strikes, holds for a while, and is healed; what it may cost meanwhile
+ * is part of it. Never more than one safekeeper is down, but where a majority is lost on purpose.
+ */
+import { writeFile } from 'node:fs/promises'
+import { statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { assert, present } from '@understory/base'
+import type { Rng } from '@understory/env'
+import { runCommand, startProcess } from '@understory/testcontainers'
+import type { ClusterNode, Cut } from '@understory/testcontainers'
+import { SMALL_DISK_NODE, TENANT, until } from './lab.ts'
+import type { Lab, Need } from './lab.ts'
+
+/**
+ * What commits may do meanwhile. `go on`: they must. `stop`: there must be none, for a majority is lost. `compute`: they
+ * stop until the compute is back.
+ */
+export type Effect = 'go on' | 'stop' | 'compute'
+
+export interface Struck {
+  /** What it was done to, in few words. */
+  readonly target: string
+  readonly heal: () => Promise<void>
+}
+
+export interface FaultKind {
+  readonly name: string
+  readonly effect: Effect
+  readonly needs?: Need
+  readonly strike: (lab: Lab, rng: Rng) => Promise<Struck>
+}
+
+const KIB = 1024
+const pick = <T>(items: readonly T[], rng: Rng): T => present(items[rng.below(items.length)], 'item')
+const safekeeper = (lab: Lab, rng: Rng): ClusterNode => pick(lab.cluster.safekeepers, rng)
+const pageserver = (lab: Lab, rng: Rng): ClusterNode => pick(lab.cluster.pageservers, rng)
+const controlPlane = (lab: Lab): ClusterNode => lab.cluster.controlPlane
+type Choice = (lab: Lab, rng: Rng) => ClusterNode
+
+const killed =
+  (choose: Choice): FaultKind['strike'] =>
+  async (lab, rng) => {
+    const node = choose(lab, rng)
+    await node.kill()
+    return { target: node.nodeId, heal: () => node.start() }
+  }
+
+const paused =
+  (choose: Choice): FaultKind['strike'] =>
+  async (lab, rng) => {
+    const { nodeId, pid } = choose(lab, rng)
+    return { target: nodeId, heal: pause(pid) }
+  }
+
+function pause(pid: number): () => Promise<void> {
+  process.kill(pid, 'SIGSTOP')
+  return async () => {
+    sendIfThere(pid, 'SIGCONT')
+  }
+}
+
+const cutOff =
+  (choose: Choice, cut: Cut): FaultKind['strike'] =>
+  async (lab, rng) => {
+    const { nodeId } = choose(lab, rng)
+    await lab.network.cut(nodeId, cut)
+    return { target: nodeId, heal: () => lab.network.mend(nodeId) }
+  }
+
+/** A process that is gone already has had what it was to get. */
+function sendIfThere(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
+}
+
+const signalled =
+  (
+    signal: NodeJS.Signals,
+    whom: readonly ('proxyPid' | 'postmasterPid')[],
+    target: string,
+  ): FaultKind['strike'] =>
+  async (lab) => {
+    const compute = await lab.compute()
+    for (const which of whom) sendIfThere(compute[which], signal)
+    return { target, heal: async () => undefined }
+  }
+
+/** Two of three, by one way drawn for both. */
+async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
+  const spared = safekeeper(lab, rng)
+  const victims = lab.cluster.safekeepers.filter((node) => node !== spared)
+  assert(victims.length * 2 > lab.cluster.safekeepers.length, () => 'that is no majority')
+  const ways = ['killed', 'paused', ...(isThere(lab, 'network') ? ['cut off'] : [])]
+  const way = pick(ways, rng)
+  const heals = await Promise.all(
+    victims.map(async (node) => {
+      if (way === 'paused') return pause(node.pid)
+      if (way === 'cut off') {
+        await lab.network.cut(node.nodeId, 'both')
+        return () => lab.network.mend(node.nodeId)
+      }
+      await node.kill()
+      return () => node.start()
+    }),
+  )
+  return {
+    target: `all but ${spared.nodeId}, ${way}`,
+    heal: async () => void (await Promise.all(heals.map((heal) => heal()))),
+  }
+}
+
+const isThere = (lab: Lab, need: Need): boolean => !lab.missing.some((item) => item.need === need)
+
+async function delayPackets(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = safekeeper(lab, rng)
+  const proxy = lab.proxy(node)
+  proxy.delayMs = 20 + rng.below(300)
+  return {
+    target: `${node.nodeId}, ${proxy.delayMs} ms`,
+    heal: async () => {
+      proxy.delayMs = 0
+    },
+  }
+}
+
+async function resetConnections(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = safekeeper(lab, rng)
+  const proxy = lab.proxy(node)
+  const again = setInterval(() => proxy.reset(), 100 + rng.below(500))
+  proxy.reset()
+  return { target: node.nodeId, heal: async () => clearInterval(again) }
+}
+
+async function resize(path: string, sizeBytes: number): Promise<void> {
+  const args = ['-o', `remount,size=${Math.ceil(sizeBytes / KIB)}k`, path]
+  await runCommand({ name: 'mount', command: 'mount', args })
+}
+
+/** Its disk has some 100 KiB left, and is filled by more WAL than that. */
+async function fillDisk(lab: Lab): Promise<Struck> {
+  const node = present(
+    lab.cluster.safekeepers.find(({ nodeId }) => nodeId === SMALL_DISK_NODE),
+    'safekeeper on a disk of its own',
+  )
+  const { bsize, blocks, bfree } = await statfs(node.dataDirectory)
+  await resize(node.dataDirectory, (blocks - bfree) * bsize + 100 * KIB)
+  const heal = async (): Promise<void> => {
+    await resize(node.dataDirectory, blocks * bsize)
+    // What failed to write writes no more until it is started again.
+    await node.stop()
+    await node.start()
+  }
+  return healedOnError(heal, async () => {
+    await lab.withSql((client) =>
+      client.query("select pg_logical_emit_message(true, 'bulk', repeat('x', 4000000))"),
+    )
+    await failed(lab, node)
+    return { target: node.nodeId, heal }
+  })
+}
+
+/** Every write and sync of its main process fails with EIO. */
+async function failSyncs(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = safekeeper(lab, rng)
+  const calls = 'fsync,fdatasync,write,pwrite64,pwritev,pwritev2'
+  // Only what goes to files of the log: sockets and pipes are written too.
+  const args = ['-f', '-qq', '-o', '/dev/null', '-p', String(node.pid)]
+  const inject = ['-e', `trace=${calls}`, '-e', `inject=fsync,fdatasync,pwrite64,pwritev,pwritev2:error=EIO`]
+  const strace = await startProcess({ name: 'strace', command: 'strace', args: [...args, ...inject] })
+  const heal = async (): Promise<void> => {
+    await strace.stop('SIGINT')
+    await node.kill()
+    await node.start()
+  }
+  return healedOnError(heal, async () => {
+    await failed(lab, node)
+    return { target: node.nodeId, heal }
+  })
+}
+
+/** Waits until the safekeeper says that it takes no more WAL. */
+async function failed(lab: Lab, node: ClusterNode): Promise<void> {
+  await until(`${node.nodeId} to notice its disk`, 20_000, async () =>
+    (await lab.walStatus(node)).failure === '' ? undefined : true,
+  )
+}
+
+async function healedOnError(heal: () => Promise<void>, strike: () => Promise<Struck>): Promise<Struck> {
+  try {
+    return await strike()
+  } catch (error) {
+    await heal()
+    throw error
+  }
+}
+
+/** Its wall clock jumps by up to days, forth and back, while it runs. */
+async function jumpClock(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = pick([...lab.cluster.safekeepers, ...lab.cluster.pageservers, lab.cluster.controlPlane], rng)
+  const file = join(lab.folder, `clock-of-${node.nodeId}`)
+  const set = (offsetS: number): Promise<void> => writeFile(file, `${offsetS < 0 ? '' : '+'}${offsetS}\n`)
+  await set(0)
+  await node.kill()
+  // Only the wall clock: Linux's monotonic clock never jumps, and Node ends itself where it does.
+  await node.start({
+    LD_PRELOAD: present(lab.faketime, 'faketime'),
+    FAKETIME_TIMESTAMP_FILE: file,
+    FAKETIME_NO_CACHE: '1',
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+    DONT_FAKE_MONOTONIC: '1',
+  })
+  const offsetsS = [1 + rng.below(200_000), -1 - rng.below(200_000)]
+  await set(offsetsS[0] as number)
+  await delay(700)
+  await set(offsetsS[1] as number)
+  return {
+    target: `${node.nodeId}, ${offsetsS.map((s) => `${s > 0 ? '+' : ''}${s} s`).join(', ')}`,
+    heal: async () => {
+      await node.kill()
+      await node.start()
+    },
+  }
+}
+
+/** No fault, but what is to be safe at any moment. */
+async function switchFullPageWrites(lab: Lab): Promise<Struck> {
+  const { wanted } = await lab.client.getFullPageWrites(TENANT)
+  const next = wanted === 'on' ? 'off' : 'on'
+  await lab.client.switchFullPageWrites(TENANT, next)
+  return {
+    target: `to ${next}`,
+    heal: async () => void (await lab.client.waitForFullPageWrites(TENANT, { timeoutMs: 120_000 })),
+  }
+}
+
+const faults = (
+  effect: Effect,
+  needs: Need | undefined,
+  kinds: Readonly<Record<string, FaultKind['strike']>>,
+): FaultKind[] =>
+  Object.entries(kinds).map(([name, strike]) => ({
+    name,
+    effect,
+    strike,
+    ...(needs === undefined ? {} : { needs }),
+  }))
+
+export const FAULTS: readonly FaultKind[] = [
+  ...faults('go on', undefined, {
+    'safekeeper killed': killed(safekeeper),
+    'pageserver killed': killed(pageserver),
+    'control plane killed': killed(controlPlane),
+    'safekeeper paused': paused(safekeeper),
+    'pageserver paused': paused(pageserver),
+    'control plane paused': paused(controlPlane),
+    'safekeeper delayed': delayPackets,
+    'safekeeper reset': resetConnections,
+    'full_page_writes switched': switchFullPageWrites,
+  }),
+  ...faults('go on', 'network', {
+    'safekeeper cut off': cutOff(safekeeper, 'both'),
+    'safekeeper deaf': cutOff(safekeeper, 'in'),
+    'safekeeper mute': cutOff(safekeeper, 'out'),
+    'safekeeper loses packets': cutOff(safekeeper, { lossPercent: 20 }),
+    'pageserver cut off': cutOff(pageserver, 'both'),
+    'pageserver mute': cutOff(pageserver, 'out'),
+  }),
+  ...faults('go on', 'mount', { 'safekeeper disk full': fillDisk }),
+  ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),
+  ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),
+  ...faults('compute', undefined, {
+    'compute-proxy killed': signalled('SIGKILL', ['proxyPid'], 'compute-proxy'),
+    'Postgres killed': signalled('SIGKILL', ['postmasterPid'], 'postmaster'),
+    'compute killed': signalled('SIGKILL', ['proxyPid', 'postmasterPid'], 'both'),
+    'compute host killed': killed((lab) => lab.cluster.computeHost),
+    'compute-proxy paused': async (lab) => ({
+      target: 'compute-proxy',
+      heal: pause((await lab.compute()).proxyPid),
+    }),
+  }),
+  ...faults('stop', undefined, { 'majority lost': loseMajority }),
+]
