@@ -1,6 +1,7 @@
 /**
- * The control file of a timeline: what an acceptor must not forget. Replaced as a whole (temporary file, sync, rename,
- * sync of the folder). Little-endian:
+ * The control file of a timeline: what an acceptor must not forget. There are two copies, each replaced as a whole
+ * (temporary file, sync, rename, sync of the folder), and nothing is answered before both are: where one is damaged the
+ * other has all that was ever answered. Little-endian:
  *
  *   0   magic     "USAFEKPR"
  *   8   version   u32 = 1
@@ -11,10 +12,12 @@
  *   80  historyCount x (term u64, startLsn u64)
  *   ..  crc32c    u32  of everything before
  */
-import { Cursor, LSN_ZERO, lsnHigh, lsnLow, refuse } from '@understory/base'
+import { join } from 'node:path'
+import { Cursor, LSN_ZERO, isErrorCode, lsnHigh, lsnLow, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isWellFormedHistory, lastTermStart } from '@understory/consensus'
 import type { AcceptorControl, ElectionKind, TermStart } from '@understory/consensus'
+import type { Disk } from '@understory/env'
 import { crc32c } from '@understory/postgres/wal'
 import type { PostgresIdentity } from './identity.ts'
 
@@ -57,6 +60,61 @@ export function encodeControlFile({ postgres, acceptor }: ControlFile): Uint8Arr
   })
   view.setUint32(size - 4, crc32c(bytes, 0, size - 4), true)
   return bytes
+}
+
+export const controlPaths = (folder: string): readonly [string, string] => [
+  join(folder, 'control'),
+  join(folder, 'control.2'),
+]
+
+/** Both copies. */
+export async function writeControlFile(disk: Disk, folder: string, file: ControlFile): Promise<void> {
+  const bytes = encodeControlFile(file)
+  for (const path of controlPaths(folder)) await disk.durableReplace(path, bytes)
+}
+
+/** Whether there is any copy: a folder without one is no timeline. */
+export async function hasControlFile(disk: Disk, folder: string): Promise<boolean> {
+  for (const path of controlPaths(folder)) if ((await disk.stat(path)) !== undefined) return true
+  return false
+}
+
+export interface FoundControl {
+  readonly control: ControlFile
+  /** What is wrong with a copy, or undefined. */
+  readonly problem: unknown
+}
+
+/** The newest copy that is whole. Error: refused `bad_file` where none is. */
+export async function readControlFile(disk: Disk, folder: string): Promise<FoundControl> {
+  let control: ControlFile | undefined
+  let problem: unknown
+  for (const path of controlPaths(folder)) {
+    try {
+      const copy = decodeControlFile(await disk.readFile(path), path)
+      if (control === undefined || isNewer(copy.acceptor, control.acceptor)) control = copy
+    } catch (error) {
+      if (!isErrorCode(error, 'bad_file') && !isErrorCode(error, 'not_found')) throw error
+      problem ??= error
+    }
+  }
+  if (control === undefined) throw problem
+  return { control, problem }
+}
+
+/** Nothing of it ever goes back. */
+function isNewer(a: AcceptorControl, b: AcceptorControl): boolean {
+  const order = ({ membershipGeneration, term, history, commitLsn }: AcceptorControl): number[] => [
+    membershipGeneration,
+    term,
+    lastTermStart(history).term,
+    commitLsn,
+  ]
+  const ofB = order(b)
+  const difference = order(a)
+    .map((value, index) => value - (ofB[index] as number))
+    .find((value) => value !== 0)
+  return (difference ?? 0) > 0
 }
 
 /** Error: refused `bad_file` that names `path`. */

@@ -7,6 +7,7 @@ import type { Disk, FolderLock } from '@understory/env'
 import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { CONFIG } from './config.ts'
 import { Pulls } from './pulls.ts'
+import { Repairs } from './repairs.ts'
 import { safekeeperService } from './service.ts'
 import { Timelines, explainDataFolder } from './timelines.ts'
 
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
+  const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
   const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
@@ -38,6 +40,7 @@ async function main(): Promise<void> {
     kind: 'safekeeper',
     address: server.address,
   })
+  repairs.start()
   env.log.info('started', { address: server.address, timelines: timelines.list().length })
 
   const stopping = Promise.withResolvers<string>()
@@ -45,7 +48,7 @@ async function main(): Promise<void> {
   env.log.info('stopping', { signal: await stopping.promise })
   await announcement?.stop()
   await broker?.close()
-  await pulls.stop()
+  await Promise.all([pulls.stop(), repairs.stop()])
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
   await lock.release()

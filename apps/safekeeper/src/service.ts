@@ -24,6 +24,7 @@ import type { Pulls } from './pulls.ts'
 import { propose, writeHistory } from './propose.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from './timelines.ts'
+import { isDamage } from './wal-check.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
 
@@ -86,7 +87,11 @@ async function* readWal(
   }
   for (let at = startLsn; at < endLsn;) {
     const to = minLsn(endLsn, advance(at, READ_BYTES_MAX))
-    const wal = await (isElected ? timeline.readInTerm(control.term, at, to) : timeline.read(at, to))
+    const reading = isElected ? timeline.readInTerm(control.term, at, to) : timeline.read(at, to)
+    const wal = await reading.catch((error: unknown) => {
+      if (request.timeline !== undefined && isDamage(error)) timelines.onDamage(request.timeline)
+      throw error
+    })
     yield { startLsn: lsnToBigint(at), wal: Buffer.from(wal.buffer, wal.byteOffset, wal.byteLength) }
     at = to
   }

@@ -2,7 +2,16 @@
  * Committed WAL for one shard of a tenant: decoded, split, and sent in batches of up to a MiB as soon as there is any,
  * but small batches not more often than every some milliseconds. Bounded on both sides: a subscriber that reports nothing gets no more than its window.
  */
-import { advance, assert, formatLsn, lsnFromBigint, lsnToBigint, minLsn, refuse } from '@understory/base'
+import {
+  advance,
+  assert,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  lsnToBigint,
+  minLsn,
+  refuse,
+} from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
 import type { WalStreamDecoder } from '@understory/postgres/wal'
@@ -105,8 +114,13 @@ export async function* subscribeWal(
     gone.abort()
     window.close()
   }
-  signal.addEventListener('abort', stop, { once: true })
   let problem: Error | undefined
+  const onEnded = (): void => {
+    problem ??= timeline.ended.reason as Error
+    stop()
+  }
+  signal.addEventListener('abort', stop, { once: true })
+  timeline.ended.addEventListener('abort', onEnded, { once: true })
   // Whoever follows a safekeeper that was left out would wait for ever.
   const stopWatching = onLeftOut(timeline, nodeId, (error) => {
     problem = error
@@ -124,13 +138,19 @@ export async function* subscribeWal(
       problem = error instanceof Error ? error : new Error(String(error))
     })
     .finally(stop)
-    .finally(stopWatching)
+    .finally(() => {
+      stopWatching()
+      timeline.ended.removeEventListener('abort', onEnded)
+    })
 
   const batches = new ShardBatches(timeline, shard, startLsn, trackCommitTimestamp)
   while (await window.opens()) {
     await timeline.waitForCommit(batches.position, gone.signal)
     if (gone.signal.aborted) break
-    const batch = await batches.next()
+    const batch = await batches.next().catch((error: unknown) => {
+      if (ref !== undefined && isErrorCode(error, 'bad_wal')) timelines.onDamage(ref)
+      throw error
+    })
     window.add(batches.position, batch.entries.length)
     yield batch
     if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)

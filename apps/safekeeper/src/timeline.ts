@@ -38,12 +38,14 @@ import type {
   MemberStatus,
 } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
-import { decodeControlFile, encodeControlFile } from './control-file.ts'
+import { readControlFile, writeControlFile } from './control-file.ts'
+import type { ControlFile } from './control-file.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
+import { beginning, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
 /** WAL that may wait for a flush before a proposer is no longer read from. */
@@ -89,6 +91,7 @@ export class Timeline {
   readonly #room: (() => void)[] = []
 
   readonly #commitWaiters = new Set<() => void>()
+  readonly #ended = new AbortController()
   #membership: KnownMembership | undefined
   readonly #membershipListeners = new Set<() => void>()
   /** By shard number, as its subscriber last said. */
@@ -118,7 +121,6 @@ export class Timeline {
     this.#waitingStartLsn = state.flushLsn
   }
 
-  static controlPath = (folder: string): string => join(folder, 'control')
   static membershipPath = (folder: string): string => join(folder, 'membership')
 
   /** Makes the files of a timeline. The control file comes last: a folder without one is none. */
@@ -132,18 +134,30 @@ export class Timeline {
     // A try before this one may have ended between making a folder and making its name durable.
     await disk.syncDirectory(dirname(folder))
     await disk.syncDirectory(dirname(dirname(folder)))
-    await disk.durableReplace(
-      Timeline.controlPath(folder),
-      encodeControlFile({ postgres: identity, acceptor }),
-    )
+    await writeControlFile(disk, folder, { postgres: identity, acceptor })
   }
 
   /** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
   static async open(disk: Disk, log: Log, folder: string): Promise<Timeline> {
-    const path = Timeline.controlPath(folder)
-    const bytes = await disk.readFile(path)
-    const { postgres, acceptor } = decodeControlFile(bytes, path)
-    const files = new WalFiles(disk, folder, postgres)
+    const { control, problem } = await readControlFile(disk, folder)
+    if (problem !== undefined) log.warn('control_file_repaired', { problem: describeError(problem) })
+    const files = new WalFiles(disk, folder, control.postgres)
+    try {
+      return await Timeline.#open(disk, log, folder, files, control)
+    } catch (error) {
+      await files.close()
+      throw error
+    }
+  }
+
+  static async #open(
+    disk: Disk,
+    log: Log,
+    folder: string,
+    files: WalFiles,
+    control: ControlFile,
+  ): Promise<Timeline> {
+    const { postgres, acceptor } = control
     const { commitLsn, timelineStartLsn } = acceptor
     const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, timelineStartLsn)
     assert(
@@ -152,7 +166,7 @@ export class Timeline {
     )
     // What is found may never have been synced, and must not be told of before; what lies behind must not pass for WAL
     // later.
-    await disk.durableReplace(path, bytes)
+    await writeControlFile(disk, folder, control)
     const place = { startLsn: commitLsn, findFirst: commitLsn === timelineStartLsn }
     await rewriteTail(files, postgres, place, endLsn)
     await files.truncate(endLsn)
@@ -176,6 +190,10 @@ export class Timeline {
   }
   get timelineStartLsn(): Lsn {
     return this.#state.control.timelineStartLsn
+  }
+  /** Fires when it is closed; its reason is why. */
+  get ended(): AbortSignal {
+    return this.#ended.signal
   }
   /** Why no more WAL is taken, or undefined. */
   get failure(): Error | undefined {
@@ -311,10 +329,7 @@ export class Timeline {
   }
 
   async #persist(control: AcceptorControl): Promise<void> {
-    await this.#disk.durableReplace(
-      Timeline.controlPath(this.#folder),
-      encodeControlFile({ postgres: this.identity, acceptor: control }),
-    )
+    await writeControlFile(this.#disk, this.#folder, { postgres: this.identity, acceptor: control })
   }
 
   // Membership.
@@ -533,6 +548,17 @@ export class Timeline {
       throw refuse('stale', `term ${term} is not the term ${control.term} of this safekeeper`)
   }
 
+  /** Reads everything that is committed here through. Rejects with the damage: refused `bad_file`. */
+  async check(afterPart: () => Promise<void>): Promise<void> {
+    const from = await beginning(this.#files, this.identity, this.timelineStartLsn)
+    const { place, problem } = await checkWal(this.#files, this.identity, from, this.commitLsn, afterPart)
+    if (problem === undefined) return
+    // What was let go of meanwhile is not missing.
+    const now = await beginning(this.#files, this.identity, this.timelineStartLsn)
+    if (now.startLsn > place.startLsn) return
+    throw refuse('bad_file', `WAL is damaged at ${formatLsn(place.startLsn)}`, { detail: problem })
+  }
+
   noteRemoteConsistent(shard: number, lsn: Lsn): void {
     if (lsn > (this.#remoteConsistent.get(shard) ?? LSN_ZERO)) this.#remoteConsistent.set(shard, lsn)
   }
@@ -546,13 +572,14 @@ export class Timeline {
   }
 
   /** Lets what runs end, and remembers the commit position. */
-  async close(): Promise<void> {
-    this.#closeSessions(refuse('unavailable', 'safekeeper is stopping'))
+  async close(why: Error = refuse('unavailable', 'safekeeper is stopping')): Promise<void> {
+    this.#closeSessions(why)
     await this.#flushing
     await this.#mailbox.run(async () => {
       if (this.#failure === undefined) await this.#rememberCommit()
-      this.#failure ??= refuse('unavailable', 'safekeeper is stopping')
+      this.#failure ??= why
     })
+    this.#ended.abort(why)
     await this.#files.close()
   }
 }

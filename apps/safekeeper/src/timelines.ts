@@ -5,6 +5,7 @@ import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import type { TimelineRef } from '@understory/rpc'
+import { hasControlFile } from './control-file.ts'
 import { describeIdentity, isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { Timeline } from './timeline.ts'
@@ -20,6 +21,8 @@ export class Timelines {
   readonly #log: Log
   readonly #root: string
   readonly #entries = new Map<string, Entry>()
+  /** Called when somebody meets damage in what is committed. */
+  onDamage: (ref: TimelineRef) => void = () => undefined
   /** One creation at a time. */
   #creating: Promise<unknown> = Promise.resolve()
 
@@ -43,7 +46,7 @@ export class Timelines {
   async #open(tenantId: TenantId, timelineId: TimelineId): Promise<void> {
     const folder = join(this.#root, tenantId, timelineId)
     // A creation that was cut short left no control file: it was never answered.
-    if ((await this.#disk.stat(Timeline.controlPath(folder))) === undefined) return
+    if (!(await hasControlFile(this.#disk, folder))) return
     const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
     try {
       this.#entries.set(timelineId, {
@@ -111,6 +114,40 @@ export class Timelines {
     }
     if ('failure' in entry) throw entry.failure
     return entry.timeline
+  }
+
+  folderOf({ tenantId, timelineId }: TimelineRef): string {
+    return join(this.#root, tenantId, timelineId)
+  }
+
+  /** Those that could not be opened, or were closed, and why. */
+  failed(): { readonly ref: TimelineRef; readonly failure: unknown }[] {
+    return [...this.#entries.values()].flatMap((entry) =>
+      'failure' in entry
+        ? [{ ref: { tenantId: entry.tenantId, timelineId: entry.timelineId }, failure: entry.failure }]
+        : [],
+    )
+  }
+
+  /** Closes one that is damaged: whoever asks for it hears why, until `reopen`. */
+  async shut(ref: TimelineRef, why: Error): Promise<void> {
+    const { tenantId, timelineId } = readRef(ref)
+    const entry = this.#entries.get(timelineId)
+    if (entry === undefined || !('timeline' in entry)) return
+    this.#log.error('timeline_closed', { tenant: tenantId, timeline: timelineId, reason: describeError(why) })
+    this.#entries.set(timelineId, { tenantId, timelineId, failure: why })
+    await entry.timeline.close(why)
+  }
+
+  /** Error: why it could not be opened. */
+  reopen(ref: TimelineRef): Promise<void> {
+    const { tenantId, timelineId } = readRef(ref)
+    const opening = this.#creating.then(async () => {
+      await this.#open(tenantId, timelineId)
+      this.get(ref)
+    })
+    this.#creating = opening.catch(() => undefined)
+    return opening
   }
 
   list(): TimelineRef[] {

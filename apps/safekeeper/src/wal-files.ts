@@ -43,6 +43,7 @@ export class WalFiles {
   readonly #writers = new Map<number, DiskFile>()
   /** Open for reading, the last used one at the end. */
   readonly #readers = new Map<number, Reader>()
+  #isClosed = false
 
   constructor(disk: Disk, folder: string, identity: PostgresIdentity) {
     this.#disk = disk
@@ -66,7 +67,12 @@ export class WalFiles {
     return found.sort((a, b) => a - b)
   }
 
+  #assertOpen(): void {
+    if (this.#isClosed) throw refuse('unavailable', `WAL in "${this.#folder}" was closed`)
+  }
+
   async #writer(segment: number): Promise<DiskFile> {
+    this.#assertOpen()
     const open = this.#writers.get(segment)
     if (open !== undefined) return open
     const path = this.#path(segment)
@@ -177,6 +183,7 @@ export class WalFiles {
 
   /** The open file of a segment, to be let go with `#release`. */
   async #acquire(segment: number): Promise<Reader> {
+    this.#assertOpen()
     const kept = this.#readers.get(segment)
     const reader = kept ?? {
       opening: this.#disk.open(this.#path(segment), 'read'),
@@ -212,7 +219,9 @@ export class WalFiles {
     await this.#retire(segment)
   }
 
+  /** Nothing can be read or written after it. */
   async close(): Promise<void> {
+    this.#isClosed = true
     for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()]))
       await this.#close(segment)
     assert(this.#writers.size === 0, () => 'a segment was opened while the timeline closed')

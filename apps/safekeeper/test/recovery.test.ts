@@ -2,129 +2,30 @@
  * Goal: a safekeeper takes what is committed from others, and nothing else; it knows who the members are. Method:
  * safekeepers in this process with real files over real gRPC; donors that misbehave are made by hand.
  */
-import { join } from 'node:path'
 import { LSN_ZERO, advance, isErrorCode, lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
-import {
-  SafekeeperServiceClient,
-  callServerStream,
-  callUnary,
-  createClient,
-  openBidi,
-  startServer,
-} from '@understory/rpc'
-import type { Membership, SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
-import { temporaryDirectory } from '@understory/testcontainers'
+import { realClock, silentLog } from '@understory/env'
+import { openBidi } from '@understory/rpc'
+import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeIdentity } from '../src/identity.ts'
 import { decodeMembershipFile, encodeMembershipFile } from '../src/membership-file.ts'
-import { Pulls } from '../src/pulls.ts'
 import { catchUp } from '../src/recovery.ts'
 import type { WalSource } from '../src/recovery.ts'
-import { safekeeperService } from '../src/service.ts'
-import { Timelines } from '../src/timelines.ts'
+import {
+  REF,
+  committedWal,
+  configure,
+  create,
+  folder,
+  membership,
+  pulled,
+  start,
+  status,
+  write,
+} from './peers.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
-
-const REF = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
-
-interface Safekeeper {
-  readonly nodeId: string
-  readonly address: string
-  readonly client: SafekeeperServiceClient
-  readonly timelines: Timelines
-  stop(): Promise<void>
-}
-
-async function start(nodeId: string, folder: string): Promise<Safekeeper> {
-  const timelines = new Timelines(realDisk, silentLog, join(folder, nodeId))
-  await timelines.openAll()
-  const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
-  const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services })
-  const client = createClient(SafekeeperServiceClient, server.address)
-  let isRunning = true
-  const stop = async (): Promise<void> => {
-    if (!isRunning) return
-    isRunning = false
-    client.close()
-    await pulls.stop()
-    await timelines.close()
-    await server.stop(50)
-  }
-  onTestFinished(stop)
-  return { nodeId, address: server.address, client, timelines, stop }
-}
-
-async function folder(): Promise<string> {
-  const made = await temporaryDirectory({ prefix: 'skr' })
-  onTestFinished(() => made[Symbol.asyncDispose]())
-  return made.path
-}
-
-const create = ({ client }: Safekeeper): Promise<unknown> =>
-  callUnary(client.createTimeline.bind(client), {
-    timeline: REF,
-    postgres: writeIdentity(IDENTITY),
-    startLsn: lsnToBigint(START),
-  })
-const status = ({ client }: Safekeeper) => callUnary(client.getWalStatus.bind(client), { timeline: REF })
-const configure = ({ client }: Safekeeper, membership: Membership) =>
-  callUnary(client.configureMembership.bind(client), { timeline: REF, membership })
-const membership = (
-  generation: number,
-  members: readonly Safekeeper[],
-  newMembers: readonly Safekeeper[] = [],
-) => ({
-  generation: BigInt(generation),
-  members: members.map(({ nodeId, address }) => ({ nodeId, address })),
-  newMembers: newMembers.map(({ nodeId, address }) => ({ nodeId, address })),
-})
-
-async function committedWal({ client }: Safekeeper): Promise<Buffer> {
-  const { commitLsn } = await callUnary(client.getWalStatus.bind(client), { timeline: REF })
-  const request = { timeline: REF, startLsn: lsnToBigint(START), endLsn: commitLsn, term: 0n }
-  const parts = await Array.fromAsync(callServerStream(client.readWal.bind(client), request))
-  return Buffer.concat(parts.map(({ wal }) => wal))
-}
-
-interface Written {
-  readonly maker: WalMaker
-  readonly leader: SingleProposer
-}
-
-/** Has a leader of `term` write and commit `count` records on this safekeeper. */
-async function write(
-  safekeeper: Safekeeper,
-  term: number,
-  count: number,
-  bytes = 7_000,
-  lastRecordLsn: Lsn = LSN_ZERO,
-): Promise<Written> {
-  const leader = new SingleProposer(safekeeper.client)
-  onTestFinished(() => leader.close())
-  const maker = new WalMaker(term)
-  maker.lastRecordLsn = lastRecordLsn
-  maker.endLsn = await leader.lead(REF, IDENTITY, term)
-  const wal = maker.records(count, bytes)
-  const begin = advance(maker.endLsn, -wal.length)
-  for (let at = 0; at < wal.length; at += 200_000)
-    await leader.append(advance(begin, at), wal.subarray(at, at + 200_000))
-  await leader.flushed(maker.endLsn)
-  await leader.commit(maker.endLsn)
-  return { maker, leader }
-}
-
-async function pulled(to: Safekeeper, donors: readonly Safekeeper[]) {
-  const request = { timeline: REF, donors: donors.map(({ nodeId, address }) => ({ nodeId, address })) }
-  for (;;) {
-    const answer = await callUnary(to.client.pullTimeline.bind(to.client), request)
-    if (!answer.running && answer.goalLsn > 0n) return answer
-    if (answer.problem !== '') throw new Error(answer.problem)
-    await realClock.sleep(5)
-  }
-}
 
 test('a new member pulls all that is committed with its terms, and nothing that is not', async () => {
   const at = await folder()

@@ -148,7 +148,7 @@ test('WAL appended in chunks of any size is flushed at record ends and lies on d
   const { safekeeper, maker, wal } = await filled(await dataFolder(), 300, 7_000)
   expect(lsnFromBigint((await status(safekeeper.client)).flushLsn)).toBe(maker.endLsn)
   expect(Buffer.compare(await readWal(safekeeper.client, START, maker.endLsn), wal)).toBe(0)
-  const files = (await readdir(safekeeper.folder)).filter((name) => name !== 'control')
+  const files = (await readdir(safekeeper.folder)).filter((name) => !name.startsWith('control'))
   expect(files).toEqual(['000000010000000000000003', '000000010000000000000004', '000000010000000000000005'])
   const first = await readFile(join(safekeeper.folder, files[0] as string))
   expect(Buffer.compare(first, wal.subarray(0, IDENTITY.segmentBytes))).toBe(0)
@@ -362,7 +362,7 @@ test.each([
   },
 )
 
-test('a damaged control file stops its timeline and nothing else', async () => {
+test('one damaged copy of a control file costs nothing; two stop their timeline and nothing else', async () => {
   const dataDir = await dataFolder()
   const { safekeeper } = await filled(dataDir, 5, 100)
   const other = { tenantId: REF.tenantId, timelineId: 'c'.repeat(32) }
@@ -371,9 +371,23 @@ test('a damaged control file stops its timeline and nothing else', async () => {
     postgres: writeIdentity(IDENTITY),
     startLsn: lsnToBigint(START),
   })
+  const before = await status(safekeeper.client)
   await safekeeper.stop()
-  await using file = await open(join(safekeeper.folder, 'control'), 'r+')
-  await file.write(Buffer.from([0xee]), 0, 1, 50)
+  const copies = ['control', 'control.2'].map((name) => join(safekeeper.folder, name))
+  const damage = async (path: string): Promise<void> => {
+    await using file = await open(path, 'r+')
+    await file.write(Buffer.from([0xee]), 0, 1, 50)
+  }
+  for (const copy of copies) {
+    await damage(copy)
+    const again = await startSafekeeper(dataDir)
+    expect(await status(again.client)).toEqual(before)
+    await again.stop()
+    // Both are whole again.
+    const [first, second] = await Promise.all(copies.map((path) => readFile(path)))
+    expect(first?.equals(second as Buffer)).toBe(true)
+  }
+  await Promise.all(copies.map(damage))
   const again = await startSafekeeper(dataDir)
   await expect(status(again.client)).rejects.toMatchObject({ code: 'bad_file' })
   expect(await callUnary(again.client.getWalStatus.bind(again.client), { timeline: other })).toMatchObject({

@@ -28,6 +28,7 @@ export class SingleProposer {
   readonly #answers = new BoundedQueue<ProposeResponse>(100_000)
   readonly #nodeId: string
   term = 0
+  membershipGeneration = 0n
   flushLsn = 0 as Lsn
   commitLsn = 0 as Lsn
 
@@ -61,7 +62,7 @@ export class SingleProposer {
         timeline: ref,
         postgres: writeIdentity(identity),
         nodeId: this.#nodeId,
-        membershipGeneration: 0n,
+        membershipGeneration: this.membershipGeneration,
         membership: undefined,
         commitLsn: 0n,
       },

@@ -41,6 +41,7 @@ export interface NodeHost {
   readonly rng: Rng
   readonly counts: Counts
   readonly format: WalFormat
+  readonly nodes: ReadonlyMap<string, AcceptorNode>
   say(what: () => string): void
   /** The process ended by itself or by an armed fault; it may be started again. */
   ended(node: AcceptorNode): void

@@ -1,5 +1,14 @@
 /** The safekeeper's own timelines, files and control file over a simulated disk, as one node of the simulation. */
-import { BugError, UnderstoryError, describeError, minLsn, segmentOf, segmentStart } from '@understory/base'
+import {
+  BugError,
+  UnderstoryError,
+  advance,
+  describeError,
+  minLsn,
+  refuse,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { historyUpTo, lastTermStart } from '@understory/consensus'
 import type { AcceptorInput } from '@understory/consensus'
@@ -8,6 +17,8 @@ import { XLOG_BLCKSZ, parseWalFileName, walFileName } from '@understory/postgres
 import { SimDisk, noArmedFaults } from '@understory/simulation'
 import type { AcceptorNode, AcceptorSession, DiskProcess, NodeHost, NodeStatus } from '@understory/simulation'
 import { decodeControlFile } from '../../src/control-file.ts'
+import { catchUp } from '../../src/recovery.ts'
+import type { WalSource } from '../../src/recovery.ts'
 import type { ProposerSession, Timeline } from '../../src/timeline.ts'
 import { Timelines } from '../../src/timelines.ts'
 import { SIMULATED_POSTGRES, postgresFormat } from './postgres-wal.ts'
@@ -49,7 +60,8 @@ export class SafekeeperNode implements AcceptorNode {
         host.ended(this)
       },
       mayFlip: (path, offset, isWholeFile) =>
-        path.endsWith('/control') || (!isPageFlag(offset) && (!isWholeFile || this.#mayFlip(path, offset))),
+        /\/control(\.2)?$/.test(path) ||
+        (!isPageFlag(offset) && (!isWholeFile || this.#mayFlip(path, offset))),
     })
   }
 
@@ -75,6 +87,64 @@ export class SafekeeperNode implements AcceptorNode {
     await timelines.create(REF, SIMULATED_POSTGRES, postgresFormat.startLsn)
     life.timeline = timelines.get(REF)
     this.#host.say(() => `${this.name} is up: ${this.status()?.text}`)
+    const { schedule, rng } = this.#host
+    if (rng.below(3) > 0) schedule.at(rng.below(120), () => this.#catchUp(life))
+  }
+
+  /** From whichever others are up, as one does that comes back or is new. */
+  #catchUp(life: Life): void {
+    const { timeline } = life
+    const { schedule, counts, say } = this.#host
+    if (life.isDead || timeline === undefined) return
+    const others = [...this.#host.nodes.values()].filter((node) => node !== this)
+    const sources = others.flatMap((node) => (node instanceof SafekeeperNode ? [node.#source()] : []))
+    const { signal } = new AbortController()
+    const before = timeline.state.flushLsn
+    schedule.stir()
+    catchUp(timeline, { sources, signal, log: this.#log(life) })
+      .then((bytes) => {
+        if (life.isDead || bytes === 0) return
+        say(() => `${this.name} caught up from ${before}: ${this.status()?.text}`)
+        counts.other('caught up from peers')
+        this.#host.stepped(this)
+      })
+      .catch((error: unknown) => {
+        if (life.isDead) return
+        if (!(error instanceof UnderstoryError)) schedule.fail(error)
+        say(() => `${this.name} does not catch up: ${describeError(error)}`)
+      })
+  }
+
+  /** This node as another one's donor, a message or a few away. */
+  #source(): WalSource {
+    const { schedule, rng } = this.#host
+    const living = (): Timeline => {
+      schedule.stir()
+      if (this.#life?.timeline === undefined) throw refuse('unavailable', `${this.name} is not up`)
+      return this.#life.timeline
+    }
+    return {
+      name: this.name,
+      status: async () => {
+        await schedule.clock.sleep(1 + rng.below(10))
+        const { identity, timelineStartLsn, state, commitLsn } = living()
+        return {
+          identity,
+          timelineStartLsn,
+          history: state.control.history,
+          commitLsn,
+          oldestLsn: timelineStartLsn,
+        }
+      },
+      read: async function* (startLsn, endLsn) {
+        for (let at = startLsn; at < endLsn;) {
+          const to = minLsn(endLsn, advance(at, 1 + rng.below(20_000)))
+          await schedule.clock.sleep(rng.below(10))
+          yield await living().read(at, to)
+          at = to
+        }
+      },
+    }
   }
 
   /** A timeline that failed is of no use until the process starts again. */

@@ -1,0 +1,123 @@
+/**
+ * Looks after the timelines of this safekeeper: those that did not open for damage are mended from peers and opened;
+ * those that are open are read through, once soon after a start and then once a day, because what is read seldom is damaged
+ * unseen. While a timeline is being mended it is closed: it neither votes nor gives out its WAL.
+ */
+import { describeError, isErrorCode } from '@understory/base'
+import type { Clock, Disk, Log } from '@understory/env'
+import type { TimelineRef } from '@understory/rpc'
+import { everyMember, readMembershipFile } from './membership-file.ts'
+import { PeerSource } from './peer-source.ts'
+import { repairWal } from './repair.ts'
+import { Timeline } from './timeline.ts'
+import type { Timelines } from './timelines.ts'
+import { isDamage } from './wal-check.ts'
+
+const LOOK_MS = 1_000
+const CHECK_EVERY_MS = 24 * 3_600_000
+/** After each MiB: a check is not to be felt by commits. */
+const CHECK_PAUSE_MS = 10
+
+export interface RepairsParts {
+  readonly timelines: Timelines
+  readonly disk: Disk
+  /** Of this safekeeper. */
+  readonly nodeId: string
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export class Repairs {
+  readonly #parts: RepairsParts
+  readonly #stop = new AbortController()
+  readonly #checkedMs = new Map<string, number>()
+  readonly #problems = new Map<string, string>()
+  #wake: (() => void) | undefined
+  #running: Promise<void> | undefined
+
+  constructor(parts: RepairsParts) {
+    this.#parts = parts
+    parts.timelines.onDamage = (ref) => {
+      this.#checkedMs.delete(ref.timelineId)
+      this.#wake?.()
+    }
+  }
+
+  start(): void {
+    this.#running ??= this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { timelines, clock } = this.#parts
+    while (!this.#stop.signal.aborted) {
+      for (const { ref, failure } of timelines.failed()) if (isDamage(failure)) await this.#repair(ref)
+      for (const ref of timelines.list()) await this.#checkIfDue(ref)
+      const early = new AbortController()
+      this.#wake = () => early.abort()
+      const isOver = AbortSignal.any([this.#stop.signal, early.signal])
+      await clock.sleep(LOOK_MS, isOver).catch(() => undefined)
+    }
+  }
+
+  async #checkIfDue(ref: TimelineRef): Promise<void> {
+    const { timelines, clock } = this.#parts
+    const timeline = timelines.find(ref)
+    const sinceMs = clock.nowMs() - (this.#checkedMs.get(ref.timelineId) ?? -Infinity)
+    if (timeline === undefined || sinceMs < CHECK_EVERY_MS || this.#stop.signal.aborted) return
+    this.#checkedMs.set(ref.timelineId, clock.nowMs())
+    const damage = await this.#check(timeline, ref)
+    if (damage === undefined) return
+    await timelines.shut(ref, damage)
+    await this.#repair(ref)
+  }
+
+  /** The damage, or undefined. */
+  async #check(timeline: Timeline, ref: TimelineRef): Promise<Error | undefined> {
+    const { clock } = this.#parts
+    try {
+      await timeline.check(() => clock.sleep(CHECK_PAUSE_MS, this.#stop.signal))
+      return undefined
+    } catch (error) {
+      if (error instanceof Error && isDamage(error)) return error
+      if (!isErrorCode(error, 'cancelled')) this.#report(ref, 'wal_not_checked', error)
+      return undefined
+    }
+  }
+
+  async #repair(ref: TimelineRef): Promise<void> {
+    const { timelines, disk, nodeId } = this.#parts
+    const log = this.#log(ref)
+    const folder = timelines.folderOf(ref)
+    const sources: PeerSource[] = []
+    try {
+      const membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
+      const peers = membership === undefined ? [] : everyMember(membership)
+      for (const peer of peers) if (peer.nodeId !== nodeId) sources.push(new PeerSource(peer, ref))
+      const bytes = await repairWal({ disk, folder, sources, signal: this.#stop.signal, log })
+      await timelines.reopen(ref)
+      log.warn('timeline_repaired', { bytes })
+      this.#problems.delete(ref.timelineId)
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#report(ref, 'timeline_not_repaired', error)
+    } finally {
+      for (const source of sources) source.close()
+    }
+  }
+
+  /** Once, and tried again until it goes. */
+  #report(ref: TimelineRef, event: string, error: unknown): void {
+    const problem = describeError(error)
+    if (this.#problems.get(ref.timelineId) === problem) return
+    this.#problems.set(ref.timelineId, problem)
+    this.#log(ref).warn(event, { problem })
+  }
+
+  #log({ tenantId, timelineId }: TimelineRef): Log {
+    return this.#parts.log.child({ tenant: tenantId, timeline: timelineId })
+  }
+}

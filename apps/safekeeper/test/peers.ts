@@ -1,0 +1,125 @@
+/** Several safekeepers in this process, with real files, over real gRPC. */
+import { join } from 'node:path'
+import { LSN_ZERO, advance, lsnToBigint } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { realClock, realDisk, silentLog } from '@understory/env'
+import {
+  SafekeeperServiceClient,
+  callServerStream,
+  callUnary,
+  createClient,
+  startServer,
+} from '@understory/rpc'
+import type { Membership } from '@understory/rpc'
+import { temporaryDirectory } from '@understory/testcontainers'
+import { onTestFinished } from 'vitest'
+import { writeIdentity } from '../src/identity.ts'
+import { Pulls } from '../src/pulls.ts'
+import { Repairs } from '../src/repairs.ts'
+import { safekeeperService } from '../src/service.ts'
+import { Timelines } from '../src/timelines.ts'
+import { SingleProposer } from './single-proposer.ts'
+import { IDENTITY, START, WalMaker } from './wal-maker.ts'
+
+export const REF = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
+
+export interface Safekeeper {
+  readonly nodeId: string
+  readonly address: string
+  readonly client: SafekeeperServiceClient
+  readonly timelines: Timelines
+  stop(): Promise<void>
+}
+
+/** On the port of before, where it was there before. */
+export async function start(nodeId: string, folder: string, port = 0): Promise<Safekeeper> {
+  const timelines = new Timelines(realDisk, silentLog, join(folder, nodeId))
+  await timelines.openAll()
+  const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
+  const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]
+  const server = await startServer({ host: '127.0.0.1', port, services })
+  const repairs = new Repairs({ timelines, disk: realDisk, nodeId, clock: realClock, log: silentLog })
+  repairs.start()
+  const client = createClient(SafekeeperServiceClient, server.address)
+  let isRunning = true
+  const stop = async (): Promise<void> => {
+    if (!isRunning) return
+    isRunning = false
+    client.close()
+    await Promise.all([pulls.stop(), repairs.stop()])
+    await timelines.close()
+    await server.stop(50)
+  }
+  onTestFinished(stop)
+  return { nodeId, address: server.address, client, timelines, stop }
+}
+
+export async function folder(): Promise<string> {
+  const made = await temporaryDirectory({ prefix: 'skr' })
+  onTestFinished(() => made[Symbol.asyncDispose]())
+  return made.path
+}
+
+export const create = ({ client }: Safekeeper): Promise<unknown> =>
+  callUnary(client.createTimeline.bind(client), {
+    timeline: REF,
+    postgres: writeIdentity(IDENTITY),
+    startLsn: lsnToBigint(START),
+  })
+export const status = ({ client }: Safekeeper) =>
+  callUnary(client.getWalStatus.bind(client), { timeline: REF })
+export const configure = ({ client }: Safekeeper, membership: Membership) =>
+  callUnary(client.configureMembership.bind(client), { timeline: REF, membership })
+export const membership = (
+  generation: number,
+  members: readonly Safekeeper[],
+  newMembers: readonly Safekeeper[] = [],
+) => ({
+  generation: BigInt(generation),
+  members: members.map(({ nodeId, address }) => ({ nodeId, address })),
+  newMembers: newMembers.map(({ nodeId, address }) => ({ nodeId, address })),
+})
+
+export async function committedWal({ client }: Safekeeper): Promise<Buffer> {
+  const { commitLsn } = await callUnary(client.getWalStatus.bind(client), { timeline: REF })
+  const request = { timeline: REF, startLsn: lsnToBigint(START), endLsn: commitLsn, term: 0n }
+  const parts = await Array.fromAsync(callServerStream(client.readWal.bind(client), request))
+  return Buffer.concat(parts.map(({ wal }) => wal))
+}
+
+interface Written {
+  readonly maker: WalMaker
+  readonly leader: SingleProposer
+}
+
+/** Has a leader of `term` write and commit `count` records on this safekeeper. */
+export async function write(
+  safekeeper: Safekeeper,
+  term: number,
+  count: number,
+  bytes = 7_000,
+  lastRecordLsn: Lsn = LSN_ZERO,
+): Promise<Written> {
+  const leader = new SingleProposer(safekeeper.client)
+  onTestFinished(() => leader.close())
+  const maker = new WalMaker(term)
+  maker.lastRecordLsn = lastRecordLsn
+  maker.endLsn = await leader.lead(REF, IDENTITY, term)
+  const wal = maker.records(count, bytes)
+  const begin = advance(maker.endLsn, -wal.length)
+  for (let at = 0; at < wal.length; at += 200_000)
+    await leader.append(advance(begin, at), wal.subarray(at, at + 200_000))
+  await leader.flushed(maker.endLsn)
+  await leader.commit(maker.endLsn)
+  return { maker, leader }
+}
+
+export async function pulled(to: Safekeeper, donors: readonly Safekeeper[]) {
+  const request = { timeline: REF, donors: donors.map(({ nodeId, address }) => ({ nodeId, address })) }
+  for (;;) {
+    const answer = await callUnary(to.client.pullTimeline.bind(to.client), request)
+    if (!answer.running && answer.goalLsn > 0n) return answer
+    if (answer.problem !== '') throw new Error(answer.problem)
+    await realClock.sleep(5)
+  }
+}
