@@ -3,7 +3,8 @@
  * killed on the way. Method: a cluster of real processes with one safekeeper more than needed and a real Postgres under
  * load, whose clients keep a ledger; the time of every acknowledged commit is noted.
  */
-import { present } from '@understory/base'
+import { readFile } from 'node:fs/promises'
+import { parseLsn, present } from '@understory/base'
 import type { SafekeepersView } from '@understory/sdk'
 import type { ClusterNode } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -203,6 +204,42 @@ test('at whatever moment one of them is killed, the change ends and no commit is
   })
   process.stderr.write(`killed: ${hit.join(', ')}\n`)
 })
+
+test('a safekeeper that comes back after long catches up from its peers, and the proposer holds no WAL for it', async () => {
+  const victim = safekeeper(present((await members())[0], 'member'))
+  const { pid } = await road.runningCompute()
+  await victim.kill()
+  const before = await residentMib(pid)
+  // Some 200 MB of WAL, far more than the proposer keeps.
+  await road.query('create table big (t text)')
+  for (let i = 0; i < 8; i++)
+    await road.query('insert into big select repeat(md5(g::text), 30) from generate_series(1, 25000) g')
+  const grown = (await residentMib(pid)) - before
+  const startedMs = performance.now()
+  await victim.start()
+  const goal = await road.flushLsn()
+  await until('it to catch up', async () => {
+    const row = (await view()).safekeepers.find(({ node }) => node === victim.nodeId)
+    return row !== undefined && parseLsn(row.flushLsn) >= goal ? true : undefined
+  })
+  const tookMs = performance.now() - startedMs
+  const line = victim
+    .log()
+    .split('\n')
+    .find((text) => text.includes('"event":"pulled_from_peers"'))
+  process.stderr.write(
+    `caught up in ${tookMs.toFixed(0)} ms: ${line}; the proposer grew by ${grown.toFixed(0)} MiB meanwhile\n`,
+  )
+  const { bytes } = JSON.parse(present(line, 'pull')) as { bytes: number }
+  expect(bytes).toBeGreaterThan(100 * 1024 * 1024)
+  expect(grown).toBeLessThan(150)
+  await road.underLoad((load) => load.moreCommits(50))
+})
+
+async function residentMib(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/status`, 'utf8')
+  return Number(/VmRSS:\s+(\d+) kB/.exec(text)?.[1]) / 1024
+}
 
 test('after all of it storage has every page that Postgres has', async () => {
   await road.ingested()
