@@ -29,3 +29,6 @@ select pg_current_xact_id();
 vacuum g;
 insert into g select k, point(k % 1000, k % 1000), box(point(k, k), point(k + 5, k + 5)), int4range(k, k + 1)
        from generate_series(1, 4000) k;
+-- A sorted build that nobody touches after it: 16 leaves LSNs in its pages that are none of the WAL's.
+create table g_sorted as select point(k % 1000, k) p from generate_series(1, 20000) k;
+create index g_sorted_p on g_sorted using gist (p);

@@ -13,7 +13,13 @@ import { formatLsn, isErrorCode, maxLsn, parseLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { diskError, throwIfCancelled } from '@understory/env'
 import { RELATION_SEGMENT_BLOCKS, parseControlFile } from '@understory/postgres/cluster'
-import { getPageLsn, isNewPage, isZeroPage, maskRelationPage } from '@understory/postgres/page'
+import {
+  getPageLsn,
+  hasGistBuildLsn,
+  isNewPage,
+  isZeroPage,
+  maskRelationPage,
+} from '@understory/postgres/page'
 import { pageKindOf, pageOf } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 import { blockKey } from '@understory/storage'
@@ -249,7 +255,7 @@ class Comparer {
     if (Buffer.compare(primary, bytes) === 0) return { kind: 'equal' }
     const storedLsn = getPageLsn(bytes)
     const isHint = this.#facts.movesLsnByHints && storedLsn < at
-    if (storedLsn !== at && !isHint) {
+    if (storedLsn !== at && !isHint && !hasGistBuildLsn(primary)) {
       return differs(`pd_lsn is ${formatLsn(at)} on the primary and ${formatLsn(storedLsn)} in storage`)
     }
     const kind = this.#catalog.kindOf(file) ?? (isNewPage(primary) ? 'generic' : pageKindOf(pageOf(primary)))

@@ -18,6 +18,7 @@ export {
   isZeroPage,
   setPageLsn,
 } from './header.ts'
+export { hasGistBuildLsn } from './gist-build-lsn.ts'
 export { isPageChecksumRight, pageChecksum, stampPageChecksum } from './checksum.ts'
 export {
   HEAPBLOCKS_PER_VM_PAGE,
