@@ -70,10 +70,8 @@ test('a safekeeper is replaced under load: no commit is lost, and commits pause 
   const { stats, check } = await road.underLoad(async (load) => {
     await load.moreCommits(500)
     pauseMs = await longestPause(load, async () => {
-      const cli = await runCli(
-        road.cluster,
-        ...['safekeeper', 'replace', '--tenant', road.tenant, '--from', from, '--to', to],
-      )
+      const args = ['safekeeper', 'replace', '--tenant', road.tenant, '--from', from, '--to', to]
+      const cli = await runCli(road.cluster, ...args)
       expect(cli).toMatchObject({ code: 0 })
       process.stderr.write(cli.stdout)
     })

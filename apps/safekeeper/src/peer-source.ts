@@ -5,7 +5,7 @@ import { SafekeeperServiceClient, callServerStream, callUnary, createClient } fr
 import type { TimelineRef } from '@understory/rpc'
 import { readIdentity } from './identity.ts'
 import type { Member } from './membership-file.ts'
-import { readHistory } from './propose.ts'
+import { readHistory } from './history-message.ts'
 import type { SourceStatus, WalSource } from './recovery.ts'
 
 const STATUS_DEADLINE_MS = 2_000
@@ -37,7 +37,6 @@ export class PeerSource implements WalSource {
       timelineStartLsn: lsnFromBigint(status.timelineStartLsn),
       history: readHistory(status.termHistory),
       commitLsn: lsnFromBigint(status.commitLsn),
-      oldestLsn: lsnFromBigint(status.oldestLsn),
     }
   }
 

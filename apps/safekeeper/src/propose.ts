@@ -1,12 +1,8 @@
 /** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
 import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
-import type { AcceptorInput, ElectionKind, TermHistory } from '@understory/consensus'
-import type {
-  ElectionKind as WireElectionKind,
-  ProposeRequest,
-  ProposeResponse,
-  TermStart,
-} from '@understory/rpc'
+import type { AcceptorInput, ElectionKind } from '@understory/consensus'
+import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse } from '@understory/rpc'
+import { readHistory, readTerm, writeHistory } from './history-message.ts'
 import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
 import { readMembership, writeMembership } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
@@ -124,18 +120,6 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
       throw refuse('bad_argument', 'message of a proposer is of an unknown kind')
   }
 }
-
-/** Terms are counted, not timed: they stay far below 2^53. */
-function readTerm(term: bigint): number {
-  if (term > BigInt(Number.MAX_SAFE_INTEGER)) throw refuse('bad_argument', `term ${term} is out of range`)
-  return Number(term)
-}
-
-export const readHistory = (history: readonly TermStart[]): TermHistory =>
-  history.map(({ term, startLsn }) => ({ term: readTerm(term), startLsn: lsnFromBigint(startLsn) }))
-
-export const writeHistory = (history: TermHistory): TermStart[] =>
-  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
 
 function readElection(kind: WireElectionKind): ElectionKind {
   switch (kind) {

@@ -27,8 +27,6 @@ export interface SourceStatus {
   readonly timelineStartLsn: Lsn
   readonly history: TermHistory
   readonly commitLsn: Lsn
-  /** Before it the donor has nothing. */
-  readonly oldestLsn: Lsn
 }
 
 /** Where committed WAL comes from: another safekeeper, or the object store. */
@@ -91,7 +89,7 @@ async function takeFromAny(
   signal: AbortSignal,
   log: Log,
 ): Promise<void> {
-  let problem: unknown
+  let problem: Error | undefined
   for (const { source, status } of found) {
     if (status.commitLsn <= timeline.state.flushLsn) continue
     try {
@@ -101,7 +99,7 @@ async function takeFromAny(
       // Somebody was elected: what is missing comes from there.
       if (isErrorCode(error, 'conflict')) throw error
       log.warn('donor_failed', { donor: source.name, problem: describeError(error) })
-      problem = error
+      problem = error instanceof Error ? error : new Error(String(error), { cause: error })
     }
   }
   throw problem ?? refuse('unavailable', 'no other safekeeper that answers is ahead')
@@ -110,7 +108,7 @@ async function takeFromAny(
 async function takeFrom(
   timeline: Timeline,
   source: WalSource,
-  { history: told, commitLsn, oldestLsn }: SourceStatus,
+  { history: told, commitLsn }: SourceStatus,
   signal: AbortSignal,
 ): Promise<void> {
   const history = historyUpTo(told, commitLsn)
@@ -135,12 +133,6 @@ async function takeFrom(
     if (vote === undefined || vote.term !== term)
       throw refuse('conflict', `this safekeeper went on to term ${vote?.term ?? control.term}`)
     let at = highestCommonPoint(history, vote.history, vote.flushLsn)
-    if (at < oldestLsn) {
-      throw refuse(
-        'out_of_range',
-        `${source.name} has WAL from ${formatLsn(oldestLsn)} on, ${formatLsn(at)} is needed`,
-      )
-    }
     const message = { term, startStreamingLsn: at, history, election: 'rebuild' } as const
     await timeline.handle(conversation, { kind: 'elected', membershipGeneration, message })
     for await (const wal of source.read(at, commitLsn, signal)) {

@@ -74,10 +74,7 @@ async function replaceFrom(
 ): Promise<DecoderPlace> {
   const wantedLsn = minLsn(commitLsn, advance(place.startLsn, identity.segmentBytes))
   const donors = (await askSources(sources, signal)).filter(
-    ({ status }) =>
-      isSameIdentity(status.identity, identity) &&
-      status.commitLsn >= wantedLsn &&
-      status.oldestLsn <= place.startLsn,
+    ({ status }) => isSameIdentity(status.identity, identity) && status.commitLsn >= wantedLsn,
   )
   for (const donor of donors) {
     const upTo = await wholeUpTo(donor, identity, place, wantedLsn, commitLsn, signal)

@@ -18,10 +18,11 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
+import { writeHistory } from './history-message.ts'
 import { readIdentity, writeIdentity } from './identity.ts'
 import { readMembership } from './membership-file.ts'
 import type { Pulls } from './pulls.ts'
-import { propose, writeHistory } from './propose.ts'
+import { propose } from './propose.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from './timelines.ts'
 import { isDamage } from './wal-check.ts'

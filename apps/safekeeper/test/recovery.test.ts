@@ -98,7 +98,6 @@ test('WAL that a donor has damaged is refused before it is written, and another 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
-      oldestLsn: from.timelineStartLsn,
     }),
     read: async function* (startLsn, endLsn) {
       for (let lsn = startLsn; lsn < endLsn; lsn = advance(lsn, 100_000))
@@ -142,7 +141,6 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
-      oldestLsn: from.timelineStartLsn,
     }),
     read: async function* (startLsn, endLsn) {
       const half = advance(startLsn, (endLsn - startLsn) >> 1)

@@ -94,7 +94,8 @@ export class SafekeeperNode implements AcceptorNode {
   /** From whichever others are up, as one does that comes back or is new. */
   #catchUp(life: Life): void {
     const { timeline } = life
-    const { schedule, counts, say } = this.#host
+    const host = this.#host
+    const { schedule, counts } = host
     if (life.isDead || timeline === undefined) return
     const others = [...this.#host.nodes.values()].filter((node) => node !== this)
     const sources = others.flatMap((node) => (node instanceof SafekeeperNode ? [node.#source()] : []))
@@ -104,14 +105,14 @@ export class SafekeeperNode implements AcceptorNode {
     catchUp(timeline, { sources, signal, log: this.#log(life) })
       .then((bytes) => {
         if (life.isDead || bytes === 0) return
-        say(() => `${this.name} caught up from ${before}: ${this.status()?.text}`)
+        host.say(() => `${this.name} caught up from ${before}: ${this.status()?.text}`)
         counts.other('caught up from peers')
-        this.#host.stepped(this)
+        host.stepped(this)
       })
       .catch((error: unknown) => {
         if (life.isDead) return
         if (!(error instanceof UnderstoryError)) schedule.fail(error)
-        say(() => `${this.name} does not catch up: ${describeError(error)}`)
+        host.say(() => `${this.name} does not catch up: ${describeError(error)}`)
       })
   }
 
@@ -133,7 +134,6 @@ export class SafekeeperNode implements AcceptorNode {
           timelineStartLsn,
           history: state.control.history,
           commitLsn,
-          oldestLsn: timelineStartLsn,
         }
       },
       read: async function* (startLsn, endLsn) {
