@@ -191,7 +191,9 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     '--metrics-listen',
     `127.0.0.1:${port('control-plane-metrics')}`,
   ])
-  const safekeepers = safekeeperIds.map((id) => node('safekeeper', id, stored(id)))
+  const safekeepers = safekeeperIds.map((id) =>
+    node('safekeeper', id, [...stored(id), '--object-store', objectStore]),
+  )
   const pageservers = pageserverIds.map((id) =>
     node('pageserver', id, [...stored(id), '--object-store', objectStore]),
   )

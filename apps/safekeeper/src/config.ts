@@ -1,5 +1,5 @@
 /** Settings of a safekeeper. */
-import { hostPort, oneOf, text } from '@understory/env'
+import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
 
 export const CONFIG = {
   nodeId: { read: text, fallback: 'safekeeper-1', placeholder: 'ID', help: 'name of this process' },
@@ -27,6 +27,30 @@ export const CONFIG = {
     optional: true,
     placeholder: 'URL',
     help: 'where to announce this process: redis://host:port or grpc://host:port',
+  },
+  objectStore: {
+    read: text,
+    optional: true,
+    placeholder: 'URL',
+    help: 'where WAL is kept for good: a directory, or s3://bucket/prefix?endpoint=URL&region=NAME',
+  },
+  keepWalMib: {
+    read: wholeNumber(32, 1_048_576),
+    fallback: 256,
+    placeholder: 'MIB',
+    help: 'committed WAL of each timeline that stays here though the object store has it',
+  },
+  offloadQuietS: {
+    read: wholeNumber(1, 86_400),
+    fallback: 60,
+    placeholder: 'SECONDS',
+    help: 'after so long without a commit the last, partial segment is stored too',
+  },
+  offloadTakeOverS: {
+    read: wholeNumber(1, 3_600),
+    fallback: 10,
+    placeholder: 'SECONDS',
+    help: 'how long a safekeeper waits for the one before it to store a segment',
   },
   logLevel: {
     read: oneOf('error', 'warn', 'info', 'debug'),

@@ -4,14 +4,17 @@ import { describeError, isErrorCode, parseNodeId } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
+import { openObjectStore } from '@understory/object-store'
 import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { CONFIG } from './config.ts'
+import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
 import { Repairs } from './repairs.ts'
 import { safekeeperService } from './service.ts'
 import { Timelines, explainDataFolder } from './timelines.ts'
 
 const STOP_GRACE_MS = 2_000
+const MIB = 1024 * 1024
 
 async function main(): Promise<void> {
   const options = parseOptions('safekeeper', CONFIG, process.argv.slice(2), process.env)
@@ -29,6 +32,28 @@ async function main(): Promise<void> {
   const timelines = new Timelines(env.disk, env.log, dataDir)
   const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
   const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
+  const { objectStore } = options.values
+  // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
+  const store =
+    objectStore === undefined
+      ? undefined
+      : await openObjectStore(objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+  const offloader =
+    store === undefined
+      ? undefined
+      : new Offloader({
+          timelines,
+          store,
+          nodeId,
+          clock: env.clock,
+          rng: env.rng,
+          log: env.log,
+          settings: {
+            quietMs: options.values.offloadQuietS * 1000,
+            takeOverMs: options.values.offloadTakeOverS * 1000,
+            keepBytes: options.values.keepWalMib * MIB,
+          },
+        })
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
@@ -41,6 +66,7 @@ async function main(): Promise<void> {
     address: server.address,
   })
   repairs.start()
+  offloader?.start()
   env.log.info('started', { address: server.address, timelines: timelines.list().length })
 
   const stopping = Promise.withResolvers<string>()
@@ -48,7 +74,8 @@ async function main(): Promise<void> {
   env.log.info('stopping', { signal: await stopping.promise })
   await announcement?.stop()
   await broker?.close()
-  await Promise.all([pulls.stop(), repairs.stop()])
+  await Promise.all([pulls.stop(), repairs.stop(), offloader?.stop()])
+  await store?.close()
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
   await lock.release()

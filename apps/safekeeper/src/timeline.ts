@@ -45,6 +45,7 @@ import type { PostgresIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
+import type { RemoteWal } from './remote-wal.ts'
 import { beginning, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
@@ -92,6 +93,8 @@ export class Timeline {
 
   readonly #commitWaiters = new Set<() => void>()
   readonly #ended = new AbortController()
+  #remote: RemoteWal | undefined
+  #keptFromLsn: Lsn
   #membership: KnownMembership | undefined
   readonly #membershipListeners = new Set<() => void>()
   /** By shard number, as its subscriber last said. */
@@ -105,7 +108,9 @@ export class Timeline {
     identity: PostgresIdentity,
     state: AcceptorState,
     lastRecordLsn: Lsn | undefined,
+    keptFromLsn: Lsn,
   ) {
+    this.#keptFromLsn = keptFromLsn
     this.#disk = disk
     this.#log = log
     this.#folder = folder
@@ -177,7 +182,8 @@ export class Timeline {
       reason,
     })
     const state = restoreAcceptor(acceptor, endLsn)
-    const timeline = new Timeline(disk, log, folder, files, postgres, state, lastRecordLsn)
+    const kept = await beginning(files, postgres, timelineStartLsn)
+    const timeline = new Timeline(disk, log, folder, files, postgres, state, lastRecordLsn, kept.startLsn)
     timeline.#membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
     return timeline
   }
@@ -529,7 +535,48 @@ export class Timeline {
     if (bytesBetween(startLsn, endLsn) === 0) return new Uint8Array(0)
     if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn)
       return this.#recent.read(startLsn, endLsn).bytes
-    return this.#files.read(startLsn, endLsn)
+    if (startLsn >= this.#keptFromLsn) {
+      try {
+        return await this.#files.read(startLsn, endLsn)
+      } catch (error) {
+        // It may have been let go of meanwhile.
+        if (startLsn >= this.#keptFromLsn) throw error
+      }
+    }
+    return this.#readOffloaded(startLsn, endLsn)
+  }
+
+  async #readOffloaded(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    const remote = this.#remote
+    if (remote === undefined) {
+      throw refuse('unavailable', `WAL before ${formatLsn(this.#keptFromLsn)} is in the object store alone`, {
+        hint: 'Start the safekeeper with --object-store; right after a start wait a moment.',
+      })
+    }
+    const middle = minLsn(endLsn, this.#keptFromLsn)
+    const offloaded = await remote.read(this.identity, startLsn, middle)
+    return middle === endLsn ? offloaded : Buffer.concat([offloaded, await this.read(middle, endLsn)])
+  }
+
+  /** Where WAL is read that is not kept here any more. */
+  attachRemote(remote: RemoteWal): void {
+    this.#remote = remote
+  }
+
+  /** Before it nothing is kept here. */
+  get keptFromLsn(): Lsn {
+    return this.#keptFromLsn
+  }
+
+  /** Lets go of whole segments before `lsn`, which are in the object store. */
+  async trim(lsn: Lsn): Promise<void> {
+    if (lsn <= this.#keptFromLsn || this.#remote === undefined) return
+    await this.#mailbox.run(async () => {
+      assert(lsn <= this.commitLsn, () => `${formatLsn(lsn)} is not committed, so it is not let go of`)
+      // First, so that readers look elsewhere before the files are gone.
+      this.#keptFromLsn = lsn
+      await this.#files.removeBefore(lsn)
+    })
   }
 
   /**

@@ -146,6 +146,18 @@ export class WalFiles {
     await writer.sync()
   }
 
+  /** Removes whole segments before `lsn`, from the beginning on, so that a crash in between leaves no gap. */
+  async removeBefore(lsn: Lsn): Promise<void> {
+    const gone = (await this.segments()).filter(
+      (segment) => segment < segmentOf(lsn, this.#identity.segmentBytes),
+    )
+    for (const segment of gone) {
+      await this.#close(segment)
+      await this.#disk.remove(this.#path(segment))
+    }
+    if (gone.length > 0) await this.#disk.syncDirectory(this.#folder)
+  }
+
   /** [startLsn, endLsn), all of it. Error: refused `bad_file` where a segment is missing or short. */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     const { segmentBytes } = this.#identity

@@ -1,0 +1,279 @@
+/**
+ * Brings committed WAL into the object store, and lets go of local segments that are there.
+ *
+ * Every safekeeper of a timeline could do it, and one does: they have an order, which differs from timeline to timeline,
+ * and each gives those before it `takeOverMs` to store what there is to store. Nobody has to be elected, and none is
+ * missed for longer than that. Two at once store the same bytes.
+ *
+ * A segment is stored once all of it is committed; the last one, up to the commit position, once nothing was committed
+ * for `quietMs`. What is read back from the disk is decoded before it leaves: damage stays here, and is reported.
+ */
+import {
+  advance,
+  describeError,
+  formatLsn,
+  isErrorCode,
+  minLsn,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { historyUpTo, lastTermStart } from '@understory/consensus'
+import type { Clock, Log, Rng } from '@understory/env'
+import { probeConditionalPut } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import type { TimelineRef } from '@understory/rpc'
+import { decoderAt } from './end-of-wal.ts'
+import { ChunkCache, RemoteWal } from './remote-wal.ts'
+import type { Timeline } from './timeline.ts'
+import type { Timelines } from './timelines.ts'
+
+const ROUND_MS = 1_000
+const RETRY_MS = 5_000
+
+export interface OffloadSettings {
+  /** After so long without a commit the last segment is stored as far as it is committed. */
+  readonly quietMs: number
+  /** How long each safekeeper gives those before it. */
+  readonly takeOverMs: number
+  /** Committed WAL that stays here though it is stored. */
+  readonly keepBytes: number
+}
+
+export interface OffloaderParts {
+  readonly timelines: Timelines
+  readonly store: ObjectStore
+  /** Of this safekeeper. */
+  readonly nodeId: string
+  readonly clock: Clock
+  readonly rng: Rng
+  readonly log: Log
+  readonly settings: OffloadSettings
+  /** Between two looks at every timeline; 1,000 by default. */
+  readonly roundMs?: number
+}
+
+/** What is known of one timeline's WAL in the store. */
+interface Progress {
+  readonly timeline: Timeline
+  readonly remote: RemoteWal
+  /** Whole segments are there up to here. */
+  wholeUntil: Lsn
+  /** The partial one after them is there up to here. */
+  partialUntil: Lsn
+  /** Last term whose history is there. */
+  term: number
+  commitLsn: Lsn
+  committedAtMs: number
+  /** Since when the segment after `wholeUntil` is complete here. */
+  completeSinceMs: number | undefined
+  notBeforeMs: number
+}
+
+export class Offloader {
+  readonly #parts: OffloaderParts
+  readonly #cache = new ChunkCache()
+  readonly #progress = new Map<string, Progress>()
+  readonly #stop = new AbortController()
+  #running: Promise<void> = Promise.resolve()
+
+  constructor(parts: OffloaderParts) {
+    this.#parts = parts
+  }
+
+  /** The store's WAL of a timeline: for readers of what is not here any more. */
+  remoteOf(ref: TimelineRef): RemoteWal {
+    return new RemoteWal(this.#parts.store, ref, this.#cache)
+  }
+
+  start(): void {
+    this.#running = this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    const { timelines, clock } = this.#parts
+    const { signal } = this.#stop
+    await this.#probe()
+    while (!signal.aborted) {
+      for (const ref of timelines.list()) {
+        const timeline = timelines.find(ref)
+        if (timeline !== undefined && !signal.aborted) await this.#attend(ref, timeline)
+      }
+      await clock.sleep(this.#parts.roundMs ?? ROUND_MS, signal).catch(() => undefined)
+    }
+  }
+
+  /** Resolves once the store is known to keep what two writers rely on; until then nothing is let go of. */
+  async #probe(): Promise<void> {
+    const { store, clock, rng, log } = this.#parts
+    const { signal } = this.#stop
+    let lastProblem = ''
+    while (!signal.aborted) {
+      try {
+        return await probeConditionalPut(store, rng)
+      } catch (error) {
+        const problem = describeError(error)
+        if (problem !== lastProblem) log.error('object_store_unfit', { store: store.description, problem })
+        lastProblem = problem
+      }
+      await clock.sleep(RETRY_MS, signal).catch(() => undefined)
+    }
+  }
+
+  async #attend(ref: TimelineRef, timeline: Timeline): Promise<void> {
+    const { clock, log } = this.#parts
+    const known = this.#progress.get(ref.timelineId)
+    try {
+      const progress =
+        known !== undefined && known.timeline === timeline ? known : await this.#look(ref, timeline)
+      if (clock.nowMs() < progress.notBeforeMs) return
+      await this.#offload(ref, progress)
+      await this.#trim(progress)
+    } catch (error) {
+      if (this.#stop.signal.aborted) return
+      const { timelineId } = ref
+      log.warn('offload_failed', { timeline: timelineId, problem: describeError(error) })
+      const progress = this.#progress.get(timelineId)
+      if (progress !== undefined) progress.notBeforeMs = clock.nowMs() + RETRY_MS
+    }
+  }
+
+  /** What is in the store, at the first sight of a timeline. */
+  async #look(ref: TimelineRef, timeline: Timeline): Promise<Progress> {
+    const { clock } = this.#parts
+    const { signal } = this.#stop
+    const remote = this.remoteOf(ref)
+    timeline.attachRemote(remote)
+    const { identity, timelineStartLsn, commitLsn } = timeline
+    const progress: Progress = {
+      timeline,
+      remote,
+      wholeUntil: await remote.wholeUntil(identity, timelineStartLsn, signal),
+      partialUntil: timelineStartLsn,
+      term: 0,
+      commitLsn,
+      committedAtMs: clock.nowMs(),
+      completeSinceMs: undefined,
+      notBeforeMs: 0,
+    }
+    this.#progress.set(ref.timelineId, progress)
+    return progress
+  }
+
+  async #offload(ref: TimelineRef, progress: Progress): Promise<void> {
+    const { clock, settings } = this.#parts
+    const { timeline } = progress
+    const { segmentBytes } = timeline.identity
+    const patienceMs = rankOf(this.#parts.nodeId, ref, timeline) * settings.takeOverMs
+    const { commitLsn } = timeline
+    if (commitLsn > progress.commitLsn) {
+      progress.commitLsn = commitLsn
+      progress.committedAtMs = clock.nowMs()
+    }
+    for (
+      let endLsn = advance(progress.wholeUntil, segmentBytes);
+      endLsn <= commitLsn && !this.#stop.signal.aborted;
+      endLsn = advance(endLsn, segmentBytes)
+    ) {
+      progress.completeSinceMs ??= clock.nowMs()
+      const isOurs = clock.nowMs() - progress.completeSinceMs >= patienceMs
+      if (!(await this.#storeSegment(ref, progress, isOurs))) return
+      progress.wholeUntil = endLsn
+      progress.completeSinceMs = undefined
+    }
+    const quietForMs = clock.nowMs() - progress.committedAtMs
+    const storedUntil =
+      progress.partialUntil > progress.wholeUntil ? progress.partialUntil : progress.wholeUntil
+    if (commitLsn > storedUntil && quietForMs >= settings.quietMs + patienceMs) {
+      await this.#storePartial(ref, progress, commitLsn)
+    }
+  }
+
+  /** Whether the segment after `wholeUntil` is in the store now. */
+  async #storeSegment(ref: TimelineRef, progress: Progress, isOurs: boolean): Promise<boolean> {
+    const { timeline, remote, wholeUntil } = progress
+    const { identity } = timeline
+    const { signal } = this.#stop
+    const segment = segmentOf(wholeUntil, identity.segmentBytes)
+    if (await remote.hasSegment(identity, segment, { signal })) return true
+    if (!isOurs) return false
+    const endLsn = advance(wholeUntil, identity.segmentBytes)
+    const bytes = await this.#readWhole(ref, timeline, wholeUntil, endLsn)
+    await remote.putSegment(identity, segment, bytes, signal)
+    await this.#storeHistory(progress, endLsn)
+    await remote.removePartials(identity, endLsn, signal)
+    this.#parts.log.debug('segment_offloaded', { timeline: ref.timelineId, end: formatLsn(endLsn) })
+    return true
+  }
+
+  async #storePartial(ref: TimelineRef, progress: Progress, commitLsn: Lsn): Promise<void> {
+    const { timeline, remote, wholeUntil } = progress
+    const { signal } = this.#stop
+    const there = await remote.readPartial(timeline.identity, wholeUntil, signal)
+    if (there === undefined || there.endLsn < commitLsn) {
+      const bytes = await this.#readWhole(ref, timeline, wholeUntil, commitLsn)
+      await remote.putPartial(timeline.identity, commitLsn, bytes, signal)
+      await this.#storeHistory(progress, commitLsn)
+      this.#parts.log.debug('partial_segment_offloaded', {
+        timeline: ref.timelineId,
+        end: formatLsn(commitLsn),
+      })
+    }
+    progress.partialUntil = commitLsn
+  }
+
+  /** Of the WAL that is stored: it comes after that, so that no history is told of WAL that is not there. */
+  async #storeHistory(progress: Progress, endLsn: Lsn): Promise<void> {
+    const { timeline, remote } = progress
+    const history = historyUpTo(timeline.state.control.history, endLsn)
+    const { term } = lastTermStart(history)
+    if (term <= progress.term) return
+    const { identity, timelineStartLsn } = timeline
+    await remote.writeTimeline({ identity, timelineStartLsn, history }, this.#stop.signal)
+    progress.term = term
+  }
+
+  /** Committed WAL from the beginning of a segment, decoded to see that it is whole. */
+  async #readWhole(ref: TimelineRef, timeline: Timeline, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    try {
+      const bytes = await timeline.read(startLsn, endLsn)
+      const decoder = decoderAt(timeline.identity, { startLsn, findFirst: true })
+      decoder.push(startLsn, bytes)
+      while (decoder.next());
+      return bytes
+    } catch (error) {
+      if (isErrorCode(error, 'bad_wal')) this.#parts.timelines.onDamage(ref)
+      throw error
+    }
+  }
+
+  async #trim({ timeline, wholeUntil }: Progress): Promise<void> {
+    const { segmentBytes } = timeline.identity
+    const kept = advance(timeline.commitLsn, -Math.min(this.#parts.settings.keepBytes, timeline.commitLsn))
+    const until = minLsn(wholeUntil, kept)
+    await timeline.trim(segmentStart(segmentOf(until, segmentBytes), segmentBytes))
+  }
+}
+
+/** Which one this safekeeper is in the timeline's order of those that offload: 0 is the first. */
+export function rankOf(
+  nodeId: string,
+  { timelineId }: TimelineRef,
+  timeline: Pick<Timeline, 'membership'>,
+): number {
+  const seed = Number.parseInt(timelineId.slice(0, 8), 16)
+  const members = timeline.membership?.members.map((member) => member.nodeId).toSorted()
+  if (members === undefined) {
+    // It was never told who the others are: some order, in which two may share a place.
+    let mixed = seed
+    for (const letter of nodeId) mixed = (Math.imul(mixed, 31) + letter.charCodeAt(0)) >>> 0
+    return mixed % 3
+  }
+  const place = members.indexOf(nodeId)
+  return place === -1 ? members.length : (place + seed) % members.length
+}

@@ -1,0 +1,232 @@
+/**
+ * The WAL of one timeline in the object store, below `wal/<tenant>/<timeline>/`:
+ *
+ *   <segment>                     a whole segment, by Postgres's name of it; never changed once it is there
+ *   <segment>.partial.<end LSN>   its beginning up to that commit position, 16 hexadecimal digits; gone once a later is there
+ *   timeline.json                 what the timeline is, and its term history up to the last offload
+ *
+ * Only committed WAL comes here, and what is committed is the same on every safekeeper: whoever stores a segment stores
+ * the same bytes, so that two that do it at once do no harm.
+ */
+import {
+  advance,
+  isErrorCode,
+  lsn,
+  maxLsn,
+  minLsn,
+  offsetInSegment,
+  refuse,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { lastTermStart } from '@understory/consensus'
+import type { TermHistory } from '@understory/consensus'
+import { getIfPresent } from '@understory/object-store'
+import type { CallOptions, ObjectStore } from '@understory/object-store'
+import { parseWalFileName, walFileName } from '@understory/postgres/wal'
+import type { TimelineRef } from '@understory/rpc'
+import type { PostgresIdentity } from './identity.ts'
+
+const FORMAT_VERSION = 1
+/** Of one read from the store. */
+const CHUNK_BYTES = 1024 * 1024
+/** Chunks kept of all timelines: several subscribers that are behind read the same. */
+const CHUNKS_KEPT = 32
+const WRITE_DEADLINE_MS = 60_000
+
+/** What `timeline.json` says. */
+export interface RemoteTimeline {
+  readonly identity: PostgresIdentity
+  readonly timelineStartLsn: Lsn
+  readonly history: TermHistory
+}
+
+/** Chunks read lately, of any timeline, the last used one at the end. */
+export class ChunkCache {
+  readonly #chunks = new Map<string, Promise<Uint8Array>>()
+
+  get(key: string, load: () => Promise<Uint8Array>): Promise<Uint8Array> {
+    const kept = this.#chunks.get(key)
+    const chunk = kept ?? load()
+    this.#chunks.delete(key)
+    this.#chunks.set(key, chunk)
+    if (kept === undefined) {
+      chunk.catch(() => this.#chunks.delete(key))
+      const [oldest] = this.#chunks.keys()
+      if (this.#chunks.size > CHUNKS_KEPT && oldest !== undefined) this.#chunks.delete(oldest)
+    }
+    return chunk
+  }
+}
+
+interface Partial {
+  readonly key: string
+  readonly segment: number
+  readonly endLsn: Lsn
+}
+
+export class RemoteWal {
+  readonly #store: ObjectStore
+  readonly #prefix: string
+  readonly #cache: ChunkCache
+
+  constructor(store: ObjectStore, ref: TimelineRef, cache: ChunkCache) {
+    this.#store = store
+    this.#prefix = `wal/${ref.tenantId}/${ref.timelineId}/`
+    this.#cache = cache
+  }
+
+  #segmentKey(identity: PostgresIdentity, segment: number): string {
+    return this.#prefix + walFileName(identity.pgTimelineId, segment, identity.segmentBytes)
+  }
+
+  hasSegment(identity: PostgresIdentity, segment: number, options?: CallOptions): Promise<boolean> {
+    return this.#store.head(this.#segmentKey(identity, segment), options).then((head) => head !== undefined)
+  }
+
+  /** Stores a whole segment where it is not there yet. */
+  async putSegment(
+    identity: PostgresIdentity,
+    segment: number,
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const options = { signal, deadlineMs: WRITE_DEADLINE_MS }
+    await this.#store.putIfAbsent(this.#segmentKey(identity, segment), bytes, options)
+  }
+
+  /** Stores a segment's beginning, which ends at `endLsn`, and removes shorter ones. */
+  async putPartial(
+    identity: PostgresIdentity,
+    endLsn: Lsn,
+    bytes: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const segment = segmentOf(endLsn, identity.segmentBytes)
+    const key = `${this.#segmentKey(identity, segment)}.partial.${endLsn.toString(16).padStart(16, '0')}`
+    await this.#store.put(key, bytes, { signal, deadlineMs: WRITE_DEADLINE_MS })
+    await this.removePartials(identity, endLsn, signal)
+  }
+
+  /** Removes the partial segments that end before `endLsn`. */
+  async removePartials(identity: PostgresIdentity, endLsn: Lsn, signal: AbortSignal): Promise<void> {
+    const { partials } = await this.list(identity, signal)
+    const old = partials.filter((partial) => partial.endLsn < endLsn).map(({ key }) => key)
+    if (old.length > 0) await this.#store.delete(old, { signal })
+  }
+
+  async list(
+    identity: PostgresIdentity,
+    signal?: AbortSignal,
+  ): Promise<{ readonly segments: readonly number[]; readonly partials: readonly Partial[] }> {
+    const segments: number[] = []
+    const partials: Partial[] = []
+    for await (const { key } of this.#store.list(this.#prefix, { signal })) {
+      const [name = '', kind, end] = key.slice(this.#prefix.length).split('.')
+      const parsed = parseWalFileName(name, identity.segmentBytes)
+      if (parsed === undefined || parsed.timelineId !== identity.pgTimelineId) continue
+      if (kind === undefined) segments.push(parsed.segment)
+      else if (kind === 'partial' && end !== undefined && /^[0-9a-f]{16}$/.test(end))
+        partials.push({ key, segment: parsed.segment, endLsn: lsn(Number.parseInt(end, 16)) })
+    }
+    return { segments: segments.sort((a, b) => a - b), partials }
+  }
+
+  /** Up to where whole segments lie one behind the other from `startLsn` on. */
+  async wholeUntil(identity: PostgresIdentity, startLsn: Lsn, signal?: AbortSignal): Promise<Lsn> {
+    const there = new Set((await this.list(identity, signal)).segments)
+    let segment = segmentOf(startLsn, identity.segmentBytes)
+    while (there.has(segment)) segment++
+    return maxLsn(startLsn, segmentStart(segment, identity.segmentBytes))
+  }
+
+  /** [startLsn, endLsn) of whole segments. Error: refused `not_found` where one is not there. */
+  async read(identity: PostgresIdentity, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    const { segmentBytes } = identity
+    const bytes = new Uint8Array(endLsn - startLsn)
+    for (let at = startLsn; at < endLsn;) {
+      const key = this.#segmentKey(identity, segmentOf(at, segmentBytes))
+      const offset = offsetInSegment(at, segmentBytes)
+      const chunkStart = offset - (offset % CHUNK_BYTES)
+      const chunkEnd = Math.min(segmentBytes, chunkStart + CHUNK_BYTES)
+      const chunk = await this.#cache.get(`${key} ${chunkStart}`, () =>
+        this.#store.getRange(key, chunkStart, chunkEnd),
+      )
+      const to = minLsn(endLsn, advance(at, chunkEnd - offset))
+      bytes.set(chunk.subarray(offset - chunkStart, offset - chunkStart + (to - at)), at - startLsn)
+      at = to
+    }
+    return bytes
+  }
+
+  /** The longest partial segment that begins where the whole ones end, or undefined. */
+  async readPartial(
+    identity: PostgresIdentity,
+    wholeUntil: Lsn,
+    signal?: AbortSignal,
+  ): Promise<{ readonly endLsn: Lsn; readonly bytes: Uint8Array } | undefined> {
+    const { partials } = await this.list(identity, signal)
+    const last = partials
+      .filter(({ segment }) => segment === segmentOf(wholeUntil, identity.segmentBytes))
+      .toSorted((a, b) => b.endLsn - a.endLsn)[0]
+    if (last === undefined) return undefined
+    const { bytes } = await this.#store.get(last.key, { signal })
+    return { endLsn: last.endLsn, bytes }
+  }
+
+  /** Undefined where nothing of the timeline was offloaded. Error: refused `bad_file`. */
+  async readTimeline(signal?: AbortSignal): Promise<RemoteTimeline | undefined> {
+    const object = await getIfPresent(this.#store, `${this.#prefix}timeline.json`, { signal })
+    return object === undefined ? undefined : decodeTimeline(object.bytes, `${this.#prefix}timeline.json`)
+  }
+
+  /** Stores it unless what is there knows of a later term. */
+  async writeTimeline(timeline: RemoteTimeline, signal: AbortSignal): Promise<void> {
+    const key = `${this.#prefix}timeline.json`
+    const options = { signal, deadlineMs: WRITE_DEADLINE_MS }
+    const bytes = encodeTimeline(timeline)
+    for (;;) {
+      const there = await getIfPresent(this.#store, key, options)
+      if (there !== undefined) {
+        const known = lastTermStart(decodeTimeline(there.bytes, key).history)
+        if (known.term >= lastTermStart(timeline.history).term) return
+      }
+      const put =
+        there === undefined
+          ? await this.#store.putIfAbsent(key, bytes, options)
+          : await this.#store.putIfMatch(key, there.etag, bytes, options)
+      if (put.kind === 'stored') return
+    }
+  }
+}
+
+const encodeTimeline = ({ identity, timelineStartLsn, history }: RemoteTimeline): Uint8Array =>
+  Buffer.from(
+    JSON.stringify({
+      version: FORMAT_VERSION,
+      postgres: { ...identity, systemId: String(identity.systemId) },
+      timelineStartLsn,
+      history,
+    }),
+  )
+
+function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
+  try {
+    const { version, postgres, timelineStartLsn, history } = JSON.parse(Buffer.from(bytes).toString()) as {
+      version: number
+      postgres: Omit<PostgresIdentity, 'systemId'> & { systemId: string }
+      timelineStartLsn: number
+      history: { term: number; startLsn: number }[]
+    }
+    if (version !== FORMAT_VERSION) throw refuse('bad_file', `its version is ${version}`)
+    return {
+      identity: { ...postgres, systemId: BigInt(postgres.systemId) },
+      timelineStartLsn: lsn(timelineStartLsn),
+      history: history.map(({ term, startLsn }) => ({ term, startLsn: lsn(startLsn) })),
+    }
+  } catch (cause) {
+    if (isErrorCode(cause, 'bad_file')) throw cause
+    throw refuse('bad_file', `object "${key}" is damaged`, { cause })
+  }
+}

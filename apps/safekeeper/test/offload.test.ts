@@ -1,0 +1,276 @@
+/**
+ * Goal: committed WAL comes into the object store by itself, whole and once; what is there is let go of here, and readers
+ * notice nothing of it. Method: safekeepers in this process with real files, over real gRPC, on one store.
+ */
+import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { advance, isErrorCode, lsnFromBigint, lsnToBigint, segmentOf } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { realClock, realRng, silentLog } from '@understory/env'
+import { localObjectStore, memoryObjectStore } from '@understory/object-store'
+import type { ObjectStore } from '@understory/object-store'
+import { walFileName } from '@understory/postgres/wal'
+import { callServerStream, openBidi } from '@understory/rpc'
+import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
+import { readShardEntries } from '@understory/storage'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { Offloader, rankOf } from '../src/offload.ts'
+import type { OffloadSettings } from '../src/offload.ts'
+import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
+import { REF, committedWal, configure, create, folder, membership, start, write } from './peers.ts'
+import type { Safekeeper } from './peers.ts'
+import { IDENTITY, START } from './wal-maker.ts'
+import type { WalMaker } from './wal-maker.ts'
+
+const { segmentBytes } = IDENTITY
+const EAGER: OffloadSettings = { quietMs: 3_600_000, takeOverMs: 0, keepBytes: segmentBytes }
+
+function offload(
+  safekeeper: Safekeeper,
+  store: ObjectStore,
+  settings: Partial<OffloadSettings> = {},
+): Offloader {
+  const { timelines, nodeId } = safekeeper
+  const offloader = new Offloader({
+    timelines,
+    store,
+    nodeId,
+    clock: realClock,
+    rng: realRng,
+    log: silentLog,
+    settings: { ...EAGER, ...settings },
+    roundMs: 20,
+  })
+  offloader.start()
+  onTestFinished(() => offloader.stop())
+  return offloader
+}
+
+async function until(what: string, probe: () => Promise<boolean>): Promise<void> {
+  const endMs = performance.now() + 15_000
+  while (!(await probe())) {
+    if (performance.now() > endMs) throw new Error(`waited in vain until ${what}`)
+    await realClock.sleep(10)
+  }
+}
+
+const localStore = (at: string): Promise<ObjectStore> =>
+  localObjectStore(join(at, 'objects'), { clock: realClock, rng: realRng })
+const remoteOf = (store: ObjectStore): RemoteWal => new RemoteWal(store, REF, new ChunkCache())
+const nameOf = (at: Lsn): string =>
+  walFileName(IDENTITY.pgTimelineId, segmentOf(at, segmentBytes), segmentBytes)
+const pathOf = (at: string, safekeeper: Safekeeper): string =>
+  join(at, safekeeper.nodeId, 'timelines', REF.tenantId, REF.timelineId)
+const localSegments = async (path: string): Promise<string[]> =>
+  (await readdir(path)).filter((name) => name.length === 24).toSorted()
+const keysOf = async (store: ObjectStore): Promise<string[]> => {
+  const keys: string[] = []
+  for await (const { key } of store.list(`wal/${REF.tenantId}/${REF.timelineId}/`))
+    keys.push(key.split('/').at(-1) as string)
+  return keys
+}
+
+/** A safekeeper with `count` committed records of 7,000 bytes: 150 fill a segment. */
+async function filled(
+  count: number,
+): Promise<{ at: string; safekeeper: Safekeeper; maker: WalMaker; endLsn: Lsn; wal: Buffer }> {
+  const at = await folder()
+  const safekeeper = await start('sk1', at)
+  await create(safekeeper)
+  const { maker } = await write(safekeeper, 1, count)
+  return { at, safekeeper, maker, endLsn: maker.endLsn, wal: await committedWal(safekeeper) }
+}
+
+/** Positions of every record that a subscriber of the only shard is told of, up to `endLsn`. */
+async function subscribed({ client }: Safekeeper, endLsn: Lsn): Promise<Lsn> {
+  const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
+  await stream.send({
+    message: {
+      $case: 'open',
+      value: {
+        protocolVersion: 1,
+        timeline: REF,
+        shard: { number: 0, count: 1, stripeBlocks: 256 },
+        startLsn: lsnToBigint(START),
+        windowBytes: 0n,
+        trackCommitTimestamp: false,
+      },
+    },
+  })
+  let at = START
+  for await (const { startLsn, endLsn: to, entries } of stream.messages) {
+    expect(lsnFromBigint(startLsn)).toBe(at)
+    for (const entry of readShardEntries(entries)) expect(entry).toBeDefined()
+    at = lsnFromBigint(to)
+    if (at >= endLsn) break
+    const reached = { ingestedLsn: to, remoteConsistentLsn: to }
+    await stream.send({ message: { $case: 'feedback', value: reached } })
+  }
+  return at
+}
+
+describe('whole segments', () => {
+  test('are stored as they are, and let go of but for the last', async () => {
+    const { at, safekeeper, endLsn, wal } = await filled(800)
+    const store = await localStore(at)
+    const path = pathOf(at, safekeeper)
+    const before = await localSegments(path)
+    expect(before.length).toBeGreaterThan(5)
+    offload(safekeeper, store)
+    await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
+    const keys = await keysOf(store)
+    expect(keys).toEqual([...before.slice(0, -1), 'timeline.json'])
+    const stored = await store.get(`wal/${REF.tenantId}/${REF.timelineId}/${before[0] as string}`)
+    expect(Buffer.compare(stored.bytes, wal.subarray(0, segmentBytes))).toBe(0)
+
+    // Raw bytes and a subscription from the very beginning, over what is not here any more.
+    expect(Buffer.compare(await committedWal(safekeeper), wal)).toBe(0)
+    expect(await subscribed(safekeeper, endLsn)).toBe(endLsn)
+    expect(await remoteOf(store).readTimeline()).toEqual({
+      identity: IDENTITY,
+      timelineStartLsn: START,
+      history: [
+        { term: 0, startLsn: START },
+        { term: 1, startLsn: START },
+      ],
+    })
+  })
+
+  test('that are not here are read from the store after a start, and need it', async () => {
+    const { at, safekeeper, wal } = await filled(800)
+    const store = await localStore(at)
+    const path = pathOf(at, safekeeper)
+    offload(safekeeper, store)
+    await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
+    await safekeeper.stop()
+    // A crash between two removals leaves what is left contiguous.
+    const again = await start('sk1', at)
+    await expect(committedWal(again)).rejects.toMatchObject({ code: 'unavailable' })
+    offload(again, store)
+    await until('the store is known', () =>
+      committedWal(again).then(
+        (read) => Buffer.compare(read, wal) === 0,
+        (error: unknown) => {
+          if (!isErrorCode(error, 'unavailable')) throw error
+          return false
+        },
+      ),
+    )
+  })
+
+  test('stay where the store cannot be reached, and go once it can', async () => {
+    const { at, safekeeper } = await filled(500)
+    const inner = memoryObjectStore()
+    let isDown = true
+    let refusedCount = 0
+    const store = new Proxy(inner, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name)
+        if (typeof value !== 'function') return value
+        return (...args: unknown[]) => {
+          if (isDown) {
+            refusedCount++
+            throw new Error('the store is down')
+          }
+          return Reflect.apply(value, target, args) as unknown
+        }
+      },
+    })
+    const path = pathOf(at, safekeeper)
+    const before = await localSegments(path)
+    offload(safekeeper, store)
+    await until('the store was asked', () => Promise.resolve(refusedCount > 0))
+    expect(await localSegments(path)).toEqual(before)
+    isDown = false
+    await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
+  })
+
+  test('that are damaged here do not leave, and are reported', async () => {
+    const { at, safekeeper } = await filled(500)
+    const store = memoryObjectStore()
+    const path = pathOf(at, safekeeper)
+    const reported: string[] = []
+    safekeeper.timelines.onDamage = ({ timelineId }) => void reported.push(timelineId)
+    const file = await open(join(path, nameOf(advance(START, segmentBytes))), 'r+')
+    await file.write(Buffer.from([0xff, 0xfe]), 0, 2, 500_000)
+    await file.close()
+    offload(safekeeper, store)
+    await until('the damage is met', () => Promise.resolve(reported.length > 0))
+    expect(reported[0]).toBe(REF.timelineId)
+    expect(await keysOf(store)).toEqual([nameOf(START), 'timeline.json'])
+  })
+})
+
+describe('the last segment', () => {
+  test('is stored as far as it is committed after some quiet, and replaced', async () => {
+    const { at, safekeeper, maker: first, endLsn, wal } = await filled(200)
+    const store = await localStore(at)
+    offload(safekeeper, store, { quietMs: 50 })
+    const partial = async () => remoteOf(store).readPartial(IDENTITY, advance(START, segmentBytes))
+    await until('it is there', async () => (await partial())?.endLsn === endLsn)
+    expect(Buffer.compare((await partial())?.bytes ?? Buffer.alloc(0), wal.subarray(segmentBytes))).toBe(0)
+
+    const { maker } = await write(safekeeper, 2, 30, 7_000, first.lastRecordLsn)
+    await until('the longer one is there', async () => (await partial())?.endLsn === maker.endLsn)
+    expect((await keysOf(store)).filter((key) => key.includes('.partial.'))).toHaveLength(1)
+    const { maker: more } = await write(safekeeper, 3, 200, 7_000, maker.lastRecordLsn)
+    await until('only the newest one is left', async () => {
+      const partials = (await keysOf(store)).filter((key) => key.includes('.partial.'))
+      return partials.length === 1 && partials[0]?.startsWith(nameOf(more.endLsn)) === true
+    })
+    expect((await remoteOf(store).readTimeline())?.history.at(-1)?.term).toBe(3)
+  })
+})
+
+describe('several safekeepers', () => {
+  test('take turns by timeline, and the next one steps in for one that is gone', async () => {
+    const at = await folder()
+    const nodes = [await start('sk1', at), await start('sk2', at), await start('sk3', at)]
+    for (const node of nodes) {
+      await create(node)
+      await write(node, 1, 500)
+      await configure(node, membership(1, nodes))
+    }
+    const ranks = nodes.map(({ nodeId, timelines }) => rankOf(nodeId, REF, timelines.get(REF)))
+    expect(ranks.toSorted()).toEqual([0, 1, 2])
+    const last = nodes[ranks.indexOf(2)] as Safekeeper
+    const store = await localStore(at)
+    const takeOverMs = 300
+    const startedMs = performance.now()
+    offload(last, store, { takeOverMs })
+    await until('it steps in', async () => (await keysOf(store)).includes(nameOf(START)))
+    // Its turn came after that of two others.
+    expect(performance.now() - startedMs).toBeGreaterThanOrEqual(2 * takeOverMs)
+  })
+
+  test('store the same: the second one finds what the first one brought', async () => {
+    const at = await folder()
+    const [one, two] = [await start('sk1', at), await start('sk2', at)]
+    for (const node of [one, two]) {
+      await create(node)
+      await write(node, 1, 500)
+    }
+    const store = await localStore(at)
+    offload(one, store)
+    offload(two, store)
+    for (const node of [one, two])
+      await until('old segments are gone', async () => (await localSegments(pathOf(at, node))).length <= 2)
+    expect(Buffer.compare(await committedWal(one), await committedWal(two))).toBe(0)
+  })
+})
+
+test('a reader of a segment that goes meanwhile reads on from the store', async () => {
+  const { at, safekeeper, wal } = await filled(800)
+  const store = await localStore(at)
+  const request = { timeline: REF, startLsn: lsnToBigint(START), endLsn: 0n, term: 0n }
+  const { commitLsn } = safekeeper.timelines.get(REF)
+  const read = safekeeper.client.readWal.bind(safekeeper.client)
+  const reading = callServerStream(read, { ...request, endLsn: lsnToBigint(commitLsn) })
+  const first = await reading.next()
+  offload(safekeeper, store)
+  const path = pathOf(at, safekeeper)
+  await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
+  const parts = [first.value?.wal ?? Buffer.alloc(0)]
+  for await (const part of reading) parts.push(part.wal)
+  expect(Buffer.compare(Buffer.concat(parts), wal)).toBe(0)
+})
