@@ -45,13 +45,16 @@ const isReady = ({ metadata, status }: Pod): boolean =>
 const podsOf = (tools: Tools, component: string, more = ''): Promise<readonly Pod[]> =>
   objects<Pod>(tools, 'pods', '-l', `${INSTANCE},${COMPONENT}=${component}${more}`)
 
-/** Kills with no time to say goodbye. */
+/**
+ * Told to end, and killed a second later. Not `--force`: that lets the next pod of a StatefulSet begin on the same volume
+ * while this one still runs.
+ */
 export async function killPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const before = await podsOf(tools, component, more)
   const [victim] = before.filter(isReady)
   if (victim === undefined) throw refuse('precondition', `no ${component} is ready`)
   return around(load, `pod of ${component}`, async () => {
-    await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--grace-period=0', '--force', '--wait=false')
+    await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--grace-period=1', '--wait=false')
     await untilBack(tools, component, more, before.filter(isReady).length, victim.metadata.uid)
   })
 }
