@@ -9,6 +9,8 @@ import type { GlobalOptions } from './tenant.ts'
 
 const ROWS_COUNT = 1_000
 const READY_MS_MAX = 300_000
+const CONNECT_MS_MAX = 30_000
+const RETRY_MS = 250
 
 export function addSmokeTestCommand(program: Command): void {
   program
@@ -38,8 +40,7 @@ async function smokeTest(
   await client.switchFullPageWrites(tenant, 'on')
   await client.waitForFullPageWrites(tenant)
   // One connection over the switch: it must not be lost.
-  const sql = new pg.Client({ connectionString })
-  await sql.connect()
+  const sql = await connect(connectionString)
   try {
     await sql.query('create table if not exists smoke_test (id bigint primary key, filler text)')
     await sql.query('truncate smoke_test')
@@ -63,6 +64,26 @@ async function smokeTest(
   for (const { address, alive } of [...safekeepers, ...shards]) expect(alive, `${address} does not answer`)
   say(`ok  ${safekeepers.length} safekeepers and ${shards.length} shards answer`)
 }
+
+/** A service of Kubernetes leads to its pod a moment after that is open. */
+async function connect(connectionString: string): Promise<pg.Client> {
+  const untilMs = performance.now() + CONNECT_MS_MAX
+  for (;;) {
+    const sql = new pg.Client({ connectionString, connectionTimeoutMillis: CONNECT_MS_MAX })
+    try {
+      await sql.connect()
+      return sql
+    } catch (error) {
+      if (performance.now() > untilMs || !isNobodyThere(error)) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+  }
+}
+
+const isNobodyThere = (error: unknown): boolean =>
+  error instanceof Error &&
+  'code' in error &&
+  ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN'].includes(String(error.code))
 
 async function one(sql: pg.Client, query: string): Promise<unknown> {
   const { rows } = await sql.query<Record<string, unknown>>(query)
