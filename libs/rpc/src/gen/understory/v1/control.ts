@@ -318,6 +318,20 @@ export interface ChangeSafekeepersResponse {
   readonly status: SafekeepersStatus | undefined;
 }
 
+/** Arguments of CancelSafekeeperChange. */
+export interface CancelSafekeeperChangeRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** Name or id of the timeline; empty = main. */
+  readonly timeline: string;
+}
+
+/** Result of CancelSafekeeperChange. */
+export interface CancelSafekeeperChangeResponse {
+  /** The state right after the request. */
+  readonly status: SafekeepersStatus | undefined;
+}
+
 /** Arguments of GetSafekeepers. */
 export interface GetSafekeepersRequest {
   /** Name or id of the tenant. */
@@ -384,6 +398,8 @@ export interface SafekeeperChange {
   readonly pulledLsn: bigint;
   /** What they pull towards. */
   readonly pullGoalLsn: bigint;
+  /** It was given up: the members are those of before. */
+  readonly cancelled: boolean;
 }
 
 /** A step of a change. */
@@ -2588,6 +2604,134 @@ export const ChangeSafekeepersResponse: MessageFns<ChangeSafekeepersResponse> = 
   },
 };
 
+function createBaseCancelSafekeeperChangeRequest(): CancelSafekeeperChangeRequest {
+  return { tenant: "", timeline: "" };
+}
+
+export const CancelSafekeeperChangeRequest: MessageFns<CancelSafekeeperChangeRequest> = {
+  encode(message: CancelSafekeeperChangeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.timeline !== "") {
+      writer.uint32(18).string(message.timeline);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelSafekeeperChangeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelSafekeeperChangeRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CancelSafekeeperChangeRequest>, I>>(base?: I): CancelSafekeeperChangeRequest {
+    return CancelSafekeeperChangeRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelSafekeeperChangeRequest>, I>>(
+    object: I,
+  ): CancelSafekeeperChangeRequest {
+    const message = createBaseCancelSafekeeperChangeRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.timeline = object.timeline ?? "";
+    return message;
+  },
+};
+
+function createBaseCancelSafekeeperChangeResponse(): CancelSafekeeperChangeResponse {
+  return { status: undefined };
+}
+
+export const CancelSafekeeperChangeResponse: MessageFns<CancelSafekeeperChangeResponse> = {
+  encode(message: CancelSafekeeperChangeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== undefined) {
+      SafekeepersStatus.encode(message.status, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CancelSafekeeperChangeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancelSafekeeperChangeResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.status = SafekeepersStatus.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CancelSafekeeperChangeResponse>, I>>(base?: I): CancelSafekeeperChangeResponse {
+    return CancelSafekeeperChangeResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CancelSafekeeperChangeResponse>, I>>(
+    object: I,
+  ): CancelSafekeeperChangeResponse {
+    const message = createBaseCancelSafekeeperChangeResponse() as any;
+    message.status = (object.status !== undefined && object.status !== null)
+      ? SafekeepersStatus.fromPartial(object.status)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseGetSafekeepersRequest(): GetSafekeepersRequest {
   return { tenant: "", timeline: "" };
 }
@@ -2945,6 +3089,7 @@ function createBaseSafekeeperChange(): SafekeeperChange {
     tookMs: 0n,
     pulledLsn: 0n,
     pullGoalLsn: 0n,
+    cancelled: false,
   };
 }
 
@@ -2991,6 +3136,9 @@ export const SafekeeperChange: MessageFns<SafekeeperChange> = {
         throw new globalThis.Error("value provided for field message.pullGoalLsn of type uint64 too large");
       }
       writer.uint32(80).uint64(message.pullGoalLsn);
+    }
+    if (message.cancelled !== false) {
+      writer.uint32(88).bool(message.cancelled);
     }
     return writer;
   },
@@ -3088,6 +3236,14 @@ export const SafekeeperChange: MessageFns<SafekeeperChange> = {
             message.pullGoalLsn = reader.uint64() as bigint;
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.cancelled = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3117,6 +3273,7 @@ export const SafekeeperChange: MessageFns<SafekeeperChange> = {
     message.pullGoalLsn = (object.pullGoalLsn !== undefined && object.pullGoalLsn !== null)
       ? BigInt(object.pullGoalLsn)
       : 0n;
+    message.cancelled = object.cancelled ?? false;
     return message;
   },
 };
@@ -3495,6 +3652,19 @@ export const ControlPlaneServiceService = {
       Buffer.from(ChangeSafekeepersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeSafekeepersResponse => ChangeSafekeepersResponse.decode(value),
   },
+  /** Gives up the change that is under way, unless the new members alone count already. */
+  cancelSafekeeperChange: {
+    path: "/understory.v1.ControlPlaneService/CancelSafekeeperChange" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CancelSafekeeperChangeRequest): Buffer =>
+      Buffer.from(CancelSafekeeperChangeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CancelSafekeeperChangeRequest => CancelSafekeeperChangeRequest.decode(value),
+    responseSerialize: (value: CancelSafekeeperChangeResponse): Buffer =>
+      Buffer.from(CancelSafekeeperChangeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CancelSafekeeperChangeResponse =>
+      CancelSafekeeperChangeResponse.decode(value),
+  },
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers: {
     path: "/understory.v1.ControlPlaneService/GetSafekeepers" as const,
@@ -3540,6 +3710,8 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   verifyTenantTimeline: handleServerStreamingCall<VerifyTenantTimelineRequest, VerifyTenantTimelineResponse>;
   /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
   changeSafekeepers: handleUnaryCall<ChangeSafekeepersRequest, ChangeSafekeepersResponse>;
+  /** Gives up the change that is under way, unless the new members alone count already. */
+  cancelSafekeeperChange: handleUnaryCall<CancelSafekeeperChangeRequest, CancelSafekeeperChangeResponse>;
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers: handleUnaryCall<GetSafekeepersRequest, GetSafekeepersResponse>;
   /** Nodes that the control plane knows. */
@@ -3694,6 +3866,22 @@ export interface ControlPlaneServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  /** Gives up the change that is under way, unless the new members alone count already. */
+  cancelSafekeeperChange(
+    request: CancelSafekeeperChangeRequest,
+    callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
+  ): ClientUnaryCall;
+  cancelSafekeeperChange(
+    request: CancelSafekeeperChangeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
+  ): ClientUnaryCall;
+  cancelSafekeeperChange(
+    request: CancelSafekeeperChangeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
   ): ClientUnaryCall;
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers(
