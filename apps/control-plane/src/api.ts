@@ -192,6 +192,11 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       return { status: await safekeepersStatus(view, peers, directory.clock) }
     }),
 
+    cancelSafekeeperChange: unary(async ({ tenant, timeline }) => {
+      const view = await directory.cancelSafekeeperChange(tenant, timeline)
+      return { status: await safekeepersStatus(view, peers, directory.clock) }
+    }),
+
     getSafekeepers: unary(async ({ tenant, timeline }) => ({
       status: await safekeepersStatus(await directory.safekeepers(tenant, timeline), peers, directory.clock),
     })),

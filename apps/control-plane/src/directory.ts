@@ -5,7 +5,7 @@
 import { describeError, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { requestSwitch } from './fpw-switch.ts'
-import { requestChange } from './membership-change.ts'
+import { cancelChange, requestChange } from './membership-change.ts'
 import type { ChangeWish } from './membership-change.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
@@ -134,6 +134,20 @@ export class Directory {
         item.timelineId === timeline.timelineId
           ? { ...requestChange(item, wish, nowMs), addresses: { ...item.addresses, ...addresses } }
           : item,
+      ),
+    }))
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return this.safekeepers(tenant.tenantId, timeline.timelineId)
+  }
+
+  /** Error: refused `precondition` where there is none to give up, or too late. */
+  async cancelSafekeeperChange(tenantName: string, timelineName: string): Promise<SafekeepersView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    const nowMs = this.#parts.clock.wallMs()
+    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) =>
+        item.timelineId === timeline.timelineId ? cancelChange(item, nowMs) : item,
       ),
     }))
     for (const item of changed.timelines) this.#take(changed, item).wake()

@@ -5,9 +5,11 @@ import { expect, test } from 'vitest'
 import {
   allSafekeepers,
   beginJoint,
+  cancelChange,
   completeChangeStep,
   endJoint,
   isUnderWay,
+  leftOut,
   nextChangeStep,
   requestChange,
 } from './membership-change.ts'
@@ -83,6 +85,31 @@ test('the same request again is no other, under way or in force; another one wai
   expect(requestChange(inForce, { add: ['a'], remove: [], reason: 'user' }, 3_000)).toMatchObject({
     safekeeperChange: { number: 2 },
   })
+})
+
+test('a change is given up at once while newcomers pull, by a generation while both count, and not later', () => {
+  expect(() => cancelChange(TIMELINE, 1_500)).toThrow(/no change/)
+  const begun = requestChange(TIMELINE, REPLACE, 1_000)
+  const early = cancelChange(begun, 1_500)
+  expect(early).toMatchObject({ membershipGeneration: 4, safekeeperNodes: ['a', 'b', 'c'] })
+  expect(early.safekeeperChange).toMatchObject({ isCancelled: true, tookMs: 500 })
+  expect(isUnderWay(early.safekeeperChange)).toBe(false)
+  // The same may be asked for again.
+  expect(requestChange(early, REPLACE, 2_000).safekeeperChange?.number).toBe(2)
+
+  const joint = done(beginJoint(done(begun, 'pull')), 'joint')
+  const late = cancelChange(joint, 1_500)
+  expect(late).toMatchObject({
+    membershipGeneration: 6,
+    safekeeperNodes: ['a', 'b', 'c'],
+    newSafekeeperNodes: [],
+  })
+  expect(stepOf(late)).toBe('spread')
+  expect(late.safekeeperChange && leftOut(late.safekeeperChange)).toEqual(['d'])
+  expect(isUnderWay(done(late, 'spread').safekeeperChange)).toBe(false)
+
+  const ended = done({ ...joint, newSafekeeperNodes: [], safekeeperNodes: ['b', 'c', 'd'] }, 'finish')
+  expect(() => cancelChange(ended, 1_500)).toThrow(/count already/)
 })
 
 test.each([

@@ -12,7 +12,7 @@
  * stands.
  */
 import { refuse } from '@understory/base'
-import { allMembers, finishChange, startChange } from '@understory/consensus'
+import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
 
@@ -43,7 +43,8 @@ export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowM
   const { safekeeperNodes: members, safekeeperChange: last } = timeline
   const add = [...new Set(wish.add)]
   const remove = [...new Set(wish.remove)]
-  const isSame = last !== undefined && sameNames(last.add, add) && sameNames(last.remove, remove)
+  const isSame =
+    last !== undefined && !last.isCancelled && sameNames(last.add, add) && sameNames(last.remove, remove)
   if (isSame && (isUnderWay(last) || isInForce(timeline, last))) return timeline
   if (last !== undefined && isUnderWay(last)) {
     throw refuse('precondition', `a change of the safekeepers is under way: ${describeChange(last)}`, {
@@ -70,10 +71,44 @@ export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowM
       steps: STEPS.map((name) => ({ name, done: false, tookMs: 0 })),
       problem: '',
       startedAtMs: nowMs,
+      isCancelled: false,
       tookMs: 0,
     },
   }
 }
+
+/**
+ * The document with the change given up: at once while newcomers pull, and by another generation while both majorities
+ * count. Error: refused `precondition` where there is none, or where the new members alone count.
+ */
+export function cancelChange(timeline: TimelineDocument, nowMs: number): TimelineDocument {
+  const { safekeeperChange: change } = timeline
+  if (change === undefined || !isUnderWay(change))
+    throw refuse('precondition', 'no change of the safekeepers is under way')
+  if (change.isCancelled) return timeline
+  const steps = change.steps.filter(({ done }) => done)
+  const cancelled = { ...change, steps, isCancelled: true, problem: '' }
+  const tookMs = Math.max(0, nowMs - change.startedAtMs)
+  if (timeline.newSafekeeperNodes.length > 0) {
+    const { generation } = abortChange(membershipOf(timeline))
+    const spread = { name: 'spread', done: false, tookMs: 0 } as const
+    return {
+      ...timeline,
+      membershipGeneration: generation,
+      newSafekeeperNodes: [],
+      safekeeperChange: { ...cancelled, steps: [...steps, spread] },
+    }
+  }
+  if (nextChangeStep(change) === 'spread')
+    throw refuse('precondition', 'the new safekeepers alone count already', {
+      hint: 'Ask for a change back once this one is done.',
+    })
+  return { ...timeline, safekeeperChange: { ...cancelled, tookMs } }
+}
+
+/** Those that do not hold the timeline once the change is over. */
+export const leftOut = ({ add, remove, isCancelled }: SafekeeperChange): readonly string[] =>
+  isCancelled ? add : remove
 
 const sameNames = (a: readonly string[], b: readonly string[]): boolean =>
   a.length === b.length && a.every((name) => b.includes(name))

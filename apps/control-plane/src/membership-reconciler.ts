@@ -14,6 +14,7 @@ import {
   describeChange,
   endJoint,
   isUnderWay,
+  leftOut,
   nextChangeStep,
   requestChange,
 } from './membership-change.ts'
@@ -239,14 +240,14 @@ export class MembershipReconciler {
     }
   }
 
-  async #spread(timeline: TimelineDocument, { remove }: SafekeeperChange): Promise<void> {
+  async #spread(timeline: TimelineDocument, change: SafekeeperChange): Promise<void> {
     const { safekeeperNodes: members } = timeline
     const answers = await Promise.all(members.map((node) => this.#configure(timeline, node)))
     const knowing = answers.filter((status) => status !== undefined).length
     if (knowing * 2 <= members.length)
       throw refuse('unavailable', `${knowing} of ${members.length} safekeepers know that the change is over`)
     // Those that are away stay behind: whoever asks them by the old membership gets no majority.
-    await Promise.all(remove.map((node) => this.#configure(timeline, node)))
+    await Promise.all(leftOut(change).map((node) => this.#configure(timeline, node)))
   }
 
   // Members that are lost.

@@ -51,6 +51,7 @@ export async function safekeepersStatus(
           steps: change.steps.map(({ name, done, tookMs }) => ({ name, done, tookMs: BigInt(tookMs) })),
           done: !isUnderWay(change),
           problem: change.problem,
+          cancelled: change.isCancelled,
           tookMs: BigInt(
             isUnderWay(change) ? Math.max(0, clock.wallMs() - change.startedAtMs) : change.tookMs,
           ),

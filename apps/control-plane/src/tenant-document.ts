@@ -50,6 +50,8 @@ const safekeeperChange = z.object({
   steps: z.array(changeStep),
   problem: z.string(),
   startedAtMs: z.number().int().nonnegative(),
+  /** Given up: the members are those of before. */
+  isCancelled: z.boolean().default(false),
   /** Once all steps are done. */
   tookMs: z.number().int().nonnegative(),
 })

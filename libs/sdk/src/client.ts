@@ -98,6 +98,8 @@ export interface SafekeeperChangeView {
   readonly add: readonly string[]
   readonly remove: readonly string[]
   readonly reason: 'user' | 'lost_node'
+  /** Given up: the members are those of before. */
+  readonly cancelled: boolean
   readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
   readonly done: boolean
   /** Empty, or why it does not go on. */
@@ -152,6 +154,8 @@ export interface UnderstoryClient extends Disposable {
   ): Promise<VerifyResult>
   /** Begins a change and returns at once; the same one again is no other. */
   changeSafekeepers(tenant: string, wish: SafekeeperWish): Promise<SafekeepersView>
+  /** Gives up the change that is under way; refused `precondition` where it is too late. */
+  cancelSafekeeperChange(tenant: string, timeline?: string): Promise<SafekeepersView>
   getSafekeepers(tenant: string, timeline?: string): Promise<SafekeepersView>
   /** Ends when the last change is done; throws `timeout` with the reason where it does not get there. */
   waitForSafekeepers(
@@ -231,6 +235,7 @@ function safekeepersOf(status: SafekeepersStatus | undefined): SafekeepersView {
             reason: change.reason as SafekeeperChangeView['reason'],
             steps: change.steps.map(({ name, done, tookMs }) => ({ name, done, tookMs: Number(tookMs) })),
             done: change.done,
+            cancelled: change.cancelled,
             problem: change.problem,
             tookMs: Number(change.tookMs),
             pulledLsn: lsnText(change.pulledLsn),
@@ -380,6 +385,12 @@ export function createClient(options: ClientOptions): UnderstoryClient {
     async changeSafekeepers(tenant, { timeline = '', add = [], remove = [] }) {
       const request = { tenant, timeline, add: [...add], remove: [...remove] }
       return safekeepersOf((await callUnary(client.changeSafekeepers.bind(client), request, call)).status)
+    },
+
+    async cancelSafekeeperChange(tenant, timeline = '') {
+      return safekeepersOf(
+        (await callUnary(client.cancelSafekeeperChange.bind(client), { tenant, timeline }, call)).status,
+      )
     },
 
     async getSafekeepers(tenant, timeline = '') {

@@ -36,7 +36,8 @@ function printChange(change: SafekeeperChangeView): void {
     ' ',
   )
   const asked = change.reason === 'user' ? '' : ', because a node was lost'
-  process.stdout.write(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms\n`)
+  const state = change.cancelled ? ', cancelled' : ''
+  process.stdout.write(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms${state}\n`)
   for (const step of change.steps) {
     process.stdout.write(
       `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(8)} ${String(step.tookMs).padStart(6)} ms\n`,
@@ -87,6 +88,16 @@ export function addSafekeeperCommands(program: Command): void {
     .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
       const { endpoint, format } = globals(command)
       printSafekeepers(format, await createClient({ endpoint }).getSafekeepers(tenant, timeline))
+    })
+
+  safekeeper
+    .command('cancel')
+    .requiredOption('--tenant <tenant>', 'name or id')
+    .option('--timeline <timeline>', 'name or id', 'main')
+    .description('give up the change that is under way, such as one whose newcomer is lost')
+    .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
+      const { endpoint, format } = globals(command)
+      printSafekeepers(format, await createClient({ endpoint }).cancelSafekeeperChange(tenant, timeline))
     })
 
   changing('replace', 'another safekeeper takes the place of one, while commits go on')
