@@ -232,7 +232,7 @@ describe('several safekeepers', () => {
       await configure(node, membership(1, nodes))
     }
     const ranks = nodes.map(({ nodeId, timelines }) => rankOf(nodeId, REF, timelines.get(REF)))
-    expect(ranks.toSorted()).toEqual([0, 1, 2])
+    expect(ranks.toSorted((a, b) => a - b)).toEqual([0, 1, 2])
     const last = nodes[ranks.indexOf(2)] as Safekeeper
     const store = await localStore(at)
     const takeOverMs = 300
