@@ -161,6 +161,31 @@ test('whoever is killed while both majorities count, the change goes on where it
   })
 })
 
+test('a change is given up while the newcomer pulls or while both majorities count, and may be asked for again', async () => {
+  await road.underLoad(async (load) => {
+    const before = await members()
+    const newcomer = safekeeper(await spare())
+    for (const step of ['pull', 'finish'] as const) {
+      if (step === 'pull') process.kill(newcomer.pid, 'SIGSTOP')
+      const { from, to } = await beginReplacement()
+      const [first, second] = before.map(safekeeper) as [ClusterNode, ClusterNode]
+      // Without two of the old members it cannot end.
+      if (step === 'finish') for (const { pid } of [first, second]) process.kill(pid, 'SIGSTOP')
+      await until(`the change to be at ${step}`, async () =>
+        (await currentStep()) === step ? true : undefined,
+      )
+      const cli = await runCli(road.cluster, 'safekeeper', 'cancel', '--tenant', road.tenant)
+      expect(cli).toMatchObject({ code: 0, stderr: '' })
+      expect(cli.stdout).toContain(`-${from} +${to}`)
+      for (const { pid } of step === 'pull' ? [newcomer] : [first, second]) process.kill(pid, 'SIGCONT')
+      await until('the change to be given up', isOver)
+      expect(await members()).toEqual(before)
+      await load.moreCommits(50)
+    }
+    await expectReplaced(await beginReplacement())
+  })
+})
+
 test('a compute that is lost while both majorities count is rebuilt under them', async () => {
   await road.underLoad(async (load) => {
     const change = await beginReplacement()
