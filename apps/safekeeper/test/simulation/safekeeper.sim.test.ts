@@ -73,6 +73,7 @@ const FOUND_HERE: readonly (readonly [name: string, seed: number])[] = [
   ['a flipped bit is written back at a start', 19],
   ['the folders above a new timeline are not synced', 17],
   ['a torn record behind one that began in another segment passes for damage', 358],
+  ['WAL that came by an older membership is acknowledged after a newer one', 7184],
 ]
 
 test.each(FOUND_HERE)('%s: seed %i shows it', { timeout: BUSY_MS }, async (name, seed) => {
