@@ -30,6 +30,7 @@ import type { Timelines } from './timelines.ts'
 
 const ROUND_MS = 1_000
 const RETRY_MS = 5_000
+const PART_BYTES = 256 * 1024
 
 export interface OffloadSettings {
   /** After so long without a commit the last segment is stored as far as it is committed. */
@@ -241,10 +242,17 @@ export class Offloader {
   /** Committed WAL from the beginning of a segment, decoded to see that it is whole. */
   async #readWhole(ref: TimelineRef, timeline: Timeline, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     try {
-      const bytes = await timeline.read(startLsn, endLsn)
+      const bytes = new Uint8Array(endLsn - startLsn)
       const decoder = decoderAt(timeline.identity, { startLsn, findFirst: true })
-      decoder.push(startLsn, bytes)
-      while (decoder.next());
+      // In parts: commits do not wait for the decoding of a whole segment.
+      for (let at = startLsn; at < endLsn;) {
+        const to = minLsn(endLsn, advance(at, PART_BYTES))
+        const part = await timeline.read(at, to)
+        bytes.set(part, at - startLsn)
+        decoder.push(at, part)
+        while (decoder.next());
+        at = to
+      }
       return bytes
     } catch (error) {
       if (isErrorCode(error, 'bad_wal')) this.#parts.timelines.onDamage(ref)
