@@ -2,7 +2,7 @@
  * Client set-up. Calls take a deadline and an `AbortSignal`; errors come back as `UnderstoryError`.
  */
 import { refuse } from '@understory/base'
-import { Metadata } from '@grpc/grpc-js'
+import { Channel, Metadata } from '@grpc/grpc-js'
 import type {
   CallOptions as GrpcCallOptions,
   ChannelCredentials,
@@ -13,6 +13,7 @@ import type {
   ClientWritableStream,
   ServiceError,
 } from '@grpc/grpc-js'
+import { RedialingChannel } from './redial.ts'
 import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
 import type { ClientSecurity } from './security.ts'
 import { MESSAGE_BYTES_MAX } from './server.ts'
@@ -39,6 +40,8 @@ export function createClient<C>(
 ): C {
   return new Client(address, channelCredentials(security), {
     ...securityOptions(security),
+    channelFactoryOverride: (target, creds, options) =>
+      new RedialingChannel(() => new Channel(target, creds, options)),
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
     'grpc.keepalive_time_ms': 20_000,

@@ -1,0 +1,59 @@
+// Goal: an address where nobody answers does not hold calls for the minutes that the kernel takes. Method: a TLS channel
+// to a listener that says nothing, then the real server.
+import { createServer } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import { Channel, credentials, makeClientConstructor } from '@grpc/grpc-js'
+import type { ServiceError } from '@grpc/grpc-js'
+import { expect, onTestFinished, test } from 'vitest'
+import { HealthService } from './health.ts'
+import { RedialingChannel } from './redial.ts'
+import { startServer } from './server.ts'
+
+const CONNECT_MS_MAX = 200
+
+/** TCP connects, and then nobody says a word. */
+async function silentPort(): Promise<number> {
+  const sockets: Socket[] = []
+  const server = createServer((socket) => sockets.push(socket.on('error', () => undefined)))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return (server.address() as AddressInfo).port
+}
+
+test('a call to where nobody answers fails soon, and the next one finds who is there by then', async () => {
+  const silent = await silentPort()
+  const server = await startServer({ host: '127.0.0.1', port: 0, services: [] })
+  let dials = 0
+  const channel = new RedialingChannel(
+    () =>
+      dials++ === 0
+        ? new Channel(`127.0.0.1:${silent}`, credentials.createSsl(), {})
+        : new Channel(server.address, credentials.createInsecure(), {}),
+    CONNECT_MS_MAX,
+  )
+  const Health = makeClientConstructor(HealthService, 'grpc.health.v1.Health')
+  const client = new Health('', credentials.createInsecure(), { channelOverride: channel })
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  const check = (): Promise<string> =>
+    new Promise((resolve) => {
+      const method = client['check'] as (
+        request: object,
+        callback: (error: ServiceError | null, response: { status: number }) => void,
+      ) => void
+      method.call(client, { service: '' }, (error, response) =>
+        resolve(error === null ? `status ${response.status}` : `code ${error.code}`),
+      )
+    })
+  expect(await check()).toBe('code 14')
+  expect(await check()).toBe('status 1')
+  // One that connects in time is kept.
+  await new Promise((resolve) => setTimeout(resolve, 2 * CONNECT_MS_MAX))
+  expect(await check()).toBe('status 1')
+  expect(dials).toBe(2)
+})
