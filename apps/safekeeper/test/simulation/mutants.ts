@@ -8,6 +8,7 @@ const history = 'libs/consensus/src/term-history.ts'
 const timeline = 'apps/safekeeper/src/timeline.ts'
 const files = 'apps/safekeeper/src/wal-files.ts'
 const endOfWal = 'apps/safekeeper/src/end-of-wal.ts'
+const controlFile = 'apps/safekeeper/src/control-file.ts'
 const disk = 'libs/env/src/disk.ts'
 
 const at = (file: string, text: string, by: string): Replacement => ({ file, text, by })
@@ -194,6 +195,15 @@ export const MUTANTS: readonly Mutant[] = [
     'less than a majority is a quorum, in the small model',
     'small model',
     at(membership, 'return count * 2 > members.length', 'return count * 2 + 1 >= members.length'),
+  ),
+  mutant(
+    'only one copy of the control file is kept up',
+    'safekeeper',
+    at(
+      controlFile,
+      'for (const path of controlPaths(folder)) await disk.durableReplace(path, bytes)',
+      'for (const path of controlPaths(folder))\n    if (!path.endsWith(".2") || !(await disk.stat(path))) await disk.durableReplace(path, bytes)',
+    ),
   ),
   // Membership.
   mutant(
