@@ -3,10 +3,11 @@
  * peers, tells proposers of a change that they missed, and tells a member that it is none any more. The rules rest on
  * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, parseNodeId, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { crc32c } from '@understory/postgres/wal'
 import type { Membership as MembershipMessage } from '@understory/rpc'
+import { readGeneration } from './history-message.ts'
 
 export interface Member {
   readonly nodeId: string
@@ -22,6 +23,9 @@ export interface KnownMembership {
 }
 
 const VERSION = 1
+const MEMBERS_COUNT_MAX = 100
+/** host:port; a host may be an IPv6 address in brackets. */
+const ADDRESS = /^[A-Za-z0-9._:[\]-]{1,255}:[0-9]{1,5}$/
 
 export function encodeMembershipFile({ generation, members, newMembers }: KnownMembership): Uint8Array {
   const line = Buffer.from(`${JSON.stringify({ version: VERSION, generation, members, newMembers })}\n`)
@@ -57,12 +61,19 @@ export async function readMembershipFile(disk: Disk, path: string): Promise<Know
 export function readMembership(message: MembershipMessage | undefined): KnownMembership {
   if (message === undefined || message.members.length === 0)
     throw refuse('bad_argument', 'the membership names no members')
-  const generation = Number(message.generation)
-  if (!Number.isSafeInteger(generation))
-    throw refuse('bad_argument', `membership generation ${message.generation} is out of range`)
-  const plain = (members: readonly Member[]): Member[] =>
-    members.map(({ nodeId, address }) => ({ nodeId, address }))
-  return { generation, members: plain(message.members), newMembers: plain(message.newMembers) }
+  const generation = readGeneration(message.generation)
+  return { generation, members: readMembers(message.members), newMembers: readMembers(message.newMembers) }
+}
+
+/** Error: refused `bad_argument`. */
+export function readMembers(members: readonly Member[]): Member[] {
+  if (members.length > MEMBERS_COUNT_MAX)
+    throw refuse('bad_argument', `${members.length} safekeepers are too many`)
+  return members.map(({ nodeId, address }) => {
+    if (!ADDRESS.test(address))
+      throw refuse('bad_argument', `"${address}" is no address`, { hint: 'Write it as host:port.' })
+    return { nodeId: parseNodeId(nodeId), address }
+  })
 }
 
 export const writeMembership = ({ generation, members, newMembers }: KnownMembership): MembershipMessage => ({

@@ -2,7 +2,7 @@
 import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { AcceptorInput, ElectionKind } from '@understory/consensus'
 import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse } from '@understory/rpc'
-import { readHistory, readTerm, writeHistory } from './history-message.ts'
+import { readGeneration, readHistory, readTerm, writeHistory } from './history-message.ts'
 import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
 import { readMembership, writeMembership } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
@@ -45,6 +45,7 @@ export async function* propose(
       `proposer speaks version ${protocolVersion} of the protocol, this safekeeper ${PROTOCOL_VERSION}`,
     )
   }
+  const generation = readGeneration(membershipGeneration)
   const timeline = timelines.get(ref)
   const identity = readIdentity(postgres)
   if (!isSameIdentity(timeline.identity, identity)) {
@@ -66,8 +67,15 @@ export async function* propose(
   timeline.attach(session)
   signal.addEventListener('abort', () => answers.close(), { once: true })
   const receiving = (async () => {
-    const generation = Number(membershipGeneration)
-    if (membership !== undefined) await timeline.learnMembership(readMembership(membership))
+    const told = membership === undefined ? undefined : readMembership(membership)
+    // A generation of which nobody knows who its members are would be of no use to anybody.
+    if (generation > timeline.state.control.membershipGeneration && told?.generation !== generation) {
+      throw refuse(
+        'bad_argument',
+        `proposer does not say who the members of membership generation ${generation} are`,
+      )
+    }
+    if (told !== undefined) await timeline.learnMembership(told)
     if (ref !== undefined) await pulls.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {

@@ -20,7 +20,7 @@ import type {
 } from '@understory/rpc'
 import { writeHistory } from './history-message.ts'
 import { readIdentity, writeIdentity } from './identity.ts'
-import { readMembership } from './membership-file.ts'
+import { readMembers, readMembership } from './membership-file.ts'
 import type { Pulls } from './pulls.ts'
 import { propose } from './propose.ts'
 import { subscribeWal } from './subscribe.ts'
@@ -61,7 +61,7 @@ export function safekeeperService({ timelines, pulls, nodeId, clock }: ServicePa
     }),
     pullTimeline: unary(({ timeline, donors }) => {
       if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
-      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, donors)
+      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, readMembers(donors))
       return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
     }),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),

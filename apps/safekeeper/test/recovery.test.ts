@@ -230,6 +230,25 @@ test('a member tells what it has under the newest membership, and refuses an old
   expect((await status(again)).membershipGeneration).toBe(5n)
 })
 
+test('a membership that cannot be one is refused, and changes nothing', async () => {
+  const one = await start('one', await folder())
+  await create(one)
+  const known = membership(1, [one])
+  const bad = [
+    { ...known, members: [] },
+    { ...known, generation: 2n ** 60n },
+    { ...known, members: [{ nodeId: 'no such name!', address: one.address }] },
+    { ...known, members: [{ nodeId: 'one', address: 'nowhere' }] },
+  ]
+  for (const each of bad) await expect(configure(one, each)).rejects.toMatchObject({ code: 'bad_argument' })
+  const proposer = new SingleProposer(one.client)
+  onTestFinished(() => proposer.close())
+  proposer.membershipGeneration = 7n
+  await expect(proposer.greet(REF, IDENTITY)).rejects.toMatchObject({ code: 'bad_argument' })
+  expect((await status(one)).membershipGeneration).toBe(0n)
+  expect(one.timelines.get(REF).membership).toBeUndefined()
+})
+
 test('subscriptions end when a safekeeper is left out', async () => {
   const at = await folder()
   const [one, two] = [await start('one', at), await start('two', at)]
