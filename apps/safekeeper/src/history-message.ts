@@ -9,6 +9,12 @@ export function readTerm(term: bigint): number {
   return Number(term)
 }
 
+/** A generation beyond that could be stored, and never be told again. */
+export function readGeneration(generation: bigint): number {
+  if (generation <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(generation)
+  throw refuse('bad_argument', `membership generation ${generation} is out of range`)
+}
+
 export const readHistory = (history: readonly TermStart[]): TermHistory =>
   history.map(({ term, startLsn }) => ({ term: readTerm(term), startLsn: lsnFromBigint(startLsn) }))
 
