@@ -1,5 +1,6 @@
 // Goal: errors, streams and cancellation cross the network as the modules promise. Method: real servers and clients on
 // loopback, with the embedded broker's service as the vehicle.
+import { connect } from 'node:http2'
 import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
 import { UnderstoryError, refuse } from '@understory/base'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
@@ -7,11 +8,13 @@ import { HealthService } from './health.ts'
 import {
   BrokerServiceClient,
   BrokerServiceService,
+  PageserverServiceService,
   SafekeeperServiceClient,
   SafekeeperServiceService,
   bidiStream,
   callServerStream,
   callUnary,
+  clientStream,
   createClient,
   openBidi,
   serverStream,
@@ -20,7 +23,12 @@ import {
   startServer,
   unary,
 } from './index.ts'
-import type { BrokerServiceServer, SafekeeperServiceServer, SubscribeWalRequest } from './index.ts'
+import type {
+  BrokerServiceServer,
+  PageserverServiceServer,
+  SafekeeperServiceServer,
+  SubscribeWalRequest,
+} from './index.ts'
 
 const nothing = { announcements: [] }
 
@@ -87,6 +95,48 @@ test("a handler's bug is reported to the server's log, and tells the caller noth
   }).catch((e: unknown) => e)
   expect(String(error)).not.toContain('secret')
   expect(reported).toEqual(['/understory.v1.BrokerService/Announce: TypeError: secret of the server'])
+})
+
+test('a caller that sends what is no message, or goes away, is no bug of the server', async () => {
+  const reported: string[] = []
+  setBugReporter((error, method) => reported.push(`${method}: ${String(error)}`))
+  const over = Promise.withResolvers<unknown>()
+  const services = [
+    service<PageserverServiceServer>(PageserverServiceService, {
+      importShard: clientStream(async (requests) => {
+        try {
+          for await (const _ of requests);
+        } catch (error) {
+          over.resolve(error)
+          throw error
+        }
+        return { valuesCount: 0n }
+      }),
+    } as Partial<PageserverServiceServer> as PageserverServiceServer),
+  ]
+  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  onTestFinished(() => server.stop(0))
+  const session = connect(`http://${server.address}`)
+  onTestFinished(() => session.destroy())
+  const call = session.request({
+    ':method': 'POST',
+    ':path': PageserverServiceService.importShard.path,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+  })
+  // One message of one byte: the tag of a field that does not come.
+  call.write(Buffer.from([0, 0, 0, 0, 1, 0x0a]))
+  const status = new Promise((resolve) => {
+    const look = (headers: Readonly<Record<string, unknown>>): void => {
+      if (headers['grpc-status'] !== undefined) resolve(headers['grpc-status'])
+    }
+    call.on('response', look).on('trailers', look)
+  })
+  call.resume()
+  expect(Number(await status)).toBe(13)
+  expect(await over.promise).toMatchObject({ code: 'ERR_STREAM_PREMATURE_CLOSE' })
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(reported).toEqual([])
 })
 
 test('a deadline that passes is a timeout that names the peer', async () => {

@@ -74,6 +74,9 @@ function contextOf(call: Cancellable): { context: CallContext; controller: Abort
 }
 
 function convert(error: unknown, call: Cancellable): ReturnType<typeof toServiceError> {
+  // What reading the requests of a call gives that was cut: a caller that went away, or sent what is no message.
+  if (error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE')
+    return toServiceError(refuse('cancelled', 'the caller went away', { cause: error }))
   if (!(error instanceof UnderstoryError)) reportBug(error, call.getPath())
   return toServiceError(error)
 }
