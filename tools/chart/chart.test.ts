@@ -258,7 +258,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       test('what Kubernetes does not know is found', SLOW, async () => {
         await using folder = await temporaryDirectory()
         const file = join(folder.path, 'wrong.yaml')
-        await writeFile(file, (await renderText()).replace('minReadySeconds', 'minReadySecs'))
+        await writeFile(file, (await renderText()).replace('podManagementPolicy', 'podManagerPolicy'))
         await expect(checkManifests(file, '1.33')).rejects.toThrow()
       })
     },

@@ -148,11 +148,16 @@ priorityClassName: {{ . }}
 {{- define "understory.objectStoreUrl" -}}
 {{- $store := .Values.objectStore -}}
 {{- if eq $store.mode "bundled" -}}
-s3://{{ $store.bundled.bucket }}/understory?endpoint=http://{{ include "understory.fullname" . }}-object-store.{{ include "understory.namespace" . }}.svc:9000&create=bucket
+s3://{{ $store.bundled.bucket }}/understory?endpoint=http://{{ include "understory.fullname" . }}-object-store.{{ include "understory.namespace" . }}.svc:9000
 {{- else -}}
 {{- $external := $store.external -}}
 s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={{ $external.region }}{{ with $external.endpoint }}&endpoint={{ . }}{{ end }}
 {{- end -}}
+{{- end -}}
+
+{{/* For those that cannot begin without it: they make the bucket of the bundled store. */}}
+{{- define "understory.ownObjectStoreUrl" -}}
+{{ include "understory.objectStoreUrl" . }}{{ if eq .Values.objectStore.mode "bundled" }}&create=bucket{{ end }}
 {{- end -}}
 
 {{- define "understory.controlPlaneAddress" -}}
