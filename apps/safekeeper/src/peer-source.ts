@@ -37,6 +37,7 @@ export class PeerSource implements WalSource {
       timelineStartLsn: lsnFromBigint(status.timelineStartLsn),
       history: readHistory(status.termHistory),
       commitLsn: lsnFromBigint(status.commitLsn),
+      oldestLsn: lsnFromBigint(status.oldestLsn),
     }
   }
 

@@ -10,7 +10,7 @@ import type { TimelineRef } from '@understory/rpc'
 import type { Member } from './membership-file.ts'
 import { everyMember } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
-import { askSources, catchUp } from './recovery.ts'
+import { askSources, catchUp, controlFrom } from './recovery.ts'
 import type { Timeline } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
@@ -140,7 +140,7 @@ export class Pulls {
       const [first] = await askSources(sources, this.#stop.signal)
       if (first === undefined)
         throw refuse('unavailable', 'no other safekeeper that answers has the timeline')
-      await timelines.create(ref, first.status.identity, first.status.timelineStartLsn)
+      await timelines.createFrom(ref, first.status.identity, controlFrom(first.status))
     }
     return timelines.get(ref)
   }

@@ -11,8 +11,8 @@
  */
 import { LSN_ZERO, advance, describeError, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { highestCommonPoint, historyUpTo, lastTermStart } from '@understory/consensus'
-import type { TermHistory, VoteReply } from '@understory/consensus'
+import { highestCommonPoint, historyUpTo, initialControl, lastTermStart } from '@understory/consensus'
+import type { AcceptorControl, TermHistory, VoteReply } from '@understory/consensus'
 import type { Log } from '@understory/env'
 import { isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
@@ -27,6 +27,16 @@ export interface SourceStatus {
   readonly timelineStartLsn: Lsn
   readonly history: TermHistory
   readonly commitLsn: Lsn
+  /** What is before it is not kept there, though it may be read from it. */
+  readonly oldestLsn: Lsn
+}
+
+/** What a new member begins with: nothing, or the position from which the donor keeps WAL. */
+export function controlFrom({ timelineStartLsn, history: told, oldestLsn }: SourceStatus): AcceptorControl {
+  if (oldestLsn <= timelineStartLsn) return initialControl(timelineStartLsn)
+  const history = historyUpTo(told, oldestLsn)
+  const { term } = lastTermStart(history)
+  return { ...initialControl(timelineStartLsn), term, history, commitLsn: oldestLsn }
 }
 
 /** Where committed WAL comes from: another safekeeper, or the object store. */

@@ -15,7 +15,7 @@ import { isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { askSources } from './recovery.ts'
 import type { Found, WalSource } from './recovery.ts'
-import { beginning, checkWal, isDamage } from './wal-check.ts'
+import { beginning, beginsAt, checkWal, isDamage } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
 export interface RepairOptions {
@@ -50,11 +50,12 @@ export async function repairWal({ disk, folder, sources, signal, log }: RepairOp
 
 async function assertTailThere(
   files: WalFiles,
-  { segmentBytes }: PostgresIdentity,
+  identity: PostgresIdentity,
   commitLsn: Lsn,
   timelineStartLsn: Lsn,
 ): Promise<void> {
-  if (commitLsn === timelineStartLsn) return
+  const { segmentBytes } = identity
+  if (commitLsn === timelineStartLsn || (await beginsAt(files, identity, commitLsn))) return
   const last = offsetInSegment(commitLsn, segmentBytes) === 0 ? advance(commitLsn, -1) : commitLsn
   const bytes = await files.readSegment(segmentOf(last, segmentBytes))
   if (bytes?.length === segmentBytes) return

@@ -110,7 +110,7 @@ function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: s
     flushLsn: lsnToBigint(flushLsn),
     commitLsn: lsnToBigint(commitLsn),
     remoteConsistentLsn: lsnToBigint(timeline.remoteConsistentLsn),
-    oldestLsn: lsnToBigint(control.timelineStartLsn),
+    oldestLsn: lsnToBigint(timeline.keptFromLsn),
     failure: timeline.failure === undefined ? '' : describeError(timeline.failure),
     membershipGeneration: BigInt(control.membershipGeneration),
   }

@@ -46,7 +46,7 @@ import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
 import type { RemoteWal } from './remote-wal.ts'
-import { beginning, checkWal } from './wal-check.ts'
+import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
 /** WAL that may wait for a flush before a proposer is no longer read from. */
@@ -119,7 +119,7 @@ export class Timeline {
     this.#state = state
     this.#decoder = decoderAt(identity, {
       startLsn: state.flushLsn,
-      findFirst: state.flushLsn === state.control.timelineStartLsn,
+      findFirst: state.flushLsn === keptFromLsn,
       prevLsn: lastRecordLsn,
     })
     this.#recent = new WalBuffer(state.flushLsn)
@@ -164,7 +164,8 @@ export class Timeline {
   ): Promise<Timeline> {
     const { postgres, acceptor } = control
     const { commitLsn, timelineStartLsn } = acceptor
-    const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, timelineStartLsn)
+    const beginsLsn = (await beginsAt(files, postgres, commitLsn)) ? commitLsn : timelineStartLsn
+    const { endLsn, lastRecordLsn, reason } = await findEndOfWal(files, postgres, commitLsn, beginsLsn)
     assert(
       endLsn >= commitLsn,
       () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`,
@@ -172,7 +173,7 @@ export class Timeline {
     // What is found may never have been synced, and must not be told of before; what lies behind must not pass for WAL
     // later.
     await writeControlFile(disk, folder, control)
-    const place = { startLsn: commitLsn, findFirst: commitLsn === timelineStartLsn }
+    const place = { startLsn: commitLsn, findFirst: commitLsn === beginsLsn }
     await rewriteTail(files, postgres, place, endLsn)
     await files.truncate(endLsn)
     log.info('timeline_opened', {
@@ -182,7 +183,7 @@ export class Timeline {
       reason,
     })
     const state = restoreAcceptor(acceptor, endLsn)
-    const kept = await beginning(files, postgres, timelineStartLsn)
+    const kept = await beginning(files, postgres, beginsLsn)
     const timeline = new Timeline(disk, log, folder, files, postgres, state, lastRecordLsn, kept.startLsn)
     timeline.#membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
     return timeline
@@ -475,7 +476,7 @@ export class Timeline {
     this.#waitingBytes = 0
     this.#waitingStartLsn = toLsn
     this.#recent = new WalBuffer(toLsn)
-    this.#decoder = decoderAt(this.identity, { startLsn: toLsn, findFirst: toLsn === this.timelineStartLsn })
+    this.#decoder = decoderAt(this.identity, { startLsn: toLsn, findFirst: toLsn === this.#keptFromLsn })
     for (const wake of this.#room.splice(0)) wake()
   }
 
@@ -597,12 +598,11 @@ export class Timeline {
 
   /** Reads everything that is committed here through. Rejects with the damage: refused `bad_file`. */
   async check(afterPart: () => Promise<void>): Promise<void> {
-    const from = await beginning(this.#files, this.identity, this.timelineStartLsn)
+    const from = { startLsn: this.#keptFromLsn, findFirst: true }
     const { place, problem } = await checkWal(this.#files, this.identity, from, this.commitLsn, afterPart)
     if (problem === undefined) return
     // What was let go of meanwhile is not missing.
-    const now = await beginning(this.#files, this.identity, this.timelineStartLsn)
-    if (now.startLsn > place.startLsn) return
+    if (this.#keptFromLsn > place.startLsn) return
     throw refuse('bad_file', `WAL is damaged at ${formatLsn(place.startLsn)}`, { detail: problem })
   }
 

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import { describeError, isErrorCode, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
+import type { AcceptorControl } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
 import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
@@ -62,13 +63,27 @@ export class Timelines {
 
   /** Idempotent with the same arguments. */
   create(ref: TimelineRef | undefined, identity: PostgresIdentity, startLsn: Lsn): Promise<void> {
-    const creation = this.#creating.then(() => this.#create(ref, identity, startLsn))
+    return this.createFrom(ref, identity, initialControl(startLsn))
+  }
+
+  /** One that begins with what others have committed, where they keep nothing before it. */
+  createFrom(
+    ref: TimelineRef | undefined,
+    identity: PostgresIdentity,
+    control: AcceptorControl,
+  ): Promise<void> {
+    const creation = this.#creating.then(() => this.#create(ref, identity, control))
     this.#creating = creation.catch(() => undefined)
     return creation
   }
 
-  async #create(ref: TimelineRef | undefined, identity: PostgresIdentity, startLsn: Lsn): Promise<void> {
+  async #create(
+    ref: TimelineRef | undefined,
+    identity: PostgresIdentity,
+    control: AcceptorControl,
+  ): Promise<void> {
     const { tenantId, timelineId } = readRef(ref)
+    const { timelineStartLsn: startLsn } = control
     if (startLsn === 0 || startLsn % identity.segmentBytes !== 0) {
       throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, {
         hint: 'It starts with a WAL segment.',
@@ -81,12 +96,7 @@ export class Timelines {
         detail: describeIdentity(existing.identity),
       })
     }
-    await Timeline.create(
-      this.#disk,
-      join(this.#root, tenantId, timelineId),
-      identity,
-      initialControl(startLsn),
-    )
+    await Timeline.create(this.#disk, join(this.#root, tenantId, timelineId), identity, control)
     await this.#open(tenantId, timelineId)
     this.get(ref)
   }

@@ -1,5 +1,14 @@
 /** Reads WAL through that is on disk, and says where it is whole: every record's CRC, chain and page headers. */
-import { advance, describeError, isErrorCode, maxLsn, minLsn, segmentStart } from '@understory/base'
+import {
+  advance,
+  describeError,
+  isErrorCode,
+  maxLsn,
+  minLsn,
+  offsetInSegment,
+  segmentOf,
+  segmentStart,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { decoderAt } from './end-of-wal.ts'
 import type { DecoderPlace } from './end-of-wal.ts'
@@ -26,6 +35,17 @@ export async function beginning(
   const startLsn =
     first === undefined ? timelineStartLsn : maxLsn(timelineStartLsn, segmentStart(first, segmentBytes))
   return { startLsn, findFirst: true }
+}
+
+/** Whether the WAL that is kept here begins at `lsn`, be it that there is none yet. */
+export async function beginsAt(
+  files: WalFiles,
+  { segmentBytes }: PostgresIdentity,
+  lsn: Lsn,
+): Promise<boolean> {
+  if (offsetInSegment(lsn, segmentBytes) !== 0) return false
+  const [first] = await files.segments()
+  return first === undefined || first === segmentOf(lsn, segmentBytes)
 }
 
 /** From `from` to the record end `endLsn`. `afterPart` may slow it down, or end it by rejecting. */

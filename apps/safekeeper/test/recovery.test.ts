@@ -5,13 +5,15 @@
 import { LSN_ZERO, advance, isErrorCode, lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
+import { memoryObjectStore } from '@understory/object-store'
 import { openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeIdentity } from '../src/identity.ts'
 import { decodeMembershipFile, encodeMembershipFile } from '../src/membership-file.ts'
-import { catchUp } from '../src/recovery.ts'
+import { catchUp, controlFrom } from '../src/recovery.ts'
 import type { WalSource } from '../src/recovery.ts'
+import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
 import {
   REF,
   committedWal,
@@ -57,6 +59,46 @@ test('a new member pulls all that is committed with its terms, and nothing that 
   expect(await next.lead(REF, IDENTITY, 4)).toBe(committed)
 })
 
+test('a new member begins where its donor keeps WAL, and opens again at any point of the pull', async () => {
+  const at = await folder()
+  const donor = await start('donor', at)
+  await create(donor)
+  const { maker } = await write(donor, 2, 600)
+  const from = donor.timelines.get(REF)
+  const { segmentBytes } = IDENTITY
+  const keptLsn = advance(START, 2 * segmentBytes)
+  const store = memoryObjectStore()
+  from.attachRemote(new RemoteWal(store, REF, new ChunkCache()))
+  await from.trim(keptLsn)
+  expect((await status(donor)).oldestLsn).toBe(lsnToBigint(keptLsn))
+
+  let newcomer = await start('newcomer', at)
+  const { history } = from.state.control
+  const { commitLsn, timelineStartLsn, identity } = from
+  const found = { history, commitLsn, timelineStartLsn, identity, oldestLsn: keptLsn }
+  await newcomer.timelines.createFrom(REF, identity, controlFrom(found))
+  // Made, and killed before anything came.
+  await newcomer.stop()
+  newcomer = await start('newcomer', at)
+  expect(await status(newcomer)).toMatchObject({ flushLsn: lsnToBigint(keptLsn), failure: '' })
+  await pulled(newcomer, [donor])
+  for (let round = 0; round < 2; round++) {
+    expect(await status(newcomer)).toMatchObject({
+      oldestLsn: lsnToBigint(keptLsn),
+      flushLsn: lsnToBigint(maker.endLsn),
+      commitLsn: lsnToBigint(maker.endLsn),
+      term: 2n,
+    })
+    const here = newcomer.timelines.get(REF)
+    const wal = await here.read(keptLsn, maker.endLsn)
+    expect(Buffer.compare(wal, await from.read(keptLsn, maker.endLsn))).toBe(0)
+    await newcomer.stop()
+    newcomer = await start('newcomer', at)
+  }
+  const { maker: next } = await write(newcomer, 3, 50, 2_000, maker.lastRecordLsn)
+  expect((await status(newcomer)).commitLsn).toBe(lsnToBigint(next.endLsn))
+})
+
 test('what parted from the committed log is cut by a pull, and what is committed never', async () => {
   const at = await folder()
   const [donor, other] = [await start('donor', at), await start('other', at)]
@@ -98,6 +140,7 @@ test('WAL that a donor has damaged is refused before it is written, and another 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
+      oldestLsn: from.keptFromLsn,
     }),
     read: async function* (startLsn, endLsn) {
       for (let lsn = startLsn; lsn < endLsn; lsn = advance(lsn, 100_000))
@@ -141,6 +184,7 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
+      oldestLsn: from.keptFromLsn,
     }),
     read: async function* (startLsn, endLsn) {
       const half = advance(startLsn, (endLsn - startLsn) >> 1)

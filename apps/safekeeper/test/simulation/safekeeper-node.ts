@@ -134,6 +134,7 @@ export class SafekeeperNode implements AcceptorNode {
           timelineStartLsn,
           history: state.control.history,
           commitLsn,
+          oldestLsn: timelineStartLsn,
         }
       },
       read: async function* (startLsn, endLsn) {
