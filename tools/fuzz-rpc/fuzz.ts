@@ -162,13 +162,15 @@ class Fuzzer {
     const { messages, seed, say } = this.#options
     try {
       await this.#makeDecoy(0)
-      const before = await this.#settled()
+      let before = await this.#settled()
       for (let sent = 0, round = 0; sent < messages && this.faults.length < FAULTS_MAX; round++) {
         const count = Math.min(ROUND_MESSAGES, messages - sent)
         await this.#makeDecoy(round)
         await this.#round(count, seed * 1_000_003 + round * 101)
         await this.#frames(seed * 7 + round)
-        this.#compare(before, await this.#state(), `round ${round}`)
+        const after = await this.#state()
+        this.#compare(before, after, `round ${round}`)
+        before = after
         await this.#measure(round === 0)
         sent += count
         say(`${sent} messages, ${this.faults.length} faults`)

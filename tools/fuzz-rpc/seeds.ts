@@ -196,10 +196,11 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
         bytesOf(
           CreateTenantRequest.encode(
             CreateTenantRequest.fromPartial({
-              name: 'no/good/name',
+              // No part of it is a name.
+              name: '//////////',
               postgresMajor: 15,
               shardCount: 2,
-              settings: { fsync: 'on' },
+              settings: { '//': '/' },
             }),
           ),
         ),
