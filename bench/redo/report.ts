@@ -52,6 +52,7 @@ export interface RedoFigures {
   readonly megabytes: number
   readonly decodeCpuSeconds: number
   readonly redoCpuSeconds: number
+  readonly firstCpuSeconds: number
   readonly stockCpuSeconds: number
   readonly redoElapsedSeconds: number
   readonly stockElapsedSeconds: number
@@ -71,6 +72,7 @@ export function figuresOf({ ours, stock }: RedoRun): RedoFigures {
     megabytes: of(({ redo }) => redo.bytes) / 1e6,
     decodeCpuSeconds: of(({ decode }) => decode.cpuSeconds),
     redoCpuSeconds,
+    firstCpuSeconds: of(({ first }) => first.cpuSeconds),
     stockCpuSeconds,
     redoElapsedSeconds: of(({ redo }) => redo.elapsedSeconds),
     stockElapsedSeconds: median(stock.map(({ elapsedSeconds }) => elapsedSeconds)),
@@ -106,7 +108,8 @@ export function renderRedo(report: RedoReport): string {
       row('  decode and redo', [...rate(f.redoCpuSeconds), f.redoElapsedSeconds.toFixed(2)]),
       row('  stock recovery', [...rate(f.stockCpuSeconds), f.stockElapsedSeconds.toFixed(2)]),
       `  ${f.ratio.toFixed(2)} times stock per CPU second; ${f.megabytes.toFixed(0)} MB, ${f.records} records; one record ${f.oneRecordMicroseconds.toFixed(2)} us; ` +
-        `heap ${f.heapBytesPerRecord.toFixed(1)} bytes a record, ${f.gcMs.toFixed(0)} ms of GC`,
+        `heap grown by ${f.heapBytesPerRecord.toFixed(1)} bytes a record, ${f.gcMs.toFixed(0)} ms of GC; ` +
+        `first pass, code cold, ${f.firstCpuSeconds.toFixed(2)} CPU s`,
       '',
     )
   }
