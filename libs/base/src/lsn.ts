@@ -1,8 +1,8 @@
 /**
  * Log sequence numbers: byte positions in a timeline's WAL.
  *
- * An `Lsn` is a `number`, exact up to 2^53 bytes (8 PiB of WAL). Bitwise operators work on 32 bits and are never
- * used on a whole LSN. Positions are half-open: a start is inclusive, an end exclusive.
+ * An `Lsn` is a `number`, exact up to 2^53 bytes (8 PiB of WAL). Bitwise operators keep the low 32 bits
+ * only: on a whole LSN they are used for nothing but these. Positions are half-open: a start is inclusive, an end exclusive.
  */
 import { assert } from './assert.ts'
 import { refuse } from './errors.ts'
@@ -36,7 +36,8 @@ export function lsnFromBigint(position: bigint): Lsn {
 
 export const lsnToBigint = (at: Lsn): bigint => BigInt(at)
 export const lsnHigh = (at: Lsn): number => Math.floor(at / 0x1_0000_0000)
-export const lsnLow = (at: Lsn): number => at % 0x1_0000_0000
+/** ToUint32 is exact for every whole number: the remainder by 2^32, without a division. */
+export const lsnLow = (at: Lsn): number => at >>> 0
 
 /** From text such as `16/B374D848`. Error: refused `bad_lsn`. */
 export function parseLsn(text: string): Lsn {

@@ -34,33 +34,36 @@ for (let byte = 0; byte < 256; byte++) {
  * CRC-32C of `bytes[start, end)`, going on from `crc`, the value of what lies before (0: nothing). Unsigned.
  */
 export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length, crc = 0): number {
-  return ~crcUpdate(bytes, start, end, ~crc) >>> 0
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  return ~crcUpdate(bytes, view, start, end, ~crc) >>> 0
 }
 
 /**
- * The register after `bytes[start, end)`, from `register` before: not inverted, and signed, since a number that may not
+ * The register after `bytes[start, end)`, from `register` before; `view` is of the same bytes. Not inverted, and signed, since a number that may not
  * fit 32 signed bits would be allocated for every record.
  */
-export function crcUpdate(bytes: Uint8Array, start: number, end: number, register: number): number {
+export function crcUpdate(
+  bytes: Uint8Array,
+  view: DataView,
+  start: number,
+  end: number,
+  register: number,
+): number {
   if (end - start >= NATIVE_FROM_BYTES) return ~native(bytes.subarray(start, end), ~register >>> 0)
   let c = register
   let i = start
   for (const end8 = end - 7; i < end8; i += 8) {
-    const word =
-      c ^
-      ((bytes[i] as number) |
-        ((bytes[i + 1] as number) << 8) |
-        ((bytes[i + 2] as number) << 16) |
-        ((bytes[i + 3] as number) << 24))
+    const low = c ^ view.getInt32(i, true)
+    const high = view.getInt32(i + 4, true)
     c =
-      (T7[word & 0xff] as number) ^
-      (T6[(word >>> 8) & 0xff] as number) ^
-      (T5[(word >>> 16) & 0xff] as number) ^
-      (T4[word >>> 24] as number) ^
-      (T3[bytes[i + 4] as number] as number) ^
-      (T2[bytes[i + 5] as number] as number) ^
-      (T1[bytes[i + 6] as number] as number) ^
-      (T0[bytes[i + 7] as number] as number)
+      (T7[low & 0xff] as number) ^
+      (T6[(low >>> 8) & 0xff] as number) ^
+      (T5[(low >>> 16) & 0xff] as number) ^
+      (T4[low >>> 24] as number) ^
+      (T3[high & 0xff] as number) ^
+      (T2[(high >>> 8) & 0xff] as number) ^
+      (T1[(high >>> 16) & 0xff] as number) ^
+      (T0[high >>> 24] as number)
   }
   for (; i < end; i++) c = (T0[(c ^ (bytes[i] as number)) & 0xff] as number) ^ (c >>> 8)
   return c | 0

@@ -22,11 +22,12 @@ export const XLogRecord = struct(RECORD_HEADER_BYTES, {
 
 /** xl_crc as it must be: everything behind the header first, then the header up to xl_crc. */
 export function recordCrc(bytes: Uint8Array, start: number, totLen: number): number {
-  return signedRecordCrc(bytes, start, totLen) >>> 0
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  return signedRecordCrc(bytes, view, start, totLen) >>> 0
 }
 
 /** The same as a signed number: see `crcUpdate`. */
-export function signedRecordCrc(bytes: Uint8Array, start: number, totLen: number): number {
-  const data = crcUpdate(bytes, start + RECORD_HEADER_BYTES, start + totLen, -1)
-  return ~crcUpdate(bytes, start, start + RECORD_CRC_OFFSET, data)
+export function signedRecordCrc(bytes: Uint8Array, view: DataView, start: number, totLen: number): number {
+  const data = crcUpdate(bytes, view, start + RECORD_HEADER_BYTES, start + totLen, -1)
+  return ~crcUpdate(bytes, view, start, start + RECORD_CRC_OFFSET, data)
 }

@@ -296,7 +296,7 @@ export class WalStreamDecoder {
     nextLsn: Lsn,
   ): void {
     if (this.#verifyCrc) {
-      const expected = signedRecordCrc(bytes, start, totLen)
+      const expected = signedRecordCrc(bytes, view, start, totLen)
       if (view.getInt32(start + RECORD_CRC_OFFSET, true) !== expected) {
         throw refuse('bad_wal', `incorrect checksum in the WAL record at ${formatLsn(recordLsn)}`)
       }
