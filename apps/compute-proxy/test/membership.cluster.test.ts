@@ -96,6 +96,34 @@ test('a safekeeper is replaced under load: no commit is lost, and commits pause 
   })
 })
 
+test('a safekeeper joins and another leaves, each by itself, under load', async () => {
+  const before = await members()
+  const joining = await spare()
+  const leaving = present(before[0], 'member')
+  const pauses: number[] = []
+  const { stats } = await road.underLoad(async (load) => {
+    for (const args of [
+      ['add', '--node', joining],
+      ['remove', '--node', leaving],
+    ]) {
+      const pauseMs = await longestPause(load, async () => {
+        expect(await runCli(road.cluster, 'safekeeper', ...args, '--tenant', road.tenant)).toMatchObject({
+          code: 0,
+        })
+      })
+      pauses.push(Math.round(pauseMs))
+      if (args[0] === 'add') expect(await members()).toEqual([...before, joining].toSorted())
+      await load.moreCommits(100)
+    }
+  })
+  process.stderr.write(
+    `longest time between two commits: ${pauses[0]} ms to join, ${pauses[1]} ms to leave\n`,
+  )
+  expect(await members()).toEqual([...before.filter((node) => node !== leaving), joining].toSorted())
+  expect(stats.connectionsLost).toBe(0)
+  expect(Math.max(...pauses)).toBeLessThan(1_000)
+})
+
 /** Asks for the replacement of some member by the spare. */
 async function beginReplacement(): Promise<{ from: string; to: string }> {
   const from = present((await members())[0], 'member')
