@@ -152,6 +152,16 @@ describe('the command line', () => {
     const managed = await runCli(road.cluster, 'tenant', 'create', 'other', '--set', 'fsync=on')
     expect(managed.code).toBe(1)
     expectOneLine(managed, /^understory: setting "fsync" is managed by Understory/)
+    for (const [setting, why] of [
+      ['FSYNC=off', /setting "FSYNC" is managed by Understory/],
+      ['//=1', /"\/\/" is no name of a setting/],
+      ["a\nfsync = 'off'\nb=1", /is no name of a setting/],
+      ["work_mem=4MB'\nfsync = 'off", /the value of setting "work_mem" has a control character/],
+    ] as const) {
+      const refusedSetting = await runCli(road.cluster, 'tenant', 'create', 'other', '--set', setting)
+      expect(refusedSetting.code).toBe(1)
+      expect(refusedSetting.stderr).toMatch(why)
+    }
     const version = await runCli(road.cluster, 'tenant', 'create', 'other', '--pg', '15')
     expect(version.code).toBe(2)
     expect(version.stderr).toMatch(/from 16 to 18/)

@@ -1,5 +1,5 @@
 /** The gRPC face of the control plane: parse, call the domain, convert. */
-import { lsnToBigint, parseLsn } from '@understory/base'
+import { lsnToBigint, parseLsn, refuse } from '@understory/base'
 import {
   ControlPlaneServiceService,
   FpwPhase,
@@ -194,6 +194,16 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
 
     cancelSafekeeperChange: unary(async ({ tenant, timeline }) => {
       const view = await directory.cancelSafekeeperChange(tenant, timeline)
+      return { status: await safekeepersStatus(view, peers, directory.clock) }
+    }),
+
+    recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits }) => {
+      if (!acceptLostCommits) {
+        throw refuse('precondition', `commits that "${nodeId}" does not have would be lost`, {
+          hint: 'Say that you accept it, if the other safekeepers are gone for good.',
+        })
+      }
+      const view = await directory.recoverSafekeepers(tenant, timeline, nodeId)
       return { status: await safekeepersStatus(view, peers, directory.clock) }
     }),
 

@@ -2,11 +2,20 @@
  * All tenants with their reconcilers: the domain behind the API. A tenant made by another control plane is found at
  * the next look into the store.
  */
-import { describeError, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
+import {
+  describeError,
+  formatLsn,
+  hexId,
+  isErrorCode,
+  lsnFromBigint,
+  parseNodeId,
+  refuse,
+} from '@understory/base'
 import type { Clock } from '@understory/env'
 import { requestSwitch } from './fpw-switch.ts'
-import { cancelChange, requestChange } from './membership-change.ts'
+import { allSafekeepers, cancelChange, recoverFrom, requestChange } from './membership-change.ts'
 import type { ChangeWish } from './membership-change.ts'
+import { checkRecovery } from './membership-recovery.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import { TimelineReconciler } from './timeline-reconciler.ts'
@@ -154,6 +163,38 @@ export class Directory {
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
   }
 
+  /**
+   * Makes `survivor` the only safekeeper that counts. Refused `precondition` while a majority answers, or where storage
+   * has WAL that the survivor does not have: pages of it would be of another history.
+   */
+  async recoverSafekeepers(
+    tenantName: string,
+    timelineName: string,
+    survivor: string,
+  ): Promise<SafekeepersView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    const { clock, log, peers, store } = this.#parts
+    const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
+    const { flushLsn } = await checkRecovery(peers, ref, timeline, survivor)
+    const nowMs = clock.wallMs()
+    const changed = await store.update(tenant.tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) =>
+        item.timelineId === timeline.timelineId ? recoverFrom(item, survivor, nowMs) : item,
+      ),
+    }))
+    log.error('safekeepers_recovered_by_force', {
+      tenant: tenant.tenantId,
+      timeline: timeline.timelineId,
+      survivor,
+      givenUp: allSafekeepers(timeline).filter((node) => node !== survivor),
+      flushLsn: formatLsn(lsnFromBigint(flushLsn)),
+      consequence: 'commits that the survivor does not have are lost',
+    })
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return this.safekeepers(tenant.tenantId, timeline.timelineId)
+  }
+
   async safekeepers(tenantName: string, timelineName: string): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
     return { tenant, timeline, pull: this.#take(tenant, timeline).membership.pull }
@@ -262,14 +303,23 @@ function validateWish(wish: TenantWish): void {
   within('stripe', wish.stripeBlocks, 1, 2 ** 20)
   within('image threshold', wish.imageThresholdRecords, 1, 10_000)
   within('sql port', wish.sqlPort, 0, 65_535)
-  for (const name of Object.keys(wish.settings)) {
-    if (MANAGED_SETTINGS.has(name)) {
+  for (const [name, value] of Object.entries(wish.settings)) {
+    if (!SETTING_NAME.test(name)) throw refuse('bad_argument', `"${name}" is no name of a setting`)
+    // It stands within quotes on one line of a file.
+    if (CONTROL_CHARACTER.test(value))
+      throw refuse('bad_argument', `the value of setting "${name}" has a control character`)
+    if (MANAGED_SETTINGS.has(name.toLowerCase())) {
       throw refuse('bad_argument', `setting "${name}" is managed by Understory`, {
         hint: name === 'full_page_writes' ? 'Use `understory tenant fpw`.' : 'Leave it out.',
       })
     }
   }
 }
+
+/** As guc.c of PostgreSQL takes them: valid_custom_variable_name. */
+const SETTING_NAME = /^[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*$/
+// oxlint-disable-next-line no-control-regex -- that is what it is for
+const CONTROL_CHARACTER = /[\x00-\x1f\x7f]/
 
 /** What durability rests on, or what the compute fills in itself (docs/architecture.md, "Life of a compute"). */
 const MANAGED_SETTINGS: ReadonlySet<string> = new Set([

@@ -11,6 +11,7 @@ import {
   isUnderWay,
   leftOut,
   nextChangeStep,
+  recoverFrom,
   requestChange,
 } from './membership-change.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
@@ -110,6 +111,22 @@ test('a change is given up at once while newcomers pull, by a generation while b
 
   const ended = done({ ...joint, newSafekeeperNodes: [], safekeeperNodes: ['b', 'c', 'd'] }, 'finish')
   expect(() => cancelChange(ended, 1_500)).toThrow(/count already/)
+})
+
+test('the one that is left counts alone, under a generation of its own, whatever was under way', () => {
+  const joint = done(beginJoint(done(requestChange(TIMELINE, REPLACE, 1_000), 'pull')), 'joint')
+  for (const before of [TIMELINE, joint]) {
+    const after = recoverFrom(before, 'b', 2_000)
+    expect(after).toMatchObject({ safekeeperNodes: ['b'], newSafekeeperNodes: [] })
+    expect(after.membershipGeneration).toBeGreaterThan(before.membershipGeneration)
+    expect(stepOf(after)).toBe('spread')
+    expect(after.safekeeperChange?.remove).toEqual(before === joint ? ['a', 'c', 'd'] : ['a', 'c'])
+    const over = done(after, 'spread')
+    expect(isUnderWay(over.safekeeperChange)).toBe(false)
+    // And others can join again.
+    expect(stepOf(requestChange(over, { add: ['x'], remove: [], reason: 'user' }, 3_000))).toBe('pull')
+  }
+  expect(() => recoverFrom(TIMELINE, 'x', 0)).toThrow(/"x" is no safekeeper/)
 })
 
 test.each([

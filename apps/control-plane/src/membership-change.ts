@@ -106,6 +106,34 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
   return { ...timeline, safekeeperChange: { ...cancelled, tookMs } }
 }
 
+/**
+ * The document with `survivor` alone counting, whatever the others have: for when their majority is lost for good. There is
+ * no joint membership on the way, for nobody is left to agree to it. Error: refused `bad_argument`.
+ */
+export function recoverFrom(timeline: TimelineDocument, survivor: string, nowMs: number): TimelineDocument {
+  const { safekeeperChange: last, membershipGeneration } = timeline
+  const known = allSafekeepers(timeline)
+  if (!known.includes(survivor))
+    throw refuse('bad_argument', `"${survivor}" is no safekeeper of this timeline`)
+  return {
+    ...timeline,
+    membershipGeneration: membershipGeneration + 1,
+    safekeeperNodes: [survivor],
+    newSafekeeperNodes: [],
+    safekeeperChange: {
+      number: (last?.number ?? 0) + 1,
+      add: [],
+      remove: known.filter((node) => node !== survivor),
+      reason: 'recovery',
+      steps: [{ name: 'spread', done: false, tookMs: 0 }],
+      problem: '',
+      startedAtMs: nowMs,
+      isCancelled: false,
+      tookMs: 0,
+    },
+  }
+}
+
 /** Those that do not hold the timeline once the change is over. */
 export const leftOut = ({ add, remove, isCancelled }: SafekeeperChange): readonly string[] =>
   isCancelled ? add : remove

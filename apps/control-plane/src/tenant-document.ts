@@ -46,7 +46,7 @@ const safekeeperChange = z.object({
   number: z.number().int().positive(),
   add: z.array(z.string()),
   remove: z.array(z.string()),
-  reason: z.enum(['user', 'lost_node']),
+  reason: z.enum(['user', 'lost_node', 'recovery']),
   steps: z.array(changeStep),
   problem: z.string(),
   startedAtMs: z.number().int().nonnegative(),

@@ -97,7 +97,7 @@ export interface SafekeeperChangeView {
   readonly number: number
   readonly add: readonly string[]
   readonly remove: readonly string[]
-  readonly reason: 'user' | 'lost_node'
+  readonly reason: 'user' | 'lost_node' | 'recovery'
   /** Given up: the members are those of before. */
   readonly cancelled: boolean
   readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
@@ -156,6 +156,14 @@ export interface UnderstoryClient extends Disposable {
   changeSafekeepers(tenant: string, wish: SafekeeperWish): Promise<SafekeepersView>
   /** Gives up the change that is under way; refused `precondition` where it is too late. */
   cancelSafekeeperChange(tenant: string, timeline?: string): Promise<SafekeepersView>
+  /**
+   * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have are
+   * lost. Refused `precondition` while a majority answers.
+   */
+  recoverSafekeepers(
+    tenant: string,
+    wish: { readonly timeline?: string; readonly node: string; readonly acceptLostCommits: boolean },
+  ): Promise<SafekeepersView>
   getSafekeepers(tenant: string, timeline?: string): Promise<SafekeepersView>
   /** Ends when the last change is done; throws `timeout` with the reason where it does not get there. */
   waitForSafekeepers(
@@ -391,6 +399,11 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       return safekeepersOf(
         (await callUnary(client.cancelSafekeeperChange.bind(client), { tenant, timeline }, call)).status,
       )
+    },
+
+    async recoverSafekeepers(tenant, { timeline = '', node, acceptLostCommits }) {
+      const request = { tenant, timeline, nodeId: node, acceptLostCommits }
+      return safekeepersOf((await callUnary(client.recoverSafekeepers.bind(client), request, call)).status)
     },
 
     async getSafekeepers(tenant, timeline = '') {

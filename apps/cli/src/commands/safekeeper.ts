@@ -31,11 +31,17 @@ function printSafekeepers(format: OutputFormat, view: SafekeepersView): void {
   if (view.change !== undefined) printChange(view.change)
 }
 
+const REASONS = {
+  user: '',
+  lost_node: ', because a node was lost',
+  recovery: ', by force: commits that the one that stays does not have were given up',
+} as const satisfies Record<SafekeeperChangeView['reason'], string>
+
 function printChange(change: SafekeeperChangeView): void {
   const names = [...change.remove.map((node) => `-${node}`), ...change.add.map((node) => `+${node}`)].join(
     ' ',
   )
-  const asked = change.reason === 'user' ? '' : ', because a node was lost'
+  const asked = REASONS[change.reason]
   const state = change.cancelled ? ', cancelled' : ''
   process.stdout.write(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms${state}\n`)
   for (const step of change.steps) {
@@ -99,6 +105,27 @@ export function addSafekeeperCommands(program: Command): void {
       const { endpoint, format } = globals(command)
       printSafekeepers(format, await createClient({ endpoint }).cancelSafekeeperChange(tenant, timeline))
     })
+
+  changing('recover', 'the majority is lost for good: goes on with the one safekeeper that is left')
+    .requiredOption('--from <node>', 'the one that is left')
+    .option('--accept-lost-commits', 'commits that it does not have are lost')
+    .action(
+      async (
+        options: ChangeOptions & { from: string; acceptLostCommits?: boolean },
+        command: Command,
+      ): Promise<void> => {
+        const { endpoint, format } = globals(command)
+        const { tenant, timeline, wait, timeout, from: node, acceptLostCommits = false } = options
+        const client = createClient({ endpoint })
+        let view = await client.recoverSafekeepers(tenant, { timeline, node, acceptLostCommits })
+        if (wait) {
+          const timeoutMs = timeout * 1_000
+          view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs, onStep: tellStep })
+          endProgress()
+        }
+        printSafekeepers(format, view)
+      },
+    )
 
   changing('replace', 'another safekeeper takes the place of one, while commits go on')
     .requiredOption('--from <node>', 'the one that leaves; it may be lost')

@@ -332,6 +332,24 @@ export interface CancelSafekeeperChangeResponse {
   readonly status: SafekeepersStatus | undefined;
 }
 
+/** Arguments of RecoverSafekeepers. */
+export interface RecoverSafekeepersRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** Name or id of the timeline; empty = main. */
+  readonly timeline: string;
+  /** The safekeeper that is left. */
+  readonly nodeId: string;
+  /** Must be true: commits that this safekeeper does not have are lost. */
+  readonly acceptLostCommits: boolean;
+}
+
+/** Result of RecoverSafekeepers. */
+export interface RecoverSafekeepersResponse {
+  /** The state right after the request. */
+  readonly status: SafekeepersStatus | undefined;
+}
+
 /** Arguments of GetSafekeepers. */
 export interface GetSafekeepersRequest {
   /** Name or id of the tenant. */
@@ -384,7 +402,7 @@ export interface SafekeeperChange {
   readonly add: readonly string[];
   /** Nodes that leave. */
   readonly remove: readonly string[];
-  /** Who asked: user, or lost_node. */
+  /** Who asked: user, lost_node, or recovery. */
   readonly reason: string;
   /** pull, joint, finish, spread: what is done, in this order. */
   readonly steps: readonly SafekeeperChangeStep[];
@@ -2732,6 +2750,154 @@ export const CancelSafekeeperChangeResponse: MessageFns<CancelSafekeeperChangeRe
   },
 };
 
+function createBaseRecoverSafekeepersRequest(): RecoverSafekeepersRequest {
+  return { tenant: "", timeline: "", nodeId: "", acceptLostCommits: false };
+}
+
+export const RecoverSafekeepersRequest: MessageFns<RecoverSafekeepersRequest> = {
+  encode(message: RecoverSafekeepersRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.timeline !== "") {
+      writer.uint32(18).string(message.timeline);
+    }
+    if (message.nodeId !== "") {
+      writer.uint32(26).string(message.nodeId);
+    }
+    if (message.acceptLostCommits !== false) {
+      writer.uint32(32).bool(message.acceptLostCommits);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecoverSafekeepersRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecoverSafekeepersRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.acceptLostCommits = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RecoverSafekeepersRequest>, I>>(base?: I): RecoverSafekeepersRequest {
+    return RecoverSafekeepersRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RecoverSafekeepersRequest>, I>>(object: I): RecoverSafekeepersRequest {
+    const message = createBaseRecoverSafekeepersRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.timeline = object.timeline ?? "";
+    message.nodeId = object.nodeId ?? "";
+    message.acceptLostCommits = object.acceptLostCommits ?? false;
+    return message;
+  },
+};
+
+function createBaseRecoverSafekeepersResponse(): RecoverSafekeepersResponse {
+  return { status: undefined };
+}
+
+export const RecoverSafekeepersResponse: MessageFns<RecoverSafekeepersResponse> = {
+  encode(message: RecoverSafekeepersResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.status !== undefined) {
+      SafekeepersStatus.encode(message.status, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecoverSafekeepersResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecoverSafekeepersResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.status = SafekeepersStatus.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RecoverSafekeepersResponse>, I>>(base?: I): RecoverSafekeepersResponse {
+    return RecoverSafekeepersResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RecoverSafekeepersResponse>, I>>(object: I): RecoverSafekeepersResponse {
+    const message = createBaseRecoverSafekeepersResponse() as any;
+    message.status = (object.status !== undefined && object.status !== null)
+      ? SafekeepersStatus.fromPartial(object.status)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseGetSafekeepersRequest(): GetSafekeepersRequest {
   return { tenant: "", timeline: "" };
 }
@@ -3665,6 +3831,21 @@ export const ControlPlaneServiceService = {
     responseDeserialize: (value: Buffer): CancelSafekeeperChangeResponse =>
       CancelSafekeeperChangeResponse.decode(value),
   },
+  /**
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
+   * have is given up. Refused while a majority answers.
+   */
+  recoverSafekeepers: {
+    path: "/understory.v1.ControlPlaneService/RecoverSafekeepers" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RecoverSafekeepersRequest): Buffer =>
+      Buffer.from(RecoverSafekeepersRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RecoverSafekeepersRequest => RecoverSafekeepersRequest.decode(value),
+    responseSerialize: (value: RecoverSafekeepersResponse): Buffer =>
+      Buffer.from(RecoverSafekeepersResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RecoverSafekeepersResponse => RecoverSafekeepersResponse.decode(value),
+  },
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers: {
     path: "/understory.v1.ControlPlaneService/GetSafekeepers" as const,
@@ -3712,6 +3893,11 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   changeSafekeepers: handleUnaryCall<ChangeSafekeepersRequest, ChangeSafekeepersResponse>;
   /** Gives up the change that is under way, unless the new members alone count already. */
   cancelSafekeeperChange: handleUnaryCall<CancelSafekeeperChangeRequest, CancelSafekeeperChangeResponse>;
+  /**
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
+   * have is given up. Refused while a majority answers.
+   */
+  recoverSafekeepers: handleUnaryCall<RecoverSafekeepersRequest, RecoverSafekeepersResponse>;
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers: handleUnaryCall<GetSafekeepersRequest, GetSafekeepersResponse>;
   /** Nodes that the control plane knows. */
@@ -3882,6 +4068,25 @@ export interface ControlPlaneServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
+   * have is given up. Refused while a majority answers.
+   */
+  recoverSafekeepers(
+    request: RecoverSafekeepersRequest,
+    callback: (error: ServiceError | null, response: RecoverSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  recoverSafekeepers(
+    request: RecoverSafekeepersRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RecoverSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  recoverSafekeepers(
+    request: RecoverSafekeepersRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RecoverSafekeepersResponse) => void,
   ): ClientUnaryCall;
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers(
