@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { fuzz } from './fuzz.ts'
+import { SMALL_HEAP, fuzz } from './fuzz.ts'
 import { Peer, frame } from './grpc-call.ts'
 
 const TENANT = 'fuzzed'
@@ -13,7 +13,10 @@ const MESSAGES = 3_000
 test('wrong messages to every RPC of every service get a status, and change nothing', async () => {
   const folder = await temporaryDirectory({ prefix: 'fuzz' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
-  await using cluster = await startCluster({ dataDirectory: join(folder.path, 'data') })
+  await using cluster = await startCluster({
+    dataDirectory: join(folder.path, 'data'),
+    environment: SMALL_HEAP,
+  })
   using client = createClient({ endpoint: cluster.endpoint })
   await client.createTenant({ name: TENANT, settings: { shared_buffers: '32MB' } })
   await client.waitForSql(TENANT)

@@ -8,7 +8,7 @@ import { describeError, isErrorCode } from '@understory/base'
 import { parseOptions, text, wholeNumber } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
-import { fuzz } from './fuzz.ts'
+import { SMALL_HEAP, fuzz } from './fuzz.ts'
 
 const OPTIONS = {
   messages: { read: wholeNumber(1, 1_000_000_000), fallback: 100_000, placeholder: 'N', help: 'how many' },
@@ -32,7 +32,10 @@ async function main(): Promise<number> {
   }
   const { messages, seed, json } = options.values
   await using folder = await temporaryDirectory({ prefix: 'fuzz' })
-  await using cluster = await startCluster({ dataDirectory: join(folder.path, 'data') })
+  await using cluster = await startCluster({
+    dataDirectory: join(folder.path, 'data'),
+    environment: SMALL_HEAP,
+  })
   using client = createClient({ endpoint: cluster.endpoint })
   await client.createTenant({ name: TENANT, settings: { shared_buffers: '32MB' } })
   await client.waitForSql(TENANT)
