@@ -25,6 +25,14 @@ test.each(['Succeeded', 'Failed'])('one that has %s is removed, and the next num
   expect(next).toEqual({ kind: 'create', number: 5 })
 })
 
+test('one whose Postgres has ended is replaced at once, though its sidecar still runs', () => {
+  const { metadata } = pod(4, 'Running')
+  const containerStatuses = [{ name: 'postgres', state: { terminated: { exitCode: 137 } } }]
+  const { surplus, next } = planPods([{ metadata, status: { phase: 'Running', containerStatuses } }], NOW_MS)
+  expect(names(surplus)).toEqual(['c-4'])
+  expect(next).toEqual({ kind: 'create', number: 5 })
+})
+
 test('of several that run the newest counts, whatever their order', () => {
   const { surplus, next } = planPods([pod(3, 'Running'), pod(10, 'Pending'), pod(2, 'Running')], NOW_MS)
   expect(next).toMatchObject({ kind: 'use', pod: { metadata: { name: 'c-10' } } })

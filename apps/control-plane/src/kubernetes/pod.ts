@@ -43,7 +43,11 @@ const GONE_GRACE_MS = 10_000
 
 const numberOf = ({ metadata }: Pod): number => Number(metadata.labels?.[NUMBER_LABEL] ?? 0)
 
-const hasEnded = ({ status }: Pod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed'
+/** Once Postgres's container has ended, the rest of the pod only goes after it. */
+const hasEnded = ({ status }: Pod): boolean =>
+  status?.phase === 'Succeeded' ||
+  status?.phase === 'Failed' ||
+  status?.containerStatuses?.some(({ state }) => state?.terminated !== undefined) === true
 
 export interface PodPlan {
   /** To be deleted: ended, or older than the one that counts. */
