@@ -37,6 +37,8 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>
   /** More flags of one kind of app, such as `{ pageserver: ['--log-level', 'debug'] }`. */
   readonly flags?: Readonly<Partial<Record<AppName, readonly string[]>>>
+  /** What nodes get when this process is killed; SIGTERM by default. */
+  readonly parentDeathSignal?: NodeJS.Signals
   /** How single nodes are run otherwise, by node id. */
   readonly plan?: (nodeId: string) => NodePlan
 }
@@ -48,6 +50,11 @@ export interface NodePlan {
   readonly flags?: readonly string[]
   /** A command that runs it, such as `['nsenter', '--net=…']`. It must end in exec, not in a child. */
   readonly under?: readonly string[]
+}
+
+/** How apps are to be run, as their READMEs say. */
+const NODE_FLAGS: Readonly<Partial<Record<AppName, readonly string[]>>> = {
+  safekeeper: ['--max-semi-space-size=4'],
 }
 
 type AppName = 'safekeeper' | 'pageserver' | 'control-plane' | 'compute-proxy'
@@ -91,6 +98,7 @@ class Node implements ClusterNode {
   readonly #app: AppName
   readonly #args: readonly string[]
   readonly #under: readonly string[]
+  readonly #parentDeathSignal: NodeJS.Signals
   readonly #environment: Readonly<Record<string, string>>
   #process: RunningProcess | undefined
 
@@ -99,7 +107,11 @@ class Node implements ClusterNode {
     nodeId: string,
     address: string,
     dataDirectory: string,
-    command: { readonly under: readonly string[]; readonly args: readonly string[] },
+    command: {
+      readonly under: readonly string[]
+      readonly args: readonly string[]
+      readonly parentDeathSignal: NodeJS.Signals
+    },
     environment: Readonly<Record<string, string>>,
   ) {
     this.nodeId = nodeId
@@ -108,6 +120,7 @@ class Node implements ClusterNode {
     this.#app = app
     this.#args = command.args
     this.#under = command.under
+    this.#parentDeathSignal = command.parentDeathSignal
     this.#environment = environment
   }
 
@@ -126,6 +139,7 @@ class Node implements ClusterNode {
       ...this.#under,
       process.execPath,
       '--disable-warning=ExperimentalWarning',
+      ...(NODE_FLAGS[this.#app] ?? []),
       main,
       ...this.#args,
     ]
@@ -137,7 +151,7 @@ class Node implements ClusterNode {
       ready: READY,
       readyTimeoutMs: READY_TIMEOUT_MS,
       stopTimeoutMs: 90_000,
-      parentDeathSignal: 'SIGTERM',
+      parentDeathSignal: this.#parentDeathSignal,
     })
   }
 
@@ -179,7 +193,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     const address = addressOf(nodeId)
     const { flags = [], under = [] } = planOf(nodeId)
     const all = [...args, '--node-id', nodeId, '--listen', address, ...(options.flags?.[app] ?? []), ...flags]
-    return new Node(app, nodeId, address, directory, { under, args: all }, environment)
+    const command = { under, args: all, parentDeathSignal: options.parentDeathSignal ?? 'SIGTERM' } as const
+    return new Node(app, nodeId, address, directory, command, environment)
   }
   const stored = (nodeId: string): string[] => ['--data-dir', join(dataDirectory, nodeId), '--broker', broker]
 

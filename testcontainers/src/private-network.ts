@@ -10,7 +10,7 @@ import { findProgram } from './program.ts'
 
 const BRIDGE = 'understory0'
 const SUBNET = '10.77.0'
-const PROGRAMS = ['unshare', 'nsenter', 'ip', 'nft', 'mount'] as const
+const PROGRAMS = ['unshare', 'setpriv', 'nsenter', 'ip', 'nft', 'mount'] as const
 
 /** What is dropped of a node's packets. `in` and `out` as the node sees them. */
 export type Cut = 'both' | 'in' | 'out' | { readonly lossPercent: number }

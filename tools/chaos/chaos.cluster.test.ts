@@ -10,7 +10,7 @@ import { expect, test } from 'vitest'
 import type { RunReport } from './run.ts'
 
 const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
-const SECONDS = 40
+const SECONDS = 30
 
 test('faults every few seconds cost no acknowledged commit and no order, and leave what was before', async () => {
   await using folder = await temporaryDirectory({ prefix: 'chaostest' })

@@ -96,7 +96,13 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
   const dataDirectory = join(folder, 'data')
   if (network !== undefined) await mountDisk(join(dataDirectory, SMALL_DISK_NODE), resources)
   const cluster = resources.use(
-    await startCluster({ dataDirectory, majors: [major], plan: (node) => plans.get(node) ?? {} }),
+    await startCluster({
+      dataDirectory,
+      majors: [major],
+      plan: (node) => plans.get(node) ?? {},
+      // One that is paused just then would never hear of SIGTERM.
+      parentDeathSignal: 'SIGKILL',
+    }),
   )
   for (const node of cluster.safekeepers) present(proxies.get(node.nodeId), 'proxy').target = node.address
   const client = resources.use(createClient({ endpoint: cluster.endpoint }))

@@ -42,7 +42,8 @@ const say = (line: string): void => void process.stderr.write(`${line}\n`)
 
 /** This command again, in namespaces of its own, which go with it. */
 function runPrivately(argv: readonly string[]): Promise<number> {
-  const [command, ...before] = PRIVATELY
+  // It ends with this one, in order, even where this one is killed.
+  const [command, ...before] = ['setpriv', '--pdeathsig', 'TERM', '--', ...PRIVATELY] as const
   const self = [process.execPath, ...process.execArgv, import.meta.filename]
   const child = spawn(command, [...before, ...self, '--namespaces', 'inside', ...argv], { stdio: 'inherit' })
   const pass = (signal: NodeJS.Signals): void => void child.kill(signal)

@@ -143,16 +143,20 @@ class Run {
     const holdMs = HOLD_MS_MIN + rng.below(HOLD_MS_MAX - HOLD_MS_MIN)
     const { recoverySeconds, say, signal } = this.#options
     const struckMs = performance.now()
-    const { target, heal } = await kind.strike(this.#lab, rng)
-    try {
-      say(`${kind.name}: ${target}`)
-      const lostMs = performance.now()
-      await delay(holdMs, undefined, { signal }).catch(() => undefined)
-      if (kind.effect === 'stop')
-        this.#noCommits({ fromMs: lostMs + SETTLE_MS, toMs: performance.now() }, target)
-    } finally {
-      await heal()
-    }
+    const struck = await kind.strike(this.#lab, rng).catch((error: unknown) => {
+      this.#violated(`${kind.name} could not be done: ${describeError(error)}`)
+      return undefined
+    })
+    if (struck === undefined) return
+    const { target, heal } = struck
+    say(`${kind.name}: ${target}`)
+    const lostMs = performance.now()
+    await delay(holdMs, undefined, { signal }).catch(() => undefined)
+    if (kind.effect === 'stop')
+      this.#noCommits({ fromMs: lostMs + SETTLE_MS, toMs: performance.now() }, target)
+    await heal().catch((error: unknown) => {
+      this.#violated(`${kind.name} (${target}) could not be healed: ${describeError(error)}`)
+    })
     const healedMs = performance.now()
     await this.#commitAgain(`${kind.name} (${target})`)
     await this.#lab.recovered(recoverySeconds * 1_000).catch((error: unknown) => {
