@@ -66,6 +66,8 @@ async function main(): Promise<void> {
     address: server.address,
   })
   repairs.start()
+  const resting = new AbortController()
+  const rested = timelines.restIdle(env.clock, resting.signal)
   offloader?.start()
   env.log.info('started', { address: server.address, timelines: timelines.list().length })
 
@@ -74,7 +76,8 @@ async function main(): Promise<void> {
   env.log.info('stopping', { signal: await stopping.promise })
   await announcement?.stop()
   await broker?.close()
-  await Promise.all([pulls.stop(), repairs.stop(), offloader?.stop()])
+  resting.abort()
+  await Promise.all([rested, pulls.stop(), repairs.stop(), offloader?.stop()])
   await store?.close()
   await timelines.close()
   await server.stop(STOP_GRACE_MS)

@@ -50,11 +50,11 @@ import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
 /** WAL that may wait for a flush before a proposer is no longer read from. */
-const UNFLUSHED_BYTES_MAX = 16 * 1024 * 1024
+const UNFLUSHED_BYTES_MAX = 4 * 1024 * 1024
 /** Recent WAL kept in memory for those who follow the commit position. */
-const RECENT_BYTES_MAX = 2 * 1024 * 1024
+const RECENT_BYTES_MAX = 1024 * 1024
 /** Most WAL between two syncs. */
-const FLUSH_BYTES_MAX = 8 * 1024 * 1024
+const FLUSH_BYTES_MAX = 4 * 1024 * 1024
 
 type AppendInput = Extract<AcceptorInput, { kind: 'append' }>
 
@@ -94,6 +94,8 @@ export class Timeline {
   readonly #commitWaiters = new Set<() => void>()
   readonly #ended = new AbortController()
   #remote: RemoteWal | undefined
+  #seenFlushLsn = LSN_ZERO
+  #restsAtLsn = LSN_ZERO
   #keptFromLsn: Lsn
   #membership: KnownMembership | undefined
   readonly #membershipListeners = new Set<() => void>()
@@ -462,6 +464,21 @@ export class Timeline {
     const newer = { ...control, commitLsn }
     await this.#persist(newer)
     this.#state = { ...this.#state, control: newer }
+  }
+
+  /** Called now and then: one that nothing was written to since the call before keeps neither WAL in memory nor files open. */
+  async rest(): Promise<void> {
+    const { flushLsn } = this.#state
+    const isIdle = flushLsn === this.#seenFlushLsn
+    this.#seenFlushLsn = flushLsn
+    if (!isIdle || flushLsn === this.#restsAtLsn || this.#failure !== undefined) return
+    await this.#mailbox.run(async () => {
+      const isWritten = this.#recent.endLsn === flushLsn && this.#waiting.length === 0
+      if (!isWritten || this.#flushing !== undefined || this.#state.flushLsn !== flushLsn) return
+      this.#recent = new WalBuffer(flushLsn)
+      this.#restsAtLsn = flushLsn
+      await this.#files.rest()
+    })
   }
 
   async #truncate(toLsn: Lsn): Promise<void> {

@@ -4,7 +4,7 @@ import { describeError, isErrorCode, parseTenantId, parseTimelineId, refuse } fr
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
-import type { Disk, Log } from '@understory/env'
+import type { Clock, Disk, Log } from '@understory/env'
 import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
 import { describeIdentity, isSameIdentity } from './identity.ts'
@@ -16,6 +16,9 @@ type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & 
   /** It could not be opened; all that asks for it hears why, the others go on. */
   | { readonly failure: unknown }
 )
+
+/** A timeline rests once nothing was written to it for one to two of these. */
+const REST_MS = 5_000
 
 export class Timelines {
   readonly #disk: Disk
@@ -158,6 +161,17 @@ export class Timelines {
     })
     this.#creating = opening.catch(() => undefined)
     return opening
+  }
+
+  /** Until `signal` fires: idle ones give back what they hold. */
+  async restIdle(clock: Clock, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await clock.sleep(REST_MS, signal).catch(() => undefined)
+      for (const entry of this.#entries.values()) {
+        if (signal.aborted) return
+        if ('timeline' in entry) await entry.timeline.rest()
+      }
+    }
   }
 
   list(): TimelineRef[] {

@@ -231,11 +231,16 @@ export class WalFiles {
     await this.#retire(segment)
   }
 
+  /** Closes every file; they are opened again when they are needed. Nothing may be written meanwhile. */
+  async rest(): Promise<void> {
+    for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()]))
+      await this.#close(segment)
+  }
+
   /** Nothing can be read or written after it. */
   async close(): Promise<void> {
     this.#isClosed = true
-    for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()]))
-      await this.#close(segment)
+    await this.rest()
     assert(this.#writers.size === 0, () => 'a segment was opened while the timeline closed')
   }
 }

@@ -3,7 +3,6 @@ export { memoryObjectStore } from './memory/store.ts'
 export { openObjectStore } from './open.ts'
 export type { OpenOptions } from './open.ts'
 export { probeConditionalPut } from './probe.ts'
-export { s3ObjectStore } from './s3/store.ts'
 export type { S3Credentials, S3StoreOptions } from './s3/store.ts'
 export { CONDITIONAL_PUT_BYTES_MAX, checkKey, getIfPresent } from './store.ts'
 export type {

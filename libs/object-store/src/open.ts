@@ -4,8 +4,7 @@ import { isAbsolute } from 'node:path'
 import { refuse } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { localObjectStore } from './local/store.ts'
-import { ensureBucket } from './s3/bucket.ts'
-import { type S3Credentials, type S3StoreOptions, s3ObjectStore } from './s3/store.ts'
+import type { S3Credentials, S3StoreOptions } from './s3/store.ts'
 import { type ObjectStore, checkKey } from './store.ts'
 
 export interface OpenOptions {
@@ -64,6 +63,8 @@ async function openS3(url: URL, { clock, rng, environment = {} }: OpenOptions): 
     clock,
     rng,
   }
+  // Its client takes 30 MB of memory: only where it is used.
+  const { ensureBucket, s3ObjectStore } = await import('./s3/index.ts')
   if (create === 'bucket') await ensureBucket(options)
   return s3ObjectStore(options)
 }

@@ -72,7 +72,7 @@ export interface WalStreamOptions {
   readonly verifyCrc?: boolean
 }
 
-const SCRATCH_BYTES = 64 * 1024
+const SCRATCH_BYTES = 8 * 1024
 /** A larger buffer is given back after the record that needed it. */
 const SCRATCH_KEPT_BYTES = 1024 * 1024
 const NO_BYTES = new Uint8Array(0)

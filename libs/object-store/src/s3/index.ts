@@ -1,0 +1,2 @@
+export { ensureBucket } from './bucket.ts'
+export { s3ObjectStore } from './store.ts'
