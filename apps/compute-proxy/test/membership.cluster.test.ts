@@ -3,7 +3,8 @@
  * killed on the way. Method: a cluster of real processes with one safekeeper more than needed and a real Postgres under
  * load, whose clients keep a ledger; the time of every acknowledged commit is noted.
  */
-import { readFile } from 'node:fs/promises'
+import { open, readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { parseLsn, present } from '@understory/base'
 import type { SafekeepersView } from '@understory/sdk'
 import type { ClusterNode } from '@understory/testcontainers'
@@ -256,6 +257,55 @@ test('at whatever moment one of them is killed, the change ends and no commit is
   process.stderr.write(`killed: ${hit.join(', ')}\n`)
 })
 
+/** Waits until it has everything that is flushed now. */
+async function caughtUp({ nodeId }: ClusterNode): Promise<void> {
+  const goal = await road.flushLsn()
+  await until(`${nodeId} to catch up`, async () => {
+    const row = (await view()).safekeepers.find(({ node }) => node === nodeId)
+    return row !== undefined && parseLsn(row.flushLsn) >= goal ? true : undefined
+  })
+}
+
+test('a safekeeper with a flipped bit in its log says so, is mended from its peers and takes part again', async () => {
+  const victim = safekeeper(present((await members())[0], 'member'))
+  await road.underLoad(async (load) => {
+    await load.moreCommits(200)
+    await victim.stop()
+    const { tenantId, timelineId } = present((await road.timeline()).timeline?.timeline, 'timeline')
+    const folder = join(victim.dataDirectory, 'timelines', tenantId, timelineId)
+    const segments = (await readdir(folder)).filter((name) => name.length === 24).toSorted()
+    await flipBit(join(folder, segments.at(0) as string), 5_000_000)
+    await flipBit(join(folder, segments.at(-1) as string), 40)
+    await flipBit(join(folder, 'control'), 60)
+    await victim.start()
+    await until('it to be mended', () =>
+      victim.log().includes('"event":"timeline_repaired"') ? true : undefined,
+    )
+    await caughtUp(victim)
+    await load.moreCommits(100)
+  })
+  const events = victim
+    .log()
+    .split('\n')
+    .filter((line) => /control_file_repaired|timeline_not_opened|wal_damaged|timeline_repaired/.test(line))
+  for (const line of events) process.stderr.write(`${line}\n`)
+  // With another one away it is needed for every commit.
+  const other = safekeeper(present((await members())[1], 'another member'))
+  await road.underLoad(async (load) => {
+    await other.kill()
+    await load.moreCommits(100)
+    await other.start()
+  })
+})
+
+async function flipBit(path: string, offset: number): Promise<void> {
+  await using file = await open(path, 'r+')
+  const byte = Buffer.alloc(1)
+  await file.read(byte, 0, 1, offset)
+  byte[0] = (byte[0] as number) ^ 0x10
+  await file.write(byte, 0, 1, offset)
+}
+
 test('a safekeeper that comes back after long catches up from its peers, and the proposer holds no WAL for it', async () => {
   const victim = safekeeper(present((await members())[0], 'member'))
   const { pid } = await road.runningCompute()
@@ -268,11 +318,7 @@ test('a safekeeper that comes back after long catches up from its peers, and the
   const grown = (await residentMib(pid)) - before
   const startedMs = performance.now()
   await victim.start()
-  const goal = await road.flushLsn()
-  await until('it to catch up', async () => {
-    const row = (await view()).safekeepers.find(({ node }) => node === victim.nodeId)
-    return row !== undefined && parseLsn(row.flushLsn) >= goal ? true : undefined
-  })
+  await caughtUp(victim)
   const tookMs = performance.now() - startedMs
   const line = victim
     .log()
