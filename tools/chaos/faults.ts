@@ -2,8 +2,7 @@
  * Everything that can be done to a cluster. A fault strikes, holds for a while, and is healed; what it may cost meanwhile
  * is part of it. Never more than one safekeeper is down, but where a majority is lost on purpose.
  */
-import { writeFile } from 'node:fs/promises'
-import { statfs } from 'node:fs/promises'
+import { statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { assert, present } from '@understory/base'
@@ -33,6 +32,8 @@ export interface FaultKind {
 }
 
 const KIB = 1024
+/** Commits that nobody may acknowledge gather. */
+const IN_FLIGHT_MS = 500
 const pick = <T>(items: readonly T[], rng: Rng): T => present(items[rng.below(items.length)], 'item')
 const safekeeper = (lab: Lab, rng: Rng): ClusterNode => pick(lab.cluster.safekeepers, rng)
 const pageserver = (lab: Lab, rng: Rng): ClusterNode => pick(lab.cluster.pageservers, rng)
@@ -112,6 +113,15 @@ async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
     target: `all but ${spared.nodeId}, ${way}`,
     heal: async () => void (await Promise.all(heals.map((heal) => heal()))),
   }
+}
+
+/** What was told to clients before is on one safekeeper at the least, and the compute's own disk is gone. */
+async function loseMajorityAndCompute(lab: Lab, rng: Rng): Promise<Struck> {
+  const { proxyPid, postmasterPid } = await lab.compute()
+  const { target, heal } = await loseMajority(lab, rng)
+  await delay(IN_FLIGHT_MS)
+  for (const pid of [proxyPid, postmasterPid]) sendIfThere(pid, 'SIGKILL')
+  return { target: `${target}, then the compute`, heal }
 }
 
 const isThere = (lab: Lab, need: Need): boolean => !lab.missing.some((item) => item.need === need)
@@ -277,6 +287,7 @@ export const FAULTS: readonly FaultKind[] = [
     'compute-proxy killed': signalled('SIGKILL', ['proxyPid'], 'compute-proxy'),
     'Postgres killed': signalled('SIGKILL', ['postmasterPid'], 'postmaster'),
     'compute killed': signalled('SIGKILL', ['proxyPid', 'postmasterPid'], 'both'),
+    'majority and compute lost': loseMajorityAndCompute,
     'compute host killed': killed((lab) => lab.cluster.computeHost),
     'compute-proxy paused': async (lab) => ({
       target: 'compute-proxy',
