@@ -99,11 +99,14 @@ async function deletePages(client: Client): Promise<void> {
   )
 }
 
-/** Three sessions insert and update beside each other while a fourth vacuums. */
+/**
+ * Three sessions insert and update beside each other on the same pages while a fourth vacuums. Each keeps to its own
+ * rows: two that update the same ones in different order would deadlock.
+ */
 async function useTogether({ client, connect }: WorkloadSession): Promise<void> {
   await run(
     client,
-    `create table busy (id bigint generated always as identity primary key, k int, t text)`,
+    `create table busy (id bigint generated always as identity primary key, owner int, k int, t text)`,
     `create index busy_k on busy (k)`,
     `create index busy_t on busy (t)`,
   )
@@ -118,9 +121,9 @@ async function useTogether({ client, connect }: WorkloadSession): Promise<void> 
       for (let i = 0; i < 12; i++) {
         await run(
           writer,
-          `insert into busy (k, t) select (random() * 100)::int, 't' || (random() * 1000)::int from generate_series(1, 150)`,
-          `update busy set k = k + 1 where id % 13 = ${n}`,
-          `delete from busy where id % 17 = ${n} and k < 40`,
+          `insert into busy (owner, k, t) select ${n}, (random() * 100)::int, 't' || (random() * 1000)::int from generate_series(1, 150)`,
+          `update busy set k = k + 1 where owner = ${n} and id % 13 < 3`,
+          `delete from busy where owner = ${n} and id % 17 < 3 and k < 40`,
         )
       }
     }),
