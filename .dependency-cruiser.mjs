@@ -37,6 +37,7 @@ export default {
     only('rpc', ['base', 'env'], ''),
     only('object-store', ['base', 'env'], ''),
     only('broker', ['base', 'env', 'rpc'], ''),
+    only('telemetry', ['base', 'env'], 'what it observes hands itself in'),
     only(
       'sdk',
       ['base', 'rpc', 'storage'],
@@ -60,6 +61,12 @@ export default {
       severity: 'error',
       from: { pathNot: '^(libs/broker|testcontainers)/' },
       to: { path: 'node_modules/ioredis/' },
+    },
+    {
+      name: 'opentelemetry-in-telemetry-alone',
+      severity: 'error',
+      from: { pathNot: '^libs/telemetry/' },
+      to: { path: 'node_modules/@opentelemetry/' },
     },
     {
       name: 'pure-libs-touch-nothing',

@@ -1,0 +1,103 @@
+/** Metrics of a compute: what its compute-proxy sees. */
+import { FINE_SECONDS, LONG_SECONDS, OPEN, TIMELINE } from '@understory/telemetry'
+import type { MetricTable } from '@understory/telemetry'
+
+export const COMPUTE_PHASES = ['starting', 'electing', 'preparing', 'running', 'stopping', 'ended'] as const
+
+const SAFEKEEPER = { ...TIMELINE, safekeeper: OPEN } as const
+
+export const METRICS = {
+  walReceived: {
+    name: 'understory.compute.wal.received',
+    unit: 'By',
+    kind: 'counter',
+    labels: TIMELINE,
+    help: 'WAL that Postgres sent',
+  },
+  walCommitted: {
+    name: 'understory.compute.wal.committed',
+    unit: 'By',
+    kind: 'counter',
+    labels: TIMELINE,
+    help: 'WAL that a quorum has flushed',
+  },
+  quorumLag: {
+    name: 'understory.compute.quorum.lag',
+    unit: 'By',
+    kind: 'gauge',
+    labels: TIMELINE,
+    help: 'WAL handed to the safekeepers that no quorum has flushed yet',
+  },
+  commitDuration: {
+    name: 'understory.compute.commit.duration',
+    unit: 's',
+    kind: 'histogram',
+    labels: {},
+    help: 'from WAL received from Postgres until a quorum has flushed it',
+    edges: FINE_SECONDS,
+  },
+  safekeeperLag: {
+    name: 'understory.compute.safekeeper.lag',
+    unit: 'By',
+    kind: 'gauge',
+    labels: SAFEKEEPER,
+    help: 'WAL that this safekeeper has not flushed yet',
+  },
+  safekeeperConnected: {
+    name: 'understory.compute.safekeeper.connected',
+    unit: '{safekeeper}',
+    kind: 'gauge',
+    labels: SAFEKEEPER,
+    help: '1 while this safekeeper answers, else 0',
+  },
+  term: {
+    name: 'understory.compute.term',
+    unit: '{term}',
+    kind: 'gauge',
+    labels: TIMELINE,
+    help: 'term of the last election won',
+  },
+  elections: {
+    name: 'understory.compute.elections',
+    unit: '{election}',
+    kind: 'counter',
+    labels: { ...TIMELINE, kind: ['adopt', 'rebuild'] },
+    help: 'elections won',
+  },
+  leadsLost: {
+    name: 'understory.compute.leads_lost',
+    unit: '{lead}',
+    kind: 'counter',
+    labels: { ...TIMELINE, reason: ['fenced', 'superseded', 'stale_membership', 'no_contact'] },
+    help: 'ends of a candidacy or lead that nobody asked for',
+  },
+  membershipChanges: {
+    name: 'understory.compute.membership.changes',
+    unit: '{change}',
+    kind: 'counter',
+    labels: TIMELINE,
+    help: 'memberships of the safekeepers that were taken over while running',
+  },
+  phase: {
+    name: 'understory.compute.phase',
+    unit: '{compute}',
+    kind: 'gauge',
+    labels: { ...TIMELINE, phase: COMPUTE_PHASES },
+    help: '1 for the phase that the compute is in, 0 for the others',
+  },
+  startDuration: {
+    name: 'understory.compute.start.duration',
+    unit: 's',
+    kind: 'histogram',
+    labels: { kind: ['adopt', 'rebuild'] },
+    help: 'from the start of a life of the compute until its SQL port is open',
+    edges: LONG_SECONDS,
+  },
+  hosted: {
+    name: 'understory.compute.hosted',
+    unit: '{compute}',
+    kind: 'gauge',
+    labels: { state: ['running', 'fenced', 'restarting'] },
+    help: 'computes of this host (only a compute host has it)',
+  },
+} as const satisfies MetricTable
