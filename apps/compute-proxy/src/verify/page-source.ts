@@ -151,20 +151,19 @@ class ShardStream {
         callUnary(this.#client.getShardStatus.bind(this.#client), { timeline }, call),
       )
       const own = shards.find(({ shard }) => shard?.number === this.#number)
-      if (own === undefined || own.failure !== '') {
-        throw refuse(
-          'unavailable',
-          `shard ${this.#number} does not serve: ${own?.failure ?? `pageserver ${this.#address} does not have it`}`,
-        )
-      }
-      const now = lsnFromBigint(own.ingestedLsn)
+      if (own !== undefined && own.failure !== '')
+        throw refuse('unavailable', `shard ${this.#number} does not serve: ${own.failure}`)
+      // A pageserver that lost its disk gets its shards back a moment later.
+      const now = own === undefined ? LSN_ZERO : lsnFromBigint(own.ingestedLsn)
       if (now >= at) return
       if (now > ingestedLsn) movedAtMs = realClock.nowMs()
       ingestedLsn = now
       if (realClock.nowMs() - movedAtMs > INGEST_PATIENCE_MS) {
         throw refuse(
           'timeout',
-          `shard ${this.#number} stands at ${formatLsn(now)} and does not get to ${formatLsn(at)}`,
+          own === undefined
+            ? `pageserver ${this.#address} does not have shard ${this.#number}`
+            : `shard ${this.#number} stands at ${formatLsn(now)} and does not get to ${formatLsn(at)}`,
         )
       }
       await realClock.sleep(INGEST_POLL_MS, signal)
