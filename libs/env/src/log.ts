@@ -24,26 +24,39 @@ export interface JsonLogOptions {
   readonly clock?: Clock
   /** Takes one line with its newline. */
   readonly write?: (line: string) => void
+  /** Hears of every line that is written, with its bound fields and their values as they are printed. */
+  readonly also?: ((record: LogRecord) => void) | undefined
   readonly fields?: LogFields
+}
+
+export interface LogRecord {
+  readonly wallMs: number
+  readonly level: LogLevel
+  readonly event: string
+  readonly fields: LogFields
 }
 
 /** Writes to standard error unless told otherwise. */
 export function jsonLog(options: JsonLogOptions = {}): Log {
-  const { level = 'info', clock = realClock, write = writeToStderr, fields: bound = {} } = options
+  const { level = 'info', clock = realClock, write = writeToStderr, also, fields: bound = {} } = options
   const depth = LOG_LEVELS.indexOf(level)
   const at =
     (index: number) =>
     (event: string, fields: LogFields = {}): void => {
       if (index > depth) return
-      const time = new Date(clock.wallMs()).toISOString()
-      write(`${JSON.stringify({ time, level: LOG_LEVELS[index], event, ...bound, ...fields }, printable)}\n`)
+      const wallMs = clock.wallMs()
+      const time = new Date(wallMs).toISOString()
+      const name = LOG_LEVELS[index] as LogLevel
+      const line = JSON.stringify({ time, level: name, event, ...bound, ...fields }, printable)
+      write(`${line}\n`)
+      also?.({ wallMs, level: name, event, fields: printedFields(line) })
     }
   return {
     error: at(0),
     warn: at(1),
     info: at(2),
     debug: at(3),
-    child: (fields) => jsonLog({ level, clock, write, fields: { ...bound, ...fields } }),
+    child: (fields) => jsonLog({ level, clock, write, also, fields: { ...bound, ...fields } }),
   }
 }
 
@@ -58,6 +71,12 @@ export const silentLog: Log = {
 
 function writeToStderr(line: string): void {
   process.stderr.write(line)
+}
+
+/** As the line has them: byte arrays are lengths there, and errors are what a reader may see. */
+function printedFields(line: string): LogFields {
+  const { time: _time, level: _level, event: _event, ...fields } = JSON.parse(line) as Record<string, unknown>
+  return fields
 }
 
 function printable(_key: string, value: unknown): unknown {

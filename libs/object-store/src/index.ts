@@ -1,5 +1,7 @@
 export { localObjectStore } from './local/store.ts'
 export { memoryObjectStore } from './memory/store.ts'
+export { observeStore } from './observed.ts'
+export type { StoreObserver, StoreOperation } from './observed.ts'
 export { openObjectStore } from './open.ts'
 export type { OpenOptions } from './open.ts'
 export { probeConditionalPut } from './probe.ts'

@@ -13,6 +13,7 @@ import type {
   ClientWritableStream,
   ServiceError,
 } from '@grpc/grpc-js'
+import { clientInterceptors } from './observer.ts'
 import { RedialingChannel } from './redial.ts'
 import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
 import type { ClientSecurity } from './security.ts'
@@ -40,6 +41,7 @@ export function createClient<C>(
 ): C {
   return new Client(address, channelCredentials(security), {
     ...securityOptions(security),
+    ...clientInterceptors(),
     channelFactoryOverride: (target, creds, options) =>
       new RedialingChannel(() => new Channel(target, creds, options)),
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,

@@ -25,6 +25,8 @@ export {
   unary,
 } from './server.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
+export { observeRpc } from './observer.ts'
+export type { ObservedCall, RpcObserver } from './observer.ts'
 export { useSecurity } from './security.ts'
 export type { ClientSecurity, ServerSecurity } from './security.ts'
 export { fromServiceError, toServiceError } from './status.ts'

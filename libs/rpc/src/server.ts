@@ -20,7 +20,9 @@ import type { HealthCheck, HealthRequest } from './health.ts'
 import { checkToken, currentSecurity, serverCredentials } from './security.ts'
 import type { ServerSecurity } from './security.ts'
 import { writeMessage } from './stream.ts'
-import { toServiceError } from './status.ts'
+import { rpcObserver, traceparentOf } from './observer.ts'
+import type { ObservedCall } from './observer.ts'
+import { statusName, toServiceError } from './status.ts'
 
 /** Largest message either way: a batch of pages or WAL is far below. */
 export const MESSAGE_BYTES_MAX = 32 * 1024 * 1024
@@ -39,6 +41,8 @@ const CHANNEL_OPTIONS = {
 export interface CallContext {
   /** Fires when the caller cancelled, went away, or its deadline passed. */
   readonly signal: AbortSignal
+  /** W3C trace context that came with the call. */
+  readonly traceparent: string | undefined
 }
 
 /** Called with what a handler threw that is not an `UnderstoryError`: a bug, to be logged as an error. */
@@ -63,14 +67,34 @@ interface AnyCall {
 type AnyCallback = (error: unknown) => void
 
 interface Cancellable {
+  readonly metadata: Metadata
   on(event: 'cancelled', listener: () => void): unknown
   getPath(): string
 }
 
-function contextOf(call: Cancellable): { context: CallContext; controller: AbortController } {
+interface Begun {
+  readonly context: CallContext
+  readonly controller: AbortController
+  /** Undefined where nobody observes. */
+  readonly observed: ObservedCall | undefined
+}
+
+function begin(call: Cancellable, isStream: boolean): Begun {
   const controller = new AbortController()
-  call.on('cancelled', () => controller.abort())
-  return { context: { signal: controller.signal }, controller }
+  const traceparent = traceparentOf(call.metadata)
+  const observed = rpcObserver()?.beginServer(call.getPath().slice(1), traceparent, isStream)
+  call.on('cancelled', () => {
+    controller.abort()
+    observed?.end('CANCELLED')
+  })
+  return { context: { signal: controller.signal, traceparent }, controller, observed }
+}
+
+/** What is sent for an error, which ends the call. */
+function refusal(error: unknown, call: Cancellable, observed: ObservedCall | undefined) {
+  const converted = convert(error, call)
+  observed?.end(statusName(converted.code))
+  return converted
 }
 
 function convert(error: unknown, call: Cancellable): ReturnType<typeof toServiceError> {
@@ -85,10 +109,14 @@ export function unary<Q, S>(
   handle: (request: Q, context: CallContext) => Promise<S> | S,
 ): handleUnaryCall<Q, S> {
   return (call, callback) => {
-    const { context } = contextOf(call)
-    void (async () => handle(call.request, context))().then(
-      (response) => callback(null, response),
-      (error: unknown) => callback(convert(error, call)),
+    const { context, observed } = begin(call, false)
+    const work = async (): Promise<S> => handle(call.request, context)
+    void (observed === undefined ? work() : observed.run(work)).then(
+      (response) => {
+        observed?.end('OK')
+        callback(null, response)
+      },
+      (error: unknown) => callback(refusal(error, call, observed)),
     )
   }
 }
@@ -97,15 +125,16 @@ export function serverStream<Q, S>(
   handle: (request: Q, context: CallContext) => AsyncIterable<S>,
 ): handleServerStreamingCall<Q, S> {
   return (call) => {
-    const { context, controller } = contextOf(call)
+    const { context, controller, observed } = begin(call, true)
     void (async () => {
       for await (const response of handle(call.request, context)) {
         if (context.signal.aborted) return
         await writeMessage(call, response, context.signal)
       }
+      observed?.end('OK')
       call.end()
     })().catch((error: unknown) => {
-      if (!context.signal.aborted) call.emit('error', convert(error, call))
+      if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
       controller.abort()
     })
   }
@@ -120,10 +149,13 @@ export function clientStream<Q, S>(
   handle: (requests: AsyncIterable<Q>, context: CallContext) => Promise<S>,
 ): handleClientStreamingCall<Q, S> {
   return (call, callback) => {
-    const { context } = contextOf(call)
+    const { context, observed } = begin(call, true)
     void handle(requestsOf<Q>(call), context).then(
-      (response) => callback(null, response),
-      (error: unknown) => callback(convert(error, call)),
+      (response) => {
+        observed?.end('OK')
+        callback(null, response)
+      },
+      (error: unknown) => callback(refusal(error, call, observed)),
     )
   }
 }
@@ -133,7 +165,7 @@ export function bidiStream<Q, S>(
   handle: (requests: AsyncIterable<Q>, context: CallContext) => AsyncIterable<S>,
 ): handleBidiStreamingCall<Q, S> {
   return (call) => {
-    const { context, controller } = contextOf(call)
+    const { context, controller, observed } = begin(call, true)
     // A caller that dies resets the stream; the handler hears of it through the signal and the end of `requests`.
     call.on('error', () => controller.abort())
     void (async () => {
@@ -141,9 +173,10 @@ export function bidiStream<Q, S>(
         if (context.signal.aborted) return
         await writeMessage(call, response, context.signal)
       }
+      observed?.end('OK')
       call.end()
     })().catch((error: unknown) => {
-      if (!context.signal.aborted) call.emit('error', convert(error, call))
+      if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
       controller.abort()
     })
   }

@@ -53,6 +53,9 @@ export function fromServiceError(error: unknown, what: string): Error {
   }
 }
 
+/** `OK` and its like; `UNKNOWN` for a number that is none. */
+export const statusName = (code: number | undefined): string => status[code ?? status.UNKNOWN] ?? 'UNKNOWN'
+
 function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && typeof error.code === 'number' && 'details' in error
 }

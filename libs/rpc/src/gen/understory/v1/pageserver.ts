@@ -132,6 +132,8 @@ export interface GetPagesRequest {
     | undefined;
   /** Framed keys and LSNs, as docs/formats.md describes (page request, version 1). */
   readonly requests: Buffer;
+  /** W3C trace context of whoever follows this read; absent mostly. */
+  readonly traceparent?: string | undefined;
 }
 
 /** Pages, in the order of the request. */
@@ -1012,7 +1014,7 @@ export const ImportShardResponse: MessageFns<ImportShardResponse> = {
 };
 
 function createBaseGetPagesRequest(): GetPagesRequest {
-  return { timeline: undefined, shard: undefined, requests: Buffer.alloc(0) };
+  return { timeline: undefined, shard: undefined, requests: Buffer.alloc(0), traceparent: undefined };
 }
 
 export const GetPagesRequest: MessageFns<GetPagesRequest> = {
@@ -1025,6 +1027,9 @@ export const GetPagesRequest: MessageFns<GetPagesRequest> = {
     }
     if (message.requests.length !== 0) {
       writer.uint32(26).bytes(message.requests);
+    }
+    if (message.traceparent !== undefined) {
+      writer.uint32(34).string(message.traceparent);
     }
     return writer;
   },
@@ -1066,6 +1071,14 @@ export const GetPagesRequest: MessageFns<GetPagesRequest> = {
             message.requests = Buffer.from(reader.bytes());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.traceparent = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1090,6 +1103,7 @@ export const GetPagesRequest: MessageFns<GetPagesRequest> = {
       ? ShardRef.fromPartial(object.shard)
       : undefined;
     message.requests = object.requests ?? Buffer.alloc(0);
+    message.traceparent = object.traceparent ?? undefined;
     return message;
   },
 };

@@ -179,6 +179,8 @@ export interface AppendRequest {
   readonly recordEndLsn: bigint;
   /** The bytes; empty in a heartbeat. */
   readonly wal: Buffer;
+  /** W3C trace context of whoever follows this WAL; absent mostly. */
+  readonly traceparent?: string | undefined;
 }
 
 /** Tells what is flushed. */
@@ -1237,7 +1239,7 @@ export const ProposerElected: MessageFns<ProposerElected> = {
 };
 
 function createBaseAppendRequest(): AppendRequest {
-  return { term: 0n, beginLsn: 0n, commitLsn: 0n, recordEndLsn: 0n, wal: Buffer.alloc(0) };
+  return { term: 0n, beginLsn: 0n, commitLsn: 0n, recordEndLsn: 0n, wal: Buffer.alloc(0), traceparent: undefined };
 }
 
 export const AppendRequest: MessageFns<AppendRequest> = {
@@ -1268,6 +1270,9 @@ export const AppendRequest: MessageFns<AppendRequest> = {
     }
     if (message.wal.length !== 0) {
       writer.uint32(42).bytes(message.wal);
+    }
+    if (message.traceparent !== undefined) {
+      writer.uint32(50).string(message.traceparent);
     }
     return writer;
   },
@@ -1325,6 +1330,14 @@ export const AppendRequest: MessageFns<AppendRequest> = {
             message.wal = Buffer.from(reader.bytes());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.traceparent = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1349,6 +1362,7 @@ export const AppendRequest: MessageFns<AppendRequest> = {
       ? BigInt(object.recordEndLsn)
       : 0n;
     message.wal = object.wal ?? Buffer.alloc(0);
+    message.traceparent = object.traceparent ?? undefined;
     return message;
   },
 };

@@ -1,0 +1,71 @@
+/**
+ * The seam by which calls are observed: durations, and the W3C trace context that travels in the metadata
+ * `traceparent`. Without an observer there is no interceptor, and nothing is called.
+ */
+import type { InterceptingCall, InterceptingListener, Interceptor, Metadata } from '@grpc/grpc-js'
+import { statusName } from './status.ts'
+
+const TRACEPARENT = 'traceparent'
+
+/** One call that is observed. */
+export interface ObservedCall {
+  /** What the peer is told; undefined where nobody records this call. */
+  readonly traceparent: string | undefined
+  /** Does the work of the call as part of it. */
+  run<T>(work: () => T): T
+  /** `status` as gRPC names it. Told once; what comes later is not counted. */
+  end(status: string): void
+}
+
+export interface RpcObserver {
+  /** `method` is `understory.v1.SomeService/SomeMethod`. */
+  beginClient(method: string): ObservedCall
+  beginServer(method: string, traceparent: string | undefined, isStream: boolean): ObservedCall
+}
+
+let current: RpcObserver | undefined
+
+/** Set once by an app's `main`, before it makes clients and servers. */
+export const observeRpc = (observer: RpcObserver | undefined): void => {
+  current = observer
+}
+export const rpcObserver = (): RpcObserver | undefined => current
+
+export function traceparentOf(metadata: Metadata): string | undefined {
+  const [value] = metadata.get(TRACEPARENT)
+  return typeof value === 'string' ? value : undefined
+}
+
+/** Options of a client. */
+export function clientInterceptors(): { interceptors?: Interceptor[] } {
+  const observer = current
+  if (observer === undefined) return {}
+  return { interceptors: [intercept(observer)] }
+}
+
+/** Only the beginning and the end of a call pass through it: messages of a stream go their way untouched. */
+const intercept =
+  (observer: RpcObserver): Interceptor =>
+  (options, nextCall) => {
+    const call = nextCall(options)
+    const start = call.start.bind(call)
+    call.start = (metadata, listener) => {
+      const observed = observer.beginClient(options.method_definition.path.slice(1))
+      if (observed.traceparent !== undefined) metadata.set(TRACEPARENT, observed.traceparent)
+      start(metadata, listening(listener ?? {}, observed))
+    }
+    // All that is asked of an interceptor's call is what this one has.
+    return call as InterceptingCall
+  }
+
+const listening = (
+  listener: Partial<InterceptingListener>,
+  observed: ObservedCall,
+): Partial<InterceptingListener> => ({
+  onReceiveMetadata: (metadata: Metadata) => listener.onReceiveMetadata?.(metadata),
+  onReceiveMessage: (message: unknown) => listener.onReceiveMessage?.(message),
+  onReceiveStatus: (status) => {
+    observed.end(statusName(status.code))
+    listener.onReceiveStatus?.(status)
+  },
+})
