@@ -37,6 +37,8 @@ import {
 import type { SettingFloors, SqlFront } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
+import { ComputeObserver } from './compute-observer.ts'
+import type { ComputeTelemetry } from './compute-observer.ts'
 import { ConfigurationKeeper, hasOtherSoundFiles } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
 import { CLEAN_EXIT } from './launcher.ts'
@@ -92,6 +94,8 @@ export interface ComputeParts {
   /** It gave way to another compute before, and is to run all the same. */
   readonly isWantedAnew: boolean
   readonly freePort: () => Promise<number>
+  /** Undefined where nothing is measured. */
+  readonly telemetry?: ComputeTelemetry | undefined
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
@@ -161,9 +165,13 @@ export class Compute {
   #quorum: Quorum | undefined
   /** As a safekeeper told it, where that is newer than the spec's. */
   #toldMembership: KnownMembership | undefined
+  readonly #observer: ComputeObserver | undefined
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
+    const { telemetry, spec } = parts
+    if (telemetry !== undefined)
+      this.#observer = new ComputeObserver(telemetry, spec.timeline, () => this.#state)
     this.files = parts.files
     this.configuration = new ConfigurationKeeper(this.files)
     this.#postgres = {
@@ -311,6 +319,7 @@ export class Compute {
     await waitUntilOpen(this.#sqlPort, clock)
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
     this.#state = ComputeState.COMPUTE_STATE_RUNNING
+    this.#observer?.opened(this.#rebuiltAtLsn === undefined ? 'birth' : 'rebuild', this.#rebuildMs)
     log.info('open_for_sql', { port: this.#sqlPort, tookMs: this.#rebuildMs })
   }
 
@@ -476,6 +485,7 @@ export class Compute {
         this.#remember({ term })
       },
       contactTimeoutMs,
+      observer: this.#observer,
       clock,
       log,
     })

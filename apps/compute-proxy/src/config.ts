@@ -15,6 +15,13 @@ const contactTimeoutMs = {
   help: 'a compute without contact to a majority of its safekeepers for so long stops its Postgres',
 } as const
 
+const metricsListen = {
+  read: hostPort,
+  optional: true,
+  placeholder: 'HOST:PORT',
+  help: 'where /metrics is served; nowhere by default',
+} as const
+
 const binaries = (major: number) =>
   ({
     read: text,
@@ -46,6 +53,7 @@ export const HOST_CONFIG = {
   'postgresBin-16': binaries(16),
   'postgresBin-17': binaries(17),
   'postgresBin-18': binaries(18),
+  metricsListen,
   contactTimeoutMs,
   logLevel,
 } as const
@@ -62,6 +70,7 @@ export const RUN_CONFIG = {
     placeholder: 'yes|no',
     help: 'whether it takes the lead although another compute had it since it last ran',
   },
+  metricsListen,
   contactTimeoutMs,
   logLevel,
 } as const
@@ -101,6 +110,7 @@ export const POD_CONFIG = {
     placeholder: 'MS',
     help: 'a clean stop that takes longer is given up',
   },
+  metricsListen,
   contactTimeoutMs,
   logLevel,
 } as const

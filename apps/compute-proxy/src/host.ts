@@ -41,6 +41,8 @@ export interface HostParts {
   /** Folder of the binaries by major version. */
   readonly binaries: Readonly<Partial<Record<number, string>>>
   readonly contactTimeoutMs: number
+  /** Whether computes serve /metrics to this host, which shows them as its own. */
+  readonly hasMetrics: boolean
   readonly logLevel: string
   readonly clock: Clock
   readonly log: Log
@@ -50,6 +52,8 @@ interface Hosted {
   spec: CheckedSpec
   child: ChildProcess | undefined
   address: string
+  /** Of its /metrics on loopback; 0 where it serves none. */
+  metricsPort: number
   starts: number
   /** Ends the supervision. */
   readonly stop: AbortController
@@ -145,6 +149,18 @@ export class Host implements ComputeHosting {
     return Promise.all(all)
   }
 
+  /** How many there are in each state. */
+  states(): Readonly<Record<'running' | 'fenced' | 'restarting', number>> {
+    const counts = { running: 0, fenced: 0, restarting: 0 }
+    for (const { child, isFenced } of this.#computes.values())
+      counts[isFenced ? 'fenced' : child === undefined ? 'restarting' : 'running']++
+    return counts
+  }
+  /** Where the computes that run serve /metrics, on loopback. */
+  metricsPorts(): readonly number[] {
+    return [...this.#computes.values()].map(({ metricsPort }) => metricsPort).filter((port) => port !== 0)
+  }
+
   /** Ends every compute cleanly. */
   async stop(): Promise<void> {
     await Promise.all([...this.#computes.values()].map((hosted) => this.#end(hosted)))
@@ -176,6 +192,7 @@ export class Host implements ComputeHosting {
       spec,
       child: undefined,
       address: '',
+      metricsPort: 0,
       starts: 0,
       stop: new AbortController(),
       supervision: Promise.resolve(),
@@ -208,7 +225,7 @@ export class Host implements ComputeHosting {
 
   /** One life of a compute's process: its exit code, or the signal that ended it. */
   async #runOnce(hosted: Hosted): Promise<number | string> {
-    const { nodeId, binaries, contactTimeoutMs, logLevel } = this.#parts
+    const { nodeId, binaries, contactTimeoutMs, hasMetrics, logLevel } = this.#parts
     const { spec } = hosted
     const args = [
       'run',
@@ -226,6 +243,7 @@ export class Host implements ComputeHosting {
       String(contactTimeoutMs),
       '--log-level',
       logLevel,
+      ...(hasMetrics ? ['--metrics-listen', '127.0.0.1:0'] : []),
     ]
     const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -237,6 +255,7 @@ export class Host implements ComputeHosting {
       watch.heard()
       if (typeof message === 'object' && message !== null && 'address' in message) {
         hosted.address = String(message.address)
+        hosted.metricsPort = 'metricsPort' in message ? Number(message.metricsPort) : 0
         hosted.isWantedAnew = false
       }
     })
@@ -247,6 +266,7 @@ export class Host implements ComputeHosting {
     watch.stop()
     hosted.child = undefined
     hosted.address = ''
+    hosted.metricsPort = 0
     return how
   }
 

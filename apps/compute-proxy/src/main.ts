@@ -8,15 +8,18 @@ import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
-import type { Clock, FolderLock, Log } from '@understory/env'
-import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
+import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { fetchPages, startTelemetry } from '@understory/telemetry'
 import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
+import type { ComputeTelemetry } from './compute-observer.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
 import { LOOPBACK_FRONT, PASSWORD_RULES } from './configuration.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
 import { computeFiles } from './layout.ts'
+import { METRICS } from './metrics.ts'
 import { NeighbourLauncher } from './neighbour-launcher.ts'
 import { PodCompute } from './pod.ts'
 import { endOldPostgres } from './postgres.ts'
@@ -31,20 +34,36 @@ const LOCK_POLL_MS = 50
 async function host(argv: readonly string[]): Promise<number> {
   const options = parseOptions('compute-proxy', HOST_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
-  const { nodeId, listen, dataDir, broker: brokerUrl, contactTimeoutMs, logLevel, ...bins } = options.values
-  const { clock, rng, log } = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
-  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  const { nodeId, listen, dataDir, broker: brokerUrl, contactTimeoutMs, logLevel, ...rest } = options.values
+  const dataDirectory = resolve(dataDir)
+  const { metricsListen, ...bins } = rest
+  const telemetry = await startTelemetry({
+    service: 'understory-compute-host',
+    node: nodeId,
+    environment: process.env,
+    metricsListen,
+    dataDirectory,
+    morePages: () => fetchPages(computes.metricsPorts()),
+    metrics: METRICS,
+  })
+  const { clock, rng, log } = observedEnv(logLevel, { node: nodeId }, telemetry)
   const binaries = Object.fromEntries(
     [16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]),
   )
   const computes = new Host({
     nodeId,
-    dataDirectory: resolve(dataDir),
+    dataDirectory,
     binaries,
     contactTimeoutMs,
+    hasMetrics: metricsListen !== undefined,
     logLevel,
     clock,
     log,
+  })
+  telemetry?.meter.onCollect(() => {
+    const { hosted } = telemetry.metrics
+    for (const [state, count] of Object.entries(computes.states()))
+      hosted.observe({ state: state as keyof ReturnType<Host['states']> }, count)
   })
   await computes.load()
   const server = await startServer({ ...listen, services: [hostService(computes)] })
@@ -53,24 +72,32 @@ async function host(argv: readonly string[]): Promise<number> {
     kind: 'compute-host',
     address: server.address,
   })
-  log.info('started', { address: server.address })
+  log.info('started', { address: server.address, metricsPort: telemetry?.metricsPort })
   await stopSignal()
   log.info('stopping')
   await announcement?.stop()
   await Promise.all([computes.stop(), server.stop(STOP_GRACE_MS)])
   await broker?.close()
+  await telemetry?.stop()
   return EXIT_STOPPED
 }
 
 async function run(argv: readonly string[]): Promise<number> {
   const options = parseOptions('compute-proxy', RUN_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
-  const { nodeId, spec: specText, bin, contactTimeoutMs, logLevel } = options.values
+  const { nodeId, spec: specText, bin, contactTimeoutMs, metricsListen, logLevel } = options.values
   const spec = decodeSpec(specText)
-  const { clock, rng, log } = realEnv(
-    jsonLog({ level: logLevel, fields: { node: nodeId, timeline: spec.timeline.timelineId } }),
-  )
-  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  const { timelineId } = spec.timeline
+  const telemetry = await startTelemetry({
+    service: 'understory-compute',
+    // A host has many.
+    node: `${nodeId}/${timelineId.slice(0, 8)}`,
+    environment: process.env,
+    metricsListen,
+    dataDirectory: options.values.root,
+    metrics: METRICS,
+  })
+  const { clock, rng, log } = observedEnv(logLevel, { node: nodeId, timeline: timelineId }, telemetry)
   await mkdir(options.values.root, { recursive: true })
   // As the kernel names it: by their working directory the processes of an old Postgres are found.
   const root = await realpath(options.values.root)
@@ -86,6 +113,7 @@ async function run(argv: readonly string[]): Promise<number> {
     contactTimeoutMs,
     isWantedAnew: options.values.wantedAnew === 'yes',
     freePort,
+    telemetry,
     clock,
     rng,
     log,
@@ -103,7 +131,7 @@ async function run(argv: readonly string[]): Promise<number> {
   process.once('disconnect', () => compute.requestStop(10_000))
   if (process.send !== undefined && !process.connected) compute.requestStop(10_000)
   void stopSignal().then(() => compute.requestStop(60_000))
-  process.send?.({ address: server.address })
+  process.send?.({ address: server.address, metricsPort: telemetry?.metricsPort ?? 0 })
   const alive = setInterval(() => {
     if (process.connected) process.send?.({ alive: true })
   }, ALIVE_MS)
@@ -114,6 +142,7 @@ async function run(argv: readonly string[]): Promise<number> {
   await server.stop(STOP_GRACE_MS)
   await rm(compute.files.sockets, { recursive: true, force: true })
   await lock.release()
+  await telemetry?.stop()
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
 }
 
@@ -122,8 +151,15 @@ async function pod(argv: readonly string[]): Promise<number> {
   if (options.kind === 'help') return help(options.text)
   const { nodeId, timeline, listen, advertise, sqlHost, passwordFile, stopDeadlineMs, ...rest } =
     options.values
-  const { clock, rng, log } = realEnv(jsonLog({ level: rest.logLevel, fields: { node: nodeId, timeline } }))
-  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  const telemetry = await startTelemetry({
+    service: 'understory-compute',
+    node: nodeId,
+    environment: process.env,
+    metricsListen: rest.metricsListen,
+    dataDirectory: rest.root,
+    metrics: METRICS,
+  })
+  const { clock, rng, log } = observedEnv(rest.logLevel, { node: nodeId, timeline }, telemetry)
   await mkdir(rest.root, { recursive: true })
   const root = await realpath(rest.root)
   const lock = await lockRoot(root, clock, log)
@@ -145,6 +181,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     contactTimeoutMs: rest.contactTimeoutMs,
     isWantedAnew: false,
     freePort,
+    telemetry,
     clock,
     rng,
     log,
@@ -160,7 +197,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     health: (name) => ({ '': true, pgdata: launcher.isWanted, sql: compute.isOpen })[name],
   })
   const stopped = stopSignal().then(requestStop)
-  log.info('started', { address: server.address })
+  log.info('started', { address: server.address, metricsPort: telemetry?.metricsPort })
   const end = await compute.ended
   log.info('compute_end', { ...end })
   await launcher.finish()
@@ -168,7 +205,17 @@ async function pod(argv: readonly string[]): Promise<number> {
   await stopped
   await server.stop(STOP_GRACE_MS)
   await lock.release()
+  await telemetry?.stop()
   return EXIT_STOPPED
+}
+
+/** The real world, with whatever of it is observed. */
+function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelemetry | undefined): Env {
+  const env = realEnv(jsonLog({ level, fields, also: telemetry?.takeLog }))
+  telemetry?.reportTo(env.log)
+  observeRpc(telemetry?.rpc)
+  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+  return env
 }
 
 /**

@@ -2,7 +2,15 @@
 import { FINE_SECONDS, LONG_SECONDS, OPEN, TIMELINE } from '@understory/telemetry'
 import type { MetricTable } from '@understory/telemetry'
 
-export const COMPUTE_PHASES = ['starting', 'electing', 'preparing', 'running', 'stopping', 'ended'] as const
+export const COMPUTE_PHASES = [
+  'electing',
+  'rebuilding',
+  'importing',
+  'starting',
+  'running',
+  'stopping',
+  'stopped',
+] as const
 
 const SAFEKEEPER = { ...TIMELINE, safekeeper: OPEN } as const
 
@@ -89,8 +97,8 @@ export const METRICS = {
     name: 'understory.compute.start.duration',
     unit: 's',
     kind: 'histogram',
-    labels: { kind: ['adopt', 'rebuild'] },
-    help: 'from the start of a life of the compute until its SQL port is open',
+    labels: { kind: ['birth', 'rebuild'] },
+    help: 'from the start of the compute, or the loss of its Postgres, until SQL is served',
     edges: LONG_SECONDS,
   },
   hosted: {

@@ -52,6 +52,7 @@ import type {
 } from '@understory/rpc'
 import { everyMember, readMembership, rulesOf, tellMembership } from './membership.ts'
 import type { KnownMembership, Member } from './membership.ts'
+import type { QuorumObserver } from './quorum-observer.ts'
 
 const PROTOCOL_VERSION = 1
 const HEARTBEAT_MS = 1_000
@@ -85,6 +86,7 @@ export interface QuorumOptions {
   readonly rememberTerm: (term: number) => void
   /** Without an answer from a majority for so long, the lead counts as lost. */
   readonly contactTimeoutMs: number
+  readonly observer?: QuorumObserver | undefined
   readonly clock: Clock
   readonly log: Log
 }
@@ -124,6 +126,8 @@ export class Quorum {
   readonly elected: Promise<Election>
   /** Resolves once, when nothing more will be committed through this quorum. */
   readonly lost: Promise<Loss>
+  /** Undefined where nothing is measured. */
+  readonly observer: QuorumObserver | undefined
   readonly #options: QuorumOptions
   #known: KnownMembership
   #membership: Membership
@@ -150,6 +154,7 @@ export class Quorum {
 
   constructor(options: QuorumOptions) {
     this.#options = options
+    this.observer = options.observer
     this.#ownTerm = options.ownTerm ?? 0
     this.#known = options.membership
     this.#membership = rulesOf(options.membership)
@@ -198,6 +203,7 @@ export class Quorum {
     })
     this.#known = known
     this.#membership = rulesOf(known)
+    this.observer?.membershipChanged(members.map(({ name }) => name))
     for (const [name, peer] of this.#peers) {
       if (members.some((member) => member.name === name)) continue
       peer.isGone = true
@@ -273,6 +279,7 @@ export class Quorum {
     const buffer = this.#buffer
     assert(buffer !== undefined, () => 'WAL is handed in before the election')
     buffer.push(startLsn, bytes, recordEndLsn)
+    this.observer?.pushed(advance(startLsn, bytes.length), bytes.length)
     this.#recordEndLsn = recordEndLsn
     if (this.#isFeedingWal) return
     this.#isFeedingWal = true
@@ -343,11 +350,14 @@ export class Quorum {
           startLsn: formatLsn(effect.startLsn),
           election: effect.election,
         })
+        this.observer?.elected(effect.term, effect.election, effect.startLsn)
         return this.#elected.resolve({ term: effect.term, startLsn: effect.startLsn, kind: effect.election })
       case 'commitAdvanced':
         this.#commitLsn = effect.lsn
         this.#donorMissingSinceMs = undefined
+        this.observer?.decided()
         for (const listener of this.#commitListeners) listener(effect.lsn)
+        this.observer?.committed(effect.lsn)
         if (!this.#isTellingNews) void this.#tellNews()
         return
       case 'trimBuffer':
@@ -396,12 +406,14 @@ export class Quorum {
     append: { term: number; beginLsn: Lsn; commitLsn: Lsn; recordEndLsn: Lsn; wal: Buffer },
   ): Promise<void> | void {
     const { term, beginLsn, commitLsn, recordEndLsn, wal } = append
+    const traceparent = this.observer?.sending(to, advance(beginLsn, wal.length)) || undefined
     const value = {
       term: BigInt(term),
       beginLsn: lsnToBigint(beginLsn),
       commitLsn: lsnToBigint(commitLsn),
       recordEndLsn: lsnToBigint(recordEndLsn),
       wal,
+      traceparent,
     }
     const stream = this.#peers.get(to)?.stream
     if (stream === undefined) return
@@ -584,6 +596,7 @@ export class Quorum {
           flushLsn: lsnFromBigint(flushLsn),
           commitLsn: lsnFromBigint(commitLsn),
         }
+        this.observer?.acknowledged(from, reply.flushLsn)
         return this.#feed({ kind: 'appended', from, reply })
       }
       default:
@@ -622,7 +635,10 @@ export class Quorum {
       peer.stream?.cancel()
       peer.client.close()
     }
-    if (loss.kind !== 'closed') this.#options.log.warn('quorum_lost', { ...loss })
+    if (loss.kind !== 'closed') {
+      this.#options.log.warn('quorum_lost', { ...loss })
+      this.observer?.lost(loss.kind)
+    }
     this.#elected.reject(electionError(loss))
     this.#lost.resolve(loss)
     for (const wake of this.#room.splice(0)) wake()

@@ -74,6 +74,7 @@ export class Standby {
   }
 
   async #take(startLsn: Lsn, bytes: Buffer): Promise<void> {
+    this.#quorum.observer?.received()
     this.#decoder.push(startLsn, bytes)
     // Records are walked, not looked at: what counts is where the last whole one ends.
     while (this.#decoder.next());

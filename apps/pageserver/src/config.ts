@@ -21,6 +21,12 @@ export const CONFIG = {
     placeholder: 'HOST:PORT',
     help: 'where probes are answered in plain text, beside the gRPC service',
   },
+  metricsListen: {
+    read: hostPort,
+    optional: true,
+    placeholder: 'HOST:PORT',
+    help: 'where /metrics is served; nowhere by default',
+  },
   dataDir: {
     read: text,
     placeholder: 'DIR',

@@ -3,12 +3,14 @@ import { resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv, realWorkers } from '@understory/env'
-import { openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
+import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
+import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
 import { CONFIG } from './config.ts'
 import type { ImageJobs } from './image-protocol.ts'
+import { METRICS } from './metrics.ts'
 import { ShardRegistry } from './shard-registry.ts'
 
 const STOP_GRACE_MS = 2_000
@@ -26,6 +28,7 @@ async function main(): Promise<void> {
     listen,
     advertise,
     healthListen,
+    metricsListen,
     dataDir,
     imageThreads,
     openLayerMib,
@@ -35,16 +38,24 @@ async function main(): Promise<void> {
     ...urls
   } = options.values
   useSecurity(process.env)
-  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  const dataDirectory = resolve(dataDir)
+  const telemetry = await startTelemetry({
+    service: 'understory-pageserver',
+    node: nodeId,
+    environment: process.env,
+    metricsListen,
+    dataDirectory,
+    metrics: METRICS,
+  })
+  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
+  telemetry?.reportTo(env.log)
+  observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
-  const dataDirectory = resolve(dataDir)
   await env.disk.makeDirectory(dataDirectory)
-  const store = await openObjectStore(urls.objectStore, {
-    clock: env.clock,
-    rng: env.rng,
-    environment: process.env,
-  })
+  const { clock, rng } = env
+  const opened = await openObjectStore(urls.objectStore, { clock, rng, environment: process.env })
+  const store = observeStore(opened, telemetry?.objectStore, clock)
   await probeConditionalPut(store, env.rng)
   const broker = openBroker(urls.broker, env)
   const script = new URL('./image-worker.ts', import.meta.url)
@@ -65,7 +76,8 @@ async function main(): Promise<void> {
     kind: 'pageserver',
     address: server.address,
   })
-  env.log.info('started', { address: server.address, shards: registry.all.length })
+  const { metricsPort } = telemetry ?? {}
+  env.log.info('started', { address: server.address, metricsPort, shards: registry.all.length })
 
   const stopping = Promise.withResolvers<string>()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
@@ -75,6 +87,7 @@ async function main(): Promise<void> {
   await workers.close()
   await broker.close()
   await store.close()
+  if ((await telemetry?.stop()) === false) process.exit()
 }
 
 try {

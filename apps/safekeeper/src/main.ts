@@ -4,9 +4,11 @@ import { describeError, isErrorCode, parseNodeId } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
-import { openObjectStore } from '@understory/object-store'
-import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeStore, openObjectStore } from '@understory/object-store'
+import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { startTelemetry } from '@understory/telemetry'
 import { CONFIG } from './config.ts'
+import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
 import { Repairs } from './repairs.ts'
@@ -26,7 +28,17 @@ async function main(): Promise<void> {
   const nodeId = parseNodeId(options.values.nodeId)
   useSecurity(process.env)
   const dataDir = resolve(options.values.dataDir)
-  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  const telemetry = await startTelemetry({
+    service: 'understory-safekeeper',
+    node: nodeId,
+    environment: process.env,
+    metricsListen: options.values.metricsListen,
+    dataDirectory: dataDir,
+    metrics: METRICS,
+  })
+  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
+  telemetry?.reportTo(env.log)
+  observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
@@ -37,7 +49,11 @@ async function main(): Promise<void> {
   const store =
     objectStore === undefined
       ? undefined
-      : await openObjectStore(objectStore, { clock: env.clock, rng: env.rng, environment: process.env })
+      : observeStore(
+          await openObjectStore(objectStore, { clock: env.clock, rng: env.rng, environment: process.env }),
+          telemetry?.objectStore,
+          env.clock,
+        )
   const offloader =
     store === undefined
       ? undefined
@@ -69,7 +85,11 @@ async function main(): Promise<void> {
   const resting = new AbortController()
   const rested = timelines.restIdle(env.clock, resting.signal)
   offloader?.start()
-  env.log.info('started', { address: server.address, timelines: timelines.list().length })
+  env.log.info('started', {
+    address: server.address,
+    metricsPort: telemetry?.metricsPort,
+    timelines: timelines.list().length,
+  })
 
   const stopping = Promise.withResolvers<string>()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
@@ -82,6 +102,7 @@ async function main(): Promise<void> {
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
   await lock.release()
+  if ((await telemetry?.stop()) === false) process.exit()
 }
 
 async function openFolder(disk: Disk, dataDir: string, timelines: Timelines): Promise<FolderLock> {
