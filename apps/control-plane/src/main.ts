@@ -3,9 +3,11 @@ import { describeError, isErrorCode } from '@understory/base'
 import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
 import type { Env } from '@understory/env'
-import { openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
+import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { startTelemetry } from '@understory/telemetry'
 import { controlPlaneService } from './api.ts'
+import { tellAll } from './collect.ts'
 import type { ComputeDriver } from './compute-driver.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './configuration-store.ts'
@@ -15,9 +17,10 @@ import { apiServer, openKubernetesApi } from './kubernetes/api.ts'
 import { KubernetesDriver } from './kubernetes/kubernetes-driver.ts'
 import { readPodSettings } from './kubernetes/pod-settings.ts'
 import { Lead } from './lead.ts'
-import { serveMetrics } from './metrics-page.ts'
+import { METRICS } from './metrics.ts'
 import { Nodes } from './nodes.ts'
 import { Peers } from './observed.ts'
+import { ReconcileObserver } from './reconcile-observer.ts'
 import { TenantStore } from './tenant-store.ts'
 
 const STOP_GRACE_MS = 2_000
@@ -31,11 +34,21 @@ async function main(): Promise<void> {
   const { nodeId, listen, metricsListen, objectStore, leaseMs, replaceAfterMs, logLevel, ...given } =
     options.values
   useSecurity(process.env)
-  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId } }))
+  const telemetry = await startTelemetry({
+    service: 'understory-control-plane',
+    node: nodeId,
+    environment: process.env,
+    metricsListen,
+    metrics: METRICS,
+  })
+  const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   const { clock, rng, log } = env
+  telemetry?.reportTo(log)
+  observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
 
-  const store = await openObjectStore(objectStore, { clock, rng, environment: process.env })
+  const opened = await openObjectStore(objectStore, { clock, rng, environment: process.env })
+  const store = observeStore(opened, telemetry?.objectStore, clock)
   await probeConditionalPut(store, rng)
   const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(given.broker, env)
@@ -50,9 +63,15 @@ async function main(): Promise<void> {
     computes:
       given.computePods === undefined ? hostDriver(peers) : await podDriver(given.computePods, peers, env),
     replaceAfterMs,
+    observer: telemetry === undefined ? undefined : new ReconcileObserver(telemetry),
     clock,
     rng,
     log,
+  })
+  telemetry?.meter.onCollect(async () => {
+    telemetry.metrics.lead.observe({}, lead.isHeld ? 1 : 0)
+    // One that waits for its turn would tell the same as the one that leads.
+    if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), await nodes.list())
   })
 
   const services = [controlPlaneService(directory, nodes, peers)]
@@ -65,7 +84,6 @@ async function main(): Promise<void> {
     services,
     health: (name) => ({ '': true, lead: lead.isHeld })[name],
   })
-  const metrics = await serveMetrics(metricsListen.host, metricsListen.port, () => directory.views())
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
   const stopped = new Promise<void>((resolve) =>
@@ -79,7 +97,7 @@ async function main(): Promise<void> {
       address: server.address,
     })
     const running = directory.run()
-    log.info('started', { address: server.address, metricsPort: metrics.port })
+    log.info('started', { address: server.address, metricsPort: telemetry?.metricsPort })
     const reason = await Promise.race([stopped, lead.lost])
     hasLost = reason !== undefined
     if (hasLost) log.error('lead_lost', { reason })
@@ -89,9 +107,10 @@ async function main(): Promise<void> {
     await running
     await lead.release()
   }
-  await Promise.all([server.stop(STOP_GRACE_MS), metrics.stop()])
+  await server.stop(STOP_GRACE_MS)
   await broker.close()
   await store.close()
+  if ((await telemetry?.stop()) === false) process.exit(hasLost ? 1 : 0)
   // Whoever supervises it starts it again: then it waits for its turn.
   if (hasLost) process.exit(1)
 }

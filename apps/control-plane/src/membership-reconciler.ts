@@ -21,6 +21,7 @@ import {
 import type { Nodes } from './nodes.ts'
 import { ifReachable } from './observed.ts'
 import type { Peers } from './observed.ts'
+import type { ReconcileObserver } from './reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
 
 /** How long a proposer may take to hear of a membership before its safekeepers are told all the same: then they tell it. */
@@ -40,6 +41,7 @@ export interface MembershipParts {
   readonly update: (change: (timeline: TimelineDocument) => TimelineDocument) => Promise<TimelineDocument>
   /** 0: never. */
   readonly replaceAfterMs: number
+  readonly observer?: ReconcileObserver | undefined
 }
 
 /** The message that tells who counts; addresses as last known. */
@@ -164,6 +166,8 @@ export class MembershipReconciler {
       tookMs,
       generation: after.membershipGeneration,
     })
+    const changed = after.safekeeperChange
+    if (changed?.number === number) this.#parts.observer?.membershipStepped(changed)
     return after
   }
 

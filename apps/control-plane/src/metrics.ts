@@ -46,7 +46,7 @@ export const METRICS = {
     unit: '{safekeeper}',
     kind: 'gauge',
     labels: TIMELINE,
-    help: 'members of the timeline that do not answer',
+    help: 'members of the timeline that are not announced',
   },
   membershipGeneration: {
     name: 'understory.control.membership.generation',

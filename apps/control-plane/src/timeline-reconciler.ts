@@ -43,6 +43,7 @@ import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
 import { placeTimeline } from './placement.ts'
+import type { ReconcileObserver } from './reconcile-observer.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
@@ -65,6 +66,8 @@ export interface ReconcilerParts {
   readonly computes: ComputeDriver
   /** How long a safekeeper may be away or damaged before another takes its place; 0 = for ever. */
   readonly replaceAfterMs: number
+  /** Undefined where nothing is measured. */
+  readonly observer?: ReconcileObserver | undefined
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
@@ -107,6 +110,7 @@ export class TimelineReconciler {
       ref: { tenantId, timelineId },
       update: (change) => this.#update(change),
       replaceAfterMs: parts.replaceAfterMs,
+      observer: parts.observer,
     })
   }
 
@@ -156,6 +160,7 @@ export class TimelineReconciler {
   }
 
   async #report(error: unknown): Promise<void> {
+    this.#parts.observer?.failed()
     const problem = describeError(error)
     if (problem === this.#lastProblem) return
     this.#lastProblem = problem
@@ -468,15 +473,18 @@ export class TimelineReconciler {
   ): Promise<void> {
     const { clock } = this.#parts
     const startedMs = clock.nowMs()
-    const lsn = await this.#carryOutStep(step, tenant, timeline, observed)
+    const { observer } = this.#parts
+    const work = (): Promise<string | undefined> => this.#carryOutStep(step, tenant, timeline, observed)
+    const lsn = await (observer === undefined ? work() : observer.carryOut(timeline, step, work))
     if (lsn === undefined) return
     const tookMs = Math.round(clock.nowMs() - startedMs)
-    await this.#update((item) =>
+    const { fpw } = await this.#update((item) =>
       // A newer request has begun another plan meanwhile: this step belongs to none of its own.
       item.fpw.generation === timeline.fpw.generation
         ? { ...item, fpw: completeStep(item.fpw, step, lsn, tookMs, clock.wallMs()) }
         : item,
     )
+    if (fpw.generation === timeline.fpw.generation) observer?.fpwStepped(timeline.timelineId, fpw)
     this.#log.info('fpw_step_done', { step, lsn, tookMs })
   }
 

@@ -16,6 +16,11 @@ export interface SpanOptions {
   readonly startMs?: number
 }
 
+export interface RootOptions extends SpanOptions {
+  /** Of what is rare and worth it each time, such as a switch. */
+  readonly isAlwaysRecorded?: boolean
+}
+
 /** One that runs. Whatever is not ended is not told of. */
 export interface Span {
   readonly context: TraceContext
@@ -58,10 +63,12 @@ export class Traces {
   }
 
   /** A trace that begins here, where it is to be recorded. */
-  root(name: string, options?: SpanOptions): Span | undefined {
-    this.#due += this.#parts.share
-    if (this.#due < 1) return undefined
-    this.#due -= 1
+  root(name: string, options?: RootOptions): Span | undefined {
+    if (options?.isAlwaysRecorded !== true) {
+      this.#due += this.#parts.share
+      if (this.#due < 1) return undefined
+      this.#due -= 1
+    }
     return this.#start(name, { traceId: this.#parts.randomHex(32), spanId: '' }, options)
   }
 
