@@ -12,6 +12,7 @@ import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
 import { Repairs } from './repairs.ts'
+import { SafekeeperObserver } from './safekeeper-observer.ts'
 import { safekeeperService } from './service.ts'
 import { Timelines, explainDataFolder } from './timelines.ts'
 
@@ -42,6 +43,7 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
+  timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
   const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
   const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
   const { objectStore } = options.values
@@ -70,6 +72,7 @@ async function main(): Promise<void> {
             keepBytes: options.values.keepWalMib * MIB,
           },
         })
+  timelines.observer?.watch(timelines, (ref) => offloader?.storedUntil(ref))
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)

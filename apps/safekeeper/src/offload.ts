@@ -87,6 +87,13 @@ export class Offloader {
     return new RemoteWal(this.#parts.store, ref, this.#cache)
   }
 
+  /** How far the object store has the timeline; undefined before it was looked at. */
+  storedUntil({ timelineId }: TimelineRef): Lsn | undefined {
+    const progress = this.#progress.get(timelineId)
+    if (progress === undefined) return undefined
+    return progress.partialUntil > progress.wholeUntil ? progress.partialUntil : progress.wholeUntil
+  }
+
   start(): void {
     this.#running = this.#run()
   }
@@ -138,6 +145,7 @@ export class Offloader {
     } catch (error) {
       if (this.#stop.signal.aborted) return
       const { timelineId } = ref
+      this.#parts.timelines.observer?.segmentOffloaded('failed')
       log.warn('offload_failed', { timeline: timelineId, problem: describeError(error) })
       const progress = this.#progress.get(timelineId)
       if (progress !== undefined) progress.notBeforeMs = clock.nowMs() + RETRY_MS
@@ -208,6 +216,7 @@ export class Offloader {
     await remote.putSegment(identity, segment, bytes, signal)
     await this.#storeHistory(progress, endLsn)
     await remote.removePartials(identity, endLsn, signal)
+    this.#parts.timelines.observer?.segmentOffloaded('stored')
     this.#parts.log.debug('segment_offloaded', { timeline: ref.timelineId, end: formatLsn(endLsn) })
     return true
   }

@@ -79,7 +79,9 @@ export async function* propose(
     if (ref !== undefined) await pulls.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
-      await timeline.handle(session, readMessage(next.value, generation))
+      const { message } = next.value
+      const traceparent = message?.$case === 'append' ? message.value.traceparent : undefined
+      await timeline.handle(session, readMessage(next.value, generation), traceparent)
     }
     answers.close()
   })()

@@ -108,6 +108,7 @@ export async function* subscribeWal(
       `WAL before ${formatLsn(timeline.timelineStartLsn)} is not part of the timeline`,
     )
   }
+  const observer = ref === undefined ? undefined : timelines.observer?.subscribed(ref, shard.number, startLsn)
   const window = new Window(windowBytes === 0n ? WINDOW_BYTES_DEFAULT : Number(windowBytes))
   const gone = new AbortController()
   const stop = (): void => {
@@ -130,8 +131,11 @@ export async function* subscribeWal(
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value
       if (message?.$case !== 'feedback') throw refuse('bad_argument', 'a subscription is opened once')
-      window.ingested(lsnFromBigint(message.value.ingestedLsn))
-      timeline.noteRemoteConsistent(shard.number, lsnFromBigint(message.value.remoteConsistentLsn))
+      const ingestedLsn = lsnFromBigint(message.value.ingestedLsn)
+      const remoteConsistentLsn = lsnFromBigint(message.value.remoteConsistentLsn)
+      window.ingested(ingestedLsn)
+      timeline.noteRemoteConsistent(shard.number, remoteConsistentLsn)
+      observer?.reported(ingestedLsn, remoteConsistentLsn)
     }
   })()
     .catch((error: unknown) => {
@@ -139,6 +143,7 @@ export async function* subscribeWal(
     })
     .finally(stop)
     .finally(() => {
+      observer?.ended()
       stopWatching()
       timeline.ended.removeEventListener('abort', onEnded)
     })
@@ -152,6 +157,7 @@ export async function* subscribeWal(
       throw error
     })
     window.add(batches.position, batch.entries.length)
+    observer?.sent(batch.entries.length)
     yield batch
     if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)
   }

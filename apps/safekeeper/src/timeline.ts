@@ -46,6 +46,7 @@ import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
 import type { RemoteWal } from './remote-wal.ts'
+import type { TimelineObserver } from './safekeeper-observer.ts'
 import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
@@ -94,6 +95,8 @@ export class Timeline {
   readonly #commitWaiters = new Set<() => void>()
   readonly #ended = new AbortController()
   #remote: RemoteWal | undefined
+  /** Undefined where nothing is measured. */
+  #observer: TimelineObserver | undefined
   #seenFlushLsn = LSN_ZERO
   #restsAtLsn = LSN_ZERO
   #keptFromLsn: Lsn
@@ -191,6 +194,11 @@ export class Timeline {
     return timeline
   }
 
+  /** From now on, what happens on the way of appends is told. */
+  observe(observer: TimelineObserver): void {
+    this.#observer = observer
+  }
+
   get state(): AcceptorState {
     return this.#state
   }
@@ -221,8 +229,12 @@ export class Timeline {
     if (this.#leader?.session === session) this.#leader = undefined
   }
 
-  /** Takes one message of `session`. Rejects with what refuses it; then the stream is to be closed with that. */
-  async handle(session: ProposerSession, input: AcceptorInput): Promise<void> {
+  /**
+   * Takes one message of `session`, which may come with a trace context. Rejects with what refuses it; then the stream
+   * is to be closed with that.
+   */
+  async handle(session: ProposerSession, input: AcceptorInput, traceparent?: string): Promise<void> {
+    if (input.kind === 'append') this.#observer?.received(input.message.wal.length, traceparent)
     if (this.#waitingBytes > UNFLUSHED_BYTES_MAX)
       await new Promise<void>((resolve) => this.#room.push(resolve))
     return this.#mailbox.run(() => {
@@ -332,6 +344,7 @@ export class Timeline {
         case 'refuse':
           throw refuse(effect.code, effect.message)
         default:
+          if (effect.kind === 'sendVote' && effect.reply.voteGiven) this.#observer?.voted()
           session?.deliver(effect)
       }
     }
@@ -400,6 +413,7 @@ export class Timeline {
     if (this.#waiting.length === 0) this.#waitingStartLsn = atLsn
     this.#waiting.push(wal)
     this.#waitingBytes += wal.length
+    this.#observer?.waits(advance(atLsn, wal.length))
     this.#recent.push(atLsn, wal, recordEndLsn)
     this.#recent.trim(advance(this.#recent.endLsn, -Math.min(RECENT_BYTES_MAX, this.#recent.endLsn)))
   }
@@ -412,8 +426,11 @@ export class Timeline {
   async #flush(): Promise<void> {
     const epoch = this.#flushEpoch
     const { startLsn, chunks, recordEndLsn } = this.#takeWaiting()
+    const endLsn = this.#waitingStartLsn
+    this.#observer?.flushing(endLsn, bytesBetween(startLsn, endLsn))
     try {
       await this.#files.write(startLsn, chunks)
+      this.#observer?.flushed(endLsn, bytesBetween(startLsn, endLsn))
     } catch (error) {
       this.#flushing = undefined
       if (epoch === this.#flushEpoch) this.#fail(error)
@@ -427,6 +444,7 @@ export class Timeline {
         const before = this.#state.flushLsn
         const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
         assert(done === undefined, () => 'a flush asks for nothing durable')
+        this.#observer?.answered(endLsn)
         this.#startFlush()
         const { segmentBytes } = this.identity
         return segmentOf(before, segmentBytes) === segmentOf(recordEndLsn, segmentBytes)
@@ -489,6 +507,7 @@ export class Timeline {
 
   #forgetWaiting(toLsn: Lsn): void {
     this.#flushEpoch++
+    this.#observer?.dropped()
     this.#waiting = []
     this.#waitingBytes = 0
     this.#waitingStartLsn = toLsn

@@ -9,6 +9,7 @@ import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
 import { describeIdentity, isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
+import type { SafekeeperObserver } from './safekeeper-observer.ts'
 import { Timeline } from './timeline.ts'
 
 type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
@@ -27,6 +28,8 @@ export class Timelines {
   readonly #entries = new Map<string, Entry>()
   /** Called when somebody meets damage in what is committed. */
   onDamage: (ref: TimelineRef) => void = () => undefined
+  /** Set before any is opened, where something is measured. */
+  observer: SafekeeperObserver | undefined
   /** One creation at a time. */
   #creating: Promise<unknown> = Promise.resolve()
 
@@ -53,11 +56,9 @@ export class Timelines {
     if (!(await hasControlFile(this.#disk, folder))) return
     const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
     try {
-      this.#entries.set(timelineId, {
-        tenantId,
-        timelineId,
-        timeline: await Timeline.open(this.#disk, log, folder),
-      })
+      const timeline = await Timeline.open(this.#disk, log, folder)
+      if (this.observer !== undefined) timeline.observe(this.observer.ofTimeline({ tenantId, timelineId }))
+      this.#entries.set(timelineId, { tenantId, timelineId, timeline })
     } catch (failure) {
       log.error('timeline_not_opened', { reason: describeError(failure) })
       this.#entries.set(timelineId, { tenantId, timelineId, failure })

@@ -1,0 +1,182 @@
+/** Measures a safekeeper: its timelines on the way of appends, the rest when somebody collects. */
+import type { Lsn } from '@understory/base'
+import type { TimelineRef } from '@understory/rpc'
+import { PendingDurations } from '@understory/telemetry'
+import type { Cell, HistogramCell, Span, Telemetry, Traces } from '@understory/telemetry'
+import type { METRICS } from './metrics.ts'
+import type { Timelines } from './timelines.ts'
+
+export type SafekeeperTelemetry = Telemetry<typeof METRICS>
+
+/** What a timeline tells on the way of an append. Calls are cheap and never throw. */
+export interface TimelineObserver {
+  /** An append came; the WAL that is taken in next is its. */
+  received(bytes: number, traceparent: string | undefined): void
+  /** Its WAL waits for a flush. */
+  waits(endLsn: Lsn): void
+  flushing(endLsn: Lsn, bytes: number): void
+  flushed(endLsn: Lsn, bytes: number): void
+  /** The proposer was told of what was flushed up to there. */
+  answered(endLsn: Lsn): void
+  /** What waited for a flush does so no more. */
+  dropped(): void
+  voted(): void
+}
+
+/** What one subscription tells. */
+export interface SubscriptionObserver {
+  sent(bytes: number): void
+  reported(ingestedLsn: Lsn, remoteConsistentLsn: Lsn): void
+  ended(): void
+}
+
+interface Subscription {
+  readonly ref: TimelineRef
+  readonly shard: number
+  ingestedLsn: Lsn
+  remoteConsistentLsn: Lsn
+}
+
+const labelsOf = ({ tenantId, timelineId }: TimelineRef) => ({ tenant: tenantId, timeline: timelineId })
+
+export class SafekeeperObserver {
+  readonly #telemetry: SafekeeperTelemetry
+  readonly #subscriptions = new Set<Subscription>()
+
+  constructor(telemetry: SafekeeperTelemetry) {
+    this.#telemetry = telemetry
+  }
+
+  ofTimeline(ref: TimelineRef): TimelineObserver {
+    return new TimelineMeasures(this.#telemetry, ref)
+  }
+
+  subscribed(ref: TimelineRef, shard: number, startLsn: Lsn): SubscriptionObserver {
+    const sent = this.#telemetry.metrics.walSent.of({ ...labelsOf(ref), shard: String(shard) })
+    const subscription: Subscription = { ref, shard, ingestedLsn: startLsn, remoteConsistentLsn: startLsn }
+    this.#subscriptions.add(subscription)
+    return {
+      sent: (bytes) => sent.add(bytes),
+      reported: (ingestedLsn, remoteConsistentLsn) => {
+        subscription.ingestedLsn = ingestedLsn
+        subscription.remoteConsistentLsn = remoteConsistentLsn
+      },
+      ended: () => this.#subscriptions.delete(subscription),
+    }
+  }
+
+  segmentOffloaded(outcome: 'stored' | 'failed'): void {
+    this.#telemetry.metrics.offloadSegments.of({ outcome }).add(1)
+  }
+
+  /** From now on, `timelines` are told of; `storedUntil` gives how far the object store has one. */
+  watch(timelines: Timelines, storedUntil: (ref: TimelineRef) => Lsn | undefined): void {
+    const { meter, metrics } = this.#telemetry
+    meter.onCollect(() => {
+      let serving = 0
+      const refs = timelines.list()
+      for (const ref of refs) {
+        const timeline = timelines.find(ref)
+        if (timeline === undefined) continue
+        if (timeline.failure === undefined) serving++
+        const { control, flushLsn, commitLsn } = timeline.state
+        const labels = labelsOf(ref)
+        metrics.flushLsn.observe(labels, flushLsn)
+        metrics.commitLsn.observe(labels, commitLsn)
+        metrics.walUsage.observe(labels, Math.max(0, flushLsn - timeline.keptFromLsn))
+        metrics.term.observe(labels, control.term)
+        metrics.membershipGeneration.observe(labels, control.membershipGeneration)
+        const stored = storedUntil(ref)
+        if (stored !== undefined) metrics.offloadLag.observe(labels, Math.max(0, commitLsn - stored))
+      }
+      metrics.timelines.observe({ state: 'serving' }, serving)
+      metrics.timelines.observe({ state: 'stopped' }, refs.length - serving)
+      for (const { ref, shard, ingestedLsn, remoteConsistentLsn } of this.#subscriptions) {
+        const commitLsn = timelines.find(ref)?.commitLsn
+        if (commitLsn === undefined) continue
+        const labels = { ...labelsOf(ref), shard: String(shard) }
+        metrics.ingestLag.observe(labels, Math.max(0, commitLsn - ingestedLsn))
+        metrics.remoteLag.observe(labels, Math.max(0, commitLsn - remoteConsistentLsn))
+      }
+    })
+  }
+}
+
+/** An append that somebody follows. */
+interface Followed {
+  readonly append: Span
+  fsync: Span | undefined
+  endLsn: Lsn | undefined
+}
+
+class TimelineMeasures implements TimelineObserver {
+  readonly #traces: Traces | undefined
+  readonly #receivedBytes: Cell
+  readonly #flushedBytes: Cell
+  readonly #votes: Cell
+  readonly #appendDuration: HistogramCell
+  readonly #fsyncDuration: HistogramCell
+  readonly #flushSize: HistogramCell
+  readonly #pending = new PendingDurations()
+  #receivedMs = 0
+  #flushStartMs = 0
+  #followed: Followed | undefined
+
+  constructor({ metrics, traces }: SafekeeperTelemetry, ref: TimelineRef) {
+    const labels = labelsOf(ref)
+    this.#traces = traces
+    this.#receivedBytes = metrics.walReceived.of(labels)
+    this.#flushedBytes = metrics.walFlushed.of(labels)
+    this.#votes = metrics.votes.of(labels)
+    this.#appendDuration = metrics.appendDuration.of({})
+    this.#fsyncDuration = metrics.fsyncDuration.of({})
+    this.#flushSize = metrics.flushSize.of({})
+  }
+
+  received(bytes: number, traceparent: string | undefined): void {
+    this.#receivedMs = performance.now()
+    this.#receivedBytes.add(bytes)
+    if (traceparent === undefined) return
+    const options = { kind: 'server', startMs: this.#receivedMs, attributes: { 'wal.bytes': bytes } } as const
+    const append = this.#traces?.follow(traceparent, 'append', options)
+    if (append !== undefined) this.#followed = { append, fsync: undefined, endLsn: undefined }
+  }
+
+  waits(endLsn: Lsn): void {
+    this.#pending.begin(endLsn, this.#receivedMs)
+    const followed = this.#followed
+    if (followed !== undefined) followed.endLsn ??= endLsn
+  }
+
+  flushing(endLsn: Lsn, bytes: number): void {
+    this.#flushStartMs = performance.now()
+    this.#flushSize.record(bytes)
+    const followed = this.#followed
+    if (followed?.endLsn === undefined || followed.endLsn > endLsn) return
+    const attributes = { 'wal.bytes': bytes }
+    followed.fsync ??= followed.append.child('fsync', { startMs: this.#flushStartMs, attributes })
+  }
+
+  flushed(endLsn: Lsn, bytes: number): void {
+    this.#fsyncDuration.recordMs(performance.now() - this.#flushStartMs)
+    this.#flushedBytes.add(bytes)
+    if (this.#followed?.endLsn !== undefined && this.#followed.endLsn <= endLsn) this.#followed.fsync?.end()
+  }
+
+  answered(endLsn: Lsn): void {
+    this.#pending.settle(endLsn, performance.now(), this.#appendDuration)
+    if (this.#followed?.endLsn === undefined || this.#followed.endLsn > endLsn) return
+    this.#followed.append.end()
+    this.#followed = undefined
+  }
+
+  dropped(): void {
+    this.#pending.clear()
+    this.#followed?.append.end('dropped')
+    this.#followed = undefined
+  }
+
+  voted(): void {
+    this.#votes.add(1)
+  }
+}
