@@ -73,6 +73,7 @@ import type { SqlTarget } from './sql.ts'
 import { Standby } from './standby.ts'
 import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
 import type { RememberedState } from './state-file.ts'
+import { handled, orStopped } from './stoppable.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
@@ -204,6 +205,10 @@ export class Compute {
       rebuiltAtLsn: this.#rebuiltAtLsn,
       isBirthInterrupted: this.#isBirthInterrupted,
     }
+  }
+
+  get telemetry(): ComputeTelemetry | undefined {
+    return this.#parts.telemetry
   }
 
   sqlTarget(): SqlTarget {
@@ -784,18 +789,3 @@ const floorsOf = (state: AssembledPgdata['state']): SettingFloors => ({
   max_prepared_transactions: state.maxPreparedXacts,
   max_locks_per_transaction: state.maxLocksPerXact,
 })
-
-/** The promise, whose failure somebody else may be the first to see. */
-function handled<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined)
-  return promise
-}
-
-function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(refuse('cancelled', 'the compute is being stopped'))
-    if (signal.aborted) return onAbort()
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
-}

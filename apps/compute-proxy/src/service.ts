@@ -147,6 +147,7 @@ async function* verify(
     safekeepers: spec.safekeepers,
     timeline: spec.timeline,
     startedAtLsn: rebuiltAtLsn,
+    traces: compute.telemetry?.traces,
     signal,
     onProgress: (done, total) => {
       progress = { pagesDone: BigInt(done), pagesTotal: BigInt(total) }

@@ -1,5 +1,5 @@
 /** The gRPC face: parses, asks the shard, converts. */
-import { lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { isErrorCode, lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { Clock } from '@understory/env'
 import {
@@ -26,12 +26,18 @@ import type {
 import { readImportBatch, readPageRequests } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
 import { streamFiles } from './file-stream.ts'
+import type { PageserverObserver } from './pageserver-observer.ts'
 import { READ_DEADLINE_MS, readPages } from './page-reads.ts'
 import type { AttachRequest, ShardRegistry } from './shard-registry.ts'
 import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY } from './shard-state.ts'
 import type { Shard } from './shard.ts'
 
-export function pageserverService(registry: ShardRegistry, clock: Clock): RpcService {
+/** `observer` is undefined where nothing is measured. */
+export function pageserverService(
+  registry: ShardRegistry,
+  clock: Clock,
+  observer?: PageserverObserver,
+): RpcService {
   const find = (timeline: TimelineRef | undefined, shard: ShardRef | undefined): Shard => {
     const { tenantId, timelineId } = readTimeline(timeline)
     return registry.get(tenantId, timelineId, readShard(shard))
@@ -66,9 +72,17 @@ export function pageserverService(registry: ShardRegistry, clock: Clock): RpcSer
     }),
     getPages: bidiStream<GetPagesRequest, GetPagesResponse>(async function* (messages, { signal }) {
       let shard: Shard | undefined
-      for await (const { timeline, shard: ref, requests } of messages) {
+      for await (const { timeline, shard: ref, requests: framed, traceparent } of messages) {
         if (timeline !== undefined || shard === undefined) shard = find(timeline, ref)
-        yield await readPages(shard, readPageRequests(requests), clock, signal)
+        const requests = readPageRequests(framed)
+        const reads = observer?.readsBegin(shard, requests.length, traceparent)
+        try {
+          yield await readPages(shard, requests, clock, signal, reads)
+          reads?.ended()
+        } catch (error) {
+          reads?.ended(isErrorCode(error, 'cancelled') ? 'cancelled' : 'failed')
+          throw error
+        }
       }
     }),
     getControlState: unary(async ({ timeline, shard: ref, lsn }, { signal }) => {

@@ -14,6 +14,7 @@ import { PAGE_SIZE } from '@understory/postgres/wal'
 import { PageJobWriter, endsChain, isStorageImaged } from '@understory/storage'
 import type { ImageGenerationSettings, Key, PageValue, ReadPlan, ValueRef } from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
+import type { ShardObserver } from './pageserver-observer.ts'
 import type { ShardState } from './shard-state.ts'
 
 /** Pages of a job: enough to hide its cost, few enough that images come soon. */
@@ -31,11 +32,14 @@ export class ImageMaker {
   readonly #state: ShardState
   readonly #workers: Workers<ImageJobs>
   readonly #fail: (error: unknown) => void
+  readonly #observer: ShardObserver | undefined
   #settings: ImageGenerationSettings
   /** First in, first out: a page that waits must not be overtaken for ever by pages that are hotter. */
   #queue: number[] = []
   #head = 0
   #isQueued = new Uint8Array(1024)
+  /** Since when; empty where nobody wants to know. */
+  #queuedMs = new Float64Array(0)
   #jobsCount = 0
   #isStopped = false
   #idle: (() => void)[] = []
@@ -45,7 +49,9 @@ export class ImageMaker {
     workers: Workers<ImageJobs>,
     settings: ImageGenerationSettings,
     fail: (error: unknown) => void,
+    observer?: ShardObserver,
   ) {
+    this.#observer = observer
     this.#state = state
     this.#workers = workers
     this.#settings = settings
@@ -64,6 +70,11 @@ export class ImageMaker {
   }
   get queuedCount(): number {
     return this.#queue.length - this.#head
+  }
+  /** How long the page has waited that has its turn next. */
+  waitedMs(nowMs: number): number {
+    const next = this.#queue[this.#head]
+    return next === undefined ? 0 : nowMs - (this.#queuedMs[next] ?? nowMs)
   }
 
   /** Takes the new settings; pages that are over the threshold already are queued, the longest chains first. */
@@ -87,8 +98,18 @@ export class ImageMaker {
     }
     if (this.#isQueued[keyId] === 1) return
     this.#isQueued[keyId] = 1
+    if (this.#observer !== undefined) this.#noteQueued(keyId)
     this.#queue.push(keyId)
     if (this.#jobsCount < JOBS_COUNT_MAX) this.#start()
+  }
+
+  #noteQueued(keyId: number): void {
+    if (keyId >= this.#queuedMs.length) {
+      const wider = new Float64Array(this.#isQueued.length)
+      wider.set(this.#queuedMs)
+      this.#queuedMs = wider
+    }
+    this.#queuedMs[keyId] = performance.now()
   }
 
   stop(): void {
@@ -142,8 +163,9 @@ export class ImageMaker {
       if (gathered.length === 0) continue
       const job = writer.take()
       const request = { job, pagesCount: gathered.length, settings: this.#state.settings }
-      const { pages, isMade } = await this.#workers.run('image', request, { transfer: [job] })
+      const { pages, isMade, tookMs } = await this.#workers.run('image', request, { transfer: [job] })
       if (this.#isStopped) return
+      this.#observer?.imageJob(tookMs, gathered.length)
       gathered.forEach((page, i) => {
         if (isMade[i] === 1) this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
       })
@@ -183,6 +205,12 @@ export class ImageMaker {
     }
     this.#state.putImage(keyId, lastLsn, image)
     this.#state.generatedImagesCount++
+    const observer = this.#observer
+    if (observer !== undefined) {
+      observer.chainEnded(ledger.countOf(keyId) - count)
+      observer.imageMade('threshold')
+      observer.imageLagged(performance.now() - (this.#queuedMs[keyId] as number))
+    }
     ledger.reset(keyId, count, bytes)
     if (count >= this.#thresholdOf(key)) this.queue(keyId)
   }

@@ -9,6 +9,6 @@ export interface ImageJobs {
       readonly pagesCount: number
       readonly settings: RedoSettings
     }
-    readonly response: PageJobResult
+    readonly response: PageJobResult & { readonly tookMs: number }
   }
 }

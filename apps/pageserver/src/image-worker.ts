@@ -6,8 +6,9 @@ import type { ImageJobs } from './image-protocol.ts'
 
 export const imageHandlers: JobHandlers<ImageJobs> = {
   image: ({ job, pagesCount, settings }) => {
+    const startMs = performance.now()
     const result = runPageJob(job, pagesCount, settings)
-    return new Transferred(result, [result.pages])
+    return new Transferred({ ...result, tookMs: performance.now() - startMs }, [result.pages])
   },
 }
 

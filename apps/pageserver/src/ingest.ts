@@ -18,7 +18,7 @@ import {
   XLR_INFO_MASK,
   decodeRecord,
 } from '@understory/postgres/wal'
-import type { RelFile } from '@understory/postgres/wal'
+import type { BlockRef, RelFile } from '@understory/postgres/wal'
 import {
   KEY_DATABASE,
   KEY_RELATION_BLOCK,
@@ -39,6 +39,7 @@ import {
   smallKey,
 } from '@understory/storage'
 import type { ImageGenerationSettings, Key } from '@understory/storage'
+import type { ShardObserver } from './pageserver-observer.ts'
 import { CHECKPOINT_STATE_KEY, newPage } from './shard-state.ts'
 import type { ShardState } from './shard-state.ts'
 
@@ -66,13 +67,15 @@ export class Ingest {
   readonly #reader = new ShardEntryReader()
   readonly #record = new DecodedRecord()
   readonly #sink: EffectSink
+  readonly #observer: ShardObserver | undefined
   #at = 0 as Lsn
   /** Work of the current record that needs pages. */
   #waiting: (() => Promise<void>)[] = []
 
-  constructor(state: ShardState, watch: ChainWatch) {
+  constructor(state: ShardState, watch: ChainWatch, observer?: ShardObserver) {
     this.#state = state
     this.#watch = watch
+    this.#observer = observer
     this.#sink = this.#makeSink()
   }
 
@@ -112,6 +115,7 @@ export class Ingest {
     const { bytes, view, keyCount, keysAt, recordAt, recordLength, recordLsn, nextLsn } = this.#reader
     if (keyCount > 0) {
       const { open, keys, ledger } = state
+      const observer = this.#observer
       const { enabled, thresholdRecords } = this.#watch.settings
       const position = open.appendRecord(recordLsn, bytes, recordAt, recordLength)
       const length = RECORD_PREFIX_BYTES + recordLength
@@ -123,6 +127,10 @@ export class Ingest {
         open.put(keyId, nextLsn, meta | shared, view.getUint8(at + 1), position, length)
         if (endsChain(meta)) {
           if (role === ROLE_BLOCK_IMAGE) state.walImagesCount++
+          if (observer !== undefined) {
+            observer.chainEnded(ledger.countOf(keyId))
+            if (role === ROLE_BLOCK_IMAGE) observer.walImage(this.#imageBytes(view.getUint8(at + 1)))
+          }
           ledger.reset(keyId)
           continue
         }
@@ -133,6 +141,14 @@ export class Ingest {
     }
     // A record without keys is here because of what it says to every shard.
     if (state.tracker !== undefined || this.#reader.hasEffects || keyCount === 0) this.#decodeAndAct()
+  }
+
+  /** Of the image that the record at hand carries for a block. */
+  #imageBytes(blockIndex: number): number {
+    const record = this.#record
+    const { bytes, recordAt, recordLsn, nextLsn } = this.#reader
+    if (record.recordLsn !== recordLsn) decodeRecord(record, bytes, recordAt, recordLsn, nextLsn)
+    return blockIndex < record.blockCount ? (record.blocks[blockIndex] as BlockRef).imageLength : 0
   }
 
   #overThreshold(keyId: number, count: number, limit: number, at: Lsn): void {
@@ -149,6 +165,8 @@ export class Ingest {
     const page = newPage()
     if ((await state.readPage(state.keys.keyOf(keyId), at, page)) !== 'made') return
     state.putImage(keyId, at, page.bytes)
+    this.#observer?.chainEnded(state.ledger.countOf(keyId))
+    this.#observer?.imageMade('bound')
     state.ledger.reset(keyId)
     state.generatedImagesCount++
   }

@@ -18,6 +18,7 @@ import type {
   OpenLayer,
   WrittenLayer,
 } from '@understory/storage'
+import type { ShardObserver } from './pageserver-observer.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
@@ -29,6 +30,7 @@ export interface LayerStoreParts {
   readonly files: ShardFiles
   readonly store: ObjectStore
   readonly cache: BlockCache
+  readonly observer?: ShardObserver | undefined
 }
 
 type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>
@@ -168,6 +170,8 @@ export class LayerStore {
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
+      const { observer } = this.#parts
+      const startMs = observer === undefined ? 0 : performance.now()
       const index = this.#index
       if (!this.#hasReadRemote) await this.#readRemote(index.generation)
       for (const { name } of index.layers) {
@@ -178,6 +182,7 @@ export class LayerStore {
       await this.remote.publish(index)
       this.#published = index
       if (index.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = index.consistentLsn
+      observer?.uploaded(performance.now() - startMs)
     })
   }
 
@@ -212,6 +217,7 @@ export class LayerStore {
       } catch (error) {
         if (this.#isStopped) break
         if (isErrorCode(error, 'stale') || isErrorCode(error, 'bad_file')) throw error
+        this.#parts.observer?.uploadFailed()
         log.warn('upload_failed', { attempt, error })
         const pauseMs = backoffMs(rng, attempt, { baseMs: 200, pauseMsMax: UPLOAD_PAUSE_MS_MAX })
         await clock.sleep(pauseMs, this.#stopSignal.signal).catch(() => undefined)

@@ -11,6 +11,7 @@ import { pageserverService } from './api.ts'
 import { CONFIG } from './config.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { METRICS } from './metrics.ts'
+import { PageserverObserver } from './pageserver-observer.ts'
 import { ShardRegistry } from './shard-registry.ts'
 
 const STOP_GRACE_MS = 2_000
@@ -66,11 +67,13 @@ async function main(): Promise<void> {
     importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
   }
   const cache = new BlockCache(blockCacheMib * MIB)
-  const registry = new ShardRegistry({ env, store, cache, workers, limits }, dataDirectory)
+  const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
+  const registry = new ShardRegistry({ env, store, cache, workers, limits, observer }, dataDirectory)
+  observer?.watch(() => registry.all)
   // Before anybody can ask: a shard that is on the disk must not look lost.
   await registry.loadAll()
 
-  const services = [pageserverService(registry, env.clock)]
+  const services = [pageserverService(registry, env.clock, observer)]
   const server = await startServer({ ...listen, advertise, healthListen, services })
   const announcement = await broker.announce(`node/${nodeId}`, {
     kind: 'pageserver',

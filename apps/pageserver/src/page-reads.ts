@@ -15,6 +15,7 @@ import {
   shardOfKey,
 } from '@understory/storage'
 import type { Key, PageRequest } from '@understory/storage'
+import type { PageProbe, ReadsObserver } from './pageserver-observer.ts'
 import type { RebuiltPage } from './shard-state.ts'
 import type { Shard } from './shard.ts'
 
@@ -25,9 +26,15 @@ export const READ_DEADLINE_MS = 10_000
  * Fills `page`, which must be zeros. On a relation's home shard the status tells a block beyond the end and a relation
  * that does not exist; another shard does not know sizes and gives zeros for what was never written.
  */
-export async function readStampedPage(shard: Shard, key: Key, at: Lsn, page: RebuiltPage): Promise<number> {
+export async function readStampedPage(
+  shard: Shard,
+  key: Key,
+  at: Lsn,
+  page: RebuiltPage,
+  probe?: PageProbe,
+): Promise<number> {
   const { state } = shard
-  const outcome = await state.readPage(key, at, page)
+  const outcome = await state.readPage(key, at, page, probe)
   if (outcome === 'absent') {
     throw refuse('bad_page', `${formatKey(key)} is changed by WAL but was never made`, {
       hint: 'WAL or the base backup lacks a part of the relation; import a new base backup.',
@@ -53,6 +60,7 @@ export async function readPages(
   requests: readonly PageRequest[],
   clock: Clock,
   signal: AbortSignal,
+  observer?: ReadsObserver,
 ): Promise<PagesRead> {
   const startMs = clock.nowMs()
   let newest = 0 as Lsn
@@ -70,6 +78,7 @@ export async function readPages(
     if (lsn > newest) newest = lsn
   }
   if (requests.length > 0) await shard.waitFor(newest, READ_DEADLINE_MS, signal)
+  observer?.waited()
   const statuses = Buffer.alloc(requests.length)
   const buffer = new ArrayBuffer(requests.length * PAGE_SIZE)
   let found = 0
@@ -80,7 +89,9 @@ export async function readPages(
       bytes: new Uint8Array(buffer, offset, PAGE_SIZE),
       view: new DataView(buffer, offset, PAGE_SIZE),
     }
-    const status = await readStampedPage(shard, key, lsn, page)
+    observer?.pageBegins(key)
+    const status = await readStampedPage(shard, key, lsn, page, observer)
+    observer?.pageEnded(status === PAGE_FOUND)
     statuses[i] = status
     if (status === PAGE_FOUND) found++
     else page.bytes.fill(0)

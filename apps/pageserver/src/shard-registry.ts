@@ -207,6 +207,7 @@ export class ShardRegistry {
       const shard = this.get(tenantId, timelineId, identity)
       this.#shards.delete(shardName(shard.owner))
       await shard.stop()
+      this.#parts.observer?.forget(shard.owner)
       await this.#files(shard.owner).remove()
     })
   }

@@ -31,7 +31,8 @@ import {
   relationSizeBytes,
   relationSizeKey,
 } from '@understory/storage'
-import type { Key, LayerFile, LayerOwner, RebuildOutcome, ValueRef } from '@understory/storage'
+import type { Key, LayerFile, LayerOwner, ReadPlan, RebuildOutcome, ValueRef } from '@understory/storage'
+import type { PageProbe } from './pageserver-observer.ts'
 
 export const CONTROL_FILE_KEY: Key = {
   keyClass: KEY_CONTROL_FILE,
@@ -216,12 +217,26 @@ export class ShardState {
   }
 
   /** Fills `page`, which must be zeros, with the page as of `at`. `none`: nothing was written above its barrier. */
-  async readPage(key: Key, at: Lsn, page: RebuiltPage): Promise<RebuildOutcome | 'none'> {
+  async readPage(key: Key, at: Lsn, page: RebuiltPage, probe?: PageProbe): Promise<RebuildOutcome | 'none'> {
     const plan = this.map.plan(key, at)
     if (plan === undefined) return 'none'
+    if (probe !== undefined) return this.#readProbed(key, plan, page, probe)
     let outcome: RebuildOutcome = 'made'
     if (plan.base !== undefined) outcome = await this.#apply(key, plan.base, page)
     for (const ref of plan.records) outcome = await this.#apply(key, ref, page)
+    return outcome
+  }
+  /** The same in steps that can be timed: all bytes first, then redo. */
+  async #readProbed(key: Key, plan: ReadPlan, page: RebuiltPage, probe: PageProbe): Promise<RebuildOutcome> {
+    const { base, records } = plan
+    const refs = base === undefined ? records : [base, ...records]
+    probe.planned(plan)
+    const values: Uint8Array[] = []
+    for (const ref of refs) values.push(ref.layer.bytesOf(ref.value) ?? (await ref.layer.load(ref.value)))
+    probe.loaded()
+    let outcome: RebuildOutcome = 'made'
+    for (const [i, ref] of refs.entries()) outcome = this.#applyBytes(key, ref, values[i] as Uint8Array, page)
+    probe.applied()
     return outcome
   }
   #apply(key: Key, ref: ValueRef, page: RebuiltPage): RebuildOutcome | Promise<RebuildOutcome> {

@@ -33,6 +33,7 @@ import { ImageMaker } from './image-maker.ts'
 import { Ingest } from './ingest.ts'
 import { LatencyHistogram } from './latency-histogram.ts'
 import { LayerStore } from './layer-store.ts'
+import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts'
 import { Serial } from './serial.ts'
 import type { AttachDocument, ShardFiles } from './shard-files.ts'
 import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
@@ -54,6 +55,8 @@ export interface ShardParts {
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
   readonly limits: ShardLimits
+  /** Undefined where nothing is measured. */
+  readonly observer?: PageserverObserver | undefined
 }
 
 /** Frozen layers that may wait for the disk before ingest waits for it. */
@@ -70,6 +73,7 @@ interface Waiter {
 export class Shard implements WalConsumer {
   readonly state: ShardState
   readonly latency = new LatencyHistogram()
+  readonly #observer: ShardObserver | undefined
   readonly #parts: ShardParts
   readonly #env: Env
   readonly #files: ShardFiles
@@ -100,18 +104,31 @@ export class Shard implements WalConsumer {
     const log = parts.env.log.child({ tenant: tenantId, timeline: timelineId, shard: shard.number })
     this.#env = { ...parts.env, log }
     this.state = new ShardState(index.owner)
-    this.#layers = new LayerStore({ env: this.#env, files, store: parts.store, cache: parts.cache }, index)
-    this.#images = new ImageMaker(this.state, parts.workers, index.imageGeneration, (error) =>
-      this.#fail(error),
+    this.#observer = parts.observer?.ofShard(index.owner)
+    const observer = this.#observer
+    this.#layers = new LayerStore(
+      { env: this.#env, files, store: parts.store, cache: parts.cache, observer },
+      index,
+    )
+    this.#images = new ImageMaker(
+      this.state,
+      parts.workers,
+      index.imageGeneration,
+      (error) => this.#fail(error),
+      observer,
     )
     const images = this.#images
-    this.#ingest = new Ingest(this.state, {
-      get settings() {
-        return images.settings
+    this.#ingest = new Ingest(
+      this.state,
+      {
+        get settings() {
+          return images.settings
+        },
+        queue: (keyId) => images.queue(keyId),
+        sawFullPageWrites: (on) => this.#sawFullPageWrites(on),
       },
-      queue: (keyId) => images.queue(keyId),
-      sawFullPageWrites: (on) => this.#sawFullPageWrites(on),
-    })
+      observer,
+    )
     this.#subscriber = new WalSubscriber(this.#env, index.owner, attached.safekeepers, this)
     this.#openedAtMs = parts.env.clock.nowMs()
   }
@@ -148,6 +165,13 @@ export class Shard implements WalConsumer {
   }
   get walBytes(): number {
     return this.#walBytes
+  }
+  /** Commit position as last heard. */
+  get commitLsn(): Lsn {
+    return this.#commitLsn
+  }
+  get images(): ImageMaker {
+    return this.#images
   }
   get isImported(): boolean {
     return this.index.startLsn > 0
@@ -199,8 +223,11 @@ export class Shard implements WalConsumer {
           `batch of ${range} does not continue ${formatLsn(this.state.ingestedLsn)}`,
         )
       }
+      const observer = this.#observer
+      const startMs = observer === undefined ? 0 : performance.now()
       try {
         await this.#ingest.apply(entries, endLsn)
+        observer?.ingested(performance.now() - startMs, entries.length)
       } catch (error) {
         this.#fail(error)
         throw error
@@ -219,6 +246,7 @@ export class Shard implements WalConsumer {
     const { settings } = this.#images
     if (on || settings.enabled) return
     // Nobody asked for it, or the order of a switch was lost: chains must not grow, so images begin at once.
+    this.#observer?.drifted()
     this.#env.log.warn('full_page_writes_drift', { lsn: formatLsn(this.state.ingestedLsn) })
     const enabled = { ...settings, enabled: true }
     this.#images.change(enabled)

@@ -54,6 +54,16 @@ export class ChainLedger {
     return { pages: this.#pages, p50: this.#percentile(0.5), p99: this.#percentile(0.99), max: this.#max }
   }
 
+  /** Pages by length: 1, 2-3, 4-7 and so on; the last band has all that are longer. */
+  bands(count: number): number[] {
+    const bands = Array.from({ length: count }, () => 0)
+    for (let length = 1; length <= this.#max; length++) {
+      const band = Math.min(count - 1, 31 - Math.clz32(length))
+      bands[band] = (bands[band] as number) + (this.#histogram[length] as number)
+    }
+    return bands
+  }
+
   #percentile(share: number): number {
     const wanted = Math.ceil(this.#pages * share)
     let seen = 0

@@ -2,6 +2,7 @@
 import type { Lsn } from '@understory/base'
 import type { PgdataSource } from '@understory/pgdata'
 import type { PgMajor } from '@understory/postgres/redo'
+import type { Traces } from '@understory/telemetry'
 import type pg from 'pg'
 
 export interface VerifyOptions extends PgdataSource {
@@ -13,5 +14,7 @@ export interface VerifyOptions extends PgdataSource {
   readonly startedAtLsn: Lsn | undefined
   /** How long a moment without writers is waited for; 45,000 by default. */
   readonly quietPatienceMs?: number
+  /** Undefined where nobody follows reads. */
+  readonly traces?: Traces | undefined
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
 }

@@ -126,7 +126,13 @@ class ShardStream {
   }
 
   async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
-    const { statuses, pages } = await this.#ask(encodePageRequests(requests))
+    const span = this.#options.traces?.root('page read', {
+      kind: 'client',
+      attributes: { pages: requests.length, shard: String(this.#number) },
+    })
+    const { statuses, pages } = await this.#ask(encodePageRequests(requests), span?.traceparent).finally(() =>
+      span?.end(),
+    )
     if (statuses.length !== requests.length) {
       throw refuse(
         'bad_page',
@@ -170,14 +176,14 @@ class ShardStream {
     }
   }
 
-  #ask(requests: Buffer): Promise<GetPagesResponse> {
+  #ask(requests: Buffer, traceparent: string | undefined): Promise<GetPagesResponse> {
     const stream = (this.#stream ??= this.#open())
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject })
       const { timeline, pageservers, stripeBlocks } = this.#options
       const shard = { number: this.#number, count: pageservers.length, stripeBlocks }
       // A stream that breaks rejects all that wait on it.
-      stream.send({ timeline, shard, requests }).catch(() => undefined)
+      stream.send({ timeline, shard, requests, traceparent }).catch(() => undefined)
     })
   }
 

@@ -1,0 +1,18 @@
+/** Waiting for what may be stopped, or fail, in between. */
+import { refuse } from '@understory/base'
+
+/** The promise, whose failure somebody else may be the first to see. */
+export function handled<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}
+
+/** What the promise gives; rejects `cancelled` as soon as the signal fires. */
+export function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(refuse('cancelled', 'the compute is being stopped'))
+    if (signal.aborted) return onAbort()
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}

@@ -1,0 +1,252 @@
+/** Measures a pageserver: its shards on the way of WAL and reads, the rest when somebody collects. */
+import { formatKey } from '@understory/storage'
+import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
+import type { Cell, HistogramCell, Span, Telemetry } from '@understory/telemetry'
+import { CHAIN_BANDS } from './metrics.ts'
+import type { METRICS } from './metrics.ts'
+import type { Shard } from './shard.ts'
+
+export type PageserverTelemetry = Telemetry<typeof METRICS>
+
+/** Pages of one request that get spans of their own. */
+const PAGE_SPANS_MAX = 16
+
+/** Of reads of all shards. */
+interface ReadCells {
+  readonly duration: HistogramCell
+  readonly wait: HistogramCell
+  readonly layers: HistogramCell
+  readonly redoDuration: HistogramCell
+  readonly redoRecords: HistogramCell
+}
+
+const labelsOf = ({ tenantId, timelineId, shard }: LayerOwner) => ({
+  tenant: tenantId,
+  timeline: timelineId,
+  shard: String(shard.number),
+})
+
+export class PageserverObserver {
+  readonly telemetry: PageserverTelemetry
+  readonly #observers = new Map<string, ShardObserver>()
+  readonly #readCells: ReadCells
+
+  constructor(telemetry: PageserverTelemetry) {
+    this.telemetry = telemetry
+    const { metrics } = telemetry
+    this.#readCells = {
+      duration: metrics.getPageDuration.of({}),
+      wait: metrics.getPageWait.of({}),
+      layers: metrics.getPageLayers.of({}),
+      redoDuration: metrics.redoDuration.of({}),
+      redoRecords: metrics.redoRecords.of({}),
+    }
+  }
+
+  /** One a shard, however often it is attached anew. */
+  ofShard(owner: LayerOwner): ShardObserver {
+    const name = Object.values(labelsOf(owner)).join('/')
+    const known = this.#observers.get(name) ?? new ShardObserver(this.telemetry, owner)
+    this.#observers.set(name, known)
+    return known
+  }
+
+  /** Its series end. */
+  forget(owner: LayerOwner): void {
+    this.#observers.delete(Object.values(labelsOf(owner)).join('/'))
+    this.telemetry.meter.forget(labelsOf(owner))
+  }
+
+  /** The reads of one request; `traceparent` where its sender follows them. */
+  readsBegin(shard: Shard, pagesCount: number, traceparent: string | undefined): ReadsObserver {
+    const { traces } = this.telemetry
+    const attributes = { ...labelsOf(shard.owner), pages: pagesCount }
+    const options = { kind: 'server', attributes } as const
+    const span = traces?.follow(traceparent, 'getpage', options) ?? traces?.root('getpage', options)
+    return new ReadsObserver(this.ofShard(shard.owner), this.#readCells, span)
+  }
+
+  /** From now on these shards are told of. */
+  watch(all: () => readonly Shard[]): void {
+    const { meter, metrics } = this.telemetry
+    meter.onCollect(() => {
+      const shards = all()
+      const stopped = shards.filter(({ hasFailed }) => hasFailed).length
+      metrics.shards.observe({ state: 'serving' }, shards.length - stopped)
+      metrics.shards.observe({ state: 'stopped' }, stopped)
+      for (const shard of shards) tellShard(metrics, shard)
+    })
+  }
+}
+
+function tellShard(metrics: PageserverTelemetry['metrics'], shard: Shard): void {
+  const labels = labelsOf(shard.owner)
+  const { state, index, layers, images } = shard
+  metrics.walIngested.observe(labels, shard.walBytes)
+  metrics.ingestedLsn.observe(labels, shard.ingestedLsn)
+  metrics.ingestLag.observe(labels, Math.max(0, shard.commitLsn - shard.ingestedLsn))
+  metrics.remoteLag.observe(labels, Math.max(0, shard.ingestedLsn - shard.remoteConsistentLsn))
+  metrics.walImages.observe(labels, state.walImagesCount)
+  const { max } = state.ledger
+  metrics.chainMax.observe(labels, max)
+  if (Number.isFinite(images.threshold)) metrics.chainThreshold.observe(labels, images.threshold)
+  const bands = state.ledger.bands(CHAIN_BANDS.length)
+  for (const [i, records] of CHAIN_BANDS.entries())
+    metrics.chainPages.observe({ ...labels, records }, bands[i] as number)
+  metrics.imageQueue.observe(labels, images.queuedCount)
+  metrics.imageWait.observe(labels, images.waitedMs(performance.now()) / 1000)
+  metrics.layers.observe(labels, index.layers.length)
+  metrics.layerSize.observe(labels, layers.sizeBytes)
+  metrics.openLayerSize.observe(labels, state.open.sizeBytes)
+}
+
+/** What a shard tells. Calls are cheap and never throw. */
+export class ShardObserver {
+  readonly #stored: Cell
+  readonly #imageSize: Cell
+  readonly #drift: Cell
+  readonly #made: { readonly threshold: Cell; readonly bound: Cell }
+  readonly #ingestDuration: HistogramCell
+  readonly #chainLength: HistogramCell
+  readonly #imageLag: HistogramCell
+  readonly #jobDuration: HistogramCell
+  readonly #jobPages: HistogramCell
+  readonly #uploadDuration: HistogramCell
+  readonly #uploads: { readonly done: Cell; readonly failed: Cell }
+  readonly found: Cell
+  readonly absent: Cell
+
+  constructor({ metrics }: PageserverTelemetry, owner: LayerOwner) {
+    const labels = labelsOf(owner)
+    this.#stored = metrics.walStored.of(labels)
+    this.#imageSize = metrics.walImageSize.of(labels)
+    this.#drift = metrics.fpwDrift.of(labels)
+    this.#made = {
+      threshold: metrics.imagesGenerated.of({ ...labels, trigger: 'threshold' }),
+      bound: metrics.imagesGenerated.of({ ...labels, trigger: 'bound' }),
+    }
+    this.#ingestDuration = metrics.ingestDuration.of({})
+    this.#chainLength = metrics.chainLength.of({})
+    this.#imageLag = metrics.imageLag.of({})
+    this.#jobDuration = metrics.imageJobDuration.of({})
+    this.#jobPages = metrics.imageJobPages.of({})
+    this.#uploadDuration = metrics.uploadDuration.of({})
+    this.#uploads = {
+      done: metrics.uploads.of({ outcome: 'done' }),
+      failed: metrics.uploads.of({ outcome: 'failed' }),
+    }
+    this.found = metrics.getPages.of({ ...labels, outcome: 'found' })
+    this.absent = metrics.getPages.of({ ...labels, outcome: 'absent' })
+  }
+
+  /** A batch whose entries have so many bytes was taken in. */
+  ingested(durationMs: number, entriesBytes: number): void {
+    this.#ingestDuration.recordMs(durationMs)
+    this.#stored.add(entriesBytes)
+  }
+  /** A full-page image came in the WAL. */
+  walImage(bytes: number): void {
+    this.#imageSize.add(bytes)
+  }
+  /** An image ended a chain of so many records. */
+  chainEnded(recordsCount: number): void {
+    if (recordsCount > 0) this.#chainLength.record(recordsCount)
+  }
+  imageMade(trigger: 'threshold' | 'bound'): void {
+    this.#made[trigger].add(1)
+  }
+  /** Since the page had passed the threshold. */
+  imageLagged(durationMs: number): void {
+    this.#imageLag.recordMs(durationMs)
+  }
+  imageJob(durationMs: number, pagesCount: number): void {
+    this.#jobDuration.recordMs(durationMs)
+    this.#jobPages.record(pagesCount)
+  }
+  drifted(): void {
+    this.#drift.add(1)
+  }
+  uploaded(durationMs: number): void {
+    this.#uploads.done.add(1)
+    this.#uploadDuration.recordMs(durationMs)
+  }
+  uploadFailed(): void {
+    this.#uploads.failed.add(1)
+  }
+}
+
+/** What one read of a page took, in its parts. */
+export interface PageProbe {
+  /** The values were found: so many records on top of the base. */
+  planned(plan: ReadPlan): void
+  /** Their bytes are in memory. */
+  loaded(): void
+  /** They are applied. */
+  applied(): void
+}
+
+export class ReadsObserver implements PageProbe {
+  readonly #shard: ShardObserver
+  readonly #cells: ReadCells
+  readonly #span: Span | undefined
+  readonly #startMs = performance.now()
+  #pageSpan: Span | undefined
+  #pagesCount = 0
+  /** Of the step that runs. */
+  #stepMs = this.#startMs
+
+  constructor(shard: ShardObserver, cells: ReadCells, span: Span | undefined) {
+    this.#shard = shard
+    this.#cells = cells
+    this.#span = span
+  }
+
+  /** The LSN of the reads is ingested. */
+  waited(): void {
+    const nowMs = performance.now()
+    this.#cells.wait.recordMs(nowMs - this.#startMs)
+    this.#span?.child('wait for lsn', { startMs: this.#startMs }).end(undefined, nowMs)
+  }
+
+  pageBegins(key: Key): void {
+    this.#stepMs = performance.now()
+    if (this.#span === undefined || this.#pagesCount++ >= PAGE_SPANS_MAX) return
+    this.#pageSpan = this.#span.child('page', { startMs: this.#stepMs, attributes: { key: formatKey(key) } })
+  }
+
+  planned({ base, records }: ReadPlan): void {
+    const layers = new Set(records.map(({ layer }) => layer))
+    if (base !== undefined) layers.add(base.layer)
+    this.#cells.layers.record(layers.size)
+    this.#cells.redoRecords.record(records.length)
+    this.#pageSpan?.set({ layers: layers.size, records: records.length, 'has.base': base !== undefined })
+  }
+
+  loaded(): void {
+    const nowMs = performance.now()
+    this.#pageSpan?.child('layers', { startMs: this.#stepMs }).end(undefined, nowMs)
+    this.#stepMs = nowMs
+  }
+
+  applied(): void {
+    const nowMs = performance.now()
+    this.#cells.redoDuration.recordMs(nowMs - this.#stepMs)
+    this.#pageSpan?.child('redo', { startMs: this.#stepMs }).end(undefined, nowMs)
+  }
+
+  /** The time counts from the request, as its sender waits for all of them. */
+  pageEnded(isFound: boolean): void {
+    const nowMs = performance.now()
+    this.#cells.duration.recordMs(nowMs - this.#startMs)
+    const { found, absent } = this.#shard
+    if (isFound) found.add(1)
+    else absent.add(1)
+    this.#pageSpan?.set({ found: isFound })
+    this.#pageSpan?.end(undefined, nowMs)
+    this.#pageSpan = undefined
+  }
+
+  ended(errorType?: string): void {
+    this.#span?.end(errorType)
+  }
+}
