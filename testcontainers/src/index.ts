@@ -1,9 +1,18 @@
+export { appCommand } from './app-command.ts'
 export { cacheRoot, cached } from './cache.ts'
 export { temporaryDirectory } from './directory.ts'
 export type { TemporaryDirectory, TemporaryDirectoryOptions } from './directory.ts'
 export { helmMissing, helmProgram, prepareHelm } from './helm.ts'
 export { checkManifests, kubernetesSchemasMissing } from './kubernetes-schemas.ts'
 export { minioMissing, minioProgram, prepareMinio, startMinio } from './minio.ts'
+export { startOtlpReceiver } from './otlp-receiver.ts'
+export type {
+  OtlpReceiver,
+  ReceivedLog,
+  ReceivedMetric,
+  ReceivedPoint,
+  ReceivedSpan,
+} from './otlp-receiver.ts'
 export { freePort } from './port.ts'
 export { postgresBinaries } from './postgres-binaries.ts'
 export type { PostgresBinaries, PostgresMajor } from './postgres-binaries.ts'

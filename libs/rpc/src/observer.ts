@@ -29,11 +29,12 @@ let current: RpcObserver | undefined
 export const observeRpc = (observer: RpcObserver | undefined): void => {
   current = observer
 }
-export const rpcObserver = (): RpcObserver | undefined => current
 
-export function traceparentOf(metadata: Metadata): string | undefined {
+/** A call that came in; undefined where nobody observes. `path` is `/package.Service/Method`. */
+export function observeCall(path: string, metadata: Metadata, isStream: boolean): ObservedCall | undefined {
+  if (current === undefined) return undefined
   const [value] = metadata.get(TRACEPARENT)
-  return typeof value === 'string' ? value : undefined
+  return current.beginServer(path.slice(1), typeof value === 'string' ? value : undefined, isStream)
 }
 
 /** Options of a client. */

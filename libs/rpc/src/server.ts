@@ -20,7 +20,7 @@ import type { HealthCheck, HealthRequest } from './health.ts'
 import { checkToken, currentSecurity, serverCredentials } from './security.ts'
 import type { ServerSecurity } from './security.ts'
 import { writeMessage } from './stream.ts'
-import { rpcObserver, traceparentOf } from './observer.ts'
+import { observeCall } from './observer.ts'
 import type { ObservedCall } from './observer.ts'
 import { statusName, toServiceError } from './status.ts'
 
@@ -41,8 +41,6 @@ const CHANNEL_OPTIONS = {
 export interface CallContext {
   /** Fires when the caller cancelled, went away, or its deadline passed. */
   readonly signal: AbortSignal
-  /** W3C trace context that came with the call. */
-  readonly traceparent: string | undefined
 }
 
 /** Called with what a handler threw that is not an `UnderstoryError`: a bug, to be logged as an error. */
@@ -81,13 +79,12 @@ interface Begun {
 
 function begin(call: Cancellable, isStream: boolean): Begun {
   const controller = new AbortController()
-  const traceparent = traceparentOf(call.metadata)
-  const observed = rpcObserver()?.beginServer(call.getPath().slice(1), traceparent, isStream)
+  const observed = observeCall(call.getPath(), call.metadata, isStream)
   call.on('cancelled', () => {
     controller.abort()
     observed?.end('CANCELLED')
   })
-  return { context: { signal: controller.signal, traceparent }, controller, observed }
+  return { context: { signal: controller.signal }, controller, observed }
 }
 
 /** What is sent for an error, which ends the call. */

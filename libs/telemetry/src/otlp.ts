@@ -151,11 +151,23 @@ const KINDS: Readonly<Record<SpanKindName, SpanKind>> = {
   client: SpanKind.CLIENT,
 }
 
+/** A wall clock that is set, or drifts, is followed from so far on. */
+const OFFSET_ERROR_MS_MAX = 3
+let offsetKnownMs = performance.timeOrigin
+/**
+ * From the monotonic clock, on which spans are timed, to the wall's. The same for spans of one moment: the wall's is told
+ * in whole milliseconds only, and a child must not begin before its parent.
+ */
+function wallOffsetMs(): number {
+  const offsetMs = Date.now() - performance.now()
+  if (Math.abs(offsetMs - offsetKnownMs) > OFFSET_ERROR_MS_MAX) offsetKnownMs = offsetMs
+  return offsetKnownMs
+}
+
 function readable(span: SpanRecord, resource: Resource): ReadableSpan {
   const { name, kind, context, parentSpanId, attributes, startMs, endMs, errorType } = span
   const { traceId } = context
-  // Spans are timed on the monotonic clock; here it is told as the wall's.
-  const offsetMs = Date.now() - performance.now()
+  const offsetMs = wallOffsetMs()
   const self = { ...context, traceFlags: TraceFlags.SAMPLED }
   return {
     name,

@@ -8,6 +8,8 @@ import type { PROCESS_METRICS } from './process-metrics.ts'
 type ProcessInstruments = Instruments<typeof PROCESS_METRICS>
 
 const RESOLUTION_MS = 10
+/** Two that collect one right after the other are told the same: of nothing there is no percentile. */
+const WINDOW_MS_MIN = 1_000
 const NS = 1e-9
 
 const GC_KINDS: Readonly<Record<number, 'major' | 'minor' | 'incremental' | 'weakcb'>> = {
@@ -26,6 +28,7 @@ export function observeProcess(
   const delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
   delay.enable()
   let before = performance.eventLoopUtilization()
+  let windowSinceMs = performance.now()
   const collections = new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) {
       const { detail } = entry as { readonly detail?: { readonly kind: number } }
@@ -36,10 +39,13 @@ export function observeProcess(
   collections.observe({ entryTypes: ['gc'] })
   const stop = meter.onCollect(async () => {
     observeDelay(instruments, delay)
-    delay.reset()
     const now = performance.eventLoopUtilization()
     instruments.eventLoopUtilization.observe({}, performance.eventLoopUtilization(now, before).utilization)
-    before = now
+    if (performance.now() - windowSinceMs >= WINDOW_MS_MIN) {
+      windowSinceMs = performance.now()
+      delay.reset()
+      before = now
+    }
     for (const space of getHeapSpaceStatistics()) {
       const labels = { 'v8js.heap.space.name': space.space_name }
       instruments.heapUsed.observe(labels, space.space_used_size)
@@ -69,8 +75,7 @@ function observeDelay(
 ): void {
   // What is measured is the time between two ticks of the monitor's own timer.
   const seconds = (nanoseconds: number): number =>
-    Number.isFinite(nanoseconds) ? Math.max(0, nanoseconds * NS - RESOLUTION_MS / 1000) : 0
-  if (delay.count === 0) return
+    delay.count > 0 && Number.isFinite(nanoseconds) ? Math.max(0, nanoseconds * NS - RESOLUTION_MS / 1000) : 0
   instruments.eventLoopDelayMin.observe({}, seconds(delay.min))
   instruments.eventLoopDelayMax.observe({}, seconds(delay.max))
   instruments.eventLoopDelayMean.observe({}, seconds(delay.mean))

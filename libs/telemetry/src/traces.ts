@@ -55,11 +55,13 @@ export interface TracesParts {
 export class Traces {
   readonly #parts: TracesParts
   readonly #active = new AsyncLocalStorage<Span>()
-  /** Of the next trace that is recorded, so that one of so many is exact. */
-  #due = 1
+  /** One that is recorded is due at 1, so that one of so many is exact. */
+  #due: number
 
   constructor(parts: TracesParts) {
     this.#parts = parts
+    // The first is, unless none are.
+    this.#due = parts.share === 0 ? 0 : 1 - parts.share
   }
 
   /** A trace that begins here, where it is to be recorded. */
