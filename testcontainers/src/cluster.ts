@@ -5,16 +5,16 @@
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { dirname, join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
+import { appCommand } from './app-command.ts'
+import type { AppName } from './app-command.ts'
 import { freePort } from './port.ts'
 import { postgresBinaries } from './postgres-binaries.ts'
 import type { PostgresMajor } from './postgres-binaries.ts'
 import { startProcess } from './process.ts'
 import type { RunningProcess } from './process.ts'
 
-const APPS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'apps')
 const READY = /"event":"started"/
 const READY_TIMEOUT_MS = 30_000
 
@@ -51,13 +51,6 @@ export interface NodePlan {
   /** A command that runs it, such as `['nsenter', '--net=…']`. It must end in exec, not in a child. */
   readonly under?: readonly string[]
 }
-
-/** How apps are to be run, as their READMEs say. */
-const NODE_FLAGS: Readonly<Partial<Record<AppName, readonly string[]>>> = {
-  safekeeper: ['--max-semi-space-size=4'],
-}
-
-type AppName = 'safekeeper' | 'pageserver' | 'control-plane' | 'compute-proxy'
 
 /** A process of the cluster that can be killed and started again on the same files and port. */
 export interface ClusterNode {
@@ -134,15 +127,7 @@ class Node implements ClusterNode {
 
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     await mkdir(this.dataDirectory, { recursive: true })
-    const main = join(APPS, this.#app, 'src/main.ts')
-    const whole = [
-      ...this.#under,
-      process.execPath,
-      '--disable-warning=ExperimentalWarning',
-      ...(NODE_FLAGS[this.#app] ?? []),
-      main,
-      ...this.#args,
-    ]
+    const whole = [...this.#under, ...(await appCommand(this.#app)), ...this.#args]
     this.#process = await startProcess({
       name: this.nodeId,
       command: whole[0] as string,

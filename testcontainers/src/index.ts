@@ -1,3 +1,4 @@
+export { appCommand } from './app-command.ts'
 export { cacheRoot, cached } from './cache.ts'
 export { temporaryDirectory } from './directory.ts'
 export type { TemporaryDirectory, TemporaryDirectoryOptions } from './directory.ts'

@@ -50,6 +50,7 @@ import type {
   TermStart,
   TimelineRef,
 } from '@understory/rpc'
+import { AnswerTimes } from './answer-times.ts'
 import { everyMember, readMembership, rulesOf, tellMembership } from './membership.ts'
 import type { KnownMembership, Member } from './membership.ts'
 import type { QuorumObserver } from './quorum-observer.ts'
@@ -149,6 +150,7 @@ export class Quorum {
   #commitLsn = 0 as Lsn
   /** Of the WAL handed in. */
   #recordEndLsn = 0 as Lsn
+  readonly #answerTimes = new AnswerTimes()
   #donorMissingSinceMs: number | undefined
   #ownTerm: number
 
@@ -159,7 +161,12 @@ export class Quorum {
     this.#known = options.membership
     this.#membership = rulesOf(options.membership)
     const { timelineStartLsn, livingTerm } = options
-    this.#state = createProposer({ membership: this.#membership, timelineStartLsn, livingTerm })
+    this.#state = createProposer({
+      membership: this.#membership,
+      timelineStartLsn,
+      livingTerm,
+      unansweredMax: 1,
+    })
     this.elected = this.#elected.promise
     this.lost = this.#lost.promise
     // Whoever waits for the election hears of a loss through it; nobody has to.
@@ -441,6 +448,8 @@ export class Quorum {
       bytes = fetched.bytes.subarray(startLsn - fetched.startLsn, endLsn - fetched.startLsn)
     }
     const wal = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    if (source === 'buffer' && endLsn === this.#buffer?.endLsn && this.#recordEndLsn > startLsn)
+      this.#answerTimes.sent(to, this.#recordEndLsn, this.#options.clock.nowMs())
     void this.#sendAppend(to, { term, beginLsn: startLsn, commitLsn, recordEndLsn, wal })
   }
 
@@ -527,6 +536,7 @@ export class Quorum {
       }
       if (this.#isLost || peer.isGone) return
       if (peer.stream === stream) peer.stream = undefined
+      this.#answerTimes.forget(peer.name)
       this.#feed({ kind: 'disconnected', from: peer.name })
       const isOver = AbortSignal.any([this.#stop.signal, renewed.signal])
       await clock.sleep(RECONNECT_MS, isOver).catch(ignoreCancelled)
@@ -597,6 +607,7 @@ export class Quorum {
           commitLsn: lsnFromBigint(commitLsn),
         }
         this.observer?.acknowledged(from, reply.flushLsn)
+        this.#answerTimes.answered(from, reply.flushLsn, this.#options.clock.nowMs())
         return this.#feed({ kind: 'appended', from, reply })
       }
       default:
@@ -620,6 +631,8 @@ export class Quorum {
       await clock.sleep(HEARTBEAT_MS, this.#stop.signal).catch(ignoreCancelled)
       if (this.#isLost) return
       this.#feed({ kind: 'heartbeat' })
+      const unansweredMax = this.#answerTimes.areFar ? 2 : 1
+      if (unansweredMax !== this.#state.options.unansweredMax) this.#feed({ kind: 'pace', unansweredMax })
       const sinceMs = clock.nowMs() - contactTimeoutMs
       const inContact = (member: string): boolean => (this.#peers.get(member)?.lastContactMs ?? 0) >= sinceMs
       if (this.#state.phase === 'leader' && !isQuorum(this.#membership, inContact))

@@ -4,17 +4,15 @@
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { advance, lsnToBigint } from '@understory/base'
 import { SafekeeperServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse, TimelineRef } from '@understory/rpc'
-import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
+import { appCommand, freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { writeIdentity } from '../src/identity.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
-const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url))
 const [IDLE_COUNT, BUSY_COUNT] = [200, 10]
 const RECORD_BYTES = 7_000
 const CHUNK_BYTES = 256 * 1024
@@ -67,20 +65,12 @@ async function subscribeAndStall(
 test('200 idle timelines and 10 busy ones fit into 300 MB', { timeout: 240_000 }, async () => {
   await using folder = await temporaryDirectory({ prefix: 'skm' })
   const port = await freePort()
-  const args = [
-    '--disable-warning=ExperimentalWarning',
-    // As it is to be run: apps/safekeeper/README.md.
-    '--max-semi-space-size=4',
-    MAIN,
-    '--node-id',
-    'sk-1',
-    '--listen',
-    `127.0.0.1:${port}`,
-  ]
+  const [command = '', ...flags] = await appCommand('safekeeper')
+  const args = [...flags, '--node-id', 'sk-1', '--listen', `127.0.0.1:${port}`]
   args.push('--data-dir', join(folder.path, 'data'), '--object-store', join(folder.path, 'objects'))
   const safekeeper = await startProcess({
     name: 'safekeeper',
-    command: process.execPath,
+    command,
     args: [...args, '--keep-wal-mib', '32'],
     ready: /"event":"started"/,
     readyTimeoutMs: 30_000,

@@ -167,6 +167,13 @@ test('while two appends are unanswered, what comes waits and goes as one', () =>
   expect(sendsTo('a', run(answered.state, wal(150), { kind: 'heartbeat' }).effects)).toEqual([[140, 150]])
 })
 
+test('near acceptors have one append unanswered, and when they turn out to be far a second goes at once', () => {
+  const busy = run(leader.state, { kind: 'pace', unansweredMax: 1 }, wal(110), wal(120), wal(130))
+  expect(sendsTo('a', busy.effects)).toEqual([[100, 110]])
+  expect(sendsTo('a', run(busy.state, appended('a', 2, 110)).effects)).toEqual([[110, 130]])
+  expect(sendsTo('a', run(busy.state, { kind: 'pace', unansweredMax: 2 }).effects)).toEqual([[110, 130]])
+})
+
 test('WAL without a record end is not waited for, and whole appends do not wait', () => {
   const pieces = run(leader.state, wal(110, 100), wal(120, 100), wal(130, 100), wal(140, 100))
   expect(sendsTo('a', pieces.effects)).toHaveLength(4)

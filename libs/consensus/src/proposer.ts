@@ -36,6 +36,8 @@ export interface ProposerOptions {
   readonly inFlightBytesMax?: number
   /** Committed WAL that the buffer keeps for acceptors that lag; further back it is read from another acceptor. */
   readonly keptBytesMax?: number
+  /** Appends to one acceptor that may be unanswered while less than a whole one waits: see `pace`. */
+  readonly unansweredMax?: 1 | 2
 }
 
 type PeerConnection =
@@ -112,6 +114,11 @@ export type ProposerInput =
   | { readonly kind: 'membership'; readonly membership: Membership }
   /** Some milliseconds after `commitAdvanced`, and again while `hasNews`: for acceptors that no append told of it. */
   | { readonly kind: 'news' }
+  /**
+   * How far away the acceptors are. Near ones are sent the next append once they answered: what came meanwhile goes as
+   * one, which is the cheapest. Far ones have a second on its way, so that they never wait for one.
+   */
+  | { readonly kind: 'pace'; readonly unansweredMax: 1 | 2 }
   /** Now and then, such as every second: asks idle acceptors for a sign of life and tries again what was stuck. */
   | { readonly kind: 'heartbeat' }
 
@@ -190,6 +197,7 @@ export function createProposer(options: ProposerOptions): ProposerState {
       appendBytesMax: 256 * 1024,
       inFlightBytesMax: 4 * 1024 * 1024,
       keptBytesMax: 16 * 1024 * 1024,
+      unansweredMax: 2,
       ...options,
     },
     peers: Object.fromEntries(allMembers(options.membership).map((member) => [member, PEER_DOWN])),
@@ -277,6 +285,10 @@ function apply(draft: Draft, input: ProposerInput, effects: ProposerEffect[]): v
     }
     case 'membership':
       return onMembership(draft, input.membership, effects)
+    case 'pace':
+      draft.options = { ...draft.options, unansweredMax: input.unansweredMax }
+      for (const name in draft.peers) pump(draft, name, effects)
+      return
     case 'news':
       return onNews(draft, effects)
     case 'heartbeat':
@@ -511,12 +523,13 @@ const NO_WAL = new Uint8Array(0)
  */
 function pump(draft: Draft, to: string, effects: ProposerEffect[], evenIfUnanswered = false): void {
   const peer = draft.peers[to] as MutablePeer
-  const { appendBytesMax, inFlightBytesMax } = draft.options
+  const { appendBytesMax, inFlightBytesMax, unansweredMax } = draft.options
   while (peer.connection === 'streaming' && !peer.isFetching && peer.nextLsn < draft.bufferEndLsn) {
     if (peer.inFlightBytes >= inFlightBytesMax) return
     if (peer.nextLsn < draft.bufferStartLsn) return fetch(draft, to, effects)
     const isWhole = draft.bufferEndLsn - peer.nextLsn >= appendBytesMax
-    if (!isWhole && !evenIfUnanswered && peer.flushLsn < peer.awaitedLsns[0]) return
+    const [older, newer] = peer.awaitedLsns
+    if (!isWhole && !evenIfUnanswered && peer.flushLsn < (unansweredMax === 1 ? newer : older)) return
     const endLsn = minLsn(draft.bufferEndLsn, advance(peer.nextLsn, appendBytesMax))
     sendWal(draft, to, 'buffer', endLsn, effects)
   }

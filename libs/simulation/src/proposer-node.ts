@@ -84,6 +84,7 @@ export class ProposerNode {
       appendBytesMax: isCalm ? 4 * this.#host.recordBytesMax : 1 + rng.below(2 * this.#host.recordBytesMax),
       inFlightBytesMax: 1 + rng.below(8 * this.#host.recordBytesMax),
       keptBytesMax: rng.below(6 * this.#host.recordBytesMax),
+      unansweredMax: life % 2 === 0 ? 1 : 2,
     })
     for (const name of allMembers(this.#known)) this.#connect(name, life)
     schedule.at(rng.below(20), () => this.#work(life))
