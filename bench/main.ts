@@ -2,6 +2,7 @@
 const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
   commit: () => import('./commit/main.ts'),
   redo: () => import('./redo/main.ts'),
+  telemetry: () => import('./telemetry/main.ts'),
 }
 
 const [name = '', ...flags] = process.argv.slice(2)

@@ -6,18 +6,16 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join, resolve } from 'node:path'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode } from '@understory/base'
 import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
-import { runCommand } from '@understory/testcontainers'
 import type { PostgresMajor } from '@understory/testcontainers'
-import pg from 'pg'
 import { stateDirectory } from '../../tools/state-directory.ts'
 import { cpuSecondsOf, loopbackBytes } from './cpu.ts'
-import { preparePgbench, runPgbench } from './pgbench.ts'
+import { findPgbench, preparePgbench, runPgbench } from './pgbench.ts'
 import type { Script } from './pgbench.ts'
 import { renderCommit } from './report.ts'
 import type { Arm, CommitReport, Sample } from './report.ts'
-import { stockQuorum, understory } from './sides.ts'
+import { query, stockQuorum, understory } from './sides.ts'
 import type { Side, UnderstorySide } from './sides.ts'
 
 const OPTIONS = {
@@ -44,16 +42,6 @@ const SCRIPTS: readonly Script[] = ['tpcb', 'insert']
 const BULK_ROW_BYTES = 1000
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
-
-async function query(connection: string, ...statements: readonly string[]): Promise<void> {
-  const client = new pg.Client({ connectionString: connection })
-  await client.connect()
-  try {
-    for (const statement of statements) await client.query(statement)
-  } finally {
-    await client.end()
-  }
-}
 
 /** Makes the tables; gives MB/s of a bulk load whose WAL is several times as large as any buffer on the way. */
 async function load(pgbench: string, connection: string, scale: number, megabytes: number): Promise<number> {
@@ -135,18 +123,6 @@ async function run(
     }
   } finally {
     await rm(directory, { recursive: true, force: true })
-  }
-}
-
-async function findPgbench(): Promise<string> {
-  try {
-    await runCommand({ name: 'pgbench', command: 'pgbench', args: ['--version'] })
-    return 'pgbench'
-  } catch (cause) {
-    throw refuse('precondition', 'there is no pgbench in PATH', {
-      hint: 'Install it (Debian: apt-get install postgresql-contrib).',
-      cause,
-    })
   }
 }
 

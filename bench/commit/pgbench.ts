@@ -17,6 +17,19 @@ const INSERT_SCRIPT = `\\set device random(1, 100000)
 insert into events (device, at, reading) values (:device, now(), 'a line of some fifty characters, as events have');
 `
 
+/** Error: refused `precondition` where there is none. */
+export async function findPgbench(): Promise<string> {
+  try {
+    await runCommand({ name: 'pgbench', command: 'pgbench', args: ['--version'] })
+    return 'pgbench'
+  } catch (cause) {
+    throw refuse('precondition', 'there is no pgbench in PATH', {
+      hint: 'Install it (Debian: apt-get install postgresql-contrib).',
+      cause,
+    })
+  }
+}
+
 export async function preparePgbench(pgbench: string, connection: string, scale: number): Promise<void> {
   await runCommand({
     name: 'pgbench -i',

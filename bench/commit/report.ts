@@ -30,7 +30,7 @@ const NAMES: Readonly<Record<Arm, string>> = {
   'no pageservers': 'Understory, no pageservers',
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
   const upper = sorted[middle] ?? 0

@@ -3,7 +3,8 @@ import { appendFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@understory/sdk'
 import { freePort, runCommand, startCluster, startPostgres } from '@understory/testcontainers'
-import type { Cluster, PostgresMajor, PostgresServer } from '@understory/testcontainers'
+import type { Cluster, ClusterOptions, PostgresMajor, PostgresServer } from '@understory/testcontainers'
+import pg from 'pg'
 
 export interface Side extends AsyncDisposable {
   readonly connection: string
@@ -12,6 +13,17 @@ export interface Side extends AsyncDisposable {
 }
 
 const STANDBYS_COUNT = 3
+
+/** Runs statements one after the other. */
+export async function query(connection: string, ...statements: readonly string[]): Promise<void> {
+  const client = new pg.Client({ connectionString: connection })
+  await client.connect()
+  try {
+    for (const statement of statements) await client.query(statement)
+  } finally {
+    await client.end()
+  }
+}
 
 /** Postgres at its defaults, fsync on, commits wait for any two of three standbys that flush and replay. */
 export async function stockQuorum(major: PostgresMajor): Promise<Side> {
@@ -49,8 +61,12 @@ export interface UnderstorySide extends Side {
 }
 
 /** Three safekeepers, two pageservers, and a tenant with its defaults. */
-export async function understory(major: PostgresMajor, dataDirectory: string): Promise<UnderstorySide> {
-  const cluster = await startCluster({ dataDirectory, majors: [major] })
+export async function understory(
+  major: PostgresMajor,
+  dataDirectory: string,
+  options: Pick<ClusterOptions, 'environment' | 'flags'> = {},
+): Promise<UnderstorySide> {
+  const cluster = await startCluster({ ...options, dataDirectory, majors: [major] })
   try {
     const client = createClient({ endpoint: cluster.endpoint })
     const tenant = 'bench'
