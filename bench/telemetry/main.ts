@@ -44,7 +44,7 @@ const OPTIONS = {
 const METRICS_FLAGS = ['--metrics-listen', '127.0.0.1:0']
 const ALL_FLAGS = { safekeeper: METRICS_FLAGS, pageserver: METRICS_FLAGS, 'compute-proxy': METRICS_FLAGS }
 /** More often than in life, so that every run has some. */
-const EXPORT_INTERVAL_MS = '2000'
+const EXPORT_INTERVAL_MS = '5000'
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 

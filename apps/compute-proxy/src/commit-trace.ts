@@ -41,9 +41,9 @@ export class CommitTraces {
       if (nowMs - before.startMs < FOLLOWED_MS_MAX) return
       this.end('timeout')
     }
-    const attributes = { ...this.#attributes, lsn: formatLsn(endLsn), 'wal.bytes': bytes }
-    const root = this.#traces.root('commit', { startMs: receivedMs, attributes })
+    const root = this.#traces.root('commit', { startMs: receivedMs })
     if (root === undefined) return
+    root.set({ ...this.#attributes, lsn: formatLsn(endLsn), 'wal.bytes': bytes })
     root.child('receive', { startMs: receivedMs }).end(undefined, nowMs)
     const quorum = root.child('quorum', { startMs: nowMs })
     this.#followed = { root, quorum, endLsn, startMs: nowMs, appends: new Map(), isCommitted: false }

@@ -6,7 +6,10 @@ import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startOtlpReceiver, temporaryDirectory } from '@understory/testcontainers'
 import type { OtlpReceiver, ReceivedMetric, ReceivedSpan } from '@understory/testcontainers'
+import { OPEN } from '@understory/telemetry'
+import type { LabelValues, MetricSpec } from '@understory/telemetry'
 import { expect, test } from 'vitest'
+import { TABLES } from '../../../tools/metrics-page.ts'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
@@ -124,6 +127,14 @@ test('commits, page reads and switches are traces, and OTLP tells what /metrics 
   expect(read.redo.startMs).toBeGreaterThanOrEqual(read.layers.endMs - 0.1)
   expect(read.page.attributes['layers']).toBeGreaterThanOrEqual(1)
 
+  const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
+  const page = { database: 1, relation: 1259, block: 0 }
+  const traceparent = `00-${traceId}-00f067aa0ba902b7-01`
+  await road.client.getPage(road.tenant, page, { traceparent })
+  await until("the pageserver's part of the program's trace", () =>
+    receiver.spans.find((span) => span.traceId === traceId && span.parentSpanId === '00f067aa0ba902b7'),
+  )
+
   await road.client.switchFullPageWrites(road.tenant, 'off')
   const change = await traceOf(receiver, 'fpw switch', (trace) => {
     const [images] = trace.childrenOf(trace.root, /^image_generation$/)
@@ -150,6 +161,62 @@ test('commits, page reads and switches are traces, and OTLP tells what /metrics 
     expect.arrayContaining(['safekeeper-1', 'pageserver-1']),
   )
   expect(started.every(({ severity }) => severity === 'INFO')).toBe(true)
+})
+
+/** What a healthy cluster has no reason to tell of. */
+const SELDOM = new Set([
+  'understory.compute.leads_lost',
+  'understory.compute.membership.changes',
+  'understory.control.membership.changes',
+  'understory.control.membership.change.duration',
+  // Segments are stored once 16 MiB of WAL are committed.
+  'understory.safekeeper.offload.segments',
+])
+
+test('every metric of the tables is told of by a cluster that works', async () => {
+  await using receiver = await startOtlpReceiver()
+  await using road = await startRoad({
+    environment: exporting(receiver),
+    // Soon layers, so that there are uploads.
+    flags: { pageserver: ['--open-layer-age-s', '1'] },
+    imageThresholdRecords: 8,
+  })
+  await road.client.switchFullPageWrites(road.tenant, 'off')
+  await road.client.waitForFullPageWrites(road.tenant)
+  await write(road, 20)
+  await road.query('create table chains (id int primary key, n int)')
+  await road.query('insert into chains values (1, 0)')
+  await road.withClient(async (client) => {
+    for (let i = 0; i < 200; i++) await client.query('update chains set n = n + 1')
+  })
+  await road.verify()
+  const told = (): Map<string, number> =>
+    new Map(
+      receiver.instances
+        .flatMap((instance) => receiver.metricsOf(instance))
+        .map(({ name, points }) => [name, points.length]),
+    )
+  const wanted = Object.values(TABLES).flatMap((table) => Object.values(table))
+  let missing: string[] = []
+  await until('every metric', () => {
+    const seen = told()
+    missing = wanted.map(({ name }) => name).filter((name) => !seen.has(name) && !SELDOM.has(name))
+    return missing.length === 0 ? true : undefined
+  }).catch((cause: unknown) => {
+    throw new Error(`nobody tells of ${missing.join(', ')}`, { cause })
+  })
+  const tables = new Map(wanted.map((spec) => [spec.name, spec]))
+  for (const instance of receiver.instances)
+    for (const { name, unit, kind, points } of receiver.metricsOf(instance)) {
+      const spec = tables.get(name)
+      expect({ name, unit, kind }).toEqual({ name: spec?.name, unit: spec?.unit, kind: spec?.kind })
+      for (const { attributes } of points)
+        for (const [label, value] of Object.entries(attributes)) {
+          if (label === 'node') continue
+          const values: LabelValues = (spec as MetricSpec).labels[label] ?? []
+          if (values !== OPEN) expect(values, `${name} ${label}`).toContain(value)
+        }
+    }
 })
 
 /** Once nothing moves, both ways have the same series with the same values. */

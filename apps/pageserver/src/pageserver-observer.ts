@@ -8,6 +8,7 @@ import type { Shard } from './shard.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
+const SERVED = { kind: 'server' } as const
 /** Pages of one request that get spans of their own. */
 const PAGE_SPANS_MAX = 16
 
@@ -60,9 +61,8 @@ export class PageserverObserver {
   /** The reads of one request; `traceparent` where its sender follows them. */
   readsBegin(shard: Shard, pagesCount: number, traceparent: string | undefined): ReadsObserver {
     const { traces } = this.telemetry
-    const attributes = { ...labelsOf(shard.owner), pages: pagesCount }
-    const options = { kind: 'server', attributes } as const
-    const span = traces?.follow(traceparent, 'getpage', options) ?? traces?.root('getpage', options)
+    const span = traces?.follow(traceparent, 'getpage', SERVED) ?? traces?.root('getpage', SERVED)
+    span?.set({ ...labelsOf(shard.owner), pages: pagesCount })
     return new ReadsObserver(this.ofShard(shard.owner), this.#readCells, span)
   }
 

@@ -37,6 +37,8 @@ export interface GetPagesOptions {
   readonly lsn?: string
   readonly deadlineMs?: number
   readonly signal?: AbortSignal
+  /** W3C trace context of the caller's span: where the pageserver sends traces, its part joins that one. */
+  readonly traceparent?: string
 }
 
 /**
@@ -82,7 +84,12 @@ export async function readPages(
           const encoded = encodePageRequests(batch.map((i) => requests[i] as PageRequest))
           // Where it breaks, the answers say so.
           stream
-            .send({ timeline: timeline.timeline, shard: { number, ...layout }, requests: encoded })
+            .send({
+              timeline: timeline.timeline,
+              shard: { number, ...layout },
+              requests: encoded,
+              traceparent: options.traceparent,
+            })
             .catch(() => undefined)
         }
         for (const batch of batches) {

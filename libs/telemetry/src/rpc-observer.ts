@@ -17,6 +17,8 @@ export interface RpcCalls {
   beginServer(method: string, traceparent: string | undefined, isStream: boolean): RpcCall
 }
 
+const SERVED = { kind: 'server' } as const
+
 type RpcHistogram = Pick<Instruments<typeof PROCESS_METRICS>, 'rpcClientDuration'>['rpcClientDuration']
 
 export function rpcObserver(
@@ -36,24 +38,18 @@ export function rpcObserver(
         isEnded = true
         durations.cell(method, status).recordMs(performance.now() - startMs)
         if (span === undefined) return
-        span.set({ 'rpc.status_code': status })
+        span.set({ 'rpc.system.name': 'grpc', 'rpc.method': method, 'rpc.status_code': status })
         span.end(status === 'OK' ? undefined : status)
       },
     }
   }
-  const attributes = (method: string) => ({ 'rpc.system.name': 'grpc', 'rpc.method': method })
   return {
-    beginClient: (method) =>
-      begin(
-        client,
-        method,
-        traces?.active?.child(method, { kind: 'client', attributes: attributes(method) }),
-      ),
+    beginClient: (method) => begin(client, method, traces?.active?.child(method, { kind: 'client' })),
     beginServer: (method, traceparent, isStream) => {
-      const options = { kind: 'server', attributes: attributes(method) } as const
+      const followed = traces?.follow(traceparent, method, SERVED)
       // A stream stands for hours: what comes by it begins traces of its own.
-      const own = isStream ? undefined : traces?.root(method, options)
-      return begin(server, method, traces?.follow(traceparent, method, options) ?? own)
+      const span = followed ?? (isStream ? undefined : traces?.root(method, SERVED))
+      return begin(server, method, span)
     },
   }
 }

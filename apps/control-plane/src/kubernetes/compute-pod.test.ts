@@ -84,6 +84,24 @@ test('the proxy is a sidecar that holds Postgres back', () => {
   })
 })
 
+test('metrics are served, and found by the name of their port, where they are asked for', () => {
+  const proxyOf = (settings: object): unknown =>
+    (
+      computePod(
+        parsePodSettings(settings),
+        PLACE,
+        { bootstrap: false, postgresMajor: 17 },
+        OWNER,
+        3,
+      ) as Manifest
+    ).spec.initContainers[0]
+  expect(proxyOf({ ...SETTINGS, metricsPort: 7702 })).toMatchObject({
+    args: expect.arrayContaining(['--metrics-listen', '0.0.0.0:7702']) as unknown,
+    ports: [{ name: 'grpc' }, { name: 'metrics', containerPort: 7702 }],
+  })
+  expect(JSON.stringify(proxyOf(SETTINGS))).not.toContain('metrics')
+})
+
 test('a new timeline begins with initdb, before the proxy', () => {
   const { initContainers } = podOf(true, 18).spec
   expect(initContainers.map(({ name }) => name)).toEqual(['initdb', 'compute-proxy'])

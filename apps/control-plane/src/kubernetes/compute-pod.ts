@@ -112,6 +112,7 @@ export function computePod(
     'stop-deadline-ms': String((settings.terminationGraceS - STOP_RESERVE_S) * 1_000),
     'contact-timeout-ms': String(settings.contactTimeoutMs),
     'log-level': settings.logLevel,
+    ...(settings.metricsPort === 0 ? {} : { 'metrics-listen': `0.0.0.0:${settings.metricsPort}` }),
   }
   const proxy = {
     ...common,
@@ -125,7 +126,12 @@ export function computePod(
       ...Object.entries(options).flatMap(([flag, value]) => [`--${flag}`, value]),
     ],
     env: [{ name: 'POD_IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }, ...settings.env],
-    ports: [{ name: 'grpc', containerPort: PROXY_PORT, protocol: 'TCP' }],
+    ports: [
+      { name: 'grpc', containerPort: PROXY_PORT, protocol: 'TCP' },
+      ...(settings.metricsPort === 0
+        ? []
+        : [{ name: 'metrics', containerPort: settings.metricsPort, protocol: 'TCP' }]),
+    ],
     // Holds the container of Postgres back until there is something to start.
     startupProbe: {
       grpc: { port: HEALTH_PORT, service: 'pgdata' },

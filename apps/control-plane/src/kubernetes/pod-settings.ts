@@ -35,6 +35,8 @@ const podSettings = z.strictObject({
   terminationGraceS: z.number().int().min(20),
   contactTimeoutMs: z.number().int().min(2_000),
   logLevel: z.enum(['error', 'warn', 'info', 'debug']),
+  /** Where each compute serves /metrics; 0: nowhere. */
+  metricsPort: z.number().int().min(0).max(65_535).default(0),
   env: z.array(object),
   priorityClassName: z.string(),
   nodeSelector: strings,
