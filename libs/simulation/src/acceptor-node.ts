@@ -46,6 +46,8 @@ export interface NodeHost {
   /** The process ended by itself or by an armed fault; it may be started again. */
   ended(node: AcceptorNode): void
   stepped(node: AcceptorNode): void
+  /** It is about to take WAL of `term` from another node, which may cut its log. */
+  recovers(node: AcceptorNode, term: number): void
 }
 
 export interface NodeStatus extends MemberStatus {

@@ -30,6 +30,8 @@ export class Checks {
   readonly #votes = new Set<string>()
   /** What each acceptor last acknowledged as flushed, and in which term. */
   readonly #acknowledged = new Map<string, { readonly term: number; readonly lsn: Lsn }>()
+  /** By acceptor, the latest term of WAL that it began to take from another. */
+  readonly #recoveredTerms = new Map<string, number>()
   /** Ends of all records that were ever written. */
   readonly recordEnds = new Set<Lsn>()
 
@@ -102,6 +104,11 @@ export class Checks {
       throw new Violation(`I3: ${node.name} tells of the flush position ${flushLsn}, inside a record`)
   }
 
+  /** From now on the log of `name` may be cut by `term`, without an answer to any proposer. */
+  recovers(name: string, term: number): void {
+    this.#recoveredTerms.set(name, Math.max(term, this.#recoveredTerms.get(name) ?? 0))
+  }
+
   /** Until it gives its vote to a later term, which may cut its log, an acceptor has what it acknowledged. */
   #remembers({ name }: AcceptorNode, answer: Exclude<AcceptorAnswer, { kind: 'sendGreeting' }>): void {
     const { flushLsn, term } = answer.reply
@@ -111,7 +118,8 @@ export class Checks {
     }
     const before = this.#acknowledged.get(name)
     const lastLogTerm = answer.reply.history.at(-1)?.term
-    if (before !== undefined && before.term === lastLogTerm && flushLsn < before.lsn)
+    const isKept = before !== undefined && before.term >= (this.#recoveredTerms.get(name) ?? 0)
+    if (isKept && before.term === lastLogTerm && flushLsn < before.lsn)
       throw new Violation(`I1: ${name} acknowledged ${before.lsn} in term ${before.term} and has ${flushLsn}`)
     if (before !== undefined && term > before.term) this.#acknowledged.delete(name)
   }

@@ -91,6 +91,10 @@ export class World implements Strikable, NodeHost {
     return this.#pausedUntilMs.get(name) ?? 0
   }
 
+  recovers(node: AcceptorNode, term: number): void {
+    this.checks.recovers(node.name, term)
+  }
+
   stepped(node: AcceptorNode): void {
     this.checks.stepped(node)
   }

@@ -98,7 +98,9 @@ export class SafekeeperNode implements AcceptorNode {
     const { schedule, counts } = host
     if (life.isDead || timeline === undefined) return
     const others = [...this.#host.nodes.values()].filter((node) => node !== this)
-    const sources = others.flatMap((node) => (node instanceof SafekeeperNode ? [node.#source()] : []))
+    const sources = others.flatMap((node) =>
+      node instanceof SafekeeperNode ? [this.#noting(node.#source())] : [],
+    )
     const { signal } = new AbortController()
     const before = timeline.state.flushLsn
     schedule.stir()
@@ -114,6 +116,15 @@ export class SafekeeperNode implements AcceptorNode {
         if (!(error instanceof UnderstoryError)) schedule.fail(error)
         host.say(() => `${this.name} does not catch up: ${describeError(error)}`)
       })
+  }
+
+  #noting(source: WalSource): WalSource {
+    const status: WalSource['status'] = async (signal) => {
+      const told = await source.status(signal)
+      this.#host.recovers(this, lastTermStart(historyUpTo(told.history, told.commitLsn)).term)
+      return told
+    }
+    return { ...source, status }
   }
 
   /** This node as another one's donor, a message or a few away. */
