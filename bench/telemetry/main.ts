@@ -43,9 +43,6 @@ const OPTIONS = {
 
 const METRICS_FLAGS = ['--metrics-listen', '127.0.0.1:0']
 const ALL_FLAGS = { safekeeper: METRICS_FLAGS, pageserver: METRICS_FLAGS, 'compute-proxy': METRICS_FLAGS }
-/** More often than in life, so that every run has some. */
-const EXPORT_INTERVAL_MS = '5000'
-
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 
 interface Settings {
@@ -82,7 +79,6 @@ async function run(settings: Settings, pgbench: string): Promise<TelemetryReport
     const off = stack.use(await understory(major, join(directory, 'off')))
     const environment = {
       OTEL_EXPORTER_OTLP_ENDPOINT: sink.endpoint,
-      OTEL_METRIC_EXPORT_INTERVAL: EXPORT_INTERVAL_MS,
       OTEL_TRACES_SAMPLER_ARG: settings.share,
     }
     const on = stack.use(await understory(major, join(directory, 'on'), { environment, flags: ALL_FLAGS }))

@@ -35,15 +35,16 @@ export class CommitTraces {
     this.#attributes = attributes
   }
 
-  pushed(endLsn: Lsn, bytes: number, receivedMs: number, nowMs: number): void {
+  pushed(endLsn: Lsn, bytes: number, receivedMs: number): void {
     const before = this.#followed
     if (before !== undefined) {
-      if (nowMs - before.startMs < FOLLOWED_MS_MAX) return
+      if (receivedMs - before.startMs < FOLLOWED_MS_MAX) return
       this.end('timeout')
     }
     const root = this.#traces.root('commit', { startMs: receivedMs })
     if (root === undefined) return
     root.set({ ...this.#attributes, lsn: formatLsn(endLsn), 'wal.bytes': bytes })
+    const nowMs = performance.now()
     root.child('receive', { startMs: receivedMs }).end(undefined, nowMs)
     const quorum = root.child('quorum', { startMs: nowMs })
     this.#followed = { root, quorum, endLsn, startMs: nowMs, appends: new Map(), isCommitted: false }
@@ -67,9 +68,10 @@ export class CommitTraces {
     if (followed.isCommitted && followed.appends.size === 0) this.#followed = undefined
   }
 
-  committed(lsn: Lsn, decidedMs: number, nowMs: number): void {
+  committed(lsn: Lsn, decidedMs: number): void {
     const followed = this.#followed
     if (followed === undefined || followed.isCommitted || lsn < followed.endLsn) return
+    const nowMs = performance.now()
     followed.isCommitted = true
     followed.quorum.end(undefined, decidedMs)
     followed.root.child('standby reply', { startMs: decidedMs }).end(undefined, nowMs)

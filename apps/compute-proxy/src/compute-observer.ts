@@ -74,15 +74,14 @@ export class ComputeObserver implements QuorumObserver {
     this.#endLsn = endLsn
     this.#received.add(bytes)
     this.#pending.begin(endLsn, this.#receivedMs)
-    this.#traces?.pushed(endLsn, bytes, this.#receivedMs, performance.now())
+    this.#traces?.pushed(endLsn, bytes, this.#receivedMs)
   }
 
   sending(to: string, endLsn: Lsn): string {
     return this.#traces?.sending(to, endLsn) ?? ''
   }
 
-  acknowledged(from: string, flushLsn: Lsn): void {
-    const nowMs = performance.now()
+  acknowledged(from: string, flushLsn: Lsn, nowMs: number): void {
     const peer = this.#peers.get(from)
     if (peer === undefined) this.#peers.set(from, { flushLsn, heardMs: nowMs })
     else {
@@ -101,7 +100,7 @@ export class ComputeObserver implements QuorumObserver {
     this.#commitLsn = lsn
     if (lsn > this.#endLsn) this.#endLsn = lsn
     this.#pending.settle(lsn, this.#decidedMs, this.#commitDuration)
-    this.#traces?.committed(lsn, this.#decidedMs, performance.now())
+    this.#traces?.committed(lsn, this.#decidedMs)
   }
 
   elected(term: number, kind: ElectionKind, startLsn: Lsn): void {

@@ -9,7 +9,7 @@ export interface QuorumObserver {
   pushed(endLsn: Lsn, bytes: number): void
   /** WAL up to `endLsn` leaves for a safekeeper: the trace context that goes with it, empty mostly. */
   sending(to: string, endLsn: Lsn): string
-  acknowledged(from: string, flushLsn: Lsn): void
+  acknowledged(from: string, flushLsn: Lsn, nowMs: number): void
   /** A quorum has more than before; whoever waits is told now. */
   decided(): void
   /** They were told. */

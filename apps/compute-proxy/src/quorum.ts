@@ -606,7 +606,7 @@ export class Quorum {
           flushLsn: lsnFromBigint(flushLsn),
           commitLsn: lsnFromBigint(commitLsn),
         }
-        this.observer?.acknowledged(from, reply.flushLsn)
+        this.observer?.acknowledged(from, reply.flushLsn, peer.lastContactMs)
         this.#answerTimes.answered(from, reply.flushLsn, this.#options.clock.nowMs())
         return this.#feed({ kind: 'appended', from, reply })
       }

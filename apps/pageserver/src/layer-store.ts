@@ -170,8 +170,8 @@ export class LayerStore {
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
-      const { observer } = this.#parts
-      const startMs = observer === undefined ? 0 : performance.now()
+      const { observer, env } = this.#parts
+      const startMs = observer === undefined ? 0 : env.clock.nowMs()
       const index = this.#index
       if (!this.#hasReadRemote) await this.#readRemote(index.generation)
       for (const { name } of index.layers) {
@@ -182,7 +182,7 @@ export class LayerStore {
       await this.remote.publish(index)
       this.#published = index
       if (index.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = index.consistentLsn
-      observer?.uploaded(performance.now() - startMs)
+      observer?.uploaded(env.clock.nowMs() - startMs)
     })
   }
 

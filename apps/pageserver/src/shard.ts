@@ -224,10 +224,11 @@ export class Shard implements WalConsumer {
         )
       }
       const observer = this.#observer
-      const startMs = observer === undefined ? 0 : performance.now()
+      const { clock } = this.#env
+      const startMs = observer === undefined ? 0 : clock.nowMs()
       try {
         await this.#ingest.apply(entries, endLsn)
-        observer?.ingested(performance.now() - startMs, entries.length)
+        observer?.ingested(clock.nowMs() - startMs, entries.length)
       } catch (error) {
         this.#fail(error)
         throw error

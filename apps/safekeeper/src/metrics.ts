@@ -29,7 +29,7 @@ export const METRICS = {
     unit: 's',
     kind: 'histogram',
     labels: {},
-    help: 'from an append received until its WAL is durable and answered',
+    help: 'from an append received until its WAL is durable',
     edges: FINE_SECONDS,
   },
   fsyncDuration: {

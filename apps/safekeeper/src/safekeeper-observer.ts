@@ -51,6 +51,11 @@ export class SafekeeperObserver {
     return new TimelineMeasures(this.#telemetry, ref)
   }
 
+  /** Its series end. */
+  forget(ref: TimelineRef): void {
+    this.#telemetry.meter.forget(labelsOf(ref))
+  }
+
   subscribed(ref: TimelineRef, shard: number, startLsn: Lsn): SubscriptionObserver {
     const sent = this.#telemetry.metrics.walSent.of({ ...labelsOf(ref), shard: String(shard) })
     const subscription: Subscription = { ref, shard, ingestedLsn: startLsn, remoteConsistentLsn: startLsn }
@@ -120,6 +125,7 @@ class TimelineMeasures implements TimelineObserver {
   readonly #pending = new PendingDurations()
   #receivedMs = 0
   #flushStartMs = 0
+  #flushedMs = 0
   #followed: Followed | undefined
 
   constructor({ metrics, traces }: SafekeeperTelemetry, ref: TimelineRef) {
@@ -158,13 +164,15 @@ class TimelineMeasures implements TimelineObserver {
   }
 
   flushed(endLsn: Lsn, bytes: number): void {
-    this.#fsyncDuration.recordMs(performance.now() - this.#flushStartMs)
+    this.#flushedMs = performance.now()
+    this.#fsyncDuration.recordMs(this.#flushedMs - this.#flushStartMs)
     this.#flushedBytes.add(bytes)
     if (this.#followed?.endLsn !== undefined && this.#followed.endLsn <= endLsn) this.#followed.fsync?.end()
   }
 
   answered(endLsn: Lsn): void {
-    this.#pending.settle(endLsn, performance.now(), this.#appendDuration)
+    // It is told in the same turn: one look at the clock does.
+    this.#pending.settle(endLsn, this.#flushedMs, this.#appendDuration)
     if (this.#followed?.endLsn === undefined || this.#followed.endLsn > endLsn) return
     this.#followed.append.end()
     this.#followed = undefined

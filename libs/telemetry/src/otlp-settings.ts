@@ -11,7 +11,7 @@ export type Signal = (typeof SIGNALS)[number]
 /** Of commits and reads there are thousands a second: one in a thousand is followed. */
 const TRACE_SHARE_DEFAULT = 0.001
 const METRICS_INTERVAL_MS_DEFAULT = 15_000
-const BATCH_DELAY_MS_DEFAULT = 1_000
+const BATCH_DELAY_MS_DEFAULT = 5_000
 /** A collector that does not answer is not waited for longer; what was meant for it is dropped. */
 export const EXPORT_TIMEOUT_MS_DEFAULT = 3_000
 
