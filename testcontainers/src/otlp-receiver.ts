@@ -207,6 +207,8 @@ const exported = (item: Message): Message => ({
   1: ['resources', { 1: ['resource', RESOURCE], 2: ['scopes', { 2: ['items', item] }] }],
 })
 
+/** Empty where the field was not sent. */
+const textOf = (value: unknown): string => (typeof value === 'string' ? value : '')
 const list = (value: unknown): readonly Decoded[] => (value ?? []) as readonly Decoded[]
 
 function attributesOf(decoded: Decoded | undefined): Attributes {
@@ -239,10 +241,10 @@ function* readTraces(body: Buffer): Generator<ReceivedSpan> {
     for (const span of items)
       yield {
         ...namesOf(resource),
-        name: String(span['name']),
-        traceId: String(span['traceId']),
-        spanId: String(span['spanId']),
-        parentSpanId: String(span['parentSpanId'] ?? ''),
+        name: textOf(span['name']),
+        traceId: textOf(span['traceId']),
+        spanId: textOf(span['spanId']),
+        parentSpanId: textOf(span['parentSpanId']),
         kind: Number(span['kind'] ?? 0),
         startMs: Number(span['startNs']) / 1e6,
         endMs: Number(span['endNs']) / 1e6,
@@ -256,8 +258,8 @@ function* readLogs(body: Buffer): Generator<ReceivedLog> {
     for (const log of items)
       yield {
         ...namesOf(resource),
-        event: String(log['event'] ?? ''),
-        severity: String(log['severity'] ?? ''),
+        event: textOf(log['event']),
+        severity: textOf(log['severity']),
         attributes: attributesOf(log),
       }
 }
@@ -279,5 +281,5 @@ function metricOf(metric: Decoded): ReceivedMetric {
     edges: (point['edges'] ?? []) as number[],
   }))
   const kind = gauge === undefined ? (sum === undefined ? 'histogram' : 'counter') : 'gauge'
-  return { name: String(metric['name']), unit: String(metric['unit'] ?? ''), kind, points }
+  return { name: textOf(metric['name']), unit: textOf(metric['unit']), kind, points }
 }

@@ -75,7 +75,7 @@ export function pageserverService(
       for await (const { timeline, shard: ref, requests: framed, traceparent } of messages) {
         if (timeline !== undefined || shard === undefined) shard = find(timeline, ref)
         const requests = readPageRequests(framed)
-        const reads = observer?.readsBegin(shard, requests.length, traceparent)
+        const reads = observer?.readsBegin(shard.owner, requests.length, traceparent)
         try {
           yield await readPages(shard, requests, clock, signal, reads)
           reads?.ended()
@@ -206,5 +206,12 @@ function readAttach(request: AttachShardRequest): AttachRequest {
       enabled: false,
       thresholdRecords: THRESHOLD_RECORDS_DEFAULT,
     },
+    rollback:
+      request.rollback === undefined
+        ? undefined
+        : {
+            lsn: lsnFromBigint(request.rollback.lsn),
+            beforeGeneration: Number(request.rollback.beforeGeneration),
+          },
   }
 }

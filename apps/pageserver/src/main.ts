@@ -8,6 +8,7 @@ import { observeRpc, setBugReporter, startServer, useSecurity } from '@understor
 import { BlockCache } from '@understory/storage'
 import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
+import { tellShards } from './collect.ts'
 import { CONFIG } from './config.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { METRICS } from './metrics.ts'
@@ -69,7 +70,7 @@ async function main(): Promise<void> {
   const cache = new BlockCache(blockCacheMib * MIB)
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   const registry = new ShardRegistry({ env, store, cache, workers, limits, observer }, dataDirectory)
-  observer?.watch(() => registry.all)
+  telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
   // Before anybody can ask: a shard that is on the disk must not look lost.
   await registry.loadAll()
 

@@ -1,10 +1,8 @@
-/** Measures a pageserver: its shards on the way of WAL and reads, the rest when somebody collects. */
+/** Measures the shards of a pageserver on the way of WAL and reads; collect.ts tells the rest. */
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
 import type { Cell, HistogramCell, Span, Telemetry } from '@understory/telemetry'
-import { CHAIN_BANDS } from './metrics.ts'
 import type { METRICS } from './metrics.ts'
-import type { Shard } from './shard.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
@@ -21,7 +19,7 @@ interface ReadCells {
   readonly redoRecords: HistogramCell
 }
 
-const labelsOf = ({ tenantId, timelineId, shard }: LayerOwner) => ({
+export const labelsOf = ({ tenantId, timelineId, shard }: LayerOwner) => ({
   tenant: tenantId,
   timeline: timelineId,
   shard: String(shard.number),
@@ -59,45 +57,12 @@ export class PageserverObserver {
   }
 
   /** The reads of one request; `traceparent` where its sender follows them. */
-  readsBegin(shard: Shard, pagesCount: number, traceparent: string | undefined): ReadsObserver {
+  readsBegin(owner: LayerOwner, pagesCount: number, traceparent: string | undefined): ReadsObserver {
     const { traces } = this.telemetry
     const span = traces?.follow(traceparent, 'getpage', SERVED) ?? traces?.root('getpage', SERVED)
-    span?.set({ ...labelsOf(shard.owner), pages: pagesCount })
-    return new ReadsObserver(this.ofShard(shard.owner), this.#readCells, span)
+    span?.set({ ...labelsOf(owner), pages: pagesCount })
+    return new ReadsObserver(this.ofShard(owner), this.#readCells, span)
   }
-
-  /** From now on these shards are told of. */
-  watch(all: () => readonly Shard[]): void {
-    const { meter, metrics } = this.telemetry
-    meter.onCollect(() => {
-      const shards = all()
-      const stopped = shards.filter(({ hasFailed }) => hasFailed).length
-      metrics.shards.observe({ state: 'serving' }, shards.length - stopped)
-      metrics.shards.observe({ state: 'stopped' }, stopped)
-      for (const shard of shards) tellShard(metrics, shard)
-    })
-  }
-}
-
-function tellShard(metrics: PageserverTelemetry['metrics'], shard: Shard): void {
-  const labels = labelsOf(shard.owner)
-  const { state, index, layers, images } = shard
-  metrics.walIngested.observe(labels, shard.walBytes)
-  metrics.ingestedLsn.observe(labels, shard.ingestedLsn)
-  metrics.ingestLag.observe(labels, Math.max(0, shard.commitLsn - shard.ingestedLsn))
-  metrics.remoteLag.observe(labels, Math.max(0, shard.ingestedLsn - shard.remoteConsistentLsn))
-  metrics.walImages.observe(labels, state.walImagesCount)
-  const { max } = state.ledger
-  metrics.chainMax.observe(labels, max)
-  if (Number.isFinite(images.threshold)) metrics.chainThreshold.observe(labels, images.threshold)
-  const bands = state.ledger.bands(CHAIN_BANDS.length)
-  for (const [i, records] of CHAIN_BANDS.entries())
-    metrics.chainPages.observe({ ...labels, records }, bands[i] as number)
-  metrics.imageQueue.observe(labels, images.queuedCount)
-  metrics.imageWait.observe(labels, images.waitedMs(performance.now()) / 1000)
-  metrics.layers.observe(labels, index.layers.length)
-  metrics.layerSize.observe(labels, layers.sizeBytes)
-  metrics.openLayerSize.observe(labels, state.open.sizeBytes)
 }
 
 /** What a shard tells. Calls are cheap and never throw. */

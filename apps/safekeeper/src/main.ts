@@ -7,6 +7,7 @@ import type { Disk, FolderLock } from '@understory/env'
 import { observeStore, openObjectStore } from '@understory/object-store'
 import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
+import { tellSubscriptions, tellTimelines } from './collect.ts'
 import { CONFIG } from './config.ts'
 import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
@@ -72,7 +73,10 @@ async function main(): Promise<void> {
             keepBytes: options.values.keepWalMib * MIB,
           },
         })
-  timelines.observer?.watch(timelines, (ref) => offloader?.storedUntil(ref))
+  telemetry?.meter.onCollect(() => {
+    tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
+    tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
+  })
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)

@@ -1,10 +1,9 @@
-/** Measures a safekeeper: its timelines on the way of appends, the rest when somebody collects. */
+/** Measures the timelines of a safekeeper on the way of appends, and its subscriptions; collect.ts tells the rest. */
 import type { Lsn } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import { PendingDurations } from '@understory/telemetry'
 import type { Cell, HistogramCell, Span, Telemetry, Traces } from '@understory/telemetry'
 import type { METRICS } from './metrics.ts'
-import type { Timelines } from './timelines.ts'
 
 export type SafekeeperTelemetry = Telemetry<typeof METRICS>
 
@@ -30,14 +29,17 @@ export interface SubscriptionObserver {
   ended(): void
 }
 
-interface Subscription {
+export interface Subscription {
   readonly ref: TimelineRef
   readonly shard: number
   ingestedLsn: Lsn
   remoteConsistentLsn: Lsn
 }
 
-const labelsOf = ({ tenantId, timelineId }: TimelineRef) => ({ tenant: tenantId, timeline: timelineId })
+export const labelsOf = ({ tenantId, timelineId }: TimelineRef) => ({
+  tenant: tenantId,
+  timeline: timelineId,
+})
 
 export class SafekeeperObserver {
   readonly #telemetry: SafekeeperTelemetry
@@ -45,6 +47,11 @@ export class SafekeeperObserver {
 
   constructor(telemetry: SafekeeperTelemetry) {
     this.#telemetry = telemetry
+  }
+
+  /** Those that stand now. */
+  get subscriptions(): Iterable<Subscription> {
+    return this.#subscriptions
   }
 
   ofTimeline(ref: TimelineRef): TimelineObserver {
@@ -72,38 +79,6 @@ export class SafekeeperObserver {
 
   segmentOffloaded(outcome: 'stored' | 'failed'): void {
     this.#telemetry.metrics.offloadSegments.of({ outcome }).add(1)
-  }
-
-  /** From now on, `timelines` are told of; `storedUntil` gives how far the object store has one. */
-  watch(timelines: Timelines, storedUntil: (ref: TimelineRef) => Lsn | undefined): void {
-    const { meter, metrics } = this.#telemetry
-    meter.onCollect(() => {
-      let serving = 0
-      const refs = timelines.list()
-      for (const ref of refs) {
-        const timeline = timelines.find(ref)
-        if (timeline === undefined) continue
-        if (timeline.failure === undefined) serving++
-        const { control, flushLsn, commitLsn } = timeline.state
-        const labels = labelsOf(ref)
-        metrics.flushLsn.observe(labels, flushLsn)
-        metrics.commitLsn.observe(labels, commitLsn)
-        metrics.walUsage.observe(labels, Math.max(0, flushLsn - timeline.keptFromLsn))
-        metrics.term.observe(labels, control.term)
-        metrics.membershipGeneration.observe(labels, control.membershipGeneration)
-        const stored = storedUntil(ref)
-        if (stored !== undefined) metrics.offloadLag.observe(labels, Math.max(0, commitLsn - stored))
-      }
-      metrics.timelines.observe({ state: 'serving' }, serving)
-      metrics.timelines.observe({ state: 'stopped' }, refs.length - serving)
-      for (const { ref, shard, ingestedLsn, remoteConsistentLsn } of this.#subscriptions) {
-        const commitLsn = timelines.find(ref)?.commitLsn
-        if (commitLsn === undefined) continue
-        const labels = { ...labelsOf(ref), shard: String(shard) }
-        metrics.ingestLag.observe(labels, Math.max(0, commitLsn - ingestedLsn))
-        metrics.remoteLag.observe(labels, Math.max(0, commitLsn - remoteConsistentLsn))
-      }
-    })
   }
 }
 
