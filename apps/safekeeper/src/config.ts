@@ -46,6 +46,18 @@ export const CONFIG = {
     placeholder: 'MIB',
     help: 'committed WAL of each timeline that stays here though the object store has it',
   },
+  timelineQuotaMib: {
+    read: wholeNumber(64, 1_073_741_824),
+    optional: true,
+    placeholder: 'MIB',
+    help: 'WAL of one timeline that may lie here; more is refused until some was let go of',
+  },
+  nodeQuotaMib: {
+    read: wholeNumber(64, 1_073_741_824),
+    optional: true,
+    placeholder: 'MIB',
+    help: 'the same, of all timelines together',
+  },
   offloadQuietS: {
     read: wholeNumber(1, 86_400),
     fallback: 60,

@@ -24,6 +24,8 @@ import type { Timeline } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
 const WINDOW_BYTES_DEFAULT = 16 * 1024 * 1024
+/** Whatever a subscriber asks for: so much may wait in memory for it. */
+const WINDOW_BYTES_MAX = 64 * 1024 * 1024
 const BATCH_BYTES_MAX = 1024 * 1024
 /** WAL taken at a time; other timelines get a turn between. */
 const READ_BYTES_MAX = 256 * 1024
@@ -109,7 +111,7 @@ export async function* subscribeWal(
     )
   }
   const observer = ref === undefined ? undefined : timelines.observer?.subscribed(ref, shard.number, startLsn)
-  const window = new Window(windowBytes === 0n ? WINDOW_BYTES_DEFAULT : Number(windowBytes))
+  const window = new Window(windowBytes === 0n ? WINDOW_BYTES_DEFAULT : clampWindow(windowBytes))
   const gone = new AbortController()
   const stop = (): void => {
     gone.abort()
@@ -220,6 +222,8 @@ class ShardBatches {
     }
   }
 }
+
+const clampWindow = (bytes: bigint): number => Math.min(Number(bytes), WINDOW_BYTES_MAX)
 
 function readShard(ref: ShardRef | undefined): ShardIdentity {
   if (ref === undefined) throw refuse('bad_argument', 'the shard is not named')

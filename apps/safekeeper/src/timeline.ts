@@ -7,6 +7,8 @@
  *   for all that came while the flush before was running. Nothing ever waits for a timer.
  * - A failed write, sync or control file ends the writing of this timeline until the process starts again: what was
  *   acknowledged is durable, and reading goes on.
+ * - Where there is no room, on the disk or by a quota, nothing is lost and nothing ends: what is not durable is let go
+ *   of, the proposer hears why, and comes again.
  */
 import { dirname, join } from 'node:path'
 import {
@@ -16,6 +18,7 @@ import {
   bytesBetween,
   describeError,
   formatLsn,
+  isErrorCode,
   minLsn,
   refuse,
   segmentOf,
@@ -40,6 +43,7 @@ import type {
 import type { Disk, Log } from '@understory/env'
 import { readControlFile, writeControlFile } from './control-file.ts'
 import type { ControlFile } from './control-file.ts'
+import { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { Mailbox } from './mailbox.ts'
@@ -56,6 +60,13 @@ const UNFLUSHED_BYTES_MAX = 4 * 1024 * 1024
 const RECENT_BYTES_MAX = 1024 * 1024
 /** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 4 * 1024 * 1024
+
+/**
+ * A term or a membership generation this much higher than ours was not counted up to: taken, it would leave nothing to
+ * count on to.
+ */
+const JUMP_MAX = 2 ** 32
+const NO_WAL = new Uint8Array(0)
 
 type AppendInput = Extract<AcceptorInput, { kind: 'append' }>
 
@@ -97,6 +108,17 @@ export class Timeline {
   #remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
   #observer: TimelineObserver | undefined
+
+  // Room for more WAL.
+  #space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
+  #chargedBytes = 0
+  /** Of the append that was refused by a quota; 0 where none was since one was taken. */
+  #refusedBytes = 0
+  /** What the disk said; undefined since it last took something. */
+  #diskFull: Error | undefined
+  /** The control file may be ahead of the state: it comes first. */
+  #owesControl = false
+
   #seenFlushLsn = LSN_ZERO
   #restsAtLsn = LSN_ZERO
   #keptFromLsn: Lsn
@@ -199,6 +221,12 @@ export class Timeline {
     this.#observer = observer
   }
 
+  /** From now on its WAL counts there, and its limits hold. */
+  shareSpace(space: DiskSpace): void {
+    this.#space = space
+    this.#charge()
+  }
+
   get state(): AcceptorState {
     return this.#state
   }
@@ -215,6 +243,21 @@ export class Timeline {
   /** Why no more WAL is taken, or undefined. */
   get failure(): Error | undefined {
     return this.#failure
+  }
+
+  /** Why it takes no more WAL for now, or undefined. It goes on by itself. */
+  get shortage(): Error | undefined {
+    const byQuota =
+      this.#refusedBytes === 0 ? undefined : this.#space.refusal(this.keptBytes, this.#refusedBytes)
+    return byQuota ?? this.#diskFull
+  }
+  /** WAL that lies here. */
+  get keptBytes(): number {
+    return Math.max(0, this.#state.writeLsn - this.#keptFromLsn)
+  }
+  /** Whether it had better keep no more than it must. */
+  get isTight(): boolean {
+    return this.shortage !== undefined || this.#space.isTight(this.keptBytes)
   }
 
   // The proposer's side.
@@ -237,13 +280,95 @@ export class Timeline {
     if (input.kind === 'append') this.#observer?.received(input.message.wal.length, traceparent)
     if (this.#waitingBytes > UNFLUSHED_BYTES_MAX)
       await new Promise<void>((resolve) => this.#room.push(resolve))
+    if (input.kind === 'append' && this.#refusal(input) !== undefined) await this.#waitForRoom(input)
     return this.#mailbox.run(() => {
       if (this.#failure !== undefined) throw this.#failure
-      if (input.kind === 'vote') return this.#vote(session, input)
-      if (input.kind === 'elected') this.#takeOver(session, input.message.term)
-      if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
-      return this.#step(input.kind === 'append' ? this.#decode(input) : input, session)
+      return this.#owesControl
+        ? this.#settleControl().then(() => this.#take(session, input))
+        : this.#take(session, input)
     })
+  }
+
+  #take(session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
+    if (input.kind === 'greeting')
+      checkJump(
+        'membership generation',
+        input.message.membershipGeneration,
+        this.#state.control.membershipGeneration,
+      )
+    if (input.kind === 'vote' || input.kind === 'elected')
+      checkJump('term', input.message.term, this.#state.control.term)
+    if (input.kind === 'vote') return this.#vote(session, input)
+    if (input.kind === 'elected') this.#takeOver(session, input.message.term)
+    if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
+    if (input.kind !== 'append') return this.#step(input, session)
+    const refusal = this.#refusal(input)
+    if (refusal === undefined || !willWrite(this.#state, input))
+      return this.#step(this.#decode(input), session)
+    // What it says is committed counts: WAL is let go of only once that is known.
+    const done = this.#step({ ...input, message: { ...input.message, wal: NO_WAL } }, session)
+    assert(done === undefined, () => 'positions alone ask for nothing durable')
+    throw refusal
+  }
+
+  // Room.
+
+  /** Why a quota refuses the append. */
+  #refusal({ message }: AppendInput): Error | undefined {
+    return message.wal.length === 0 ? undefined : this.#space.refusal(this.keptBytes, message.wal.length)
+  }
+
+  #waitForRoom(input: AppendInput): Promise<void> {
+    const { length } = input.message.wal
+    const refusal = this.#refusal(input)
+    if (this.#refusedBytes === 0 && refusal !== undefined) this.#sayFull(refusal)
+    this.#refusedBytes = length
+    return this.#space.waitForRoom(
+      () => this.#failure !== undefined || this.#space.refusal(this.keptBytes, length) === undefined,
+    )
+  }
+
+  #sayFull(why: unknown): void {
+    const { flushLsn } = this.#state
+    this.#log.warn('timeline_out_of_space', { reason: describeError(why), flush: formatLsn(flushLsn) })
+  }
+
+  #notFull(): void {
+    if (this.#refusedBytes === 0 && this.#diskFull === undefined) return
+    this.#refusedBytes = 0
+    this.#diskFull = undefined
+    this.#log.info('timeline_has_space', { flush: formatLsn(this.#state.flushLsn) })
+  }
+
+  #charge(): void {
+    const { keptBytes } = this
+    if (keptBytes === this.#chargedBytes) return
+    this.#space.charge(keptBytes - this.#chargedBytes)
+    this.#chargedBytes = keptBytes
+  }
+
+  /** The disk has no room for what was to become durable: back to what is. Whoever sent it comes again. */
+  async #standBack(error: Error, epoch: number): Promise<void> {
+    this.#flushing = undefined
+    if (this.#failure !== undefined) return
+    if (this.#diskFull === undefined) this.#sayFull(error)
+    this.#diskFull = error
+    // Somebody else has cut the log meanwhile, and with it what had no room.
+    if (epoch !== this.#flushEpoch) return this.#startFlush()
+    await this.#dropUnflushed()
+    this.#closeSessions(error)
+  }
+
+  /** After a control file that had no room, and may have got on the disk in one copy all the same. */
+  async #settleControl(): Promise<void> {
+    try {
+      await this.#persist(this.#state.control)
+    } catch (error) {
+      if (!isErrorCode(error, 'disk_full')) this.#fail(error)
+      throw error
+    }
+    this.#owesControl = false
+    this.#notFull()
   }
 
   /**
@@ -306,6 +431,7 @@ export class Timeline {
       if (effect.kind === 'writeWal') this.#enqueue(effect.atLsn, effect.wal, effect.recordEndLsn)
     }
     this.#state = state
+    this.#charge()
     this.#follow(after, session)
     return undefined
   }
@@ -316,19 +442,36 @@ export class Timeline {
     after: readonly FollowingEffect[],
     session: ProposerSession | undefined,
   ): Promise<void> {
+    let isCut = true
     try {
       for (const effect of durable) {
         if (effect.kind === 'persistControl') await this.#persist(effect.control)
-        else if (effect.kind === 'truncateWal') await this.#truncate(effect.toLsn)
+        else if (effect.kind === 'truncateWal') {
+          isCut = false
+          await this.#truncate(effect.toLsn)
+          isCut = true
+          // Whatever becomes of the control file, this is gone: a shorter log under its old history.
+          const { flushLsn } = this.#state
+          this.#state = { ...this.#state, writeLsn: effect.toLsn, flushLsn: minLsn(flushLsn, effect.toLsn) }
+        }
       }
     } catch (error) {
-      this.#fail(error)
+      if (isCut && isErrorCode(error, 'disk_full')) this.#lackControl(error)
+      else this.#fail(error)
       throw error
     }
     if (state.control.term !== this.#state.control.term)
       this.#log.info('term_changed', { term: state.control.term })
     this.#state = state
+    this.#charge()
     this.#follow(after, session)
+  }
+
+  #lackControl(error: Error): void {
+    if (this.#diskFull === undefined) this.#sayFull(error)
+    this.#diskFull = error
+    this.#owesControl = true
+    this.#charge()
   }
 
   /** Answers go to `session`; what a flush brings about goes to the leader. */
@@ -370,6 +513,7 @@ export class Timeline {
   /** Keeps who the members are. That their generation counts is decided by a greeting. */
   learnMembership(membership: KnownMembership): Promise<void> {
     return this.#mailbox.run(async () => {
+      checkJump('membership generation', membership.generation, this.#state.control.membershipGeneration)
       if (membership.generation < (this.#membership?.generation ?? 0)) return
       const bytes = encodeMembershipFile(membership)
       if (
@@ -393,6 +537,8 @@ export class Timeline {
     return this.#mailbox.run(async () => {
       if (this.#failure !== undefined) throw this.#failure
       const { membershipGeneration: known } = this.#state.control
+      if (this.#owesControl) await this.#settleControl()
+      checkJump('membership generation', generation, known)
       if (generation < known)
         throw refuse('stale', `membership generation ${generation} is older than ${known}`)
       await this.#step({ kind: 'greeting', message: { membershipGeneration: generation } }, undefined)
@@ -432,6 +578,13 @@ export class Timeline {
       await this.#files.write(startLsn, chunks)
       this.#observer?.flushed(endLsn, bytesBetween(startLsn, endLsn))
     } catch (error) {
+      if (isErrorCode(error, 'disk_full')) {
+        // Nothing more is written before that: `#flushing` stands.
+        void this.#mailbox
+          .run(() => this.#standBack(error, epoch))
+          .catch((cause: unknown) => this.#fail(cause))
+        return
+      }
       this.#flushing = undefined
       if (epoch === this.#flushEpoch) this.#fail(error)
       return
@@ -444,6 +597,7 @@ export class Timeline {
         const before = this.#state.flushLsn
         const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
         assert(done === undefined, () => 'a flush asks for nothing durable')
+        this.#notFull()
         this.#observer?.answered(endLsn)
         this.#startFlush()
         const { segmentBytes } = this.identity
@@ -480,13 +634,20 @@ export class Timeline {
     const { control, commitLsn } = this.#state
     if (commitLsn === control.commitLsn) return
     const newer = { ...control, commitLsn }
-    await this.#persist(newer)
+    try {
+      await this.#persist(newer)
+    } catch (error) {
+      // It is written for the sake of speed alone.
+      if (isErrorCode(error, 'disk_full')) return
+      throw error
+    }
     this.#state = { ...this.#state, control: newer }
   }
 
   /** Called now and then: one that nothing was written to since the call before keeps neither WAL in memory nor files open. */
   async rest(): Promise<void> {
     const { flushLsn } = this.#state
+    if (this.#diskFull !== undefined && !this.#owesControl) await this.#lookForRoom()
     const isIdle = flushLsn === this.#seenFlushLsn
     this.#seenFlushLsn = flushLsn
     if (!isIdle || flushLsn === this.#restsAtLsn || this.#failure !== undefined) return
@@ -497,6 +658,12 @@ export class Timeline {
       this.#restsAtLsn = flushLsn
       await this.#files.rest()
     })
+  }
+
+  /** Where nobody appends, nobody finds out. */
+  async #lookForRoom(): Promise<void> {
+    const freeBytes = await this.#disk.freeBytes(this.#folder).catch(() => 0)
+    if (freeBytes > this.identity.segmentBytes) this.#notFull()
   }
 
   async #truncate(toLsn: Lsn): Promise<void> {
@@ -521,6 +688,7 @@ export class Timeline {
     const { flushLsn } = this.#state
     await this.#truncate(flushLsn)
     this.#state = { ...this.#state, writeLsn: flushLsn }
+    this.#charge()
   }
 
   #fail(error: unknown): void {
@@ -613,6 +781,7 @@ export class Timeline {
       // First, so that readers look elsewhere before the files are gone.
       this.#keptFromLsn = lsn
       await this.#files.removeBefore(lsn)
+      this.#charge()
     })
   }
 
@@ -661,8 +830,14 @@ export class Timeline {
     await this.#mailbox.run(async () => {
       if (this.#failure === undefined) await this.#rememberCommit()
       this.#failure ??= why
+      this.#space.charge(-this.#chargedBytes)
+      this.#chargedBytes = 0
     })
     this.#ended.abort(why)
     await this.#files.close()
   }
+}
+
+function checkJump(what: string, value: number, known: number): void {
+  if (value - known > JUMP_MAX) throw refuse('bad_argument', `${what} ${value} is too far from ${known}`)
 }

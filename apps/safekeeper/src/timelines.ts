@@ -7,6 +7,7 @@ import type { AcceptorControl } from '@understory/consensus'
 import type { Clock, Disk, Log } from '@understory/env'
 import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
+import { DiskSpace } from './disk-space.ts'
 import { describeIdentity, isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
 import type { SafekeeperObserver } from './safekeeper-observer.ts'
@@ -30,6 +31,8 @@ export class Timelines {
   onDamage: (ref: TimelineRef) => void = () => undefined
   /** Set before any is opened, where something is measured. */
   observer: SafekeeperObserver | undefined
+  /** Set before any is opened, where there are limits. */
+  space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
   /** One creation at a time. */
   #creating: Promise<unknown> = Promise.resolve()
 
@@ -57,6 +60,7 @@ export class Timelines {
     const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
     try {
       const timeline = await Timeline.open(this.#disk, log, folder)
+      timeline.shareSpace(this.space)
       if (this.observer !== undefined) timeline.observe(this.observer.ofTimeline({ tenantId, timelineId }))
       this.#entries.set(timelineId, { tenantId, timelineId, timeline })
     } catch (failure) {

@@ -3,7 +3,8 @@
  * `pg_waldump` reads them. One writer, any number of readers.
  *
  * Promises: what `write` wrote is durable when it resolves, names included. After `truncate` nothing from there on is
- * left, durably. A failed write leaves what was durable as it was.
+ * left, durably. A failed write leaves what was durable as it was; after one that failed for want of room, `truncate` at
+ * the end of that makes it possible to write again.
  */
 import { join } from 'node:path'
 import {
@@ -11,6 +12,7 @@ import {
   assert,
   bytesBetween,
   formatLsn,
+  isErrorCode,
   minLsn,
   offsetInSegment,
   refuse,
@@ -93,6 +95,22 @@ export class WalFiles {
 
   /** The chunks one behind the other, in one call where they lie in one segment. */
   async write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
+    try {
+      await this.#write(startLsn, chunks)
+    } catch (error) {
+      // A file handle that failed once takes no more; one that found no room is replaced.
+      if (isErrorCode(error, 'disk_full')) await this.#closeWriters()
+      throw error
+    }
+  }
+
+  async #closeWriters(): Promise<void> {
+    const writers = [...this.#writers.values()]
+    this.#writers.clear()
+    for (const writer of writers) await writer.close()
+  }
+
+  async #write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
     const { segmentBytes } = this.#identity
     let at = startLsn
     let [part, partStart, partBytes]: [Uint8Array[], Lsn, number] = [[], at, 0]

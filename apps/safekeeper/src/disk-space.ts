@@ -1,0 +1,83 @@
+/**
+ * How much WAL may lie on this safekeeper's disk: of one timeline, and of all. What is at its limit takes no more until
+ * something was let go of; what was acknowledged is not touched by it.
+ *
+ * Counted is WAL, from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
+ */
+import { refuse } from '@understory/base'
+import type { UnderstoryError } from '@understory/base'
+import type { Clock } from '@understory/env'
+
+/** An append that finds no room waits so long for some before it is refused. Shorter than a proposer's patience. */
+const HOLD_MS = 2_000
+const MIB = 1024 * 1024
+
+export interface SpaceLimits {
+  /** Of each timeline; undefined = none. */
+  readonly timelineBytes: number | undefined
+  /** Of all timelines together; undefined = none. */
+  readonly nodeBytes: number | undefined
+}
+
+export class DiskSpace {
+  readonly #timelineBytesMax: number
+  readonly #nodeBytesMax: number
+  readonly #clock: Clock | undefined
+  readonly #waiting = new Set<() => void>()
+  #usedBytes = 0
+
+  /** Without a clock nobody waits for room. */
+  constructor(limits: SpaceLimits, clock?: Clock) {
+    this.#timelineBytesMax = limits.timelineBytes ?? Infinity
+    this.#nodeBytesMax = limits.nodeBytes ?? Infinity
+    this.#clock = clock
+  }
+
+  /** WAL of all timelines. */
+  get usedBytes(): number {
+    return this.#usedBytes
+  }
+
+  /** A timeline keeps so much more, or less, than before. */
+  charge(changeBytes: number): void {
+    this.#usedBytes += changeBytes
+    if (changeBytes < 0) for (const wake of this.#waiting) wake()
+  }
+
+  /** Why a timeline that keeps `keptBytes` cannot have `moreBytes` more; undefined where it can. */
+  refusal(keptBytes: number, moreBytes: number): UnderstoryError | undefined {
+    if (keptBytes + moreBytes > this.#timelineBytesMax)
+      return refuse('disk_full', `the timeline is at its quota of ${mib(this.#timelineBytesMax)}`, {
+        detail: `it keeps ${mib(keptBytes)} of WAL`,
+        hint: 'WAL is let go of once it is in the object store: see why it does not get there, or raise --timeline-quota-mib.',
+      })
+    if (this.#usedBytes + moreBytes > this.#nodeBytesMax)
+      return refuse('disk_full', `the safekeeper is at its quota of ${mib(this.#nodeBytesMax)}`, {
+        detail: `its timelines keep ${mib(this.#usedBytes)} of WAL, this one ${mib(keptBytes)}`,
+        hint: 'WAL is let go of once it is in the object store: see why it does not get there, or raise --node-quota-mib.',
+      })
+    return undefined
+  }
+
+  /** Whether a timeline that keeps `keptBytes` had better keep no more than it must. */
+  isTight(keptBytes: number): boolean {
+    return keptBytes * 2 > this.#timelineBytesMax || this.#usedBytes * 2 > this.#nodeBytesMax
+  }
+
+  /** Resolves once `hasRoom`, or after a while without. */
+  async waitForRoom(hasRoom: () => boolean): Promise<void> {
+    const clock = this.#clock
+    if (clock === undefined || hasRoom()) return
+    const done = Promise.withResolvers<void>()
+    const look = (): void => {
+      if (hasRoom()) done.resolve()
+    }
+    this.#waiting.add(look)
+    const timer = clock.setTimer(HOLD_MS, () => done.resolve())
+    await done.promise
+    timer.cancel()
+    this.#waiting.delete(look)
+  }
+}
+
+const mib = (bytes: number): string => `${Math.round(bytes / MIB)} MiB`
