@@ -9,6 +9,7 @@ import { observeRpc, setBugReporter, startServer, useSecurity } from '@understor
 import { startTelemetry } from '@understory/telemetry'
 import { tellSubscriptions, tellTimelines } from './collect.ts'
 import { CONFIG } from './config.ts'
+import { DiskSpace } from './disk-space.ts'
 import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
@@ -44,6 +45,13 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
+  timelines.space = new DiskSpace(
+    {
+      timelineBytes: bytesOf(options.values.timelineQuotaMib),
+      nodeBytes: bytesOf(options.values.nodeQuotaMib),
+    },
+    env.clock,
+  )
   timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
   const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
   const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
@@ -111,6 +119,8 @@ async function main(): Promise<void> {
   await lock.release()
   if ((await telemetry?.stop()) === false) process.exit()
 }
+
+const bytesOf = (mib: number | undefined): number | undefined => (mib === undefined ? undefined : mib * MIB)
 
 async function openFolder(disk: Disk, dataDir: string, timelines: Timelines): Promise<FolderLock> {
   await disk.makeDirectory(dataDir)

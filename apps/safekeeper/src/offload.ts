@@ -9,6 +9,7 @@
  * for `quietMs`. What is read back from the disk is decoded before it leaves: damage stays here, and is reported.
  */
 import {
+  LSN_ZERO,
   advance,
   describeError,
   formatLsn,
@@ -31,13 +32,15 @@ import type { Timelines } from './timelines.ts'
 const ROUND_MS = 1_000
 const RETRY_MS = 5_000
 const PART_BYTES = 256 * 1024
+/** Of commit positions that are remembered: without the oldest, a segment counts as complete since later. */
+const MARKS_MAX = 1_000
 
 export interface OffloadSettings {
   /** After so long without a commit the last segment is stored as far as it is committed. */
   readonly quietMs: number
   /** How long each safekeeper gives those before it. */
   readonly takeOverMs: number
-  /** Committed WAL that stays here though it is stored. */
+  /** Committed WAL that stays here though it is stored, unless room is short. */
   readonly keepBytes: number
 }
 
@@ -66,8 +69,8 @@ interface Progress {
   term: number
   commitLsn: Lsn
   committedAtMs: number
-  /** Since when the segment after `wholeUntil` is complete here. */
-  completeSinceMs: number | undefined
+  /** Since when which positions are known to be committed, rising. */
+  readonly marks: { readonly lsn: Lsn; readonly sinceMs: number }[]
   notBeforeMs: number
 }
 
@@ -167,7 +170,7 @@ export class Offloader {
       term: 0,
       commitLsn,
       committedAtMs: clock.nowMs(),
-      completeSinceMs: undefined,
+      marks: [],
       notBeforeMs: 0,
     }
     this.#progress.set(ref.timelineId, progress)
@@ -184,16 +187,19 @@ export class Offloader {
       progress.commitLsn = commitLsn
       progress.committedAtMs = clock.nowMs()
     }
+    const { marks } = progress
+    if (commitLsn > (marks.at(-1)?.lsn ?? LSN_ZERO)) marks.push({ lsn: commitLsn, sinceMs: clock.nowMs() })
+    if (marks.length > MARKS_MAX) marks.shift()
     for (
       let endLsn = advance(progress.wholeUntil, segmentBytes);
       endLsn <= commitLsn && !this.#stop.signal.aborted;
       endLsn = advance(endLsn, segmentBytes)
     ) {
-      progress.completeSinceMs ??= clock.nowMs()
-      const isOurs = clock.nowMs() - progress.completeSinceMs >= patienceMs
+      // Those of a backlog have all been complete for long: whoever takes over does not wait for each.
+      while (marks.length > 1 && (marks[0] as { lsn: Lsn }).lsn < endLsn) marks.shift()
+      const isOurs = clock.nowMs() - (marks[0]?.sinceMs ?? clock.nowMs()) >= patienceMs
       if (!(await this.#storeSegment(ref, progress, isOurs))) return
       progress.wholeUntil = endLsn
-      progress.completeSinceMs = undefined
     }
     const quietForMs = clock.nowMs() - progress.committedAtMs
     const storedUntil =
@@ -271,7 +277,8 @@ export class Offloader {
 
   async #trim({ timeline, wholeUntil }: Progress): Promise<void> {
     const { segmentBytes } = timeline.identity
-    const kept = advance(timeline.commitLsn, -Math.min(this.#parts.settings.keepBytes, timeline.commitLsn))
+    const keepBytes = timeline.isTight ? segmentBytes : this.#parts.settings.keepBytes
+    const kept = advance(timeline.commitLsn, -Math.min(keepBytes, timeline.commitLsn))
     const until = minLsn(wholeUntil, kept)
     await timeline.trim(segmentStart(segmentOf(until, segmentBytes), segmentBytes))
   }

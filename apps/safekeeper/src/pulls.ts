@@ -11,6 +11,7 @@ import type { Member } from './membership-file.ts'
 import { everyMember } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
 import { askSources, catchUp, controlFrom } from './recovery.ts'
+import { Slots } from './slots.ts'
 import type { Timeline } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
@@ -19,6 +20,8 @@ const BEHIND_BYTES_MAX = 16 * 1024 * 1024
 /** A pull that ended well is not begun again within so long: whoever asks sees that it ended. */
 const REST_MS = 2_000
 const FORGET_MS = 60_000
+/** That run at once: where a safekeeper was lost, all its timelines come to others in the same moment. */
+const RUNNING_MAX = 4
 
 export interface PullProgress {
   readonly flushLsn: Lsn
@@ -47,6 +50,7 @@ export interface PullsParts {
 export class Pulls {
   readonly #parts: PullsParts
   readonly #pulls = new Map<string, Pull>()
+  readonly #slots = new Slots(RUNNING_MAX)
   readonly #stop = new AbortController()
 
   constructor(parts: PullsParts) {
@@ -112,14 +116,13 @@ export class Pulls {
       .map((donor) => new PeerSource(donor, ref))
     const startedMs = clock.nowMs()
     try {
-      const timeline = await this.#open(ref, sources)
-      const bytes = await catchUp(timeline, {
-        sources,
-        signal: this.#stop.signal,
-        log,
-        onGoal: (goalLsn) => {
+      const { signal } = this.#stop
+      const { timeline, bytes } = await this.#slots.run(signal, async () => {
+        const opened = await this.#open(ref, sources)
+        const onGoal = (goalLsn: Lsn): void => {
           pull.goalLsn = goalLsn
-        },
+        }
+        return { timeline: opened, bytes: await catchUp(opened, { sources, signal, log, onGoal }) }
       })
       const end = formatLsn(timeline.state.flushLsn)
       log.info('pulled_from_peers', { bytes, end, tookMs: Math.round(clock.nowMs() - startedMs) })

@@ -101,6 +101,7 @@ async function* readWal(
 function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: string): GetWalStatusResponse {
   const timeline = timelines.get(ref)
   const { control, flushLsn, commitLsn } = timeline.state
+  const trouble = timeline.failure ?? timeline.shortage
   return {
     nodeId,
     postgres: writeIdentity(timeline.identity),
@@ -111,7 +112,7 @@ function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: s
     commitLsn: lsnToBigint(commitLsn),
     remoteConsistentLsn: lsnToBigint(timeline.remoteConsistentLsn),
     oldestLsn: lsnToBigint(timeline.keptFromLsn),
-    failure: timeline.failure === undefined ? '' : describeError(timeline.failure),
+    failure: trouble === undefined ? '' : describeError(trouble),
     membershipGeneration: BigInt(control.membershipGeneration),
   }
 }
