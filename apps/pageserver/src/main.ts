@@ -91,7 +91,7 @@ async function main(): Promise<void> {
   await workers.close()
   await broker.close()
   await store.close()
-  if ((await telemetry?.stop()) === false) process.exit()
+  await telemetry?.stop()
 }
 
 try {

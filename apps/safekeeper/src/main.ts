@@ -117,7 +117,7 @@ async function main(): Promise<void> {
   await timelines.close()
   await server.stop(STOP_GRACE_MS)
   await lock.release()
-  if ((await telemetry?.stop()) === false) process.exit()
+  await telemetry?.stop()
 }
 
 const bytesOf = (mib: number | undefined): number | undefined => (mib === undefined ? undefined : mib * MIB)

@@ -71,6 +71,21 @@ export class HistogramCell {
 
 type AnyCell = Cell | HistogramCell
 
+/** A cell as of a moment, as plain data. */
+export type CellSnapshot =
+  | { readonly labels: SeriesLabels; readonly value: number }
+  | {
+      readonly labels: SeriesLabels
+      readonly counts: Float64Array
+      readonly sum: number
+      readonly count: number
+    }
+
+export const snapshotOf = (cell: AnyCell): CellSnapshot =>
+  cell instanceof HistogramCell
+    ? { labels: cell.labels, counts: cell.counts, sum: cell.sum, count: cell.count }
+    : { labels: cell.labels, value: cell.value }
+
 /** The series of one metric. */
 export class Series<C extends AnyCell = AnyCell> {
   readonly spec: MetricSpec

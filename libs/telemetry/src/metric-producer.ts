@@ -1,4 +1,4 @@
-/** The meter's cells as OpenTelemetry's metric data: what every reader of the meter provider gets. */
+/** Snapshots of the meter's cells as OpenTelemetry's metric data: what every reader of the meter provider gets. */
 import { ValueType } from '@opentelemetry/api'
 import type { HrTime } from '@opentelemetry/api'
 import { emptyResource } from '@opentelemetry/resources'
@@ -10,8 +10,8 @@ import type {
   MetricData,
   MetricProducer,
 } from '@opentelemetry/sdk-metrics'
-import { Cell, HistogramCell } from './meter.ts'
-import type { Meter, Series, SeriesLabels } from './meter.ts'
+import type { CellSnapshot, SeriesLabels } from './meter.ts'
+import type { SeriesSnapshot } from './otlp-protocol.ts'
 
 export const SCOPE = { name: 'understory' } as const
 
@@ -21,44 +21,42 @@ export const hrTime = (wallMs: number): HrTime => [
 ]
 
 export class MeterProducer implements MetricProducer {
-  readonly #meter: Meter
+  readonly #collect: () => Promise<readonly SeriesSnapshot[]>
   readonly #node: string
   readonly #wallMs: () => number
   readonly #startTime: HrTime
 
   /** Every point carries the label `node`, so that both ways tell apart processes in the same words. */
-  constructor(meter: Meter, node: string, wallMs: () => number) {
-    this.#meter = meter
+  constructor(collect: () => Promise<readonly SeriesSnapshot[]>, node: string, wallMs: () => number) {
+    this.#collect = collect
     this.#node = node
     this.#wallMs = wallMs
     this.#startTime = hrTime(wallMs())
   }
 
   async collect(): Promise<CollectionResult> {
-    const errors: unknown[] = []
-    const series = await this.#meter.collect((error) => errors.push(error))
+    const series = await this.#collect()
     const endTime = hrTime(this.#wallMs())
     const metrics = series.map((one) => this.#metricOf(one, endTime)).filter((metric) => metric !== undefined)
     return {
       resourceMetrics: { resource: emptyResource(), scopeMetrics: [{ scope: SCOPE, metrics }] },
-      errors,
+      errors: [],
     }
   }
 
-  #metricOf({ spec, cells }: Series, endTime: HrTime): MetricData | undefined {
-    const { name, unit, help, kind } = spec
+  #metricOf({ spec, cells }: SeriesSnapshot, endTime: HrTime): MetricData | undefined {
+    const { name, unit, help, kind, edges = [] } = spec
     const descriptor = { name, unit, description: help, valueType: ValueType.DOUBLE }
     const aggregationTemporality = AggregationTemporality.CUMULATIVE
-    const all = [...cells]
-    if (all.length === 0) return undefined
+    if (cells.length === 0) return undefined
     if (kind === 'histogram') {
-      const dataPoints = all
-        .filter((cell) => cell instanceof HistogramCell)
-        .map((cell) => this.#point(cell.labels, histogramOf(cell), endTime))
+      const dataPoints = cells
+        .filter((cell) => 'counts' in cell)
+        .map((cell) => this.#point(cell.labels, histogramOf(cell, edges), endTime))
       return { descriptor, aggregationTemporality, dataPointType: DataPointType.HISTOGRAM, dataPoints }
     }
-    const dataPoints = all
-      .filter((cell) => cell instanceof Cell)
+    const dataPoints = cells
+      .filter((cell) => 'value' in cell)
       .map((cell) => this.#point(cell.labels, cell.value, endTime))
     return kind === 'counter'
       ? {
@@ -76,7 +74,10 @@ export class MeterProducer implements MetricProducer {
   }
 }
 
-const histogramOf = ({ edges, counts, sum, count }: HistogramCell): Histogram => ({
+const histogramOf = (
+  { counts, sum, count }: Extract<CellSnapshot, { counts: Float64Array }>,
+  edges: readonly number[],
+): Histogram => ({
   buckets: { boundaries: [...edges], counts: [...counts] },
   sum,
   count,

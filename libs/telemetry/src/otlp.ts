@@ -1,6 +1,6 @@
 /**
- * The OpenTelemetry SDK, set up: one meter provider for OTLP and `/metrics`, batches of spans and log records. Loaded
- * only where telemetry is on.
+ * The OpenTelemetry SDK, set up: one meter provider for OTLP and `/metrics`, batches of spans and log records. It runs in
+ * a thread of its own (otlp-worker.ts), and only where telemetry is on.
  *
  * A collector that is dead or slow costs what it was to get: queues are bounded, exports have a short time-out, failures
  * are counted and said once in a while. Nothing here is awaited by a service but `stop`, and that for a short time.
@@ -20,22 +20,17 @@ import type { ReadableSpan } from '@opentelemetry/sdk-trace'
 import { logSink } from './log-records.ts'
 import type { LogSink } from './log-records.ts'
 import { MeterProducer, SCOPE, hrTime } from './metric-producer.ts'
-import type { Meter } from './meter.ts'
 import { EXPORT_TIMEOUT_MS_DEFAULT } from './otlp-settings.ts'
-import type { Environment, OtlpSettings, Signal } from './otlp-settings.ts'
+import type { OtlpStart, SeriesSnapshot } from './otlp-protocol.ts'
+import type { OtlpSettings, Signal } from './otlp-settings.ts'
 import { renderPrometheus } from './prometheus-page.ts'
 import type { SpanKindName, SpanRecord } from './traces.ts'
 
 const QUEUE_COUNT_MAX = 4096
 const BATCH_COUNT_MAX = 512
 
-export interface OtlpParts {
-  readonly meter: Meter
-  readonly service: string
-  readonly instance: string
-  readonly version: string
-  readonly settings: OtlpSettings | undefined
-  readonly environment: Environment
+export interface OtlpParts extends OtlpStart {
+  readonly collect: () => Promise<readonly SeriesSnapshot[]>
   readonly onFailure: (signal: Signal, error: unknown) => void
 }
 
@@ -59,7 +54,7 @@ class PageReader extends MetricReader {
 }
 
 export function startOtlp(parts: OtlpParts): Otlp {
-  const { meter, service, instance, version, settings } = parts
+  const { collect, service, instance, version, settings } = parts
   const named = resourceFromAttributes({
     'service.namespace': 'understory',
     'service.name': service,
@@ -68,7 +63,7 @@ export function startOtlp(parts: OtlpParts): Otlp {
   })
   // What the environment says (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) counts more.
   const resource = named.merge(detectResources({ detectors: [envDetector] }))
-  const producers = { metricProducers: [new MeterProducer(meter, instance, () => Date.now())] }
+  const producers = { metricProducers: [new MeterProducer(collect, instance, () => Date.now())] }
   const page = new PageReader(producers)
   const pushed = settings?.signals.has('metrics') === true ? [metricsReader(parts, settings, producers)] : []
   const meters = new MeterProvider({ resource, readers: [page, ...pushed] })
@@ -78,11 +73,11 @@ export function startOtlp(parts: OtlpParts): Otlp {
       ? new LoggerProvider({ resource, processors: [logProcessor(parts, settings)] })
       : undefined
   return {
-    recordSpan: spans === undefined ? undefined : (span) => spans.onEnd(readable(span, resource)),
+    recordSpan:
+      spans === undefined ? undefined : (span) => spans.onEnd(readable(span, parts.timeOriginMs, resource)),
     recordLog: logs === undefined ? undefined : logSink(logs.getLogger(SCOPE.name)),
     renderMetrics: async () => {
-      const { resourceMetrics, errors } = await page.collect()
-      for (const error of errors) parts.onFailure('metrics', error)
+      const { resourceMetrics } = await page.collect()
       return renderPrometheus(resourceMetrics)
     },
     stop: async () => {
@@ -91,9 +86,10 @@ export function startOtlp(parts: OtlpParts): Otlp {
   }
 }
 
-function timeoutOf({ environment }: OtlpParts, signal: Signal): { timeoutMillis?: number } {
+/** What the environment says, the exporters read themselves; it has no default as short as ours. */
+function timeoutOf(signal: Signal): { timeoutMillis?: number } {
   const variables = [`OTEL_EXPORTER_OTLP_${signal.toUpperCase()}_TIMEOUT`, 'OTEL_EXPORTER_OTLP_TIMEOUT']
-  const isGiven = variables.some((variable) => (environment[variable] ?? '') !== '')
+  const isGiven = variables.some((variable) => (process.env[variable] ?? '') !== '')
   return isGiven ? {} : { timeoutMillis: EXPORT_TIMEOUT_MS_DEFAULT }
 }
 
@@ -120,7 +116,7 @@ function metricsReader(
 ): MetricReader {
   return new PeriodicExportingMetricReader({
     ...producers,
-    exporter: watched(new OTLPMetricExporter(timeoutOf(parts, 'metrics')), 'metrics', parts),
+    exporter: watched(new OTLPMetricExporter(timeoutOf('metrics')), 'metrics', parts),
     exportIntervalMillis: metricsIntervalMs,
     exportTimeoutMillis: Math.min(metricsIntervalMs, timeoutMs * 2),
   })
@@ -136,13 +132,13 @@ const batches = ({ batchDelayMs, timeoutMs }: OtlpSettings) => ({
 const spanProcessor = (parts: OtlpParts, settings: OtlpSettings): BatchSpanProcessor =>
   new BatchSpanProcessor({
     ...batches(settings),
-    exporter: watched(new OTLPTraceExporter(timeoutOf(parts, 'traces')), 'traces', parts),
+    exporter: watched(new OTLPTraceExporter(timeoutOf('traces')), 'traces', parts),
   })
 
 const logProcessor = (parts: OtlpParts, settings: OtlpSettings): BatchLogRecordProcessor =>
   new BatchLogRecordProcessor({
     ...batches(settings),
-    exporter: watched(new OTLPLogExporter(timeoutOf(parts, 'logs')), 'logs', parts),
+    exporter: watched(new OTLPLogExporter(timeoutOf('logs')), 'logs', parts),
   })
 
 const KINDS: Readonly<Record<SpanKindName, SpanKind>> = {
@@ -152,22 +148,22 @@ const KINDS: Readonly<Record<SpanKindName, SpanKind>> = {
 }
 
 /** A wall clock that is set, or drifts, is followed from so far on. */
-const OFFSET_ERROR_MS_MAX = 3
-let offsetKnownMs = performance.timeOrigin
+const DRIFT_MS_MAX = 3
+let driftMs = 0
 /**
- * From the monotonic clock, on which spans are timed, to the wall's. The same for spans of one moment: the wall's is told
- * in whole milliseconds only, and a child must not begin before its parent.
+ * How far the wall clock is ahead of what the monotonic one says. The same for spans of one moment: the wall's is told in
+ * whole milliseconds only, and a child must not begin before its parent.
  */
-function wallOffsetMs(): number {
-  const offsetMs = Date.now() - performance.now()
-  if (Math.abs(offsetMs - offsetKnownMs) > OFFSET_ERROR_MS_MAX) offsetKnownMs = offsetMs
-  return offsetKnownMs
+function currentDriftMs(): number {
+  const nowMs = Date.now() - (performance.timeOrigin + performance.now())
+  if (Math.abs(nowMs - driftMs) > DRIFT_MS_MAX) driftMs = nowMs
+  return driftMs
 }
 
-function readable(span: SpanRecord, resource: Resource): ReadableSpan {
+function readable(span: SpanRecord, timeOriginMs: number, resource: Resource): ReadableSpan {
   const { name, kind, context, parentSpanId, attributes, startMs, endMs, errorType } = span
   const { traceId } = context
-  const offsetMs = wallOffsetMs()
+  const offsetMs = timeOriginMs + currentDriftMs()
   const self = { ...context, traceFlags: TraceFlags.SAMPLED }
   return {
     name,

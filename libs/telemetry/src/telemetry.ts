@@ -1,18 +1,20 @@
 /**
  * Telemetry of a service, begun by its composition root and handed to what it observes. `startTelemetry` gives undefined
- * where nobody asked for any: then nothing is measured, and the OpenTelemetry SDK is not even loaded.
+ * where nobody asked for any: then nothing is measured, and there is no thread that has the OpenTelemetry SDK.
  */
 import { randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
 import { UnderstoryError, describeError } from '@understory/base'
 import type { Log, LogRecord } from '@understory/env'
-import { Meter } from './meter.ts'
+import { Meter, snapshotOf } from './meter.ts'
 import type { Instruments } from './meter.ts'
 import { PROMETHEUS_CONTENT_TYPE, mergePages } from './metrics-pages.ts'
 import { serveMetrics } from './metrics-server.ts'
 import type { MetricsServer } from './metrics-server.ts'
+import type { SeriesSnapshot } from './otlp-protocol.ts'
 import { readOtlpSettings } from './otlp-settings.ts'
 import type { Environment, Signal } from './otlp-settings.ts'
+import { OtlpThread } from './otlp-thread.ts'
 import { observeProcess } from './process-observer.ts'
 import { OBJECT_STORE_OPERATIONS, PROCESS_METRICS } from './process-metrics.ts'
 import { rpcObserver } from './rpc-observer.ts'
@@ -59,8 +61,8 @@ export interface Telemetry<T extends MetricTable = MetricTable> {
   reportTo(log: Log): void
   /** As `/metrics` shows it. */
   renderMetrics(): Promise<string>
-  /** Sends what is left, for a short time. False where that was not enough: connections may be open still. */
-  stop(): Promise<boolean>
+  /** Sends what is left, for a short time. */
+  stop(): Promise<void>
 }
 
 export type StoreOperation = (typeof OBJECT_STORE_OPERATIONS)[number]
@@ -76,7 +78,6 @@ export async function startTelemetry<T extends MetricTable>(
   const { service, node, environment, metricsListen } = parts
   const settings = readOtlpSettings(environment)
   if (settings === undefined && metricsListen === undefined) return undefined
-  const { startOtlp } = await import('./otlp.ts')
   const meter = new Meter()
   const own = meter.instruments(PROCESS_METRICS)
   const metrics = meter.instruments(parts.metrics)
@@ -85,7 +86,21 @@ export async function startTelemetry<T extends MetricTable>(
     own.telemetryDropped.of({ signal }).add(1)
     complaints.tell(signal, error)
   }
-  const otlp = startOtlp({ meter, service, instance: node, version, settings, environment, onFailure })
+  const collect = async (): Promise<readonly SeriesSnapshot[]> => {
+    const all = await meter.collect((error) => onFailure('metrics', error))
+    return all.map(({ spec, cells }) => ({ spec, cells: [...cells].map(snapshotOf) }))
+  }
+  const otlp = new OtlpThread({
+    service,
+    instance: node,
+    version,
+    timeOriginMs: performance.timeOrigin,
+    settings,
+    environment,
+    collect,
+    onFailure,
+    onEnd: (problem) => complaints.ended(problem),
+  })
   const stopObserving = observeProcess(meter, own, parts.dataDirectory)
   const series = own.telemetryDropped.of({ signal: 'metrics' })
   let droppedBefore = 0
@@ -93,18 +108,18 @@ export async function startTelemetry<T extends MetricTable>(
     series.add(meter.dropped - droppedBefore)
     droppedBefore = meter.dropped
   })
-  const { recordSpan, recordLog } = otlp
   const traces =
-    recordSpan === undefined || settings === undefined
-      ? undefined
-      : new Traces({
+    settings?.signals.has('traces') === true
+      ? new Traces({
           share: settings.traceShare,
           nowMs: () => performance.now(),
           randomHex: (digits) => randomBytes(digits / 2).toString('hex'),
-          record: recordSpan,
+          record: (span) => otlp.recordSpan(span),
         })
+      : undefined
+  const isLogSent = settings?.signals.has('logs') === true
   const renderMetrics = async (): Promise<string> =>
-    mergePages([await otlp.renderMetrics(), ...((await parts.morePages?.()) ?? [])])
+    mergePages([await otlp.render(), ...((await parts.morePages?.()) ?? [])])
   const server: MetricsServer | undefined =
     metricsListen === undefined
       ? undefined
@@ -122,15 +137,14 @@ export async function startTelemetry<T extends MetricTable>(
     metricsPort: server?.port,
     takeLog: (record) => {
       own.logRecords.of({ level: record.level }).add(1)
-      recordLog?.(record)
+      if (isLogSent) otlp.recordLog(record)
     },
     reportTo: (log) => complaints.reportTo(log),
     renderMetrics,
     stop: async () => {
       await server?.stop()
-      const isSent = await within(STOP_MS_MAX, otlp.stop())
+      await otlp.stop(STOP_MS_MAX)
       stopObserving()
-      return isSent
     },
   }
 }
@@ -139,16 +153,6 @@ export async function startTelemetry<T extends MetricTable>(
 const failure = (error: unknown): { 'error.type'?: string } =>
   error === undefined ? {} : { 'error.type': error instanceof UnderstoryError ? error.code : 'bug' }
 
-async function within(limitMs: number, work: Promise<void>): Promise<boolean> {
-  const limit = Promise.withResolvers<false>()
-  const timer = setTimeout(() => limit.resolve(false), limitMs)
-  try {
-    return await Promise.race([work.then(() => true), limit.promise])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
 /** Says of each signal once in a while that it does not get through. */
 class Complaints {
   #log: Log | undefined
@@ -156,6 +160,10 @@ class Complaints {
 
   reportTo(log: Log): void {
     this.#log = log
+  }
+
+  ended(problem: string): void {
+    this.#log?.error('telemetry_ended', { problem })
   }
 
   tell(signal: Signal, error: unknown): void {
