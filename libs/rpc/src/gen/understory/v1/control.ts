@@ -338,10 +338,12 @@ export interface RecoverSafekeepersRequest {
   readonly tenant: string;
   /** Name or id of the timeline; empty = main. */
   readonly timeline: string;
-  /** The safekeeper that is left. */
+  /** The safekeeper that is left; empty with from_object_store. */
   readonly nodeId: string;
-  /** Must be true: commits that this safekeeper does not have are lost. */
+  /** Must be true: commits that this safekeeper, or the object store, does not have are lost. */
   readonly acceptLostCommits: boolean;
+  /** None is left: others begin with what the object store has of the WAL. */
+  readonly fromObjectStore: boolean;
 }
 
 /** Result of RecoverSafekeepers. */
@@ -402,7 +404,7 @@ export interface SafekeeperChange {
   readonly add: readonly string[];
   /** Nodes that leave. */
   readonly remove: readonly string[];
-  /** Who asked: user, lost_node, or recovery. */
+  /** Who asked: user, lost_node, recovery (by force from one that was left), or stored (from the object store). */
   readonly reason: string;
   /** pull, joint, finish, spread: what is done, in this order. */
   readonly steps: readonly SafekeeperChangeStep[];
@@ -2751,7 +2753,7 @@ export const CancelSafekeeperChangeResponse: MessageFns<CancelSafekeeperChangeRe
 };
 
 function createBaseRecoverSafekeepersRequest(): RecoverSafekeepersRequest {
-  return { tenant: "", timeline: "", nodeId: "", acceptLostCommits: false };
+  return { tenant: "", timeline: "", nodeId: "", acceptLostCommits: false, fromObjectStore: false };
 }
 
 export const RecoverSafekeepersRequest: MessageFns<RecoverSafekeepersRequest> = {
@@ -2767,6 +2769,9 @@ export const RecoverSafekeepersRequest: MessageFns<RecoverSafekeepersRequest> = 
     }
     if (message.acceptLostCommits !== false) {
       writer.uint32(32).bool(message.acceptLostCommits);
+    }
+    if (message.fromObjectStore !== false) {
+      writer.uint32(40).bool(message.fromObjectStore);
     }
     return writer;
   },
@@ -2816,6 +2821,14 @@ export const RecoverSafekeepersRequest: MessageFns<RecoverSafekeepersRequest> = 
             message.acceptLostCommits = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.fromObjectStore = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2837,6 +2850,7 @@ export const RecoverSafekeepersRequest: MessageFns<RecoverSafekeepersRequest> = 
     message.timeline = object.timeline ?? "";
     message.nodeId = object.nodeId ?? "";
     message.acceptLostCommits = object.acceptLostCommits ?? false;
+    message.fromObjectStore = object.fromObjectStore ?? false;
     return message;
   },
 };

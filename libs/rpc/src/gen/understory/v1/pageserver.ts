@@ -47,7 +47,19 @@ export interface AttachShardRequest {
   /** Addresses of the timeline's safekeepers, host:port. */
   readonly safekeepers: readonly string[];
   /** Image generation, where the shard does not remember its own. */
-  readonly imageGeneration: ImageGeneration | undefined;
+  readonly imageGeneration:
+    | ImageGeneration
+    | undefined;
+  /** Where WAL of the timeline was given up: what the shard made of it goes. */
+  readonly rollback: WalRollback | undefined;
+}
+
+/** WAL that was given up, because no safekeeper has it any more. */
+export interface WalRollback {
+  /** Where the WAL ends that is kept: a record end. */
+  readonly lsn: bigint;
+  /** Whatever a shard made under an older generation than this may be of WAL beyond it. */
+  readonly beforeGeneration: bigint;
 }
 
 /** Settings of image generation. */
@@ -331,6 +343,7 @@ function createBaseAttachShardRequest(): AttachShardRequest {
     create: false,
     safekeepers: [],
     imageGeneration: undefined,
+    rollback: undefined,
   };
 }
 
@@ -359,6 +372,9 @@ export const AttachShardRequest: MessageFns<AttachShardRequest> = {
     }
     if (message.imageGeneration !== undefined) {
       ImageGeneration.encode(message.imageGeneration, writer.uint32(58).fork()).join();
+    }
+    if (message.rollback !== undefined) {
+      WalRollback.encode(message.rollback, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -432,6 +448,14 @@ export const AttachShardRequest: MessageFns<AttachShardRequest> = {
             message.imageGeneration = ImageGeneration.decode(reader, reader.uint32());
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.rollback = WalRollback.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -466,6 +490,84 @@ export const AttachShardRequest: MessageFns<AttachShardRequest> = {
     message.imageGeneration = (object.imageGeneration !== undefined && object.imageGeneration !== null)
       ? ImageGeneration.fromPartial(object.imageGeneration)
       : undefined;
+    message.rollback = (object.rollback !== undefined && object.rollback !== null)
+      ? WalRollback.fromPartial(object.rollback)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseWalRollback(): WalRollback {
+  return { lsn: 0n, beforeGeneration: 0n };
+}
+
+export const WalRollback: MessageFns<WalRollback> = {
+  encode(message: WalRollback, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lsn !== 0n) {
+      if (BigInt.asUintN(64, message.lsn) !== message.lsn) {
+        throw new globalThis.Error("value provided for field message.lsn of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.lsn);
+    }
+    if (message.beforeGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.beforeGeneration) !== message.beforeGeneration) {
+        throw new globalThis.Error("value provided for field message.beforeGeneration of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.beforeGeneration);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WalRollback {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWalRollback() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.lsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.beforeGeneration = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WalRollback>, I>>(base?: I): WalRollback {
+    return WalRollback.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WalRollback>, I>>(object: I): WalRollback {
+    const message = createBaseWalRollback() as any;
+    message.lsn = (object.lsn !== undefined && object.lsn !== null) ? BigInt(object.lsn) : 0n;
+    message.beforeGeneration = (object.beforeGeneration !== undefined && object.beforeGeneration !== null)
+      ? BigInt(object.beforeGeneration)
+      : 0n;
     return message;
   },
 };

@@ -336,6 +336,28 @@ export interface PullTimelineRequest {
     | undefined;
   /** Safekeepers that may have it. */
   readonly donors: readonly SafekeeperMember[];
+  /** Not 0: from the object store instead, up to this record end, which CloseStoredWal told. */
+  readonly storedUntilLsn: bigint;
+  /** With it, the term that begins there: higher than any that may have been lost. */
+  readonly storedTerm: bigint;
+}
+
+/** Arguments of CloseStoredWal. */
+export interface CloseStoredWalRequest {
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** Must be true: WAL that another safekeeper stores meanwhile would be cut with the rest. */
+  readonly noSafekeeperIsLeft: boolean;
+}
+
+/** Result of CloseStoredWal. */
+export interface CloseStoredWalResponse {
+  /** Where the WAL in the object store ends now: a record end. */
+  readonly endLsn: bigint;
+  /** Last term that is told of it. */
+  readonly term: bigint;
 }
 
 /** How far a pull is. */
@@ -2498,7 +2520,7 @@ export const ConfigureMembershipResponse: MessageFns<ConfigureMembershipResponse
 };
 
 function createBasePullTimelineRequest(): PullTimelineRequest {
-  return { timeline: undefined, donors: [] };
+  return { timeline: undefined, donors: [], storedUntilLsn: 0n, storedTerm: 0n };
 }
 
 export const PullTimelineRequest: MessageFns<PullTimelineRequest> = {
@@ -2508,6 +2530,18 @@ export const PullTimelineRequest: MessageFns<PullTimelineRequest> = {
     }
     for (const v of message.donors) {
       SafekeeperMember.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.storedUntilLsn !== 0n) {
+      if (BigInt.asUintN(64, message.storedUntilLsn) !== message.storedUntilLsn) {
+        throw new globalThis.Error("value provided for field message.storedUntilLsn of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.storedUntilLsn);
+    }
+    if (message.storedTerm !== 0n) {
+      if (BigInt.asUintN(64, message.storedTerm) !== message.storedTerm) {
+        throw new globalThis.Error("value provided for field message.storedTerm of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.storedTerm);
     }
     return writer;
   },
@@ -2541,6 +2575,22 @@ export const PullTimelineRequest: MessageFns<PullTimelineRequest> = {
             message.donors.push(SafekeeperMember.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.storedUntilLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.storedTerm = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2562,6 +2612,154 @@ export const PullTimelineRequest: MessageFns<PullTimelineRequest> = {
       ? TimelineRef.fromPartial(object.timeline)
       : undefined;
     message.donors = object.donors?.map((e) => SafekeeperMember.fromPartial(e)) || [];
+    message.storedUntilLsn = (object.storedUntilLsn !== undefined && object.storedUntilLsn !== null)
+      ? BigInt(object.storedUntilLsn)
+      : 0n;
+    message.storedTerm = (object.storedTerm !== undefined && object.storedTerm !== null)
+      ? BigInt(object.storedTerm)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseCloseStoredWalRequest(): CloseStoredWalRequest {
+  return { timeline: undefined, noSafekeeperIsLeft: false };
+}
+
+export const CloseStoredWalRequest: MessageFns<CloseStoredWalRequest> = {
+  encode(message: CloseStoredWalRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(10).fork()).join();
+    }
+    if (message.noSafekeeperIsLeft !== false) {
+      writer.uint32(16).bool(message.noSafekeeperIsLeft);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CloseStoredWalRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCloseStoredWalRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.noSafekeeperIsLeft = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CloseStoredWalRequest>, I>>(base?: I): CloseStoredWalRequest {
+    return CloseStoredWalRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CloseStoredWalRequest>, I>>(object: I): CloseStoredWalRequest {
+    const message = createBaseCloseStoredWalRequest() as any;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.noSafekeeperIsLeft = object.noSafekeeperIsLeft ?? false;
+    return message;
+  },
+};
+
+function createBaseCloseStoredWalResponse(): CloseStoredWalResponse {
+  return { endLsn: 0n, term: 0n };
+}
+
+export const CloseStoredWalResponse: MessageFns<CloseStoredWalResponse> = {
+  encode(message: CloseStoredWalResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.endLsn !== 0n) {
+      if (BigInt.asUintN(64, message.endLsn) !== message.endLsn) {
+        throw new globalThis.Error("value provided for field message.endLsn of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.endLsn);
+    }
+    if (message.term !== 0n) {
+      if (BigInt.asUintN(64, message.term) !== message.term) {
+        throw new globalThis.Error("value provided for field message.term of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.term);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CloseStoredWalResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCloseStoredWalResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.endLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.term = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<CloseStoredWalResponse>, I>>(base?: I): CloseStoredWalResponse {
+    return CloseStoredWalResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CloseStoredWalResponse>, I>>(object: I): CloseStoredWalResponse {
+    const message = createBaseCloseStoredWalResponse() as any;
+    message.endLsn = (object.endLsn !== undefined && object.endLsn !== null) ? BigInt(object.endLsn) : 0n;
+    message.term = (object.term !== undefined && object.term !== null) ? BigInt(object.term) : 0n;
     return message;
   },
 };
@@ -2847,6 +3045,21 @@ export const SafekeeperServiceService = {
       Buffer.from(PullTimelineResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PullTimelineResponse => PullTimelineResponse.decode(value),
   },
+  /**
+   * For a timeline of which no safekeeper is left: cuts what the object store has of its WAL at the last whole record, so
+   * that other WAL may follow it. Refused where this safekeeper has the timeline.
+   */
+  closeStoredWal: {
+    path: "/understory.v1.SafekeeperService/CloseStoredWal" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CloseStoredWalRequest): Buffer =>
+      Buffer.from(CloseStoredWalRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CloseStoredWalRequest => CloseStoredWalRequest.decode(value),
+    responseSerialize: (value: CloseStoredWalResponse): Buffer =>
+      Buffer.from(CloseStoredWalResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CloseStoredWalResponse => CloseStoredWalResponse.decode(value),
+  },
   /** Timelines known here. */
   listWalTimelines: {
     path: "/understory.v1.SafekeeperService/ListWalTimelines" as const,
@@ -2882,6 +3095,11 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
    * at once: called again it goes on, and tells how far it is.
    */
   pullTimeline: handleUnaryCall<PullTimelineRequest, PullTimelineResponse>;
+  /**
+   * For a timeline of which no safekeeper is left: cuts what the object store has of its WAL at the last whole record, so
+   * that other WAL may follow it. Refused where this safekeeper has the timeline.
+   */
+  closeStoredWal: handleUnaryCall<CloseStoredWalRequest, CloseStoredWalResponse>;
   /** Timelines known here. */
   listWalTimelines: handleUnaryCall<ListWalTimelinesRequest, ListWalTimelinesResponse>;
 }
@@ -2974,6 +3192,25 @@ export interface SafekeeperServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PullTimelineResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * For a timeline of which no safekeeper is left: cuts what the object store has of its WAL at the last whole record, so
+   * that other WAL may follow it. Refused where this safekeeper has the timeline.
+   */
+  closeStoredWal(
+    request: CloseStoredWalRequest,
+    callback: (error: ServiceError | null, response: CloseStoredWalResponse) => void,
+  ): ClientUnaryCall;
+  closeStoredWal(
+    request: CloseStoredWalRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CloseStoredWalResponse) => void,
+  ): ClientUnaryCall;
+  closeStoredWal(
+    request: CloseStoredWalRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CloseStoredWalResponse) => void,
   ): ClientUnaryCall;
   /** Timelines known here. */
   listWalTimelines(
