@@ -26,6 +26,7 @@ import {
   ListTenantsRequest,
   ListTimelinesRequest,
   ProposeRequest,
+  CloseStoredWalRequest,
   PullTimelineRequest,
   ReadWalRequest,
   RemoveComputeRequest,
@@ -146,7 +147,20 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
       [bytesOf(ConfigureMembershipRequest.encode({ timeline, membership: { ...membership, members: [] } }))],
     ],
     'SafekeeperService/PullTimeline': [
-      [bytesOf(PullTimelineRequest.encode({ timeline: decoy, donors: membership.members }))],
+      [
+        bytesOf(
+          PullTimelineRequest.encode({
+            timeline: decoy,
+            donors: membership.members,
+            storedUntilLsn: lsn,
+            storedTerm: 9n,
+          }),
+        ),
+      ],
+    ],
+    'SafekeeperService/CloseStoredWal': [
+      [bytesOf(CloseStoredWalRequest.encode({ timeline, noSafekeeperIsLeft: true }))],
+      [bytesOf(CloseStoredWalRequest.encode({ timeline: decoy, noSafekeeperIsLeft: true }))],
     ],
     'PageserverService/AttachShard': [
       [
@@ -159,6 +173,7 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
             create: false,
             safekeepers: ['127.0.0.1:1'],
             imageGeneration: { enabled: true, thresholdRecords: 32 },
+            rollback: { lsn, beforeGeneration: 2n },
           }),
         ),
       ],

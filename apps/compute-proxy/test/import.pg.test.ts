@@ -258,6 +258,7 @@ test.each([16, 17, 18] as const)(
     for (const ref of refs) {
       await callUnary(pageserver.attachShard.bind(pageserver), {
         ...ref,
+        rollback: undefined,
         generation: 1n,
         postgres,
         create: true,

@@ -197,13 +197,18 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       return { status: await safekeepersStatus(view, peers, directory.clock) }
     }),
 
-    recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits }) => {
+    recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits, fromObjectStore }) => {
+      if (fromObjectStore === (nodeId !== ''))
+        throw refuse('bad_argument', 'a recovery is either from a safekeeper or from the object store')
       if (!acceptLostCommits) {
-        throw refuse('precondition', `commits that "${nodeId}" does not have would be lost`, {
-          hint: 'Say that you accept it, if the other safekeepers are gone for good.',
+        const source = fromObjectStore ? 'the object store' : `"${nodeId}"`
+        throw refuse('precondition', `commits that ${source} does not have would be lost`, {
+          hint: `Say that you accept it, if ${fromObjectStore ? 'all' : 'the other'} safekeepers are gone for good.`,
         })
       }
-      const view = await directory.recoverSafekeepers(tenant, timeline, nodeId)
+      const view = fromObjectStore
+        ? await directory.recoverSafekeepersFromStore(tenant, timeline)
+        : await directory.recoverSafekeepers(tenant, timeline, nodeId)
       return { status: await safekeepersStatus(view, peers, directory.clock) }
     }),
 

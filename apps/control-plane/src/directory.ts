@@ -13,9 +13,15 @@ import {
 } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { requestSwitch } from './fpw-switch.ts'
-import { allSafekeepers, cancelChange, recoverFrom, requestChange } from './membership-change.ts'
+import {
+  allSafekeepers,
+  cancelChange,
+  recoverFrom,
+  recoverFromStore,
+  requestChange,
+} from './membership-change.ts'
 import type { ChangeWish } from './membership-change.ts'
-import { checkRecovery } from './membership-recovery.ts'
+import { checkRecovery, prepareStoredRecovery } from './membership-recovery.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import { TimelineReconciler } from './timeline-reconciler.ts'
@@ -190,6 +196,33 @@ export class Directory {
       givenUp: allSafekeepers(timeline).filter((node) => node !== survivor),
       flushLsn: formatLsn(lsnFromBigint(flushLsn)),
       consequence: 'commits that the survivor does not have are lost',
+    })
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return this.safekeepers(tenant.tenantId, timeline.timelineId)
+  }
+
+  /**
+   * Goes on with what the object store has of the WAL, where no safekeeper is left. Refused `precondition` where one has
+   * the timeline, or where there are too few, `not_found` where nothing is stored.
+   */
+  async recoverSafekeepersFromStore(tenantName: string, timelineName: string): Promise<SafekeepersView> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    const { clock, log, nodes, peers, store } = this.#parts
+    const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
+    const recovery = await prepareStoredRecovery(peers, nodes, ref, timeline)
+    const nowMs = clock.wallMs()
+    const changed = await store.update(tenant.tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) =>
+        item.timelineId === timeline.timelineId ? recoverFromStore(item, recovery, nowMs) : item,
+      ),
+    }))
+    log.error('safekeepers_recovered_from_store', {
+      tenant: tenant.tenantId,
+      timeline: timeline.timelineId,
+      members: recovery.members.map(({ nodeId }) => nodeId),
+      endLsn: formatLsn(recovery.endLsn),
+      consequence: 'commits that the object store does not have are lost',
     })
     for (const item of changed.timelines) this.#take(changed, item).wake()
     return this.safekeepers(tenant.tenantId, timeline.timelineId)

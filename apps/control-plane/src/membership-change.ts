@@ -8,16 +8,26 @@
  *            old: the document says that the new members alone count, under the generation after
  *   spread   a majority of the new members knows that, and so do proposer, pageservers and, if they answer, those that left
  *
+ * Where no safekeeper is left (`recoverFromStore`), others begin with what the object store has of the WAL:
+ *
+ *   pull      the new members, which alone count already, take it from there
+ *   rollback  every shard has given up what it made of WAL beyond it; no compute runs before that
+ *   spread    as above
+ *
  * Each step is stored when it is done and is idempotent, so that whoever dies half way goes on where the document
  * stands.
  */
-import { refuse } from '@understory/base'
+import { formatLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
 
 const STEPS: readonly ChangeStepName[] = ['pull', 'joint', 'finish', 'spread']
+const STORED_STEPS: readonly ChangeStepName[] = ['pull', 'rollback', 'spread']
 const MEMBERS_COUNT_MAX = 9
+/** More elections than there can have been since the WAL was stored that is left. */
+const LOST_TERMS_MAX = 1_000_000
 
 export interface ChangeWish {
   readonly add: readonly string[]
@@ -86,6 +96,10 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
   if (change === undefined || !isUnderWay(change))
     throw refuse('precondition', 'no change of the safekeepers is under way')
   if (change.isCancelled) return timeline
+  if (change.reason === 'stored')
+    throw refuse('precondition', 'nothing is left to go back to', {
+      hint: 'It goes on by itself; see `understory safekeeper list`.',
+    })
   const steps = change.steps.filter(({ done }) => done)
   const cancelled = { ...change, steps, isCancelled: true, problem: '' }
   const tookMs = Math.max(0, nowMs - change.startedAtMs)
@@ -133,6 +147,65 @@ export function recoverFrom(timeline: TimelineDocument, survivor: string, nowMs:
     },
   }
 }
+
+/** Safekeepers that begin with nothing, where none of before is left. */
+export interface StoredRecovery {
+  readonly members: readonly { readonly nodeId: string; readonly address: string }[]
+  /** Where the WAL in the object store ends: a record end. */
+  readonly endLsn: Lsn
+  /** Last term that is told of it. */
+  readonly term: number
+}
+
+/**
+ * The document with `members` alone counting, which are to begin with what the object store has of the WAL; and with a new
+ * generation of every shard, whose pages of WAL beyond that go. Error: refused `precondition`.
+ */
+export function recoverFromStore(
+  timeline: TimelineDocument,
+  { members, endLsn, term }: StoredRecovery,
+  nowMs: number,
+): TimelineDocument {
+  const { safekeeperChange: last, membershipGeneration } = timeline
+  if (!timeline.bootstrapped) throw refuse('precondition', 'the timeline is not born yet')
+  if (isFromStore(timeline))
+    throw refuse('precondition', 'a recovery from the object store is under way', {
+      hint: 'It goes on by itself; see `understory safekeeper list`.',
+    })
+  const add = members.map(({ nodeId }) => nodeId)
+  const shards = timeline.shards.map(({ node, generation }) => ({ node, generation: generation + 1 }))
+  return {
+    ...timeline,
+    membershipGeneration: membershipGeneration + 1,
+    safekeeperNodes: add,
+    newSafekeeperNodes: [],
+    addresses: {
+      ...timeline.addresses,
+      ...Object.fromEntries(members.map(({ nodeId, address }) => [nodeId, address])),
+    },
+    shards,
+    rollback: {
+      lsn: formatLsn(endLsn),
+      term: term + LOST_TERMS_MAX,
+      shardGenerations: shards.map(({ generation }) => generation),
+    },
+    safekeeperChange: {
+      number: (last?.number ?? 0) + 1,
+      add,
+      remove: allSafekeepers(timeline).filter((node) => !add.includes(node)),
+      reason: 'stored',
+      steps: STORED_STEPS.map((name) => ({ name, done: false, tookMs: 0 })),
+      problem: '',
+      startedAtMs: nowMs,
+      isCancelled: false,
+      tookMs: 0,
+    },
+  }
+}
+
+/** A recovery from the object store is under way: its safekeepers are not there yet, or its shards hold too much. */
+export const isFromStore = ({ safekeeperChange: change }: TimelineDocument): boolean =>
+  change?.reason === 'stored' && isUnderWay(change)
 
 /** Those that do not hold the timeline once the change is over. */
 export const leftOut = ({ add, remove, isCancelled }: SafekeeperChange): readonly string[] =>

@@ -2,7 +2,7 @@
  * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is lost
  * for good. One call does what can be done now; whatever cuts it short, the next call goes on.
  */
-import { formatLsn, isErrorCode, lsnFromBigint, present, refuse } from '@understory/base'
+import { formatLsn, isErrorCode, lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { MemberStatus } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
@@ -121,6 +121,7 @@ export class MembershipReconciler {
   ): Promise<TimelineDocument | undefined> {
     const isProposerTold =
       compute === undefined ||
+      change.reason === 'stored' ||
       compute.membershipGeneration >= BigInt(timeline.membershipGeneration) ||
       sinceMs > PROPOSER_WAIT_MS
     switch (step) {
@@ -128,6 +129,9 @@ export class MembershipReconciler {
         return (await this.#haveNewcomersPulled(timeline, change))
           ? this.#complete(change, step, (item) => item)
           : undefined
+      case 'rollback':
+        await this.#checkRolledBack(timeline)
+        return this.#complete(change, step, (item) => item)
       case 'joint':
         return this.#complete(change, step, beginJoint)
       case 'finish': {
@@ -171,13 +175,29 @@ export class MembershipReconciler {
     return after
   }
 
-  async #haveNewcomersPulled(timeline: TimelineDocument, { add }: SafekeeperChange): Promise<boolean> {
+  async #checkRolledBack({ shards, addresses, rollback }: TimelineDocument): Promise<void> {
     const { peers, ref } = this.#parts
-    const donors = membershipMessage(timeline).members
+    for (const [number, { node }] of shards.entries()) {
+      const address = addresses[node]
+      const known = address === undefined ? undefined : await ifReachable(peers.shards(address, ref))
+      const own = known?.find(({ shard }) => shard?.number === number)
+      if (own === undefined || own.generation < BigInt(rollback?.shardGenerations[number] ?? 0))
+        throw refuse('unavailable', `pageserver "${node}" has not given up WAL beyond ${rollback?.lsn} yet`)
+    }
+  }
+
+  async #haveNewcomersPulled(
+    timeline: TimelineDocument,
+    { add, reason }: SafekeeperChange,
+  ): Promise<boolean> {
+    const { peers, ref } = this.#parts
+    const isStored = reason === 'stored'
+    const donors = isStored ? [] : membershipMessage(timeline).members
+    const stored = isStored ? storedEndOf(timeline) : undefined
     const answers = await Promise.all(
       add.map(async (node) => ({
         node,
-        ...(await peers.pullTimeline(this.#address(timeline, node), ref, donors)),
+        ...(await peers.pullTimeline(this.#address(timeline, node), ref, donors, stored)),
       })),
     )
     this.#noteProgress(answers)
@@ -316,4 +336,9 @@ function describeUnsynced(timeline: TimelineDocument, statuses: ReadonlyMap<stri
       : `"${node}" knows another membership`
   })
   return `the new safekeepers do not have everything yet: ${parts.join(', ')}`
+}
+
+function storedEndOf({ rollback }: TimelineDocument): { readonly endLsn: Lsn; readonly term: number } {
+  const { lsn, term } = present(rollback, 'rollback')
+  return { endLsn: parseLsn(lsn), term }
 }

@@ -1,7 +1,12 @@
-/** What must be so before a timeline goes on with one safekeeper that is left (membership-change.ts, `recoverFrom`). */
+/**
+ * What must be so before a timeline goes on with one safekeeper that is left, or with none (membership-change.ts,
+ * `recoverFrom` and `recoverFromStore`).
+ */
 import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
 import type { GetWalStatusResponse, TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
+import type { StoredRecovery } from './membership-change.ts'
+import type { Nodes } from './nodes.ts'
 import { ifReachable } from './observed.ts'
 import type { Peers } from './observed.ts'
 import type { TimelineDocument } from './tenant-document.ts'
@@ -38,6 +43,52 @@ export async function checkRecovery(
     })
   await checkStorage(peers, ref, timeline, survivor, status)
   return status
+}
+
+/**
+ * The safekeepers that take the place of those that are lost, and what the object store has for them. Those of before are
+ * taken where they are there again, empty. Errors: refused `precondition`, `not_found`.
+ */
+export async function prepareStoredRecovery(
+  peers: Peers,
+  nodes: Nodes,
+  ref: TimelineRef,
+  timeline: TimelineDocument,
+): Promise<StoredRecovery> {
+  const known = allSafekeepers(timeline)
+  const announced = (await nodes.list()).filter(({ kind }) => kind === 'safekeeper')
+  for (const { nodeId, address } of announced) {
+    if (await isWithout(peers, address, ref)) continue
+    throw refuse('precondition', `safekeeper "${nodeId}" has the timeline`, {
+      hint: `Recover from it: it has at least as much (--from ${nodeId}). Where its copy is of no use, remove it first.`,
+    })
+  }
+  const count = timeline.safekeeperNodes.length
+  const members = announced
+    .toSorted((a, b) => Number(known.includes(b.nodeId)) - Number(known.includes(a.nodeId)))
+    .slice(0, count)
+  const [first] = members
+  if (first === undefined || members.length < count) {
+    throw refuse('precondition', `the timeline needs ${count} safekeepers, and ${members.length} are there`, {
+      hint: 'Start others, or the same ones with empty folders.',
+    })
+  }
+  const { endLsn, term } = await peers.closeStoredWal(first.address, ref)
+  return { members, endLsn: lsnFromBigint(endLsn), term: Number(term) }
+}
+
+async function isWithout(peers: Peers, address: string, ref: TimelineRef): Promise<boolean> {
+  try {
+    await peers.walStatus(address, ref)
+    return false
+  } catch (error) {
+    if (isErrorCode(error, 'unknown_timeline')) return true
+    if (!isErrorCode(error, 'unavailable') && !isErrorCode(error, 'timeout')) return false
+    throw refuse('precondition', `a safekeeper was at ${address} a moment ago and does not answer`, {
+      hint: 'It may have the timeline. Start it, or wait until it is not listed any more (`understory nodes`).',
+      cause: error,
+    })
+  }
 }
 
 async function statusOf(

@@ -59,7 +59,7 @@ export const METRICS = {
     name: 'understory.control.membership.changes',
     unit: '{change}',
     kind: 'counter',
-    labels: { reason: ['user', 'lost_node', 'recovery'] },
+    labels: { reason: ['user', 'lost_node', 'recovery', 'stored'] },
     help: 'changes of the safekeepers that ended',
   },
   membershipChangeDuration: {

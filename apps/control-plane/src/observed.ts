@@ -1,7 +1,8 @@
 /**
  * Calls to the processes that serve a timeline, with clients kept per address.
  */
-import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import {
   ComputeHostServiceClient,
   ComputeServiceClient,
@@ -12,6 +13,7 @@ import {
   createClient,
 } from '@understory/rpc'
 import type {
+  CloseStoredWalResponse,
   ComputeSpec,
   Configuration,
   ConfigureMembershipResponse,
@@ -26,12 +28,15 @@ import type {
   ShardRef,
   ShardStatus,
   TimelineRef,
+  WalRollback,
 } from '@understory/rpc'
 
 /** Short: what does not answer is asked again at the next round. */
 const OBSERVE_DEADLINE_MS = 2_000
 const ACT_DEADLINE_MS = 30_000
 const REMOVE_DEADLINE_MS = 90_000
+/** A few segments are read from the object store. */
+const CLOSE_DEADLINE_MS = 60_000
 
 class ClientCache<C> {
   readonly #clients = new Map<string, C>()
@@ -75,6 +80,7 @@ export class Peers {
       readonly create: boolean
       readonly safekeepers: readonly string[]
       readonly imageGeneration: ImageGeneration
+      readonly rollback: WalRollback | undefined
     },
   ): Promise<void> {
     const client = this.#pageservers.at(address)
@@ -131,15 +137,27 @@ export class Peers {
     )
   }
 
+  closeStoredWal(address: string, timeline: TimelineRef): Promise<CloseStoredWalResponse> {
+    const client = this.#safekeepers.at(address)
+    const options = { deadlineMs: CLOSE_DEADLINE_MS, peer: `safekeeper ${address}` }
+    return callUnary(client.closeStoredWal.bind(client), { timeline, noSafekeeperIsLeft: true }, options)
+  }
+
   pullTimeline(
     address: string,
     timeline: TimelineRef,
     donors: readonly SafekeeperMember[],
+    stored?: { readonly endLsn: Lsn; readonly term: number },
   ): Promise<PullTimelineResponse> {
     const client = this.#safekeepers.at(address)
     return callUnary(
       client.pullTimeline.bind(client),
-      { timeline, donors: [...donors] },
+      {
+        timeline,
+        donors: [...donors],
+        storedUntilLsn: lsnToBigint(stored?.endLsn ?? LSN_ZERO),
+        storedTerm: BigInt(stored?.term ?? 0),
+      },
       { deadlineMs: OBSERVE_DEADLINE_MS, peer: `safekeeper ${address}` },
     )
   }

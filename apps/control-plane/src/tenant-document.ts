@@ -36,7 +36,7 @@ const abandonedBirth = z.object({
 
 /** Steps of a change of the safekeepers, in this order (membership-change.ts). */
 const changeStep = z.object({
-  name: z.enum(['pull', 'joint', 'finish', 'spread']),
+  name: z.enum(['pull', 'joint', 'finish', 'rollback', 'spread']),
   done: z.boolean(),
   tookMs: z.number().int().nonnegative(),
 })
@@ -46,7 +46,7 @@ const safekeeperChange = z.object({
   number: z.number().int().positive(),
   add: z.array(z.string()),
   remove: z.array(z.string()),
-  reason: z.enum(['user', 'lost_node', 'recovery']),
+  reason: z.enum(['user', 'lost_node', 'recovery', 'stored']),
   steps: z.array(changeStep),
   problem: z.string(),
   startedAtMs: z.number().int().nonnegative(),
@@ -80,6 +80,17 @@ const timeline = z.object({
   newSafekeeperNodes: z.array(z.string()).default([]),
   /** Under way, or the last one. */
   safekeeperChange: safekeeperChange.optional(),
+  /**
+   * Where WAL was given up last, and the term that began there. A shard of an older generation than the one here, by
+   * number, may hold pages of WAL beyond it.
+   */
+  rollback: z
+    .object({
+      lsn: lsnText,
+      term: z.number().int().positive(),
+      shardGenerations: z.array(z.number().int().positive()),
+    })
+    .optional(),
   /** By shard number. A generation is handed out once, before its shard is attached. */
   shards: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })),
   computeHost: z.string(),

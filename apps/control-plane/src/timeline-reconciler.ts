@@ -10,6 +10,7 @@ import {
   hexId,
   isErrorCode,
   lsnFromBigint,
+  lsnToBigint,
   parseLsn,
   present,
   refuse,
@@ -25,6 +26,7 @@ import type {
   ShardRef,
   ShardStatus,
   TimelineRef,
+  WalRollback,
 } from '@understory/rpc'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import { isNewer } from './configuration-store.ts'
@@ -37,7 +39,7 @@ import {
   startsWithSettingOff,
   stepLsn,
 } from './fpw-switch.ts'
-import { allSafekeepers } from './membership-change.ts'
+import { allSafekeepers, isFromStore } from './membership-change.ts'
 import { MembershipReconciler, membershipMessage } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
@@ -183,7 +185,9 @@ export class TimelineReconciler {
     timeline = await this.#refreshAddresses(timeline)
     timeline = await this.#removeAbandoned(tenant, timeline)
     timeline = await this.#attachShards(tenant, timeline)
-    timeline = await this.#ensureCompute(tenant, timeline)
+    const isHeldBack = isFromStore(timeline)
+    if (isHeldBack) await this.#tellShards(tenant, timeline)
+    else timeline = await this.#ensureCompute(tenant, timeline)
     const observed = await this.observe(tenant, timeline)
     if (!timeline.bootstrapped && observed.compute?.birthInterrupted === true) {
       await this.#beginAnew()
@@ -326,6 +330,7 @@ export class TimelineReconciler {
         create: !timeline.bootstrapped,
         safekeepers: safekeeperAddresses(timeline),
         imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
+        rollback: rollbackOf(timeline, number),
       })
       this.#log.info('shard_attached', { shard: number, node, generation })
     }
@@ -347,6 +352,7 @@ export class TimelineReconciler {
           create: false,
           safekeepers,
           imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
+          rollback: rollbackOf(timeline, number),
         })
         return (await ifReachable(attached.then(() => true))) ?? false
       }),
@@ -613,4 +619,11 @@ function runningCompute({ compute, computeAddress }: Observation): string {
 function noneWhenUnknown(error: unknown): readonly ShardStatus[] {
   if (isErrorCode(error, 'unknown_timeline')) return []
   throw error
+}
+
+/** What a shard is to give up of WAL that was, where it was. */
+function rollbackOf({ rollback }: TimelineDocument, shard: number): WalRollback | undefined {
+  const beforeGeneration = rollback?.shardGenerations[shard]
+  if (rollback === undefined || beforeGeneration === undefined) return undefined
+  return { lsn: lsnToBigint(parseLsn(rollback.lsn)), beforeGeneration: BigInt(beforeGeneration) }
 }

@@ -206,5 +206,12 @@ function readAttach(request: AttachShardRequest): AttachRequest {
       enabled: false,
       thresholdRecords: THRESHOLD_RECORDS_DEFAULT,
     },
+    rollback:
+      request.rollback === undefined
+        ? undefined
+        : {
+            lsn: lsnFromBigint(request.rollback.lsn),
+            beforeGeneration: Number(request.rollback.beforeGeneration),
+          },
   }
 }

@@ -4,6 +4,8 @@ import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
 import type { ImageGenerationSettings, IndexPart, LayerOwner, PostgresOfTimeline } from '@understory/storage'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
+import { rollBack } from './rollback.ts'
+import type { Rollback } from './rollback.ts'
 import { Serial } from './serial.ts'
 import { ShardFiles, listAttached } from './shard-files.ts'
 import type { AttachDocument } from './shard-files.ts'
@@ -17,6 +19,7 @@ export interface AttachRequest {
   readonly safekeepers: readonly string[]
   readonly postgres: PostgresOfTimeline
   readonly imageGeneration: ImageGenerationSettings
+  readonly rollback?: Rollback | undefined
 }
 
 const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string =>
@@ -108,7 +111,8 @@ export class ShardRegistry {
     if (here !== undefined) {
       this.get(owner.tenantId, owner.timelineId, owner.shard)
       if (generation < here.generation) throw staleGeneration(generation, here.generation)
-      if (generation === here.generation || !(await this.#mustLoadAnew(here, remote))) {
+      const isVoid = isBefore(here.generation, request.rollback)
+      if (generation === here.generation || (!isVoid && !(await this.#mustLoadAnew(here, remote)))) {
         await here.adoptGeneration(attached)
         return here.ingestedLsn
       }
@@ -117,7 +121,7 @@ export class ShardRegistry {
     }
     const newest = await remote.newestGeneration()
     if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
-    const published = newest === undefined ? undefined : await remote.read(newest)
+    const published = newest === undefined ? undefined : await this.#readPublished(remote, newest, request)
     const files = this.#files(owner)
     await files.make()
     const index = await this.#chooseIndex(files, published, request)
@@ -134,6 +138,27 @@ export class ShardRegistry {
       ingestedLsn: formatLsn(shard.ingestedLsn),
     })
     return shard.ingestedLsn
+  }
+
+  /**
+   * What is published. Where WAL of it was given up, what stays is published first: whoever reads the store from then on
+   * finds nothing else, and local files of before are of the past.
+   */
+  async #readPublished(remote: RemoteIndex, newest: number, request: AttachRequest): Promise<IndexPart> {
+    const published = await remote.read(newest)
+    const { rollback, generation, owner } = request
+    if (rollback === undefined || !isBefore(newest, rollback) || generation <= newest) return published
+    const kept = { ...rollBack(published, rollback.lsn), generation }
+    await remote.publish(kept)
+    this.#parts.env.log.warn('shard_rolled_back', {
+      tenant: owner.tenantId,
+      timeline: owner.timelineId,
+      shard: owner.shard.number,
+      to: formatLsn(rollback.lsn),
+      from: formatLsn(published.consistentLsn),
+      layersGone: published.layers.length - kept.layers.length,
+    })
+    return kept
   }
 
   /**
@@ -165,6 +190,9 @@ export class ShardRegistry {
         local.generation > published.generation ||
         (local.generation === published.generation && local.consistentLsn >= published.consistentLsn))
     const known = isLocalCurrent ? local : published
+    const { rollback } = request
+    if (known !== undefined && rollback !== undefined && isBefore(known.generation, rollback))
+      return { ...rollBack(known, rollback.lsn), generation }
     if (known !== undefined) return { ...known, generation }
     if (!create) {
       throw refuse(
@@ -221,6 +249,9 @@ export class ShardRegistry {
     return new ShardFiles(this.#parts.env.disk, this.#dataDirectory, owner)
   }
 }
+
+const isBefore = (generation: number, rollback: Rollback | undefined): boolean =>
+  rollback !== undefined && generation < rollback.beforeGeneration
 
 const ownerOf = ({ tenantId, timelineId, shard }: AttachDocument): LayerOwner => ({
   tenantId: parseTenantId(tenantId),

@@ -140,6 +140,7 @@ test(
       safekeepers: [one.address, two.address],
       postgres: { major: MAJOR, systemId: control.systemId, pgTimelineId: 1, walSegmentBytes: 16 << 20 },
       imageGeneration: { enabled: false, thresholdRecords: 8 },
+      rollback: undefined,
     })
     const refs = [0, 1].map((number) => ({ timeline: TIMELINE_REF, shard: { ...LAYOUT, number } }))
     for (const number of [0, 1]) {

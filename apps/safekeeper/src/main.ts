@@ -5,6 +5,7 @@ import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import { observeStore, openObjectStore } from '@understory/object-store'
+import type { TimelineRef } from '@understory/rpc'
 import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { tellSubscriptions, tellTimelines } from './collect.ts'
@@ -13,6 +14,7 @@ import { DiskSpace } from './disk-space.ts'
 import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
+import type { RemoteWal } from './remote-wal.ts'
 import { Repairs } from './repairs.ts'
 import { SafekeeperObserver } from './safekeeper-observer.ts'
 import { safekeeperService } from './service.ts'
@@ -54,7 +56,6 @@ async function main(): Promise<void> {
   )
   timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
   const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
-  const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log })
   const { objectStore } = options.values
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
   const store =
@@ -81,6 +82,8 @@ async function main(): Promise<void> {
             keepBytes: options.values.keepWalMib * MIB,
           },
         })
+  const remoteOf = (ref: TimelineRef): RemoteWal | undefined => offloader?.remoteOf(ref)
+  const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log, remoteOf })
   telemetry?.meter.onCollect(() => {
     tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
     tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
@@ -89,7 +92,7 @@ async function main(): Promise<void> {
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
-  const services = [safekeeperService({ timelines, pulls, nodeId, clock: env.clock })]
+  const services = [safekeeperService({ timelines, pulls, remoteOf, nodeId, clock: env.clock })]
   const server = await startServer({ ...listen, advertise, healthListen, services })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
   const announcement = await broker?.announce(`node/${nodeId}`, {

@@ -85,9 +85,9 @@ export class Offloader {
     this.#parts = parts
   }
 
-  /** The store's WAL of a timeline: for readers of what is not here any more. */
+  /** The store's WAL of a timeline, for one that has to see it as it is: nothing read before is remembered. */
   remoteOf(ref: TimelineRef): RemoteWal {
-    return new RemoteWal(this.#parts.store, ref, this.#cache)
+    return new RemoteWal(this.#parts.store, ref, new ChunkCache())
   }
 
   /** How far the object store has the timeline; undefined before it was looked at. */
@@ -159,7 +159,7 @@ export class Offloader {
   async #look(ref: TimelineRef, timeline: Timeline): Promise<Progress> {
     const { clock } = this.#parts
     const { signal } = this.#stop
-    const remote = this.remoteOf(ref)
+    const remote = new RemoteWal(this.#parts.store, ref, this.#cache)
     timeline.attachRemote(remote)
     const { identity, timelineStartLsn, commitLsn } = timeline
     const progress: Progress = {

@@ -11,7 +11,11 @@ import type { Member } from './membership-file.ts'
 import { everyMember } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
 import { askSources, catchUp, controlFrom } from './recovery.ts'
+import type { WalSource } from './recovery.ts'
+import type { RemoteWal } from './remote-wal.ts'
 import { Slots } from './slots.ts'
+import { StoredSource } from './stored-wal.ts'
+import type { StoredEnd } from './stored-wal.ts'
 import type { Timeline } from './timeline.ts'
 import type { Timelines } from './timelines.ts'
 
@@ -45,7 +49,12 @@ export interface PullsParts {
   readonly nodeId: string
   readonly clock: Clock
   readonly log: Log
+  /** A timeline's WAL in the object store, where there is one. */
+  readonly remoteOf?: (ref: TimelineRef) => RemoteWal | undefined
 }
+
+export const noObjectStore = (): Error =>
+  refuse('precondition', 'this safekeeper has no object store', { hint: 'Start it with --object-store.' })
 
 export class Pulls {
   readonly #parts: PullsParts
@@ -57,8 +66,11 @@ export class Pulls {
     this.#parts = parts
   }
 
-  /** Begins one, or tells how far the one is that runs. */
-  pull(ref: TimelineRef, donors: readonly Member[]): PullProgress {
+  /**
+   * Begins one, or tells how far the one is that runs. With `stored` it is from the object store. Error: refused
+   * `precondition` where there is none.
+   */
+  pull(ref: TimelineRef, donors: readonly Member[], stored?: StoredEnd): PullProgress {
     const { timelines, clock } = this.#parts
     parseTenantId(ref.tenantId)
     parseTimelineId(ref.timelineId)
@@ -66,7 +78,10 @@ export class Pulls {
     const last = this.#pulls.get(ref.timelineId)
     const isFresh =
       last !== undefined && !last.isRunning && last.problem === '' && clock.nowMs() - last.endedMs < REST_MS
-    const pull = last !== undefined && (last.isRunning || isFresh) ? last : this.#begin(ref, donors)
+    const pull =
+      last !== undefined && (last.isRunning || isFresh)
+        ? last
+        : this.#begin(ref, stored === undefined ? this.#peers(ref, donors) : [this.#stored(ref, stored)])
     const flushLsn = timelines.find(ref)?.state.flushLsn ?? LSN_ZERO
     return {
       flushLsn,
@@ -87,7 +102,8 @@ export class Pulls {
     const { membership } = timeline
     if (membership === undefined || commitLsn - timeline.state.flushLsn <= BEHIND_BYTES_MAX) return
     const last = this.#pulls.get(ref.timelineId)
-    const { running } = last?.isRunning === true ? last : this.#begin(ref, everyMember(membership))
+    const { running } =
+      last?.isRunning === true ? last : this.#begin(ref, this.#peers(ref, everyMember(membership)))
     const gone = Promise.withResolvers<void>()
     const onAbort = (): void => gone.resolve()
     signal.addEventListener('abort', onAbort, { once: true })
@@ -95,7 +111,19 @@ export class Pulls {
     signal.removeEventListener('abort', onAbort)
   }
 
-  #begin(ref: TimelineRef, donors: readonly Member[]): Pull {
+  #peers(ref: TimelineRef, donors: readonly Member[]): readonly WalSource[] {
+    return donors
+      .filter(({ nodeId }) => nodeId !== this.#parts.nodeId)
+      .map((donor) => new PeerSource(donor, ref))
+  }
+
+  #stored(ref: TimelineRef, end: StoredEnd): WalSource {
+    const remote = this.#parts.remoteOf?.(ref)
+    if (remote !== undefined) return new StoredSource(remote, end)
+    throw noObjectStore()
+  }
+
+  #begin(ref: TimelineRef, sources: readonly WalSource[]): Pull {
     const pull: Pull = {
       goalLsn: LSN_ZERO,
       isRunning: true,
@@ -104,16 +132,13 @@ export class Pulls {
       running: Promise.resolve(),
     }
     this.#pulls.set(ref.timelineId, pull)
-    pull.running = this.#run(ref, donors, pull)
+    pull.running = this.#run(ref, sources, pull)
     return pull
   }
 
-  async #run(ref: TimelineRef, donors: readonly Member[], pull: Pull): Promise<void> {
-    const { nodeId, clock } = this.#parts
+  async #run(ref: TimelineRef, sources: readonly WalSource[], pull: Pull): Promise<void> {
+    const { clock } = this.#parts
     const log = this.#parts.log.child({ tenant: ref.tenantId, timeline: ref.timelineId })
-    const sources = donors
-      .filter((donor) => donor.nodeId !== nodeId)
-      .map((donor) => new PeerSource(donor, ref))
     const startedMs = clock.nowMs()
     try {
       const { signal } = this.#stop
@@ -132,12 +157,12 @@ export class Pulls {
     } finally {
       pull.isRunning = false
       pull.endedMs = clock.nowMs()
-      for (const source of sources) source.close()
+      for (const source of sources) source.close?.()
     }
   }
 
   /** As a donor says that the timeline is, where it is not here. */
-  async #open(ref: TimelineRef, sources: readonly PeerSource[]): Promise<Timeline> {
+  async #open(ref: TimelineRef, sources: readonly WalSource[]): Promise<Timeline> {
     const { timelines } = this.#parts
     if (!timelines.has(ref)) {
       const [first] = await askSources(sources, this.#stop.signal)

@@ -46,6 +46,7 @@ export interface WalSource {
   status(signal: AbortSignal): Promise<SourceStatus>
   /** Committed WAL from `startLsn` to `endLsn`, in parts. */
   read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array>
+  close?(): void
 }
 
 export interface Found {

@@ -116,6 +116,21 @@ export class RemoteWal {
     if (old.length > 0) await this.#store.delete(old, { signal })
   }
 
+  /**
+   * Removes everything from `endLsn` on. `kept` is what stays of its segment: stored as a partial one before the whole
+   * one goes, so that a crash in between leaves both.
+   */
+  async cutAt(identity: PostgresIdentity, endLsn: Lsn, kept: Uint8Array, signal: AbortSignal): Promise<void> {
+    const cut = segmentOf(endLsn, identity.segmentBytes)
+    if (kept.length > 0) await this.putPartial(identity, endLsn, kept, signal)
+    const { segments, partials } = await this.list(identity, signal)
+    const gone = [
+      ...partials.filter((partial) => partial.endLsn > endLsn).map(({ key }) => key),
+      ...segments.filter((segment) => segment >= cut).map((segment) => this.#segmentKey(identity, segment)),
+    ]
+    if (gone.length > 0) await this.#store.delete(gone, { signal })
+  }
+
   async list(
     identity: PostgresIdentity,
     signal?: AbortSignal,

@@ -18,11 +18,14 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
-import { writeHistory } from './history-message.ts'
+import { readTerm, writeHistory } from './history-message.ts'
 import { readIdentity, writeIdentity } from './identity.ts'
 import { readMembers, readMembership } from './membership-file.ts'
+import { noObjectStore } from './pulls.ts'
 import type { Pulls } from './pulls.ts'
 import { propose } from './propose.ts'
+import type { RemoteWal } from './remote-wal.ts'
+import { closeStoredWal } from './stored-wal.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from './timelines.ts'
 import { isDamage } from './wal-check.ts'
@@ -34,9 +37,11 @@ export interface ServiceParts {
   readonly pulls: Pulls
   readonly nodeId: string
   readonly clock: Clock
+  /** A timeline's WAL in the object store, where there is one. */
+  readonly remoteOf?: (ref: TimelineRef) => RemoteWal | undefined
 }
 
-export function safekeeperService({ timelines, pulls, nodeId, clock }: ServiceParts): RpcService {
+export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }: ServiceParts): RpcService {
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readIdentity(postgres), lsnFromBigint(startLsn))
@@ -59,10 +64,28 @@ export function safekeeperService({ timelines, pulls, nodeId, clock }: ServicePa
         commitLsn: lsnToBigint(status.commitLsn),
       }
     }),
-    pullTimeline: unary(({ timeline, donors }) => {
+    pullTimeline: unary(({ timeline, donors, storedUntilLsn, storedTerm }) => {
       if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
-      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, readMembers(donors))
+      const stored =
+        storedUntilLsn === 0n
+          ? undefined
+          : { endLsn: lsnFromBigint(storedUntilLsn), term: readTerm(storedTerm) }
+      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, readMembers(donors), stored)
       return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
+    }),
+    closeStoredWal: unary(async ({ timeline, noSafekeeperIsLeft }, { signal }) => {
+      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+      if (!noSafekeeperIsLeft)
+        throw refuse('precondition', 'a safekeeper may still store WAL of the timeline')
+      if (timelines.has(timeline)) {
+        throw refuse('precondition', `safekeeper "${nodeId}" has the timeline`, {
+          hint: 'Recover from it, or remove its copy where it is damaged.',
+        })
+      }
+      const remote = remoteOf?.(timeline)
+      if (remote === undefined) throw noObjectStore()
+      const { endLsn, term } = await closeStoredWal(remote, signal)
+      return { endLsn: lsnToBigint(endLsn), term: BigInt(term) }
     }),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),
   })

@@ -115,7 +115,8 @@ export async function write(
 }
 
 export async function pulled(to: Safekeeper, donors: readonly Safekeeper[]) {
-  const request = { timeline: REF, donors: donors.map(({ nodeId, address }) => ({ nodeId, address })) }
+  const members = donors.map(({ nodeId, address }) => ({ nodeId, address }))
+  const request = { timeline: REF, donors: members, storedUntilLsn: 0n, storedTerm: 0n }
   for (;;) {
     const answer = await callUnary(to.client.pullTimeline.bind(to.client), request)
     if (!answer.running && answer.goalLsn > 0n) return answer

@@ -97,7 +97,7 @@ export interface SafekeeperChangeView {
   readonly number: number
   readonly add: readonly string[]
   readonly remove: readonly string[]
-  readonly reason: 'user' | 'lost_node' | 'recovery'
+  readonly reason: 'user' | 'lost_node' | 'recovery' | 'stored'
   /** Given up: the members are those of before. */
   readonly cancelled: boolean
   readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
@@ -158,11 +158,12 @@ export interface UnderstoryClient extends Disposable {
   cancelSafekeeperChange(tenant: string, timeline?: string): Promise<SafekeepersView>
   /**
    * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have are
-   * lost. Refused `precondition` while a majority answers.
+   * lost. Without a node none is left, and others go on with what the object store has. Refused `precondition` while
+   * there is more to go on with.
    */
   recoverSafekeepers(
     tenant: string,
-    wish: { readonly timeline?: string; readonly node: string; readonly acceptLostCommits: boolean },
+    wish: { readonly timeline?: string; readonly node?: string; readonly acceptLostCommits: boolean },
   ): Promise<SafekeepersView>
   getSafekeepers(tenant: string, timeline?: string): Promise<SafekeepersView>
   /** Ends when the last change is done; throws `timeout` with the reason where it does not get there. */
@@ -401,8 +402,8 @@ export function createClient(options: ClientOptions): UnderstoryClient {
       )
     },
 
-    async recoverSafekeepers(tenant, { timeline = '', node, acceptLostCommits }) {
-      const request = { tenant, timeline, nodeId: node, acceptLostCommits }
+    async recoverSafekeepers(tenant, { timeline = '', node = '', acceptLostCommits }) {
+      const request = { tenant, timeline, nodeId: node, acceptLostCommits, fromObjectStore: node === '' }
       return safekeepersOf((await callUnary(client.recoverSafekeepers.bind(client), request, call)).status)
     },
 

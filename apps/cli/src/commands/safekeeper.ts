@@ -1,3 +1,4 @@
+import { refuse } from '@understory/base'
 import { createClient } from '@understory/sdk'
 import type { SafekeeperChangeView, SafekeeperWish, SafekeepersView } from '@understory/sdk'
 import type { Command } from 'commander'
@@ -35,6 +36,7 @@ const REASONS = {
   user: '',
   lost_node: ', because a node was lost',
   recovery: ', by force: commits that the one that stays does not have were given up',
+  stored: ', from the object store: commits that it does not have were given up',
 } as const satisfies Record<SafekeeperChangeView['reason'], string>
 
 function printChange(change: SafekeeperChangeView): void {
@@ -106,18 +108,23 @@ export function addSafekeeperCommands(program: Command): void {
       printSafekeepers(format, await createClient({ endpoint }).cancelSafekeeperChange(tenant, timeline))
     })
 
-  changing('recover', 'the majority is lost for good: goes on with the one safekeeper that is left')
-    .requiredOption('--from <node>', 'the one that is left')
-    .option('--accept-lost-commits', 'commits that it does not have are lost')
+  changing('recover', 'the majority is lost for good: goes on with what is left')
+    .option('--from <node>', 'the one safekeeper that is left')
+    .option('--from-object-store', 'none is left: others begin with the WAL in the object store')
+    .option('--accept-lost-commits', 'commits that are not there are lost')
     .action(
       async (
-        options: ChangeOptions & { from: string; acceptLostCommits?: boolean },
+        options: ChangeOptions & { from?: string; fromObjectStore?: boolean; acceptLostCommits?: boolean },
         command: Command,
       ): Promise<void> => {
         const { endpoint, format } = globals(command)
-        const { tenant, timeline, wait, timeout, from: node, acceptLostCommits = false } = options
+        const { tenant, timeline, wait, timeout, from, fromObjectStore = false } = options
+        const { acceptLostCommits = false } = options
+        if ((from === undefined) !== fromObjectStore)
+          throw refuse('bad_argument', 'recover takes either --from NODE or --from-object-store')
+        const node = from === undefined ? {} : { node: from }
         const client = createClient({ endpoint })
-        let view = await client.recoverSafekeepers(tenant, { timeline, node, acceptLostCommits })
+        let view = await client.recoverSafekeepers(tenant, { timeline, ...node, acceptLostCommits })
         if (wait) {
           const timeoutMs = timeout * 1_000
           view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs, onStep: tellStep })

@@ -1,0 +1,144 @@
+/**
+ * Goal: when every safekeeper is gone with its disk, the database goes on with what the object store has of the WAL, where
+ * an operator says so: every commit up to there, none of it in half, and pages of what was given up are never read.
+ * Method: real processes under load; safekeepers, and then pageservers too, are killed and their folders deleted.
+ */
+import { readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { lsnFromBigint, parseLsn } from '@understory/base'
+import type { ClusterNode } from '@understory/testcontainers'
+import { expect, test } from 'vitest'
+import { runCli, startRoad, until } from './cluster-support.ts'
+import type { Road } from './cluster-support.ts'
+
+const FLAGS = { safekeeper: ['--offload-quiet-s', '1'] }
+
+test('all safekeepers lost: refused while one is left, then on from the object store', async () => {
+  await using road = await startRoad({ flags: FLAGS })
+  await begin(road)
+  const kept = await commitMarks(road, 40)
+  await stored(road)
+
+  const early = await recover(road, '--accept-lost-commits')
+  expect(early.code).toBe(1)
+  expect(early.stderr).toMatch(/safekeeper "\S+" has the timeline.*--from/)
+
+  await loseAfterMore(road)
+  const unsure = await recover(road)
+  expect(unsure.code).toBe(1)
+  expect(unsure.stderr).toMatch(/commits that the object store does not have would be lost/)
+  const none = await recoverOnceTold(road)
+  expect(none.code).toBe(1)
+  expect(none.stderr).toMatch(/needs 3 safekeepers, and 0 are there/)
+
+  const ingested = await shardEnds(road)
+  for (const node of road.cluster.safekeepers) await node.start()
+  await goOn(road, kept)
+  expect(Math.max(...ingested)).toBeGreaterThan(Number(parseLsn(await rolledBackTo(road))))
+  expect(road.cluster.controlPlane.log()).toMatch(
+    /"level":"error","event":"safekeepers_recovered_from_store"/,
+  )
+
+  // And once more, with the WAL that came after it: the segment that was cut is stored again, whole.
+  await road.query(
+    'create table filler as select repeat(md5(i::text), 30) t from generate_series(1, 40000) i',
+  )
+  const more = [...kept, ...(await commitMarks(road, 10, 1_000))]
+  await stored(road)
+  for (const node of [...road.cluster.safekeepers, ...road.cluster.pageservers]) await forget(node)
+  for (const node of [...road.cluster.safekeepers, ...road.cluster.pageservers]) await node.start()
+  await goOn(road, more)
+  expect(await road.query('select count(*)::int from filler')).toMatchObject([{ count: 40_000 }])
+})
+
+async function begin(road: Road): Promise<void> {
+  await road.loadTpcb()
+  await road.query('create table mark (n int primary key, half int not null)')
+}
+
+/** Each is one transaction of two rows, `n` and `-n`; gives those that were acknowledged. */
+async function commitMarks(road: Road, count: number, from = 1): Promise<readonly number[]> {
+  const done: number[] = []
+  await road.withClient(async (client) => {
+    for (let n = from; n < from + count; n++) {
+      await client.query(`insert into mark values (${n}, 1), (${-n}, 2)`)
+      done.push(n)
+    }
+  })
+  return done
+}
+
+/** Waits until the object store has all that is committed. */
+async function stored(road: Road): Promise<void> {
+  const lsn = await road.flushLsn()
+  await until('the WAL to be offloaded', async () => ((await storedEnd(road)) >= lsn ? true : undefined))
+}
+
+/** End of the last partial segment. */
+async function storedEnd(road: Road): Promise<number> {
+  const names = await readdir(join(road.cluster.objectStore, 'wal'), { recursive: true }).catch(() => [])
+  const ends = names.flatMap((name) => {
+    const end = /\.partial\.([0-9a-f]{16})$/.exec(name)?.[1]
+    return end === undefined ? [] : [Number.parseInt(end, 16)]
+  })
+  return Math.max(0, ...ends)
+}
+
+/** Commits that nobody offloads any more, which the shards take in, and then no safekeeper. */
+async function loseAfterMore(road: Road): Promise<void> {
+  await road.query('insert into mark select i, 3 from generate_series(100000, 100500) i')
+  await road.ingested()
+  for (const node of road.cluster.safekeepers) await forget(node)
+}
+
+async function forget(node: ClusterNode): Promise<void> {
+  await node.kill()
+  await rm(node.dataDirectory, { recursive: true })
+}
+
+const shardEnds = async (road: Road): Promise<readonly number[]> =>
+  (await road.shards()).map(({ ingestedLsn }) => Number(lsnFromBigint(ingestedLsn)))
+
+async function rolledBackTo(road: Road): Promise<string> {
+  const lines = road.cluster.pageservers.map((node) => node.log()).join('\n')
+  return /"event":"shard_rolled_back".*?"to":"([0-9A-F/]+)"/.exec(lines)?.[1] ?? ''
+}
+
+const recover = (road: Road, ...flags: string[]) =>
+  runCli(
+    road.cluster,
+    'safekeeper',
+    'recover',
+    '--tenant',
+    road.tenant,
+    '--from-object-store',
+    '--timeout',
+    '60',
+    ...flags,
+  )
+
+/** Once the control plane knows which safekeepers are there. */
+const recoverOnceTold = (road: Road) =>
+  until('every safekeeper to be known as here or gone', async () => {
+    const result = await recover(road, '--accept-lost-commits')
+    const nodes = await road.client.listNodes()
+    const count = nodes.filter(({ kind }) => kind === 'safekeeper').length
+    const isSettled = count === 0 || count === road.cluster.safekeepers.length
+    return /does not answer|needs 3 safekeepers, and [12]/.test(result.stderr) || !isSettled
+      ? undefined
+      : result
+  })
+
+/** Recovers, and looks at what there is. */
+async function goOn(road: Road, kept: readonly number[]): Promise<void> {
+  const done = await recoverOnceTold(road)
+  expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({ code: 0, stderr: '' })
+  expect(done.stdout).toMatch(/from the object store/)
+  await road.client.waitForSql(road.tenant, { timeoutMs: 60_000 })
+  const rows = await road.query('select n, half from mark where abs(n) < 100000 order by n')
+  const numbers = new Set(rows.map((row) => Number(row['n'])))
+  for (const n of kept) expect([n, numbers.has(n), numbers.has(-n)]).toEqual([n, true, true])
+  for (const n of numbers) expect([n, numbers.has(-n)]).toEqual([n, true])
+  await road.underLoad((load) => load.moreCommits(50))
+  await road.expectVerified()
+}

@@ -1,0 +1,34 @@
+/** What stays of a shard where WAL that it has taken in was given up. */
+import { formatLsn, maxLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { LAYER_KIND_DELTA } from '@understory/storage'
+import type { IndexPart } from '@understory/storage'
+
+export interface Rollback {
+  /** End of the WAL that is kept: a record end. */
+  readonly lsn: Lsn
+  /** Indexes of older generations may list what was made of WAL beyond it. */
+  readonly beforeGeneration: number
+}
+
+/**
+ * The index without the layers that reach beyond `lsn`, nor any after the first of them. What those hold of WAL that is
+ * kept is taken in again: ingest goes on where the last delta layer that stays ends, which is a record end. Error:
+ * refused `precondition` where the shard began later.
+ */
+export function rollBack(part: IndexPart, lsn: Lsn): IndexPart {
+  if (part.startLsn > lsn || part.readableLsn > lsn) {
+    const began = formatLsn(maxLsn(part.startLsn, part.readableLsn))
+    throw refuse(
+      'precondition',
+      `shard ${part.owner.shard.number} begins at ${began}, after ${formatLsn(lsn)}`,
+    )
+  }
+  const first = part.layers.findIndex(({ lsnMax }) => lsnMax > lsn)
+  if (first < 0) return part.consistentLsn <= lsn ? part : { ...part, consistentLsn: lsn }
+  const layers = part.layers.slice(0, first)
+  let consistentLsn = maxLsn(part.startLsn, part.readableLsn)
+  for (const { kind, lsnMax } of layers)
+    if (kind === LAYER_KIND_DELTA) consistentLsn = maxLsn(consistentLsn, lsnMax)
+  return { ...part, layers, consistentLsn }
+}
