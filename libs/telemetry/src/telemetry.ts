@@ -156,13 +156,17 @@ const failure = (error: unknown): { 'error.type'?: string } =>
 /** Says of each signal once in a while that it does not get through. */
 class Complaints {
   #log: Log | undefined
+  #end: string | undefined
   readonly #lastMs = new Map<Signal, number>()
 
   reportTo(log: Log): void {
     this.#log = log
+    if (this.#end !== undefined) this.ended(this.#end)
   }
 
   ended(problem: string): void {
+    // Perhaps before there was a log.
+    this.#end = problem
     this.#log?.error('telemetry_ended', { problem })
   }
 
