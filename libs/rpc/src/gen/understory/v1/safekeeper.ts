@@ -372,6 +372,20 @@ export interface PullTimelineResponse {
   readonly problem: string;
 }
 
+/** Arguments of DeleteTimeline. */
+export interface DeleteTimelineRequest {
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** Not 0: the copy of a safekeeper that left is meant, and refused as stale where a membership newer than this is known. */
+  readonly leftWithGeneration: bigint;
+}
+
+/** Result of DeleteTimeline. */
+export interface DeleteTimelineResponse {
+}
+
 /** Arguments of ListWalTimelines. */
 export interface ListWalTimelinesRequest {
 }
@@ -2861,6 +2875,123 @@ export const PullTimelineResponse: MessageFns<PullTimelineResponse> = {
   },
 };
 
+function createBaseDeleteTimelineRequest(): DeleteTimelineRequest {
+  return { timeline: undefined, leftWithGeneration: 0n };
+}
+
+export const DeleteTimelineRequest: MessageFns<DeleteTimelineRequest> = {
+  encode(message: DeleteTimelineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(10).fork()).join();
+    }
+    if (message.leftWithGeneration !== 0n) {
+      if (BigInt.asUintN(64, message.leftWithGeneration) !== message.leftWithGeneration) {
+        throw new globalThis.Error("value provided for field message.leftWithGeneration of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.leftWithGeneration);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTimelineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTimelineRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.leftWithGeneration = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTimelineRequest>, I>>(base?: I): DeleteTimelineRequest {
+    return DeleteTimelineRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTimelineRequest>, I>>(object: I): DeleteTimelineRequest {
+    const message = createBaseDeleteTimelineRequest() as any;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.leftWithGeneration = (object.leftWithGeneration !== undefined && object.leftWithGeneration !== null)
+      ? BigInt(object.leftWithGeneration)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseDeleteTimelineResponse(): DeleteTimelineResponse {
+  return {};
+}
+
+export const DeleteTimelineResponse: MessageFns<DeleteTimelineResponse> = {
+  encode(_: DeleteTimelineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTimelineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTimelineResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTimelineResponse>, I>>(base?: I): DeleteTimelineResponse {
+    return DeleteTimelineResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTimelineResponse>, I>>(_: I): DeleteTimelineResponse {
+    const message = createBaseDeleteTimelineResponse() as any;
+    return message;
+  },
+};
+
 function createBaseListWalTimelinesRequest(): ListWalTimelinesRequest {
   return {};
 }
@@ -3060,6 +3191,21 @@ export const SafekeeperServiceService = {
       Buffer.from(CloseStoredWalResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CloseStoredWalResponse => CloseStoredWalResponse.decode(value),
   },
+  /**
+   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * be it that there was none before. WAL in the object store stays.
+   */
+  deleteTimeline: {
+    path: "/understory.v1.SafekeeperService/DeleteTimeline" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteTimelineRequest): Buffer =>
+      Buffer.from(DeleteTimelineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteTimelineRequest => DeleteTimelineRequest.decode(value),
+    responseSerialize: (value: DeleteTimelineResponse): Buffer =>
+      Buffer.from(DeleteTimelineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteTimelineResponse => DeleteTimelineResponse.decode(value),
+  },
   /** Timelines known here. */
   listWalTimelines: {
     path: "/understory.v1.SafekeeperService/ListWalTimelines" as const,
@@ -3100,6 +3246,11 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
    * that other WAL may follow it. Refused where this safekeeper has the timeline.
    */
   closeStoredWal: handleUnaryCall<CloseStoredWalRequest, CloseStoredWalResponse>;
+  /**
+   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * be it that there was none before. WAL in the object store stays.
+   */
+  deleteTimeline: handleUnaryCall<DeleteTimelineRequest, DeleteTimelineResponse>;
   /** Timelines known here. */
   listWalTimelines: handleUnaryCall<ListWalTimelinesRequest, ListWalTimelinesResponse>;
 }
@@ -3211,6 +3362,25 @@ export interface SafekeeperServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CloseStoredWalResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * be it that there was none before. WAL in the object store stays.
+   */
+  deleteTimeline(
+    request: DeleteTimelineRequest,
+    callback: (error: ServiceError | null, response: DeleteTimelineResponse) => void,
+  ): ClientUnaryCall;
+  deleteTimeline(
+    request: DeleteTimelineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteTimelineResponse) => void,
+  ): ClientUnaryCall;
+  deleteTimeline(
+    request: DeleteTimelineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteTimelineResponse) => void,
   ): ClientUnaryCall;
   /** Timelines known here. */
   listWalTimelines(
