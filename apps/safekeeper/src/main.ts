@@ -88,6 +88,7 @@ async function main(): Promise<void> {
     tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
     tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
   })
+  timelines.beforeDelete = (ref) => offloader?.forget(ref)
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(env.disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)

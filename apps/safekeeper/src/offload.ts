@@ -80,6 +80,7 @@ export class Offloader {
   readonly #progress = new Map<string, Progress>()
   readonly #stop = new AbortController()
   #running: Promise<void> = Promise.resolve()
+  #attending: { readonly timelineId: string; readonly done: Promise<void> } | undefined
 
   constructor(parts: OffloaderParts) {
     this.#parts = parts
@@ -95,6 +96,12 @@ export class Offloader {
     const progress = this.#progress.get(timelineId)
     if (progress === undefined) return undefined
     return progress.partialUntil > progress.wholeUntil ? progress.partialUntil : progress.wholeUntil
+  }
+
+  /** Resolves when nothing of a timeline that is not here any more will be stored. */
+  async forget({ timelineId }: TimelineRef): Promise<void> {
+    if (this.#attending?.timelineId === timelineId) await this.#attending.done
+    this.#progress.delete(timelineId)
   }
 
   start(): void {
@@ -113,7 +120,10 @@ export class Offloader {
     while (!signal.aborted) {
       for (const ref of timelines.list()) {
         const timeline = timelines.find(ref)
-        if (timeline !== undefined && !signal.aborted) await this.#attend(ref, timeline)
+        if (timeline === undefined || signal.aborted) continue
+        const done = this.#attend(ref, timeline)
+        this.#attending = { timelineId: ref.timelineId, done }
+        await done
       }
       await clock.sleep(this.#parts.roundMs ?? ROUND_MS, signal).catch(() => undefined)
     }

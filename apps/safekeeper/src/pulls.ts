@@ -41,6 +41,7 @@ interface Pull {
   problem: string
   endedMs: number
   running: Promise<void>
+  readonly cancel: AbortController
 }
 
 export interface PullsParts {
@@ -130,6 +131,7 @@ export class Pulls {
       problem: '',
       endedMs: 0,
       running: Promise.resolve(),
+      cancel: new AbortController(),
     }
     this.#pulls.set(ref.timelineId, pull)
     pull.running = this.#run(ref, sources, pull)
@@ -141,7 +143,7 @@ export class Pulls {
     const log = this.#parts.log.child({ tenant: ref.tenantId, timeline: ref.timelineId })
     const startedMs = clock.nowMs()
     try {
-      const { signal } = this.#stop
+      const signal = AbortSignal.any([this.#stop.signal, pull.cancel.signal])
       const { timeline, bytes } = await this.#slots.run(signal, async () => {
         const opened = await this.#open(ref, sources)
         const onGoal = (goalLsn: Lsn): void => {
@@ -179,6 +181,14 @@ export class Pulls {
     for (const [timelineId, { isRunning, endedMs }] of this.#pulls) {
       if (!isRunning && clock.nowMs() - endedMs > FORGET_MS) this.#pulls.delete(timelineId)
     }
+  }
+
+  /** Ends what runs for a timeline. */
+  async forget({ timelineId }: TimelineRef): Promise<void> {
+    const pull = this.#pulls.get(timelineId)
+    pull?.cancel.abort()
+    await pull?.running
+    this.#pulls.delete(timelineId)
   }
 
   async stop(): Promise<void> {

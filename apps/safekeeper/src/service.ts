@@ -18,7 +18,7 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
-import { readTerm, writeHistory } from './history-message.ts'
+import { readGeneration, readTerm, writeHistory } from './history-message.ts'
 import { readIdentity, writeIdentity } from './identity.ts'
 import { readMembers, readMembership } from './membership-file.ts'
 import { noObjectStore } from './pulls.ts'
@@ -86,6 +86,12 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
       if (remote === undefined) throw noObjectStore()
       const { endLsn, term } = await closeStoredWal(remote, signal)
       return { endLsn: lsnToBigint(endLsn), term: BigInt(term) }
+    }),
+    deleteTimeline: unary(async ({ timeline, leftWithGeneration }) => {
+      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+      await pulls.forget(timeline)
+      await timelines.delete(timeline, readGeneration(leftWithGeneration))
+      return {}
     }),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),
   })

@@ -19,6 +19,9 @@ type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & 
   | { readonly failure: unknown }
 )
 
+/** A folder of this name is on its way out: whatever ends that half way, the next start goes on. */
+const DELETED = '.deleted'
+
 /** A timeline rests once nothing was written to it for one to two of these. */
 const REST_MS = 5_000
 
@@ -29,6 +32,8 @@ export class Timelines {
   readonly #entries = new Map<string, Entry>()
   /** Called when somebody meets damage in what is committed. */
   onDamage: (ref: TimelineRef) => void = () => undefined
+  /** Called when one is known no more, before its files go. */
+  beforeDelete: (ref: TimelineRef) => Promise<void> | undefined = () => undefined
   /** Set before any is opened, where something is measured. */
   observer: SafekeeperObserver | undefined
   /** Set before any is opened, where there are limits. */
@@ -48,8 +53,13 @@ export class Timelines {
     await this.#disk.syncDirectory(dirname(this.#root))
     for (const tenant of await this.#disk.list(this.#root)) {
       for (const timeline of await this.#disk.list(join(this.#root, tenant.name))) {
+        if (timeline.name.endsWith(DELETED)) {
+          await this.#disk.removeTree(join(this.#root, tenant.name, timeline.name))
+          continue
+        }
         await this.#open(parseTenantId(tenant.name), parseTimelineId(timeline.name))
       }
+      await this.#removeIfEmpty(join(this.#root, tenant.name))
     }
   }
 
@@ -166,6 +176,49 @@ export class Timelines {
     })
     this.#creating = opening.catch(() => undefined)
     return opening
+  }
+
+  /**
+   * Removes the timeline from the disk, in whatever state it is; there may be none. Error: refused `stale` where
+   * `leftWithGeneration` is not 0 and it has a newer membership: it was made a member again.
+   */
+  delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
+    const deletion = this.#creating.then(() => this.#delete(ref, leftWithGeneration))
+    this.#creating = deletion.catch(() => undefined)
+    return deletion
+  }
+
+  async #delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
+    const { tenantId, timelineId } = readRef(ref)
+    const entry = this.#entries.get(timelineId)
+    if (entry !== undefined && entry.tenantId !== tenantId) return
+    const timeline = entry !== undefined && 'timeline' in entry ? entry.timeline : undefined
+    const known = Math.max(
+      timeline?.state.control.membershipGeneration ?? 0,
+      timeline?.membership?.generation ?? 0,
+    )
+    if (leftWithGeneration > 0 && known > leftWithGeneration)
+      throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
+    this.#entries.delete(timelineId)
+    const why = refuse('unknown_timeline', `timeline ${timelineId} was deleted`)
+    await timeline?.close(why)
+    await this.beforeDelete(ref)
+    const folder = join(this.#root, tenantId, timelineId)
+    if ((await this.#disk.stat(folder)) !== undefined) {
+      // One step, which takes no room: before it, it is here; after it, it never is again.
+      await this.#disk.rename(folder, folder + DELETED)
+      await this.#disk.syncDirectory(dirname(folder))
+    }
+    if (entry !== undefined) this.#log.info('timeline_deleted', { tenant: tenantId, timeline: timelineId })
+    this.observer?.forget(ref)
+    await this.#disk.removeTree(folder + DELETED)
+    await this.#removeIfEmpty(dirname(folder))
+  }
+
+  /** The folder of a tenant whose last timeline is gone. */
+  async #removeIfEmpty(folder: string): Promise<void> {
+    if ((await this.#disk.stat(folder)) !== undefined && (await this.#disk.list(folder)).length === 0)
+      await this.#disk.removeTree(folder)
   }
 
   /** Until `signal` fires: idle ones give back what they hold. */
