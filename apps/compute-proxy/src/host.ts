@@ -8,7 +8,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describeError, refuse } from '@understory/base'
+import { describeError, parseTimelineId, refuse } from '@understory/base'
 import { diskError, realDisk } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { ComputeHostServiceService, service, unary } from '@understory/rpc'
@@ -65,6 +65,7 @@ interface Hosted {
 
 export class Host implements ComputeHosting {
   readonly #parts: HostParts
+  readonly #removing = new Map<string, Promise<void>>()
   readonly #computes = new Map<string, Hosted>()
   #storing: Promise<void> = Promise.resolve()
 
@@ -126,12 +127,23 @@ export class Host implements ComputeHosting {
     return this.#store()
   }
 
-  async remove(timelineId: string): Promise<void> {
+  /** Whoever asks while it is under way waits for the same end. */
+  remove(timelineId: string): Promise<void> {
+    const underWay = this.#removing.get(timelineId)
+    if (underWay !== undefined) return underWay
+    const removal = this.#remove(timelineId).finally(() => this.#removing.delete(timelineId))
+    this.#removing.set(timelineId, removal)
+    return removal
+  }
+
+  async #remove(timelineId: string): Promise<void> {
     const hosted = this.#computes.get(timelineId)
-    if (hosted === undefined) return
-    this.#computes.delete(timelineId)
-    await this.#store()
-    await this.#end(hosted)
+    if (hosted !== undefined) {
+      this.#computes.delete(timelineId)
+      await this.#store()
+      await this.#end(hosted)
+    }
+    // Without one too: a crash may have come between.
     await rm(this.#root(timelineId), { recursive: true, force: true })
   }
 
@@ -320,7 +332,7 @@ export function hostService(host: ComputeHosting): RpcService {
     }),
     removeCompute: unary(async ({ timeline }) => {
       if (timeline === undefined) throw refuse('bad_argument', 'which timeline?')
-      await host.remove(timeline.timelineId)
+      await host.remove(parseTimelineId(timeline.timelineId))
       return {}
     }),
     listComputes: unary(async () => ({ computes: await host.list() })),

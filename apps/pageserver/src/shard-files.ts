@@ -6,7 +6,7 @@
  *     index.json    its layers (index-part.ts); replaced after each layer that is durable
  *     <layer name>  layers
  */
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { encodeIndexPart, parseIndexPart, shardPrefix } from '@understory/storage'
@@ -38,8 +38,15 @@ export class ShardFiles {
   async make(): Promise<void> {
     await this.#disk.makeDirectory(this.directory)
   }
-  remove(): Promise<void> {
-    return this.#disk.removeTree(this.directory)
+  /** And the folders above, where it was the last of its timeline and tenant. */
+  async remove(): Promise<void> {
+    await this.#disk.removeTree(this.directory)
+    const timeline = dirname(this.directory)
+    for (const folder of [timeline, dirname(timeline), dirname(dirname(timeline))]) {
+      if ((await this.#disk.stat(folder)) === undefined) continue
+      if ((await this.#disk.list(folder)).length > 0) return
+      await this.#disk.removeTree(folder)
+    }
   }
 
   /** Undefined where there is none. Error: refused `bad_file`. */

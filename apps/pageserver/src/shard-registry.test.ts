@@ -1,8 +1,11 @@
 // Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
 // never replaced by an older index.
 // Method: a shard without layers; the published indexes are put in place by hand.
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'
+import { shardPrefix } from '@understory/storage'
 import type { IndexPart } from '@understory/storage'
 import { expect, test } from 'vitest'
 import { TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
@@ -43,4 +46,18 @@ test('local files that are older than what their own generation has published ar
   await using bench = await openBench(directory.path)
   const [shard] = await attach(bench, LAYOUT, 2, false, IMAGES)
   expect(shard!.ingestedLsn).toBe(0x2000)
+})
+
+test('a detached shard leaves nothing on the disk, however often it is asked for and whatever a crash left', async () => {
+  await using directory = await temporaryDirectory()
+  await using bench = await openBench(directory.path)
+  await attach(bench, LAYOUT, 1, true, IMAGES)
+  const path = join(directory.path, 'local', shardPrefix(OWNER))
+  await expect(readdir(path)).resolves.toContain('attach.json')
+  await bench.registry.detach(TENANT, TIMELINE, SHARD)
+  await expect(readdir(join(directory.path, 'local', 'tenants'))).resolves.toEqual([])
+  await mkdir(path, { recursive: true })
+  await writeFile(join(path, 'a-layer'), '')
+  await bench.registry.detach(TENANT, TIMELINE, SHARD)
+  await expect(readdir(join(directory.path, 'local', 'tenants'))).resolves.toEqual([])
 })

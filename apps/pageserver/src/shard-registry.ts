@@ -229,14 +229,25 @@ export class ShardRegistry {
     return shard
   }
 
-  /** Stops serving the shard; local files go, objects stay. */
+  /**
+   * Stops serving the shard; local files go, objects stay. There may be none, or files alone: of one that could not be
+   * loaded, or that a crash left while it was detached.
+   */
   detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
     return this.#serial.run(async () => {
-      const shard = this.get(tenantId, timelineId, identity)
-      this.#shards.delete(shardName(shard.owner))
-      await shard.stop()
-      this.#parts.observer?.forget(shard.owner)
-      await this.#files(shard.owner).remove()
+      const owner: LayerOwner = { tenantId, timelineId, shard: identity }
+      if (this.#shards.has(shardName(owner))) {
+        const shard = this.get(tenantId, timelineId, identity)
+        this.#shards.delete(shardName(owner))
+        await shard.stop()
+        this.#parts.observer?.forget(owner)
+        this.#parts.env.log.info('shard_detached', {
+          tenant: tenantId,
+          timeline: timelineId,
+          shard: identity.number,
+        })
+      }
+      await this.#files(owner).remove()
     })
   }
 

@@ -263,6 +263,7 @@ test(
       code: 'bad_argument',
     })
     await callUnary(client.detachShard.bind(client), refs[1]!)
+    await callUnary(client.detachShard.bind(client), refs[1]!)
     await expect(callUnary(client.flushShard.bind(client), refs[1]!)).rejects.toMatchObject({
       code: 'unknown_timeline',
     })
