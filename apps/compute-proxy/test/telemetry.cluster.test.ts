@@ -205,6 +205,10 @@ test('every metric of the tables is told of by a cluster that works', async () =
   }).catch((cause: unknown) => {
     throw new Error(`nobody tells of ${missing.join(', ')}`, { cause })
   })
+  for (const name of ['ingest batch', 'image batch', 'upload'])
+    await traceOf(receiver, name, ({ root }) =>
+      root?.service === 'understory-pageserver' ? root : undefined,
+    )
   const tables = new Map(wanted.map((spec) => [spec.name, spec]))
   for (const instance of receiver.instances)
     for (const { name, unit, kind, points } of receiver.metricsOf(instance)) {

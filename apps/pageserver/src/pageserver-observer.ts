@@ -1,7 +1,7 @@
 /** Measures the shards of a pageserver on the way of WAL and reads; collect.ts tells the rest. */
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
-import type { Cell, HistogramCell, Span, Telemetry } from '@understory/telemetry'
+import type { Cell, HistogramCell, Span, SpanAttributes, Telemetry, Traces } from '@understory/telemetry'
 import type { METRICS } from './metrics.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
@@ -67,6 +67,8 @@ export class PageserverObserver {
 
 /** What a shard tells. Calls are cheap and never throw. */
 export class ShardObserver {
+  readonly #traces: Traces | undefined
+  readonly #labels: Readonly<Record<string, string>>
   readonly #stored: Cell
   readonly #imageSize: Cell
   readonly #drift: Cell
@@ -81,8 +83,10 @@ export class ShardObserver {
   readonly found: Cell
   readonly absent: Cell
 
-  constructor({ metrics }: PageserverTelemetry, owner: LayerOwner) {
+  constructor({ metrics, traces }: PageserverTelemetry, owner: LayerOwner) {
     const labels = labelsOf(owner)
+    this.#traces = traces
+    this.#labels = labels
     this.#stored = metrics.walStored.of(labels)
     this.#imageSize = metrics.walImageSize.of(labels)
     this.#drift = metrics.fpwDrift.of(labels)
@@ -108,6 +112,7 @@ export class ShardObserver {
   ingested(durationMs: number, entriesBytes: number): void {
     this.#ingestDuration.recordMs(durationMs)
     this.#stored.add(entriesBytes)
+    this.#span('ingest batch', durationMs, { 'wal.bytes': entriesBytes })
   }
   /** A full-page image came in the WAL. */
   walImage(bytes: number): void {
@@ -127,6 +132,7 @@ export class ShardObserver {
   imageJob(durationMs: number, pagesCount: number): void {
     this.#jobDuration.recordMs(durationMs)
     this.#jobPages.record(pagesCount)
+    this.#span('image batch', durationMs, { pages: pagesCount })
   }
   drifted(): void {
     this.#drift.add(1)
@@ -134,9 +140,20 @@ export class ShardObserver {
   uploaded(durationMs: number): void {
     this.#uploads.done.add(1)
     this.#uploadDuration.recordMs(durationMs)
+    // There are few.
+    this.#span('upload', durationMs, {}, true)
   }
   uploadFailed(): void {
     this.#uploads.failed.add(1)
+  }
+
+  /** What has ended just now, as a trace of its own. */
+  #span(name: string, durationMs: number, attributes: SpanAttributes, isAlwaysRecorded = false): void {
+    if (this.#traces === undefined) return
+    const startMs = performance.now() - durationMs
+    const span = this.#traces.root(name, { startMs, isAlwaysRecorded })
+    span?.set({ ...this.#labels, ...attributes })
+    span?.end()
   }
 }
 
