@@ -170,6 +170,7 @@ test('the standard variables decide what goes out, and what cannot be is refused
   expect(readOtlpSettings({ ...endpoint, OTEL_TRACES_SAMPLER: 'always_on' })?.traceShare).toBe(1)
   expect(readOtlpSettings({ ...endpoint, OTEL_TRACES_SAMPLER_ARG: '0.5' })?.traceShare).toBe(0.5)
   for (const wrong of [
+    { OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' },
     { OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
     { OTEL_TRACES_SAMPLER_ARG: '2' },
     { OTEL_TRACES_SAMPLER: 'jaeger_remote' },

@@ -48,7 +48,16 @@ function isExported(environment: Environment, signal: Signal): boolean {
       hint: 'Use "otlp" or "none"; /metrics for Prometheus is --metrics-listen.',
     })
   const endpoints = [`OTEL_EXPORTER_OTLP_${name}_ENDPOINT`, 'OTEL_EXPORTER_OTLP_ENDPOINT']
-  return endpoints.some((variable) => (environment[variable] ?? '') !== '')
+  const given = endpoints.filter((variable) => (environment[variable] ?? '') !== '')
+  for (const variable of given) checkEndpoint(variable, environment[variable] as string)
+  return given.length > 0
+}
+
+function checkEndpoint(variable: string, endpoint: string): void {
+  if (/^https?:$/.test(URL.parse(endpoint)?.protocol ?? '')) return
+  throw refuse('bad_argument', `${variable} cannot be "${endpoint}": it must be an http or https URL`, {
+    hint: 'Such as http://collector:4318.',
+  })
 }
 
 function checkProtocol(environment: Environment): void {
