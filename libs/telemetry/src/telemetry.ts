@@ -123,7 +123,13 @@ export async function startTelemetry<T extends MetricTable>(
   const server: MetricsServer | undefined =
     metricsListen === undefined
       ? undefined
-      : await serveMetrics(metricsListen, PROMETHEUS_CONTENT_TYPE, renderMetrics)
+      : await serveMetrics(metricsListen, PROMETHEUS_CONTENT_TYPE, renderMetrics).catch(
+          async (error: unknown) => {
+            stopObserving()
+            await otlp.stop(0)
+            throw error
+          },
+        )
   return {
     meter,
     metrics,
