@@ -432,6 +432,58 @@ export interface SafekeeperChangeStep {
   readonly tookMs: bigint;
 }
 
+/** Arguments of DeleteTimeline. */
+export interface ControlPlaneServiceDeleteTimelineRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** Name or id of the timeline. */
+  readonly timeline: string;
+  /** End its compute, where it has one. */
+  readonly stopCompute: boolean;
+}
+
+/** Result of DeleteTimeline. */
+export interface ControlPlaneServiceDeleteTimelineResponse {
+}
+
+/** Arguments of DeleteTenant. */
+export interface DeleteTenantRequest {
+  /** Name or id of the tenant. */
+  readonly tenant: string;
+  /** End its computes. */
+  readonly stopCompute: boolean;
+}
+
+/** Result of DeleteTenant. */
+export interface DeleteTenantResponse {
+}
+
+/** Arguments of ListRemovals. */
+export interface ListRemovalsRequest {
+}
+
+/** A timeline of which something is left to remove. */
+export interface Removal {
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** Name that its tenant has or had. */
+  readonly tenantName: string;
+  /** Name that it had. */
+  readonly timelineName: string;
+  /** Nodes that have not said yet that nothing of it is left there. */
+  readonly waitsFor: readonly string[];
+  /** Empty, or why the last try failed. */
+  readonly problem: string;
+}
+
+/** Result of ListRemovals. */
+export interface ListRemovalsResponse {
+  /** All of them. */
+  readonly removals: readonly Removal[];
+}
+
 /** Arguments of ListNodes. */
 export interface ListNodesRequest {
 }
@@ -3540,6 +3592,449 @@ export const SafekeeperChangeStep: MessageFns<SafekeeperChangeStep> = {
   },
 };
 
+function createBaseControlPlaneServiceDeleteTimelineRequest(): ControlPlaneServiceDeleteTimelineRequest {
+  return { tenant: "", timeline: "", stopCompute: false };
+}
+
+export const ControlPlaneServiceDeleteTimelineRequest: MessageFns<ControlPlaneServiceDeleteTimelineRequest> = {
+  encode(message: ControlPlaneServiceDeleteTimelineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.timeline !== "") {
+      writer.uint32(18).string(message.timeline);
+    }
+    if (message.stopCompute !== false) {
+      writer.uint32(24).bool(message.stopCompute);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlPlaneServiceDeleteTimelineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlPlaneServiceDeleteTimelineRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.stopCompute = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ControlPlaneServiceDeleteTimelineRequest>, I>>(
+    base?: I,
+  ): ControlPlaneServiceDeleteTimelineRequest {
+    return ControlPlaneServiceDeleteTimelineRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlPlaneServiceDeleteTimelineRequest>, I>>(
+    object: I,
+  ): ControlPlaneServiceDeleteTimelineRequest {
+    const message = createBaseControlPlaneServiceDeleteTimelineRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.timeline = object.timeline ?? "";
+    message.stopCompute = object.stopCompute ?? false;
+    return message;
+  },
+};
+
+function createBaseControlPlaneServiceDeleteTimelineResponse(): ControlPlaneServiceDeleteTimelineResponse {
+  return {};
+}
+
+export const ControlPlaneServiceDeleteTimelineResponse: MessageFns<ControlPlaneServiceDeleteTimelineResponse> = {
+  encode(_: ControlPlaneServiceDeleteTimelineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ControlPlaneServiceDeleteTimelineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseControlPlaneServiceDeleteTimelineResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ControlPlaneServiceDeleteTimelineResponse>, I>>(
+    base?: I,
+  ): ControlPlaneServiceDeleteTimelineResponse {
+    return ControlPlaneServiceDeleteTimelineResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ControlPlaneServiceDeleteTimelineResponse>, I>>(
+    _: I,
+  ): ControlPlaneServiceDeleteTimelineResponse {
+    const message = createBaseControlPlaneServiceDeleteTimelineResponse() as any;
+    return message;
+  },
+};
+
+function createBaseDeleteTenantRequest(): DeleteTenantRequest {
+  return { tenant: "", stopCompute: false };
+}
+
+export const DeleteTenantRequest: MessageFns<DeleteTenantRequest> = {
+  encode(message: DeleteTenantRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.stopCompute !== false) {
+      writer.uint32(16).bool(message.stopCompute);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTenantRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTenantRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.stopCompute = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTenantRequest>, I>>(base?: I): DeleteTenantRequest {
+    return DeleteTenantRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTenantRequest>, I>>(object: I): DeleteTenantRequest {
+    const message = createBaseDeleteTenantRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.stopCompute = object.stopCompute ?? false;
+    return message;
+  },
+};
+
+function createBaseDeleteTenantResponse(): DeleteTenantResponse {
+  return {};
+}
+
+export const DeleteTenantResponse: MessageFns<DeleteTenantResponse> = {
+  encode(_: DeleteTenantResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteTenantResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteTenantResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeleteTenantResponse>, I>>(base?: I): DeleteTenantResponse {
+    return DeleteTenantResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteTenantResponse>, I>>(_: I): DeleteTenantResponse {
+    const message = createBaseDeleteTenantResponse() as any;
+    return message;
+  },
+};
+
+function createBaseListRemovalsRequest(): ListRemovalsRequest {
+  return {};
+}
+
+export const ListRemovalsRequest: MessageFns<ListRemovalsRequest> = {
+  encode(_: ListRemovalsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRemovalsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRemovalsRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ListRemovalsRequest>, I>>(base?: I): ListRemovalsRequest {
+    return ListRemovalsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListRemovalsRequest>, I>>(_: I): ListRemovalsRequest {
+    const message = createBaseListRemovalsRequest() as any;
+    return message;
+  },
+};
+
+function createBaseRemoval(): Removal {
+  return { timeline: undefined, tenantName: "", timelineName: "", waitsFor: [], problem: "" };
+}
+
+export const Removal: MessageFns<Removal> = {
+  encode(message: Removal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(10).fork()).join();
+    }
+    if (message.tenantName !== "") {
+      writer.uint32(18).string(message.tenantName);
+    }
+    if (message.timelineName !== "") {
+      writer.uint32(26).string(message.timelineName);
+    }
+    for (const v of message.waitsFor) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.problem !== "") {
+      writer.uint32(42).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Removal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoval() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.tenantName = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.timelineName = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.waitsFor.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Removal>, I>>(base?: I): Removal {
+    return Removal.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Removal>, I>>(object: I): Removal {
+    const message = createBaseRemoval() as any;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.tenantName = object.tenantName ?? "";
+    message.timelineName = object.timelineName ?? "";
+    message.waitsFor = object.waitsFor?.map((e) => e) || [];
+    message.problem = object.problem ?? "";
+    return message;
+  },
+};
+
+function createBaseListRemovalsResponse(): ListRemovalsResponse {
+  return { removals: [] };
+}
+
+export const ListRemovalsResponse: MessageFns<ListRemovalsResponse> = {
+  encode(message: ListRemovalsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.removals) {
+      Removal.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRemovalsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRemovalsResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.removals.push(Removal.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ListRemovalsResponse>, I>>(base?: I): ListRemovalsResponse {
+    return ListRemovalsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListRemovalsResponse>, I>>(object: I): ListRemovalsResponse {
+    const message = createBaseListRemovalsResponse() as any;
+    message.removals = object.removals?.map((e) => Removal.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseListNodesRequest(): ListNodesRequest {
   return {};
 }
@@ -3872,6 +4367,45 @@ export const ControlPlaneServiceService = {
       Buffer.from(GetSafekeepersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetSafekeepersResponse => GetSafekeepersResponse.decode(value),
   },
+  /**
+   * Deletes a timeline: its name is free at once, and what there is of it goes after that, on nodes that are away once
+   * they are back. Refused while it has a compute, unless that is to be ended.
+   */
+  deleteTimeline: {
+    path: "/understory.v1.ControlPlaneService/DeleteTimeline" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ControlPlaneServiceDeleteTimelineRequest): Buffer =>
+      Buffer.from(ControlPlaneServiceDeleteTimelineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ControlPlaneServiceDeleteTimelineRequest =>
+      ControlPlaneServiceDeleteTimelineRequest.decode(value),
+    responseSerialize: (value: ControlPlaneServiceDeleteTimelineResponse): Buffer =>
+      Buffer.from(ControlPlaneServiceDeleteTimelineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ControlPlaneServiceDeleteTimelineResponse =>
+      ControlPlaneServiceDeleteTimelineResponse.decode(value),
+  },
+  /** The same of a tenant with all its timelines. */
+  deleteTenant: {
+    path: "/understory.v1.ControlPlaneService/DeleteTenant" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteTenantRequest): Buffer => Buffer.from(DeleteTenantRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteTenantRequest => DeleteTenantRequest.decode(value),
+    responseSerialize: (value: DeleteTenantResponse): Buffer =>
+      Buffer.from(DeleteTenantResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteTenantResponse => DeleteTenantResponse.decode(value),
+  },
+  /** Timelines, and births that were cut short, of which something is left to remove. */
+  listRemovals: {
+    path: "/understory.v1.ControlPlaneService/ListRemovals" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListRemovalsRequest): Buffer => Buffer.from(ListRemovalsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListRemovalsRequest => ListRemovalsRequest.decode(value),
+    responseSerialize: (value: ListRemovalsResponse): Buffer =>
+      Buffer.from(ListRemovalsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListRemovalsResponse => ListRemovalsResponse.decode(value),
+  },
   /** Nodes that the control plane knows. */
   listNodes: {
     path: "/understory.v1.ControlPlaneService/ListNodes" as const,
@@ -3914,6 +4448,15 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   recoverSafekeepers: handleUnaryCall<RecoverSafekeepersRequest, RecoverSafekeepersResponse>;
   /** A timeline's safekeepers, and where the last change of them stands. */
   getSafekeepers: handleUnaryCall<GetSafekeepersRequest, GetSafekeepersResponse>;
+  /**
+   * Deletes a timeline: its name is free at once, and what there is of it goes after that, on nodes that are away once
+   * they are back. Refused while it has a compute, unless that is to be ended.
+   */
+  deleteTimeline: handleUnaryCall<ControlPlaneServiceDeleteTimelineRequest, ControlPlaneServiceDeleteTimelineResponse>;
+  /** The same of a tenant with all its timelines. */
+  deleteTenant: handleUnaryCall<DeleteTenantRequest, DeleteTenantResponse>;
+  /** Timelines, and births that were cut short, of which something is left to remove. */
+  listRemovals: handleUnaryCall<ListRemovalsRequest, ListRemovalsResponse>;
   /** Nodes that the control plane knows. */
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
 }
@@ -4117,6 +4660,57 @@ export interface ControlPlaneServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetSafekeepersResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Deletes a timeline: its name is free at once, and what there is of it goes after that, on nodes that are away once
+   * they are back. Refused while it has a compute, unless that is to be ended.
+   */
+  deleteTimeline(
+    request: ControlPlaneServiceDeleteTimelineRequest,
+    callback: (error: ServiceError | null, response: ControlPlaneServiceDeleteTimelineResponse) => void,
+  ): ClientUnaryCall;
+  deleteTimeline(
+    request: ControlPlaneServiceDeleteTimelineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ControlPlaneServiceDeleteTimelineResponse) => void,
+  ): ClientUnaryCall;
+  deleteTimeline(
+    request: ControlPlaneServiceDeleteTimelineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ControlPlaneServiceDeleteTimelineResponse) => void,
+  ): ClientUnaryCall;
+  /** The same of a tenant with all its timelines. */
+  deleteTenant(
+    request: DeleteTenantRequest,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
+  ): ClientUnaryCall;
+  deleteTenant(
+    request: DeleteTenantRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
+  ): ClientUnaryCall;
+  deleteTenant(
+    request: DeleteTenantRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
+  ): ClientUnaryCall;
+  /** Timelines, and births that were cut short, of which something is left to remove. */
+  listRemovals(
+    request: ListRemovalsRequest,
+    callback: (error: ServiceError | null, response: ListRemovalsResponse) => void,
+  ): ClientUnaryCall;
+  listRemovals(
+    request: ListRemovalsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListRemovalsResponse) => void,
+  ): ClientUnaryCall;
+  listRemovals(
+    request: ListRemovalsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListRemovalsResponse) => void,
   ): ClientUnaryCall;
   /** Nodes that the control plane knows. */
   listNodes(
