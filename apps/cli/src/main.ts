@@ -38,6 +38,24 @@ program
     )
   })
 
+program
+  .command('removals')
+  .description('deleted timelines of which something is left, and the nodes that are waited for')
+  .action(async (_, command: Command) => {
+    const { endpoint, format } = command.optsWithGlobals<GlobalOptions>()
+    const removals = await createClient({ endpoint }).listRemovals()
+    printRows(
+      format,
+      removals.map(({ timeline, tenantName, timelineName, waitsFor, problem }) => ({
+        tenant: tenantName,
+        timeline: timelineName,
+        id: timeline?.timelineId ?? '',
+        waitsFor: waitsFor.join(' '),
+        problem,
+      })),
+    )
+  })
+
 try {
   useSecurity(process.env)
   await program.parseAsync()

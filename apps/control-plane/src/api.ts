@@ -216,6 +216,27 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
       status: await safekeepersStatus(await directory.safekeepers(tenant, timeline), peers, directory.clock),
     })),
 
+    deleteTimeline: unary(async ({ tenant, timeline, stopCompute }) => {
+      if (timeline === '') throw refuse('bad_argument', 'the timeline is not named')
+      await directory.deleteTimeline(tenant, timeline, stopCompute)
+      return {}
+    }),
+
+    deleteTenant: unary(async ({ tenant, stopCompute }) => {
+      await directory.deleteTenant(tenant, stopCompute)
+      return {}
+    }),
+
+    listRemovals: unary(async () => ({
+      removals: (await directory.removals()).map(({ tenant, removal, waitsFor, problem }) => ({
+        timeline: { tenantId: tenant.tenantId, timelineId: removal.timelineId },
+        tenantName: tenant.name,
+        timelineName: removal.name,
+        waitsFor: [...waitsFor],
+        problem,
+      })),
+    })),
+
     listNodes: unary(async () => ({ nodes: await nodes.list() })),
   })
 }

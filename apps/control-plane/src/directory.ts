@@ -22,8 +22,10 @@ import {
 } from './membership-change.ts'
 import type { ChangeWish } from './membership-change.ts'
 import { checkRecovery, prepareStoredRecovery } from './membership-recovery.ts'
+import { Removals, waitsFor, withoutTimeline } from './removals.ts'
+import type { RemovalParts } from './removals.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
-import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
+import type { FpwState, Removal, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import { TimelineReconciler } from './timeline-reconciler.ts'
 import type { ReconcilerParts } from './timeline-reconciler.ts'
 import type { SafekeepersView, TimelineView } from './timeline-view.ts'
@@ -42,14 +44,26 @@ export interface TenantWish {
   readonly requestId: string
 }
 
+export interface RemovalView {
+  readonly tenant: TenantDocument
+  readonly removal: Removal
+  /** Names of nodes. */
+  readonly waitsFor: readonly string[]
+  readonly problem: string
+}
+
 export class Directory {
   readonly #parts: ReconcilerParts
   readonly #reconcilers = new Map<string, TimelineReconciler>()
   readonly #running = new Set<Promise<void>>()
   readonly #stop = new AbortController()
+  readonly #removals: Removals
+  #looking: Promise<void> | undefined
+  #wake: (() => void) | undefined
 
-  constructor(parts: ReconcilerParts) {
+  constructor(parts: ReconcilerParts & Pick<RemovalParts, 'objects'>) {
     this.#parts = parts
+    this.#removals = new Removals(parts)
   }
 
   get clock(): Clock {
@@ -61,7 +75,8 @@ export class Directory {
     while (!this.#stop.signal.aborted) {
       try {
         for (const tenant of await this.#parts.store.list()) this.#take(tenant)
-        await this.#parts.clock.sleep(LOOK_MS, this.#stop.signal)
+        this.#lookAtRemovals()
+        await this.#pause()
       } catch (error) {
         if (isErrorCode(error, 'cancelled')) break
         this.#parts.log.warn('tenants_not_listed', { problem: describeError(error) })
@@ -70,10 +85,20 @@ export class Directory {
     }
   }
 
+  /** Until the next look is due, or asked for. */
+  async #pause(): Promise<void> {
+    const early = new AbortController()
+    this.#wake = () => early.abort()
+    await this.#parts.clock
+      .sleep(LOOK_MS, AbortSignal.any([this.#stop.signal, early.signal]))
+      .catch(() => undefined)
+    this.#wake = undefined
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort()
     for (const reconciler of this.#reconcilers.values()) reconciler.wake()
-    await Promise.all(this.#running)
+    await Promise.all([...this.#running, this.#looking])
   }
 
   /** Idempotent by name and request id. Errors: refused `bad_argument`, `already_exists`. */
@@ -90,8 +115,90 @@ export class Directory {
     return document
   }
 
-  list(): Promise<TenantDocument[]> {
-    return this.#parts.store.list()
+  async list(): Promise<TenantDocument[]> {
+    return (await this.#parts.store.list()).filter(({ isDeleted }) => !isDeleted)
+  }
+
+  /** What is on its way out. */
+  async removals(): Promise<RemovalView[]> {
+    return (await this.#parts.store.list()).flatMap((tenant) =>
+      tenant.removals.map((removal) => ({
+        tenant,
+        removal,
+        waitsFor: waitsFor(removal),
+        problem: this.#removals.problemOf(removal.timelineId),
+      })),
+    )
+  }
+
+  /**
+   * Nobody finds the timeline from then on, and its name is free; what there is of it is removed after that, by nodes
+   * that are away once they are back. Error: refused `precondition` where it has a compute, unless that is to be ended.
+   */
+  async deleteTimeline(tenantName: string, timelineName: string, stopCompute: boolean): Promise<void> {
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    if (!stopCompute) await this.#checkStopped(tenant, timeline)
+    await this.#parts.store.update(tenant.tenantId, (document) =>
+      withoutTimeline(document, timeline.timelineId),
+    )
+    this.#parts.log.warn('timeline_deleted', { tenant: tenant.tenantId, timeline: timeline.timelineId })
+    this.#removeSoon(tenant)
+  }
+
+  /** The same of the tenant and all its timelines. */
+  async deleteTenant(tenantName: string, stopCompute: boolean): Promise<void> {
+    const tenant = await this.find(tenantName)
+    if (!stopCompute) for (const timeline of tenant.timelines) await this.#checkStopped(tenant, timeline)
+    await this.#parts.store.update(tenant.tenantId, (document) => {
+      let changed: TenantDocument = document
+      for (const { timelineId } of document.timelines) changed = withoutTimeline(changed, timelineId)
+      return { ...changed, isDeleted: true }
+    })
+    this.#parts.log.warn('tenant_deleted', { tenant: tenant.tenantId, name: tenant.name })
+    await this.#removals.releaseName(tenant)
+    this.#removeSoon(tenant)
+  }
+
+  async #checkStopped(tenant: TenantDocument, timeline: TimelineDocument): Promise<void> {
+    const { computes } = this.#parts
+    const hint = 'Have it ended with the deletion: --stop-compute.'
+    const name = `timeline "${timeline.name}" of tenant "${tenant.name}"`
+    const place = {
+      tenantName: tenant.name,
+      timelineName: timeline.name,
+      timeline: { tenantId: tenant.tenantId, timelineId: timeline.timelineId },
+      hostAddress: timeline.addresses[timeline.computeHost],
+    }
+    const found = await computes.find(place).catch((cause: unknown) => {
+      throw refuse('precondition', `whether ${name} has a running compute is not known`, { hint, cause })
+    })
+    if (found !== undefined) throw refuse('precondition', `${name} has a running compute`, { hint })
+  }
+
+  /** Its reconcilers end, and the next look comes now. */
+  #removeSoon(tenant: TenantDocument): void {
+    for (const { timelineId } of tenant.timelines) this.#reconcilers.get(timelineId)?.wake()
+    this.#removals.hurry()
+    this.#wake?.()
+  }
+
+  /** Unless the last look is still under way: a node that hangs holds nothing else up. */
+  #lookAtRemovals(): void {
+    this.#looking ??= this.#advanceRemovals()
+      .catch((error: unknown) =>
+        this.#parts.log.warn('removals_not_advanced', { problem: describeError(error) }),
+      )
+      .finally(() => {
+        this.#looking = undefined
+      })
+  }
+
+  async #advanceRemovals(): Promise<void> {
+    const tenants = (await this.#parts.store.list()).filter(
+      ({ removals, isDeleted }) => removals.length > 0 || isDeleted,
+    )
+    const isInUse = (timelineId: string): boolean => this.#reconcilers.has(timelineId)
+    await Promise.all(tenants.map((tenant) => this.#removals.advance(tenant, isInUse)))
   }
 
   find(nameOrId: string): Promise<TenantDocument> {
@@ -302,13 +409,15 @@ export class Directory {
       imageThresholdRecords: wish.imageThresholdRecords,
       settings: { ...wish.settings },
       createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
+      removals: [],
+      isDeleted: false,
       timelines: [
         {
           timelineId: newId(),
           name: 'main',
           startLsn: '0/0',
           bootstrapped: false,
-          abandoned: [],
+          leftCopies: [],
           safekeeperNodes: [],
           membershipGeneration: 0,
           newSafekeeperNodes: [],

@@ -27,13 +27,15 @@ const TENANT: TenantDocument = {
   imageThresholdRecords: 32,
   settings: {},
   createdAtS: 0,
+  removals: [],
+  isDeleted: false,
   timelines: [
     {
       timelineId: '2'.repeat(32),
       name: 'main',
       startLsn: '0/0',
       bootstrapped: false,
-      abandoned: [],
+      leftCopies: [],
       safekeeperNodes: [],
       membershipGeneration: 0,
       newSafekeeperNodes: [],

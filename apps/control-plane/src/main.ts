@@ -58,6 +58,7 @@ async function main(): Promise<void> {
   const directory = new Directory({
     store: new TenantStore(store, lead),
     configurations: new ConfigurationStore(store),
+    objects: store,
     nodes,
     peers,
     computes:

@@ -22,7 +22,7 @@ const TIMELINE: TimelineDocument = {
   name: 'main',
   startLsn: '0/1000000',
   bootstrapped: true,
-  abandoned: [],
+  leftCopies: [],
   safekeeperNodes: ['a', 'b', 'c'],
   membershipGeneration: 4,
   newSafekeeperNodes: [],

@@ -73,6 +73,7 @@ export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowM
     throw refuse('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
   return {
     ...timeline,
+    leftCopies: timeline.leftCopies.filter(({ node }) => !add.includes(node)),
     safekeeperChange: {
       number: (last?.number ?? 0) + 1,
       add,
@@ -117,7 +118,7 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
     throw refuse('precondition', 'the new safekeepers alone count already', {
       hint: 'Ask for a change back once this one is done.',
     })
-  return { ...timeline, safekeeperChange: { ...cancelled, tookMs } }
+  return withLeftCopies({ ...timeline, safekeeperChange: { ...cancelled, tookMs } }, cancelled)
 }
 
 /**
@@ -179,6 +180,7 @@ export function recoverFromStore(
     membershipGeneration: membershipGeneration + 1,
     safekeeperNodes: add,
     newSafekeeperNodes: [],
+    leftCopies: timeline.leftCopies.filter(({ node }) => !add.includes(node)),
     addresses: {
       ...timeline.addresses,
       ...Object.fromEntries(members.map(({ nodeId, address }) => [nodeId, address])),
@@ -206,6 +208,20 @@ export function recoverFromStore(
 /** A recovery from the object store is under way: its safekeepers are not there yet, or its shards hold too much. */
 export const isFromStore = ({ safekeeperChange: change }: TimelineDocument): boolean =>
   change?.reason === 'stored' && isUnderWay(change)
+
+/**
+ * What those have that are members no more. Not of those that were given up in a recovery: what only they have was lost by
+ * it, and somebody may want to look at it.
+ */
+function withLeftCopies(timeline: TimelineDocument, change: SafekeeperChange): TimelineDocument {
+  if (change.reason === 'recovery' || change.reason === 'stored') return timeline
+  const { membershipGeneration, safekeeperNodes, leftCopies } = timeline
+  // The first change may be given up before there is any generation; a copy of it knows of none either.
+  const generation = Math.max(1, membershipGeneration)
+  const left = leftOut(change).filter((node) => !safekeeperNodes.includes(node))
+  const others = leftCopies.filter(({ node }) => !left.includes(node))
+  return { ...timeline, leftCopies: [...others, ...left.map((node) => ({ node, generation }))] }
+}
 
 /** Those that do not hold the timeline once the change is over. */
 export const leftOut = ({ add, remove, isCancelled }: SafekeeperChange): readonly string[] =>
@@ -241,7 +257,8 @@ export function completeChangeStep(
   const steps = change.steps.map((step) => (step.name === name ? { ...step, done: true, tookMs } : step))
   const isOver = steps.every(({ done }) => done)
   const took = isOver ? Math.max(0, nowMs - change.startedAtMs) : 0
-  return { ...timeline, safekeeperChange: { ...change, steps, problem: '', tookMs: took } }
+  const after = { ...timeline, safekeeperChange: { ...change, steps, problem: '', tookMs: took } }
+  return isOver ? withLeftCopies(after, change) : after
 }
 
 /** The document with both majorities counting. */

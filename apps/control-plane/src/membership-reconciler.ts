@@ -31,6 +31,8 @@ const SYNC_WAIT_MS = 1_000
 const SYNC_POLL_MS = 10
 /** Between two looks at whether every member is well. */
 const HEALTH_LOOK_MS = 2_000
+/** Between two tries to remove what safekeepers that left still have. */
+const COPIES_LOOK_MS = 5_000
 
 export interface MembershipParts {
   readonly nodes: Nodes
@@ -62,6 +64,7 @@ export class MembershipReconciler {
   /** How far behind the furthest newcomer is. */
   pull: { readonly flushLsn: Lsn; readonly goalLsn: Lsn } | undefined
   #stepSinceMs: number | undefined
+  #copiesNotBeforeMs = 0
   readonly #ailingSinceMs = new Map<string, number>()
   #lookedMs = -Infinity
 
@@ -77,7 +80,8 @@ export class MembershipReconciler {
     const { safekeeperChange: change } = timeline
     if (change === undefined || !isUnderWay(change)) {
       this.pull = undefined
-      const begun = await this.#replaceLost(timeline)
+      const cleared = await this.#removeLeftCopies(timeline)
+      const begun = await this.#replaceLost(cleared)
       return { timeline: begun, isBusy: begun !== timeline }
     }
     const step = present(nextChangeStep(change), 'step')
@@ -274,6 +278,29 @@ export class MembershipReconciler {
     await Promise.all(leftOut(change).map((node) => this.#configure(timeline, node)))
   }
 
+  /** Of safekeepers that left. While no change is under way: none of them pulls its copy anew meanwhile. */
+  async #removeLeftCopies(timeline: TimelineDocument): Promise<TimelineDocument> {
+    const { clock, log, nodes, peers, ref, update } = this.#parts
+    if (timeline.leftCopies.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
+    this.#copiesNotBeforeMs = clock.nowMs() + COPIES_LOOK_MS
+    const announced = await nodes.list()
+    const gone: string[] = []
+    for (const { node, generation } of timeline.leftCopies) {
+      const address = announced.find(({ nodeId }) => nodeId === node)?.address
+      if (address === undefined) continue
+      // It is a member again by a change that this look is too old for: then the document will say so.
+      const removed = peers.deleteWal(address, ref, generation).catch(undefinedWhenStale)
+      if ((await ifReachable(removed.then(() => true))) !== true) continue
+      gone.push(node)
+      log.info('left_copy_removed', { node, generation })
+    }
+    if (gone.length === 0) return timeline
+    return update((item) => ({
+      ...item,
+      leftCopies: item.leftCopies.filter(({ node }) => !gone.includes(node)),
+    }))
+  }
+
   // Members that are lost.
 
   /** Begins a change where a member has been away or damaged for long, most others are well, and another node is free. */
@@ -323,6 +350,11 @@ export class MembershipReconciler {
 function undefinedWhenDamaged(error: unknown): undefined {
   if (isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal') || isErrorCode(error, 'disk_failed'))
     return undefined
+  throw error
+}
+
+function undefinedWhenStale(error: unknown): undefined {
+  if (isErrorCode(error, 'stale')) return undefined
   throw error
 }
 

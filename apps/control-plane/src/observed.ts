@@ -137,6 +137,16 @@ export class Peers {
     )
   }
 
+  /** Of a safekeeper that left with `generation`, or of a timeline that is to be nowhere. */
+  async deleteWal(address: string, timeline: TimelineRef, generation = 0): Promise<void> {
+    const client = this.#safekeepers.at(address)
+    await callUnary(
+      client.deleteTimeline.bind(client),
+      { timeline, leftWithGeneration: BigInt(generation) },
+      { deadlineMs: REMOVE_DEADLINE_MS, peer: `safekeeper ${address}` },
+    )
+  }
+
   closeStoredWal(address: string, timeline: TimelineRef): Promise<CloseStoredWalResponse> {
     const client = this.#safekeepers.at(address)
     const options = { deadlineMs: CLOSE_DEADLINE_MS, peer: `safekeeper ${address}` }

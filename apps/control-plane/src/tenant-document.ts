@@ -27,11 +27,17 @@ const fpwState = z.object({
   tookMs: z.number().int().nonnegative(),
 })
 
-/** A birth that was cut short; what it left is removed. */
-const abandonedBirth = z.object({
+/** A timeline that was deleted, or a birth that was cut short: what is left to remove of it (removals.ts). */
+const removal = z.object({
   timelineId: hexId,
+  /** Of the timeline. */
+  name: z.string(),
   computeHost: z.string(),
-  shardNodes: z.array(z.string()),
+  /** Last known. */
+  computeAddress: z.string(),
+  isComputeRemoved: z.boolean(),
+  shards: z.array(z.object({ node: z.string(), number: z.number().int().nonnegative() })),
+  safekeeperNodes: z.array(z.string()),
 })
 
 /** Steps of a change of the safekeepers, in this order (membership-change.ts). */
@@ -71,8 +77,6 @@ const timeline = z.object({
     .optional(),
   startLsn: lsnText,
   bootstrapped: z.boolean(),
-  /** Before `timelineId` was given. */
-  abandoned: z.array(abandonedBirth).default([]),
   /** The members. Together with the generation and the ones to come it changes in one write. */
   safekeeperNodes: z.array(z.string()),
   membershipGeneration: z.number().int().nonnegative().default(0),
@@ -80,6 +84,8 @@ const timeline = z.object({
   newSafekeeperNodes: z.array(z.string()).default([]),
   /** Under way, or the last one. */
   safekeeperChange: safekeeperChange.optional(),
+  /** Safekeepers that are members no more, and the generation with which they left: their copies are removed. */
+  leftCopies: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })).default([]),
   /**
    * Where WAL was given up last, and the term that began there. A shard of an older generation than the one here, by
    * number, may hold pages of WAL beyond it.
@@ -118,10 +124,14 @@ export const tenantDocument = z.object({
   settings: z.record(z.string(), z.string()),
   createdAtS: z.number().int(),
   timelines: z.array(timeline),
+  removals: z.array(removal).default([]),
+  /** Nobody finds it any more; it goes when its removals are done. */
+  isDeleted: z.boolean().default(false),
 })
 
 export type TenantDocument = z.infer<typeof tenantDocument>
 export type TimelineDocument = z.infer<typeof timeline>
+export type Removal = z.infer<typeof removal>
 export type SafekeeperChange = z.infer<typeof safekeeperChange>
 export type ChangeStepName = z.infer<typeof changeStep>['name']
 export type FpwState = z.infer<typeof fpwState>

@@ -3,7 +3,7 @@
  * read, and only the one that leads changes anything (lead.ts). `control/names/<name>` makes names unique: whoever
  * writes it first has it, and the id that it says is the tenant's, whoever gets to write the document.
  */
-import { UnderstoryError, describeError, refuse } from '@understory/base'
+import { UnderstoryError, assert, describeError, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import type { Lead } from './lead.ts'
@@ -54,12 +54,13 @@ export class TenantStore {
   async find(nameOrId: string): Promise<TenantDocument> {
     const id = /^[0-9a-f]{32}$/.test(nameOrId) ? nameOrId : await this.#idOf(nameOrId)
     const found = id === undefined ? undefined : await this.#read(id)
-    if (found !== undefined) return found.document
+    if (found !== undefined && !found.document.isDeleted) return found.document
     throw refuse('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
       hint: 'List the tenants with `understory tenant list`.',
     })
   }
 
+  /** Deleted ones too, of which something is left. */
   async list(): Promise<TenantDocument[]> {
     const documents: TenantDocument[] = []
     for await (const { key } of this.#store.list(TENANTS)) {
@@ -91,6 +92,21 @@ export class TenantStore {
       if (result.kind === 'stored') return next
     }
     throw refuse('conflict', `tenant ${tenantId} was changed by others ${ATTEMPTS_MAX} times in a row`)
+  }
+
+  /** Another tenant may have the name of a deleted one. Called by one at a time. */
+  async releaseName({ name, tenantId }: TenantDocument): Promise<void> {
+    if ((await this.#idOf(name)) === tenantId) await this.#store.delete([NAMES + name])
+  }
+
+  /** The last of a deleted tenant. Error: refused `stale` where another control plane leads by now. */
+  async remove(tenantId: string): Promise<void> {
+    const { document } = (await this.#read(tenantId)) ?? {}
+    if (document === undefined) return
+    assert(document.isDeleted && document.removals.length === 0, () => `tenant ${tenantId} is in use`)
+    if (document.epoch > this.#lead.epoch)
+      throw refuse('stale', `a control plane with epoch ${document.epoch} leads`)
+    await this.#store.delete([`${TENANTS}${tenantId}.json`])
   }
 
   async #idOf(name: string): Promise<string | undefined> {

@@ -46,6 +46,7 @@ import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
+import { withoutTimeline } from './removals.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
@@ -143,6 +144,8 @@ export class TimelineReconciler {
         isSettled = await this.#pass(tenant)
         this.#lastProblem = ''
       } catch (error) {
+        // It was deleted, and its tenant with it.
+        if (isErrorCode(error, 'unknown_tenant')) return
         await this.#report(error)
       }
       if (!this.#isWoken) await this.#pause(isSettled ? ROUND_IDLE_MS : ROUND_BUSY_MS, signal)
@@ -183,7 +186,6 @@ export class TimelineReconciler {
     let timeline = this.#timelineOf(tenant)
     if (timeline.shards.length === 0) timeline = await this.#place(tenant)
     timeline = await this.#refreshAddresses(timeline)
-    timeline = await this.#removeAbandoned(tenant, timeline)
     timeline = await this.#attachShards(tenant, timeline)
     const isHeldBack = isFromStore(timeline)
     if (isHeldBack) await this.#tellShards(tenant, timeline)
@@ -424,36 +426,16 @@ export class TimelineReconciler {
   async #beginAnew(): Promise<void> {
     const timelineId = hexId(this.#parts.rng.bytes(16))
     this.#log.warn('birth_interrupted', { newTimeline: timelineId })
-    await this.#parts.store.update(this.#tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) =>
-        item.timelineId === this.#timelineId && !item.bootstrapped ? begunAnew(item, timelineId) : item,
-      ),
-    }))
+    await this.#parts.store.update(this.#tenantId, (document) => {
+      const item = document.timelines.find((other) => other.timelineId === this.#timelineId)
+      if (item === undefined || item.bootstrapped) return document
+      const { removals } = withoutTimeline(document, item.timelineId)
+      const timelines = document.timelines.map((other) =>
+        other === item ? begunAnew(item, timelineId) : other,
+      )
+      return { ...document, timelines, removals }
+    })
     for (const listener of this.#listeners) listener()
-  }
-
-  /** What is away is asked again in the next round. */
-  async #removeAbandoned(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
-    for (const { timelineId, computeHost, shardNodes } of timeline.abandoned) {
-      const ref = { tenantId: this.#tenantId, timelineId }
-      const { peers, computes } = this.#parts
-      const at = (node: string): string => timeline.addresses[node] ?? ''
-      const removed = await Promise.all([
-        isDone(computes.remove(this.#computePlace(tenant, timeline, timelineId, computeHost))),
-        ...shardNodes.map((node, number) =>
-          isDone(peers.detachShard(at(node), ref, this.#shardRef(tenant, number))),
-        ),
-      ])
-      if (removed.includes(false)) continue
-      await this.#parts.configurations.remove(timelineId)
-      this.#log.info('abandoned_birth_removed', { abandoned: timelineId })
-      timeline = await this.#update((item) => ({
-        ...item,
-        abandoned: item.abandoned.filter((other) => other.timelineId !== timelineId),
-      }))
-    }
-    return timeline
   }
 
   /** The timeline is born once its compute takes SQL: initdb and import are behind it then. */
@@ -575,27 +557,7 @@ const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument
   computeHost: '',
   specGeneration: 0,
   specText: '',
-  abandoned: [
-    ...item.abandoned,
-    {
-      timelineId: item.timelineId,
-      computeHost: item.computeHost,
-      shardNodes: item.shards.map(({ node }) => node),
-    },
-  ],
 })
-
-/** False where the other side is away. That it knows nothing of the matter is as good as done. */
-async function isDone(promise: Promise<void>): Promise<boolean> {
-  try {
-    await promise
-    return true
-  } catch (error) {
-    if (isErrorCode(error, 'unknown_timeline')) return true
-    if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return false
-    throw error
-  }
-}
 
 const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phase !== 'on'
 

@@ -18,6 +18,7 @@ import type {
   FpwStatus,
   GetTimelineResponse,
   Node,
+  Removal,
   SafekeepersStatus,
   Tenant,
   Timeline,
@@ -130,7 +131,18 @@ export interface UnderstoryClient extends Disposable {
   listTenants(): AsyncGenerator<Tenant, void, void>
   /** By name or id. */
   getTenant(tenant: string): Promise<Tenant>
+  /**
+   * The tenant is not found from then on and its name is free; what there is of it is removed after that
+   * (`waitForRemoval`). Refused `precondition` while it has a compute, unless that is to be ended.
+   */
+  deleteTenant(tenant: string, options?: DeleteOptions): Promise<void>
   listTimelines(tenant: string): Promise<readonly Timeline[]>
+  /** As `deleteTenant`. */
+  deleteTimeline(tenant: string, timeline: string, options?: DeleteOptions): Promise<void>
+  /** Deleted timelines of which something is left, and the nodes that are waited for. */
+  listRemovals(): Promise<readonly Removal[]>
+  /** Ends when nothing is left of any deleted timeline of the tenant, which is named by id or by the name that it had. */
+  waitForRemoval(tenant: string, options?: WaitOptions): Promise<void>
   getTimeline(tenant: string, timeline?: string): Promise<GetTimelineResponse>
   /** Polls until the timeline's Postgres takes SQL; gives its connection string. */
   waitForSql(tenant: string, options?: WaitOptions): Promise<string>
@@ -185,6 +197,11 @@ export interface UnderstoryClient extends Disposable {
   tailWal(tenant: string, options?: WalTailOptions): AsyncGenerator<WalPiece, void, void>
   /** Closes the connections; calls under way are cancelled. */
   close(): void
+}
+
+export interface DeleteOptions {
+  /** End its compute, where it has one; false by default. */
+  readonly stopCompute?: boolean
 }
 
 export interface WaitOptions {
@@ -297,6 +314,29 @@ export function createClient(options: ClientOptions): UnderstoryClient {
         yield* page.tenants
         pageToken = page.nextPageToken
       } while (pageToken !== '')
+    },
+
+    async deleteTenant(tenant, { stopCompute = false } = {}) {
+      await callUnary(client.deleteTenant.bind(client), { tenant, stopCompute }, call)
+    },
+
+    async deleteTimeline(tenant, timeline, { stopCompute = false } = {}) {
+      await callUnary(client.deleteTimeline.bind(client), { tenant, timeline, stopCompute }, call)
+    },
+
+    async listRemovals() {
+      return (await callUnary(client.listRemovals.bind(client), {}, call)).removals
+    },
+
+    async waitForRemoval(tenant, wait = {}) {
+      await poll(wait, `tenant "${tenant}" to be removed`, async () => {
+        const left = (await this.listRemovals()).filter(
+          ({ timeline, tenantName }) => tenantName === tenant || timeline?.tenantId === tenant,
+        )
+        if (left.length === 0) return true
+        const reasons = left.map(({ waitsFor, problem }) => problem || `waits for ${waitsFor.join(', ')}`)
+        throw refuse('unavailable', reasons.join('; '))
+      })
     },
 
     async getTenant(tenant) {

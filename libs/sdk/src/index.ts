@@ -4,6 +4,7 @@ export { createClient } from './client.ts'
 export type {
   ClientOptions,
   CreateTenantOptions,
+  DeleteOptions,
   FpwView,
   SafekeeperChangeView,
   SafekeeperWish,
@@ -15,4 +16,12 @@ export type {
 export { pageLsn } from './pages.ts'
 export type { GetPagesOptions, PageAddress } from './pages.ts'
 export type { WalPiece, WalTailOptions } from './wal-tail.ts'
-export type { GetTimelineResponse, Node, Tenant, Timeline, TimelineRef, VerifyResult } from '@understory/rpc'
+export type {
+  GetTimelineResponse,
+  Node,
+  Removal,
+  Tenant,
+  Timeline,
+  TimelineRef,
+  VerifyResult,
+} from '@understory/rpc'

@@ -121,6 +121,20 @@ export function addTenantCommands(program: Command): void {
     })
 
   tenant
+    .command('delete')
+    .argument('<tenant>', 'name or id')
+    .option('--stop-compute', 'end its Postgres, where one runs', false)
+    .option('--no-wait', 'return before all of it is removed')
+    .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 300)
+    .description('delete a tenant with all its data, wherever it is')
+    .action(async (name: string, options, command: Command) => {
+      const client = createClient(globals(command))
+      const { tenantId } = await client.getTenant(name)
+      await client.deleteTenant(name, options)
+      if (options.wait) await client.waitForRemoval(tenantId, { timeoutMs: options.timeout * 1_000 })
+    })
+
+  tenant
     .command('fpw')
     .argument('<action>', 'off, on or status', (text) => {
       if (text === 'off' || text === 'on' || text === 'status') return text

@@ -5,6 +5,7 @@ import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { basebackup } from '../basebackup.ts'
 import { endProgress, printJson, printRows, progressLine } from '../output.ts'
+import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
 
 function readLsn(value: string): Lsn {
@@ -76,6 +77,21 @@ export function addTimelineCommands(program: Command): void {
           failure: row.failure,
         })),
       )
+    })
+
+  timeline
+    .command('delete')
+    .argument('<tenant>', 'name or id')
+    .argument('<timeline>', 'name or id')
+    .option('--stop-compute', 'end its Postgres, where one runs', false)
+    .option('--no-wait', 'return before all of it is removed')
+    .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 300)
+    .description('delete a timeline with all its data, wherever it is')
+    .action(async (tenant: string, name: string, options, command: Command) => {
+      const client = createClient(globals(command))
+      const { tenantId } = await client.getTenant(tenant)
+      await client.deleteTimeline(tenant, name, options)
+      if (options.wait) await client.waitForRemoval(tenantId, { timeoutMs: options.timeout * 1_000 })
     })
 
   timeline

@@ -1,0 +1,218 @@
+/**
+ * Removes what deleted timelines, and births that were cut short, still have somewhere: compute, layers, WAL, objects.
+ *
+ * What there is to remove stands in the tenant's document before anything is removed, and is taken from there once all of
+ * it is gone; every step may be done again. So whoever dies half way, it goes on, and a node that is away is asked again
+ * when it is back. The compute ends first: until then it could make safekeepers and pageservers have the timeline anew.
+ * Objects go after every step, because a node that was away may have stored some until it was told.
+ */
+import { describeError, isErrorCode } from '@understory/base'
+import type { Clock, Log } from '@understory/env'
+import type { ObjectStore } from '@understory/object-store'
+import type { ComputeDriver } from './compute-driver.ts'
+import type { ConfigurationStore } from './configuration-store.ts'
+import { allSafekeepers } from './membership-change.ts'
+import type { Nodes } from './nodes.ts'
+import type { Peers } from './observed.ts'
+import type { Removal, TenantDocument, TimelineDocument } from './tenant-document.ts'
+import type { TenantStore } from './tenant-store.ts'
+
+/** Between two tries where the one before got nowhere. */
+const PAUSE_MS = 5_000
+const DELETE_COUNT_MAX = 1_000
+
+export interface RemovalParts {
+  readonly store: TenantStore
+  /** What safekeepers and pageservers keep their objects in. */
+  readonly objects: ObjectStore
+  readonly configurations: ConfigurationStore
+  readonly nodes: Nodes
+  readonly peers: Peers
+  readonly computes: ComputeDriver
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** All that may have something of the timeline, of whatever state. */
+export function removalOf(timeline: TimelineDocument): Removal {
+  const { timelineId, name, computeHost, shards, safekeeperChange: change, leftCopies, addresses } = timeline
+  const safekeepers = [
+    ...allSafekeepers(timeline),
+    ...(change?.add ?? []),
+    ...(change?.remove ?? []),
+    ...leftCopies.map(({ node }) => node),
+  ]
+  return {
+    timelineId,
+    name,
+    computeHost,
+    computeAddress: addresses[computeHost] ?? '',
+    isComputeRemoved: false,
+    shards: shards.map(({ node }, number) => ({ node, number })),
+    safekeeperNodes: [...new Set(safekeepers)],
+  }
+}
+
+/** The document without the timeline, which is to be removed. */
+export function withoutTimeline(tenant: TenantDocument, timelineId: string): TenantDocument {
+  const timeline = tenant.timelines.find((item) => item.timelineId === timelineId)
+  if (timeline === undefined) return tenant
+  return {
+    ...tenant,
+    timelines: tenant.timelines.filter((item) => item !== timeline),
+    removals: [...tenant.removals, removalOf(timeline)],
+  }
+}
+
+/** Names of the nodes that a removal waits for. */
+export const waitsFor = ({ isComputeRemoved, computeHost, shards, safekeeperNodes }: Removal): string[] => [
+  ...new Set([
+    ...(isComputeRemoved ? [] : [computeHost === '' ? 'compute' : computeHost]),
+    ...shards.map(({ node }) => node),
+    ...safekeeperNodes,
+  ]),
+]
+
+export class Removals {
+  readonly #parts: RemovalParts
+  /** By timeline: when it is tried again. */
+  readonly #notBeforeMs = new Map<string, number>()
+  #releasing: Promise<void> = Promise.resolve()
+  readonly #problems = new Map<string, string>()
+
+  constructor(parts: RemovalParts) {
+    this.#parts = parts
+  }
+
+  /** Why the last try of a timeline's removal ended early; empty where it did not. */
+  problemOf(timelineId: string): string {
+    return this.#problems.get(timelineId) ?? ''
+  }
+
+  /** One at a time: another tenant may take the name in between. */
+  releaseName(tenant: TenantDocument): Promise<void> {
+    const release = this.#releasing.then(() => this.#parts.store.releaseName(tenant))
+    this.#releasing = release.catch(() => undefined)
+    return release
+  }
+
+  /** The next look tries every one of them. */
+  hurry(): void {
+    this.#notBeforeMs.clear()
+  }
+
+  /**
+   * One try of everything that the tenant has to remove; `isInUse` says of which timelines something is still under way.
+   * A deleted tenant goes when nothing of it is left.
+   */
+  async advance(tenant: TenantDocument, isInUse: (timelineId: string) => boolean): Promise<void> {
+    const { store, clock, log } = this.#parts
+    let leftCount = tenant.removals.length
+    if (tenant.isDeleted) await this.releaseName(tenant)
+    for (const removal of tenant.removals) {
+      const { timelineId } = removal
+      if (isInUse(timelineId) || clock.nowMs() < (this.#notBeforeMs.get(timelineId) ?? 0)) continue
+      try {
+        if (await this.#remove(tenant, removal)) leftCount--
+        this.#problems.delete(timelineId)
+      } catch (error) {
+        const problem = describeError(error)
+        if (this.#problems.get(timelineId) !== problem)
+          log.warn('removal_waits', { tenant: tenant.tenantId, timeline: timelineId, problem })
+        this.#problems.set(timelineId, problem)
+        this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
+      }
+    }
+    if (!tenant.isDeleted || leftCount > 0) return
+    await store.remove(tenant.tenantId)
+    log.info('tenant_removed', { tenant: tenant.tenantId, name: tenant.name })
+  }
+
+  /** Whether all of it is gone. */
+  async #remove(tenant: TenantDocument, removal: Removal): Promise<boolean> {
+    const { nodes, peers, configurations, log, clock } = this.#parts
+    const { timelineId } = removal
+    const ref = { tenantId: tenant.tenantId, timelineId }
+    const announced = new Map((await nodes.list()).map(({ nodeId, address }) => [nodeId, address]))
+    const isComputeRemoved =
+      removal.isComputeRemoved || (await this.#removeCompute(tenant, removal, announced))
+    const [safekeepersLeft, shardsLeft] = await Promise.all([
+      leftOf(removal.safekeeperNodes, async (node) => {
+        const address = announced.get(node)
+        return address !== undefined && (await isDone(peers.deleteWal(address, ref)))
+      }),
+      leftOf(removal.shards, async ({ node, number }) => {
+        const address = announced.get(node)
+        const shard = { number, count: tenant.shardCount, stripeBlocks: tenant.stripeBlocks }
+        return address !== undefined && (await isDone(peers.detachShard(address, ref, shard)))
+      }),
+    ])
+    await this.#sweep(`wal/${tenant.tenantId}/${timelineId}/`)
+    await this.#sweep(`tenants/${tenant.tenantId}/timelines/${timelineId}/`)
+    await configurations.remove(timelineId)
+    // What was removed before the compute ended may be there again.
+    const after: Removal = isComputeRemoved
+      ? { ...removal, isComputeRemoved, safekeeperNodes: safekeepersLeft, shards: shardsLeft }
+      : removal
+    const waiting = waitsFor(after)
+    if (waiting.length > 0) this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
+    await this.#store(ref.tenantId, after)
+    if (waiting.length > 0) return false
+    log.info('timeline_removed', { tenant: tenant.tenantId, timeline: timelineId, name: removal.name })
+    return true
+  }
+
+  async #removeCompute(
+    tenant: TenantDocument,
+    { timelineId, name, computeHost, computeAddress }: Removal,
+    announced: ReadonlyMap<string, string>,
+  ): Promise<boolean> {
+    const { computes } = this.#parts
+    // It was never given a host.
+    if (computes.usesHosts && computeHost === '') return true
+    const hostAddress = computes.usesHosts
+      ? (announced.get(computeHost) ?? (computeAddress || undefined))
+      : undefined
+    const timeline = { tenantId: tenant.tenantId, timelineId }
+    return isDone(computes.remove({ tenantName: tenant.name, timelineName: name, timeline, hostAddress }))
+  }
+
+  async #store(tenantId: string, after: Removal): Promise<void> {
+    const isOver = waitsFor(after).length === 0
+    await this.#parts.store.update(tenantId, (document) => ({
+      ...document,
+      removals: document.removals.flatMap((item) =>
+        item.timelineId !== after.timelineId ? [item] : isOver ? [] : [after],
+      ),
+    }))
+  }
+
+  async #sweep(prefix: string): Promise<void> {
+    const { objects } = this.#parts
+    let keys: string[] = []
+    for await (const { key } of objects.list(prefix)) {
+      keys.push(key)
+      if (keys.length < DELETE_COUNT_MAX) continue
+      await objects.delete(keys)
+      keys = []
+    }
+    if (keys.length > 0) await objects.delete(keys)
+  }
+}
+
+async function leftOf<T>(items: readonly T[], remove: (item: T) => Promise<boolean>): Promise<T[]> {
+  const removed = await Promise.all(items.map(remove))
+  return items.filter((_, i) => removed[i] !== true)
+}
+
+/** False where the other side is away. That it knows nothing of the matter is as good as done. */
+async function isDone(promise: Promise<void>): Promise<boolean> {
+  try {
+    await promise
+    return true
+  } catch (error) {
+    if (isErrorCode(error, 'unknown_timeline')) return true
+    if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return false
+    throw error
+  }
+}
