@@ -5,7 +5,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { prepareHelm, prepareMinio } from '@understory/testcontainers'
+import { prepareHelm, prepareMinio, prepareVictoriaMetrics } from '@understory/testcontainers'
 import { runChecks } from './check.ts'
 import { runCommand } from './run-command.ts'
 
@@ -49,12 +49,15 @@ async function runDemo(): Promise<boolean> {
 const directory = await mkdtemp(join(tmpdir(), 'understory-ci-'))
 try {
   // A first build of MinIO or Helm takes minutes: it goes on beside the checks.
-  const programs = Object.entries({ MinIO: prepareMinio(), Helm: prepareHelm() }).map(
-    async ([name, made]) => {
-      const reason = await made
-      process.stdout.write(reason === undefined ? `${name} is there\n` : `no ${name}: ${reason}\n`)
-    },
-  )
+  const prepared = {
+    MinIO: prepareMinio(),
+    Helm: prepareHelm(),
+    VictoriaMetrics: prepareVictoriaMetrics(),
+  }
+  const programs = Object.entries(prepared).map(async ([name, made]) => {
+    const reason = await made
+    process.stdout.write(reason === undefined ? `${name} is there\n` : `no ${name}: ${reason}\n`)
+  })
   const checks = await runChecks()
   await Promise.all(programs)
   const tests = await runTests(directory)

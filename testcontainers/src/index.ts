@@ -33,3 +33,10 @@ export { unprivilegedUser } from '@understory/env'
 export type { UserIds } from '@understory/env'
 export { startCluster } from './cluster.ts'
 export type { Cluster, ClusterNode, ClusterOptions, NodePlan } from './cluster.ts'
+export {
+  prepareVictoriaMetrics,
+  startVictoriaMetrics,
+  testRules,
+  victoriaMetricsMissing,
+} from './victoria-metrics.ts'
+export type { VictoriaMetrics } from './victoria-metrics.ts'

@@ -210,6 +210,55 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     expect(images).toContain(`registry.example.com/understory@${digest}`)
   })
 
+  test('telemetry reaches every pod, and dashboards and alerts come with it', async () => {
+    const off = await render()
+    expect(JSON.stringify(off)).not.toMatch(/OTEL_|PrometheusRule|grafana_dashboard/)
+    const set = {
+      'metrics.enabled': 'true',
+      'metrics.podMonitor.enabled': 'true',
+      'metrics.dashboards.enabled': 'true',
+      'metrics.alerts.enabled': 'true',
+      'metrics.alerts.runbooks': 'https://example.com/runbooks/',
+      'telemetry.otlp.endpoint': 'http://collector:4318',
+      'telemetry.otlp.headersSecret': 'collector',
+    }
+    const manifests = await render({ set })
+    for (const { metadata, spec } of workloads(manifests)) {
+      const [container] = spec.template.spec.containers
+      if (!/safekeeper|pageserver|control-plane/.test(metadata.name)) continue
+      expect(container?.args).toContain('--metrics-listen=0.0.0.0:7480')
+      expect(container?.env).toContainEqual({
+        name: 'OTEL_EXPORTER_OTLP_ENDPOINT',
+        value: 'http://collector:4318',
+      })
+      expect(JSON.stringify(container?.env)).toContain('"name":"collector","key":"headers"')
+    }
+    const pods = parsePodSettings(
+      JSON.parse(named(manifests, 'ConfigMap', 'understory-compute-pods')?.data?.['compute-pods.json'] ?? ''),
+    )
+    expect(pods.metricsPort).toBe(7480)
+    expect(JSON.stringify(pods.env)).toContain('http://collector:4318')
+    for (const board of ['fpw', 'overview']) {
+      const map = named(manifests, 'ConfigMap', `understory-dashboard-${board}`)
+      expect(map?.metadata.labels?.['grafana_dashboard']).toBe('1')
+      const { uid } = JSON.parse(map?.data?.[`understory-${board}.json`] ?? '') as { uid: string }
+      expect(uid).toBe(`understory-${board}`)
+    }
+    const rules = manifests.find(({ kind }) => kind === 'PrometheusRule') as Manifest & {
+      spec: { groups: { rules: { annotations: { runbook_url: string } }[] }[] }
+    }
+    const urls = rules.spec.groups[0]?.rules.map(({ annotations }) => annotations.runbook_url) ?? []
+    expect(urls).toHaveLength(10)
+    expect(urls).toContain('https://example.com/runbooks/commits-stalled.md')
+    const monitor = manifests.find(({ kind }) => kind === 'PodMonitor') as Manifest & {
+      spec: { selector: { matchLabels: Record<string, string> } }
+    }
+    for (const { spec } of workloads(manifests).filter(({ metadata }) =>
+      /safekeeper|pageserver/.test(metadata.name),
+    ))
+      expect(spec.template.metadata.labels).toMatchObject(monitor.spec.selector.matchLabels)
+  })
+
   test('one safekeeper has no disruption budget, three have one', async () => {
     const budgets = async (replicas: string): Promise<string[]> =>
       (await render({ set: { 'safekeeper.replicas': replicas } }))

@@ -197,7 +197,8 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- end -}}
 
 {{/* Who may call, and how: whoever has the token, by TLS. */}}
-{{- define "understory.securityEnv" -}}
+{{/* What every service and compute gets: security, and where telemetry goes. */}}
+{{- define "understory.commonEnv" -}}
 - name: UNDERSTORY_TOKEN
   valueFrom: { secretKeyRef: { name: {{ include "understory.tokenSecret" . }}, key: {{ .Values.auth.tokenKey }} } }
 {{- if .Values.tls.enabled }}
@@ -205,6 +206,17 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 - { name: UNDERSTORY_TLS_KEY, value: /etc/understory/tls/tls.key }
 - { name: UNDERSTORY_TLS_CA, value: /etc/understory/tls/ca.crt }
 - { name: UNDERSTORY_TLS_NAME, value: {{ .Values.tls.serverName | quote }} }
+{{- end }}
+{{- with .Values.telemetry.otlp }}
+{{- if .endpoint }}
+- { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }} }
+- { name: OTEL_TRACES_SAMPLER_ARG, value: {{ .tracesShare | quote }} }
+- { name: OTEL_METRIC_EXPORT_INTERVAL, value: {{ mul 1000 (int .metricsIntervalSeconds) | quote }} }
+{{- with .headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: { secretKeyRef: { name: {{ . }}, key: headers } }
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

@@ -1,0 +1,54 @@
+// Goal: what the chart ships is what the plans say, and every query names metrics that are there. Method: render, compare.
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { prometheusName } from '@understory/telemetry'
+import { expect, test } from 'vitest'
+import { TABLES } from '../metrics-page.ts'
+import { ROOT } from '../run-command.ts'
+import { ALERTS, runbookOf } from './alerts.ts'
+import { BOARDS, buildBoard, expressionsOf } from './boards.ts'
+import { renderedFiles } from './main.ts'
+
+const RUNBOOKS = join(ROOT, 'docs/runbooks')
+
+test('the files of the chart are what `npm run docs:dashboards` writes', () => {
+  for (const [path, text] of renderedFiles()) expect(readFileSync(path, 'utf8'), path).toBe(text)
+})
+
+test('every series that a panel or an alert asks for is in a table', () => {
+  const known = new Set<string>()
+  for (const metric of Object.values(TABLES).flatMap((table) => Object.values(table))) {
+    const name = prometheusName(metric)
+    if (metric.kind === 'histogram') for (const end of ['_bucket', '_sum', '_count']) known.add(name + end)
+    else known.add(name)
+  }
+  const asked = [
+    ...BOARDS.flatMap(expressionsOf),
+    ...ALERTS.flatMap(({ expr, series }) => [expr, ...series]),
+  ].flatMap((expr) => expr.match(/\b(?:understory|nodejs|v8js|process|rpc)_[a-z0-9_]+/g) ?? [])
+  expect(asked.length).toBeGreaterThan(50)
+  // Labels, which begin like a metric.
+  const labels = new Set(['rpc_method'])
+  expect(asked.filter((name) => !known.has(name) && !labels.has(name))).toEqual([])
+})
+
+test('every panel has a title of its own on its board, a help, a unit, and lies beside no other', () => {
+  for (const board of BOARDS) {
+    const panels = board.rows.flatMap((row) => row.panels)
+    expect(new Set(panels.map(({ title }) => title)).size).toBe(panels.length)
+    for (const { title, help, unit } of panels)
+      expect([title, help.length > 4, unit !== '']).toEqual([title, true, true])
+    const places = (buildBoard(board).panels ?? []).map(({ gridPos }) => JSON.stringify(gridPos))
+    expect(new Set(places).size).toBe(places.length)
+  }
+})
+
+test('ten alerts, and each has its page', () => {
+  expect(ALERTS).toHaveLength(10)
+  expect(readdirSync(RUNBOOKS).toSorted()).toEqual(ALERTS.map(runbookOf).toSorted())
+  for (const alert of ALERTS) {
+    const page = readFileSync(join(RUNBOOKS, runbookOf(alert)), 'utf8')
+    expect(page).toContain(`# ${alert.name}`)
+    for (const head of ['## What it means', '## Look', '## Do']) expect(page).toContain(head)
+  }
+})
