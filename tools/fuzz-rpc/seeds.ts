@@ -10,6 +10,9 @@ import {
   ConfigureMembershipRequest,
   CreateTenantRequest,
   CreateTimelineRequest,
+  ControlPlaneServiceDeleteTimelineRequest,
+  DeleteTenantRequest,
+  DeleteTimelineRequest,
   DetachShardRequest,
   EnsureComputeRequest,
   FlushShardRequest,
@@ -111,6 +114,15 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
     'SafekeeperService/CreateTimeline': [
       // Not the start of a segment.
       [bytesOf(CreateTimelineRequest.encode({ timeline: decoy, postgres: decoyPostgres, startLsn: 17n }))],
+    ],
+    'SafekeeperService/DeleteTimeline': [
+      [bytesOf(DeleteTimelineRequest.encode({ timeline: UNKNOWN, leftWithGeneration: 0n }))],
+    ],
+    'ControlPlaneService/DeleteTimeline': [
+      [bytesOf(ControlPlaneServiceDeleteTimelineRequest.encode({ ...nobody, stopCompute: true }))],
+    ],
+    'ControlPlaneService/DeleteTenant': [
+      [bytesOf(DeleteTenantRequest.encode({ tenant: nobody.tenant, stopCompute: true }))],
     ],
     'SafekeeperService/Propose': [
       propose(hello),

@@ -320,14 +320,16 @@ test('a safekeeper that comes back after long catches up from its peers, and the
   await victim.start()
   await caughtUp(victim)
   const tookMs = performance.now() - startedMs
-  const line = victim
-    .log()
-    .split('\n')
-    .find((text) => text.includes('"event":"pulled_from_peers"'))
+  const line = await until('the pull to be told of', () =>
+    victim
+      .log()
+      .split('\n')
+      .find((text) => text.includes('"event":"pulled_from_peers"')),
+  )
   process.stderr.write(
     `caught up in ${tookMs.toFixed(0)} ms: ${line}; the proposer grew by ${grown.toFixed(0)} MiB meanwhile\n`,
   )
-  const { bytes } = JSON.parse(present(line, 'pull')) as { bytes: number }
+  const { bytes } = JSON.parse(line) as { bytes: number }
   expect(bytes).toBeGreaterThan(100 * 1024 * 1024)
   expect(grown).toBeLessThan(150)
   await road.underLoad((load) => load.moreCommits(50))
