@@ -3,6 +3,9 @@
  * each step a tenant of its own, whose compute is killed as soon as its log says that the step is reached. In the end
  * its Postgres takes SQL, and storage has what it has.
  */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { present } from '@understory/base'
 import { ComputeHostServiceClient, callUnary, createClient } from '@understory/rpc'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
@@ -77,7 +80,8 @@ test('a birth goes on after the loss of a pageserver that had only a part of it'
 })
 
 test('some of them had to begin anew, and what the interrupted births left is removed', async () => {
-  const anew = road.cluster.controlPlane.log().match(/"event":"birth_interrupted"/g) ?? []
+  const log = road.cluster.controlPlane.log().split('\n')
+  const anew = log.filter((line) => line.includes('"event":"birth_interrupted"'))
   expect(anew.length).toBeGreaterThanOrEqual(3)
   const host = createClient(ComputeHostServiceClient, road.cluster.computeHost.address)
   try {
@@ -88,6 +92,14 @@ test('some of them had to begin anew, and what the interrupted births left is re
       return computes.length === tenants.length ? true : undefined
     })
     expect(tenants.length).toBeGreaterThan(1)
+    // Nor anything else, on whatever disk or in the object store.
+    for (const name of tenants) await road.client.waitForRemoval(name)
+    const root = join(road.folder, 'data')
+    const paths = await readdir(root, { recursive: true })
+    for (const line of anew) {
+      const id = present(/"timeline":"([0-9a-f]{32})"/.exec(line)?.[1], 'timeline of an interrupted birth')
+      expect(paths.filter((path) => path.includes(id))).toEqual([])
+    }
   } finally {
     host.close()
   }
