@@ -7,8 +7,8 @@ import type { PROCESS_METRICS } from './process-metrics.ts'
 
 type ProcessInstruments = Instruments<typeof PROCESS_METRICS>
 
-/** Each look wakes the process: a hundred a second were a hundredth of the CPU of a small cluster under load. */
-const RESOLUTION_MS = 40
+/** Each look wakes the process: with a hundred a second an idle cluster burned a fiftieth of a core. */
+const RESOLUTION_MS = 100
 /** Two that collect one right after the other are told the same: of nothing there is no percentile. */
 const WINDOW_MS_MIN = 1_000
 const NS = 1e-9
