@@ -7,7 +7,7 @@ import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
 import { readMembership, writeMembership } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
 import type { Pulls } from './pulls.ts'
-import type { ProposerSession } from './timeline.ts'
+import type { ProposerSession } from './proposer-session.ts'
 import type { Timelines } from './timelines.ts'
 
 const PROTOCOL_VERSION = 1

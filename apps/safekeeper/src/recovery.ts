@@ -16,7 +16,8 @@ import type { AcceptorControl, TermHistory, VoteReply } from '@understory/consen
 import type { Log } from '@understory/env'
 import { isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
-import type { ProposerSession, Timeline } from './timeline.ts'
+import type { ProposerSession } from './proposer-session.ts'
+import type { Timeline } from './timeline.ts'
 
 /** So near a donor's commit position a log counts as caught up: the rest comes from the proposer. */
 const NEAR_BYTES = 1024 * 1024

@@ -10,6 +10,7 @@
  */
 import {
   advance,
+  formatLsn,
   isErrorCode,
   lsn,
   maxLsn,
@@ -245,3 +246,9 @@ function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
     throw refuse('bad_file', `object "${key}" is damaged`, { cause })
   }
 }
+
+/** For a reader of WAL that is not kept here, where no store is known. */
+export const onlyStored = (keptFromLsn: Lsn): Error =>
+  refuse('unavailable', `WAL before ${formatLsn(keptFromLsn)} is in the object store alone`, {
+    hint: 'Start the safekeeper with --object-store; right after a start wait a moment.',
+  })

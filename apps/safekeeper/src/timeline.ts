@@ -19,6 +19,7 @@ import {
   describeError,
   formatLsn,
   isErrorCode,
+  maxLsn,
   minLsn,
   refuse,
   segmentOf,
@@ -46,11 +47,15 @@ import type { ControlFile } from './control-file.ts'
 import { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
+import { checkJump, checkJumps } from './jump.ts'
 import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { KnownMembership } from './membership-file.ts'
+import type { ProposerSession } from './proposer-session.ts'
+import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import type { TimelineObserver } from './safekeeper-observer.ts'
+import { Waiters } from './waiters.ts'
 import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
@@ -61,23 +66,9 @@ const RECENT_BYTES_MAX = 1024 * 1024
 /** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 4 * 1024 * 1024
 
-/**
- * A term or a membership generation this much higher than ours was not counted up to: taken, it would leave nothing to
- * count on to.
- */
-const JUMP_MAX = 2 ** 32
 const NO_WAL = new Uint8Array(0)
 
 type AppendInput = Extract<AcceptorInput, { kind: 'append' }>
-
-/** Where the acceptor's answers to one stream of a proposer go. */
-export interface ProposerSession {
-  readonly nodeId: string
-  /** Brings what an elected proposer wrote, without being one: it takes the lead from nobody. */
-  readonly isRecovery?: true
-  deliver(effect: Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>): void
-  close(error: unknown): void
-}
 
 export class Timeline {
   readonly identity: PostgresIdentity
@@ -103,13 +94,11 @@ export class Timeline {
   #flushEpoch = 0
   readonly #room: (() => void)[] = []
 
-  readonly #commitWaiters = new Set<() => void>()
+  readonly #commits = new Waiters()
   readonly #ended = new AbortController()
   #remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
   #observer: TimelineObserver | undefined
-
-  // Room for more WAL.
   #space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
   #chargedBytes = 0
   /** Of the append that was refused by a quota; 0 where none was since one was taken. */
@@ -290,14 +279,7 @@ export class Timeline {
   }
 
   #take(session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
-    if (input.kind === 'greeting')
-      checkJump(
-        'membership generation',
-        input.message.membershipGeneration,
-        this.#state.control.membershipGeneration,
-      )
-    if (input.kind === 'vote' || input.kind === 'elected')
-      checkJump('term', input.message.term, this.#state.control.term)
+    checkJumps(input, this.#state.control)
     if (input.kind === 'vote') return this.#vote(session, input)
     if (input.kind === 'elected') this.#takeOver(session, input.message.term)
     if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
@@ -320,8 +302,7 @@ export class Timeline {
 
   #waitForRoom(input: AppendInput): Promise<void> {
     const { length } = input.message.wal
-    const refusal = this.#refusal(input)
-    if (this.#refusedBytes === 0 && refusal !== undefined) this.#sayFull(refusal)
+    if (this.#refusedBytes === 0) this.#sayFull(this.#refusal(input))
     this.#refusedBytes = length
     return this.#space.waitForRoom(
       () => this.#failure !== undefined || this.#space.refusal(this.keptBytes, length) === undefined,
@@ -329,14 +310,16 @@ export class Timeline {
   }
 
   #sayFull(why: unknown): void {
-    const { flushLsn } = this.#state
-    this.#log.warn('timeline_out_of_space', { reason: describeError(why), flush: formatLsn(flushLsn) })
+    const flush = formatLsn(this.#state.flushLsn)
+    this.#log.warn('timeline_out_of_space', { reason: describeError(why), flush })
   }
 
   #notFull(): void {
     if (this.#refusedBytes === 0 && this.#diskFull === undefined) return
-    this.#refusedBytes = 0
     this.#diskFull = undefined
+    // What was on its way when a quota refused more does not make room.
+    if (this.shortage !== undefined) return
+    this.#refusedBytes = 0
     this.#log.info('timeline_has_space', { flush: formatLsn(this.#state.flushLsn) })
   }
 
@@ -482,7 +465,7 @@ export class Timeline {
           this.#startFlush()
           break
         case 'committed':
-          this.#wakeCommitWaiters()
+          this.#commits.wake()
           break
         case 'refuse':
           throw refuse(effect.code, effect.message)
@@ -647,7 +630,11 @@ export class Timeline {
   /** Called now and then: one that nothing was written to since the call before keeps neither WAL in memory nor files open. */
   async rest(): Promise<void> {
     const { flushLsn } = this.#state
-    if (this.#diskFull !== undefined && !this.#owesControl) await this.#lookForRoom()
+    if (this.#diskFull !== undefined && !this.#owesControl) {
+      // Where nobody appends, nobody finds out.
+      const freeBytes = await this.#disk.freeBytes(this.#folder).catch(() => 0)
+      if (freeBytes > this.identity.segmentBytes) this.#notFull()
+    }
     const isIdle = flushLsn === this.#seenFlushLsn
     this.#seenFlushLsn = flushLsn
     if (!isIdle || flushLsn === this.#restsAtLsn || this.#failure !== undefined) return
@@ -658,12 +645,6 @@ export class Timeline {
       this.#restsAtLsn = flushLsn
       await this.#files.rest()
     })
-  }
-
-  /** Where nobody appends, nobody finds out. */
-  async #lookForRoom(): Promise<void> {
-    const freeBytes = await this.#disk.freeBytes(this.#folder).catch(() => 0)
-    if (freeBytes > this.identity.segmentBytes) this.#notFull()
   }
 
   async #truncate(toLsn: Lsn): Promise<void> {
@@ -714,21 +695,7 @@ export class Timeline {
 
   /** Resolves once something is committed beyond `afterLsn`, or when the signal fires. */
   async waitForCommit(afterLsn: Lsn, signal: AbortSignal): Promise<void> {
-    while (this.#state.commitLsn <= afterLsn && !signal.aborted) {
-      await new Promise<void>((resolve) => {
-        const wake = (): void => {
-          signal.removeEventListener('abort', wake)
-          this.#commitWaiters.delete(wake)
-          resolve()
-        }
-        this.#commitWaiters.add(wake)
-        signal.addEventListener('abort', wake, { once: true })
-      })
-    }
-  }
-
-  #wakeCommitWaiters(): void {
-    for (const wake of this.#commitWaiters) wake()
+    while (this.#state.commitLsn <= afterLsn && !signal.aborted) await this.#commits.next(signal)
   }
 
   /** Durable WAL; from memory where it is recent. */
@@ -752,14 +719,9 @@ export class Timeline {
   }
 
   async #readOffloaded(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
-    const remote = this.#remote
-    if (remote === undefined) {
-      throw refuse('unavailable', `WAL before ${formatLsn(this.#keptFromLsn)} is in the object store alone`, {
-        hint: 'Start the safekeeper with --object-store; right after a start wait a moment.',
-      })
-    }
+    if (this.#remote === undefined) throw onlyStored(this.#keptFromLsn)
     const middle = minLsn(endLsn, this.#keptFromLsn)
-    const offloaded = await remote.read(this.identity, startLsn, middle)
+    const offloaded = await this.#remote.read(this.identity, startLsn, middle)
     return middle === endLsn ? offloaded : Buffer.concat([offloaded, await this.read(middle, endLsn)])
   }
 
@@ -812,15 +774,13 @@ export class Timeline {
   }
 
   noteRemoteConsistent(shard: number, lsn: Lsn): void {
-    if (lsn > (this.#remoteConsistent.get(shard) ?? LSN_ZERO)) this.#remoteConsistent.set(shard, lsn)
+    this.#remoteConsistent.set(shard, maxLsn(lsn, this.#remoteConsistent.get(shard) ?? LSN_ZERO))
   }
 
   /** Smallest of all shards heard of; 0/0 before the first. */
   get remoteConsistentLsn(): Lsn {
-    let smallest: Lsn | undefined
-    for (const lsn of this.#remoteConsistent.values())
-      smallest = smallest === undefined ? lsn : minLsn(smallest, lsn)
-    return smallest ?? LSN_ZERO
+    const [first = LSN_ZERO, ...rest] = this.#remoteConsistent.values()
+    return rest.reduce(minLsn, first)
   }
 
   /** Lets what runs end, and remembers the commit position. */
@@ -836,8 +796,4 @@ export class Timeline {
     this.#ended.abort(why)
     await this.#files.close()
   }
-}
-
-function checkJump(what: string, value: number, known: number): void {
-  if (value - known > JUMP_MAX) throw refuse('bad_argument', `${what} ${value} is too far from ${known}`)
 }

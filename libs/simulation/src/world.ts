@@ -163,6 +163,8 @@ export class World implements Strikable, NodeHost {
       }
       for (const name of allMembers(this.membership)) {
         const node = this.nodes.get(name) as AcceptorNode
+        // What it said before it was lost, such as a term that nobody else will ever see, is not waited for.
+        if (this.isCalm && !node.isUp) told.delete(name)
         if (!node.isUp || (!this.isCalm && rng.below(4) === 0)) continue
         const session = {
           nodeId: 'membership',
