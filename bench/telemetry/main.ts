@@ -38,6 +38,12 @@ const OPTIONS = {
     placeholder: 'SHARE',
     help: 'of the commits that are followed by a trace',
   },
+  control: {
+    read: oneOf('yes', 'no'),
+    fallback: 'no',
+    placeholder: 'yes|no',
+    help: 'leave it off on both sides: what the machine does by itself',
+  },
   json: { read: text, optional: true, placeholder: 'FILE', help: 'write the figures there as JSON' },
 } as const
 
@@ -53,6 +59,7 @@ interface Settings {
   readonly pairs: number
   readonly scale: number
   readonly share: string
+  readonly control: 'yes' | 'no'
 }
 
 /** A collector that takes everything and keeps nothing: its work is not what is measured. */
@@ -81,7 +88,8 @@ async function run(settings: Settings, pgbench: string): Promise<TelemetryReport
       OTEL_EXPORTER_OTLP_ENDPOINT: sink.endpoint,
       OTEL_TRACES_SAMPLER_ARG: settings.share,
     }
-    const on = stack.use(await understory(major, join(directory, 'on'), { environment, flags: ALL_FLAGS }))
+    const observed = settings.control === 'yes' ? {} : { environment, flags: ALL_FLAGS }
+    const on = stack.use(await understory(major, join(directory, 'on'), observed))
     for (const side of [off, on]) {
       await preparePgbench(pgbench, side.connection, settings.scale)
       await query(

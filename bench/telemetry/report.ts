@@ -31,7 +31,7 @@ export function renderTelemetry({
   exportedBytes,
   pairs,
 }: TelemetryReport): string {
-  const { script, clients, seconds, share } = settings
+  const { script, clients, seconds, share, control } = settings
   const row = (name: string, of: (figures: Figures) => number, digits: number): string => {
     const changes = pairs.map(({ off, on }) => (of(on) / of(off) - 1) * 100)
     const percent = (value: number): string => `${value >= 0 ? '+' : ''}${value.toFixed(1)} %`
@@ -47,7 +47,7 @@ export function renderTelemetry({
   const heads = ['off', 'on', 'change', 'half of all pairs', 'all pairs']
   return [
     `PostgreSQL ${postgresMajor}, ${machine}, pgbench ${script}, ${clients} clients, ${pairs.length} interleaved pairs of ${seconds} s, traces of ${share} of the commits`,
-    `medians; the change is the median of the pairs'`,
+    `medians; the change is the median of the pairs'${control === 'yes' ? '; OFF ON BOTH SIDES, for comparison' : ''}`,
     '',
     `  ${''.padEnd(22)}${heads.map((head, i) => head.padStart(i < 3 ? 11 : 22)).join('')}`,
     row('transactions a second', ({ tps }) => tps, 0),
