@@ -1,5 +1,7 @@
 // Goal: the chart installs what it should and refuses what it must. Method: Helm's own rendering, without a cluster.
-import { writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { cp, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   checkManifests,
@@ -77,6 +79,63 @@ async function computeManifests(): Promise<readonly object[]> {
   ]
 }
 
+/** As much of an API server as `lookup` asks for: objects of these names are there, and no others. */
+async function fakeCluster(
+  there: Readonly<Record<string, readonly string[]>>,
+): Promise<AsyncDisposable & { readonly kubeconfig: string; seen(): number }> {
+  const folder = await temporaryDirectory()
+  let seen = 0
+  const kinds: Readonly<Record<string, string>> = {
+    persistentvolumeclaims: 'PersistentVolumeClaim',
+    secrets: 'Secret',
+  }
+  const server = createServer(({ url = '' }, response) => {
+    seen++
+    const [path = ''] = url.split('?')
+    const [, resource = '', name = ''] = /\/namespaces\/[^/]+\/([^/]+)\/([^/]+)$/.exec(path) ?? []
+    const answer = (): object => {
+      if (path === '/api') return { kind: 'APIVersions', versions: ['v1'] }
+      if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: [] }
+      if (path === '/api/v1') {
+        const resources = Object.entries(kinds).map(([plural, kind]) => {
+          return { name: plural, kind, namespaced: true, singularName: '', verbs: ['get'] }
+        })
+        return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion: 'v1', resources }
+      }
+      if (there[resource]?.includes(name) === true)
+        return { apiVersion: 'v1', kind: kinds[resource], metadata: { name }, data: {} }
+      response.statusCode = 404
+      return { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason: 'NotFound', code: 404 }
+    }
+    const body = JSON.stringify(answer())
+    response.setHeader('content-type', 'application/json')
+    response.end(body)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const kubeconfig = join(folder.path, 'kubeconfig')
+  const { port } = server.address() as AddressInfo
+  await writeFile(
+    kubeconfig,
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [{ name: 'fake', cluster: { server: `http://127.0.0.1:${port}` } }],
+      contexts: [{ name: 'fake', context: { cluster: 'fake', user: 'fake' } }],
+      users: [{ name: 'fake', user: {} }],
+      'current-context': 'fake',
+    }),
+  )
+  return {
+    kubeconfig,
+    seen: () => seen,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+      await folder[Symbol.asyncDispose]()
+    },
+  }
+}
+
 const missing = await helmMissing()
 const noSchemas = missing ?? (await kubernetesSchemasMissing())
 describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart: ${missing}`, () => {
@@ -113,6 +172,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
   test.each([
     ['defaults', {}],
     ['kind', { values: ['values-kind.yaml'] }],
+    ['minikube', { values: ['values-minikube.yaml'] }],
     ['ha', { values: ['values-ha.yaml'], set: EXTERNAL }],
     ['embedded broker', { set: { 'broker.mode': 'embedded' } }],
   ])('nothing runs as root, writes its image or has rights it does not need: %s', async (_, options) => {
@@ -208,6 +268,77 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     const images = podSpecs(manifests).flatMap(({ containers }) => containers.map(({ image }) => image))
     expect(images.filter((image) => !image.startsWith('registry.example.com/'))).toEqual([])
     expect(images).toContain(`registry.example.com/understory@${digest}`)
+  })
+
+  test('a digest of a major version wins over its tag', async () => {
+    const digest = `sha256:${'1'.repeat(64)}`
+    const settings = named(
+      await render({ set: { 'compute.postgresImage.digests.17': digest } }),
+      'ConfigMap',
+      'understory-compute-pods',
+    )?.data?.['compute-pods.json']
+    expect(parsePodSettings(JSON.parse(settings ?? '')).postgresImages).toEqual({
+      '16': 'postgres:16',
+      '17': `postgres@${digest}`,
+      '18': 'postgres:18',
+    })
+  })
+
+  test('a ServiceMonitor finds the one service that has every pod', async () => {
+    const manifests = await render({
+      set: { 'metrics.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' },
+    })
+    const monitor = manifests.find(({ kind }) => kind === 'ServiceMonitor') as Manifest & {
+      spec: { selector: { matchLabels: Record<string, string> } }
+    }
+    const found = manifests.filter(
+      ({ kind, metadata }) =>
+        kind === 'Service' &&
+        Object.entries(monitor.spec.selector.matchLabels).every(
+          ([label, value]) => metadata.labels[label] === value,
+        ),
+    )
+    expect(found.map(({ metadata }) => metadata.name)).toEqual(['understory-metrics'])
+    const [service] = found as (Manifest & { spec: { selector: Record<string, string> } })[]
+    const selector = service?.spec.selector ?? { none: 'there' }
+    for (const { spec, metadata } of workloads(manifests)) {
+      if (!/safekeeper|pageserver|control-plane/.test(metadata.name)) continue
+      expect(spec.template.metadata.labels).toMatchObject(selector)
+      expect(JSON.stringify(spec.template.spec.containers)).toContain('"name":"metrics","containerPort":7480')
+    }
+  })
+
+  test.each([
+    [['data-understory-safekeeper-0'], [], {}, 'refused'],
+    [['data-understory-safekeeper-0'], ['understory-postgres'], {}, 'installed'],
+    [['data-understory-safekeeper-0'], [], { 'compute.password.existingSecret': 'kept' }, 'installed'],
+    [[], [], {}, 'installed'],
+  ])('over claims %j and secrets %j, with %j: %s', async (claims, secrets, set, outcome) => {
+    await using cluster = await fakeCluster({ persistentvolumeclaims: claims, secrets })
+    const text = renderText({ set, args: ['--dry-run=server', '--kubeconfig', cluster.kubeconfig] })
+    if (outcome === 'refused') await expect(text).rejects.toThrow('compute.password.existingSecret')
+    else await expect(text).resolves.toContain('understory-safekeeper')
+    expect(cluster.seen()).toBeGreaterThan(0)
+  })
+
+  test.each([
+    [
+      'trial',
+      { 'safekeeper.replicas': '1', 'safekeeper.persistence.enabled': 'false', 'tls.enabled': 'false' },
+    ],
+    ['external', EXTERNAL],
+  ])('notes of an installation: %s', async (name, set) => {
+    await using folder = await temporaryDirectory()
+    const chart = join(folder.path, 'understory')
+    await cp(CHART, chart, { recursive: true })
+    // Helm shows notes after an installation alone: here they are a value of a ConfigMap.
+    await rename(join(chart, 'templates/NOTES.txt'), join(chart, 'files/notes'))
+    await writeFile(
+      join(chart, 'templates/notes.yaml'),
+      'kind: Notes\ndata: { text: {{ tpl (.Files.Get "files/notes") . | toJson }} }\n',
+    )
+    const notes = (await render({ chart, set })).find(({ kind }) => kind === 'Notes')
+    await expect(notes?.data?.['text']).toMatchFileSnapshot(`golden/notes-${name}.txt`)
   })
 
   test('telemetry reaches every pod, and dashboards and alerts come with it', async () => {

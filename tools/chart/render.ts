@@ -1,6 +1,7 @@
 /** The chart as Helm renders it, as objects. */
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { helmProgram } from '@understory/testcontainers'
 import { parseAllDocuments } from 'yaml'
 import { ROOT } from '../run-command.ts'
@@ -24,29 +25,30 @@ export interface Manifest {
 
 export interface RenderOptions {
   readonly release?: string
+  /** A copy of it that was changed. */
+  readonly chart?: string
   readonly values?: readonly string[]
   readonly set?: Readonly<Record<string, string>>
   /** Instead of the chart's own templates alone. */
   readonly args?: readonly string[]
 }
 
+/** Not in this thread's way: a test may serve what Helm asks for. */
 export async function helmOutput(args: readonly string[]): Promise<string> {
-  return execFileSync(await helmProgram(), args, {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-    maxBuffer: 64 * 1024 * 1024,
-  })
+  const limits = { encoding: 'utf8', maxBuffer: 64 * 1024 * 1024 } as const
+  const { stdout } = await promisify(execFile)(await helmProgram(), args, limits)
+  return stdout
 }
 
 /** Error: what Helm said. */
 export async function renderText(options: RenderOptions = {}): Promise<string> {
-  const { release = 'understory', values = [], set = {}, args = [] } = options
+  const { release = 'understory', chart = CHART, values = [], set = {}, args = [] } = options
   const flags = [
     ...values.flatMap((file) => ['-f', join(CHART, file)]),
     ...Object.entries(set).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
   ]
   try {
-    return await helmOutput(['template', release, CHART, '--kube-version', KUBE_VERSION, ...flags, ...args])
+    return await helmOutput(['template', release, chart, '--kube-version', KUBE_VERSION, ...flags, ...args])
   } catch (error) {
     throw new Error((error as { stderr?: string }).stderr ?? String(error), { cause: error })
   }

@@ -196,7 +196,6 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- end -}}
 {{- end -}}
 
-{{/* Who may call, and how: whoever has the token, by TLS. */}}
 {{/* What every service and compute gets: security, and where telemetry goes. */}}
 {{- define "understory.commonEnv" -}}
 - name: UNDERSTORY_TOKEN
