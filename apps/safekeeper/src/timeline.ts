@@ -44,7 +44,7 @@ import type {
 import type { Disk, Log } from '@understory/env'
 import { readControlFile, writeControlFile } from './control-file.ts'
 import type { ControlFile } from './control-file.ts'
-import { DiskSpace } from './disk-space.ts'
+import type { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import type { PostgresIdentity } from './identity.ts'
 import { checkJump, checkJumps } from './jump.ts'
@@ -55,6 +55,7 @@ import type { ProposerSession } from './proposer-session.ts'
 import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import type { TimelineObserver } from './safekeeper-observer.ts'
+import { TimelineSpace } from './timeline-space.ts'
 import { Waiters } from './waiters.ts'
 import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
@@ -99,12 +100,7 @@ export class Timeline {
   #remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
   #observer: TimelineObserver | undefined
-  #space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
-  #chargedBytes = 0
-  /** Of the append that was refused by a quota; 0 where none was since one was taken. */
-  #refusedBytes = 0
-  /** What the disk said; undefined since it last took something. */
-  #diskFull: Error | undefined
+  readonly #space: TimelineSpace
   /** The control file may be ahead of the state: it comes first. */
   #owesControl = false
 
@@ -140,6 +136,7 @@ export class Timeline {
     })
     this.#recent = new WalBuffer(state.flushLsn)
     this.#waitingStartLsn = state.flushLsn
+    this.#space = new TimelineSpace(log, this)
   }
 
   static membershipPath = (folder: string): string => join(folder, 'membership')
@@ -212,8 +209,7 @@ export class Timeline {
 
   /** From now on its WAL counts there, and its limits hold. */
   shareSpace(space: DiskSpace): void {
-    this.#space = space
-    this.#charge()
+    this.#space.share(space)
   }
 
   get state(): AcceptorState {
@@ -236,9 +232,7 @@ export class Timeline {
 
   /** Why it takes no more WAL for now, or undefined. It goes on by itself. */
   get shortage(): Error | undefined {
-    const byQuota =
-      this.#refusedBytes === 0 ? undefined : this.#space.refusal(this.keptBytes, this.#refusedBytes)
-    return byQuota ?? this.#diskFull
+    return this.#space.shortage
   }
   /** WAL that lies here. */
   get keptBytes(): number {
@@ -246,7 +240,7 @@ export class Timeline {
   }
   /** Whether it had better keep no more than it must. */
   get isTight(): boolean {
-    return this.shortage !== undefined || this.#space.isTight(this.keptBytes)
+    return this.#space.isTight
   }
 
   // The proposer's side.
@@ -269,7 +263,11 @@ export class Timeline {
     if (input.kind === 'append') this.#observer?.received(input.message.wal.length, traceparent)
     if (this.#waitingBytes > UNFLUSHED_BYTES_MAX)
       await new Promise<void>((resolve) => this.#room.push(resolve))
-    if (input.kind === 'append' && this.#refusal(input) !== undefined) await this.#waitForRoom(input)
+    if (input.kind === 'append') {
+      const { length } = input.message.wal
+      if (this.#space.refusal(length) !== undefined)
+        await this.#space.waitFor(length, () => this.#failure !== undefined)
+    }
     return this.#mailbox.run(() => {
       if (this.#failure !== undefined) throw this.#failure
       return this.#owesControl
@@ -284,7 +282,7 @@ export class Timeline {
     if (input.kind === 'elected') this.#takeOver(session, input.message.term)
     if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
     if (input.kind !== 'append') return this.#step(input, session)
-    const refusal = this.#refusal(input)
+    const refusal = this.#space.refusal(input.message.wal.length)
     if (refusal === undefined || !willWrite(this.#state, input))
       return this.#step(this.#decode(input), session)
     // What it says is committed counts: WAL is let go of only once that is known.
@@ -295,47 +293,11 @@ export class Timeline {
 
   // Room.
 
-  /** Why a quota refuses the append. */
-  #refusal({ message }: AppendInput): Error | undefined {
-    return message.wal.length === 0 ? undefined : this.#space.refusal(this.keptBytes, message.wal.length)
-  }
-
-  #waitForRoom(input: AppendInput): Promise<void> {
-    const { length } = input.message.wal
-    if (this.#refusedBytes === 0) this.#sayFull(this.#refusal(input))
-    this.#refusedBytes = length
-    return this.#space.waitForRoom(
-      () => this.#failure !== undefined || this.#space.refusal(this.keptBytes, length) === undefined,
-    )
-  }
-
-  #sayFull(why: unknown): void {
-    const flush = formatLsn(this.#state.flushLsn)
-    this.#log.warn('timeline_out_of_space', { reason: describeError(why), flush })
-  }
-
-  #notFull(): void {
-    if (this.#refusedBytes === 0 && this.#diskFull === undefined) return
-    this.#diskFull = undefined
-    // What was on its way when a quota refused more does not make room.
-    if (this.shortage !== undefined) return
-    this.#refusedBytes = 0
-    this.#log.info('timeline_has_space', { flush: formatLsn(this.#state.flushLsn) })
-  }
-
-  #charge(): void {
-    const { keptBytes } = this
-    if (keptBytes === this.#chargedBytes) return
-    this.#space.charge(keptBytes - this.#chargedBytes)
-    this.#chargedBytes = keptBytes
-  }
-
   /** The disk has no room for what was to become durable: back to what is. Whoever sent it comes again. */
   async #standBack(error: Error, epoch: number): Promise<void> {
     this.#flushing = undefined
     if (this.#failure !== undefined) return
-    if (this.#diskFull === undefined) this.#sayFull(error)
-    this.#diskFull = error
+    this.#space.lack(error)
     // Somebody else has cut the log meanwhile, and with it what had no room.
     if (epoch !== this.#flushEpoch) return this.#startFlush()
     await this.#dropUnflushed()
@@ -351,7 +313,7 @@ export class Timeline {
       throw error
     }
     this.#owesControl = false
-    this.#notFull()
+    this.#space.taken()
   }
 
   /**
@@ -414,7 +376,7 @@ export class Timeline {
       if (effect.kind === 'writeWal') this.#enqueue(effect.atLsn, effect.wal, effect.recordEndLsn)
     }
     this.#state = state
-    this.#charge()
+    this.#space.charge()
     this.#follow(after, session)
     return undefined
   }
@@ -446,15 +408,14 @@ export class Timeline {
     if (state.control.term !== this.#state.control.term)
       this.#log.info('term_changed', { term: state.control.term })
     this.#state = state
-    this.#charge()
+    this.#space.charge()
     this.#follow(after, session)
   }
 
   #lackControl(error: Error): void {
-    if (this.#diskFull === undefined) this.#sayFull(error)
-    this.#diskFull = error
+    this.#space.lack(error)
     this.#owesControl = true
-    this.#charge()
+    this.#space.charge()
   }
 
   /** Answers go to `session`; what a flush brings about goes to the leader. */
@@ -580,7 +541,7 @@ export class Timeline {
         const before = this.#state.flushLsn
         const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
         assert(done === undefined, () => 'a flush asks for nothing durable')
-        this.#notFull()
+        this.#space.taken()
         this.#observer?.answered(endLsn)
         this.#startFlush()
         const { segmentBytes } = this.identity
@@ -630,10 +591,10 @@ export class Timeline {
   /** Called now and then: one that nothing was written to since the call before keeps neither WAL in memory nor files open. */
   async rest(): Promise<void> {
     const { flushLsn } = this.#state
-    if (this.#diskFull !== undefined && !this.#owesControl) {
+    if (this.#space.isDiskFull && !this.#owesControl) {
       // Where nobody appends, nobody finds out.
       const freeBytes = await this.#disk.freeBytes(this.#folder).catch(() => 0)
-      if (freeBytes > this.identity.segmentBytes) this.#notFull()
+      if (freeBytes > this.identity.segmentBytes) this.#space.taken()
     }
     const isIdle = flushLsn === this.#seenFlushLsn
     this.#seenFlushLsn = flushLsn
@@ -669,7 +630,7 @@ export class Timeline {
     const { flushLsn } = this.#state
     await this.#truncate(flushLsn)
     this.#state = { ...this.#state, writeLsn: flushLsn }
-    this.#charge()
+    this.#space.charge()
   }
 
   #fail(error: unknown): void {
@@ -743,7 +704,7 @@ export class Timeline {
       // First, so that readers look elsewhere before the files are gone.
       this.#keptFromLsn = lsn
       await this.#files.removeBefore(lsn)
-      this.#charge()
+      this.#space.charge()
     })
   }
 
@@ -790,8 +751,7 @@ export class Timeline {
     await this.#mailbox.run(async () => {
       if (this.#failure === undefined) await this.#rememberCommit()
       this.#failure ??= why
-      this.#space.charge(-this.#chargedBytes)
-      this.#chargedBytes = 0
+      this.#space.release()
     })
     this.#ended.abort(why)
     await this.#files.close()
