@@ -9,7 +9,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
-import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { fetchPages, startTelemetry } from '@understory/telemetry'
 import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
@@ -215,6 +215,7 @@ function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelem
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+  watchSecurity(env)
   return env
 }
 

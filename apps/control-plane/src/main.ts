@@ -4,7 +4,7 @@ import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
 import type { Env } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { controlPlaneService } from './api.ts'
 import { tellAll } from './collect.ts'
@@ -46,6 +46,7 @@ async function main(): Promise<void> {
   telemetry?.reportTo(log)
   observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
+  watchSecurity(env)
 
   const opened = await openObjectStore(objectStore, { clock, rng, environment: process.env })
   const store = observeStore(opened, telemetry?.objectStore, clock)

@@ -4,7 +4,7 @@ import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv, realWorkers } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
 import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
@@ -53,6 +53,7 @@ async function main(): Promise<void> {
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+  watchSecurity(env)
 
   await env.disk.makeDirectory(dataDirectory)
   const { clock, rng } = env

@@ -6,7 +6,7 @@ import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import { observeStore, openObjectStore } from '@understory/object-store'
 import type { TimelineRef } from '@understory/rpc'
-import { observeRpc, setBugReporter, startServer, useSecurity } from '@understory/rpc'
+import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { tellSubscriptions, tellTimelines } from './collect.ts'
 import { CONFIG } from './config.ts'
@@ -45,6 +45,7 @@ async function main(): Promise<void> {
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
+  watchSecurity(env)
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
   timelines.space = new DiskSpace(

@@ -27,7 +27,7 @@ export {
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
 export { observeRpc } from './observer.ts'
 export type { ObservedCall, RpcObserver } from './observer.ts'
-export { useSecurity } from './security.ts'
+export { useSecurity, watchSecurity } from './security.ts'
 export type { ClientSecurity, ServerSecurity } from './security.ts'
 export { fromServiceError, toServiceError } from './status.ts'
 // Before the generated ones of the same names.

@@ -2,6 +2,7 @@
 // and clients on loopback, certificates made by openssl.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { jsonLog, realClock } from '@understory/env'
 import { runCommand, temporaryDirectory } from '@understory/testcontainers'
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
 import {
@@ -15,7 +16,9 @@ import {
   startServer,
   unary,
   useSecurity,
+  watchSecurity,
 } from './index.ts'
+import { CertificateFiles } from './certificate-files.ts'
 import type { BrokerServiceServer, ClientSecurity, ServerSecurity } from './index.ts'
 
 const handlers = {
@@ -36,8 +39,16 @@ async function connect(security: ServerSecurity | undefined, own: ClientSecurity
     client.close()
     await server.stop(0)
   })
+  const listBy = (by: BrokerServiceClient) =>
+    callUnary(by.listAnnouncements.bind(by), { prefix: '' }, { deadlineMs: 3_000 })
   return {
-    list: () => callUnary(client.listAnnouncements.bind(client), { prefix: '' }, { deadlineMs: 3_000 }),
+    list: () => listBy(client),
+    /** One more client of the same server. */
+    another: (its: ClientSecurity) => {
+      const other = createClient(BrokerServiceClient, server.address, its)
+      onTestFinished(() => other.close())
+      return { list: () => listBy(other) }
+    },
     watch: async () => {
       const options = { deadlineMs: 3_000 }
       const stream = callServerStream(client.watchAnnouncements.bind(client), { prefix: '' }, options)
@@ -130,14 +141,70 @@ describe('TLS', () => {
   })
 })
 
+describe('renewed certificates', () => {
+  test('count for new connections without a start, once all files belong together', async () => {
+    const before = await certificateFor('understory')
+    const after = await certificateFor('understory')
+    const at = (name: string): string => join(before.folder, name)
+    const paths = { cert: at('cert.pem'), key: at('key.pem'), ca: at('cert.pem') }
+    const files = new CertificateFiles(paths)
+    const told: string[] = []
+    const log = jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) })
+    const standing = await connect({ tls: files }, { tls: { ca: files, serverName: 'understory' } })
+    await standing.list()
+    const by = (ca: Buffer | CertificateFiles) =>
+      standing.another({ tls: { ca, serverName: 'understory' } }).list()
+    await by(before.cert)
+    await expect(by(after.cert)).rejects.toMatchObject({ code: 'unavailable' })
+
+    const farFromTheEnd = Date.now() - 30 * 86_400_000
+    writeFileSync(paths.cert, after.cert)
+    files.refresh(log, farFromTheEnd)
+    files.refresh(log, farFromTheEnd)
+    expect(told).toEqual(['certificate_not_read'])
+    await by(before.cert)
+
+    writeFileSync(paths.key, after.key)
+    files.refresh(log, farFromTheEnd)
+    files.refresh(log, farFromTheEnd)
+    expect(told).toEqual(['certificate_not_read', 'certificate_renewed'])
+    await by(after.cert)
+    await by(files)
+    await standing.list()
+    await expect(by(before.cert)).rejects.toMatchObject({ code: 'unavailable' })
+  })
+
+  test('are looked for again and again, and one that ends soon is told once', async () => {
+    const { folder } = await certificateFor('understory')
+    useSecurity({
+      UNDERSTORY_TLS_CERT: join(folder, 'cert.pem'),
+      UNDERSTORY_TLS_KEY: join(folder, 'key.pem'),
+    })
+    const told: string[] = []
+    const timers: (() => void)[] = []
+    const setTimer = (_: number, callback: () => void) => {
+      timers.push(callback)
+      return { cancel: () => undefined }
+    }
+    watchSecurity({
+      clock: { ...realClock, setTimer },
+      log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
+    })
+    timers.shift()?.()
+    expect(told).toEqual(['certificate_expires'])
+    expect(timers).toHaveLength(1)
+  })
+})
+
 test('wrong settings name the variable', async () => {
   const folder = await temporaryDirectory({ prefix: 'tls' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
   const empty = join(folder.path, 'empty')
   writeFileSync(empty, '\n')
-  expect(() => useSecurity({ UNDERSTORY_TLS_CERT: '/nowhere' })).toThrow(
+  expect(() => useSecurity({ UNDERSTORY_TLS_CERT: '/nowhere', UNDERSTORY_TLS_KEY: empty })).toThrow(
     /UNDERSTORY_TLS_CERT: could not read/,
   )
+  expect(() => useSecurity({ UNDERSTORY_TLS_CA: empty })).toThrow(/what UNDERSTORY_TLS_CA name/)
   expect(() => useSecurity({ UNDERSTORY_TLS_KEY: empty })).toThrow(/only one is set/)
   expect(() => useSecurity({ UNDERSTORY_TOKEN_FILE: empty })).toThrow(/token is empty/)
 })

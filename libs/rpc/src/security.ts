@@ -11,8 +11,10 @@
 import { readFileSync } from 'node:fs'
 import { hash, timingSafeEqual } from 'node:crypto'
 import { describeError, refuse } from '@understory/base'
-import { ServerCredentials, credentials } from '@grpc/grpc-js'
+import { ServerCredentials, credentials, experimental } from '@grpc/grpc-js'
 import type { CallProperties, ChannelCredentials, ClientOptions, Metadata } from '@grpc/grpc-js'
+import type { Clock, Log } from '@understory/env'
+import { CertificateFiles } from './certificate-files.ts'
 
 export interface ClientSecurity {
   /** Sent as `authorization: Bearer …`. */
@@ -20,8 +22,8 @@ export interface ClientSecurity {
   /** Undefined: plain. */
   readonly tls?:
     | {
-        /** PEM of the authority; the system's by default. */
-        readonly ca?: Buffer | undefined
+        /** PEM of the authority, or where it is; the system's by default. */
+        readonly ca?: Buffer | CertificateFiles | undefined
         /** Name in the server's certificate, where it is not its address. */
         readonly serverName?: string | undefined
       }
@@ -30,8 +32,8 @@ export interface ClientSecurity {
 
 export interface ServerSecurity {
   readonly token?: string | undefined
-  /** PEM. */
-  readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | undefined
+  /** PEM, or where it is. */
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | CertificateFiles | undefined
 }
 
 export interface Security {
@@ -41,43 +43,57 @@ export interface Security {
 
 const PLAIN: Security = { client: {}, server: {} }
 let current = PLAIN
+let files: CertificateFiles | undefined
 
 /** What this process's clients and servers use unless told otherwise. */
 export const currentSecurity = (): Security => current
 
+const nonEmpty = (text: string | undefined): string | undefined => (text === '' ? undefined : text)
+
+function tokenOfFile(environment: Readonly<Record<string, string | undefined>>): string | undefined {
+  const path = nonEmpty(environment['UNDERSTORY_TOKEN_FILE'])
+  if (path === undefined) return undefined
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw refuse('bad_argument', `UNDERSTORY_TOKEN_FILE: could not read "${path}"`, {
+      detail: describeError(cause),
+      hint: 'Name a file that this user may read.',
+      cause,
+    })
+  }
+}
+
 /** Reads the variables and makes them this process's. Error: refused `bad_argument` that names the variable. */
 export function useSecurity(environment: Readonly<Record<string, string | undefined>>): void {
-  const file = (name: string): Buffer | undefined => {
-    const path = environment[name]
-    if (path === undefined || path === '') return undefined
-    try {
-      return readFileSync(path)
-    } catch (cause) {
-      throw refuse('bad_argument', `${name}: could not read "${path}"`, {
-        detail: describeError(cause),
-        hint: 'Name a file that this user may read.',
-        cause,
-      })
-    }
-  }
-  const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => file(`UNDERSTORY_TLS_${name}`))
+  const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => nonEmpty(environment[`UNDERSTORY_TLS_${name}`]))
   if ((cert === undefined) !== (key === undefined)) {
     throw refuse('bad_argument', 'of UNDERSTORY_TLS_CERT and UNDERSTORY_TLS_KEY only one is set', {
       hint: 'Set both, or neither.',
     })
   }
-  const token = (file('UNDERSTORY_TOKEN_FILE')?.toString() ?? environment['UNDERSTORY_TOKEN'])?.trim()
+  const token = (tokenOfFile(environment) ?? environment['UNDERSTORY_TOKEN'])?.trim()
   if (token === '')
     throw refuse('bad_argument', 'the token is empty', { hint: 'Put a long random text there.' })
   const serverName = environment['UNDERSTORY_TLS_NAME']
+  files = cert === undefined && ca === undefined ? undefined : new CertificateFiles({ cert, key, ca })
+  const authority = files?.hasAuthority === true ? files : undefined
   current = {
-    client: { token, tls: ca === undefined && cert === undefined ? undefined : { ca, serverName } },
-    server: { token, tls: cert === undefined || key === undefined ? undefined : { cert, key } },
+    client: { token, tls: files === undefined ? undefined : { ca: authority, serverName } },
+    server: { token, tls: files?.hasIdentity === true ? files : undefined },
   }
 }
 
+/** From now on renewed certificates count as soon as they are seen, without a start. */
+export function watchSecurity({ clock, log }: { readonly clock: Clock; readonly log: Log }): void {
+  files?.watch(clock, log)
+}
+
 export function channelCredentials({ tls }: ClientSecurity): ChannelCredentials {
-  return tls === undefined ? credentials.createInsecure() : credentials.createSsl(tls.ca ?? null)
+  if (tls === undefined) return credentials.createInsecure()
+  if (tls.ca instanceof CertificateFiles)
+    return experimental.createCertificateProviderChannelCredentials(tls.ca, null)
+  return credentials.createSsl(tls.ca ?? null)
 }
 
 /** Options of a client that carry the token and the name to check. */
@@ -99,6 +115,9 @@ export function securityOptions({ token, tls }: ClientSecurity): Partial<ClientO
 
 export function serverCredentials({ tls }: ServerSecurity): ServerCredentials {
   if (tls === undefined) return ServerCredentials.createInsecure()
+  // Its first argument is the provider of the server's own certificate, whatever its declaration calls it.
+  if (tls instanceof CertificateFiles)
+    return experimental.createCertificateProviderServerCredentials(tls, null, false)
   return ServerCredentials.createSsl(null, [{ cert_chain: tls.cert, private_key: tls.key }], false)
 }
 
