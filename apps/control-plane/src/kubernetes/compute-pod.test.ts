@@ -3,38 +3,8 @@ import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
 import { computePod, computeService, podName, serviceName } from './compute-pod.ts'
 import { parsePodSettings } from './pod-settings.ts'
+import { SETTINGS } from './test-settings.ts'
 
-const SETTINGS = {
-  namespace: 'databases',
-  namePrefix: 'understory',
-  ownerDeployment: 'understory-control-plane',
-  labels: { 'app.kubernetes.io/part-of': 'understory' },
-  selectorLabels: { 'app.kubernetes.io/instance': 'understory' },
-  podLabels: {},
-  podAnnotations: {},
-  proxyImage: 'understory:1',
-  postgresImages: { '16': 'postgres:16', '17': 'postgres:17', '18': 'postgres:18' },
-  imagePullPolicy: 'IfNotPresent',
-  imagePullSecrets: [],
-  serviceAccount: 'understory-compute',
-  postgresUid: 999,
-  password: { secretName: 'understory-postgres', key: 'password' },
-  tlsSecret: 'understory-tls',
-  proxyResources: {},
-  postgresResources: {},
-  dataSizeLimit: '10Gi',
-  sharedMemorySizeLimit: '256Mi',
-  terminationGraceS: 60,
-  contactTimeoutMs: 30_000,
-  logLevel: 'info',
-  env: [],
-  priorityClassName: '',
-  nodeSelector: {},
-  tolerations: [],
-  affinity: {},
-  topologySpreadConstraints: [],
-  service: { type: 'ClusterIP', annotations: {} },
-}
 const OWNER = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'understory-control-plane', uid: 'u-1' }
 const PLACE: ComputePlace = {
   tenantName: 'shop',
@@ -126,7 +96,7 @@ test('nothing in it runs as root, writes its image, or talks to Kubernetes', () 
 })
 
 test('pod and service go with the release', () => {
-  const owners = [{ ...OWNER, controller: false, blockOwnerDeletion: false }]
+  const owners = [{ ...OWNER, controller: true, blockOwnerDeletion: false }]
   expect(podOf(false).metadata.ownerReferences).toEqual(owners)
   const service = computeService(parsePodSettings(SETTINGS), PLACE, OWNER) as Pick<Manifest, 'metadata'>
   expect(service.metadata).toMatchObject({ name: 'understory-pg-shop', ownerReferences: owners })

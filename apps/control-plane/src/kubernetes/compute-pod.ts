@@ -47,7 +47,8 @@ const labelsOf = (settings: PodSettings, place: ComputePlace): Record<string, st
   [NAME_LABEL]: place.timelineName,
 })
 
-const ownedBy = (owner: Owner): object => ({ ...owner, controller: false, blockOwnerDeletion: false })
+/** `controller`: pods without one stop `kubectl drain`, which cannot know that they are made anew. */
+const ownedBy = (owner: Owner): object => ({ ...owner, controller: true, blockOwnerDeletion: false })
 
 /** Selects by tenant and name, because a birth that is begun anew has another timeline id. */
 export const computeService = (settings: PodSettings, place: ComputePlace, owner: Owner): object => ({

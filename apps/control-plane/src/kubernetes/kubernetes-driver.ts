@@ -13,7 +13,7 @@ import { PROXY_PORT, SQL_PORT, computePod, computeService } from './compute-pod.
 import type { Owner } from './compute-pod.ts'
 import type { PodSettings } from './pod-settings.ts'
 import { TIMELINE_LABEL, endOf, hostOf, planPods, problemOf } from './pod.ts'
-import type { Pod } from './pod.ts'
+import type { Pod, PodPlan } from './pod.ts'
 
 /** All timelines share one look at the pods. */
 const LOOK_MS = 250
@@ -40,6 +40,8 @@ export class KubernetesDriver implements ComputeDriver {
   readonly #parts: KubernetesDriverParts
   readonly #attempts = new Map<string, Attempts>()
   readonly #served = new Set<string>()
+  /** Since when the proxies of pods do not answer, by the pod's name. */
+  readonly #silentSinceMs = new Map<string, number>()
   #look: { readonly pods: Promise<readonly Pod[]>; readonly atMs: number } | undefined
   #owner: Promise<Owner> | undefined
 
@@ -48,7 +50,7 @@ export class KubernetesDriver implements ComputeDriver {
   }
 
   async find(place: ComputePlace): Promise<HostedCompute | undefined> {
-    const { next } = planPods(await this.#podsOf(place), this.#parts.clock.wallMs())
+    const { next } = this.#plan(await this.#podsOf(place))
     const host = next.kind === 'use' ? hostOf(next.pod) : undefined
     if (host === undefined) return undefined
     return this.#parts.peers.hostedCompute(`${host}:${PROXY_PORT}`, place.timeline)
@@ -59,9 +61,9 @@ export class KubernetesDriver implements ComputeDriver {
     spec: ComputeSpec,
     configuration: Configuration | undefined,
   ): Promise<void> {
-    const { clock, peers, log } = this.#parts
+    const { log } = this.#parts
     await this.#ensureService(place)
-    const { surplus, next } = planPods(await this.#podsOf(place), clock.wallMs())
+    const { surplus, next } = this.#plan(await this.#podsOf(place))
     for (const pod of surplus) {
       log.info('compute_pod_removed', { pod: pod.metadata.name, how: endOf(pod) })
       await this.#change((api) => api.deletePod(pod.metadata.name))
@@ -71,8 +73,34 @@ export class KubernetesDriver implements ComputeDriver {
     const problem = problemOf(next.pod)
     if (problem !== undefined) throw refuse('unavailable', problem)
     const host = hostOf(next.pod)
-    if (host !== undefined)
-      await tellCompute(peers, `${host}:${PROXY_PORT}`, { ...spec, sqlPort: SQL_PORT }, configuration)
+    if (host !== undefined) await this.#tell(next.pod, host, { ...spec, sqlPort: SQL_PORT }, configuration)
+  }
+
+  async #tell(
+    { metadata: { name } }: Pod,
+    host: string,
+    spec: ComputeSpec,
+    configuration: Configuration | undefined,
+  ): Promise<void> {
+    const { clock, peers } = this.#parts
+    try {
+      await tellCompute(peers, `${host}:${PROXY_PORT}`, spec, configuration)
+      this.#silentSinceMs.delete(name)
+    } catch (error) {
+      if (!this.#silentSinceMs.has(name)) this.#silentSinceMs.set(name, clock.nowMs())
+      throw error
+    }
+  }
+
+  #plan(pods: readonly Pod[]): PodPlan {
+    const { clock, settings } = this.#parts
+    // For so long without its safekeepers, a compute has ended its Postgres by itself.
+    const fromMs = clock.nowMs() - settings.contactTimeoutMs
+    return planPods(
+      pods,
+      clock.wallMs(),
+      ({ metadata }) => (this.#silentSinceMs.get(metadata.name) ?? Infinity) <= fromMs,
+    )
   }
 
   async remove(place: ComputePlace): Promise<void> {
@@ -118,13 +146,20 @@ export class KubernetesDriver implements ComputeDriver {
     const nowMs = clock.nowMs()
     if (this.#look !== undefined && nowMs - this.#look.atMs < LOOK_MS) return this.#look.pods
     const selector = Object.entries(settings.selectorLabels).map(([name, value]) => `${name}=${value}`)
-    const pods = api.listPods([...selector, TIMELINE_LABEL].join(','))
+    const pods = api.listPods([...selector, TIMELINE_LABEL].join(',')).then((found) => this.#keepOf(found))
     // One that failed is not kept: the next to ask looks again.
     pods.catch(() => {
       this.#look = undefined
     })
     this.#look = { pods, atMs: nowMs }
     return pods
+  }
+
+  /** Keeps of those that do not answer the ones that there are. */
+  #keepOf(found: readonly Pod[]): readonly Pod[] {
+    const names = new Set(found.map(({ metadata }) => metadata.name))
+    for (const name of this.#silentSinceMs.keys()) if (!names.has(name)) this.#silentSinceMs.delete(name)
+    return found
   }
 
   /** After a change what was seen before it is not true any more. */

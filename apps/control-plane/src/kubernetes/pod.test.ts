@@ -46,6 +46,23 @@ test('one that is ending is waited for until it must be gone', () => {
   expect(planPods([ending], NOW_MS).surplus).toEqual([])
 })
 
+test('a silent one is given up where its node is away, also while it is being deleted', () => {
+  const onNode = (ready: string, deletionTimestamp?: string): Pod => {
+    const conditions = [
+      { type: 'Ready', status: ready },
+      { type: 'ContainersReady', status: 'True' },
+    ]
+    return { ...pod(1, 'Running', deletionTimestamp), status: { phase: 'Running', conditions } }
+  }
+  const [silent, heard] = [() => true, () => false]
+  expect(planPods([onNode('False')], NOW_MS, silent).next).toEqual({ kind: 'create', number: 2 })
+  expect(names(planPods([onNode('False')], NOW_MS, silent).surplus)).toEqual(['c-1'])
+  expect(planPods([onNode('False')], NOW_MS, heard).next.kind).toBe('use')
+  expect(planPods([onNode('True')], NOW_MS, silent).next.kind).toBe('use')
+  expect(planPods([onNode('False', '2026-01-01T00:00:55Z')], NOW_MS, silent).next.kind).toBe('create')
+  expect(planPods([onNode('True', '2026-01-01T00:00:55Z')], NOW_MS, silent).next.kind).toBe('wait')
+})
+
 test('one that has ended and is being deleted is not waited for', () => {
   expect(planPods([pod(1, 'Failed', '2026-01-01T00:00:55Z')], NOW_MS).next.kind).toBe('create')
 })

@@ -49,8 +49,18 @@ const hasEnded = ({ status }: Pod): boolean =>
   status?.phase === 'Failed' ||
   status?.containerStatuses?.some(({ state }) => state?.terminated !== undefined) === true
 
+/**
+ * Whether its node is away. Of every pod there the node controller makes the condition Ready false and leaves
+ * ContainersReady (kubernetes v1.33, pkg/controller/util/node/controller_utils.go, MarkPodsNotReady); a kubelet says both alike.
+ */
+function isNodeAway({ status }: Pod): boolean {
+  const is = (type: string): string | undefined =>
+    status?.conditions?.find((condition) => condition.type === type)?.status
+  return is('Ready') === 'False' && is('ContainersReady') === 'True'
+}
+
 export interface PodPlan {
-  /** To be deleted: ended, or older than the one that counts. */
+  /** To be deleted: ended, older than the one that counts, or silent on a node that is away. */
   readonly surplus: readonly Pod[]
   /** `use`: this pod. `wait`: the one before has not ended yet. `create`: a new one under this number. */
   readonly next:
@@ -61,17 +71,24 @@ export interface PodPlan {
 
 /**
  * A pod lives once: what ended is never started again (I4), and a new one takes its place. The newest counts; that an
- * older one may still run somewhere is harmless, because the newest has the higher term (I2).
+ * older one may still run somewhere is harmless, because the newest has the higher term (I2). So a pod that `isSilent`, not
+ * having answered for long, is not waited for where its node is away: Kubernetes itself would let five minutes pass.
  */
-export function planPods(pods: readonly Pod[], nowMs: number): PodPlan {
+export function planPods(
+  pods: readonly Pod[],
+  nowMs: number,
+  isSilent: (pod: Pod) => boolean = () => false,
+): PodPlan {
+  const isLost = (pod: Pod): boolean => isNodeAway(pod) && isSilent(pod)
   const byNumber = pods.toSorted((a, b) => numberOf(a) - numberOf(b))
   const staying = byNumber.filter(({ metadata }) => metadata.deletionTimestamp === undefined)
-  const newest = staying.filter((pod) => !hasEnded(pod)).at(-1)
+  const newest = staying.filter((pod) => !hasEnded(pod) && !isLost(pod)).at(-1)
   const surplus = staying.filter((pod) => pod !== newest)
   if (newest !== undefined) return { surplus, next: { kind: 'use', pod: newest } }
   const leaving = byNumber.find(
     (pod) =>
       !hasEnded(pod) &&
+      !isLost(pod) &&
       pod.metadata.deletionTimestamp !== undefined &&
       nowMs < Date.parse(pod.metadata.deletionTimestamp) + GONE_GRACE_MS,
   )
@@ -106,14 +123,15 @@ export function problemOf({ metadata, status }: Pod): string | undefined {
 }
 
 /** How a pod ended, in one line. */
-export function endOf({ status }: Pod): string {
+export function endOf(pod: Pod): string {
+  const { status } = pod
   const ends = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].flatMap(
     ({ name, state }) =>
       state?.terminated === undefined
         ? []
         : [`${name} ${state.terminated.reason ?? ''} (exit code ${state.terminated.exitCode})`],
   )
-  return [status?.phase, status?.reason, ...ends]
+  return [status?.phase, status?.reason, isNodeAway(pod) ? 'its node is away' : undefined, ...ends]
     .filter((part) => part !== undefined && part !== '')
     .join(', ')
 }

@@ -1,0 +1,83 @@
+// Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod. Method: the
+// driver over a list of pods and a clock that the test turns.
+import { refuse } from '@understory/base'
+import { jsonLog, realClock } from '@understory/env'
+import type { ComputeSpec } from '@understory/rpc'
+import { expect, test } from 'vitest'
+import type { ComputePlace } from '../compute-driver.ts'
+import type { Peers } from '../observed.ts'
+import { KubernetesDriver } from './kubernetes-driver.ts'
+import { NUMBER_LABEL, PROXY_CONTAINER, TIMELINE_LABEL } from './pod.ts'
+import type { Pod } from './pod.ts'
+import { SETTINGS } from './test-settings.ts'
+
+const TIMELINE_ID = 'b'.repeat(32)
+const PLACE: ComputePlace = {
+  tenantName: 'shop',
+  timelineName: 'main',
+  timeline: { tenantId: 'a'.repeat(32), timelineId: TIMELINE_ID },
+  hostAddress: undefined,
+}
+const SPEC = { timeline: PLACE.timeline, postgresMajor: 17, bootstrap: false } as ComputeSpec
+
+function world() {
+  let nowMs = 0
+  let ready = 'True'
+  const done: string[] = []
+  const labels = { [TIMELINE_LABEL]: TIMELINE_ID, [NUMBER_LABEL]: '1' }
+  const pods = (): readonly Pod[] => [
+    {
+      metadata: { name: 'c-1', labels, ...(done.length === 0 ? {} : { deletionTimestamp: '2100-01-01' }) },
+      status: {
+        phase: 'Running',
+        podIP: '10.0.0.7',
+        conditions: [
+          { type: 'Ready', status: ready },
+          { type: 'ContainersReady', status: 'True' },
+        ],
+        initContainerStatuses: [{ name: PROXY_CONTAINER, state: { running: {} } }],
+      },
+    },
+  ]
+  const away = { hostedCompute: () => Promise.reject(refuse('unavailable', 'no answer')) }
+  const driver = new KubernetesDriver({
+    api: {
+      listPods: () => Promise.resolve(pods()),
+      deletePod: (name) => Promise.resolve(void done.push(`delete ${name}`)),
+      create: (kind, manifest) => {
+        const { metadata } = manifest as { metadata: { name: string } }
+        if (kind === 'pods') done.push(`create ${metadata.name}`)
+        return Promise.resolve()
+      },
+      deploymentUid: () => Promise.resolve('u-1'),
+    },
+    settings: SETTINGS,
+    peers: away as unknown as Peers,
+    clock: { ...realClock, nowMs: () => nowMs, wallMs: () => Date.parse('2026-01-01T00:00:00Z') + nowMs },
+    log: jsonLog({ write: () => undefined }),
+  })
+  return {
+    done,
+    nodeGoesAway: () => (ready = 'False'),
+    ensureAt: (atMs: number) => {
+      nowMs = atMs
+      return driver.ensure(PLACE, SPEC, undefined).catch(() => undefined)
+    },
+  }
+}
+
+test('a compute that does not answer for long, on a node that is away, is replaced without waiting for its end', async () => {
+  const { done, ensureAt, nodeGoesAway } = world()
+  nodeGoesAway()
+  await ensureAt(1_000)
+  await ensureAt(30_000)
+  expect(done).toEqual([])
+  await ensureAt(31_000)
+  expect(done).toEqual(['delete c-1', 'create understory-compute-bbbbbbbbbb-2'])
+})
+
+test('one that does not answer for long keeps its pod as long as its node is there', async () => {
+  const { done, ensureAt } = world()
+  for (const atMs of [0, 30_000, 60_000, 600_000]) await ensureAt(atMs)
+  expect(done).toEqual([])
+})
