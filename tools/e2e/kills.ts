@@ -20,6 +20,7 @@ interface Pod {
     readonly labels: Readonly<Record<string, string>>
     readonly deletionTimestamp?: string
   }
+  readonly spec: { readonly nodeName?: string }
   readonly status: {
     readonly phase: string
     readonly conditions?: readonly { readonly type: string; readonly status: string }[]
@@ -57,6 +58,25 @@ export async function killPod(tools: Tools, load: Load, component: string, more 
     await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--grace-period=1', '--wait=false')
     await untilBack(tools, component, more, before.filter(isReady).length, victim.metadata.uid)
   })
+}
+
+/** Told to end with all the time that it has, as by `kubectl drain`: Postgres stops cleanly. */
+export async function endPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
+  const [victim] = (await podsOf(tools, component, more)).filter(isReady)
+  if (victim === undefined) throw refuse('precondition', `no ${component} is ready`)
+  return around(load, `pod of ${component}, cleanly`, async () => {
+    await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--wait=false')
+    await untilBack(tools, component, more, 1, victim.metadata.uid)
+  })
+}
+
+/** Whether a node with pods of this release could be drained. Error: refused with what kubectl has against it. */
+export async function checkDrain(tools: Tools): Promise<void> {
+  const nodes = new Set(
+    (await objects<Pod>(tools, 'pods', '-l', INSTANCE)).flatMap(({ spec }) => spec.nodeName ?? []),
+  )
+  const flags = ['--dry-run=server', '--ignore-daemonsets', '--delete-emptydir-data']
+  for (const node of nodes) await kubectl(tools, 'drain', node, ...flags, `--pod-selector=${INSTANCE}`)
 }
 
 /** The container of Postgres alone, as an out-of-memory kill would: it must never run again on its old files (I4). */

@@ -11,7 +11,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
 import { helmProgram } from '@understory/testcontainers'
 import { ROOT } from '../run-command.ts'
-import { killPod, killPostgres } from './kills.ts'
+import { checkDrain, endPod, killPod, killPostgres } from './kills.ts'
 import type { KillResult } from './kills.ts'
 import { Load, startClient, understory } from './load.ts'
 import { feed, helm, kubectl, objects } from './programs.ts'
@@ -148,7 +148,7 @@ async function run(tools: Tools, given: Given): Promise<void> {
   const note = (result: KillResult): void => {
     kills.push(result)
     say(
-      `killed: ${result.what}, commits paused ${seconds(result.pauseMs)}, ready again after ${seconds(result.backMs)}`,
+      `ended: ${result.what}, commits paused ${seconds(result.pauseMs)}, ready again after ${seconds(result.backMs)}`,
     )
   }
   note(await killPod(tools, load, 'safekeeper'))
@@ -158,6 +158,9 @@ async function run(tools: Tools, given: Given): Promise<void> {
   note(await killPod(tools, load, 'object-store'))
   note(await killPod(tools, load, 'compute', ofTenant))
   note(await killPostgres(tools, load, ofTenant))
+  note(await endPod(tools, load, 'compute', ofTenant))
+  await checkDrain(tools)
+  say('nothing stops kubectl drain')
 
   load.takeLongestMs()
   const switchMs = await timed(() => understory(tools, 'tenant', 'fpw', 'off', TENANT))
