@@ -106,6 +106,8 @@ async function* readMessages<S>(
 ): AsyncGenerator<S, void, void> {
   const onAbort = (): void => call.cancel()
   options.signal?.addEventListener('abort', onAbort, { once: true })
+  // One that fired before is not heard of any more.
+  if (options.signal?.aborted === true) call.cancel()
   try {
     for await (const message of call) yield message as S
   } catch (error) {

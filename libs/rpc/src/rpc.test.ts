@@ -179,6 +179,18 @@ test('leaving a stream cancels it on the server', async () => {
   expect(await ended.promise).toBe(true)
 })
 
+test('a signal that fired before cancels a stream as one that fires later', async () => {
+  const client = await brokerClient({
+    watchAnnouncements: serverStream(async function* (_, { signal }) {
+      yield { announcement: undefined, gone: false }
+      await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+    }),
+  })
+  const signal = AbortSignal.abort()
+  const stream = callServerStream(client.watchAnnouncements.bind(client), { prefix: '' }, { signal })
+  await expect(Array.fromAsync(stream)).rejects.toMatchObject({ code: 'cancelled' })
+})
+
 test('a port that is taken is refused with what to do', async () => {
   const first = await startServer({ host: '127.0.0.1', port: 0, services: [] })
   onTestFinished(() => first.stop(0))
