@@ -32,6 +32,7 @@ import type { SafekeepersView, TimelineView } from './timeline-view.ts'
 
 /** How often tenants made elsewhere are looked for. */
 const LOOK_MS = 2_000
+const LOOK_MS_EACH = 50
 
 export interface TenantWish {
   readonly name: string
@@ -61,8 +62,8 @@ export class Directory {
   #looking: Promise<void> | undefined
   #wake: (() => void) | undefined
 
-  constructor(parts: ReconcilerParts & Pick<RemovalParts, 'objects'>) {
-    this.#parts = parts
+  constructor(parts: Omit<ReconcilerParts, 'timelinesCount'> & Pick<RemovalParts, 'objects'>) {
+    this.#parts = { ...parts, timelinesCount: () => this.#reconcilers.size }
     this.#removals = new Removals(parts)
   }
 
@@ -89,8 +90,10 @@ export class Directory {
   async #pause(): Promise<void> {
     const early = new AbortController()
     this.#wake = () => early.abort()
+    // Each look reads every tenant's document.
+    const pauseMs = Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.size)
     await this.#parts.clock
-      .sleep(LOOK_MS, AbortSignal.any([this.#stop.signal, early.signal]))
+      .sleep(pauseMs, AbortSignal.any([this.#stop.signal, early.signal]))
       .catch(() => undefined)
     this.#wake = undefined
   }

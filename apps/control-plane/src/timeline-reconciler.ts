@@ -44,15 +44,13 @@ import { MembershipReconciler, membershipMessage } from './membership-reconciler
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
+import { Pace } from './pace.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import { withoutTimeline } from './removals.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
-/** While something is missing, and while all is well. */
-const ROUND_BUSY_MS = 100
-const ROUND_IDLE_MS = 1_000
 /** Between looks at the WAL position that a switch waits for. */
 const SEEN_POLL_MS = 10
 /** How long one pass waits for the record before it lets other work go first. */
@@ -71,6 +69,8 @@ export interface ReconcilerParts {
   readonly replaceAfterMs: number
   /** Undefined where nothing is measured. */
   readonly observer?: ReconcileObserver | undefined
+  /** Those that one control plane looks after. */
+  readonly timelinesCount: () => number
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
@@ -94,6 +94,7 @@ export class TimelineReconciler {
   readonly membership: MembershipReconciler
   /** The safekeepers that the shards were last told. */
   #toldShards = ''
+  readonly #pace = new Pace()
   #wake: (() => void) | undefined
   #isWoken = false
   #lastProblem = ''
@@ -120,6 +121,7 @@ export class TimelineReconciler {
   /** Something was asked for: the next pass begins at once. */
   wake(): void {
     this.#isWoken = true
+    this.#pace.reset()
     this.#wake?.()
   }
 
@@ -148,7 +150,9 @@ export class TimelineReconciler {
         if (isErrorCode(error, 'unknown_tenant')) return
         await this.#report(error)
       }
-      if (!this.#isWoken) await this.#pause(isSettled ? ROUND_IDLE_MS : ROUND_BUSY_MS, signal)
+      const { clock, timelinesCount } = this.#parts
+      if (!this.#isWoken)
+        await this.#pause(this.#pace.pauseMs(isSettled, clock.nowMs(), timelinesCount()), signal)
     }
   }
 
