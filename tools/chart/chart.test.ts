@@ -161,6 +161,20 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     ['an external store without a bucket', { 'objectStore.mode': 'external' }, 'objectStore.external.bucket'],
     ['an external Redis without a host', { 'broker.mode': 'external' }, 'broker.external.host'],
     [
+      'a monitor of metrics that nobody serves',
+      { 'metrics.podMonitor.enabled': 'true' },
+      'metrics.podMonitor.enabled',
+    ],
+    [
+      'two monitors of the same',
+      {
+        'metrics.enabled': 'true',
+        'metrics.podMonitor.enabled': 'true',
+        'metrics.serviceMonitor.enabled': 'true',
+      },
+      'metrics.serviceMonitor.enabled',
+    ],
+    [
       'a broker within one of two control planes',
       { 'broker.mode': 'embedded', 'controlPlane.replicas': '2' },
       'controlPlane.replicas',
@@ -286,11 +300,18 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
 
   test('a ServiceMonitor finds the one service that has every pod', async () => {
     const manifests = await render({
-      set: { 'metrics.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' },
+      set: {
+        'metrics.enabled': 'true',
+        'metrics.serviceMonitor.enabled': 'true',
+        'metrics.serviceMonitor.relabelings[0].action': 'labeldrop',
+      },
     })
     const monitor = manifests.find(({ kind }) => kind === 'ServiceMonitor') as Manifest & {
       spec: { selector: { matchLabels: Record<string, string> } }
     }
+    expect(monitor.spec).toMatchObject({
+      endpoints: [{ port: 'metrics', relabelings: [{ action: 'labeldrop' }] }],
+    })
     const found = manifests.filter(
       ({ kind, metadata }) =>
         kind === 'Service' &&

@@ -262,4 +262,12 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- if and (eq .Values.broker.mode "external") (not .Values.broker.external.host) -}}
 {{- fail "broker.external.host is empty: broker.mode external needs it" -}}
 {{- end -}}
+{{- range $key := list "podMonitor" "serviceMonitor" -}}
+{{- if and (get (get $.Values.metrics $key) "enabled") (not $.Values.metrics.enabled) -}}
+{{- fail (printf "metrics.%s.enabled is true and metrics.enabled is not: nothing would be there to collect" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
+{{- fail "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true: everything would be collected twice; leave one" -}}
+{{- end -}}
 {{- end -}}
