@@ -213,11 +213,11 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     expect(withToken.map(({ containers }) => containers[0]?.name)).toEqual(['control-plane'])
   })
 
-  test('the control plane may do four things', async () => {
+  test('the control plane may do what computes need, and nothing else', async () => {
     const role = named(await render(), 'Role', 'understory-control-plane')
     expect(role?.rules).toEqual([
       { apiGroups: [''], resources: ['pods'], verbs: ['list', 'create', 'delete'] },
-      { apiGroups: [''], resources: ['services'], verbs: ['create'] },
+      { apiGroups: [''], resources: ['services'], verbs: ['get', 'create', 'patch', 'delete'] },
       {
         apiGroups: ['apps'],
         resources: ['deployments'],

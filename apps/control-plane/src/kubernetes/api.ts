@@ -1,25 +1,31 @@
 /**
  * The few calls of the Kubernetes API that computes need, from within a pod: over HTTPS with the service account's token,
- * which the kubelet renews in its file. No client library: five calls do not need its 20 MB.
+ * which the kubelet renews in its file. No client library: a handful of calls does not need its 20 MB.
  */
 import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, isErrorCode, refuse } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import type { Pod } from './pod.ts'
 
 const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
 const DEADLINE_MS = 10_000
+/** Who has the say in the fields that are applied. */
+const FIELD_MANAGER = 'understory-control-plane'
 /** The list of the pods of one release, many times over. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 export interface KubernetesApi {
   listPods(selector: string): Promise<readonly Pod[]>
   /** Error: refused `already_exists`. */
-  create(kind: 'pods' | 'services', manifest: object): Promise<void>
+  createPod(manifest: object): Promise<void>
   /** One that is not there is as good as deleted. */
   deletePod(name: string): Promise<void>
+  /** Makes it, or makes it as the manifest says (server-side apply). */
+  applyService(name: string, manifest: object): Promise<void>
+  /** Where it is there and its labels are such. */
+  deleteService(name: string, hasLabels: (labels: Readonly<Record<string, string>>) => boolean): Promise<void>
   /** The uid of a deployment. */
   deploymentUid(name: string): Promise<string>
 }
@@ -49,9 +55,17 @@ export async function openKubernetesApi({
   const agent = new Agent({ ca: await readFile(join(account, 'ca.crt')), keepAlive: true })
   const core = `/api/v1/namespaces/${namespace}`
 
-  const call = async (method: string, path: string, body?: object): Promise<unknown> => {
+  const call = async (
+    method: string,
+    path: string,
+    body?: object,
+    contentType = 'application/json',
+  ): Promise<unknown> => {
     const token = (await readFile(join(account, 'token'), 'utf8')).trim()
-    const { status, text } = await send(agent, method, `https://${server}${path}`, token, body)
+    const { status, text } = await send(agent, method, `https://${server}${path}`, {
+      token,
+      ...(body === undefined ? {} : { content: { type: contentType, text: JSON.stringify(body) } }),
+    })
     if (status < 300) return JSON.parse(text)
     throw refuse(codeOf(status), `Kubernetes refused ${method} ${path} with ${status}`, {
       detail: messageOf(text),
@@ -68,19 +82,38 @@ export async function openKubernetesApi({
       }
       return items
     },
-    async create(kind, manifest) {
-      await call('POST', `${core}/${kind}`, manifest)
+    async createPod(manifest) {
+      await call('POST', `${core}/pods`, manifest)
     },
     async deletePod(name) {
-      await call('DELETE', `${core}/pods/${name}`).catch((error: unknown) => {
-        if (!(error instanceof Error && 'code' in error && error.code === 'not_found')) throw error
-      })
+      await ifThere(call('DELETE', `${core}/pods/${name}`))
+    },
+    async applyService(name, manifest) {
+      const path = `${core}/services/${name}?fieldManager=${FIELD_MANAGER}&force=true`
+      await call('PATCH', path, manifest, 'application/apply-patch+yaml')
+    },
+    async deleteService(name, hasLabels) {
+      const path = `${core}/services/${name}`
+      const found = await ifThere(call('GET', path))
+      if (found === undefined) return
+      const { labels = {}, uid } = (found as { metadata: { labels?: Record<string, string>; uid: string } })
+        .metadata
+      if (hasLabels(labels)) await ifThere(call('DELETE', path, { preconditions: { uid } }))
     },
     async deploymentUid(name) {
       const path = `/apis/apps/v1/namespaces/${namespace}/deployments/${name}`
       const { metadata } = (await call('GET', path)) as { metadata: { uid: string } }
       return metadata.uid
     },
+  }
+}
+
+async function ifThere(answer: Promise<unknown>): Promise<unknown> {
+  try {
+    return await answer
+  } catch (error) {
+    if (isErrorCode(error, 'not_found')) return undefined
+    throw error
   }
 }
 
@@ -100,12 +133,16 @@ function messageOf(text: string): string {
   }
 }
 
+interface Outgoing {
+  readonly token: string
+  readonly content?: { readonly type: string; readonly text: string }
+}
+
 function send(
   agent: Agent,
   method: string,
   url: string,
-  token: string,
-  body: object | undefined,
+  { token, content }: Outgoing,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown): void =>
@@ -115,7 +152,7 @@ function send(
     const headers = {
       authorization: `Bearer ${token}`,
       accept: 'application/json',
-      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(content === undefined ? {} : { 'content-type': content.type }),
     }
     const signal = AbortSignal.timeout(DEADLINE_MS)
     const outgoing = request(url, { method, agent, headers, signal }, (response) => {
@@ -132,6 +169,6 @@ function send(
       )
     })
     outgoing.on('error', fail)
-    outgoing.end(body === undefined ? undefined : JSON.stringify(body))
+    outgoing.end(content?.text)
   })
 }

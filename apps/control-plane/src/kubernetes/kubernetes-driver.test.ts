@@ -23,11 +23,17 @@ const SPEC = { timeline: PLACE.timeline, postgresMajor: 17, bootstrap: false } a
 function world() {
   let nowMs = 0
   let ready = 'True'
+  let serviceOf = TIMELINE_ID
   const done: string[] = []
+  const applied: string[] = []
   const labels = { [TIMELINE_LABEL]: TIMELINE_ID, [NUMBER_LABEL]: '1' }
   const pods = (): readonly Pod[] => [
     {
-      metadata: { name: 'c-1', labels, ...(done.length === 0 ? {} : { deletionTimestamp: '2100-01-01' }) },
+      metadata: {
+        name: 'c-1',
+        labels,
+        ...(done.includes('delete c-1') ? { deletionTimestamp: '2100-01-01' } : {}),
+      },
       status: {
         phase: 'Running',
         podIP: '10.0.0.7',
@@ -44,10 +50,14 @@ function world() {
     api: {
       listPods: () => Promise.resolve(pods()),
       deletePod: (name) => Promise.resolve(void done.push(`delete ${name}`)),
-      create: (kind, manifest) => {
+      createPod: (manifest) => {
         const { metadata } = manifest as { metadata: { name: string } }
-        if (kind === 'pods') done.push(`create ${metadata.name}`)
-        return Promise.resolve()
+        return Promise.resolve(void done.push(`create ${metadata.name}`))
+      },
+      applyService: (name) => Promise.resolve(void applied.push(name)),
+      deleteService: (name, hasLabels) => {
+        const isOurs = hasLabels({ [TIMELINE_LABEL]: serviceOf })
+        return Promise.resolve(void (isOurs && done.push(`delete service ${name}`)))
       },
       deploymentUid: () => Promise.resolve('u-1'),
     },
@@ -58,6 +68,9 @@ function world() {
   })
   return {
     done,
+    applied,
+    serviceIsOf: (timelineId: string) => (serviceOf = timelineId),
+    remove: () => driver.remove(PLACE).catch(() => undefined),
     nodeGoesAway: () => (ready = 'False'),
     ensureAt: (atMs: number) => {
       nowMs = atMs
@@ -80,4 +93,20 @@ test('one that does not answer for long keeps its pod as long as its node is the
   const { done, ensureAt } = world()
   for (const atMs of [0, 30_000, 60_000, 600_000]) await ensureAt(atMs)
   expect(done).toEqual([])
+})
+
+test('the service is applied at the start and again now and then, so that one that was deleted comes back', async () => {
+  const { applied, ensureAt } = world()
+  for (const atMs of [0, 1_000, 299_000, 301_000, 302_000]) await ensureAt(atMs)
+  expect(applied).toEqual(['understory-pg-shop', 'understory-pg-shop'])
+})
+
+test('a removed compute takes its service along, but not that of a newer tenant of the same name', async () => {
+  const own = world()
+  await own.remove()
+  expect(own.done).toEqual(['delete service understory-pg-shop', 'delete c-1'])
+  const other = world()
+  other.serviceIsOf('d'.repeat(32))
+  await other.remove()
+  expect(other.done).toEqual(['delete c-1'])
 })

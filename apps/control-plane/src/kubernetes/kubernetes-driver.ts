@@ -9,7 +9,7 @@ import { tellCompute } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
 import type { Peers } from '../observed.ts'
 import type { KubernetesApi } from './api.ts'
-import { PROXY_PORT, SQL_PORT, computePod, computeService } from './compute-pod.ts'
+import { PROXY_PORT, SQL_PORT, computePod, computeService, serviceName } from './compute-pod.ts'
 import type { Owner } from './compute-pod.ts'
 import type { PodSettings } from './pod-settings.ts'
 import { TIMELINE_LABEL, endOf, hostOf, planPods, problemOf } from './pod.ts'
@@ -21,6 +21,8 @@ const LOOK_MS = 250
 const PAUSE_MIN_MS = 1_000
 const PAUSE_MAX_MS = 30_000
 const LASTED_MS = 60_000
+/** Services are made again where somebody has deleted them. */
+const SERVICE_MS = 300_000
 
 export interface KubernetesDriverParts {
   readonly api: KubernetesApi
@@ -39,7 +41,8 @@ export class KubernetesDriver implements ComputeDriver {
   readonly usesHosts = false
   readonly #parts: KubernetesDriverParts
   readonly #attempts = new Map<string, Attempts>()
-  readonly #served = new Set<string>()
+  /** When the service of a timeline was last applied: since a start of this process it is as the settings say. */
+  readonly #servedAtMs = new Map<string, number>()
   /** Since when the proxies of pods do not answer, by the pod's name. */
   readonly #silentSinceMs = new Map<string, number>()
   #look: { readonly pods: Promise<readonly Pod[]>; readonly atMs: number } | undefined
@@ -104,6 +107,14 @@ export class KubernetesDriver implements ComputeDriver {
   }
 
   async remove(place: ComputePlace): Promise<void> {
+    const { settings, api } = this.#parts
+    const { timelineId } = place.timeline
+    // Another tenant may have got the name meanwhile, and with it the service.
+    await api.deleteService(
+      serviceName(settings.namePrefix, place),
+      (labels) => labels[TIMELINE_LABEL] === timelineId,
+    )
+    this.#servedAtMs.delete(timelineId)
     const pods = await this.#podsOf(place)
     for (const { metadata } of pods) {
       if (metadata.deletionTimestamp === undefined) await this.#change((api) => api.deletePod(metadata.name))
@@ -121,19 +132,22 @@ export class KubernetesDriver implements ComputeDriver {
     const pauseMs = isSoon ? Math.min(last.pauseMs * 2, PAUSE_MAX_MS) : PAUSE_MIN_MS
     this.#attempts.set(timelineId, { atMs: nowMs, pauseMs })
     const pod = computePod(settings, place, spec, await this.#ownerOf(), number)
-    await ignoring(
-      'already_exists',
-      this.#change((api) => api.create('pods', pod)),
-    )
+    try {
+      await this.#change((api) => api.createPod(pod))
+    } catch (error) {
+      if (!isErrorCode(error, 'already_exists')) throw error
+    }
     log.info('compute_pod_created', { timeline: timelineId, number })
   }
 
   async #ensureService(place: ComputePlace): Promise<void> {
+    const { api, settings, clock } = this.#parts
     const { timelineId } = place.timeline
-    if (this.#served.has(timelineId)) return
-    const manifest = computeService(this.#parts.settings, place, await this.#ownerOf())
-    await ignoring('already_exists', this.#parts.api.create('services', manifest))
-    this.#served.add(timelineId)
+    const nowMs = clock.nowMs()
+    if (nowMs - (this.#servedAtMs.get(timelineId) ?? -Infinity) < SERVICE_MS) return
+    const manifest = computeService(settings, place, await this.#ownerOf())
+    await api.applyService(serviceName(settings.namePrefix, place), manifest)
+    this.#servedAtMs.set(timelineId, nowMs)
   }
 
   async #podsOf({ timeline }: ComputePlace): Promise<readonly Pod[]> {
@@ -181,13 +195,5 @@ export class KubernetesDriver implements ComputeDriver {
       this.#owner = undefined
     })
     return this.#owner
-  }
-}
-
-async function ignoring(code: 'already_exists', promise: Promise<void>): Promise<void> {
-  try {
-    await promise
-  } catch (error) {
-    if (!isErrorCode(error, code)) throw error
   }
 }
