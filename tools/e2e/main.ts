@@ -183,6 +183,11 @@ async function run(tools: Tools, given: Given): Promise<void> {
   const verified = await understory(tools, 'timeline', 'verify', TENANT)
   say(`timeline verify: ${verified.trim().split('\n').at(-1) ?? ''}`)
 
+  const deleteMs = await timed(() => understory(tools, 'tenant', 'delete', TENANT, '--stop-compute'))
+  const kept = await objects<{ metadata: { name: string } }>(tools, 'pods,services', '-l', ofTenant.slice(1))
+  say(`tenant deleted after ${seconds(deleteMs)}; of it is left: ${kept.length}`)
+  if (kept.length > 0) throw refuse('precondition', `deleting left ${kept[0]?.metadata.name ?? ''}`)
+
   await kubectl(tools, 'delete', 'pod', 'e2e-client', '--wait=true')
   const uninstallMs = await timed(() => helm(tools, 'uninstall', RELEASE, '--wait', '--timeout', '5m'))
   const left = await leftovers(tools)
