@@ -4,6 +4,7 @@ import {
   ControlPlaneServiceService,
   FpwPhase,
   FullPageWrites,
+  GetComputeStatusResponse,
   callServerStream,
   serverStream,
   service,
@@ -81,6 +82,10 @@ const fpwOf = (state: FpwState): FpwStatus => ({
   tookMs: BigInt(state.tookMs),
 })
 
+/** Of a compute that is not there yet, what is known of it. */
+const computeWithout = (failure: string): GetComputeStatusResponse =>
+  GetComputeStatusResponse.fromPartial({ failure })
+
 async function timelineResponse(
   peers: Peers,
   { tenant, timeline, observed }: TimelineView,
@@ -110,7 +115,7 @@ async function timelineResponse(
       specGeneration: BigInt(timeline.specGeneration),
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     },
-    compute: observed.compute,
+    compute: observed.compute ?? (observed.problem === '' ? undefined : computeWithout(observed.problem)),
     computeAddress: observed.computeAddress ?? '',
     safekeepers,
     shards: timeline.shards.map(({ node }, number) => ({

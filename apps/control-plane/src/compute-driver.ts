@@ -21,8 +21,11 @@ export interface ComputeDriver {
   readonly usesHosts: boolean
   /** The compute, or undefined where there is none. */
   find(place: ComputePlace): Promise<HostedCompute | undefined>
-  /** Makes it run as `spec` says, with `configuration` where what it has is older. */
-  ensure(place: ComputePlace, spec: ComputeSpec, configuration: Configuration | undefined): Promise<void>
+  /**
+   * Makes it run as `spec` says, with `configuration` where what it has is older. Resolves to what keeps it from that, in
+   * one line: empty where nothing does that is known.
+   */
+  ensure(place: ComputePlace, spec: ComputeSpec, configuration: Configuration | undefined): Promise<string>
   /** Ends it and forgets it; it is gone when this resolves. */
   remove(place: ComputePlace): Promise<void>
 }

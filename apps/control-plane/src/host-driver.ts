@@ -13,7 +13,9 @@ export const hostDriver = (peers: Peers): ComputeDriver => ({
   usesHosts: true,
   find: ({ hostAddress, timeline }) =>
     hostAddress === undefined ? Promise.resolve(undefined) : peers.hostedCompute(hostAddress, timeline),
-  ensure: (place, spec, configuration) =>
-    tellCompute(peers, present(place.hostAddress, 'address of the compute host'), spec, configuration),
+  async ensure(place, spec, configuration) {
+    await tellCompute(peers, present(place.hostAddress, 'address of the compute host'), spec, configuration)
+    return ''
+  },
   remove: (place) => peers.removeCompute(addressOf(place), place.timeline),
 })

@@ -82,6 +82,8 @@ export interface Observation {
   readonly compute: GetComputeStatusResponse | undefined
   /** By shard number; undefined where the pageserver did not answer or has no such shard. */
   readonly shards: readonly (ShardStatus | undefined)[]
+  /** What keeps the timeline, or its compute, from what is wanted; empty where nothing does that is known. */
+  readonly problem: string
 }
 
 export class TimelineReconciler {
@@ -98,6 +100,7 @@ export class TimelineReconciler {
   #wake: (() => void) | undefined
   #isWoken = false
   #lastProblem = ''
+  #computeProblem = ''
   /** As in the object store; undefined until it was looked up. */
   #published: { readonly configuration: Configuration | undefined } | undefined
 
@@ -237,7 +240,7 @@ export class TimelineReconciler {
       computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
       Promise.all(timeline.shards.map((_, number) => this.#shardStatus(timeline, number))),
     ])
-    return { computeAddress, compute, shards }
+    return { computeAddress, compute, shards, problem: this.#lastProblem || this.#computeProblem }
   }
 
   async #shardStatus(timeline: TimelineDocument, number: number): Promise<ShardStatus | undefined> {
@@ -391,7 +394,11 @@ export class TimelineReconciler {
     this.#published ??= { configuration: await configurations.read(this.#timelineId) }
     const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
     const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
-    await ifReachable(computes.ensure(this.#computePlace(tenant, timeline), told, known))
+    const ensured = computes.ensure(this.#computePlace(tenant, timeline), told, known)
+    const problem = (await ifReachable(ensured)) ?? ''
+    // Told once: its words change while it lasts.
+    if (problem !== '' && this.#computeProblem === '') this.#log.warn('compute_waits', { problem })
+    this.#computeProblem = problem
     return timeline
   }
 

@@ -54,7 +54,9 @@ export function addTimelineCommands(program: Command): void {
       process.stdout.write(
         compute === undefined
           ? 'compute: does not answer\n'
-          : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
+          : compute.failure !== '' && compute.connectionString === ''
+            ? `compute: not open for SQL: ${compute.failure}\n`
+            : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
       )
       printRows(
         format,

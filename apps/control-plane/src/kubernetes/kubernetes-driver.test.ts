@@ -1,5 +1,5 @@
-// Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod. Method: the
-// driver over a list of pods and a clock that the test turns.
+// Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod, and what
+// keeps one from coming up is told. Method: the driver over a list of pods and a clock that the test turns.
 import { refuse } from '@understory/base'
 import { jsonLog, realClock } from '@understory/env'
 import type { ComputeSpec } from '@understory/rpc'
@@ -23,6 +23,7 @@ const SPEC = { timeline: PLACE.timeline, postgresMajor: 17, bootstrap: false } a
 function world() {
   let nowMs = 0
   let ready = 'True'
+  let phase = 'Running'
   let serviceOf = TIMELINE_ID
   const done: string[] = []
   const applied: string[] = []
@@ -35,7 +36,8 @@ function world() {
         ...(done.includes('delete c-1') ? { deletionTimestamp: '2100-01-01' } : {}),
       },
       status: {
-        phase: 'Running',
+        phase,
+        ...(phase === 'Failed' ? { reason: 'Evicted' } : {}),
         podIP: '10.0.0.7',
         conditions: [
           { type: 'Ready', status: ready },
@@ -71,6 +73,7 @@ function world() {
     applied,
     serviceIsOf: (timelineId: string) => (serviceOf = timelineId),
     remove: () => driver.remove(PLACE).catch(() => undefined),
+    podFails: () => (phase = 'Failed'),
     nodeGoesAway: () => (ready = 'False'),
     ensureAt: (atMs: number) => {
       nowMs = atMs
@@ -93,6 +96,14 @@ test('one that does not answer for long keeps its pod as long as its node is the
   const { done, ensureAt } = world()
   for (const atMs of [0, 30_000, 60_000, 600_000]) await ensureAt(atMs)
   expect(done).toEqual([])
+})
+
+test('while the pod after one that ended is waited for, it is told how that one ended', async () => {
+  const { done, ensureAt, podFails } = world()
+  podFails()
+  expect(await ensureAt(0)).toBe('')
+  expect(await ensureAt(500)).toBe('pod "c-1" has ended: Failed, Evicted')
+  expect(done).toEqual(['delete c-1', 'create understory-compute-bbbbbbbbbb-2'])
 })
 
 test('the service is applied at the start and again now and then, so that one that was deleted comes back', async () => {

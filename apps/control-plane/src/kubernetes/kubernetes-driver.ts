@@ -41,6 +41,8 @@ export class KubernetesDriver implements ComputeDriver {
   readonly usesHosts = false
   readonly #parts: KubernetesDriverParts
   readonly #attempts = new Map<string, Attempts>()
+  /** How the last pod of a timeline ended. */
+  readonly #ends = new Map<string, string>()
   /** When the service of a timeline was last applied: since a start of this process it is as the settings say. */
   readonly #servedAtMs = new Map<string, number>()
   /** Since when the proxies of pods do not answer, by the pod's name. */
@@ -63,20 +65,27 @@ export class KubernetesDriver implements ComputeDriver {
     place: ComputePlace,
     spec: ComputeSpec,
     configuration: Configuration | undefined,
-  ): Promise<void> {
-    const { log } = this.#parts
+  ): Promise<string> {
+    const { clock, log } = this.#parts
+    const { timelineId } = place.timeline
     await this.#ensureService(place)
     const { surplus, next } = this.#plan(await this.#podsOf(place))
     for (const pod of surplus) {
-      log.info('compute_pod_removed', { pod: pod.metadata.name, how: endOf(pod) })
+      const how = endOf(pod)
+      log.info('compute_pod_removed', { pod: pod.metadata.name, how })
+      this.#ends.set(timelineId, `pod "${pod.metadata.name}" has ended: ${how}`)
       await this.#change((api) => api.deletePod(pod.metadata.name))
     }
-    if (next.kind === 'wait') return
-    if (next.kind === 'create') return this.#create(place, spec, next.number)
-    const problem = problemOf(next.pod)
-    if (problem !== undefined) throw refuse('unavailable', problem)
+    if (next.kind === 'wait') return ''
+    if (next.kind === 'create') {
+      const isMade = await this.#create(place, spec, next.number)
+      return isMade ? '' : (this.#ends.get(timelineId) ?? '')
+    }
+    const problem = problemOf(next.pod, clock.wallMs())
+    if (problem !== undefined) return problem
     const host = hostOf(next.pod)
     if (host !== undefined) await this.#tell(next.pod, host, { ...spec, sqlPort: SQL_PORT }, configuration)
+    return ''
   }
 
   async #tell(
@@ -115,6 +124,7 @@ export class KubernetesDriver implements ComputeDriver {
       (labels) => labels[TIMELINE_LABEL] === timelineId,
     )
     this.#servedAtMs.delete(timelineId)
+    this.#ends.delete(timelineId)
     const pods = await this.#podsOf(place)
     for (const { metadata } of pods) {
       if (metadata.deletionTimestamp === undefined) await this.#change((api) => api.deletePod(metadata.name))
@@ -122,12 +132,13 @@ export class KubernetesDriver implements ComputeDriver {
     if (pods.length > 0) throw refuse('unavailable', 'pods of the compute have not ended yet')
   }
 
-  async #create(place: ComputePlace, spec: ComputeSpec, number: number): Promise<void> {
+  /** False where the one before was made so lately that this one has to wait. */
+  async #create(place: ComputePlace, spec: ComputeSpec, number: number): Promise<boolean> {
     const { settings, clock, log } = this.#parts
     const { timelineId } = place.timeline
     const nowMs = clock.nowMs()
     const last = this.#attempts.get(timelineId)
-    if (last !== undefined && nowMs - last.atMs < last.pauseMs) return
+    if (last !== undefined && nowMs - last.atMs < last.pauseMs) return false
     const isSoon = last !== undefined && nowMs - last.atMs < LASTED_MS
     const pauseMs = isSoon ? Math.min(last.pauseMs * 2, PAUSE_MAX_MS) : PAUSE_MIN_MS
     this.#attempts.set(timelineId, { atMs: nowMs, pauseMs })
@@ -138,6 +149,7 @@ export class KubernetesDriver implements ComputeDriver {
       if (!isErrorCode(error, 'already_exists')) throw error
     }
     log.info('compute_pod_created', { timeline: timelineId, number })
+    return true
   }
 
   async #ensureService(place: ComputePlace): Promise<void> {

@@ -79,8 +79,21 @@ test('what keeps a pod from running is told, what passes by itself is not', () =
     metadata: { name: 'c' },
     status: { containerStatuses: [{ name: 'postgres', state: { waiting: { reason, message: 'x' } } }] },
   })
-  expect(problemOf(waiting('PodInitializing'))).toBeUndefined()
-  expect(problemOf(waiting('ErrImagePull'))).toBe('container "postgres" of pod "c" waits: ErrImagePull: x')
+  expect(problemOf(waiting('PodInitializing'), NOW_MS)).toBeUndefined()
+  expect(problemOf(waiting('ErrImagePull'), NOW_MS)).toBe(
+    'container "postgres" of pod "c" waits: ErrImagePull: x',
+  )
+})
+
+test('of a pod that does not begin for long, events tell more; one that works for long is left alone', () => {
+  const since = (creationTimestamp: string, state: object): Pod => ({
+    metadata: { name: 'c', creationTimestamp },
+    status: { phase: 'Pending', initContainerStatuses: [{ name: 'initdb', state }] },
+  })
+  const waiting = { waiting: { reason: 'PodInitializing' } }
+  expect(problemOf(since('2026-01-01T00:00:31Z', waiting), NOW_MS)).toBeUndefined()
+  expect(problemOf(since('2026-01-01T00:00:30Z', waiting), NOW_MS)).toContain('kubectl describe pod c')
+  expect(problemOf(since('2026-01-01T00:00:30Z', { running: {} }), NOW_MS)).toBeUndefined()
 })
 
 test('how a pod ended names its containers', () => {

@@ -14,6 +14,7 @@ export interface Pod {
   readonly metadata: {
     readonly name: string
     readonly labels?: Readonly<Record<string, string>>
+    readonly creationTimestamp?: string
     /** When it is killed, where it was told to end. */
     readonly deletionTimestamp?: string
   }
@@ -105,8 +106,11 @@ export function hostOf({ status }: Pod): string | undefined {
 /** Reasons of a waiting container that pass by themselves. */
 const PASSING = ['PodInitializing', 'ContainerCreating']
 
+/** A container that takes longer lacks something that only events tell of: a secret, a volume, a large image. */
+const SLOW_MS = 30_000
+
 /** What keeps a pod from running, in one line; undefined where nothing does that is known. */
-export function problemOf({ metadata, status }: Pod): string | undefined {
+export function problemOf({ metadata, status }: Pod, nowMs: number): string | undefined {
   const unscheduled = status?.conditions?.find(
     ({ type, status: is }) => type === 'PodScheduled' && is === 'False',
   )
@@ -119,6 +123,10 @@ export function problemOf({ metadata, status }: Pod): string | undefined {
     if (reason !== undefined && !PASSING.includes(reason))
       return `container "${name}" of pod "${metadata.name}" waits: ${[reason, message].filter(Boolean).join(': ')}`
   }
+  const isBegun = status?.initContainerStatuses?.some(({ state }) => state?.waiting === undefined) === true
+  const { creationTimestamp } = metadata
+  if (!isBegun && creationTimestamp !== undefined && nowMs >= Date.parse(creationTimestamp) + SLOW_MS)
+    return `pod "${metadata.name}" has not begun in ${SLOW_MS / 1_000} s: see \`kubectl describe pod ${metadata.name}\``
   return undefined
 }
 

@@ -176,7 +176,7 @@ export interface GetTimelineResponse {
   readonly spec:
     | ComputeSpec
     | undefined;
-  /** Its compute; absent where there is none or it does not answer. */
+  /** Its compute; absent where there is none or it does not answer, its failure alone where it is known why. */
   readonly compute:
     | GetComputeStatusResponse
     | undefined;
