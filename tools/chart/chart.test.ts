@@ -1,7 +1,7 @@
 // Goal: the chart installs what it should and refuses what it must. Method: Helm's own rendering, without a cluster.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { cp, rename, writeFile } from 'node:fs/promises'
+import { cp, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import {
   checkManifests,
@@ -10,8 +10,11 @@ import {
   temporaryDirectory,
 } from '@understory/testcontainers'
 import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { computePod, computeService } from '../../apps/control-plane/src/kubernetes/compute-pod.ts'
 import { parsePodSettings } from '../../apps/control-plane/src/kubernetes/pod-settings.ts'
+import { readOtlpSettings } from '../../libs/telemetry/src/otlp-settings.ts'
+import { ROOT } from '../run-command.ts'
 import { CHART, KUBE_VERSION, helmOutput, render, renderText } from './render.ts'
 import type { Manifest } from './render.ts'
 
@@ -37,6 +40,17 @@ interface Workload extends Manifest {
       readonly spec: PodSpec
     }
   }
+}
+
+interface Image {
+  readonly repository: string
+  readonly tag: string
+}
+const imageOf = ({ repository, tag }: Image): string => `${repository}:${tag}`
+interface Values {
+  readonly compute: { readonly postgresImage: { repository: string; tags: Record<string, string> } }
+  readonly objectStore: { readonly bundled: { readonly image: Image } }
+  readonly broker: { readonly bundled: { readonly image: Image } }
 }
 
 const workloads = (manifests: readonly Manifest[]): Workload[] =>
@@ -81,13 +95,13 @@ async function computeManifests(): Promise<readonly object[]> {
 
 /** As much of an API server as `lookup` asks for: objects of these names are there, and no others. */
 async function fakeCluster(
-  there: Readonly<Record<string, readonly string[]>>,
+  there: Readonly<Record<string, Readonly<Record<string, object>>>>,
 ): Promise<AsyncDisposable & { readonly kubeconfig: string; seen(): number }> {
   const folder = await temporaryDirectory()
   let seen = 0
-  const kinds: Readonly<Record<string, string>> = {
-    persistentvolumeclaims: 'PersistentVolumeClaim',
-    secrets: 'Secret',
+  const groups: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+    v1: { persistentvolumeclaims: 'PersistentVolumeClaim', secrets: 'Secret' },
+    'apps/v1': { statefulsets: 'StatefulSet' },
   }
   const server = createServer(({ url = '' }, response) => {
     seen++
@@ -95,15 +109,21 @@ async function fakeCluster(
     const [, resource = '', name = ''] = /\/namespaces\/[^/]+\/([^/]+)\/([^/]+)$/.exec(path) ?? []
     const answer = (): object => {
       if (path === '/api') return { kind: 'APIVersions', versions: ['v1'] }
-      if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: [] }
-      if (path === '/api/v1') {
-        const resources = Object.entries(kinds).map(([plural, kind]) => {
+      const version = { groupVersion: 'apps/v1', version: 'v1' }
+      const apps = { name: 'apps', versions: [version], preferredVersion: version }
+      if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: [apps] }
+      const [, listed = ''] = /^\/apis?\/((?:apps\/)?v1)$/.exec(path) ?? []
+      if (listed !== '') {
+        const resources = Object.entries(groups[listed] ?? {}).map(([plural, kind]) => {
           return { name: plural, kind, namespaced: true, singularName: '', verbs: ['get'] }
         })
-        return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion: 'v1', resources }
+        return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion: listed, resources }
       }
-      if (there[resource]?.includes(name) === true)
-        return { apiVersion: 'v1', kind: kinds[resource], metadata: { name }, data: {} }
+      for (const [apiVersion, kinds] of Object.entries(groups)) {
+        const found = there[resource]?.[name]
+        if (found !== undefined && kinds[resource] !== undefined)
+          return { apiVersion, kind: kinds[resource], metadata: { name }, ...found }
+      }
       response.statusCode = 404
       return { kind: 'Status', apiVersion: 'v1', status: 'Failure', reason: 'NotFound', code: 404 }
     }
@@ -136,6 +156,14 @@ async function fakeCluster(
   }
 }
 
+const statefulSet = (component: string, size: string): Record<string, Record<string, object>> => ({
+  statefulsets: {
+    [`understory-${component}`]: {
+      spec: { volumeClaimTemplates: [{ spec: { resources: { requests: { storage: size } } } }] },
+    },
+  },
+})
+
 const missing = await helmMissing()
 const noSchemas = missing ?? (await kubernetesSchemasMissing())
 describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart: ${missing}`, () => {
@@ -145,25 +173,31 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     ).not.toMatch(/WARNING|ERROR/)
   })
 
+  const tls = { 'tls.enabled': 'false' }
+  const account = { 'serviceAccount.create': 'false' }
   test.each([
-    ['a misspelt key', { 'safekeeper.replcas': '3' }, 'replcas'],
-    ['a misspelt section', { 'pagesrver.replicas': '3' }, 'pagesrver'],
     ['two safekeepers', { 'safekeeper.replicas': '2' }, '/safekeeper/replicas'],
-    ['a negative count', { 'pageserver.replicas': '-1' }, '/pageserver/replicas'],
-    ['a size that is none', { 'safekeeper.persistence.size': '5GB' }, '/safekeeper/persistence/size'],
-    ['the tag latest', { 'image.tag': 'latest' }, '/image/tag'],
-    ['a level that is none', { logLevel: 'loud' }, '/logLevel'],
+    ['a name that begins with a digit', { fullnameOverride: '9lives' }, 'fullnameOverride'],
     [
       'an external store without a secret',
       { 'objectStore.mode': 'external', 'objectStore.external.bucket': 'layers' },
-      'objectStore.external.existingSecret',
+      'objectStore.external.existingSecret is empty',
     ],
-    ['an external store without a bucket', { 'objectStore.mode': 'external' }, 'objectStore.external.bucket'],
-    ['an external Redis without a host', { 'broker.mode': 'external' }, 'broker.external.host'],
     [
-      'a monitor of metrics that nobody serves',
-      { 'metrics.podMonitor.enabled': 'true' },
-      'metrics.podMonitor.enabled',
+      'an external store without a bucket',
+      { 'objectStore.mode': 'external' },
+      'objectStore.external.bucket is empty',
+    ],
+    [
+      'a bucket that would not be used',
+      { 'objectStore.external.bucket': 'layers' },
+      'objectStore.external.bucket is set',
+    ],
+    ['an external Redis without a host', { 'broker.mode': 'external' }, 'broker.external.host is empty'],
+    [
+      'a Redis that would not be used',
+      { 'broker.external.host': 'redis' },
+      'broker.external.host is set, but broker.mode is bundled',
     ],
     [
       'two monitors of the same',
@@ -179,7 +213,47 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       { 'broker.mode': 'embedded', 'controlPlane.replicas': '2' },
       'controlPlane.replicas',
     ],
-  ])('%s is refused, and the message names it', async (_, set, name) => {
+    [
+      'a certificate that would not be used',
+      { ...tls, 'tls.existingSecret': 'mine' },
+      'tls.existingSecret is set, but tls.enabled is false',
+    ],
+    [
+      'cert-manager without TLS',
+      { ...tls, 'tls.certManager.enabled': 'true' },
+      'tls.certManager.enabled is set, but tls.enabled is false',
+    ],
+    [
+      'certificates from two places',
+      {
+        'tls.existingSecret': 'mine',
+        'tls.certManager.enabled': 'true',
+        'tls.certManager.issuerRef.name': 'ours',
+      },
+      'tls.existingSecret is set, but tls.certManager.enabled is too',
+    ],
+    [
+      'cert-manager without an issuer',
+      { 'tls.certManager.enabled': 'true' },
+      'tls.certManager.issuerRef.name is empty',
+    ],
+    ["rights for everybody's account", account, 'serviceAccount.name is empty'],
+    [
+      'a PodMonitor of nothing',
+      { 'metrics.podMonitor.enabled': 'true' },
+      'metrics.podMonitor.enabled is set, but metrics.enabled is false',
+    ],
+    [
+      'a ServiceMonitor of nothing',
+      { 'metrics.serviceMonitor.enabled': 'true' },
+      'metrics.serviceMonitor.enabled is set, but metrics.enabled is false',
+    ],
+    [
+      'headers for nobody',
+      { 'telemetry.otlp.headersSecret': 'collector' },
+      'telemetry.otlp.headersSecret is set, but telemetry.otlp.endpoint is empty',
+    ],
+  ])('%s: refused by name', async (_, set, name) => {
     await expect(renderText({ set })).rejects.toThrow(name)
   })
 
@@ -300,18 +374,11 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
 
   test('a ServiceMonitor finds the one service that has every pod', async () => {
     const manifests = await render({
-      set: {
-        'metrics.enabled': 'true',
-        'metrics.serviceMonitor.enabled': 'true',
-        'metrics.serviceMonitor.relabelings[0].action': 'labeldrop',
-      },
+      set: { 'metrics.enabled': 'true', 'metrics.serviceMonitor.enabled': 'true' },
     })
     const monitor = manifests.find(({ kind }) => kind === 'ServiceMonitor') as Manifest & {
       spec: { selector: { matchLabels: Record<string, string> } }
     }
-    expect(monitor.spec).toMatchObject({
-      endpoints: [{ port: 'metrics', relabelings: [{ action: 'labeldrop' }] }],
-    })
     const found = manifests.filter(
       ({ kind, metadata }) =>
         kind === 'Service' &&
@@ -329,17 +396,51 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     }
   })
 
-  test.each([
-    [['data-understory-safekeeper-0'], [], {}, 'refused'],
-    [['data-understory-safekeeper-0'], ['understory-postgres'], {}, 'installed'],
-    [['data-understory-safekeeper-0'], [], { 'compute.password.existingSecret': 'kept' }, 'installed'],
-    [[], [], {}, 'installed'],
-  ])('over claims %j and secrets %j, with %j: %s', async (claims, secrets, set, outcome) => {
-    await using cluster = await fakeCluster({ persistentvolumeclaims: claims, secrets })
+  type OverCase = readonly [
+    string,
+    Readonly<Record<string, Readonly<Record<string, object>>>>,
+    Readonly<Record<string, string>>,
+    string | undefined,
+  ]
+  const claims = { persistentvolumeclaims: { 'data-understory-safekeeper-0': {} } }
+  const password = { secrets: { 'understory-postgres': { data: { password: 'b2xk' } } } }
+  test.each<OverCase>([
+    ['claims without their secret', claims, {}, 'compute.password.existingSecret'],
+    ['claims and their secret', { ...claims, ...password }, {}, undefined],
+    ['claims and a secret that was kept', claims, { 'compute.password.existingSecret': 'kept' }, undefined],
+    ['nothing', {}, {}, undefined],
+    ['volumes of the same size', statefulSet('safekeeper', '20Gi'), {}, undefined],
+    [
+      'the same size by another unit',
+      statefulSet('pageserver', '1Gi'),
+      { 'pageserver.persistence.size': '1024Mi' },
+      undefined,
+    ],
+    ['no volumes', { statefulsets: { 'understory-safekeeper': { spec: {} } } }, {}, undefined],
+    ...['safekeeper', 'pageserver', 'object-store'].map((component) => {
+      const path = component === 'object-store' ? 'objectStore.bundled' : component
+      return ['smaller volumes', statefulSet(component, '10Gi'), {}, `${path}.persistence.size`] as const
+    }),
+  ])('over %s %j, with %j: refused is %s', async (_, there, set, refused) => {
+    await using cluster = await fakeCluster(there)
     const text = renderText({ set, args: ['--dry-run=server', '--kubeconfig', cluster.kubeconfig] })
-    if (outcome === 'refused') await expect(text).rejects.toThrow('compute.password.existingSecret')
+    if (refused !== undefined) await expect(text).rejects.toThrow(refused)
     else await expect(text).resolves.toContain('understory-safekeeper')
     expect(cluster.seen()).toBeGreaterThan(0)
+  })
+
+  test('secrets that were made are kept', async () => {
+    const secretsOf = (manifests: readonly Manifest[]): Record<string, { data: object }> =>
+      Object.fromEntries(
+        manifests
+          .filter(({ kind }) => kind === 'Secret')
+          .map(({ metadata, data = {} }) => [metadata.name, { data }]),
+      )
+    const made = secretsOf(await render())
+    expect(Object.keys(made).length).toBe(4)
+    await using cluster = await fakeCluster({ secrets: made })
+    const upgraded = await render({ args: ['--dry-run=server', '--kubeconfig', cluster.kubeconfig] })
+    expect(secretsOf(upgraded)).toEqual(made)
   })
 
   test.each([
@@ -373,6 +474,8 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       'metrics.alerts.runbooks': 'https://example.com/runbooks/',
       'telemetry.otlp.endpoint': 'http://collector:4318',
       'telemetry.otlp.headersSecret': 'collector',
+      'telemetry.otlp.tracesShare': '0.5',
+      'metrics.dashboards.folder': 'Storage',
     }
     const manifests = await render({ set })
     for (const { metadata, spec } of workloads(manifests)) {
@@ -384,6 +487,14 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
         value: 'http://collector:4318',
       })
       expect(JSON.stringify(container?.env)).toContain('"name":"collector","key":"headers"')
+      const variables = Object.fromEntries(container?.env?.map(({ name, value }) => [name, value]) ?? [])
+      expect(variables).toMatchObject({
+        OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf',
+        OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+        OTEL_TRACES_SAMPLER_ARG: '0.5',
+        OTEL_METRIC_EXPORT_INTERVAL: '15000',
+      })
+      expect(readOtlpSettings(variables)).toMatchObject({ traceShare: 0.5, metricsIntervalMs: 15_000 })
     }
     const pods = parsePodSettings(
       JSON.parse(named(manifests, 'ConfigMap', 'understory-compute-pods')?.data?.['compute-pods.json'] ?? ''),
@@ -393,6 +504,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     for (const board of ['fpw', 'overview']) {
       const map = named(manifests, 'ConfigMap', `understory-dashboard-${board}`)
       expect(map?.metadata.labels?.['grafana_dashboard']).toBe('1')
+      expect(map?.metadata.annotations).toEqual({ grafana_folder: 'Storage' })
       const { uid } = JSON.parse(map?.data?.[`understory-${board}.json`] ?? '') as { uid: string }
       expect(uid).toBe(`understory-${board}`)
     }
@@ -411,15 +523,175 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       expect(spec.template.metadata.labels).toMatchObject(monitor.spec.selector.matchLabels)
   })
 
-  test('one safekeeper has no disruption budget, three have one', async () => {
-    const budgets = async (replicas: string): Promise<string[]> =>
-      (await render({ set: { 'safekeeper.replicas': replicas } }))
-        .filter(
-          ({ kind, metadata }) => kind === 'PodDisruptionBudget' && metadata.name.endsWith('safekeeper'),
-        )
-        .map(({ metadata }) => metadata.name)
-    expect(await budgets('1')).toEqual([])
-    expect(await budgets('3')).toEqual(['understory-safekeeper'])
+  test.each([
+    ['podMonitor', 'PodMonitor', 'podMetricsEndpoints'],
+    ['serviceMonitor', 'ServiceMonitor', 'endpoints'],
+  ])('%s passes on how to collect', async (value, wanted, list) => {
+    const manifests = await render({
+      set: {
+        'metrics.enabled': 'true',
+        [`metrics.${value}.enabled`]: 'true',
+        [`metrics.${value}.relabelings[0].action`]: 'drop',
+        [`metrics.${value}.labels.release`]: 'prometheus',
+      },
+    })
+    const monitor = manifests.find(({ kind }) => kind === wanted)
+    expect(monitor).toMatchObject({
+      metadata: { labels: { release: 'prometheus' } },
+      spec: {
+        [list]: [{ port: 'metrics', path: '/metrics', interval: '15s', relabelings: [{ action: 'drop' }] }],
+      },
+    })
+  })
+
+  test('no disruption budget stops a drain for good', async () => {
+    const budgets = async (replicas: string): Promise<object> => {
+      const set = Object.fromEntries(
+        ['safekeeper', 'pageserver', 'controlPlane'].map((part) => [`${part}.replicas`, replicas]),
+      )
+      const found = (await render({ set })).filter(({ kind }) => kind === 'PodDisruptionBudget')
+      return Object.fromEntries(
+        found.map(({ metadata, spec }) => [
+          metadata.name,
+          (spec as { maxUnavailable: number }).maxUnavailable,
+        ]),
+      )
+    }
+    expect(await budgets('1')).toEqual({})
+    // Of control planes one alone is ready: a budget of them would never allow its eviction.
+    expect(await budgets('3')).toEqual({ 'understory-safekeeper': 1, 'understory-pageserver': 1 })
+  })
+
+  test('a new control plane need not be ready before an old one ends', async () => {
+    const strategy = async (replicas: string): Promise<unknown> => {
+      const manifests = await render({ set: { 'controlPlane.replicas': replicas } })
+      const spec = named(manifests, 'Deployment', 'understory-control-plane')?.spec
+      return (spec as { readonly strategy: unknown }).strategy
+    }
+    expect(await strategy('1')).toEqual({ type: 'Recreate' })
+    expect(await strategy('2')).toEqual({
+      type: 'RollingUpdate',
+      rollingUpdate: { maxSurge: 0, maxUnavailable: '100%' },
+    })
+  })
+
+  test('every service is asked by probes of its own, has time to stop, and is spread over zones and nodes', async () => {
+    const own = workloads(await render()).filter(({ metadata }) =>
+      /safekeeper|pageserver|control-plane/.test(metadata.name),
+    )
+    expect(own.length).toBe(3)
+    for (const { kind, spec } of own) {
+      expect(spec).toMatchObject({ revisionHistoryLimit: 3 })
+      if (kind === 'StatefulSet') expect(spec).toMatchObject({ podManagementPolicy: 'Parallel' })
+      const pod = spec.template.spec as unknown as Record<string, unknown>
+      expect(pod['terminationGracePeriodSeconds']).toBeGreaterThanOrEqual(30)
+      const same = { matchLabels: spec.selector.matchLabels }
+      expect(pod['topologySpreadConstraints']).toMatchObject([
+        {
+          topologyKey: 'topology.kubernetes.io/zone',
+          whenUnsatisfiable: 'ScheduleAnyway',
+          labelSelector: same,
+        },
+      ])
+      expect(pod['affinity']).toMatchObject({
+        podAntiAffinity: {
+          preferredDuringSchedulingIgnoredDuringExecution: [
+            { podAffinityTerm: { topologyKey: 'kubernetes.io/hostname', labelSelector: same } },
+          ],
+        },
+      })
+      // Alive is who answers by itself; what leads or has its files may be asked by name.
+      const [container] = spec.template.spec.containers
+      expect(container?.livenessProbe).not.toHaveProperty('grpc.service')
+      expect(container).toMatchObject({ startupProbe: { grpc: {} }, readinessProbe: { grpc: {} } })
+    }
+  })
+
+  test.each([
+    ['podMonitor', 'PodMonitor'],
+    ['serviceMonitor', 'ServiceMonitor'],
+  ])('what all objects have in common is on each of them, and on each pod (%s)', async (monitor, found) => {
+    const set = {
+      ...Object.fromEntries(
+        ['', `${monitor}.`, 'dashboards.', 'alerts.'].map((part) => [`metrics.${part}enabled`, 'true']),
+      ),
+      'commonLabels.team': 'blue',
+      'commonAnnotations.owner': 'us',
+      'safekeeper.podLabels.team': 'red',
+      'networkPolicy.enabled': 'true',
+    }
+    const manifests = await render({ set })
+    const kinds = new Set(manifests.map(({ kind }) => kind))
+    for (const kind of [found, 'PrometheusRule', 'NetworkPolicy', 'Pod', 'Role'])
+      expect(kinds).toContain(kind)
+    for (const { metadata } of manifests) {
+      expect(metadata.labels).toMatchObject({
+        'helm.sh/chart': 'understory-0.1.0',
+        'app.kubernetes.io/name': 'understory',
+        'app.kubernetes.io/instance': 'understory',
+        'app.kubernetes.io/version': '0.1.0',
+        'app.kubernetes.io/managed-by': 'Helm',
+        'app.kubernetes.io/part-of': 'understory',
+        team: 'blue',
+      })
+      expect(metadata.labels['app.kubernetes.io/component']).toBeTruthy()
+      expect(metadata.annotations).toMatchObject({ owner: 'us' })
+    }
+    for (const { metadata, spec } of workloads(manifests)) {
+      expect(spec.template.metadata).toMatchObject({ annotations: { owner: 'us' } })
+      const team = metadata.name.endsWith('safekeeper') ? 'red' : 'blue'
+      expect(spec.template.metadata.labels).toMatchObject({ team })
+    }
+  })
+
+  test('a test goes before the next one', async () => {
+    const pod = (await render()).find(({ kind }) => kind === 'Pod')
+    expect(pod?.metadata.annotations).toEqual({
+      'helm.sh/hook': 'test',
+      'helm.sh/hook-delete-policy': 'before-hook-creation',
+    })
+  })
+
+  test('an account that is there already gets the rights, and no other is made', async () => {
+    const set = { 'serviceAccount.create': 'false', 'serviceAccount.name': 'ours' }
+    const manifests = await render({ set })
+    const accounts = manifests.filter(({ kind }) => kind === 'ServiceAccount')
+    expect(accounts.map(({ metadata }) => metadata.name)).toEqual(['understory-compute'])
+    const binding = manifests.find(({ kind }) => kind === 'RoleBinding')
+    expect(binding).toMatchObject({ subjects: [{ name: 'ours' }] })
+    const made = await render({ set: { 'serviceAccount.annotations.role': 'storage' } })
+    const account = named(made, 'ServiceAccount', 'understory-control-plane')
+    expect(account).toMatchObject({
+      metadata: { annotations: { role: 'storage' } },
+      automountServiceAccountToken: false,
+    })
+  })
+
+  test('numbers of a file of values are written out', async () => {
+    await using folder = await temporaryDirectory()
+    const file = join(folder.path, 'values.yaml')
+    await writeFile(file, 'safekeeper: { keepWalMib: 1048576 }\n')
+    expect(await renderText({ values: [file] })).toContain('--keep-wal-mib=1048576\n')
+  })
+
+  test('Chart.yaml tells of the images that the values have', async () => {
+    const [chart, values] = await Promise.all(
+      ['Chart.yaml', 'values.yaml'].map(
+        async (name) => parse(await readFile(join(CHART, name), 'utf8')) as Record<string, never>,
+      ),
+    )
+    const { appVersion, annotations } = chart as unknown as { appVersion: string; annotations: object }
+    const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { version: string }
+    expect(appVersion).toBe(version)
+    const { compute, objectStore, broker } = values as unknown as Values
+    const { repository, tags } = compute.postgresImage
+    const listed = parse((annotations as Record<string, string>)['artifacthub.io/images'] ?? '') as object
+    expect(listed).toEqual([
+      { name: 'understory', image: `understory:${version}` },
+      ...Object.values(tags).map((tag) => ({ name: `postgres-${tag}`, image: `${repository}:${tag}` })),
+      { name: 'minio', image: imageOf(objectStore.bundled.image) },
+      { name: 'redis', image: imageOf(broker.bundled.image) },
+    ])
   })
 
   test('an external store and Redis are used by their secrets, and nothing is bundled', async () => {
@@ -432,6 +704,9 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       name: 'UNDERSTORY_CONTROL_PLANE_BROKER',
       value: 'redis://:$(REDIS_PASSWORD)@redis.example.com:6379',
     })
+    const secured = await render({ set: { ...EXTERNAL, 'broker.external.tls': 'true' } })
+    for (const { spec } of workloads(secured))
+      expect(JSON.stringify(spec.template.spec.containers)).toContain('"rediss://redis.example.com:6379"')
   })
 
   describe.skipIf(noSchemas !== undefined)(

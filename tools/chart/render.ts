@@ -1,6 +1,6 @@
 /** The chart as Helm renders it, as objects. */
 import { execFile } from 'node:child_process'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { helmProgram } from '@understory/testcontainers'
 import { parseAllDocuments } from 'yaml'
@@ -17,6 +17,7 @@ export interface Manifest {
     readonly name: string
     readonly namespace?: string
     readonly labels: Readonly<Record<string, string>>
+    readonly annotations?: Readonly<Record<string, string>>
   }
   readonly data?: Readonly<Record<string, string>>
   readonly spec?: unknown
@@ -27,6 +28,7 @@ export interface RenderOptions {
   readonly release?: string
   /** A copy of it that was changed. */
   readonly chart?: string
+  /** Files of the chart, or absolute paths. */
   readonly values?: readonly string[]
   readonly set?: Readonly<Record<string, string>>
   /** Instead of the chart's own templates alone. */
@@ -44,7 +46,7 @@ export async function helmOutput(args: readonly string[]): Promise<string> {
 export async function renderText(options: RenderOptions = {}): Promise<string> {
   const { release = 'understory', chart = CHART, values = [], set = {}, args = [] } = options
   const flags = [
-    ...values.flatMap((file) => ['-f', join(CHART, file)]),
+    ...values.flatMap((file) => ['-f', resolve(CHART, file)]),
     ...Object.entries(set).flatMap(([name, value]) => ['--set', `${name}=${value}`]),
   ]
   try {

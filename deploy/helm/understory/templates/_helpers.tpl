@@ -2,18 +2,11 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Short enough that the longest suffix of this chart still fits into 63. */}}
+{{/* Short enough that the longest suffix of this chart still fits into 63. A release's name may have dots, a service's not. */}}
 {{- define "understory.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := include "understory.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-{{- end -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "understory.namespace" -}}
@@ -38,12 +31,22 @@ app.kubernetes.io/part-of: understory
 {{- end }}
 {{- end -}}
 
-{{/* metadata of an object: dict root, component, name, and annotations where it has some. */}}
+{{/* metadata of an object: dict root, component, name, and labels and annotations where it has some of its own. */}}
 {{- define "understory.metadata" -}}
 name: {{ .name }}
 namespace: {{ include "understory.namespace" .root }}
+{{ include "understory.labelsAndAnnotations" . }}
+{{- end -}}
+
+{{/* metadata of a pod that a workload makes: dict root, component, values, and checksums where it has some. */}}
+{{- define "understory.podMetadata" -}}
+{{- include "understory.labelsAndAnnotations" (dict "root" .root "component" .component "labels" .values.podLabels "annotations" (merge (dict) (default dict .checksums) (default dict .values.podAnnotations))) -}}
+{{- end -}}
+
+{{/* What an object says of its own counts more than what all have in common. */}}
+{{- define "understory.labelsAndAnnotations" -}}
 labels:
-  {{- include "understory.labels" . | nindent 2 }}
+  {{- merge (dict) (default dict .labels) (include "understory.labels" . | fromYaml) | toYaml | nindent 2 }}
 {{- with merge (dict) (default dict .annotations) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -178,7 +181,7 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
   {{- else if eq $broker.mode "bundled" }}
   value: redis://{{ include "understory.fullname" .root }}-redis.{{ include "understory.namespace" .root }}.svc:6379
   {{- else }}
-  value: redis://{{ if $secret }}:$(REDIS_PASSWORD)@{{ end }}{{ $broker.external.host }}:{{ $broker.external.port }}
+  value: {{ $broker.external.tls | ternary "rediss" "redis" }}://{{ if $secret }}:$(REDIS_PASSWORD)@{{ end }}{{ $broker.external.host }}:{{ $broker.external.port }}
   {{- end }}
 {{- end -}}
 
@@ -209,6 +212,8 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- with .Values.telemetry.otlp }}
 {{- if .endpoint }}
 - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }} }
+- { name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ .protocol | quote }} }
+- { name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio }
 - { name: OTEL_TRACES_SAMPLER_ARG, value: {{ .tracesShare | quote }} }
 - { name: OTEL_METRIC_EXPORT_INTERVAL, value: {{ mul 1000 (int .metricsIntervalSeconds) | quote }} }
 {{- with .headersSecret }}
@@ -217,6 +222,17 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* How a PodMonitor's pod and a ServiceMonitor's service are asked. */}}
+{{- define "understory.monitorEndpoint" -}}
+- port: metrics
+  path: /metrics
+  interval: {{ .interval }}
+  {{- with .relabelings }}
+  relabelings:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "understory.tlsMount" -}}
@@ -240,34 +256,91 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- end -}}
 {{- end -}}
 
-{{/* What the schema cannot say. */}}
+{{/* dict values, path, keys, reason: refuses the first of the keys that is set. */}}
+{{- define "understory.refuseSet" -}}
+{{- range $key := .keys -}}
+{{- if get $.values $key -}}
+{{- fail (printf "%s.%s is set, but %s" $.path $key $.reason) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* dict values, path, keys, reason: refuses the first of the keys that is empty. */}}
+{{- define "understory.refuseEmpty" -}}
+{{- range $key := .keys -}}
+{{- if not (get $.values $key) -}}
+{{- fail (printf "%s.%s is empty, but %s" $.path $key $.reason) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+dict root, component, path, persistence: the size of claims that are there cannot be changed by their StatefulSet. Only of
+the same unit: Kubernetes writes 1024Mi as 1Gi.
+*/}}
+{{- define "understory.refuseResize" -}}
+{{- $name := printf "%s-%s" (include "understory.fullname" .root) .component -}}
+{{- $known := lookup "apps/v1" "StatefulSet" (include "understory.namespace" .root) $name -}}
+{{- range (dig "spec" "volumeClaimTemplates" list (default dict $known)) -}}
+{{- $size := dig "spec" "resources" "requests" "storage" "" . -}}
+{{- if and (ne $size $.persistence.size) (regexMatch (printf "^[0-9]+%s$" (regexFind "[A-Za-z]+$" $size)) $.persistence.size) -}}
+{{- fail (printf "%s.persistence.size is %s, but the claims have %s, and Kubernetes lets no StatefulSet change that. Enlarge the claims and delete the StatefulSet alone first: kubectl -n %s delete statefulset %s --cascade=orphan (docs/kubernetes.md, \"A larger volume\")" $.path $.persistence.size $size (include "understory.namespace" $.root) $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the schema cannot say: values that do nothing, or harm, together. */}}
 {{- define "understory.validate" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "understory.fullname" .)) -}}
+{{- fail (printf "fullnameOverride must be set: the release's name makes %q, and names of services begin with a letter" (include "understory.fullname" .)) -}}
+{{- end -}}
 {{- $replicas := int .Values.safekeeper.replicas -}}
 {{- if eq (mod $replicas 2) 0 -}}
 {{- fail (printf "safekeeper.replicas is %d: it must be 1 (for a trial) or an odd number from 3 on, because an even one survives no more losses than one fewer" $replicas) -}}
 {{- end -}}
-{{- if and (eq .Values.broker.mode "embedded") (gt (int .Values.controlPlane.replicas) 1) -}}
+{{- include "understory.refuseResize" (dict "root" . "component" "safekeeper" "path" "safekeeper" "persistence" .Values.safekeeper.persistence) -}}
+{{- include "understory.refuseResize" (dict "root" . "component" "pageserver" "path" "pageserver" "persistence" .Values.pageserver.persistence) -}}
+
+{{- $store := .Values.objectStore -}}
+{{- if eq $store.mode "external" -}}
+{{- include "understory.refuseEmpty" (dict "values" $store.external "path" "objectStore.external" "keys" (list "bucket" "existingSecret") "reason" "objectStore.mode external needs it") -}}
+{{- else -}}
+{{- include "understory.refuseSet" (dict "values" $store.external "path" "objectStore.external" "keys" (list "endpoint" "bucket" "existingSecret") "reason" "objectStore.mode is bundled: set objectStore.mode to external") -}}
+{{- include "understory.refuseResize" (dict "root" . "component" "object-store" "path" "objectStore.bundled" "persistence" $store.bundled.persistence) -}}
+{{- end -}}
+
+{{- $broker := .Values.broker -}}
+{{- if eq $broker.mode "external" -}}
+{{- include "understory.refuseEmpty" (dict "values" $broker.external "path" "broker.external" "keys" (list "host") "reason" "broker.mode external needs it") -}}
+{{- else -}}
+{{- include "understory.refuseSet" (dict "values" $broker.external "path" "broker.external" "keys" (list "host" "existingSecret" "tls") "reason" (printf "broker.mode is %s: set broker.mode to external" $broker.mode)) -}}
+{{- end -}}
+{{- if and (eq $broker.mode "embedded") (gt (int .Values.controlPlane.replicas) 1) -}}
 {{- fail "broker.mode is embedded, which goes with controlPlane.replicas 1: the standby of a control plane has another broker" -}}
 {{- end -}}
-{{- if eq .Values.objectStore.mode "external" -}}
-{{- range $key := list "bucket" "existingSecret" -}}
-{{- if not (get $.Values.objectStore.external $key) -}}
-{{- fail (printf "objectStore.external.%s is empty: objectStore.mode external needs it" $key) -}}
+
+{{- $tls := .Values.tls -}}
+{{- if not $tls.enabled -}}
+{{- include "understory.refuseSet" (dict "values" $tls "path" "tls" "keys" (list "existingSecret") "reason" "tls.enabled is false: everything would be in the clear") -}}
+{{- include "understory.refuseSet" (dict "values" $tls.certManager "path" "tls.certManager" "keys" (list "enabled") "reason" "tls.enabled is false: everything would be in the clear") -}}
+{{- else if $tls.certManager.enabled -}}
+{{- include "understory.refuseSet" (dict "values" $tls "path" "tls" "keys" (list "existingSecret") "reason" "tls.certManager.enabled is too: the certificate comes from one of them") -}}
+{{- include "understory.refuseEmpty" (dict "values" $tls.certManager.issuerRef "path" "tls.certManager.issuerRef" "keys" (list "name") "reason" "tls.certManager.enabled needs it") -}}
+{{- end -}}
+
+{{- if not .Values.serviceAccount.create -}}
+{{- include "understory.refuseEmpty" (dict "values" .Values.serviceAccount "path" "serviceAccount" "keys" (list "name") "reason" "serviceAccount.create is false: the namespace's default account would get the rights of the control plane") -}}
+{{- end -}}
+
+{{- range $monitor := list "podMonitor" "serviceMonitor" -}}
+{{- if not $.Values.metrics.enabled -}}
+{{- include "understory.refuseSet" (dict "values" (get $.Values.metrics $monitor) "path" (printf "metrics.%s" $monitor) "keys" (list "enabled") "reason" "metrics.enabled is false: there is nothing to collect") -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.metrics.podMonitor.enabled -}}
+{{- include "understory.refuseSet" (dict "values" .Values.metrics.serviceMonitor "path" "metrics.serviceMonitor" "keys" (list "enabled") "reason" "metrics.podMonitor.enabled is too: everything would be collected twice") -}}
 {{- end -}}
-{{- if and .Values.tls.certManager.enabled (not .Values.tls.certManager.issuerRef.name) -}}
-{{- fail "tls.certManager.issuerRef.name is empty: tls.certManager.enabled needs it" -}}
-{{- end -}}
-{{- if and (eq .Values.broker.mode "external") (not .Values.broker.external.host) -}}
-{{- fail "broker.external.host is empty: broker.mode external needs it" -}}
-{{- end -}}
-{{- range $key := list "podMonitor" "serviceMonitor" -}}
-{{- if and (get (get $.Values.metrics $key) "enabled") (not $.Values.metrics.enabled) -}}
-{{- fail (printf "metrics.%s.enabled is true and metrics.enabled is not: nothing would be there to collect" $key) -}}
-{{- end -}}
-{{- end -}}
-{{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
-{{- fail "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true: everything would be collected twice; leave one" -}}
+{{- if not .Values.telemetry.otlp.endpoint -}}
+{{- include "understory.refuseSet" (dict "values" .Values.telemetry.otlp "path" "telemetry.otlp" "keys" (list "headersSecret") "reason" "telemetry.otlp.endpoint is empty: nothing is sent") -}}
 {{- end -}}
 {{- end -}}
