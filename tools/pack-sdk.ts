@@ -13,8 +13,6 @@ import { rolldown } from 'rolldown'
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..')
 const SDK = join(ROOT, 'libs/sdk')
-/** Whose declarations the SDK's own refer to. */
-const TYPED = ['base', 'rpc', 'sdk'] as const
 const NODE_MIN = 22
 
 const OPTIONS = {
@@ -45,7 +43,7 @@ async function bundle(folder: string, dependencies: readonly string[]): Promise<
   if (missing.length > 0) throw refuse('precondition', `the bundle needs ${missing.join(', ')} as well`)
 }
 
-/** Declarations of the SDK and of what its types name, with paths in place of package names. */
+/** Declarations of the SDK and of what its types name, nothing else, with paths in place of package names. */
 async function declare(folder: string): Promise<void> {
   const types = join(folder, 'dist/types')
   const config = join(folder, 'tsconfig.json')
@@ -57,28 +55,43 @@ async function declare(folder: string): Promise<void> {
     outDir: types,
     typeRoots: [join(ROOT, 'node_modules/@types')],
   }
-  const entries: string[] = []
-  for (const library of TYPED) {
-    const { exports } = JSON.parse(await readFile(join(ROOT, 'libs', library, 'package.json'), 'utf8')) as {
-      exports: string | Record<string, string>
-    }
-    for (const path of typeof exports === 'string' ? [exports] : Object.values(exports))
-      entries.push(join(ROOT, 'libs', library, path))
-  }
+  // Of packages, as which the compiler sees the SDK's own libraries, it declares only what it is given by name.
+  const files = ['sdk', 'base', 'rpc'].map((library) => join(ROOT, 'libs', library, 'src/index.ts'))
   await writeFile(
     config,
-    JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), include: [], files: entries, compilerOptions }),
+    JSON.stringify({ extends: join(ROOT, 'tsconfig.json'), include: [], files, compilerOptions }),
   )
   execFileSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', config], {
     stdio: ['ignore', process.stderr, 'inherit'],
   })
   await rm(config)
+  await narrow(join(types, 'rpc/src/index.d.ts'))
+  const named = await nameByPath(join(types, 'sdk/src/index.d.ts'), types)
   for (const name of await readdir(types, { recursive: true })) {
-    if (!name.endsWith('.d.ts')) continue
     const path = join(types, name)
-    const declarations = await readFile(path, 'utf8')
-    await writeFile(path, await withPaths(declarations, dirname(path), types))
+    if (name.endsWith('.d.ts') && !named.has(path)) await rm(path)
   }
+  const index = join(types, 'sdk/src/index.d.ts')
+  // Pages are `Buffer`s: a compiler that takes no types of itself is told where that is declared.
+  await writeFile(index, `/// <reference types="node" />\n${await readFile(index, 'utf8')}`)
+}
+
+/** Of rpc the SDK's types name messages alone: what serves and connects is left out, with all that it names. */
+async function narrow(index: string): Promise<void> {
+  const lines = (await readFile(index, 'utf8')).split('\n')
+  await writeFile(index, `${lines.filter((line) => line.includes(`'./gen/`)).join('\n')}\n`)
+}
+
+/** Every declaration that `entry` leads to, with its imports rewritten. */
+async function nameByPath(entry: string, types: string): Promise<ReadonlySet<string>> {
+  const seen = new Set<string>([entry])
+  for (const path of seen) {
+    const declarations = await withPaths(await readFile(path, 'utf8'), dirname(path), types)
+    await writeFile(path, declarations)
+    for (const [, to] of declarations.matchAll(/(?:from|import\() ?['"](\.{1,2}\/[^'"]+)\.js['"]/g))
+      seen.add(join(dirname(path), `${to}.d.ts`))
+  }
+  return seen
 }
 
 async function withPaths(declarations: string, from: string, types: string): Promise<string> {
@@ -111,13 +124,20 @@ async function pack(output: string): Promise<string> {
       description: 'Client of Understory, storage for unmodified PostgreSQL',
       license: 'Apache-2.0',
       type: 'module',
-      exports: { '.': { types: './dist/types/sdk/src/index.d.ts', default: './dist/index.js' } },
+      keywords: ['postgresql', 'storage', 'grpc', 'understory'],
+      sideEffects: false,
+      exports: {
+        '.': { types: './dist/types/sdk/src/index.d.ts', default: './dist/index.js' },
+        './package.json': './package.json',
+      },
       engines: { node: `>=${NODE_MIN}` },
-      dependencies,
+      // Declarations name `Buffer`.
+      dependencies: { ...dependencies, '@types/node': `>=${NODE_MIN}` },
     }
     await writeFile(join(folder, 'package.json'), `${JSON.stringify(manifest, undefined, 2)}\n`)
     for (const part of ['README.md', 'examples'])
       await cp(join(SDK, part), join(folder, part), { recursive: true })
+    await cp(join(ROOT, 'LICENSE'), join(folder, 'LICENSE'))
     await cp(join(ROOT, 'proto'), join(folder, 'proto'), { recursive: true })
     await mkdir(output, { recursive: true })
     const [made] = JSON.parse(

@@ -38,7 +38,7 @@ export const parseTimelineId = (text: string): TimelineId => parseHexId('timelin
 
 export function parseNodeId(text: string): NodeId {
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/.test(text)) {
-    throw refuse('bad_argument', `malformed node id "${text}"`, {
+    throw refuse('bad_argument', `malformed name "${text}"`, {
       hint: 'Use letters, digits and inner dashes, at most 63.',
     })
   }

@@ -1,21 +1,28 @@
 export { UnderstoryError, isErrorCode } from '@understory/base'
 export type { ErrorCode } from '@understory/base'
-export { createClient } from './client.ts'
 export type {
-  ClientOptions,
+  CallOptions,
   CreateTenantOptions,
   DeleteOptions,
-  FpwView,
-  SafekeeperChangeView,
+  GetPagesOptions,
+  PageAddress,
+  SafekeeperRecovery,
   SafekeeperWish,
-  SafekeepersView,
   UnderstoryClient,
+  VerifyOptions,
   VerifyProgress,
+  WaitForFullPageWritesOptions,
+  WaitForSafekeepersOptions,
   WaitOptions,
-} from './client.ts'
-export { pageLsn } from './pages.ts'
-export type { GetPagesOptions, PageAddress } from './pages.ts'
-export type { WalPiece, WalTailOptions } from './wal-tail.ts'
+  WalPiece,
+  WalTailOptions,
+  WatchOptions,
+} from './api.ts'
+export { createClient } from './client.ts'
+export { lsnPosition, lsnText, pageLsn } from './lsn.ts'
+export type { ClientOptions, TlsOptions } from './options.ts'
+export type { FpwView, SafekeeperChangeView, SafekeepersView } from './views.ts'
+export { ComputeState } from '@understory/rpc'
 export type {
   GetTimelineResponse,
   Node,

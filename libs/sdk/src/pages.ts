@@ -1,55 +1,57 @@
 /** Pages of a timeline as they were at an LSN, straight from the shards that own them. */
-import { formatLsn, lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
-import { PageserverServiceClient, createClient, openBidi } from '@understory/rpc'
+import { formatLsn, isErrorCode, lsnFromBigint, maxLsn, present, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import { PageserverServiceClient, openBidi } from '@understory/rpc'
 import type {
-  CallOptions,
-  ClientSecurity,
+  CallOptions as RpcCallOptions,
   GetPagesRequest,
   GetPagesResponse,
   GetTimelineResponse,
 } from '@understory/rpc'
 import { PAGE_FOUND, blockKey, encodePageRequests, shardOfKey } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
+import { readOneOf, readOptions, readPosition, readWholeNumber } from './arguments.ts'
+import type { GetPagesOptions, PageAddress } from './api.ts'
+import type { Calls, Try } from './calls.ts'
+import { joinSignals } from './signals.ts'
 
 const PAGE_BYTES = 8192
 /** Pages of one message. */
 const BATCH_PAGES = 128
 /** pg_tablespace.dat: pg_default. */
 const DEFAULT_TABLESPACE_OID = 1663
-const FORKS = { main: 0, fsm: 1, vm: 2, init: 3 } as const
+const FORKS = { main: 0, fsm: 1, vm: 2, init: 3 } as const satisfies Record<
+  NonNullable<PageAddress['fork']>,
+  number
+>
 
-/** A block of a relation, by the numbers that `pg_relation_filepath` shows: base/DATABASE/RELATION. */
-export interface PageAddress {
-  /** pg_class.relfilenode as `pg_relation_filenode(…)` gives it, not the oid. */
-  readonly relation: number
-  /** Oid of the database; 0 for relations that all databases share. */
-  readonly database: number
-  /** Oid of the tablespace; pg_default's by default. */
-  readonly tablespace?: number
-  readonly fork?: keyof typeof FORKS
-  readonly block: number
+/** What is asked of a shard, checked: the shard is known with the timeline. */
+export interface PageQuestion {
+  readonly key: PageRequest['key']
+  readonly lsn: Lsn | undefined
 }
 
-export interface GetPagesOptions {
-  /** Name or id; `main` by default. */
-  readonly timeline?: string
-  /** Where in the WAL, such as `0/3A000148`; what the shards have ingested by default. A shard waits for WAL to come. */
-  readonly lsn?: string
-  readonly deadlineMs?: number
-  readonly signal?: AbortSignal
-  /** W3C trace context of the caller's span: where the pageserver sends traces, its part joins that one. */
-  readonly traceparent?: string
+/** Error: refused `bad_argument` or `bad_lsn`. */
+export function readQuestions(pages: readonly PageAddress[], { lsn }: GetPagesOptions): PageQuestion[] {
+  if (!Array.isArray(pages))
+    throw refuse('bad_argument', 'pages is not a list', { hint: 'Give addresses of pages in an array.' })
+  const at = lsn === undefined ? undefined : readPosition(lsn)
+  return pages.map((page: PageAddress) => ({ key: keyOf(page), lsn: at }))
 }
 
 /**
- * In the order of `pages`: 8,192 bytes, or undefined where there is no such block then, or one that was never written.
+ * In the order of `questions`: 8,192 bytes, or undefined where there is no such block then, or one that was never written.
  * (Shards tell zeros from the end of a relation only where they know its size.)
  */
 export async function readPages(
+  calls: Calls,
   view: GetTimelineResponse,
-  pages: readonly PageAddress[],
-  options: GetPagesOptions,
-  security: ClientSecurity | undefined,
+  questions: readonly PageQuestion[],
+  {
+    deadlineMs,
+    signal,
+    traceparent,
+  }: Pick<Try, 'deadlineMs' | 'signal'> & Pick<GetPagesOptions, 'traceparent'>,
 ): Promise<(Buffer | undefined)[]> {
   const { spec, timeline } = view
   if (spec === undefined || timeline?.timeline === undefined || view.shards.length === 0) {
@@ -58,24 +60,21 @@ export async function readPages(
     })
   }
   const layout = { count: view.shards.length, stripeBlocks: spec.stripeBlocks }
-  const asked = options.lsn === undefined ? undefined : parseLsn(options.lsn)
-  const requests = pages.map((page): PageRequest & { readonly shard: number } => {
-    const key = keyOf(page)
+  const requests = questions.map(({ key, lsn }) => {
     const shard = present(shardOfKey(layout, key), 'shard of a block')
-    return { key, shard, lsn: asked ?? lsnFromBigint(view.shards[shard]?.ingestedLsn ?? 0n) }
+    return { key, shard, lsn: lsn ?? lsnFromBigint(view.shards[shard]?.ingestedLsn ?? 0n) }
   })
-  const results: (Buffer | undefined)[] = Array.from({ length: pages.length })
+  const results: (Buffer | undefined)[] = Array.from({ length: questions.length })
+  // Where one shard fails the others are not waited for.
+  const failed = new AbortController()
+  using joined = joinSignals(signal, failed.signal)
   await Promise.all(
-    view.shards.map(async ({ address, number }) => {
+    view.shards.map(async ({ address, number, ingestedLsn }) => {
       const own = [...requests.keys()].filter((i) => requests[i]?.shard === number)
       if (own.length === 0) return
-      const client = createClient(PageserverServiceClient, address, security)
-      const call: CallOptions = {
-        peer: `the pageserver at ${address}`,
-        deadlineMs: options.deadlineMs ?? 30_000,
-        signal: options.signal,
-      }
-      const stream = openBidi<GetPagesRequest, GetPagesResponse>(client.getPages.bind(client), call)
+      const pageserver = calls.to(PageserverServiceClient, address)
+      const call: RpcCallOptions = { peer: `the pageserver at ${address}`, deadlineMs, signal: joined.signal }
+      const stream = openBidi<GetPagesRequest, GetPagesResponse>(pageserver.getPages.bind(pageserver), call)
       try {
         const batches = Array.from({ length: Math.ceil(own.length / BATCH_PAGES) }, (_, i) =>
           own.slice(i * BATCH_PAGES, (i + 1) * BATCH_PAGES),
@@ -88,7 +87,7 @@ export async function readPages(
               timeline: timeline.timeline,
               shard: { number, ...layout },
               requests: encoded,
-              traceparent: options.traceparent,
+              traceparent,
             })
             .catch(() => undefined)
         }
@@ -98,13 +97,30 @@ export async function readPages(
             throw refuse('unavailable', `the pageserver at ${address} ended the stream of pages`)
           takeAnswer(value, batch, results)
         }
+      } catch (error) {
+        failed.abort()
+        throw notReached(
+          error,
+          own.map((i) => requests[i] as PageRequest),
+          lsnFromBigint(ingestedLsn),
+        )
       } finally {
         stream.cancel()
-        client.close()
       }
     }),
   )
   return results
+}
+
+/** A shard waits for WAL that is to come: where none came, the time that it took is not what went wrong. */
+function notReached(error: unknown, asked: readonly PageRequest[], ingestedLsn: Lsn): unknown {
+  const furthest = asked.reduce((lsn, request) => maxLsn(lsn, request.lsn), ingestedLsn)
+  if (!isErrorCode(error, 'timeout') || furthest === ingestedLsn) return error
+  return refuse('timeout', `lsn ${formatLsn(furthest)} was not reached in time`, {
+    detail: `the shard had ingested up to ${formatLsn(ingestedLsn)}`,
+    hint: 'Ask for an LSN that Postgres has flushed, or give it more time.',
+    cause: error,
+  })
 }
 
 function takeAnswer(
@@ -121,22 +137,20 @@ function takeAnswer(
   }
 }
 
-function keyOf({ relation, database, tablespace, fork = 'main', block }: PageAddress) {
-  const numbers = { relation, database, block, tablespace: tablespace ?? DEFAULT_TABLESPACE_OID }
-  for (const [name, value] of Object.entries(numbers)) {
-    if (!Number.isInteger(value) || value < 0 || value > 0xffff_ffff)
-      throw refuse('bad_argument', `${name} ${value} of a page is not a number from 0 to 4294967295`)
-  }
-  if (!(fork in FORKS)) {
-    throw refuse('bad_argument', `there is no fork "${String(fork)}"`, { hint: 'Use main, fsm, vm or init.' })
-  }
-  return blockKey(numbers.tablespace, database, relation, FORKS[fork], block)
-}
-
-/** pd_lsn of a page: where the last change of it ends. Source: storage/bufpage.h, PageHeaderData. */
-export function pageLsn(page: Uint8Array): string {
-  if (page.length !== PAGE_BYTES)
-    throw refuse('bad_argument', `a page has ${PAGE_BYTES} bytes, not ${page.length}`)
-  const view = new DataView(page.buffer, page.byteOffset, page.length)
-  return formatLsn(lsnFromBigint((BigInt(view.getUint32(0, true)) << 32n) | BigInt(view.getUint32(4, true))))
+function keyOf(page: PageAddress): PageRequest['key'] {
+  const {
+    relation,
+    database,
+    tablespace = DEFAULT_TABLESPACE_OID,
+    fork = 'main',
+    block,
+  } = readOptions('page', page)
+  const forkNumber = FORKS[readOneOf('fork', fork, Object.keys(FORKS) as (keyof typeof FORKS)[])]
+  return blockKey(
+    readWholeNumber('tablespace', tablespace),
+    readWholeNumber('database', database),
+    readWholeNumber('relation', relation),
+    forkNumber,
+    readWholeNumber('block', block),
+  )
 }

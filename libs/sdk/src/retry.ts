@@ -1,45 +1,38 @@
 /** Calls that may be made again: reads, and changes that a second call does not make twice. */
-import { ERROR_CODES, UnderstoryError, refuse } from '@understory/base'
+import { ERROR_CODES, UnderstoryError } from '@understory/base'
+import { delay } from './signals.ts'
 
 const FIRST_DELAY_MS = 100
 const DELAY_MS_MAX = 2_000
 
-/** How often a call that met passing trouble is made again, unless the caller says otherwise. */
-export const RETRIES_DEFAULT = 3
-
 export const mayPass = (error: unknown): boolean =>
   error instanceof UnderstoryError && ERROR_CODES[error.code].retry === 'backoff' && error.code !== 'timeout'
 
-/** Resolves after `ms`; rejects `cancelled` when `signal` fires. */
-export function delay(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(refuse('cancelled', 'the call was cancelled'))
-    }
-    if (signal?.aborted === true) return onAbort()
-    const timer = setTimeout(() => {
-      signal?.removeEventListener('abort', onAbort)
-      resolve()
-    }, ms)
-    signal?.addEventListener('abort', onAbort, { once: true })
-    return undefined
-  })
+export interface RetryOptions {
+  /** How often, after the first time. */
+  readonly retries: number
+  /** Milliseconds for all tries and the pauses between them. */
+  readonly deadlineMs: number
+  readonly signal: AbortSignal
 }
 
-/** Makes the call, and again up to `retries` times where what went wrong may pass, each time after a longer pause. */
+/**
+ * Makes the call, and again up to `retries` times where what went wrong may pass, each time after a longer pause. What
+ * went wrong last is thrown once there is no time for another try.
+ */
 export async function retrying<T>(
-  retries: number,
-  signal: AbortSignal | undefined,
-  call: () => Promise<T>,
+  { retries, deadlineMs, signal }: RetryOptions,
+  call: (leftMs: number, attempt: number) => Promise<T>,
 ): Promise<T> {
+  const endMs = performance.now() + deadlineMs
   for (let attempt = 0; ; attempt++) {
     try {
-      return await call()
+      return await call(endMs - performance.now(), attempt)
     } catch (error) {
-      if (attempt >= retries || !mayPass(error)) throw error
       const longestMs = Math.min(DELAY_MS_MAX, FIRST_DELAY_MS * 2 ** attempt)
-      await delay(longestMs * (0.5 + Math.random() / 2), signal)
+      const pauseMs = longestMs * (0.5 + Math.random() / 2)
+      if (attempt >= retries || !mayPass(error) || performance.now() + pauseMs >= endMs) throw error
+      await delay(pauseMs, signal)
     }
   }
 }

@@ -1,53 +1,47 @@
 /** Committed WAL of a timeline as it comes, byte for byte, from whichever safekeeper answers. */
-import { advance, formatLsn, lsnFromBigint, lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { UnderstoryError, advance, formatLsn, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
-import type { CallOptions, ClientSecurity, GetTimelineResponse, TimelineRef } from '@understory/rpc'
-import { delay, mayPass } from './retry.ts'
+import { SafekeeperServiceClient, callUnary } from '@understory/rpc'
+import type { GetTimelineResponse, TimelineRef } from '@understory/rpc'
+import type { WalPiece, WalTailOptions } from './api.ts'
+import { readPosition, readSignal } from './arguments.ts'
+import type { Calls, Try } from './calls.ts'
+import { mayPass } from './retry.ts'
+import { delay, joinSignals } from './signals.ts'
+import { withHint } from './trouble.ts'
 
 /** Of one read. */
 const READ_BYTES_MAX = 4 * 1024 * 1024
 const POLL_MS = 100
+/** An answer takes milliseconds; a server that hangs is left for another. */
+const ANSWER_MS_MAX = 5_000
+/** One that has nothing new for so long may be cut off from the others. */
+const STILL_MS_MAX = 5_000
 /** Where no safekeeper has answered for so long the tail fails. */
 const SILENCE_MS_MAX = 60_000
 
-export interface WalTailOptions {
-  /** Name or id; `main` by default. */
-  readonly timeline?: string
-  /** First byte, such as `0/3A000148`; the commit position at the start by default. */
-  readonly fromLsn?: string
-  /** Ends there; goes on until it is left or cancelled by default. */
-  readonly toLsn?: string
-  readonly signal?: AbortSignal
-}
-
-export interface WalPiece {
-  /** Position of the first byte. */
-  readonly startLsn: string
-  /** One past the last. */
-  readonly endLsn: string
-  readonly bytes: Buffer
-}
-
-/** `findTimeline` is asked again whenever a safekeeper fails: the members may have changed. */
+/** `findTimeline` is asked again whenever a safekeeper fails or stands still: the members may have changed. */
 export async function* tail(
-  findTimeline: () => Promise<GetTimelineResponse>,
-  options: WalTailOptions,
-  security: ClientSecurity | undefined,
+  calls: Calls,
+  findTimeline: (how: Pick<Try, 'deadlineMs' | 'signal'>) => Promise<GetTimelineResponse>,
+  { fromLsn, toLsn, signal }: WalTailOptions,
 ): AsyncGenerator<WalPiece, void, void> {
-  const to = options.toLsn === undefined ? undefined : parseLsn(options.toLsn)
-  let at = options.fromLsn === undefined ? undefined : parseLsn(options.fromLsn)
+  const to = toLsn === undefined ? undefined : readPosition(toLsn)
+  let at = fromLsn === undefined ? undefined : readPosition(fromLsn)
+  using joined = joinSignals(readSignal(signal), calls.closing)
   let heardAtMs = performance.now()
   for (let turn = 0; ; turn++) {
     try {
-      const { timeline, safekeepers } = await findTimeline()
+      const { timeline, safekeepers } = await findTimeline({
+        deadlineMs: ANSWER_MS_MAX,
+        signal: joined.signal,
+      })
       const alive = safekeepers.filter((item) => item.alive)
       const safekeeper = alive[turn % Math.max(1, alive.length)]
       if (timeline?.timeline === undefined || safekeeper === undefined)
         throw refuse('unavailable', 'no safekeeper of the timeline answers')
-      const ref = timeline.timeline
-      using source = new Source(safekeeper.address, ref, security, options.signal)
-      for (;;) {
+      const source = new Source(calls, safekeeper.address, timeline.timeline, joined.signal)
+      for (let movedAtMs = performance.now(); performance.now() - movedAtMs < STILL_MS_MAX;) {
         const commit = await source.commitLsn()
         heardAtMs = performance.now()
         at ??= commit
@@ -57,39 +51,41 @@ export async function* tail(
             at = advance(at, piece.bytes.length)
             yield piece
           }
+          movedAtMs = performance.now()
         } else if (to !== undefined && at >= to) {
           return
         } else {
-          await delay(POLL_MS, options.signal)
+          await delay(POLL_MS, joined.signal)
         }
       }
     } catch (error) {
-      if (!mayPass(error) || performance.now() - heardAtMs > SILENCE_MS_MAX) throw error
-      await delay(POLL_MS, options.signal)
+      if (!mayPassElsewhere(error) || performance.now() - heardAtMs > SILENCE_MS_MAX) throw withHint(error)
+      await delay(POLL_MS, joined.signal)
     }
   }
 }
 
-class Source implements Disposable {
+/** One that hangs says nothing of the others. */
+const mayPassElsewhere = (error: unknown): boolean =>
+  mayPass(error) || (error instanceof UnderstoryError && error.code === 'timeout')
+
+class Source {
+  readonly #calls: Calls
   readonly #client: SafekeeperServiceClient
   readonly #timeline: TimelineRef
-  readonly #call: CallOptions
+  readonly #call: { readonly peer: string; readonly signal: AbortSignal }
 
-  constructor(
-    address: string,
-    timeline: TimelineRef,
-    security: ClientSecurity | undefined,
-    signal: AbortSignal | undefined,
-  ) {
-    this.#client = createClient(SafekeeperServiceClient, address, security)
+  constructor(calls: Calls, address: string, timeline: TimelineRef, signal: AbortSignal) {
+    this.#calls = calls
+    this.#client = calls.to(SafekeeperServiceClient, address)
     this.#timeline = timeline
     this.#call = { peer: `the safekeeper at ${address}`, signal }
   }
 
   async commitLsn(): Promise<Lsn> {
     const ask = this.#client.getWalStatus.bind(this.#client)
-    const { commitLsn } = await callUnary(ask, { timeline: this.#timeline }, this.#call)
-    return lsnFromBigint(commitLsn)
+    const how = { ...this.#call, deadlineMs: ANSWER_MS_MAX }
+    return lsnFromBigint((await callUnary(ask, { timeline: this.#timeline }, how)).commitLsn)
   }
 
   async *read(startLsn: Lsn, endLsn: Lsn): AsyncGenerator<WalPiece, void, void> {
@@ -99,8 +95,11 @@ class Source implements Disposable {
       endLsn: lsnToBigint(endLsn),
       term: 0n,
     }
-    const read = this.#client.readWal.bind(this.#client)
-    for await (const piece of callServerStream(read, request, this.#call)) {
+    for await (const piece of this.#calls.stream(
+      this.#client.readWal.bind(this.#client),
+      request,
+      this.#call,
+    )) {
       const start = lsnFromBigint(piece.startLsn)
       yield {
         startLsn: formatLsn(start),
@@ -108,9 +107,5 @@ class Source implements Disposable {
         bytes: Buffer.from(piece.wal),
       }
     }
-  }
-
-  [Symbol.dispose](): void {
-    this.#client.close()
   }
 }

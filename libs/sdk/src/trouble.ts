@@ -1,0 +1,40 @@
+/** Hints for trouble on the way to a server, which cannot give one itself. */
+import { UnderstoryError } from '@understory/base'
+
+/** What the connection reports, and what to do then. The first that fits counts. */
+const HINTS: readonly (readonly [RegExp, string])[] = [
+  [/wrong version number|packet length too long/i, 'There is no TLS at that address: leave `tls` out.'],
+  [
+    /does not match certificate|altnames/i,
+    'Give the name that is in its certificate as `tls.serverName`, if it is the right server.',
+  ],
+  [
+    /self-signed certificate|unable to (?:verify|get)|certificate has expired|issuer certificate/i,
+    'Give the certificate of its authority as `tls.ca`.',
+  ],
+  [/ECONNREFUSED/, 'See that it runs, and that host and port are right.'],
+  [/name resolution|ENOTFOUND|EAI_AGAIN/i, 'See that the name is right and known here.'],
+  [
+    /ECONNRESET|socket hang up|connection dropped|connection closed/i,
+    'If it comes again: see its log, and whether it speaks TLS (`tls`).',
+  ],
+]
+
+/** The same error, with what to do, where nobody has said it yet. */
+export function withHint(error: unknown): unknown {
+  if (!(error instanceof UnderstoryError) || error.hint !== undefined) return error
+  const { code, message, detail = '' } = error
+  const hint =
+    code === 'timeout'
+      ? 'Give it more time, or see what keeps it.'
+      : code === 'unavailable'
+        ? (HINTS.find(([pattern]) => pattern.test(detail))?.[1] ??
+          'See that it runs and can be reached from here.')
+        : undefined
+  if (hint === undefined) return error
+  return new UnderstoryError(code, message, {
+    hint,
+    cause: error.cause ?? error,
+    ...(detail === '' ? {} : { detail }),
+  })
+}
