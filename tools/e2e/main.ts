@@ -16,6 +16,7 @@ import type { KillResult } from './kills.ts'
 import { Load, startClient, understory } from './load.ts'
 import { feed, helm, kubectl, objects } from './programs.ts'
 import type { Tools } from './programs.ts'
+import { checkSecrets } from './secrets.ts'
 
 const OPTIONS = {
   kubeconfig: { read: text, placeholder: 'FILE', help: 'the cluster' },
@@ -161,6 +162,9 @@ async function run(tools: Tools, given: Given): Promise<void> {
   note(await endPod(tools, load, 'compute', ofTenant))
   await checkDrain(tools)
   say('nothing stops kubectl drain')
+  const [compute] = await objects<{ metadata: { name: string } }>(tools, 'pods', '-l', ofTenant.slice(1))
+  await checkSecrets(tools, compute?.metadata.name ?? '')
+  say('Postgres cannot look into its proxy')
 
   load.takeLongestMs()
   const switchMs = await timed(() => understory(tools, 'tenant', 'fpw', 'off', TENANT))

@@ -81,13 +81,18 @@ async function main(): Promise<void> {
     await writeImageArchive(file, {
       name,
       layers: [
-        [{ at: '', folder: baseRoot ?? (await debianRoot()) }],
+        [{ at: '', folder: baseRoot ?? (await debianRoot()), modes: { 'usr/local/bin/node': 0o711 } }],
         [
           { at: 'opt/understory', folder: join(context, 'understory') },
           { at: 'usr/local/bin', folder: join(context, 'bin') },
         ],
       ],
-      entrypoint: ['node', '--disable-warning=ExperimentalWarning', '/opt/understory/start.mjs'],
+      entrypoint: [
+        'node',
+        '--disable-warning=ExperimentalWarning',
+        '--disable-sigusr1',
+        '/opt/understory/start.mjs',
+      ],
       user: '10001:10001',
       workingDirectory: '/opt/understory',
       environment: { NODE_ENV: 'production' },

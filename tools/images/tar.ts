@@ -23,12 +23,15 @@ interface Header {
 
 /** Whom entries belong to whose path begins with a key; root otherwise. */
 type Owners = Readonly<Record<string, number>>
+type Modes = Readonly<Record<string, number>>
 
 export interface FolderEntry {
   /** In the archive, without a slash at either end; '' for its root. */
   readonly at: string
   readonly folder: string
   readonly owners?: Owners
+  /** Of files, by their path in the archive; by default as in the folder. */
+  readonly modes?: Modes
 }
 
 function header({ path, mode, bytes, type, target = '', uid = 0 }: Header): Buffer {
@@ -105,7 +108,7 @@ export const TAR_END: Buffer = Buffer.alloc(2 * BLOCK_BYTES)
 /** Everything below the folders. Sockets and devices are left out: no image of ours needs one. */
 export async function* tarFolders(folders: readonly FolderEntry[]): AsyncGenerator<Buffer, void, void> {
   const made = new Set<string>()
-  for (const { at, folder, owners = {} } of folders) {
+  for (const { at, folder, owners = {}, modes = {} } of folders) {
     // A layer names every folder above what it holds.
     const parts = at === '' ? [] : at.split('/')
     for (let i = 1; i <= parts.length; i++) {
@@ -113,12 +116,17 @@ export async function* tarFolders(folders: readonly FolderEntry[]): AsyncGenerat
       if (!made.has(parent)) yield header({ path: `${parent}/`, mode: 0o755, bytes: 0, type: '5' })
       made.add(parent)
     }
-    yield* tarBelow(at, folder, owners)
+    yield* tarBelow(at, folder, owners, modes)
   }
   yield TAR_END
 }
 
-async function* tarBelow(at: string, folder: string, owners: Owners): AsyncGenerator<Buffer, void, void> {
+async function* tarBelow(
+  at: string,
+  folder: string,
+  owners: Owners,
+  modes: Modes,
+): AsyncGenerator<Buffer, void, void> {
   for (const name of (await readdir(folder)).toSorted()) {
     const source = join(folder, name)
     const path = at === '' ? name : `${at}/${name}`
@@ -128,9 +136,9 @@ async function* tarBelow(at: string, folder: string, owners: Owners): AsyncGener
       yield* headers({ path, mode: 0o777, bytes: 0, type: '2', target: await readlink(source), uid })
     } else if (stat.isDirectory()) {
       yield* headers({ path: `${path}/`, mode: stat.mode, bytes: 0, type: '5', uid })
-      yield* tarBelow(path, source, owners)
+      yield* tarBelow(path, source, owners, modes)
     } else if (stat.isFile()) {
-      yield* tarFile(path, source, stat.mode, uid)
+      yield* tarFile(path, source, modes[path] ?? stat.mode, uid)
     }
   }
 }

@@ -2,7 +2,7 @@
  * compute-proxy's composition root. `host` runs computes; `run` is one of them; `pod` is the one of a Kubernetes pod.
  * Exit codes: exit-codes.ts.
  */
-import { mkdir, readFile, realpath, rm } from 'node:fs/promises'
+import { access, constants, mkdir, readFile, realpath, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
@@ -160,6 +160,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     metrics: METRICS,
   })
   const { clock, rng, log } = observedEnv(rest.logLevel, { node: nodeId, timeline }, telemetry)
+  await warnIfOpenToPostgres(log)
   await mkdir(rest.root, { recursive: true })
   const root = await realpath(rest.root)
   const lock = await lockRoot(root, clock, log)
@@ -217,6 +218,18 @@ function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelem
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
   return env
+}
+
+/**
+ * Postgres has our user here, and sees our process. The kernel lets it look into that, where our token is, unless the program
+ * cannot be read (execve(2): the process is not dumpable then).
+ */
+async function warnIfOpenToPostgres(log: Log): Promise<void> {
+  const isReadable = await access(process.execPath, constants.R_OK).then(
+    () => true,
+    () => false,
+  )
+  if (isReadable) log.warn('open_to_postgres', { hint: `chmod 0711 "${process.execPath}" in the image` })
 }
 
 /**
