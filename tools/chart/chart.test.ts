@@ -321,7 +321,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     const secrets = manifests
       .filter(({ kind }) => kind === 'Secret')
       .flatMap(({ data = {} }) => Object.values(data).map((value) => Buffer.from(value, 'base64').toString()))
-    expect(secrets).toHaveLength(7)
+    expect(secrets).toHaveLength(8)
     const rest = JSON.stringify(manifests.filter(({ kind }) => kind !== 'Secret'))
     for (const secret of secrets) expect(rest).not.toContain(secret)
   })
@@ -437,7 +437,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
           .map(({ metadata, data = {} }) => [metadata.name, { data }]),
       )
     const made = secretsOf(await render())
-    expect(Object.keys(made).length).toBe(4)
+    expect(Object.keys(made).length).toBe(5)
     await using cluster = await fakeCluster({ secrets: made })
     const upgraded = await render({ args: ['--dry-run=server', '--kubeconfig', cluster.kubeconfig] })
     expect(secretsOf(upgraded)).toEqual(made)

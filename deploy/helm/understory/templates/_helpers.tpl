@@ -171,7 +171,9 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{- define "understory.brokerEnv" -}}
 {{- $broker := .root.Values.broker -}}
 {{- $secret := eq $broker.mode "external" | ternary $broker.external.existingSecret "" -}}
-{{- if $secret }}
+{{- if eq $broker.mode "bundled" }}
+{{ include "understory.bundledRedisPassword" .root }}
+{{- else if $secret }}
 - name: REDIS_PASSWORD
   valueFrom: { secretKeyRef: { name: {{ $secret }}, key: {{ $broker.external.passwordKey }} } }
 {{- end }}
@@ -179,10 +181,15 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
   {{- if eq $broker.mode "embedded" }}
   value: {{ .embedded }}
   {{- else if eq $broker.mode "bundled" }}
-  value: redis://{{ include "understory.fullname" .root }}-redis.{{ include "understory.namespace" .root }}.svc:6379
+  value: redis://:$(REDIS_PASSWORD)@{{ include "understory.fullname" .root }}-redis.{{ include "understory.namespace" .root }}.svc:6379
   {{- else }}
   value: {{ $broker.external.tls | ternary "rediss" "redis" }}://{{ if $secret }}:$(REDIS_PASSWORD)@{{ end }}{{ $broker.external.host }}:{{ $broker.external.port }}
   {{- end }}
+{{- end -}}
+
+{{- define "understory.bundledRedisPassword" -}}
+- name: REDIS_PASSWORD
+  valueFrom: { secretKeyRef: { name: {{ include "understory.fullname" . }}-redis, key: password } }
 {{- end -}}
 
 {{- define "understory.passwordSecret" -}}
