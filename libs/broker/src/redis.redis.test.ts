@@ -29,6 +29,8 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
     admin.disconnect()
     await server.kill()
     await expect(there.list('lost/')).rejects.toMatchObject({ code: 'unavailable' })
+    const unreachable = { detail: expect.stringMatching(/ECONNREFUSED/) }
+    await expect(there.list('lost/')).rejects.toMatchObject(unreachable)
     await server.start()
     await expect.poll(() => there.list('lost/').catch(() => []), { timeout: 10_000 }).toHaveLength(1)
     const other = await here.announce('lost/b', 2)

@@ -26,6 +26,7 @@ export class RedisTransport implements Transport {
   readonly #clock: Clock
   readonly #redis: Redis
   readonly #returnCallbacks: (() => void)[] = []
+  #connectionError: string | undefined
 
   /** `url`: redis:// or rediss://, which may contain a user and a password. */
   constructor(url: URL, clock: Clock) {
@@ -39,10 +40,13 @@ export class RedisTransport implements Transport {
       maxRetriesPerRequest: 1,
       retryStrategy: (attempt) => Math.min(RECONNECT_MS_MAX, 50 * 2 ** attempt),
     })
-    // Commands report their failures; connection errors beside them say nothing new.
-    this.#redis.on('error', () => undefined)
+    // Commands report their failures, and say less than this of why there is no connection.
+    this.#redis.on('error', (error) => {
+      this.#connectionError = describeError(error)
+    })
     let isFirst = true
     this.#redis.on('ready', () => {
+      this.#connectionError = undefined
       if (!isFirst) for (const callback of this.#returnCallbacks) callback()
       isFirst = false
     })
@@ -148,7 +152,10 @@ export class RedisTransport implements Transport {
           cause,
         })
       }
-      throw refuse('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
+      throw refuse('unavailable', `broker ${this.description} is not reachable`, {
+        detail: this.#connectionError ?? detail,
+        cause,
+      })
     }
   }
 }
