@@ -99,7 +99,7 @@ async function main(): Promise<void> {
     })
     say(`${name} -> ${file}`)
   }
-  if (standIns === 'yes') await writeStandIns(output, [17, 18], say)
+  if (standIns === 'yes') await writeStandIns(output, [16, 17, 18], say)
 }
 
 try {
