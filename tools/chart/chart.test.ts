@@ -604,6 +604,8 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       const [container] = spec.template.spec.containers
       expect(container?.livenessProbe).not.toHaveProperty('grpc.service')
       expect(container).toMatchObject({ startupProbe: { grpc: {} }, readinessProbe: { grpc: {} } })
+      // `kubectl describe pod` says why one that does not start has ended.
+      expect(container).toMatchObject({ terminationMessagePolicy: 'FallbackToLogsOnError' })
     }
   })
 

@@ -121,6 +121,8 @@ export function computePod(
     image: settings.proxyImage,
     // A native sidecar: it begins before Postgres and ends after it.
     restartPolicy: 'Always',
+    // Of Postgres's container not: its log may have what is a tenant's own.
+    terminationMessagePolicy: 'FallbackToLogsOnError',
     args: [
       'compute-proxy',
       'pod',

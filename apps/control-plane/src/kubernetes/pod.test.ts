@@ -85,6 +85,19 @@ test('what keeps a pod from running is told, what passes by itself is not', () =
   )
 })
 
+test('of a container that ends again and again, the last words are told', () => {
+  const state = { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s' } }
+  const terminated = { exitCode: 1, reason: 'Error', message: 'started\nunderstory: no room\n' }
+  const status = { initContainerStatuses: [{ name: 'compute-proxy', state, lastState: { terminated } }] }
+  expect(problemOf({ metadata: { name: 'c' }, status }, NOW_MS)).toBe(
+    'container "compute-proxy" of pod "c" waits: CrashLoopBackOff: understory: no room',
+  )
+  const ended = { phase: 'Failed', initContainerStatuses: [{ name: 'compute-proxy', state: { terminated } }] }
+  expect(endOf({ metadata: { name: 'c' }, status: ended })).toBe(
+    'Failed, compute-proxy Error (exit code 1): understory: no room',
+  )
+})
+
 test('of a pod that does not begin for long, events tell more; one that works for long is left alone', () => {
   const since = (creationTimestamp: string, state: object): Pod => ({
     metadata: { name: 'c', creationTimestamp },

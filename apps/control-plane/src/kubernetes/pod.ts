@@ -5,8 +5,16 @@ interface ContainerStatus {
   readonly state?: {
     readonly running?: object
     readonly waiting?: { readonly reason?: string; readonly message?: string }
-    readonly terminated?: { readonly exitCode: number; readonly reason?: string }
+    readonly terminated?: Terminated
   }
+  readonly lastState?: { readonly terminated?: Terminated }
+}
+
+interface Terminated {
+  readonly exitCode: number
+  readonly reason?: string
+  /** The end of its log, where the container asks for that. */
+  readonly message?: string
 }
 
 /** Of the Kubernetes API (v1 Pod), as far as it is used. */
@@ -109,19 +117,22 @@ const PASSING = ['PodInitializing', 'ContainerCreating']
 /** A container that takes longer lacks something that only events tell of: a secret, a volume, a large image. */
 const SLOW_MS = 30_000
 
+const lastLineOf = (text: string | undefined): string | undefined => text?.trim().split('\n').at(-1)
+
 /** What keeps a pod from running, in one line; undefined where nothing does that is known. */
 export function problemOf({ metadata, status }: Pod, nowMs: number): string | undefined {
   const unscheduled = status?.conditions?.find(
     ({ type, status: is }) => type === 'PodScheduled' && is === 'False',
   )
   if (unscheduled !== undefined) return `pod "${metadata.name}" has no node: ${unscheduled.message ?? ''}`
-  for (const { name, state } of [
+  for (const { name, state, lastState } of [
     ...(status?.initContainerStatuses ?? []),
     ...(status?.containerStatuses ?? []),
   ]) {
     const { reason, message } = state?.waiting ?? {}
-    if (reason !== undefined && !PASSING.includes(reason))
-      return `container "${name}" of pod "${metadata.name}" waits: ${[reason, message].filter(Boolean).join(': ')}`
+    if (reason === undefined || PASSING.includes(reason)) continue
+    const why = [reason, lastLineOf(lastState?.terminated?.message) ?? message].filter(Boolean).join(': ')
+    return `container "${name}" of pod "${metadata.name}" waits: ${why}`
   }
   const isBegun = status?.initContainerStatuses?.some(({ state }) => state?.waiting === undefined) === true
   const { creationTimestamp } = metadata
@@ -130,14 +141,16 @@ export function problemOf({ metadata, status }: Pod, nowMs: number): string | un
   return undefined
 }
 
+function describeEnd(name: string, { reason = '', exitCode, message }: Terminated): string {
+  const line = lastLineOf(message)
+  return `${name} ${reason} (exit code ${exitCode})${line ? `: ${line}` : ''}`
+}
+
 /** How a pod ended, in one line. */
 export function endOf(pod: Pod): string {
   const { status } = pod
   const ends = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].flatMap(
-    ({ name, state }) =>
-      state?.terminated === undefined
-        ? []
-        : [`${name} ${state.terminated.reason ?? ''} (exit code ${state.terminated.exitCode})`],
+    ({ name, state }) => (state?.terminated === undefined ? [] : [describeEnd(name, state.terminated)]),
   )
   return [status?.phase, status?.reason, isNodeAway(pod) ? 'its node is away' : undefined, ...ends]
     .filter((part) => part !== undefined && part !== '')
