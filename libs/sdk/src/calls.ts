@@ -4,13 +4,12 @@
  */
 import { refuse } from '@understory/base'
 import { callServerStream, callUnary, createClient } from '@understory/rpc'
-import type { CallOptions as RpcCallOptions } from '@understory/rpc'
 import type { CallOptions } from './api.ts'
 import { readDuration, readOptions, readSignal } from './arguments.ts'
 import type { ClientSettings, Credentials } from './options.ts'
 import { retrying } from './retry.ts'
 import { joinSignals } from './signals.ts'
-import { withHint } from './trouble.ts'
+import { asLoss, withHint } from './trouble.ts'
 
 interface Closable {
   close(): void
@@ -82,25 +81,29 @@ export class Calls {
     return this.retrying(options, (one) => this.once(method, request, one))
   }
 
-  once<Q, S>(
+  async once<Q, S>(
     method: UnaryMethod<Q, S>,
     request: Q,
-    { deadlineMs, signal }: Omit<Try, 'attempt'>,
+    { deadlineMs, signal, peer = this.peer }: Omit<Try, 'attempt'> & { readonly peer?: string },
   ): Promise<S> {
-    return callUnary(method, request, { peer: this.peer, deadlineMs, signal })
+    try {
+      return await callUnary(method, request, { peer, deadlineMs, signal })
+    } catch (error) {
+      throw asLoss(error, { signal, peer })
+    }
   }
 
   /** Without a deadline. Leaving the loop cancels the call. */
   async *stream<Q, S>(
     method: StreamMethod<Q, S>,
     request: Q,
-    options: Pick<RpcCallOptions, 'signal' | 'peer'> = {},
+    { signal, peer = this.peer }: { readonly signal?: AbortSignal | undefined; readonly peer?: string } = {},
   ): AsyncGenerator<S, void, void> {
-    using joined = joinSignals(options.signal, this.closing)
+    using joined = joinSignals(signal, this.closing)
     try {
-      yield* callServerStream(method, request, { peer: this.peer, ...options, signal: joined.signal })
+      yield* callServerStream(method, request, { peer, signal: joined.signal })
     } catch (error) {
-      throw withHint(error)
+      throw withHint(asLoss(error, { signal: joined.signal, peer }))
     }
   }
 

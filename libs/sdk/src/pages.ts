@@ -2,18 +2,14 @@
 import { formatLsn, isErrorCode, lsnFromBigint, maxLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { PageserverServiceClient, openBidi } from '@understory/rpc'
-import type {
-  CallOptions as RpcCallOptions,
-  GetPagesRequest,
-  GetPagesResponse,
-  GetTimelineResponse,
-} from '@understory/rpc'
+import type { GetPagesRequest, GetPagesResponse, GetTimelineResponse } from '@understory/rpc'
 import { PAGE_FOUND, blockKey, encodePageRequests, shardOfKey } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
 import { readOneOf, readOptions, readPosition, readWholeNumber } from './arguments.ts'
 import type { GetPagesOptions, PageAddress } from './api.ts'
 import type { Calls, Try } from './calls.ts'
 import { joinSignals } from './signals.ts'
+import { asLoss } from './trouble.ts'
 
 const PAGE_BYTES = 8192
 /** Pages of one message. */
@@ -73,7 +69,7 @@ export async function readPages(
       const own = [...requests.keys()].filter((i) => requests[i]?.shard === number)
       if (own.length === 0) return
       const pageserver = calls.to(PageserverServiceClient, address)
-      const call: RpcCallOptions = { peer: `the pageserver at ${address}`, deadlineMs, signal: joined.signal }
+      const call = { peer: `the pageserver at ${address}`, deadlineMs, signal: joined.signal }
       const stream = openBidi<GetPagesRequest, GetPagesResponse>(pageserver.getPages.bind(pageserver), call)
       try {
         const batches = Array.from({ length: Math.ceil(own.length / BATCH_PAGES) }, (_, i) =>
@@ -98,9 +94,10 @@ export async function readPages(
           takeAnswer(value, batch, results)
         }
       } catch (error) {
+        const loss = asLoss(error, { signal: joined.signal, peer: call.peer })
         failed.abort()
         throw notReached(
-          error,
+          loss,
           own.map((i) => requests[i] as PageRequest),
           lsnFromBigint(ingestedLsn),
         )

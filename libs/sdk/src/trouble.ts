@@ -1,5 +1,11 @@
-/** Hints for trouble on the way to a server, which cannot give one itself. */
-import { UnderstoryError } from '@understory/base'
+/** Trouble on the way to a server: what it is, and what to do, which the server cannot say itself. */
+import { UnderstoryError, isErrorCode, refuse } from '@understory/base'
+
+/** A server that stops cancels its calls. Where `signal` has not fired that is a loss, which may pass. */
+export function asLoss(error: unknown, { signal, peer }: { signal: AbortSignal; peer: string }): unknown {
+  if (!isErrorCode(error, 'cancelled') || signal.aborted) return error
+  return refuse('unavailable', `${peer} ended the call`, { cause: error })
+}
 
 /** What the connection reports, and what to do then. The first that fits counts. */
 const HINTS: readonly (readonly [RegExp, string])[] = [

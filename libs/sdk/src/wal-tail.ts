@@ -1,7 +1,7 @@
 /** Committed WAL of a timeline as it comes, byte for byte, from whichever safekeeper answers. */
 import { UnderstoryError, advance, formatLsn, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { SafekeeperServiceClient, callUnary } from '@understory/rpc'
+import { SafekeeperServiceClient } from '@understory/rpc'
 import type { GetTimelineResponse, TimelineRef } from '@understory/rpc'
 import type { WalPiece, WalTailOptions } from './api.ts'
 import { readPosition, readSignal } from './arguments.ts'
@@ -85,7 +85,7 @@ class Source {
   async commitLsn(): Promise<Lsn> {
     const ask = this.#client.getWalStatus.bind(this.#client)
     const how = { ...this.#call, deadlineMs: ANSWER_MS_MAX }
-    return lsnFromBigint((await callUnary(ask, { timeline: this.#timeline }, how)).commitLsn)
+    return lsnFromBigint((await this.#calls.once(ask, { timeline: this.#timeline }, how)).commitLsn)
   }
 
   async *read(startLsn: Lsn, endLsn: Lsn): AsyncGenerator<WalPiece, void, void> {
