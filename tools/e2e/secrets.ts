@@ -6,10 +6,10 @@ import { refuse } from '@understory/base'
 import { kubectl } from './programs.ts'
 import type { Tools } from './programs.ts'
 
-/** A line `seen` for each process of the proxy, and `open …` for what of it can be looked into. */
+/** A line `seen` for each process of the proxy, not this one, and `open …` for what of it can be looked into. */
 const LOOK = `
 for process in /proc/[0-9]*; do
-  tr '\\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q compute-proxy || continue
+  tr '\\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q compute-prox[y] || continue
   echo seen
   ls "$process/root/etc/understory" >/dev/null 2>&1 && echo "open $process/root"
   cat "$process/environ" >/dev/null 2>&1 && echo "open $process/environ"
