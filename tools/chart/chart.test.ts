@@ -646,12 +646,20 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     }
   })
 
-  test('a test goes before the next one', async () => {
-    const pod = (await render()).find(({ kind }) => kind === 'Pod')
+  test('a test goes before the next one, and asks every node', async () => {
+    const set = { 'safekeeper.replicas': '5', 'pageserver.replicas': '4', 'tests.postgresMajor': '18' }
+    const pod = (await render({ set })).find(({ kind }) => kind === 'Pod')
     expect(pod?.metadata.annotations).toEqual({
       'helm.sh/hook': 'test',
       'helm.sh/hook-delete-policy': 'before-hook-creation',
     })
+    expect(podSpecs(pod === undefined ? [] : [pod])[0]?.containers[0]?.args).toEqual([
+      'cli',
+      'smoke-test',
+      'helm-test',
+      '--pg=18',
+      '--nodes=control-plane=1,safekeeper=5,pageserver=4',
+    ])
   })
 
   test('an account that is there already gets the rights, and no other is made', async () => {

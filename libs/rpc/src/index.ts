@@ -13,6 +13,7 @@ export {
   openBidi,
 } from './client.ts'
 export type { BidiStream, CallOptions } from './client.ts'
+export { isServing } from './health-client.ts'
 export type { HealthCheck } from './health.ts'
 export {
   MESSAGE_BYTES_MAX,

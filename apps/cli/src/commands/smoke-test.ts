@@ -1,8 +1,13 @@
-/** Whether an installation does its work: rows in, full_page_writes off, the same rows out, every part alive. */
+/**
+ * Whether an installation does its work: rows in, full_page_writes off, the same rows out, through Postgres and as pages
+ * straight from storage, every part alive.
+ */
 import { isErrorCode, refuse } from '@understory/base'
+import { isServing } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import type { UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
+import { InvalidArgumentError } from 'commander'
 import pg from 'pg'
 import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
@@ -10,28 +15,60 @@ import type { GlobalOptions } from './tenant.ts'
 const ROWS_COUNT = 1_000
 const READY_MS_MAX = 300_000
 const CONNECT_MS_MAX = 30_000
+const NODES_MS_MAX = 30_000
+const HEALTH_MS_MAX = 5_000
 const RETRY_MS = 250
+/** Of a page's header. Source: storage/bufpage.h, PageHeaderData. */
+const PD_UPPER_AT = 14
+
+interface SmokeTest {
+  readonly tenant: string
+  readonly postgresMajor: number
+  readonly nodes: ReadonlyMap<string, number>
+  readonly say: (line: string) => void
+}
 
 export function addSmokeTestCommand(program: Command): void {
   program
     .command('smoke-test')
     .argument('<tenant>', 'made where it is not there')
     .option('--pg <major>', 'Postgres major version of a new tenant', wholeNumber(16, 18), 17)
+    .option(
+      '--nodes <counts>',
+      'how many must serve, such as safekeeper=3,pageserver=2',
+      readCounts,
+      new Map(),
+    )
     .description('write rows, switch full_page_writes off, read rows and status back (password: PGPASSWORD)')
-    .action(async (tenant: string, options: { pg: number }, command: Command) => {
+    .action(async (tenant: string, options: { pg: number; nodes: Map<string, number> }, command: Command) => {
       const { endpoint } = command.optsWithGlobals<GlobalOptions>()
-      await smokeTest(createClient({ endpoint }), tenant, options.pg, (line) =>
-        process.stdout.write(`${line}\n`),
-      )
+      const say = (line: string): void => {
+        process.stdout.write(`${line}\n`)
+      }
+      await smokeTest(createClient({ endpoint }), {
+        tenant,
+        postgresMajor: options.pg,
+        nodes: options.nodes,
+        say,
+      })
     })
+}
+
+function readCounts(text: string): Map<string, number> {
+  return new Map(
+    text.split(',').map((part) => {
+      const [, kind, count] = /^([a-z-]+)=(\d+)$/.exec(part) ?? []
+      if (kind === undefined) throw new InvalidArgumentError('It is KIND=COUNT,KIND=COUNT.')
+      return [kind, Number(count)]
+    }),
+  )
 }
 
 async function smokeTest(
   client: UnderstoryClient,
-  tenant: string,
-  postgresMajor: number,
-  say: (line: string) => void,
+  { tenant, postgresMajor, nodes, say }: SmokeTest,
 ): Promise<void> {
+  await checkNodes(client, nodes, say)
   await client.getTenant(tenant).catch(async (error: unknown) => {
     if (!isErrorCode(error, 'unknown_tenant')) throw error
     await client.createTenant({ name: tenant, postgresMajor })
@@ -57,6 +94,7 @@ async function smokeTest(
     const found = await one(sql, "select count(*)::int from smoke_test where filler = repeat('y', 100)")
     expect(found === ROWS_COUNT, `${String(found)} of ${ROWS_COUNT} rows were read back`)
     say(`ok  ${ROWS_COUNT} rows changed and read back`)
+    await readFromStorage(client, sql, tenant, say)
   } finally {
     await sql.end()
   }
@@ -64,6 +102,48 @@ async function smokeTest(
   for (const { address, alive } of [...safekeepers, ...shards]) expect(alive, `${address} does not answer`)
   say(`ok  ${safekeepers.length} safekeepers and ${shards.length} shards answer`)
 }
+
+/** Each announces itself a moment after it is ready, and answers for its own health from then on. */
+async function checkNodes(
+  client: UnderstoryClient,
+  expected: ReadonlyMap<string, number>,
+  say: (line: string) => void,
+): Promise<void> {
+  const untilMs = performance.now() + NODES_MS_MAX
+  for (const [kind, count] of expected) {
+    let found = (await client.listNodes()).filter((node) => node.kind === kind)
+    while (found.length < count && performance.now() < untilMs) {
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+      found = (await client.listNodes()).filter((node) => node.kind === kind)
+    }
+    expect(found.length >= count, `${found.length} of ${count} nodes of kind ${kind} are there`)
+    for (const { nodeId, address } of found)
+      expect(await isServing(address, { deadlineMs: HEALTH_MS_MAX }), `${nodeId} says that it does not serve`)
+    say(`ok  ${found.length} of kind ${kind} serve`)
+  }
+}
+
+/** The rows again, out of pages that pageservers made: by gRPC, without Postgres. */
+async function readFromStorage(
+  client: UnderstoryClient,
+  sql: pg.Client,
+  tenant: string,
+  say: (line: string) => void,
+): Promise<void> {
+  const ask = `select pg_relation_filenode('smoke_test')::int as relation, pg_relation_size('smoke_test')::int / 8192 as blocks,
+    (select oid::int from pg_database where datname = current_database()) as database, pg_current_wal_flush_lsn()::text as lsn`
+  const { rows } = await sql.query<{ relation: number; blocks: number; database: number; lsn: string }>(ask)
+  const { relation, blocks, database, lsn } = rows[0] as (typeof rows)[0]
+  const addresses = Array.from({ length: blocks }, (_, block) => ({ relation, database, block }))
+  const pages = await client.getPages(tenant, addresses, { lsn })
+  const found = pages.reduce((count, page) => count + countRows(page), 0)
+  expect(found === ROWS_COUNT, `${found} of ${ROWS_COUNT} rows are in the pages of storage at ${lsn}`)
+  say(`ok  ${ROWS_COUNT} rows found in ${blocks} pages of storage at ${lsn}`)
+}
+
+/** Those after the change: what lies before pd_upper is of no row. */
+const countRows = (page: Buffer | undefined): number =>
+  page?.toString('latin1', page.readUInt16LE(PD_UPPER_AT)).match(/y{100}/g)?.length ?? 0
 
 /** A service of Kubernetes leads to its pod a moment after that is open. */
 async function connect(connectionString: string): Promise<pg.Client> {
