@@ -326,7 +326,7 @@ function summarize(
   return {
     workload: workload.name,
     clients: clients.length,
-    seconds: round(seconds),
+    seconds: Math.round(seconds * 1_000) / 1_000,
     committed,
     tps: round(committed / seconds),
     nopm: headline === undefined ? null : round(((transactions[headline]?.committed ?? 0) * 60) / seconds),
