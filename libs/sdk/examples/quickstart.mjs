@@ -35,6 +35,7 @@ const page = await client.getPage(
   { relation: Number(relation), database: Number(database), block: 0 },
   { lsn },
 )
+if (page === undefined) throw new Error('storage has no such block')
 console.log(`block 0 of trees at ${lsn}: ${page.length} bytes, last changed before ${pageLsn(page)}`)
 
 let bytes = 0

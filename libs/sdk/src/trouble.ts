@@ -21,8 +21,8 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/ECONNREFUSED/, 'See that it runs, and that host and port are right.'],
   [/name resolution|ENOTFOUND|EAI_AGAIN/i, 'See that the name is right and known here.'],
   [
-    /ECONNRESET|socket hang up|connection dropped|connection closed/i,
-    'If it comes again: see its log, and whether it speaks TLS (`tls`).',
+    /last error: failed to connect|ECONNRESET|socket hang up|connection (?:dropped|closed)/i,
+    'See that it is the port of the API, and give `tls` if that speaks TLS.',
   ],
 ]
 

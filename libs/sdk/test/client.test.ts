@@ -231,6 +231,9 @@ describe('deadlines', () => {
     })
     expect(asked).toBeGreaterThan(1)
     expect(lines).toEqual(['waits for pageserver-2'])
+    await expect(clientOf('127.0.0.1:1').waitForSql('shop', { timeoutMs: 300 })).rejects.toMatchObject({
+      detail: expect.stringMatching(/^the control plane at 127\.0\.0\.1:1 is not reachable/),
+    })
   })
 })
 

@@ -143,7 +143,8 @@ describe('the packed SDK', () => {
     { timeout: 60_000 },
     async ([module, resolution]) => {
       await writeFile(join(project, 'consumer.mts'), CONSUMER)
-      const sources = ['consumer.mts']
+      await cp(join(project, 'quickstart.mjs'), join(project, 'quickstart.mts'))
+      const sources = ['consumer.mts', 'quickstart.mts']
       for (const [name, code] of await readmeFiles(project)) {
         await writeFile(join(project, `${name}.mts`), code)
         sources.push(`${name}.mts`)
@@ -163,27 +164,23 @@ describe('the packed SDK', () => {
   test.skipIf(PYTHON === undefined)(
     'runs its example in Python (needs python3 with venv)',
     { timeout: 180_000 },
-    () => {
-      const run = (command: string, ...args: readonly string[]) =>
-        spawnSync(command, args, { cwd: join(project, 'node_modules/@understory/sdk'), encoding: 'utf8' })
-      const python = join(project, 'venv/bin/python')
-      expect(run(PYTHON as string, '-m', 'venv', join(project, 'venv')).status).toBe(0)
-      expect(run(python, '-m', 'pip', 'install', '-q', 'grpcio', 'grpcio-tools').status).toBe(0)
-      const protos = ['common', 'compute', 'control', 'broker', 'pageserver', 'safekeeper'].map(
-        (name) => `proto/understory/v1/${name}.proto`,
-      )
-      const generate = [
-        '-m',
-        'grpc_tools.protoc',
-        '-I',
-        'proto',
-        '--python_out=examples',
-        '--grpc_python_out=examples',
-      ]
-      expect(run(python, ...generate, ...protos)).toMatchObject({ status: 0 })
-      const { status, stdout, stderr } = run(python, 'examples/tenants.py', cluster.endpoint, 'python')
-      expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
-      expect(stdout).toMatch(/^full_page_writes: FPW_PHASE_OFF/m)
+    async () => {
+      const folder = join(project, 'python')
+      await cp(join(project, 'node_modules/@understory/sdk'), folder, { recursive: true })
+      const readme = await readFile(join(folder, 'README.md'), 'utf8')
+      const [, commands = ''] = /```sh\n(python3 [^]*?)```/.exec(readme) ?? []
+      const here = commands.replace('python3', PYTHON as string).replace('127.0.0.1:7400', cluster.endpoint)
+      const run = (script: string) => spawnSync('sh', ['-ec', script], { cwd: folder, encoding: 'utf8' })
+      const first = run(here)
+      expect(first).toMatchObject({ status: 0 })
+      expect(first.stdout).toMatch(/^postgres:\/\/postgres@[^]*^full_page_writes: FPW_PHASE_OFF/m)
+      // Again: the tenant is there.
+      const last = here.trim().split('\n').at(-1) as string
+      expect(run(last)).toMatchObject({ status: 0, stderr: '' })
+      expect(run(`${last} no/name`)).toMatchObject({
+        status: 1,
+        stderr: 'bad_argument: malformed name "no/name". Use letters, digits and inner dashes, at most 63.\n',
+      })
     },
   )
 })

@@ -8,6 +8,7 @@ import { runCommand, startCluster, temporaryDirectory } from '@understory/testco
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { createClient } from '../src/index.ts'
+import type { ClientOptions, ErrorCode } from '../src/index.ts'
 
 const TOKEN = 'a token of this installation'
 
@@ -47,7 +48,8 @@ test('an installation under TLS and with a token', { timeout: 240_000 }, async (
   const data = stack.use(await temporaryDirectory({ prefix: 'secured-cluster' }))
   const cluster = stack.use(await startCluster({ dataDirectory: data.path, environment }))
   const { endpoint } = cluster
-  const tls = { ca: await readFile(cert), serverName: 'understory' }
+  // As text or as bytes, as it comes.
+  const tls = { ca: await readFile(cert, 'utf8'), serverName: 'understory' }
 
   using client = createClient({ endpoint, tls, token: TOKEN })
   await client.createTenant({ name: 'safe' })
@@ -73,10 +75,24 @@ test('an installation under TLS and with a token', { timeout: 240_000 }, async (
   expect(lines.some((line) => line.startsWith('PGDATA=') || line.startsWith('PATH='))).toBe(true)
   expect(lines.filter((line) => line.includes(TOKEN))).toEqual([])
 
-  using withoutToken = createClient({ endpoint, tls })
-  await expect(withoutToken.listNodes()).rejects.toMatchObject({ code: 'unauthenticated' })
-  using plain = createClient({ endpoint, token: TOKEN, retries: 0, deadlineMs: 3_000 })
-  await expect(plain.listNodes()).rejects.toMatchObject({ code: 'unavailable' })
+  let walBytes = 0
+  for await (const { bytes } of client.tailWal('safe', { fromLsn: '0/3000000', toLsn: lsn }))
+    walBytes += bytes.length
+  expect(walBytes).toBeGreaterThan(10_000)
+
+  /** The client that is wrong, what its error is, and what it says to do. */
+  const strangers: readonly (readonly [ClientOptions, ErrorCode, RegExp])[] = [
+    [{ endpoint, tls }, 'unauthenticated', /UNDERSTORY_TOKEN/],
+    [{ endpoint, tls, token: 'another' }, 'unauthenticated', /UNDERSTORY_TOKEN/],
+    [{ endpoint, token: TOKEN }, 'unavailable', /`tls` if that speaks TLS/],
+    [{ endpoint, token: TOKEN, tls: { serverName: 'understory' } }, 'unavailable', /`tls\.ca`/],
+    [{ endpoint, token: TOKEN, tls: { ...tls, serverName: 'other' } }, 'unavailable', /`tls\.serverName`/],
+  ]
+  for (const [options, code, hint] of strangers) {
+    using stranger = createClient({ ...options, retries: 0, deadlineMs: 3_000 })
+    const error: unknown = await stranger.listNodes().catch((thrown: unknown) => thrown)
+    expect({ options, error }).toMatchObject({ options, error: { code, hint: expect.stringMatching(hint) } })
+  }
   for (const node of [...cluster.safekeepers, ...cluster.pageservers, cluster.computeHost]) {
     using other = createClient({ endpoint: node.address, tls, retries: 0 })
     // Known or not, the method is not answered without the token.
