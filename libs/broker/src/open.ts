@@ -5,15 +5,27 @@ import { EmbeddedClient } from './embedded-client.ts'
 import { BrokerLink, type BrokerSeams } from './link.ts'
 import { RedisTransport } from './redis.ts'
 
+const PREFIX_DEFAULT = 'understory'
+
 /**
- * `redis://[user:password@]host:port[/database]` (`rediss://` with TLS), or `grpc://host:port` for the one that a control
- * plane embeds. Connects when it is first needed.
+ * `redis://[user:password@]host:port[/database][?prefix=NAME]` (`rediss://` with TLS), or `grpc://host:port` for the one
+ * that a control plane embeds. Connects when it is first needed. Installations that share a Redis need a prefix each: what
+ * is announced under the same one belongs together.
  */
 export function openBroker(url: string, seams: BrokerSeams): Broker {
   const parsed = URL.parse(url)
   if (parsed !== null && parsed.hostname !== '') {
     if (parsed.protocol === 'redis:' || parsed.protocol === 'rediss:') {
-      return new BrokerLink(new RedisTransport(parsed, seams.clock), seams)
+      const prefix = parsed.searchParams.get('prefix') ?? PREFIX_DEFAULT
+      // A `*` would be a pattern where keys are looked for.
+      if (!/^[\w.:-]+$/.test(prefix)) {
+        throw refuse('bad_argument', `malformed prefix "${prefix}" in the broker URL`, {
+          hint: 'Use letters, digits, ".", ":", "_" and "-".',
+        })
+      }
+      const server = new URL(parsed)
+      server.search = ''
+      return new BrokerLink(new RedisTransport(server, prefix, seams.clock), seams)
     }
     const isBare = parsed.username === '' && parsed.pathname.length <= 1 && parsed.search === ''
     if (parsed.protocol === 'grpc:' && parsed.port !== '' && isBare) {

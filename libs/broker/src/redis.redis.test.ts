@@ -40,6 +40,18 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
     expect(state.get('lost/a')).toBe(1)
   })
 
+  test('installations with a prefix each share a Redis and see nothing of each other', async () => {
+    await using one = openBroker(`${server.url}?prefix=space.one`, { clock, rng, log })
+    await using other = openBroker(`${server.url}?prefix=space.other`, { clock, rng, log })
+    const { state } = watched(one, 'shared/')
+    await other.announce('shared/a', 'theirs')
+    await one.announce('shared/b', 'ours')
+    await expect.poll(() => state.get('shared/b')).toBe('ours')
+    expect(state.has('shared/a')).toBe(false)
+    expect(await one.list('shared/')).toEqual([{ key: 'shared/b', value: 'ours' }])
+    expect(() => openBroker(`${server.url}?prefix=a*`, { clock, rng, log })).toThrow('malformed prefix "a*"')
+  })
+
   test('entries and messages that are not ours are passed over', async () => {
     await using broker = open()
     const admin = new Redis(server.url)

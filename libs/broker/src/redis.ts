@@ -7,8 +7,6 @@ import type { Clock } from '@understory/env'
 import { Redis } from 'ioredis'
 import type { ChangeSink, Transport } from './transport.ts'
 
-const SPACE = 'understory:announce:'
-const CHANNEL = 'understory:announcements'
 const SCAN_INTERVAL_MS = 1_000
 const SCAN_BATCH_COUNT = 500
 const COMMAND_MS_MAX = 3_000
@@ -23,14 +21,23 @@ interface Message {
 
 export class RedisTransport implements Transport {
   readonly description: string
+  /** What every key begins with. */
+  readonly #space: string
+  /** No database of its own divides channels, so their names do. */
+  readonly #channel: string
   readonly #clock: Clock
   readonly #redis: Redis
   readonly #returnCallbacks: (() => void)[] = []
   #connectionError: string | undefined
 
-  /** `url`: redis:// or rediss://, which may contain a user and a password. */
-  constructor(url: URL, clock: Clock) {
+  /**
+   * `url`: redis:// or rediss://, which may contain a user and a password. `prefix`: of keys and channels; those who have
+   * the same see each other.
+   */
+  constructor(url: URL, prefix: string, clock: Clock) {
     this.description = `${url.protocol}//${url.host}${url.pathname}`
+    this.#space = `${prefix}:announce:`
+    this.#channel = `${prefix}:announcements`
     this.#clock = clock
     this.#redis = new Redis(url.href, {
       lazyConnect: true,
@@ -58,8 +65,8 @@ export class RedisTransport implements Transport {
       await this.#all(
         this.#redis
           .multi()
-          .set(SPACE + key, text, 'PX', ttlMs)
-          .publish(CHANNEL, message),
+          .set(this.#space + key, text, 'PX', ttlMs)
+          .publish(this.#channel, message),
       )
     })
   }
@@ -70,8 +77,8 @@ export class RedisTransport implements Transport {
       await this.#all(
         this.#redis
           .multi()
-          .del(SPACE + key)
-          .publish(CHANNEL, message),
+          .del(this.#space + key)
+          .publish(this.#channel, message),
       )
     })
   }
@@ -84,14 +91,14 @@ export class RedisTransport implements Transport {
         const [next, names] = await this.#redis.scan(
           cursor,
           'MATCH',
-          `${SPACE}${prefix}*`,
+          `${this.#space}${prefix}*`,
           'COUNT',
           SCAN_BATCH_COUNT,
         )
         const texts = names.length === 0 ? [] : await this.#redis.mget(names)
         names.forEach((name, index) => {
           const text = texts[index]
-          if (isJson(text)) entries.set(name.slice(SPACE.length), text)
+          if (isJson(text)) entries.set(name.slice(this.#space.length), text)
         })
         cursor = next
       } while (cursor !== '0')
@@ -113,7 +120,7 @@ export class RedisTransport implements Transport {
       else sink.announced(message.key, message.text)
     })
     try {
-      await this.#attempt(() => listener.subscribe(CHANNEL))
+      await this.#attempt(() => listener.subscribe(this.#channel))
       while (!signal.aborted) {
         heard.clear()
         const entries = await this.list(prefix)
