@@ -135,3 +135,19 @@ test('a creation that was cut short behind its claim of the name does not keep t
   await expect(tenants.create(again)).rejects.toMatchObject({ code: 'already_exists' })
   expect(await tenants.list()).toHaveLength(1)
 })
+
+test('one that waits stands by once it has seen the other renew its lead, and no longer than a lease after that', async () => {
+  const store = memoryObjectStore()
+  const first = lead(store, 'a')
+  await first.acquire(forever)
+  const second = lead(store, 'b')
+  expect([first.isHeld, first.standsBy, second.standsBy]).toEqual([true, false, false])
+  const stop = new AbortController()
+  const waiting = second.acquire(stop.signal).catch(() => undefined)
+  await expect.poll(() => second.standsBy).toBe(true)
+  await first.release()
+  await waiting
+  expect([second.isHeld, second.standsBy]).toEqual([true, false])
+  stop.abort()
+  await second.release()
+})

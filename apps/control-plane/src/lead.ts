@@ -56,6 +56,8 @@ export class Lead {
   readonly #stop = new AbortController()
   #own: Found | undefined
   #holder = ''
+  /** When another was last seen to renew its lead; it may have died since. */
+  #othersRenewalMs = -Infinity
   #renewing: Promise<void> = Promise.resolve()
 
   constructor(parts: LeadParts) {
@@ -66,6 +68,11 @@ export class Lead {
 
   get isHeld(): boolean {
     return this.#own !== undefined
+  }
+
+  /** Whether another leads, as far as is known: it has renewed its lead within a lease. */
+  get standsBy(): boolean {
+    return !this.isHeld && this.#parts.clock.nowMs() - this.#othersRenewalMs <= this.#parts.leaseMs
   }
 
   /** Of this control plane's lead. Error: refused `unavailable` while it has none. */
@@ -90,6 +97,8 @@ export class Lead {
       }
       if (found.etag !== seen?.etag) {
         if (seen === undefined) log.info('waiting_for_lead', { holder: found.record.nodeId })
+        // What is found first may be old.
+        else this.#othersRenewalMs = nowMs
         seen = { etag: found.etag, sinceMs: nowMs }
         this.#holder = found.record.nodeId
       } else if (nowMs - seen.sinceMs > leaseMs) {

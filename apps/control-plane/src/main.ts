@@ -2,20 +2,21 @@
 import { describeError, isErrorCode } from '@understory/base'
 import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
-import type { Env } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
 import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { controlPlaneService } from './api.ts'
 import { tellAll } from './collect.ts'
-import type { ComputeDriver } from './compute-driver.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './configuration-store.ts'
 import { Directory } from './directory.ts'
 import { hostDriver } from './host-driver.ts'
 import { apiServer, openKubernetesApi } from './kubernetes/api.ts'
+import type { KubernetesApi } from './kubernetes/api.ts'
 import { KubernetesDriver } from './kubernetes/kubernetes-driver.ts'
+import { keepLeaderLabel } from './kubernetes/leader-label.ts'
 import { readPodSettings } from './kubernetes/pod-settings.ts'
+import type { PodSettings } from './kubernetes/pod-settings.ts'
 import { Lead } from './lead.ts'
 import { METRICS } from './metrics.ts'
 import { Nodes } from './nodes.ts'
@@ -55,6 +56,7 @@ async function main(): Promise<void> {
   const broker = embedded ?? openBroker(given.broker, env)
   const nodes = new Nodes(broker)
   const peers = new Peers()
+  const kubernetes = given.computePods === undefined ? undefined : await openKubernetes(given.computePods)
   const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })
   const directory = new Directory({
     store: new TenantStore(store, lead),
@@ -63,7 +65,9 @@ async function main(): Promise<void> {
     nodes,
     peers,
     computes:
-      given.computePods === undefined ? hostDriver(peers) : await podDriver(given.computePods, peers, env),
+      kubernetes === undefined
+        ? hostDriver(peers)
+        : new KubernetesDriver({ ...kubernetes, peers, clock, log }),
     replaceAfterMs,
     observer: telemetry === undefined ? undefined : new ReconcileObserver(telemetry),
     clock,
@@ -84,7 +88,7 @@ async function main(): Promise<void> {
     advertise: given.advertise,
     healthListen: given.healthListen,
     services,
-    health: (name) => ({ '': true, lead: lead.isHeld })[name],
+    health: (name) => ({ '': true, lead: lead.isHeld, ready: lead.isHeld || lead.standsBy })[name],
   })
   const stopping = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
@@ -99,11 +103,18 @@ async function main(): Promise<void> {
       address: server.address,
     })
     const running = directory.run()
+    const ended = new AbortController()
+    const labelling =
+      kubernetes === undefined
+        ? undefined
+        : keepLeaderLabel({ ...kubernetes, podName: nodeId, clock, log }, ended.signal)
     log.info('started', { address: server.address, metricsPort: telemetry?.metricsPort })
     const reason = await Promise.race([stopped, lead.lost])
     hasLost = reason !== undefined
     if (hasLost) log.error('lead_lost', { reason })
     else log.info('stopping')
+    ended.abort()
+    await labelling
     await announcement.stop()
     await directory.stop()
     await running
@@ -117,13 +128,15 @@ async function main(): Promise<void> {
   if (hasLost) process.exit(1)
 }
 
-async function podDriver(settingsFile: string, peers: Peers, { clock, log }: Env): Promise<ComputeDriver> {
+async function openKubernetes(
+  settingsFile: string,
+): Promise<{ readonly api: KubernetesApi; readonly settings: PodSettings }> {
   const settings = await readPodSettings(settingsFile)
   const api = await openKubernetesApi({
     namespace: settings.namespace,
     server: apiServer(process.env),
   })
-  return new KubernetesDriver({ api, settings, peers, clock, log })
+  return { api, settings }
 }
 
 /** False where it was told to stop while it waited. */

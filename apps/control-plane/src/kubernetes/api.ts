@@ -22,6 +22,8 @@ export interface KubernetesApi {
   createPod(manifest: object): Promise<void>
   /** One that is not there is as good as deleted. */
   deletePod(name: string): Promise<void>
+  /** Null takes a label away. One that is not there has none. */
+  labelPod(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>
   /** Makes it, or makes it as the manifest says (server-side apply). */
   applyService(name: string, manifest: object): Promise<void>
   /** Where it is there and its labels are such. */
@@ -87,6 +89,10 @@ export async function openKubernetesApi({
     },
     async deletePod(name) {
       await ifThere(call('DELETE', `${core}/pods/${name}`))
+    },
+    async labelPod(name, labels) {
+      const patch = { metadata: { labels } }
+      await ifThere(call('PATCH', `${core}/pods/${name}`, patch, 'application/merge-patch+json'))
     },
     async applyService(name, manifest) {
       const path = `${core}/services/${name}?fieldManager=${FIELD_MANAGER}&force=true`

@@ -56,6 +56,7 @@ function world() {
         const { metadata } = manifest as { metadata: { name: string } }
         return Promise.resolve(void done.push(`create ${metadata.name}`))
       },
+      labelPod: () => Promise.resolve(),
       applyService: (name) => Promise.resolve(void applied.push(name)),
       deleteService: (name, hasLabels) => {
         const isOurs = hasLabels({ [TIMELINE_LABEL]: serviceOf })

@@ -12,6 +12,8 @@ const podSettings = z.strictObject({
   namePrefix: z.string().min(1),
   /** The deployment of this control plane: what is made here goes with it. */
   ownerDeployment: z.string().min(1),
+  /** By which the pods of control planes are found. */
+  controlPlaneLabels: strings,
   /** Of everything that is made here. */
   labels: strings,
   /** Those by which the computes of this release are found. */

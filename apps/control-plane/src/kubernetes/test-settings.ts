@@ -5,6 +5,7 @@ export const SETTINGS: PodSettings = {
   namespace: 'databases',
   namePrefix: 'understory',
   ownerDeployment: 'understory-control-plane',
+  controlPlaneLabels: { 'app.kubernetes.io/component': 'control-plane' },
   labels: { 'app.kubernetes.io/part-of': 'understory' },
   selectorLabels: { 'app.kubernetes.io/instance': 'understory' },
   podLabels: {},

@@ -1,0 +1,69 @@
+// Goal: one pod of a control plane has the label, whoever had it before or gets it later, also where the API is away at
+// first. Method: pods in memory; what happens to them happens while the label is not looked at.
+import { refuse } from '@understory/base'
+import { jsonLog, realClock } from '@understory/env'
+import { expect, test } from 'vitest'
+import { LEADER_LABEL, keepLeaderLabel } from './leader-label.ts'
+
+test('whoever leads has the label, and no other control plane', async () => {
+  const pods = new Map<string, Record<string, string>>([
+    ['cp-a', { component: 'control-plane', [LEADER_LABEL]: 'true' }],
+    ['cp-b', { component: 'control-plane' }],
+    ['cp-c', { component: 'control-plane' }],
+    ['other', { component: 'safekeeper', [LEADER_LABEL]: 'true' }],
+  ])
+  const labelled = (): readonly string[] =>
+    [...pods].filter(([, labels]) => labels[LEADER_LABEL] === 'true').map(([name]) => name)
+  let failures = 2
+  let patches = 0
+  const api = {
+    listPods: (selector: string) => {
+      if (failures-- > 0) return Promise.reject(refuse('unavailable', 'the Kubernetes API does not answer'))
+      const wanted = selector.split(',').map((part) => part.split('=') as [string, string])
+      const found = [...pods].filter(([, labels]) => wanted.every(([name, value]) => labels[name] === value))
+      return Promise.resolve(found.map(([name, labels]) => ({ metadata: { name, labels } })))
+    },
+    labelPod: (name: string, labels: Readonly<Record<string, string | null>>) => {
+      patches++
+      const of = pods.get(name) as Record<string, string>
+      for (const [label, value] of Object.entries(labels))
+        if (value === null) delete of[label]
+        else of[label] = value
+      return Promise.resolve()
+    },
+  }
+  const ended = new AbortController()
+  const seen: (readonly string[])[] = []
+  const meanwhile: (() => void)[] = [
+    // Twice it was refused.
+    () => undefined,
+    () => undefined,
+    () => undefined,
+    // What the one before had asked for comes late.
+    () => void ((pods.get('cp-c') as Record<string, string>)[LEADER_LABEL] = 'true'),
+    () => void pods.set('cp-b', { component: 'control-plane' }),
+    () => ended.abort(),
+  ]
+  const sleep = (): Promise<void> => {
+    seen.push(labelled())
+    meanwhile.shift()?.()
+    return Promise.resolve()
+  }
+  const told: string[] = []
+  await keepLeaderLabel(
+    {
+      api,
+      settings: { controlPlaneLabels: { component: 'control-plane' } },
+      podName: 'cp-b',
+      clock: { ...realClock, sleep },
+      log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
+    },
+    ended.signal,
+  )
+  const before = ['cp-a', 'other']
+  const kept = ['cp-b', 'other']
+  expect(seen).toEqual([before, before, kept, kept, kept, kept])
+  // Where it is right, nothing is asked for.
+  expect(patches).toBe(4)
+  expect(told).toEqual(['leader_not_labelled'])
+})
