@@ -12,6 +12,7 @@ import {
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { computePod, computeService } from '../../apps/control-plane/src/kubernetes/compute-pod.ts'
+import { LEADER_LABEL } from '../../apps/control-plane/src/kubernetes/leader-label.ts'
 import { parsePodSettings } from '../../apps/control-plane/src/kubernetes/pod-settings.ts'
 import { readOtlpSettings } from '../../libs/telemetry/src/otlp-settings.ts'
 import { ROOT } from '../run-command.ts'
@@ -29,6 +30,7 @@ interface PodSpec {
     readonly securityContext?: object
     readonly resources?: object
     readonly livenessProbe?: object
+    readonly readinessProbe?: object
   }[]
 }
 interface Workload extends Manifest {
@@ -290,7 +292,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
   test('the control plane may do what computes need, and nothing else', async () => {
     const role = named(await render(), 'Role', 'understory-control-plane')
     expect(role?.rules).toEqual([
-      { apiGroups: [''], resources: ['pods'], verbs: ['list', 'create', 'delete'] },
+      { apiGroups: [''], resources: ['pods'], verbs: ['list', 'create', 'patch', 'delete'] },
       { apiGroups: [''], resources: ['services'], verbs: ['get', 'create', 'patch', 'delete'] },
       {
         apiGroups: ['apps'],
@@ -558,8 +560,34 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       )
     }
     expect(await budgets('1')).toEqual({})
-    // Of control planes one alone is ready: a budget of them would never allow its eviction.
-    expect(await budgets('3')).toEqual({ 'understory-safekeeper': 1, 'understory-pageserver': 1 })
+    expect(await budgets('3')).toEqual({
+      'understory-safekeeper': 1,
+      'understory-pageserver': 1,
+      'understory-control-plane': 1,
+    })
+  })
+
+  test('of several control planes all are ready and the one that leads is asked', async () => {
+    const manifests = await render({ set: { 'controlPlane.replicas': '2' } })
+    const { spec } = named(manifests, 'Service', 'understory-control-plane') as {
+      spec: { selector: Record<string, string> }
+    }
+    expect(spec.selector).toMatchObject({ [LEADER_LABEL]: 'true' })
+    const settings = named(manifests, 'ConfigMap', 'understory-compute-pods') as unknown as {
+      data: Record<string, string>
+    }
+    const { controlPlaneLabels } = JSON.parse(settings.data['compute-pods.json'] as string) as {
+      controlPlaneLabels: object
+    }
+    expect({ ...controlPlaneLabels, [LEADER_LABEL]: 'true' }).toEqual(spec.selector)
+    const container = workloads(manifests).find(({ metadata }) => metadata.name.endsWith('control-plane'))
+      ?.spec.template.spec.containers[0]
+    expect(container?.readinessProbe).toMatchObject({ grpc: { service: 'ready' } })
+    // The command line in one of them asks the one that leads.
+    expect(container?.env).toContainEqual({
+      name: 'UNDERSTORY_ENDPOINT',
+      value: 'understory-control-plane.default.svc:7400',
+    })
   })
 
   test('a new control plane need not be ready before an old one ends', async () => {
@@ -571,7 +599,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     expect(await strategy('1')).toEqual({ type: 'Recreate' })
     expect(await strategy('2')).toEqual({
       type: 'RollingUpdate',
-      rollingUpdate: { maxSurge: 0, maxUnavailable: '100%' },
+      rollingUpdate: { maxSurge: 0, maxUnavailable: 1 },
     })
   })
 
@@ -712,11 +740,16 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     expect(container?.args).toContain('--object-store=s3://layers/understory?region=us-east-1')
     expect(container?.env).toContainEqual({
       name: 'UNDERSTORY_CONTROL_PLANE_BROKER',
-      value: 'redis://:$(REDIS_PASSWORD)@redis.example.com:6379',
+      // Another installation may have the same Redis.
+      value: 'redis://:$(REDIS_PASSWORD)@redis.example.com:6379?prefix=default.understory',
     })
-    const secured = await render({ set: { ...EXTERNAL, 'broker.external.tls': 'true' } })
+    const secured = await render({
+      set: { ...EXTERNAL, 'broker.external.tls': 'true', 'broker.external.prefix': 'own' },
+    })
     for (const { spec } of workloads(secured))
-      expect(JSON.stringify(spec.template.spec.containers)).toContain('"rediss://redis.example.com:6379"')
+      expect(JSON.stringify(spec.template.spec.containers)).toContain(
+        '"rediss://redis.example.com:6379?prefix=own"',
+      )
   })
 
   describe.skipIf(noSchemas !== undefined)(

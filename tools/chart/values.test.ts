@@ -123,6 +123,7 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
   'broker.mode': ['redis'],
   'broker.external.host': ['redis://host', 'host:6379'],
   'broker.external.port': [0],
+  'broker.external.prefix': ['a*', 'a b'],
   'broker.bundled.image.tag': [''],
   'serviceAccount.name': ['A b'],
   'metrics.podMonitor.interval': ['15', '0s', '15 s'],

@@ -167,6 +167,10 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 {{ include "understory.fullname" . }}-control-plane.{{ include "understory.namespace" . }}.svc:{{ .Values.controlPlane.service.port }}
 {{- end -}}
 
+{{- define "understory.brokerPrefix" -}}
+{{- default (printf "%s.%s" (include "understory.namespace" .) (include "understory.fullname" .)) .Values.broker.external.prefix -}}
+{{- end -}}
+
 {{/* dict root, variable: the broker's URL as an environment variable, with its password where it has one. */}}
 {{- define "understory.brokerEnv" -}}
 {{- $broker := .root.Values.broker -}}
@@ -183,7 +187,7 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
   {{- else if eq $broker.mode "bundled" }}
   value: redis://:$(REDIS_PASSWORD)@{{ include "understory.fullname" .root }}-redis.{{ include "understory.namespace" .root }}.svc:6379
   {{- else }}
-  value: {{ $broker.external.tls | ternary "rediss" "redis" }}://{{ if $secret }}:$(REDIS_PASSWORD)@{{ end }}{{ $broker.external.host }}:{{ $broker.external.port }}
+  value: {{ $broker.external.tls | ternary "rediss" "redis" }}://{{ if $secret }}:$(REDIS_PASSWORD)@{{ end }}{{ $broker.external.host }}:{{ $broker.external.port }}?prefix={{ include "understory.brokerPrefix" .root }}
   {{- end }}
 {{- end -}}
 
