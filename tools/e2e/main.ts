@@ -46,6 +46,7 @@ const OPTIONS = {
   },
   pg: { read: oneOf('17', '18'), fallback: '17', placeholder: 'MAJOR', help: 'Postgres version' },
   safekeepers: { read: wholeNumber(1, 7), fallback: 3, placeholder: 'N', help: 'number of safekeepers' },
+  controlPlanes: { read: wholeNumber(1, 5), fallback: 1, placeholder: 'N', help: 'number of control planes' },
   keep: {
     read: oneOf('yes', 'no'),
     fallback: 'no',
@@ -113,6 +114,7 @@ async function loadImages(command: string, folder: string): Promise<void> {
 async function run(tools: Tools, given: Given): Promise<void> {
   const settings = [
     `safekeeper.replicas=${given.safekeepers}`,
+    `controlPlane.replicas=${given.controlPlanes}`,
     `tests.postgresMajor=${given.pg}`,
     ...(given.standIns === 'yes' ? STAND_INS : []),
   ]
@@ -154,7 +156,7 @@ async function run(tools: Tools, given: Given): Promise<void> {
   }
   note(await killPod(tools, load, 'safekeeper'))
   note(await killPod(tools, load, 'pageserver'))
-  note(await killPod(tools, load, 'control-plane'))
+  note(await killPod(tools, load, 'control-plane', ',understory/leader=true'))
   note(await killPod(tools, load, 'redis'))
   note(await killPod(tools, load, 'object-store'))
   note(await killPod(tools, load, 'compute', ofTenant))
