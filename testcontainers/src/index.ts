@@ -1,5 +1,7 @@
 export { appCommand } from './app-command.ts'
 export { cacheRoot, cached } from './cache.ts'
+export { selfSignedCertificate } from './certificate.ts'
+export type { Certificate } from './certificate.ts'
 export { temporaryDirectory } from './directory.ts'
 export type { TemporaryDirectory, TemporaryDirectoryOptions } from './directory.ts'
 export { helmMissing, helmProgram, prepareHelm } from './helm.ts'

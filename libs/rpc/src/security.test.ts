@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { jsonLog, realClock } from '@understory/env'
-import { runCommand, temporaryDirectory } from '@understory/testcontainers'
+import { selfSignedCertificate, temporaryDirectory } from '@understory/testcontainers'
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
 import {
   BrokerServiceClient,
@@ -62,20 +62,7 @@ async function connect(security: ServerSecurity | undefined, own: ClientSecurity
 async function certificateFor(name: string): Promise<{ cert: Buffer; key: Buffer; folder: string }> {
   const folder = await temporaryDirectory({ prefix: 'tls' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
-  const [cert, key] = [join(folder.path, 'cert.pem'), join(folder.path, 'key.pem')]
-  const args = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-days',
-    '2',
-  ]
-  args.push('-keyout', key, '-out', cert, '-subj', `/CN=${name}`, '-addext', `subjectAltName=DNS:${name}`)
-  await runCommand({ name: 'openssl', command: 'openssl', args })
+  const { cert, key } = await selfSignedCertificate(name, folder.path)
   return { cert: readFileSync(cert), key: readFileSync(key), folder: folder.path }
 }
 

@@ -3,8 +3,7 @@
  * Method: a real cluster whose processes have both from the environment.
  */
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { runCommand, startCluster, temporaryDirectory } from '@understory/testcontainers'
+import { selfSignedCertificate, startCluster, temporaryDirectory } from '@understory/testcontainers'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { createClient } from '../src/index.ts'
@@ -15,29 +14,7 @@ const TOKEN = 'a token of this installation'
 test('an installation under TLS and with a token', { timeout: 240_000 }, async () => {
   await using stack = new AsyncDisposableStack()
   const folder = stack.use(await temporaryDirectory({ prefix: 'secured' }))
-  const [cert, key] = [join(folder.path, 'cert.pem'), join(folder.path, 'key.pem')]
-  const args = [
-    'req',
-    '-x509',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-days',
-    '2',
-  ]
-  args.push(
-    '-keyout',
-    key,
-    '-out',
-    cert,
-    '-subj',
-    '/CN=understory',
-    '-addext',
-    'subjectAltName=DNS:understory',
-  )
-  await runCommand({ name: 'openssl', command: 'openssl', args })
+  const { cert, key } = await selfSignedCertificate('understory', folder.path)
   const environment = {
     UNDERSTORY_TLS_CERT: cert,
     UNDERSTORY_TLS_KEY: key,
