@@ -19,6 +19,9 @@ import type { TenantStore } from './tenant-store.ts'
 
 /** Between two tries where the one before got nowhere. */
 const PAUSE_MS = 5_000
+/** Within it a compute ends cleanly, as long as it has its safekeepers: it writes a last checkpoint to them. */
+const COMPUTE_END_MS = 10_000
+const COMPUTE_PAUSE_MS = 500
 const DELETE_COUNT_MAX = 1_000
 
 export interface RemovalParts {
@@ -77,6 +80,8 @@ export class Removals {
   readonly #parts: RemovalParts
   /** By timeline: when it is tried again. */
   readonly #notBeforeMs = new Map<string, number>()
+  /** By timeline: when its compute was first told to end, by this process. */
+  readonly #computeToldMs = new Map<string, number>()
   #releasing: Promise<void> = Promise.resolve()
   readonly #problems = new Map<string, string>()
 
@@ -136,6 +141,10 @@ export class Removals {
     const announced = new Map((await nodes.list()).map(({ nodeId, address }) => [nodeId, address]))
     const isComputeRemoved =
       removal.isComputeRemoved || (await this.#removeCompute(tenant, removal, announced))
+    if (!isComputeRemoved && this.#isEnding(timelineId)) {
+      this.#notBeforeMs.set(timelineId, clock.nowMs() + COMPUTE_PAUSE_MS)
+      return false
+    }
     const [safekeepersLeft, shardsLeft] = await Promise.all([
       leftOf(removal.safekeeperNodes, async (node) => {
         const address = announced.get(node)
@@ -158,8 +167,18 @@ export class Removals {
     if (waiting.length > 0) this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
     await this.#store(ref.tenantId, after)
     if (waiting.length > 0) return false
+    this.#notBeforeMs.delete(timelineId)
+    this.#computeToldMs.delete(timelineId)
     log.info('timeline_removed', { tenant: tenant.tenantId, timeline: timelineId, name: removal.name })
     return true
+  }
+
+  /** Whether a compute that was told to end may yet do so. One whose host is away is not waited for. */
+  #isEnding(timelineId: string): boolean {
+    const nowMs = this.#parts.clock.nowMs()
+    const toldMs = this.#computeToldMs.get(timelineId) ?? nowMs
+    this.#computeToldMs.set(timelineId, toldMs)
+    return nowMs - toldMs < COMPUTE_END_MS
   }
 
   async #removeCompute(

@@ -155,10 +155,12 @@ function send(
       reject(
         refuse('unavailable', 'the Kubernetes API does not answer', { detail: describeError(cause), cause }),
       )
+    const body = content === undefined ? undefined : Buffer.from(content.text)
     const headers = {
       authorization: `Bearer ${token}`,
       accept: 'application/json',
-      ...(content === undefined ? {} : { 'content-type': content.type }),
+      // Without its length the body of a DELETE would be taken for the next request.
+      ...(content === undefined ? {} : { 'content-type': content.type, 'content-length': body?.length }),
     }
     const signal = AbortSignal.timeout(DEADLINE_MS)
     const outgoing = request(url, { method, agent, headers, signal }, (response) => {
@@ -175,6 +177,6 @@ function send(
       )
     })
     outgoing.on('error', fail)
-    outgoing.end(content?.text)
+    outgoing.end(body)
   })
 }
