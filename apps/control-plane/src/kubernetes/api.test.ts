@@ -20,8 +20,8 @@ type Answer = readonly [status: number, content: object]
 async function world(answer: (line: string) => Answer): Promise<{
   api: KubernetesApi
   asked: Asked[]
-  connections(): number
-  setToken(token: string): Promise<void>
+  connections: () => number
+  setToken: (token: string) => Promise<void>
 }> {
   const folder = await temporaryDirectory({ prefix: 'kubernetes-api' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
