@@ -136,10 +136,16 @@ export class Offloader {
     let lastProblem = ''
     while (!signal.aborted) {
       try {
-        return await probeConditionalPut(store, rng)
+        await probeConditionalPut(store, rng)
+        if (lastProblem !== '') log.info('object_store_ready', { store: store.description })
+        return
       } catch (error) {
         const problem = describeError(error)
-        if (problem !== lastProblem) log.error('object_store_unfit', { store: store.description, problem })
+        // One that is not there yet, as with a new installation, comes by itself; an unfit one needs somebody.
+        const isUnfit = isErrorCode(error, 'unsupported')
+        const fields = { store: store.description, problem }
+        if (problem !== lastProblem && isUnfit) log.error('object_store_unfit', fields)
+        else if (problem !== lastProblem) log.warn('object_store_not_ready', fields)
         lastProblem = problem
       }
       await clock.sleep(RETRY_MS, signal).catch(() => undefined)

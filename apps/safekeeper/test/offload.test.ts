@@ -6,7 +6,8 @@ import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, isErrorCode, lsnFromBigint, lsnToBigint, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realRng, silentLog } from '@understory/env'
+import { jsonLog, realClock, realRng, silentLog } from '@understory/env'
+import type { Log } from '@understory/env'
 import { localObjectStore, memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { walFileName } from '@understory/postgres/wal'
@@ -29,6 +30,7 @@ function offload(
   safekeeper: Safekeeper,
   store: ObjectStore,
   settings: Partial<OffloadSettings> = {},
+  log: Log = silentLog,
 ): Offloader {
   const { timelines, nodeId } = safekeeper
   const offloader = new Offloader({
@@ -37,7 +39,7 @@ function offload(
     nodeId,
     clock: realClock,
     rng: realRng,
-    log: silentLog,
+    log,
     settings: { ...EAGER, ...settings },
     roundMs: 20,
   })
@@ -178,11 +180,18 @@ describe('whole segments', () => {
     })
     const path = pathOf(at, safekeeper)
     const before = await localSegments(path)
-    offload(safekeeper, store)
+    const said: string[] = []
+    const log = jsonLog({
+      also: ({ level, event }) => void said.push(`${level} ${event}`),
+      write: () => undefined,
+    })
+    offload(safekeeper, store, {}, log)
     await until('the store was asked', () => Promise.resolve(refusedCount > 0))
     expect(await localSegments(path)).toEqual(before)
     isDown = false
     await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
+    // Nobody has to come for that.
+    expect(said).toEqual(['warn object_store_not_ready', 'info object_store_ready'])
   })
 
   test('that are damaged here do not leave, and are reported', async () => {
