@@ -113,6 +113,8 @@ async function fakeCluster(
       if (path === '/api') return { kind: 'APIVersions', versions: ['v1'] }
       const version = { groupVersion: 'apps/v1', version: 'v1' }
       const apps = { name: 'apps', versions: [version], preferredVersion: version }
+      const [, all = ''] = /\/namespaces\/[^/]+\/([^/]+)$/.exec(path) ?? []
+      if (all === 'secrets') return { apiVersion: 'v1', kind: 'SecretList', metadata: {}, items: [] }
       if (path === '/apis') return { kind: 'APIGroupList', apiVersion: 'v1', groups: [apps] }
       const [, listed = ''] = /^\/apis?\/((?:apps\/)?v1)$/.exec(path) ?? []
       if (listed !== '') {
@@ -249,6 +251,12 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       'a ServiceMonitor of nothing',
       { 'metrics.serviceMonitor.enabled': 'true' },
       'metrics.serviceMonitor.enabled is set, but metrics.enabled is false',
+    ],
+    ['an image that changes', { 'image.tag': 'latest' }, 'image.tag is latest'],
+    [
+      'a Postgres that changes',
+      { 'compute.postgresImage.tags.17': 'latest' },
+      'compute.postgresImage.tags.17 is latest',
     ],
     [
       'headers for nobody',
@@ -405,11 +413,49 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     string | undefined,
   ]
   const claims = { persistentvolumeclaims: { 'data-understory-safekeeper-0': {} } }
+  const OUTSIDE_REDIS = { 'broker.mode': 'external', 'broker.external.host': 'redis.example.com' }
+  const S3_SECRET = { data: { accessKeyId: 'b2xk', secretAccessKey: 'b2xk' } }
   const password = { secrets: { 'understory-postgres': { data: { password: 'b2xk' } } } }
   test.each<OverCase>([
     ['claims without their secret', claims, {}, 'compute.password.existingSecret'],
     ['claims and their secret', { ...claims, ...password }, {}, undefined],
-    ['claims and a secret that was kept', claims, { 'compute.password.existingSecret': 'kept' }, undefined],
+    [
+      'claims and a secret that was kept',
+      { ...claims, secrets: { kept: { data: { password: 'b2xk' } } } },
+      { 'compute.password.existingSecret': 'kept' },
+      undefined,
+    ],
+    ...(
+      [
+        ['auth.existingSecret', {}, ['token']],
+        ['tls.existingSecret', {}, ['tls.crt', 'tls.key', 'ca.crt']],
+        ['compute.password.existingSecret', {}, ['password']],
+        ['objectStore.external.existingSecret', EXTERNAL, ['accessKeyId', 'secretAccessKey']],
+        ['broker.external.existingSecret', OUTSIDE_REDIS, ['password']],
+        ['telemetry.otlp.headersSecret', { 'telemetry.otlp.endpoint': 'http://c:4318' }, ['headers']],
+      ] as const
+    ).flatMap(([path, more, keys]): OverCase[] => {
+      const set = { ...more, [path]: 'mine' }
+      const data: Readonly<Record<string, string>> = Object.fromEntries(keys.map((key) => [key, 'b2xk']))
+      const { [keys[0]]: _, ...others } = data
+      const secret = (of: object): OverCase[1] => ({ secrets: { mine: { data: of }, s3: S3_SECRET } })
+      return [
+        [
+          'no such secret',
+          { secrets: { s3: S3_SECRET } },
+          set,
+          `${path} is mine, but there is no such secret`,
+        ],
+        ['a secret without its key', secret(others), set, `${path} is mine, but that secret`],
+        ['a secret with its keys', secret(data), set, undefined],
+      ]
+    }),
+    [
+      'a secret that comes with the installation',
+      {},
+      { 'auth.existingSecret': 'mine', 'extraManifests[0].kind': 'Secret' },
+      undefined,
+    ],
     ['nothing', {}, {}, undefined],
     ['volumes of the same size', statefulSet('safekeeper', '20Gi'), {}, undefined],
     [

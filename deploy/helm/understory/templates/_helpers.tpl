@@ -300,6 +300,25 @@ the same unit: Kubernetes writes 1024Mi as 1Gi.
 {{- end -}}
 {{- end -}}
 
+{{/*
+dict root, path, name, keys: a secret that is named must be there, because a pod without it waits in silence. Asked only where
+there is a cluster, and not where extraManifests may bring it.
+*/}}
+{{- define "understory.requireSecret" -}}
+{{- $namespace := include "understory.namespace" .root -}}
+{{- if and .name (not .root.Values.extraManifests) (lookup "v1" "Secret" $namespace "") -}}
+{{- $known := lookup "v1" "Secret" $namespace .name -}}
+{{- if not $known -}}
+{{- fail (printf "%s is %s, but there is no such secret: make it before, in namespace %s and with %s" .path .name $namespace (join " and " .keys)) -}}
+{{- end -}}
+{{- range $key := .keys -}}
+{{- if not (hasKey (default dict $known.data) $key) -}}
+{{- fail (printf "%s is %s, but that secret of namespace %s has no %s: it has %s" $.path $.name $namespace $key (default dict $known.data | keys | sortAlpha | join ", " | default "nothing")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the schema cannot say: values that do nothing, or harm, together. */}}
 {{- define "understory.validate" -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "understory.fullname" .)) -}}
@@ -354,4 +373,22 @@ the same unit: Kubernetes writes 1024Mi as 1Gi.
 {{- if not .Values.telemetry.otlp.endpoint -}}
 {{- include "understory.refuseSet" (dict "values" .Values.telemetry.otlp "path" "telemetry.otlp" "keys" (list "headersSecret") "reason" "telemetry.otlp.endpoint is empty: nothing is sent") -}}
 {{- end -}}
+
+{{- $tags := dict "image.tag" .Values.image.tag "objectStore.bundled.image.tag" $store.bundled.image.tag "broker.bundled.image.tag" $broker.bundled.image.tag -}}
+{{- range $major, $tag := .Values.compute.postgresImage.tags -}}
+{{- $_ := set $tags (printf "compute.postgresImage.tags.%s" $major) $tag -}}
+{{- end -}}
+{{- range $path, $tag := $tags -}}
+{{- if eq (toString $tag) "latest" -}}
+{{- fail (printf "%s is latest, which is another image from one day to the next: name a version" $path) -}}
+{{- end -}}
+{{- end -}}
+
+{{- $password := .Values.compute.password -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "auth.existingSecret" "name" .Values.auth.existingSecret "keys" (list .Values.auth.tokenKey)) -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "tls.existingSecret" "name" $tls.existingSecret "keys" (list "tls.crt" "tls.key" "ca.crt")) -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "compute.password.existingSecret" "name" $password.existingSecret "keys" (list $password.key)) -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "objectStore.external.existingSecret" "name" $store.external.existingSecret "keys" (list $store.external.accessKeyIdKey $store.external.secretAccessKeyKey)) -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "broker.external.existingSecret" "name" $broker.external.existingSecret "keys" (list $broker.external.passwordKey)) -}}
+{{- include "understory.requireSecret" (dict "root" . "path" "telemetry.otlp.headersSecret" "name" .Values.telemetry.otlp.headersSecret "keys" (list "headers")) -}}
 {{- end -}}
