@@ -44,7 +44,7 @@ function tellTimeline(
   for (const state of FPW_PHASES)
     metrics.fpwState.observe({ ...labels, state }, timeline.fpw.phase === state ? 1 : 0)
   const seen = seenFullPageWrites(observed.shards[0])
-  metrics.fpwDrift.observe(labels, hasDrifted(timeline.fpw, seen?.value) ? 1 : 0)
+  metrics.fpwDrift.observe(labels, hasDrifted(timeline.fpw, seen) ? 1 : 0)
   observed.shards.forEach((status, number) => {
     if (status !== undefined) tellShard(metrics, { ...labels, shard: String(number) }, status)
   })

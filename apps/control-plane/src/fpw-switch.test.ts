@@ -45,11 +45,14 @@ test('a repeated request changes nothing, an opposite one starts the other plan'
 
 test('a change that nobody asked for is drift, but not while a switch is under way', () => {
   const off = runToEnd(requestSwitch(FPW_INITIAL, 'off', 0)).state
-  expect(hasDrifted(off, 'on')).toBe(true)
-  expect(hasDrifted(off, 'off')).toBe(false)
+  expect(off.sinceLsn).toBe('0/3')
+  expect(hasDrifted(off, { value: 'on', lsn: '0/4' })).toBe(true)
+  // A shard that started again, and reads what was before the switch.
+  expect(hasDrifted(off, { value: 'on', lsn: '0/2' })).toBe(false)
+  expect(hasDrifted(off, { value: 'off', lsn: '0/4' })).toBe(false)
   expect(hasDrifted(off, undefined)).toBe(false)
   const again = beginSwitch(off, 5)
-  expect(hasDrifted(again, 'on')).toBe(false)
+  expect(hasDrifted(again, { value: 'on', lsn: '0/4' })).toBe(false)
   // What was sent for the plan before and comes late is told apart.
   expect(again.generation).toBe(off.generation + 1)
 })

@@ -8,7 +8,14 @@
  * Every step is idempotent and its completion is stored, so a control plane that dies half way goes on where it was.
  * A request in the opposite direction half way starts the other plan from its beginning.
  */
+import { parseLsn } from '@understory/base'
 import type { FpwState, FpwStepName } from './tenant-document.ts'
+
+/** What shard 0 read in the WAL last, and where. */
+export interface SeenFullPageWrites {
+  readonly value: 'on' | 'off'
+  readonly lsn: string
+}
 
 const STEPS_OFF: readonly FpwStepName[] = ['image_generation', 'setting', 'seen_in_wal']
 const STEPS_ON: readonly FpwStepName[] = ['setting', 'seen_in_wal', 'checkpoint', 'image_generation_off']
@@ -78,7 +85,11 @@ export function startsWithSettingOff(state: FpwState): boolean {
   return state.phase === 'off' || stepLsn(state, 'image_generation') !== undefined
 }
 
-/** A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. */
-export function hasDrifted(state: FpwState, seen: 'on' | 'off' | undefined): boolean {
-  return seen !== undefined && (state.phase === 'on' || state.phase === 'off') && seen !== state.phase
+/**
+ * A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. A shard
+ * that has just started reads WAL from before the switch again, and tells what it finds there: that is none.
+ */
+export function hasDrifted(state: FpwState, seen: SeenFullPageWrites | undefined): boolean {
+  if (seen === undefined || (state.phase !== 'on' && state.phase !== 'off')) return false
+  return seen.value !== state.phase && parseLsn(seen.lsn) > parseLsn(state.sinceLsn)
 }

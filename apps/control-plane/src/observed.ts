@@ -30,6 +30,7 @@ import type {
   TimelineRef,
   WalRollback,
 } from '@understory/rpc'
+import type { SeenFullPageWrites } from './fpw-switch.ts'
 
 /** Short: what does not answer is asked again at the next round. */
 const OBSERVE_DEADLINE_MS = 2_000
@@ -257,9 +258,7 @@ export async function ifReachable<T>(promise: Promise<T>): Promise<T | undefined
   }
 }
 
-export function seenFullPageWrites(
-  shardZero: ShardStatus | undefined,
-): { value: 'on' | 'off'; lsn: string } | undefined {
+export function seenFullPageWrites(shardZero: ShardStatus | undefined): SeenFullPageWrites | undefined {
   switch (shardZero?.fullPageWrites) {
     case FullPageWrites.FULL_PAGE_WRITES_ON:
       return { value: 'on', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }

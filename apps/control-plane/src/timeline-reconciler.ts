@@ -213,7 +213,7 @@ export class TimelineReconciler {
     if (isBusy) return false
     await this.#tellShards(tenant, timeline)
     const seen = seenFullPageWrites(observed.shards[0])
-    if (hasDrifted(timeline.fpw, seen?.value)) {
+    if (hasDrifted(timeline.fpw, seen)) {
       this.#log.warn('full_page_writes_drifted', {
         wanted: timeline.fpw.wanted,
         seen: seen?.value,
