@@ -3,6 +3,7 @@
  * anybody noticing. Method: one cluster of real processes; each act runs a small load whose clients keep a ledger, does
  * its harm with SIGKILL, goes on until the load works again, and then finds no commit lost and none that nobody made.
  */
+import { FullPageWrites } from '@understory/rpc'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { loseCompute, startRoad, until } from './cluster-support.ts'
 import type { ClusterNode } from '@understory/testcontainers'
@@ -164,6 +165,30 @@ test('full_page_writes stays off through the loss of the compute', async () => {
   await road.underLoad((load) => loseCompute(road, load))
   expect(await road.query('show full_page_writes')).toEqual([{ full_page_writes: 'off' }])
   expect(await client.getFullPageWrites(tenant)).toMatchObject({ wanted: 'off', phase: 'off', problem: '' })
+})
+
+test('pageservers that read the WAL before the switch once more are no reason to switch anew', async () => {
+  const { client, tenant, cluster } = road
+  for (const wanted of ['on', 'off'] as const) {
+    await client.switchFullPageWrites(tenant, wanted)
+    await client.waitForFullPageWrites(tenant)
+    if (wanted === 'on') await road.flushShards()
+  }
+  await road.ingested()
+  const settled = await client.getFullPageWrites(tenant)
+  await Promise.all([...cluster.pageservers, ...cluster.safekeepers].map((node) => node.kill()))
+  await Promise.all(cluster.pageservers.map((node) => node.start()))
+  // Without safekeepers they stay at what was flushed, where the setting is on. Attaching them, the control plane looks at them.
+  await until('the shards to be back, behind the switch', async () => {
+    const shards = await road.shards().catch(() => [])
+    return (
+      shards.some(({ fullPageWrites }) => fullPageWrites === FullPageWrites.FULL_PAGE_WRITES_ON) || undefined
+    )
+  })
+  await Promise.all(cluster.safekeepers.map((node) => node.start()))
+  await road.underLoad((load) => load.moreCommits(50))
+  await road.ingested()
+  expect(await client.getFullPageWrites(tenant)).toEqual(settled)
 })
 
 test('after all of it storage has every page that Postgres has', async () => {
