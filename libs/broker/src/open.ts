@@ -34,6 +34,6 @@ export function openBroker(url: string, seams: BrokerSeams): Broker {
   }
   // What cannot be understood may still contain a password.
   throw refuse('bad_argument', 'could not understand the broker URL', {
-    hint: 'Give "redis://host:port" or "grpc://host:port".',
+    hint: 'Give "redis://host:port" or "grpc://host:port"; in a password write "/" as %2F and "@" as %40.',
   })
 }

@@ -74,6 +74,10 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
     try {
       await using without = open()
       await expect(without.list('x/')).rejects.toMatchObject({ code: 'denied' })
+      await using wrong = openBroker(server.url.replace('redis://', 'redis://:simsim@'), { clock, rng, log })
+      // Every time: some commands meet the refusal, and some that there is no connection after it.
+      for (let call = 0; call < 8; call++)
+        await expect(wrong.list('x/'), `call ${call}`).rejects.toMatchObject({ code: 'denied' })
       const url = server.url.replace('redis://', 'redis://:sesame@')
       await using withPassword = openBroker(url, { clock, rng, log })
       expect(await withPassword.list('x/')).toEqual([])

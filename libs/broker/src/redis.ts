@@ -19,6 +19,8 @@ interface Message {
   readonly text?: string
 }
 
+const REFUSED = /^(NOAUTH|WRONGPASS|NOPERM)/
+
 export class RedisTransport implements Transport {
   readonly description: string
   /** What every key begins with. */
@@ -152,17 +154,17 @@ export class RedisTransport implements Transport {
     try {
       return await work()
     } catch (cause) {
-      const detail = describeError(cause)
-      if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(detail)) {
+      const said = describeError(cause)
+      // A command that found no connection does not know why there is none.
+      const detail = REFUSED.test(said) ? said : (this.#connectionError ?? said)
+      if (REFUSED.test(detail)) {
         throw refuse('denied', `broker ${this.description} does not accept these credentials`, {
           detail,
+          hint: 'Check user and password in its URL, which has "/" as %2F and "@" as %40.',
           cause,
         })
       }
-      throw refuse('unavailable', `broker ${this.description} is not reachable`, {
-        detail: this.#connectionError ?? detail,
-        cause,
-      })
+      throw refuse('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
     }
   }
 }

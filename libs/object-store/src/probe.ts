@@ -39,9 +39,12 @@ export async function probeConditionalPut(
         throw unsupported(store, `${stored.length} of ${RACERS_COUNT} concurrent If-Match won`)
       etag = winner.etag
     }
-  } finally {
-    await store.delete([key], options)
+  } catch (error) {
+    // What went wrong first says more than that nothing could be taken away after it.
+    await store.delete([key], options).catch(() => undefined)
+    throw error
   }
+  await store.delete([key], options)
 }
 
 function expectConflict(store: ObjectStore, outcome: ConditionalPut, condition: string): void {

@@ -11,20 +11,18 @@ interface S3Failure {
 
 /** Codes of the network and names of the SDK that mean: nobody answered. */
 const NETWORK_FAILURES = new Set([
-  'ECONNREFUSED',
   'ECONNRESET',
   'EPIPE',
   'ETIMEDOUT',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
   'EAI_AGAIN',
-  'ENOTFOUND',
   'EADDRNOTAVAIL',
   'ECONNABORTED',
   'TimeoutError',
   'NetworkingError',
   'ERR_STREAM_PREMATURE_CLOSE',
 ])
+/** Those that an endpoint that is wrong gives as well. */
+const NOBODY_THERE = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'])
 const RETRYABLE_NAMES = new Set([
   'SlowDown',
   'SlowDownRead',
@@ -90,6 +88,10 @@ export function s3Error(error: unknown, what: string, where: string): Error {
       ...extra,
       hint: 'The bucket is in another region: name it in the URL.',
     })
+  }
+  if (NOBODY_THERE.has(code ?? '') || NOBODY_THERE.has(name)) {
+    const hint = 'See that the store runs, and that its endpoint is right and in reach.'
+    return refuse('unavailable', message, { ...extra, hint })
   }
   const isOutage =
     NETWORK_FAILURES.has(name) ||
