@@ -2,11 +2,11 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Short enough that the longest suffix of this chart still fits into 63. A release's name may have dots, a service's not. */}}
+{{/* Short enough that the longest suffix of this chart still fits: into 52 of a StatefulSet (its pods have a label of 11 more). A release's name may have dots, a service's not. */}}
 {{- define "understory.fullname" -}}
 {{- $name := include "understory.name" . -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" -}}
+{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 39 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "understory.namespace" -}}
