@@ -60,7 +60,7 @@ async function world(answer: (line: string) => Answer): Promise<{
 const OK: Answer = [200, {}]
 
 test('every call says what it wants, with the token of the moment, over one connection', async () => {
-  const service = { metadata: { labels: { own: 'yes' }, uid: 'u-1' } }
+  const service = { metadata: { labels: { own: 'yes' }, uid: 'u-1', resourceVersion: '7' } }
   const { api, asked, connections, setToken } = await world((line) =>
     line.startsWith('GET /api/v1/namespaces/n/pods')
       ? [200, { items: [{ metadata: { name: 'p' } }] }]
@@ -95,8 +95,12 @@ test('every call says what it wants, with the token of the moment, over one conn
       '{"kind":"Service"}',
     ],
     [`GET ${core}/services/s`, undefined, ''],
-    // Another that got the name in between is not meant.
-    [`DELETE ${core}/services/s`, 'application/json', '{"preconditions":{"uid":"u-1"}}'],
+    // Another that got the name in between, and with it this service or one of its own, is not meant.
+    [
+      `DELETE ${core}/services/s`,
+      'application/json',
+      '{"preconditions":{"uid":"u-1","resourceVersion":"7"}}',
+    ],
     [`GET ${core}/services/s`, undefined, ''],
     [`DELETE ${core}/pods/p`, undefined, ''],
     ['GET /apis/apps/v1/namespaces/n/deployments/d', undefined, ''],

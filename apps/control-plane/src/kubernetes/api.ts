@@ -26,10 +26,16 @@ export interface KubernetesApi {
   labelPod(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>
   /** Makes it, or makes it as the manifest says (server-side apply). */
   applyService(name: string, manifest: object): Promise<void>
-  /** Where it is there and its labels are such. */
+  /** Where it is there and its labels are such. Error: refused `already_exists` where it has changed in between. */
   deleteService(name: string, hasLabels: (labels: Readonly<Record<string, string>>) => boolean): Promise<void>
   /** The uid of a deployment. */
   deploymentUid(name: string): Promise<string>
+}
+
+interface ServiceMetadata {
+  readonly labels?: Readonly<Record<string, string>>
+  readonly uid: string
+  readonly resourceVersion: string
 }
 
 export interface ApiParts {
@@ -102,9 +108,9 @@ export async function openKubernetesApi({
       const path = `${core}/services/${name}`
       const found = await ifThere(call('GET', path))
       if (found === undefined) return
-      const { labels = {}, uid } = (found as { metadata: { labels?: Record<string, string>; uid: string } })
-        .metadata
-      if (hasLabels(labels)) await ifThere(call('DELETE', path, { preconditions: { uid } }))
+      const { labels = {}, uid, resourceVersion } = (found as { metadata: ServiceMetadata }).metadata
+      if (!hasLabels(labels)) return
+      await ifThere(call('DELETE', path, { preconditions: { uid, resourceVersion } }))
     },
     async deploymentUid(name) {
       const path = `/apis/apps/v1/namespaces/${namespace}/deployments/${name}`
