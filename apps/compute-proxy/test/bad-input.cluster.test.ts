@@ -168,6 +168,14 @@ describe('the command line', () => {
     expect((await runCli(road.cluster, 'tenant', 'list')).stdout).not.toMatch(/other|no\/good/)
   })
 
+  test('a Postgres that does not come up is waited for as long as asked, and the way on is said', async () => {
+    const create = ['tenant', 'create', 'lame', '--set', 'shared_preload_libraries=nowhere']
+    const result = await runCli(road.cluster, ...create, '--timeout', '3')
+    expect(result.code).toBe(1)
+    expect(result.stderr).toMatch(/waited 3000 ms.*goes on: `understory timeline show lame`/)
+    expect((await runCli(road.cluster, 'tenant', 'delete', 'lame', '--stop-compute')).code).toBe(0)
+  })
+
   test('positions that are none, that are not there, and that are within a record', async () => {
     const directory = join(road.folder, 'backup')
     const backup = (lsn: string) =>

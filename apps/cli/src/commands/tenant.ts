@@ -1,5 +1,6 @@
+import { isErrorCode, refuse } from '@understory/base'
 import { createClient } from '@understory/sdk'
-import type { FpwView } from '@understory/sdk'
+import type { FpwView, UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { printJson, printRows } from '../output.ts'
@@ -39,6 +40,21 @@ function printSwitch(format: OutputFormat, view: FpwView): void {
   if (view.problem !== '') process.stdout.write(`  problem: ${view.problem}\n`)
 }
 
+async function waitForSql(client: UnderstoryClient, tenant: string, timeoutMs: number): Promise<string> {
+  try {
+    const onProgress = (line: string): void => void process.stderr.write(`${line}\n`)
+    return await client.waitForSql(tenant, { timeoutMs, onProgress })
+  } catch (error) {
+    if (!isErrorCode(error, 'timeout')) throw error
+    // The tenant is made: who gives the command again is told only that there is one of this name.
+    throw refuse('timeout', error.message, {
+      ...(error.detail === undefined ? {} : { detail: error.detail }),
+      hint: `It is made, and goes on: \`understory timeline show ${tenant}\` says how far it is.`,
+      cause: error,
+    })
+  }
+}
+
 export function addTenantCommands(program: Command): void {
   const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
   const tenant = program
@@ -58,6 +74,7 @@ export function addTenantCommands(program: Command): void {
     .option('--port <port>', 'TCP port of Postgres', wholeNumber(1, 65_535))
     .option('--set <name=value>', 'a Postgres setting to begin with; may be repeated', collectSetting, {})
     .option('--no-wait', 'return before Postgres takes SQL')
+    .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 120)
     .description('make a tenant, and wait until its Postgres takes SQL')
     .action(async (name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
@@ -70,9 +87,7 @@ export function addTenantCommands(program: Command): void {
         ...(options.threshold === undefined ? {} : { imageThresholdRecords: options.threshold }),
         ...(options.port === undefined ? {} : { sqlPort: options.port }),
       })
-      const connectionString = options.wait
-        ? await client.waitForSql(name, { onProgress: (line) => process.stderr.write(`${line}\n`) })
-        : ''
+      const connectionString = options.wait ? await waitForSql(client, name, options.timeout * 1_000) : ''
       printRows(format, [
         {
           name,
