@@ -90,8 +90,17 @@ test('of a container that ends again and again, the last words are told', () => 
   const terminated = { exitCode: 1, reason: 'Error', message: 'started\nunderstory: no room\n' }
   const status = { initContainerStatuses: [{ name: 'compute-proxy', state, lastState: { terminated } }] }
   expect(problemOf({ metadata: { name: 'c' }, status }, NOW_MS)).toBe(
-    'container "compute-proxy" of pod "c" waits: CrashLoopBackOff: understory: no room',
+    'container "compute-proxy" of pod "c" waits: CrashLoopBackOff: Error (exit code 1): understory: no room',
   )
+  // The kubelet leaves a sidecar so for a while; another container that has ended is done.
+  const killed = (name: string): Pod => {
+    const initContainerStatuses = [{ name, state: { terminated: { exitCode: 137, reason: 'OOMKilled' } } }]
+    return { metadata: { name: 'c' }, status: { initContainerStatuses } }
+  }
+  expect(problemOf(killed('compute-proxy'), NOW_MS)).toBe(
+    'container "compute-proxy" of pod "c" waits: OOMKilled (exit code 137)',
+  )
+  expect(problemOf(killed('initdb'), NOW_MS)).toBeUndefined()
   const ended = { phase: 'Failed', initContainerStatuses: [{ name: 'compute-proxy', state: { terminated } }] }
   expect(endOf({ metadata: { name: 'c' }, status: ended })).toBe(
     'Failed, compute-proxy Error (exit code 1): understory: no room',

@@ -119,6 +119,11 @@ const SLOW_MS = 30_000
 
 const lastLineOf = (text: string | undefined): string | undefined => text?.trim().split('\n').at(-1)
 
+function describeEnd({ reason = '', exitCode, message }: Terminated): string {
+  const line = lastLineOf(message)
+  return `${reason} (exit code ${exitCode})${line ? `: ${line}` : ''}`
+}
+
 /** What keeps a pod from running, in one line; undefined where nothing does that is known. */
 export function problemOf({ metadata, status }: Pod, nowMs: number): string | undefined {
   const unscheduled = status?.conditions?.find(
@@ -130,8 +135,12 @@ export function problemOf({ metadata, status }: Pod, nowMs: number): string | un
     ...(status?.containerStatuses ?? []),
   ]) {
     const { reason, message } = state?.waiting ?? {}
-    if (reason === undefined || PASSING.includes(reason)) continue
-    const why = [reason, lastLineOf(lastState?.terminated?.message) ?? message].filter(Boolean).join(': ')
+    // A sidecar that has ended is started again, after longer and longer pauses.
+    const isEnded = name === PROXY_CONTAINER && state?.terminated !== undefined
+    if (!isEnded && (reason === undefined || PASSING.includes(reason))) continue
+    const before = state?.terminated ?? lastState?.terminated
+    const end = before === undefined ? undefined : describeEnd(before)
+    const why = [reason, end ?? message].filter(Boolean).join(': ')
     return `container "${name}" of pod "${metadata.name}" waits: ${why}`
   }
   const isBegun = status?.initContainerStatuses?.some(({ state }) => state?.waiting === undefined) === true
@@ -141,16 +150,12 @@ export function problemOf({ metadata, status }: Pod, nowMs: number): string | un
   return undefined
 }
 
-function describeEnd(name: string, { reason = '', exitCode, message }: Terminated): string {
-  const line = lastLineOf(message)
-  return `${name} ${reason} (exit code ${exitCode})${line ? `: ${line}` : ''}`
-}
-
 /** How a pod ended, in one line. */
 export function endOf(pod: Pod): string {
   const { status } = pod
   const ends = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].flatMap(
-    ({ name, state }) => (state?.terminated === undefined ? [] : [describeEnd(name, state.terminated)]),
+    ({ name, state }) =>
+      state?.terminated === undefined ? [] : [`${name} ${describeEnd(state.terminated)}`],
   )
   return [status?.phase, status?.reason, isNodeAway(pod) ? 'its node is away' : undefined, ...ends]
     .filter((part) => part !== undefined && part !== '')
