@@ -72,6 +72,11 @@ test('metrics are served, and found by the name of their port, where they are as
   expect(JSON.stringify(proxyOf(SETTINGS))).not.toContain('metrics')
 })
 
+test('a proxy that hangs is not given the time of one that ends Postgres cleanly', () => {
+  const [proxy] = podOf(false).spec.initContainers
+  expect(proxy).toMatchObject({ livenessProbe: { terminationGracePeriodSeconds: 5 } })
+})
+
 test('a new timeline begins with initdb, before the proxy', () => {
   const { initContainers } = podOf(true, 18).spec
   expect(initContainers.map(({ name }) => name)).toEqual(['initdb', 'compute-proxy'])

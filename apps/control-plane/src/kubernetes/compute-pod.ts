@@ -22,6 +22,8 @@ const NAME_LENGTH_MAX = 63
 const POD_PREFIX_LENGTH_MAX = 32
 /** The kubelet's patience beyond that of the proxy. */
 const STOP_RESERVE_S = 10
+/** Its patience with a proxy that has hung for long, and so does not heed that it is to end either. */
+const HUNG_GRACE_S = 5
 
 export interface Owner {
   readonly apiVersion: string
@@ -148,6 +150,7 @@ export function computePod(
       periodSeconds: 5,
       timeoutSeconds: 5,
       failureThreshold: Math.max(1, Math.floor(settings.contactTimeoutMs / 5_000)),
+      terminationGracePeriodSeconds: HUNG_GRACE_S,
     },
     readinessProbe: {
       grpc: { port: HEALTH_PORT, service: 'sql' },
