@@ -1,5 +1,6 @@
 // Goal: one control plane acts at a time, and one that was overtaken changes nothing. Method: several over one store in
 // memory, with a short lease.
+import { refuse } from '@understory/base'
 import { realClock, realRng, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
@@ -65,6 +66,33 @@ test('a second control plane waits while the first lives, and takes over when it
   await acquired
   expect(second.epoch).toBe(2)
   await second.release()
+})
+
+test('a store that is away is waited for, and whoever led before it was away leads on', async () => {
+  const inner = memoryObjectStore()
+  const isAway = { value: false }
+  const store: ObjectStore = new Proxy(inner, {
+    get: (target, name: keyof ObjectStore) =>
+      isAway.value
+        ? () => Promise.reject(refuse('unavailable', 'the store does not answer'))
+        : (target[name] as (...args: unknown[]) => unknown).bind(target),
+  })
+  const [first, second] = [lead(store, 'a'), lead(store, 'b')]
+  await first.acquire(forever)
+  const stop = new AbortController()
+  const acquired = second.acquire(stop.signal)
+  await expect.poll(() => second.standsBy).toBe(true)
+  isAway.value = true
+  await expect.poll(() => second.standsBy).toBe(false)
+  await realClock.sleep(LEASE_MS)
+  isAway.value = false
+  await expect.poll(() => second.standsBy).toBe(true)
+  expect(first.epoch).toBe(1)
+  isAway.value = true
+  stop.abort()
+  await expect(acquired).rejects.toMatchObject({ code: 'cancelled' })
+  isAway.value = false
+  await first.release()
 })
 
 test('one that is silent for a lease is overtaken, and learns of it', async () => {

@@ -11,6 +11,7 @@
  *   waiting --(free, or silent for a lease)--> leading --(the record is another's)--> lost
  */
 import { describeError, hexId, refuse } from '@understory/base'
+import { isRetryable, throwIfCancelled } from '@understory/env'
 import type { Clock, Log, Rng } from '@understory/env'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
@@ -56,6 +57,8 @@ export class Lead {
   readonly #stop = new AbortController()
   #own: Found | undefined
   #holder = ''
+  /** Another's record, and since when it is as it is. */
+  #seen: { readonly etag: string; readonly sinceMs: number } | undefined
   /** When another was last seen to renew its lead; it may have died since. */
   #othersRenewalMs = -Infinity
   #renewing: Promise<void> = Promise.resolve()
@@ -84,28 +87,47 @@ export class Lead {
     })
   }
 
-  /** Waits until the lead can be taken, takes it, and keeps it. Rejects `cancelled` when the signal fires. */
+  /**
+   * Waits until the lead can be taken, takes it, and keeps it; a store that is away is waited for. Rejects `cancelled` when
+   * the signal fires.
+   */
   async acquire(signal: AbortSignal): Promise<void> {
-    const { clock, leaseMs, nodeId, log } = this.#parts
-    let seen: { etag: string; sinceMs: number } | undefined
+    const { clock, leaseMs, log } = this.#parts
+    let lastProblem = ''
     for (;;) {
-      const found = await this.#read()
-      const nowMs = clock.nowMs()
-      if (found === undefined || found.record.released || found.record.nodeId === nodeId) {
-        if (await this.#take(found)) return
-        continue
-      }
-      if (found.etag !== seen?.etag) {
-        if (seen === undefined) log.info('waiting_for_lead', { holder: found.record.nodeId })
-        // What is found first may be old.
-        else this.#othersRenewalMs = nowMs
-        seen = { etag: found.etag, sinceMs: nowMs }
-        this.#holder = found.record.nodeId
-      } else if (nowMs - seen.sinceMs > leaseMs) {
-        if (await this.#take(found)) return
-        continue
+      throwIfCancelled(signal)
+      try {
+        if (await this.#tryToTake(signal)) return
+        lastProblem = ''
+      } catch (error) {
+        if (!isRetryable(error)) throw error
+        // Whether another has renewed its lead meanwhile was not seen.
+        this.#seen = undefined
+        const problem = describeError(error)
+        if (problem !== lastProblem) log.warn('lead_not_sought', { problem })
+        lastProblem = problem
       }
       await clock.sleep(leaseMs / RENEWALS_PER_LEASE, signal)
+    }
+  }
+
+  /** False where another has it. */
+  async #tryToTake(signal: AbortSignal): Promise<boolean> {
+    const { clock, leaseMs, nodeId, log } = this.#parts
+    for (;;) {
+      const found = await this.#read(signal)
+      const nowMs = clock.nowMs()
+      const isFree = found === undefined || found.record.released || found.record.nodeId === nodeId
+      if (!isFree && found.etag !== this.#seen?.etag) {
+        if (this.#seen === undefined) log.info('waiting_for_lead', { holder: found.record.nodeId })
+        // What is found first may be old.
+        else this.#othersRenewalMs = nowMs
+        this.#seen = { etag: found.etag, sinceMs: nowMs }
+        this.#holder = found.record.nodeId
+        return false
+      }
+      if (!isFree && nowMs - (this.#seen?.sinceMs ?? nowMs) <= leaseMs) return false
+      if (await this.#take(found)) return true
     }
   }
 
@@ -181,8 +203,8 @@ export class Lead {
     return result.kind === 'stored' ? result.etag : undefined
   }
 
-  async #read(): Promise<Found | undefined> {
-    const found = await getIfPresent(this.#parts.store, KEY)
+  async #read(signal?: AbortSignal): Promise<Found | undefined> {
+    const found = await getIfPresent(this.#parts.store, KEY, { signal })
     if (found === undefined) return undefined
     try {
       return { record: record.parse(JSON.parse(Buffer.from(found.bytes).toString())), etag: found.etag }
