@@ -49,9 +49,20 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
 
+  // First of all: a process with number 1, as in a container, does not heed a signal that it has no handler for.
+  const stopping = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
+  const stopped = new Promise<void>((resolve) =>
+    stopping.signal.addEventListener('abort', () => resolve(), { once: true }),
+  )
+
   const opened = await openObjectStore(objectStore, { clock, rng, environment: process.env })
   const store = observeStore(opened, telemetry?.objectStore, clock)
-  await probeConditionalPut(store, rng)
+  if (!(await isDone(probeConditionalPut(store, rng, { signal: stopping.signal })))) {
+    await store.close()
+    await telemetry?.stop()
+    return
+  }
   const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(given.broker, env)
   const nodes = new Nodes(broker)
@@ -90,14 +101,9 @@ async function main(): Promise<void> {
     services,
     health: (name) => ({ '': true, lead: lead.isHeld, ready: lead.isHeld || lead.standsBy })[name],
   })
-  const stopping = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.abort())
-  const stopped = new Promise<void>((resolve) =>
-    stopping.signal.addEventListener('abort', () => resolve(), { once: true }),
-  )
 
   let hasLost = false
-  if (await isLeading(lead, stopping.signal)) {
+  if (await isDone(lead.acquire(stopping.signal))) {
     const announcement = await broker.announce(`node/${nodeId}`, {
       kind: 'control-plane',
       address: server.address,
@@ -140,9 +146,9 @@ async function openKubernetes(
 }
 
 /** False where it was told to stop while it waited. */
-async function isLeading(lead: Lead, signal: AbortSignal): Promise<boolean> {
+async function isDone(work: Promise<void>): Promise<boolean> {
   try {
-    await lead.acquire(signal)
+    await work
     return true
   } catch (error) {
     if (isErrorCode(error, 'cancelled')) return false
