@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
@@ -136,4 +136,16 @@ test('a cluster that the init container made is used once', async () => {
   await launcher.initdb(files)
   await expect(launcher.initdb(files)).rejects.toThrow('no new cluster')
   await stopAsked
+})
+
+test('what a proxy asked for that has died meanwhile does not run on', async () => {
+  const { files } = await startPod()
+  await allowStart(files)
+  const dead = spawn('true')
+  await new Promise((resolve) => dead.once('exit', resolve))
+  const handover = join(files.root, 'handover')
+  const request = `id=late\nproxy=${dead.pid}\nserve() {\n  cd ../pgdata && exec postgres\n}\n`
+  await writeFile(join(handover, 'request.new'), request)
+  await rename(join(handover, 'request.new'), join(handover, 'request'))
+  await expect.poll(() => existsSync(join(handover, 'ended.late')), { timeout: 10_000 }).toBe(true)
 })

@@ -49,8 +49,8 @@ while [ ! -e over ]; do
   serve &
   server=$!
   echo "$server" >"pid.$id.new" && mv "pid.$id.new" "pid.$id"
-  # Nothing here outlives the proxy that asked for it.
-  (while kill -0 "$proxy" 2>/dev/null; do sleep 1; done; kill -QUIT "$server") 2>/dev/null &
+  # Nothing here outlives the proxy that asked for it. What has only begun does not heed a signal yet: it is told again.
+  (while kill -0 "$proxy"; do sleep 1; done; while kill -QUIT "$server"; do sleep 1; done) 2>/dev/null &
   watch=$!
   # A signal to this shell ends a wait, not the server.
   while kill -0 "$server" 2>/dev/null; do wait "$server"; code=$?; done
