@@ -62,3 +62,12 @@ export async function render(options: RenderOptions = {}): Promise<readonly Mani
     .map((document) => document.toJS() as Manifest | null)
     .filter((manifest) => manifest !== null)
 }
+
+/** Values of an installation with an object store and a Redis of its own. */
+export const EXTERNAL: Readonly<Record<string, string>> = {
+  'objectStore.mode': 'external',
+  'objectStore.external.bucket': 'layers',
+  'objectStore.external.existingSecret': 's3',
+  'broker.mode': 'external',
+  'broker.external.host': 'redis.example.com',
+}
