@@ -55,6 +55,13 @@ async function main(): Promise<void> {
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
 
+  // A process with number 1, as in a container, does not heed a signal that it has no handler for. Before it serves there is
+  // nothing to end.
+  let isServing = false
+  const stopping = Promise.withResolvers<string>()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => (isServing ? stopping.resolve(signal) : process.exit(0)))
+
   await env.disk.makeDirectory(dataDirectory)
   const { clock, rng } = env
   const opened = await openObjectStore(urls.objectStore, { clock, rng, environment: process.env })
@@ -84,8 +91,7 @@ async function main(): Promise<void> {
   const { metricsPort } = telemetry ?? {}
   env.log.info('started', { address: server.address, metricsPort, shards: registry.all.length })
 
-  const stopping = Promise.withResolvers<string>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stopping.resolve(signal))
+  isServing = true
   env.log.info('stopping', { signal: await stopping.promise })
   await announcement.stop()
   await Promise.all([registry.stop(), server.stop(STOP_GRACE_MS)])
