@@ -2,6 +2,7 @@
  * The pod and the service of a compute (docs/kubernetes.md, "The compute pod"). Postgres's image is used as it is: its
  * own entrypoint would make a cluster where ours comes from storage, so the command is ours.
  */
+import { createHash } from 'node:crypto'
 import { initdbArguments } from '@understory/pgdata'
 import type { ComputeSpec } from '@understory/rpc'
 import type { ComputePlace } from '../compute-driver.ts'
@@ -41,6 +42,11 @@ export function serviceName(prefix: string, { tenantName, timeline }: ComputePla
   const isFit = /^[a-z][a-z0-9-]*[a-z0-9]$/.test(named) && named.length <= NAME_LENGTH_MAX
   return isFit ? named : `${prefix.slice(0, POD_PREFIX_LENGTH_MAX)}-pg-${timeline.tenantId.slice(0, 12)}`
 }
+
+/** Of the settings that a pod was made by. */
+export const SETTINGS_ANNOTATION = 'understory/settings'
+export const digestOf = (settings: PodSettings): string =>
+  createHash('sha256').update(JSON.stringify(settings)).digest('hex').slice(0, 16)
 
 const labelsOf = (settings: PodSettings, place: ComputePlace): Record<string, string> => ({
   ...settings.labels,
@@ -181,7 +187,7 @@ export function computePod(
     metadata: {
       name,
       labels: { ...settings.podLabels, ...labelsOf(settings, place), [NUMBER_LABEL]: String(number) },
-      annotations: settings.podAnnotations,
+      annotations: { ...settings.podAnnotations, [SETTINGS_ANNOTATION]: digestOf(settings) },
       ownerReferences: [ownedBy(owner)],
     },
     spec: {

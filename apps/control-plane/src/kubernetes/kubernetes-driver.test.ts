@@ -6,7 +6,9 @@ import type { ComputeSpec } from '@understory/rpc'
 import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
 import type { Peers } from '../observed.ts'
+import { SETTINGS_ANNOTATION, digestOf } from './compute-pod.ts'
 import { KubernetesDriver } from './kubernetes-driver.ts'
+import type { PodSettings } from './pod-settings.ts'
 import { NUMBER_LABEL, PROXY_CONTAINER, TIMELINE_LABEL } from './pod.ts'
 import type { Pod } from './pod.ts'
 import { SETTINGS } from './test-settings.ts'
@@ -25,6 +27,8 @@ function world() {
   let ready = 'True'
   let phase = 'Running'
   let serviceOf = TIMELINE_ID
+  let waiting: string | undefined
+  let annotations: Readonly<Record<string, string>> = {}
   const done: string[] = []
   const applied: string[] = []
   const labels = { [TIMELINE_LABEL]: TIMELINE_ID, [NUMBER_LABEL]: '1' }
@@ -33,6 +37,7 @@ function world() {
       metadata: {
         name: 'c-1',
         labels,
+        annotations,
         ...(done.includes('delete c-1') ? { deletionTimestamp: '2100-01-01' } : {}),
       },
       status: {
@@ -44,6 +49,9 @@ function world() {
           { type: 'ContainersReady', status: 'True' },
         ],
         initContainerStatuses: [{ name: PROXY_CONTAINER, state: { running: {} } }],
+        ...(waiting === undefined
+          ? {}
+          : { containerStatuses: [{ name: 'postgres', state: { waiting: { reason: waiting } } }] }),
       },
     },
   ]
@@ -74,6 +82,10 @@ function world() {
     applied,
     serviceIsOf: (timelineId: string) => (serviceOf = timelineId),
     remove: () => driver.remove(PLACE).catch(() => undefined),
+    imageIsMissing: () => (waiting = 'ImagePullBackOff'),
+    isMadeBy: (settings: PodSettings) => {
+      annotations = { [SETTINGS_ANNOTATION]: digestOf(settings) }
+    },
     podFails: () => (phase = 'Failed'),
     nodeGoesAway: () => (ready = 'False'),
     ensureAt: (atMs: number) => {
@@ -97,6 +109,20 @@ test('one that does not answer for long keeps its pod as long as its node is the
   const { done, ensureAt } = world()
   for (const atMs of [0, 30_000, 60_000, 600_000]) await ensureAt(atMs)
   expect(done).toEqual([])
+})
+
+test('a pod that cannot run is made anew once the settings are others, and not before', async () => {
+  const problem = 'container "postgres" of pod "c-1" waits: ImagePullBackOff'
+  const { done, ensureAt, imageIsMissing, isMadeBy } = world()
+  // One that runs is left alone, whatever it was made by.
+  await ensureAt(0)
+  imageIsMissing()
+  isMadeBy(SETTINGS)
+  expect(await ensureAt(1_000)).toBe(problem)
+  expect(done).toEqual([])
+  isMadeBy({ ...SETTINGS, postgresImages: { ...SETTINGS.postgresImages, '17': 'postgres:71' } })
+  expect(await ensureAt(2_000)).toBe(problem)
+  expect(done).toEqual(['delete c-1'])
 })
 
 test('while the pod after one that ended is waited for, it is told how that one ended', async () => {

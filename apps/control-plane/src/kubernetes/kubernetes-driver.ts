@@ -9,7 +9,15 @@ import { tellCompute } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
 import type { Peers } from '../observed.ts'
 import type { KubernetesApi } from './api.ts'
-import { PROXY_PORT, SQL_PORT, computePod, computeService, serviceName } from './compute-pod.ts'
+import {
+  PROXY_PORT,
+  SETTINGS_ANNOTATION,
+  SQL_PORT,
+  computePod,
+  computeService,
+  digestOf,
+  serviceName,
+} from './compute-pod.ts'
 import type { Owner } from './compute-pod.ts'
 import type { PodSettings } from './pod-settings.ts'
 import { TIMELINE_LABEL, endOf, hostOf, planPods, problemOf } from './pod.ts'
@@ -82,10 +90,21 @@ export class KubernetesDriver implements ComputeDriver {
       return isMade ? '' : (this.#ends.get(timelineId) ?? '')
     }
     const problem = problemOf(next.pod, clock.wallMs())
-    if (problem !== undefined) return problem
+    if (problem !== undefined) {
+      await this.#removeIfOutdated(next.pod, problem)
+      return problem
+    }
     const host = hostOf(next.pod)
     if (host !== undefined) await this.#tell(next.pod, host, { ...spec, sqlPort: SQL_PORT }, configuration)
     return ''
+  }
+
+  /** What keeps it from running may be what the settings said then: an image, a node selector, too small a limit. */
+  async #removeIfOutdated({ metadata: { name, annotations } }: Pod, problem: string): Promise<void> {
+    const { settings, log } = this.#parts
+    if (annotations?.[SETTINGS_ANNOTATION] === digestOf(settings)) return
+    log.info('compute_pod_outdated', { pod: name, problem })
+    await this.#change((api) => api.deletePod(name))
   }
 
   async #tell(

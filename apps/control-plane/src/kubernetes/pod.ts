@@ -22,6 +22,7 @@ export interface Pod {
   readonly metadata: {
     readonly name: string
     readonly labels?: Readonly<Record<string, string>>
+    readonly annotations?: Readonly<Record<string, string>>
     readonly creationTimestamp?: string
     /** When it is killed, where it was told to end. */
     readonly deletionTimestamp?: string
