@@ -25,6 +25,7 @@ import type { OtlpStart, SeriesSnapshot } from './otlp-protocol.ts'
 import type { OtlpSettings, Signal } from './otlp-settings.ts'
 import { renderPrometheus } from './prometheus-page.ts'
 import type { SpanKindName, SpanRecord } from './traces.ts'
+import { WallOffsets } from './wall-offsets.ts'
 
 const QUEUE_COUNT_MAX = 4096
 const BATCH_COUNT_MAX = 512
@@ -147,23 +148,12 @@ const KINDS: Readonly<Record<SpanKindName, SpanKind>> = {
   client: SpanKind.CLIENT,
 }
 
-/** A wall clock that is set, or drifts, is followed from so far on. */
-const DRIFT_MS_MAX = 3
-let driftMs = 0
-/**
- * How far the wall clock is ahead of what the monotonic one says. The same for spans of one moment: the wall's is told in
- * whole milliseconds only, and a child must not begin before its parent.
- */
-function currentDriftMs(): number {
-  const nowMs = Date.now() - (performance.timeOrigin + performance.now())
-  if (Math.abs(nowMs - driftMs) > DRIFT_MS_MAX) driftMs = nowMs
-  return driftMs
-}
+const wallOffsets = new WallOffsets()
 
 function readable(span: SpanRecord, timeOriginMs: number, resource: Resource): ReadableSpan {
   const { name, kind, context, parentSpanId, attributes, startMs, endMs, errorType } = span
   const { traceId } = context
-  const offsetMs = timeOriginMs + currentDriftMs()
+  const offsetMs = timeOriginMs + wallOffsets.of(context.traceId)
   const self = { ...context, traceFlags: TraceFlags.SAMPLED }
   return {
     name,
