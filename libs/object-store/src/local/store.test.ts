@@ -67,12 +67,13 @@ describe('local', () => {
     await store.put('counter', new TextEncoder().encode('0'))
     const stepsCount = 25
     const children = Array.from({ length: 3 }, () => startCounter(folder, stepsCount))
+    // They may be done before the victim has begun.
+    const exits = Promise.all(children.map(async (child) => (await once(child, 'exit'))[0] as number))
     const victim = startCounter(folder, 1_000_000)
     onTestFinished(() => [...children, victim].forEach((child) => child.kill('SIGKILL')))
     await once(victim.stdout as NodeJS.EventEmitter, 'data')
     victim.kill('SIGKILL')
-    const exits = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0] as number))
-    expect(exits).toEqual([0, 0, 0])
+    expect(await exits).toEqual([0, 0, 0])
     const counted = Number(new TextDecoder().decode((await store.get('counter')).bytes))
     const steps = (await Array.fromAsync(store.list('steps/'))).length
     // The victim may have been killed between its step and its note of it.
