@@ -59,7 +59,7 @@ export class PageserverObserver {
   /** The reads of one request; `traceparent` where its sender follows them. */
   readsBegin(owner: LayerOwner, pagesCount: number, traceparent: string | undefined): ReadsObserver {
     const { traces } = this.telemetry
-    const span = traces?.follow(traceparent, 'getpage', SERVED) ?? traces?.root('getpage', SERVED)
+    const span = traces?.enter(traceparent, 'getpage', SERVED)
     span?.set({ ...labelsOf(owner), pages: pagesCount })
     return new ReadsObserver(this.ofShard(owner), this.#readCells, span)
   }

@@ -76,6 +76,29 @@ test('a gauge that nobody tells of any more is not there, and neither is what wa
   expect((await seriesOf(meter, 'a.bytes')).map(({ labels }) => labels['tenant'])).toEqual(['b'])
 })
 
+test('a count that is kept elsewhere ends with what it tells of, and beyond the cap is a sum', async () => {
+  const meter = new Meter(2)
+  const { bytes } = meter.instruments(TABLE)
+  let tenants = ['a', 'b', 'c', 'd']
+  meter.onCollect(() => {
+    for (const [i, tenant] of tenants.entries()) bytes.observe({ tenant, way: 'in' }, 2 ** i)
+  })
+  const told = async () =>
+    (await seriesOf(meter, 'a.bytes')).map(({ labels, ...cell }) => [
+      labels['tenant'],
+      'value' in cell ? cell.value : 0,
+    ])
+  for (let i = 0; i < 2; i++) {
+    expect(await told()).toEqual([
+      ['a', 1],
+      ['b', 2],
+      ['other', 12],
+    ])
+  }
+  tenants = ['a']
+  expect(await told()).toEqual([['a', 1]])
+})
+
 test('one collector that fails does not keep the others from being told of', async () => {
   const meter = new Meter()
   const { size } = meter.instruments(TABLE)
@@ -155,6 +178,20 @@ test('exactly one trace of so many is recorded, the first among them, and childr
   expect(new Set(records.map(({ context }) => context.traceId)).size).toBe(1)
 })
 
+test('what a peer leaves out is left out here too, and begun where it says nothing', () => {
+  const traces = new Traces({
+    share: 1,
+    nowMs: () => 0,
+    randomHex: (digits) => '1'.repeat(digits),
+    record: () => undefined,
+  })
+  const context = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7'
+  const traceOf = (traceparent: string | undefined) => traces.enter(traceparent, 'a')?.context.traceId
+  expect(traceOf(`${context}-01`)).toBe('4bf92f3577b34da6a3ce929d0e0e4736')
+  expect(traceOf(`${context}-00`)).toBeUndefined()
+  for (const none of [undefined, '', 'nonsense']) expect(traceOf(none)).toBe('1'.repeat(32))
+})
+
 test('the standard variables decide what goes out, and what cannot be is refused', () => {
   const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4318' }
   expect(readOtlpSettings({})).toBeUndefined()
@@ -169,9 +206,13 @@ test('the standard variables decide what goes out, and what cannot be is refused
   )
   expect(readOtlpSettings({ ...endpoint, OTEL_TRACES_SAMPLER: 'always_on' })?.traceShare).toBe(1)
   expect(readOtlpSettings({ ...endpoint, OTEL_TRACES_SAMPLER_ARG: '0.5' })?.traceShare).toBe(0.5)
+  const variables = ['METRICS_EXPORTER', 'TRACES_SAMPLER', 'METRIC_EXPORT_INTERVAL', 'EXPORTER_OTLP_PROTOCOL']
+  const empty = Object.fromEntries(variables.map((name) => [`OTEL_${name}`, '']))
+  expect(readOtlpSettings({ ...endpoint, ...empty })).toEqual(readOtlpSettings(endpoint))
   for (const wrong of [
     { OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' },
     { OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' },
+    { OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' },
     { OTEL_TRACES_SAMPLER_ARG: '2' },
     { OTEL_TRACES_SAMPLER: 'jaeger_remote' },
     { OTEL_METRIC_EXPORT_INTERVAL: 'soon' },

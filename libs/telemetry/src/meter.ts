@@ -91,6 +91,8 @@ export class Series<C extends AnyCell = AnyCell> {
   readonly spec: MetricSpec
   readonly #make: (labels: SeriesLabels) => C
   readonly #cells = new Map<string, C>()
+  /** Keys of what was told of while collecting. */
+  readonly #told = new Set<string>()
   readonly #names: readonly string[]
   readonly #meter: Meter
 
@@ -118,9 +120,24 @@ export class Series<C extends AnyCell = AnyCell> {
     return this.#cells.get(otherKey) ?? this.#add(otherKey, together)
   }
 
-  /** Whether a series with these labels is there or has room. */
-  hasRoomFor(labels: SeriesLabels): boolean {
-    return this.#cells.size < this.#meter.seriesCountMax || this.#cells.has(this.#keyOf(labels))
+  /** Takes a value that is kept elsewhere. What is not told of again at the next collection is not there any more. */
+  tell(this: Series<Cell>, labels: SeriesLabels, value: number): void {
+    const key = this.#keyOf(labels)
+    const hasOwn = this.#cells.has(key) || this.#cells.size < this.#meter.seriesCountMax
+    if (this.spec.kind === 'gauge' && !hasOwn) {
+      this.#meter.dropped++
+      return
+    }
+    const cell = this.find(labels)
+    // Beyond the cap it is one of several.
+    cell.value = hasOwn ? value : cell.value + value
+    this.#told.add(this.#keyOf(cell.labels))
+  }
+
+  /** A collection begins. */
+  begin(): void {
+    for (const key of this.#told) this.#cells.delete(key)
+    this.#told.clear()
   }
 
   #add(key: string, labels: SeriesLabels): C {
@@ -132,9 +149,6 @@ export class Series<C extends AnyCell = AnyCell> {
     return this.#names.map((name) => labels[name] ?? '').join('\n')
   }
 
-  clear(): void {
-    this.#cells.clear()
-  }
   /** Forgets the series that have these labels: what they tell of is gone. */
   forget(labels: SeriesLabels): void {
     for (const [key, cell] of this.#cells)
@@ -146,7 +160,7 @@ export class Series<C extends AnyCell = AnyCell> {
 export interface Counter<L extends LabelTable> {
   /** To be kept where it counts often. */
   of(labels: GivenLabels<L>): Cell
-  /** For a count that is kept elsewhere: while collecting only. */
+  /** For a count that is kept elsewhere: while collecting only, what is not told of is not there. */
   observe(labels: GivenLabels<L>, value: number): void
 }
 export interface Gauge<L extends LabelTable> {
@@ -189,12 +203,10 @@ export class Meter {
       return { of: (labels) => series.find(labels as SeriesLabels) }
     }
     const series = this.#add(new Series(spec, this, (labels) => new Cell(labels)))
-    const observe = (labels: object, value: number): void => {
-      if (spec.kind === 'counter' || series.hasRoomFor(labels as SeriesLabels))
-        series.find(labels as SeriesLabels).value = value
-      else this.dropped++
+    return {
+      of: (labels: object) => series.find(labels as SeriesLabels),
+      observe: (labels: object, value: number) => series.tell(labels as SeriesLabels, value),
     }
-    return { of: (labels: object) => series.find(labels as SeriesLabels), observe }
   }
   #add<C extends AnyCell>(series: Series<C>): Series<C> {
     this.#series.push(series as unknown as Series)
@@ -223,7 +235,7 @@ export class Meter {
     return this.#collecting
   }
   async #collect(onFailure: (error: unknown) => void): Promise<readonly Series[]> {
-    for (const series of this.#series) if (series.spec.kind === 'gauge') series.clear()
+    for (const series of this.#series) series.begin()
     const outcomes = await Promise.allSettled([...this.#collectors].map(async (collector) => collector()))
     for (const outcome of outcomes) if (outcome.status === 'rejected') onFailure(outcome.reason)
     return this.#series

@@ -25,11 +25,15 @@ export interface OtlpSettings {
 }
 
 /** Undefined where nothing is exported. Error: refused `bad_argument`. */
-export function readOtlpSettings(environment: Environment): OtlpSettings | undefined {
+export function readOtlpSettings(given: Environment): OtlpSettings | undefined {
+  // As the standard says: one that is empty is as one that is not set.
+  const environment = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''))
   if (environment['OTEL_SDK_DISABLED']?.toLowerCase() === 'true') return undefined
   const signals = new Set(SIGNALS.filter((signal) => isExported(environment, signal)))
   if (signals.size === 0) return undefined
-  checkProtocol(environment)
+  checkProtocol(environment, 'OTEL_EXPORTER_OTLP_PROTOCOL')
+  for (const signal of signals)
+    checkProtocol(environment, `OTEL_EXPORTER_OTLP_${signal.toUpperCase()}_PROTOCOL`)
   return {
     signals,
     metricsIntervalMs: readMs(environment, 'OTEL_METRIC_EXPORT_INTERVAL', METRICS_INTERVAL_MS_DEFAULT),
@@ -48,7 +52,7 @@ function isExported(environment: Environment, signal: Signal): boolean {
       hint: 'Use "otlp" or "none"; /metrics for Prometheus is --metrics-listen.',
     })
   const endpoints = [`OTEL_EXPORTER_OTLP_${name}_ENDPOINT`, 'OTEL_EXPORTER_OTLP_ENDPOINT']
-  const given = endpoints.filter((variable) => (environment[variable] ?? '') !== '')
+  const given = endpoints.filter((variable) => environment[variable] !== undefined)
   for (const variable of given) checkEndpoint(variable, environment[variable] as string)
   return given.length > 0
 }
@@ -60,17 +64,17 @@ function checkEndpoint(variable: string, endpoint: string): void {
   })
 }
 
-function checkProtocol(environment: Environment): void {
-  const protocol = environment['OTEL_EXPORTER_OTLP_PROTOCOL']
-  if (protocol === undefined || protocol === '' || protocol === 'http/protobuf') return
-  throw refuse('bad_argument', `OTEL_EXPORTER_OTLP_PROTOCOL cannot be "${protocol}"`, {
+function checkProtocol(environment: Environment, variable: string): void {
+  const protocol = environment[variable]
+  if (protocol === undefined || protocol === 'http/protobuf') return
+  throw refuse('bad_argument', `${variable} cannot be "${protocol}"`, {
     hint: 'Only "http/protobuf" is spoken; a collector takes it at port 4318 mostly.',
   })
 }
 
 function readMs(environment: Environment, variable: string, fallback: number): number {
   const text = environment[variable]
-  if (text === undefined || text === '') return fallback
+  if (text === undefined) return fallback
   const value = Number(text)
   if (Number.isInteger(value) && value > 0) return value
   throw refuse('bad_argument', `${variable} cannot be "${text}": it must be a number of milliseconds`)
@@ -85,7 +89,7 @@ function readTraceShare(environment: Environment): number {
     case 'always_off':
       return 0
     case 'traceidratio': {
-      const share = argument === undefined || argument === '' ? TRACE_SHARE_DEFAULT : Number(argument)
+      const share = argument === undefined ? TRACE_SHARE_DEFAULT : Number(argument)
       if (share >= 0 && share <= 1) return share
       throw refuse('bad_argument', `OTEL_TRACES_SAMPLER_ARG cannot be "${argument}": it must be from 0 to 1`)
     }

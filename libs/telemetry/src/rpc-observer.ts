@@ -46,9 +46,10 @@ export function rpcObserver(
   return {
     beginClient: (method) => begin(client, method, traces?.active?.child(method, { kind: 'client' })),
     beginServer: (method, traceparent, isStream) => {
-      const followed = traces?.follow(traceparent, method, SERVED)
       // A stream stands for hours: what comes by it begins traces of its own.
-      const span = followed ?? (isStream ? undefined : traces?.root(method, SERVED))
+      const span = isStream
+        ? traces?.follow(traceparent, method, SERVED)
+        : traces?.enter(traceparent, method, SERVED)
       return begin(server, method, span)
     },
   }

@@ -9,9 +9,17 @@ export interface TraceContext {
 
 /** Undefined where it is malformed, or says that nobody records this trace. */
 export function readTraceparent(text: string | undefined): TraceContext | undefined {
+  const found = parse(text)
+  return found?.isRecorded === true ? { traceId: found.traceId, spanId: found.spanId } : undefined
+}
+
+/** Whether it says that nobody records this trace. */
+export const isLeftOut = (text: string | undefined): boolean => parse(text)?.isRecorded === false
+
+function parse(text: string | undefined): (TraceContext & { readonly isRecorded: boolean }) | undefined {
   const [, traceId = '', spanId = '', flags = ''] = TRACEPARENT.exec(text ?? '') ?? []
   if (/^0*$/.test(traceId) || /^0*$/.test(spanId)) return undefined
-  return (Number.parseInt(flags, 16) & FLAG_SAMPLED) === 0 ? undefined : { traceId, spanId }
+  return { traceId, spanId, isRecorded: (Number.parseInt(flags, 16) & FLAG_SAMPLED) !== 0 }
 }
 
 export const writeTraceparent = ({ traceId, spanId }: TraceContext): string => `00-${traceId}-${spanId}-01`

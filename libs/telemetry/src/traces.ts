@@ -3,7 +3,7 @@
  * A trace that is not recorded costs a count: there is no span then.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { readTraceparent, writeTraceparent } from './trace-context.ts'
+import { isLeftOut, readTraceparent, writeTraceparent } from './trace-context.ts'
 import type { TraceContext } from './trace-context.ts'
 
 export type SpanKindName = 'internal' | 'server' | 'client'
@@ -79,6 +79,12 @@ export class Traces {
     if (traceparent === undefined || traceparent === '') return undefined
     const context = readTraceparent(traceparent)
     return context === undefined ? undefined : this.#start(name, context, options)
+  }
+
+  /** Goes on with what a peer began, or begins one where no peer says whether it is recorded. */
+  enter(traceparent: string | undefined, name: string, options?: SpanOptions): Span | undefined {
+    if (isLeftOut(traceparent)) return undefined
+    return this.follow(traceparent, name, options) ?? this.root(name, options)
   }
 
   /** `work` and whatever it awaits: calls made within carry the span's context. */
