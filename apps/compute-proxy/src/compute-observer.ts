@@ -35,7 +35,8 @@ const LOSSES = {
 } as const
 
 interface Peer {
-  flushLsn: Lsn
+  /** Undefined until it is heard. */
+  flushLsn: Lsn | undefined
   heardMs: number
 }
 
@@ -55,7 +56,11 @@ export class ComputeObserver implements QuorumObserver {
   #term = 0
 
   /** `state` is asked when somebody collects. */
-  constructor(telemetry: ComputeTelemetry, timeline: TimelineRef, state: () => ComputeState) {
+  constructor(
+    telemetry: Pick<ComputeTelemetry, 'metrics' | 'meter' | 'traces'>,
+    timeline: TimelineRef,
+    state: () => ComputeState,
+  ) {
     const { metrics, meter, traces } = telemetry
     this.#metrics = metrics
     this.#labels = { tenant: timeline.tenantId, timeline: timeline.timelineId }
@@ -113,9 +118,16 @@ export class ComputeObserver implements QuorumObserver {
     this.#commitLsn = startLsn
   }
 
+  begins(members: readonly string[]): void {
+    for (const name of this.#peers.keys()) if (!members.includes(name)) this.#peers.delete(name)
+    // One that is never heard is told of as well.
+    for (const name of members)
+      if (!this.#peers.has(name)) this.#peers.set(name, { flushLsn: undefined, heardMs: -Infinity })
+  }
+
   membershipChanged(members: readonly string[]): void {
     this.#metrics.membershipChanges.of(this.#labels).add(1)
-    for (const name of this.#peers.keys()) if (!members.includes(name)) this.#peers.delete(name)
+    this.begins(members)
   }
 
   lost(reason: keyof typeof LOSSES): void {
@@ -138,7 +150,8 @@ export class ComputeObserver implements QuorumObserver {
     quorumLag.observe(labels, Math.max(0, this.#endLsn - this.#commitLsn))
     const nowMs = performance.now()
     for (const [safekeeper, { flushLsn, heardMs }] of this.#peers) {
-      safekeeperLag.observe({ ...labels, safekeeper }, Math.max(0, this.#endLsn - flushLsn))
+      if (flushLsn !== undefined)
+        safekeeperLag.observe({ ...labels, safekeeper }, Math.max(0, this.#endLsn - flushLsn))
       const isConnected = nowMs - heardMs < CONNECTED_MS_MAX
       safekeeperConnected.observe({ ...labels, safekeeper }, isConnected ? 1 : 0)
     }

@@ -15,6 +15,8 @@ export interface QuorumObserver {
   /** They were told. */
   committed(lsn: Lsn): void
   elected(term: number, kind: ElectionKind, startLsn: Lsn): void
+  /** Whom it speaks to, from its beginning on. */
+  begins(members: readonly string[]): void
   membershipChanged(members: readonly string[]): void
   /** Unless it was closed by its own compute. */
   lost(reason: 'fenced' | 'superseded' | 'staleMembership' | 'noContact'): void

@@ -171,7 +171,9 @@ export class Quorum {
     this.lost = this.#lost.promise
     // Whoever waits for the election hears of a loss through it; nobody has to.
     this.elected.catch(() => undefined)
-    for (const member of everyMember(options.membership)) this.#addPeer(member)
+    const members = everyMember(options.membership)
+    this.observer?.begins(members.map(({ name }) => name))
+    for (const member of members) this.#addPeer(member)
     void this.#beat()
   }
 
