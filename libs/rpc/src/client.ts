@@ -55,6 +55,9 @@ export function createClient<C>(
   })
 }
 
+/** Longest that a timer takes, 24 days: what is longer is none. gRPC refuses what its header cannot say, in a throw. */
+const DEADLINE_MS_MAX = 0x7fff_ffff
+
 export interface CallOptions {
   /** Milliseconds until the call fails with `timeout`; Infinity for none. */
   readonly deadlineMs?: number
@@ -65,7 +68,7 @@ export interface CallOptions {
 
 function grpcOptions(options: CallOptions, defaultMs: number): GrpcCallOptions {
   const deadlineMs = options.deadlineMs ?? defaultMs
-  return Number.isFinite(deadlineMs) ? { deadline: new Date(Date.now() + deadlineMs) } : {}
+  return deadlineMs <= DEADLINE_MS_MAX ? { deadline: new Date(Date.now() + deadlineMs) } : {}
 }
 
 type UnaryMethod<Q, S> = (

@@ -78,12 +78,12 @@ export interface VerifyOptions {
   readonly onProgress?: ((progress: VerifyProgress) => void) | undefined
 }
 
-export interface WaitForFullPageWritesOptions extends WaitOptions {
+export interface WaitForFullPageWritesOptions extends Omit<WaitOptions, 'onProgress'> {
   /** Called with the state at the beginning and at every change. */
   readonly onStep?: ((view: FpwView) => void) | undefined
 }
 
-export interface WaitForSafekeepersOptions extends WaitOptions {
+export interface WaitForSafekeepersOptions extends Omit<WaitOptions, 'onProgress'> {
   /** Called with the state again and again. */
   readonly onStep?: ((view: SafekeepersView) => void) | undefined
 }

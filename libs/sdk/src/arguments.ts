@@ -53,6 +53,15 @@ export function readBoolean(what: string, value: unknown): boolean {
 
 export const readPosition = (value: unknown): Lsn => parseLsn(String(value))
 
+/** W3C trace context: version, trace, span, flags. */
+export function readTraceparent(value: unknown): string | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'string' && /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/.test(value)) return value
+  throw refuse('bad_argument', `traceparent ${shown(value)} is no trace context`, {
+    hint: 'Write it as in the W3C header traceparent.',
+  })
+}
+
 /** Settings of Postgres, all as text. */
 export function readSettings(values: unknown): Record<string, string> {
   const result: Record<string, string> = {}

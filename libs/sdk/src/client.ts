@@ -13,6 +13,7 @@ import {
   readSettings,
   readSignal,
   readTimeline,
+  readTraceparent,
   readWholeNumber,
 } from './arguments.ts'
 import { Calls } from './calls.ts'
@@ -262,11 +263,12 @@ export function createClient(options: ClientOptions): UnderstoryClient {
         timeline: readTimeline(readOptions('options', how).timeline),
       }
       const questions = readQuestions(pages, how)
+      const traceparent = readTraceparent(how.traceparent)
       return calls.retrying(how, async (one) => {
         const startedAtMs = performance.now()
         const view = await askOnce((to) => to.getTimeline.bind(to), request, one)
         const deadlineMs = one.deadlineMs - (performance.now() - startedAtMs)
-        return readPages(calls, view, questions, { ...one, deadlineMs, traceparent: how.traceparent })
+        return readPages(calls, view, questions, { ...one, deadlineMs, traceparent })
       })
     },
 

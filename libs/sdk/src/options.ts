@@ -7,9 +7,9 @@ export interface ClientOptions {
   /** host:port of the control plane. */
   readonly endpoint: string
   /** Milliseconds that a call may take, with all its tries, unless it says otherwise; 30,000 by default. */
-  readonly deadlineMs?: number
+  readonly deadlineMs?: number | undefined
   /** How often a call that met passing trouble is made again, each time after a longer pause; 5 by default. */
-  readonly retries?: number
+  readonly retries?: number | undefined
   /** Of the installation, where it demands one. */
   readonly token?: string | undefined
   /** Where the installation speaks TLS; `{}` trusts the system's authorities. */

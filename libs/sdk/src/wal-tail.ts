@@ -50,6 +50,8 @@ export async function* tail(
           for await (const piece of source.read(at, Math.min(end, at + READ_BYTES_MAX) as Lsn)) {
             at = advance(at, piece.bytes.length)
             yield piece
+            // The time that the reader took is no silence.
+            heardAtMs = performance.now()
           }
           movedAtMs = performance.now()
         } else if (to !== undefined && at >= to) {

@@ -9,13 +9,21 @@ import {
   ControlPlaneServiceService,
   FpwPhase,
   FullPageWrites,
+  GetTimelineResponse,
+  GetWalStatusResponse,
+  SafekeeperServiceService,
   serverStream,
   service,
   startServer,
   unary,
 } from '@understory/rpc'
-import type { ControlPlaneServiceServer, FpwStatus, RpcServer } from '@understory/rpc'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import type {
+  ControlPlaneServiceServer,
+  FpwStatus,
+  RpcServer,
+  SafekeeperServiceServer,
+} from '@understory/rpc'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createClient, isErrorCode } from '../src/index.ts'
 import type { ClientOptions, UnderstoryClient } from '../src/index.ts'
 import { mayPass } from '../src/retry.ts'
@@ -201,6 +209,15 @@ describe('deadlines', () => {
     expect(await client.waitForFullPageWrites('shop')).toMatchObject({ phase: 'off' })
   })
 
+  test.for([2 ** 31, Number.MAX_SAFE_INTEGER, Number.MAX_VALUE, Infinity])(
+    '%d ms are as good as none',
+    async (deadlineMs) => {
+      const server = await serve({ getTenant: unary(() => ({ tenant })) })
+      const client = clientOf(server.address)
+      expect(await client.getTenant('shop', { deadlineMs })).toMatchObject({ name: 'shop' })
+    },
+  )
+
   test('it holds all tries of a call together, and what went wrong is told', async () => {
     const server = await serve({
       getTenant: unary(() => {
@@ -355,6 +372,7 @@ describe('arguments', () => {
     ],
     [(client) => client.getPages('a', [], { lsn: 'nonsense' }), /^malformed lsn "nonsense"/],
     [(client) => client.getPages('a', [], { lsn: 'FFFFFFFF/0' }), /beyond 2\^53$/],
+    [(client) => client.getPages('a', [], { traceparent: 'x' }), /^traceparent "x" is no trace context$/],
     [(client) => first(client.tailWal('a', { fromLsn: '' })), /^malformed lsn ""/],
   ]
 
@@ -393,6 +411,45 @@ describe('arguments', () => {
     '%s is an address',
     (endpoint) => createClient({ endpoint }).close(),
   )
+})
+
+test('a reader of the WAL that takes its time is no silence: the tail goes on over a loss', async () => {
+  const broken = Promise.withResolvers<void>()
+  let reads = 0
+  const wal: Partial<SafekeeperServiceServer> = {
+    getWalStatus: unary(() => GetWalStatusResponse.fromPartial({ commitLsn: 0x200n })),
+    readWal: serverStream(async function* ({ startLsn }) {
+      reads++
+      yield { startLsn, wal: Buffer.alloc(0x80) }
+      if (reads > 1) return
+      await broken.promise
+      throw refuse('unavailable', 'the safekeeper stops')
+    }),
+  }
+  const safekeeper = await startServer({
+    host: '127.0.0.1',
+    port: 0,
+    services: [service<SafekeeperServiceServer>(SafekeeperServiceService, wal as SafekeeperServiceServer)],
+  })
+  onTestFinished(() => safekeeper.stop(0))
+  const view = GetTimelineResponse.fromPartial({
+    timeline: { timeline },
+    safekeepers: [{ address: safekeeper.address, alive: true }],
+  })
+  const server = await serve({ getTimeline: unary(() => view) })
+  const client = clientOf(server.address)
+  const now = performance.now.bind(performance)
+  let aheadMs = 0
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + aheadMs)
+  onTestFinished(() => clock.mockRestore())
+  const ends: string[] = []
+  for await (const { endLsn } of client.tailWal('shop', { fromLsn: '0/100', toLsn: '0/200' })) {
+    ends.push(endLsn)
+    if (ends.length > 1) continue
+    aheadMs = 10 * 60_000
+    broken.resolve()
+  }
+  expect(ends).toEqual(['0/180', '0/200'])
 })
 
 describe('errors', () => {
