@@ -43,6 +43,27 @@ test('every panel has a title of its own on its board, a help, a unit, and lies 
   }
 })
 
+test('runbooks name only lines of the log that are written', () => {
+  const isSource = (path: string): boolean => path.endsWith('.ts') && !path.includes('test')
+  const written = new Set<string>()
+  for (const part of ['apps', 'libs'])
+    for (const path of readdirSync(join(ROOT, part), { recursive: true, encoding: 'utf8' }).filter(isSource))
+      for (const [, event] of readFileSync(join(ROOT, part, path), 'utf8').matchAll(
+        /'([a-z]+(?:_[a-z]+)+)'/g,
+      ))
+        written.add(event as string)
+  const named = readdirSync(RUNBOOKS).flatMap((file) =>
+    (readFileSync(join(RUNBOOKS, file), 'utf8').match(/\b[a-z]+(?:_[a-z]+)+\b/g) ?? []).map((event) => [
+      file,
+      event,
+    ]),
+  )
+  // Postgres's own.
+  const others = new Set(['full_page_writes', 'pg_settings'])
+  expect(named.length).toBeGreaterThan(10)
+  expect(named.filter(([, event = '']) => !written.has(event) && !others.has(event))).toEqual([])
+})
+
 test('ten alerts, and each has its page', () => {
   expect(ALERTS).toHaveLength(10)
   expect(readdirSync(RUNBOOKS).toSorted()).toEqual(ALERTS.map(runbookOf).toSorted())
