@@ -1,11 +1,11 @@
 /** Calls that may be made again: reads, and changes that a second call does not make twice. */
-import { ERROR_CODES, UnderstoryError } from '@understory/base'
+import { ERROR_CODES, UnderstoryError, isErrorCode } from '@understory/base'
 import { delay } from './signals.ts'
 
 const FIRST_DELAY_MS = 100
 const DELAY_MS_MAX = 2_000
 
-export const mayPass = (error: unknown): boolean =>
+export const mayPass = (error: unknown): error is UnderstoryError =>
   error instanceof UnderstoryError && ERROR_CODES[error.code].retry === 'backoff' && error.code !== 'timeout'
 
 export interface RetryOptions {
@@ -18,20 +18,24 @@ export interface RetryOptions {
 
 /**
  * Makes the call, and again up to `retries` times where what went wrong may pass, each time after a longer pause. What
- * went wrong last is thrown once there is no time for another try.
+ * went wrong last is thrown once there is no time for another try; that a last one had too little of it tells nothing.
  */
 export async function retrying<T>(
   { retries, deadlineMs, signal }: RetryOptions,
   call: (leftMs: number, attempt: number) => Promise<T>,
 ): Promise<T> {
   const endMs = performance.now() + deadlineMs
+  let before: UnderstoryError | undefined
   for (let attempt = 0; ; attempt++) {
+    const leftMs = endMs - performance.now()
     try {
-      return await call(endMs - performance.now(), attempt)
+      return await call(leftMs, attempt)
     } catch (error) {
+      if (before !== undefined && isErrorCode(error, 'timeout') && leftMs < deadlineMs / 2) throw before
       const longestMs = Math.min(DELAY_MS_MAX, FIRST_DELAY_MS * 2 ** attempt)
       const pauseMs = longestMs * (0.5 + Math.random() / 2)
       if (attempt >= retries || !mayPass(error) || performance.now() + pauseMs >= endMs) throw error
+      before = error
       await delay(pauseMs, signal)
     }
   }
