@@ -19,6 +19,12 @@ export const FORK_ALL = 255
 interface Barrier {
   readonly at: Lsn
   readonly fromBlock: number
+  /** The newest older barrier that covers more: its `fromBlock` is smaller. */
+  readonly wider: Barrier | undefined
+  /** One further along the `wider` links, so that a search takes a logarithmic number of steps. */
+  readonly jump: Barrier | undefined
+  /** Links to the end. */
+  readonly depth: number
 }
 
 export const barrierKey = (spcOid: number, dbOid: number, rel: number, fork: number): Key => ({
@@ -38,8 +44,16 @@ export class Barriers {
   add(key: Key, at: Lsn, fromBlock: number): void {
     const name = `${key.spcOid}/${key.dbOid}/${key.rel}/${key.fork}`
     const list = this.#byFork.get(name)
-    if (list === undefined) this.#byFork.set(name, [{ at, fromBlock }])
-    else list.push({ at, fromBlock })
+    const wider = newestCovering(list?.at(-1), fromBlock - 1)
+    const barrier: Barrier = {
+      at,
+      fromBlock,
+      wider,
+      jump: jumpFrom(wider),
+      depth: wider === undefined ? 0 : wider.depth + 1,
+    }
+    if (list === undefined) this.#byFork.set(name, [barrier])
+    else list.push(barrier)
   }
 
   /** The LSN of the newest barrier at or before `at` that covers the key, or 0. Sizes are covered by their fork's. */
@@ -57,11 +71,39 @@ export class Barriers {
 
   #newestOf(name: string, at: Lsn, block: number): Lsn {
     const list = this.#byFork.get(name)
-    if (list === undefined) return LSN_ZERO
-    for (let i = list.length - 1; i >= 0; i--) {
-      const barrier = list[i] as Barrier
-      if (barrier.at <= at && barrier.fromBlock <= block) return barrier.at
-    }
-    return LSN_ZERO
+    return list === undefined ? LSN_ZERO : (newestCovering(newestUpTo(list, at), block)?.at ?? LSN_ZERO)
   }
+}
+
+/** Binary search. */
+function newestUpTo(list: readonly Barrier[], at: Lsn): Barrier | undefined {
+  let low = 0
+  let high = list.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if ((list[middle] as Barrier).at <= at) low = middle + 1
+    else high = middle
+  }
+  return list[low - 1]
+}
+
+/**
+ * `barrier`, or the newest older one that covers `block`. Along the links `fromBlock` falls, so whatever lies before a
+ * jump that still does not cover the block does not either. (Skew-binary jump pointers: Myers, An applicative
+ * random-access stack, 1983.)
+ */
+function newestCovering(barrier: Barrier | undefined, block: number): Barrier | undefined {
+  let here = barrier
+  while (here !== undefined && here.fromBlock > block) {
+    here = here.jump !== undefined && here.jump.fromBlock > block ? here.jump : here.wider
+  }
+  return here
+}
+
+/** Where a barrier jumps to whose next link is `wider`: twice as far as the two jumps before it, if these are equal. */
+function jumpFrom(wider: Barrier | undefined): Barrier | undefined {
+  const near = wider?.jump
+  const far = near?.jump
+  if (wider === undefined || near === undefined || far === undefined) return wider
+  return wider.depth - near.depth === near.depth - far.depth ? far : wider
 }
