@@ -2,6 +2,7 @@
 import { isErrorCode, lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { Clock } from '@understory/env'
+import { isValidSegmentBytes } from '@understory/postgres/wal'
 import {
   FullPageWrites,
   PageserverServiceService,
@@ -57,13 +58,13 @@ export function pageserverService(
       if (first?.$case !== 'open') throw refuse('bad_argument', 'an import begins with its open message')
       const { timeline, shard, startLsn } = first.value
       let endLsn: Lsn | undefined
-      async function* batches(): AsyncGenerator<readonly ImportValue[], void, void> {
+      async function* batches(): AsyncGenerator<Iterable<ImportValue>, void, void> {
         for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
           const { message } = next.value
           if (endLsn !== undefined || message === undefined || message.$case === 'open') {
             throw refuse('bad_argument', `import message "${message?.$case ?? 'none'}" is out of order`)
           }
-          if (message.$case === 'values') yield [...readImportBatch(message.value)]
+          if (message.$case === 'values') yield readImportBatch(message.value)
           else endLsn = lsnFromBigint(message.value.endLsn)
         }
       }
@@ -180,6 +181,10 @@ function readWish(generation: bigint): number {
   throw refuse('bad_argument', `generation ${generation} is out of range`)
 }
 
+/** Of a timeline: far more than anybody runs. */
+const SAFEKEEPERS_COUNT_MAX = 100
+const WAL_SEGMENT_BYTES_DEFAULT = 16 * 1024 * 1024
+
 /** Records after which a chain is cut, unless told otherwise. */
 const THRESHOLD_RECORDS_DEFAULT = 32
 
@@ -191,6 +196,11 @@ function readAttach(request: AttachShardRequest): AttachRequest {
   if (major !== 16 && major !== 17 && major !== 18) {
     throw refuse('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
   }
+  if (safekeepers.length > SAFEKEEPERS_COUNT_MAX)
+    throw refuse('bad_argument', `${safekeepers.length} safekeepers are too many`)
+  const walSegmentBytes = postgres?.walSegmentBytes || WAL_SEGMENT_BYTES_DEFAULT
+  if (!isValidSegmentBytes(walSegmentBytes))
+    throw refuse('bad_argument', `WAL segments cannot be ${walSegmentBytes} bytes`)
   return {
     owner: { ...readTimeline(request.timeline), shard: readShard(request.shard) },
     generation: Number(generation),
@@ -200,7 +210,7 @@ function readAttach(request: AttachShardRequest): AttachRequest {
       major,
       systemId: postgres?.systemId ?? 0n,
       pgTimelineId: postgres?.pgTimelineId ?? 0,
-      walSegmentBytes: postgres?.walSegmentBytes || 16 * 1024 * 1024,
+      walSegmentBytes,
     },
     imageGeneration: readImageGeneration(request.imageGeneration) ?? {
       enabled: false,

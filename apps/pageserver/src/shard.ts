@@ -430,7 +430,7 @@ export class Shard implements WalConsumer {
   /** Takes a base backup in. `batches` are values of import batches; `finish` gives its end when they are through. */
   async import(
     startLsn: Lsn,
-    values: AsyncIterable<readonly ImportValue[]>,
+    values: AsyncIterable<Iterable<ImportValue>>,
     finish: () => Lsn | undefined,
   ): Promise<number> {
     return this.#serial.run(async () => {

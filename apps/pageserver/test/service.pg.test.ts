@@ -34,6 +34,7 @@ import {
   PAGE_FOUND,
   blockKey,
   encodeImportBatch,
+  PAGE_REQUESTS_COUNT_MAX,
   encodePageRequests,
   homeShard,
   shardOfKey,
@@ -206,6 +207,18 @@ test(
         expect(
           value!.pages.subarray(i * 8192, i * 8192 + 8).equals(file.subarray(block * 8192, block * 8192 + 8)),
         ).toBe(true)
+      })
+      // The largest request is answered in one message; a larger one is refused, and its stream ends.
+      const many = (count: number): Buffer =>
+        encodePageRequests(Array.from({ length: count }, () => ({ key: blocks[0]!, lsn: endLsn })))
+      await stream.send({ ...refs[number]!, requests: many(PAGE_REQUESTS_COUNT_MAX) })
+      const largest = (await stream.messages.next()).value!
+      expect(largest.pages).toHaveLength(PAGE_REQUESTS_COUNT_MAX * 8192)
+      const refused = openBidi(client.getPages.bind(client))
+      await refused.send({ ...refs[number]!, requests: many(PAGE_REQUESTS_COUNT_MAX + 1) })
+      await expect(refused.messages.next()).rejects.toMatchObject({
+        code: 'bad_argument',
+        message: 'page request asks for 4001 pages, the limit is 4000',
       })
       // Later messages need not name the shard again.
       const beyond = blockKey(1663, db, node, 0, 100_000 + (number === home ? 0 : 8))

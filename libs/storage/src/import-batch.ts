@@ -56,12 +56,28 @@ export function encodePageRequests(requests: readonly PageRequest[]): Buffer {
   return encoded
 }
 
-/** Error: refused `bad_argument` where the length is not a multiple of an entry's. */
+/** Pages of one request: as many as an answer of 32 MiB has room for. Who wants more sends several requests. */
+export const PAGE_REQUESTS_COUNT_MAX = 4_000
+
+/**
+ * Error: refused `bad_argument` where the length is not a multiple of an entry's, or where there are more than
+ * `PAGE_REQUESTS_COUNT_MAX`: an entry of 26 bytes asks for 8,192, so nothing is reserved before this is known.
+ */
 export function readPageRequests(encoded: Uint8Array): PageRequest[] {
   if (encoded.length % PAGE_REQUEST_BYTES !== 0) {
     throw refuse(
       'bad_argument',
       `page request has ${encoded.length} bytes, not a multiple of ${PAGE_REQUEST_BYTES}`,
+    )
+  }
+  const count = encoded.length / PAGE_REQUEST_BYTES
+  if (count > PAGE_REQUESTS_COUNT_MAX) {
+    throw refuse(
+      'bad_argument',
+      `page request asks for ${count} pages, the limit is ${PAGE_REQUESTS_COUNT_MAX}`,
+      {
+        hint: 'Split it into several requests.',
+      },
     )
   }
   const cursor = new Cursor(encoded, 'page request', 'bad_argument')

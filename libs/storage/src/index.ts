@@ -6,6 +6,7 @@ export {
   PAGE_BEYOND_END,
   PAGE_FOUND,
   PAGE_NO_RELATION,
+  PAGE_REQUESTS_COUNT_MAX,
   encodeImportBatch,
   encodePageRequests,
   readImportBatch,

@@ -142,7 +142,7 @@ export interface GetPagesRequest {
   readonly shard:
     | ShardRef
     | undefined;
-  /** Framed keys and LSNs, as docs/formats.md describes (page request, version 1). */
+  /** Framed keys and LSNs, as docs/formats.md describes (page request, version 1): at most 4,000 pages. */
   readonly requests: Buffer;
   /** W3C trace context of whoever follows this read; absent mostly. */
   readonly traceparent?: string | undefined;
