@@ -89,6 +89,11 @@ async function writeKept(files: ComputeFiles, kept: KeptConfiguration): Promise<
 
 /** Takes what was published where nothing, or something older, is kept here. */
 export async function takePublished(files: ComputeFiles, published: Configuration): Promise<void> {
+  for (const part of [published.files, published.soundFiles]) {
+    const sizeBytes = Object.values(part).reduce((sum, { length }) => sum + length, 0)
+    if (sizeBytes > CONFIGURATION_BYTES_MAX)
+      throw refuse('bad_argument', `published configuration of ${sizeBytes} bytes is too large`)
+  }
   const taken = {
     term: Number(published.version?.term ?? 0n),
     number: Number(published.version?.number ?? 0n),

@@ -16,6 +16,8 @@ import type { SqlTarget } from './sql.ts'
 import { verifyTimeline } from './verify/verify.ts'
 
 const STOP_DEADLINE_DEFAULT_MS = 60_000
+/** A timer that is given more than 2^31 ms fires at once. */
+const STOP_DEADLINE_MAX_MS = 24 * 3_600_000
 const RUNNING = 5
 const FLUSH_PAUSES_MS = [5, 50, 500]
 
@@ -58,6 +60,9 @@ export function computeService(current: () => RunningCompute): RpcService {
     verifyTimeline: serverStream((_, { signal }) => verify(current(), signal)),
 
     stopCompute: unary(({ deadlineMs }) => {
+      if (deadlineMs > STOP_DEADLINE_MAX_MS) {
+        throw refuse('bad_argument', `deadline of ${deadlineMs} ms is longer than ${STOP_DEADLINE_MAX_MS}`)
+      }
       current().compute.requestStop(deadlineMs || STOP_DEADLINE_DEFAULT_MS)
       return { clean: false }
     }),

@@ -448,6 +448,9 @@ function validateWish(wish: TenantWish): void {
   within('stripe', wish.stripeBlocks, 1, 2 ** 20)
   within('image threshold', wish.imageThresholdRecords, 1, 10_000)
   within('sql port', wish.sqlPort, 0, 65_535)
+  within('length of the request id', wish.requestId.length, 0, REQUEST_ID_LENGTH_MAX)
+  const settingsLength = Object.entries(wish.settings).reduce((sum, pair) => sum + pair.join('=').length, 0)
+  within('length of all settings together,', settingsLength, 0, SETTINGS_LENGTH_MAX)
   for (const [name, value] of Object.entries(wish.settings)) {
     if (!SETTING_NAME.test(name)) throw refuse('bad_argument', `"${name}" is no name of a setting`)
     // It stands within quotes on one line of a file.
@@ -460,6 +463,10 @@ function validateWish(wish: TenantWish): void {
     }
   }
 }
+
+/** In characters: they stand in the tenant's document, which every look at the tenant reads. */
+const SETTINGS_LENGTH_MAX = 64 * 1024
+const REQUEST_ID_LENGTH_MAX = 256
 
 /** As guc.c of PostgreSQL takes them: valid_custom_variable_name. */
 const SETTING_NAME = /^[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*$/
