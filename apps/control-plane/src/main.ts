@@ -66,7 +66,7 @@ async function main(): Promise<void> {
   const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(given.broker, env)
   const nodes = new Nodes(broker)
-  const peers = new Peers()
+  const peers = new Peers(clock)
   const kubernetes = given.computePods === undefined ? undefined : await openKubernetes(given.computePods)
   const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })
   const directory = new Directory({

@@ -1,8 +1,9 @@
 /**
- * Calls to the processes that serve a timeline, with clients kept per address.
+ * Calls to the processes that serve a timeline, with clients kept per address (client-cache.ts).
  */
 import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { Clock } from '@understory/env'
 import {
   ComputeHostServiceClient,
   ComputeServiceClient,
@@ -30,6 +31,7 @@ import type {
   TimelineRef,
   WalRollback,
 } from '@understory/rpc'
+import { ClientCache } from './client-cache.ts'
 import type { SeenFullPageWrites } from './fpw-switch.ts'
 
 /** Short: what does not answer is asked again at the next round. */
@@ -39,26 +41,18 @@ const REMOVE_DEADLINE_MS = 90_000
 /** A few segments are read from the object store. */
 const CLOSE_DEADLINE_MS = 60_000
 
-class ClientCache<C> {
-  readonly #clients = new Map<string, C>()
-  readonly #make: (address: string) => C
-
-  constructor(make: (address: string) => C) {
-    this.#make = make
-  }
-
-  at(address: string): C {
-    const client = this.#clients.get(address) ?? this.#make(address)
-    this.#clients.set(address, client)
-    return client
-  }
-}
-
 export class Peers {
-  readonly #pageservers = new ClientCache((address) => createClient(PageserverServiceClient, address))
-  readonly #safekeepers = new ClientCache((address) => createClient(SafekeeperServiceClient, address))
-  readonly #hosts = new ClientCache((address) => createClient(ComputeHostServiceClient, address))
-  readonly #computes = new ClientCache((address) => createClient(ComputeServiceClient, address))
+  readonly #pageservers: ClientCache<PageserverServiceClient>
+  readonly #safekeepers: ClientCache<SafekeeperServiceClient>
+  readonly #hosts: ClientCache<ComputeHostServiceClient>
+  readonly #computes: ClientCache<ComputeServiceClient>
+
+  constructor(clock: Clock) {
+    this.#pageservers = new ClientCache(clock, (address) => createClient(PageserverServiceClient, address))
+    this.#safekeepers = new ClientCache(clock, (address) => createClient(SafekeeperServiceClient, address))
+    this.#hosts = new ClientCache(clock, (address) => createClient(ComputeHostServiceClient, address))
+    this.#computes = new ClientCache(clock, (address) => createClient(ComputeServiceClient, address))
+  }
 
   compute(address: string): ComputeServiceClient {
     return this.#computes.at(address)
