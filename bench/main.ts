@@ -7,8 +7,12 @@ const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
 
 const [name = '', ...flags] = process.argv.slice(2)
 const start = BENCHMARKS[name]
-if (start === undefined) {
-  const names = Object.keys(BENCHMARKS).join(', ')
+const names = Object.keys(BENCHMARKS).join(', ')
+if (name === '--help') {
+  process.stdout.write(
+    `Usage: npm run bench -- NAME [FLAGS], NAME one of: ${names}. Each has a --help of its own.\n`,
+  )
+} else if (start === undefined) {
   process.stderr.write(`understory bench: which benchmark? npm run bench -- NAME, one of: ${names}\n`)
   process.exitCode = 2
 } else {

@@ -60,7 +60,11 @@ export async function runChecks(): Promise<{ readonly passed: number; readonly f
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  if (process.argv.includes('--fix')) {
+  if (process.argv.includes('--help')) {
+    process.stdout.write(
+      'Usage: npm run check [-- --fix]: every static check, or the repairs that tools make.\n',
+    )
+  } else if (process.argv.includes('--fix')) {
     await runCommand('buf', ['generate'])
     await runCommand('oxlint', ['--type-aware', '--fix'])
     await runCommand('oxfmt', [])

@@ -50,5 +50,8 @@ label \`node\`, the name of its process. [telemetry.md](telemetry.md) says how t
 ${parts.join('\n')}`
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href)
-  writeFileSync(METRICS_PAGE, renderMetricsPage())
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  if (process.argv.includes('--help'))
+    process.stdout.write('Usage: npm run docs:metrics: writes docs/metrics.md.\n')
+  else writeFileSync(METRICS_PAGE, renderMetricsPage())
+}

@@ -6,8 +6,16 @@ import { MUTANTS } from '../apps/safekeeper/test/simulation/mutants.ts'
 import { ROOT } from './run-command.ts'
 
 const { values } = parseArgs({
-  options: { seeds: { type: 'string', default: '20000' }, name: { type: 'string', default: '' } },
+  options: {
+    help: { type: 'boolean', default: false },
+    seeds: { type: 'string', default: '20000' },
+    name: { type: 'string', default: '' },
+  },
 })
+if (values.help) {
+  process.stdout.write('Usage: npm run simulate:mutants [-- --seeds N] [--name TEXT]\n')
+  process.exit(0)
+}
 const chosen = MUTANTS.filter(({ name }) => name.includes(values.name))
 const waiting = [...chosen]
 const missed: string[] = []

@@ -11,8 +11,15 @@ import { median, runCampaign } from '../apps/safekeeper/test/simulation/campaign
 import { subjectOf } from '../apps/safekeeper/test/simulation/subjects.ts'
 import { ROOT } from './run-command.ts'
 
+const USAGE = `Usage: npm run simulate -- --seeds N [--seed FIRST] [--subject rules|safekeeper] [--threads N]
+       npm run simulate -- --seed N [--only 3,7] [--fair]
+
+The first runs many schedules and sums them up; the second runs one with its trace, and shrinks it if it fails.
+`
+
 const { values } = parseArgs({
   options: {
+    help: { type: 'boolean', default: false },
     seeds: { type: 'string' },
     seed: { type: 'string', default: '1' },
     subject: { type: 'string', default: 'mixed' },
@@ -97,5 +104,6 @@ function printCounts(what: string, counts: Readonly<Record<string, number>>, all
   if (missing.length > 0) print(`  never seen: ${missing.join('; ')}`)
 }
 
-if (values.seeds === undefined) await replay()
+if (values.help) process.stdout.write(USAGE)
+else if (values.seeds === undefined) await replay()
 else await campaign(Number(values.seeds))

@@ -22,4 +22,12 @@ export function renderedFiles(): readonly (readonly [path: string, text: string]
   ]
 }
 
-if (import.meta.main) for (const [path, text] of renderedFiles()) writeFileSync(path, text)
+if (import.meta.main) {
+  if (process.argv.includes('--help')) {
+    process.stdout.write(
+      'Usage: npm run docs:dashboards: writes the dashboards and alert rules of the chart.\n',
+    )
+  } else {
+    for (const [path, text] of renderedFiles()) writeFileSync(path, text)
+  }
+}

@@ -78,11 +78,11 @@ const STAND_INS = [
 type Given = Extract<ReturnType<typeof parseGiven>, { kind: 'values' }>['values']
 const parseGiven = () => parseOptions('e2e', OPTIONS, process.argv.slice(2), process.env)
 
-async function main(): Promise<boolean> {
+async function main(): Promise<void> {
   const options = parseGiven()
   if (options.kind === 'help') {
     process.stdout.write(options.text)
-    return true
+    return
   }
   const given = options.values
   const kubeconfig = resolve(given.kubeconfig)
@@ -100,7 +100,7 @@ async function main(): Promise<boolean> {
       await kubectl(tools, 'delete', 'namespace', given.namespace, '--wait=true', '--timeout=180s')
     }
   }
-  return true
+  say('everything held')
 }
 
 async function loadImages(command: string, folder: string): Promise<void> {
@@ -264,9 +264,7 @@ async function showTrouble(tools: Tools): Promise<void> {
 }
 
 try {
-  const held = await main()
-  say('everything held')
-  process.exitCode = held ? 0 : 1
+  await main()
 } catch (error) {
   process.stderr.write(`understory: ${describeError(error)}\n`)
   process.exitCode = isErrorCode(error, 'bad_argument') ? 2 : 1
