@@ -79,6 +79,7 @@ export class Host implements ComputeHosting {
     await mkdir(join(dataDirectory, 'computes'), { recursive: true }).catch((error: unknown) => {
       throw diskError(error, `use data directory "${dataDirectory}"`)
     })
+    await realDisk.removeLeftovers(dataDirectory)
     const text = await readFile(this.#file(), 'utf8').catch((error: unknown) => {
       if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
       throw error

@@ -7,7 +7,7 @@ import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
-import { jsonLog, lockFolder, parseOptions, realEnv, unprivilegedUser } from '@understory/env'
+import { jsonLog, lockFolder, parseOptions, realDisk, realEnv, unprivilegedUser } from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
 import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { fetchPages, startTelemetry } from '@understory/telemetry'
@@ -240,7 +240,9 @@ async function lockRoot(root: string, clock: Clock, log: Log): Promise<FolderLoc
   const untilMs = clock.nowMs() + LOCK_WAIT_MS
   for (let attempt = 0; ; attempt++) {
     try {
-      return await lockFolder(root)
+      const lock = await lockFolder(root)
+      await realDisk.removeLeftovers(root)
+      return lock
     } catch (error) {
       if (!isErrorCode(error, 'precondition') || clock.nowMs() > untilMs) throw error
     }

@@ -91,7 +91,11 @@ export class ShardFiles {
     }
   }
 
-  /** What a crash left: layers that no index lists, temporary files. */
+  /** Before anything here is replaced. */
+  async removeLeftovers(): Promise<void> {
+    await this.#disk.removeLeftovers(this.directory)
+  }
+  /** What a crash left: layers that no index lists. */
   async removeOrphans(part: IndexPart | undefined): Promise<void> {
     const known = new Set([INDEX_NAME, ATTACH_NAME, ...(part?.layers.map(({ name }) => name) ?? [])])
     for (const { name, kind } of await this.#disk.list(this.directory)) {

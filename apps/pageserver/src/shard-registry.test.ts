@@ -1,7 +1,7 @@
 // Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
 // never replaced by an older index.
 // Method: a shard without layers; the published indexes are put in place by hand.
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'
@@ -46,6 +46,31 @@ test('local files that are older than what their own generation has published ar
   await using bench = await openBench(directory.path)
   const [shard] = await attach(bench, LAYOUT, 2, false, IMAGES)
   expect(shard!.ingestedLsn).toBe(0x2000)
+})
+
+test('what a crash left of replaced files and layers goes when the shard is opened or attached', async () => {
+  await using directory = await temporaryDirectory()
+  const path = join(directory.path, 'local', shardPrefix(OWNER))
+  const leave = async (): Promise<void> => {
+    for (const name of ['index.json.new-1-0', 'attach.json.new-0123456789abcdef', 'layer.new-1-7'])
+      await writeFile(join(path, name), 'left by a crash')
+  }
+  {
+    await using bench = await openBench(directory.path)
+    await attach(bench, LAYOUT, 1, true, IMAGES)
+  }
+  await leave()
+  {
+    await using bench = await openBench(directory.path)
+    expect(bench.registry.all).toHaveLength(1)
+    expect((await readdir(path)).sort()).toEqual(['attach.json', 'index.json'])
+  }
+  await leave()
+  await rm(join(path, 'attach.json'))
+  await using bench = await openBench(directory.path)
+  expect(bench.registry.all).toHaveLength(0)
+  await attach(bench, LAYOUT, 1, true, IMAGES)
+  expect((await readdir(path)).sort()).toEqual(['attach.json', 'index.json'])
 })
 
 test('a detached shard leaves nothing on the disk, however often it is asked for and whatever a crash left', async () => {

@@ -52,6 +52,7 @@ export class ShardRegistry {
   async #loadLocal(attached: AttachDocument): Promise<void> {
     const owner = ownerOf(attached)
     const files = this.#files(owner)
+    await files.removeLeftovers()
     const index = await files.readIndex()
     // Made by a crash while it was attached: the control plane attaches it again.
     if (index === undefined) return
@@ -124,6 +125,7 @@ export class ShardRegistry {
     const published = newest === undefined ? undefined : await this.#readPublished(remote, newest, request)
     const files = this.#files(owner)
     await files.make()
+    await files.removeLeftovers()
     const index = await this.#chooseIndex(files, published, request)
     await files.removeOrphans(index)
     await files.writeIndex(index)

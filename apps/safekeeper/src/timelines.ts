@@ -65,10 +65,11 @@ export class Timelines {
 
   async #open(tenantId: TenantId, timelineId: TimelineId): Promise<void> {
     const folder = join(this.#root, tenantId, timelineId)
-    // A creation that was cut short left no control file: it was never answered.
-    if (!(await hasControlFile(this.#disk, folder))) return
     const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
     try {
+      await this.#disk.removeLeftovers(folder)
+      // A creation that was cut short left no control file: it was never answered.
+      if (!(await hasControlFile(this.#disk, folder))) return
       const timeline = await Timeline.open(this.#disk, log, folder)
       timeline.shareSpace(this.space)
       if (this.observer !== undefined) timeline.observe(this.observer.ofTimeline({ tenantId, timelineId }))

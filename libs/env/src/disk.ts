@@ -5,6 +5,7 @@
  * (someone has to set rights or paths right).
  */
 import { dirname } from 'node:path'
+import type { Rng } from './rng.ts'
 
 export type OpenMode =
   /** Must exist. */
@@ -63,6 +64,11 @@ export interface Disk {
    * the new ones: temporary file, sync, rename, sync of the folder.
    */
   durableReplace(path: string, bytes: Uint8Array): Promise<void>
+  /**
+   * Removes the temporary files that processes which ended during `durableReplace` left in the folder; gives how many
+   * there were. For whoever opens a folder, before anything in it is replaced. No such folder has none.
+   */
+  removeLeftovers(path: string): Promise<number>
   /** With all that are missing above it, durably; done already is fine. */
   makeDirectory(path: string): Promise<void>
   /** Sorted by name; temporary files of `durableReplace` are left out. */
@@ -80,35 +86,44 @@ export interface Disk {
   freeBytes(path: string): Promise<number>
 }
 
-/** `Disk.durableReplace` in terms of the rest of a disk; `draft` is a temporary name of its own beside `path`. */
+/** `Disk.durableReplace` in terms of the rest of a disk; `rng` makes the temporary name. */
 export async function replaceDurably(
   disk: Pick<Disk, 'open' | 'rename' | 'remove' | 'syncDirectory'>,
   path: string,
-  draft: string,
+  rng: Rng,
   bytes: Uint8Array,
 ): Promise<void> {
+  const draft = temporaryPath(path, rng)
   const file = await disk.open(draft, 'createNew')
   try {
-    await file.write(0, bytes)
-    await file.sync()
+    try {
+      await file.write(0, bytes)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await disk.rename(draft, path)
   } catch (error) {
-    await file.close()
-    await disk.remove(draft)
+    // The reason counts; what cannot be removed now is a leftover.
+    await disk.remove(draft).catch(() => false)
     throw error
   }
-  await file.close()
-  await disk.rename(draft, path)
   await disk.syncDirectory(dirname(path))
 }
 
-const TEMPORARY = /\.new-\d+-\d+$/
+/** Ends in random digits, or in the process number and the count of earlier versions. */
+const TEMPORARY = /\.new-([\da-f]{16}|\d+-\d+)$/
 
-/** The temporary name beside `path`; `owner` and `count` make it one of its own. */
-export function temporaryPath(path: string, owner: number, count: number): string {
-  return `${path}.new-${owner}-${count}`
+/**
+ * A temporary name beside `path`. It is random because nothing else tells processes apart: in a container each has the
+ * process number 1, and a leftover under the same name would make every later `durableReplace` fail.
+ */
+function temporaryPath(path: string, rng: Rng): string {
+  const digits = [rng.u32(), rng.u32()].map((part) => part.toString(16).padStart(8, '0'))
+  return `${path}.new-${digits.join('')}`
 }
 
-/** Whether a name is one that a crash during `durableReplace` leaves; such a file may be removed at start. */
+/** Whether a name is one that a crash during `durableReplace` leaves. */
 export function isTemporaryName(name: string): boolean {
   return TEMPORARY.test(name)
 }

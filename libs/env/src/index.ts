@@ -1,6 +1,6 @@
 export { cancelled, realClock, throwIfCancelled, withDeadline } from './clock.ts'
 export type { Clock, Timer } from './clock.ts'
-export { isTemporaryName, replaceDurably, temporaryPath } from './disk.ts'
+export { isTemporaryName, replaceDurably } from './disk.ts'
 export type { DirectoryEntry, Disk, DiskFile, FileStat, OpenMode } from './disk.ts'
 export { realEnv } from './env.ts'
 export { lockFolder } from './folder-lock.ts'

@@ -23,8 +23,8 @@ import {
   type OpenMode,
   isTemporaryName,
   replaceDurably,
-  temporaryPath,
 } from './disk.ts'
+import { realRng } from './rng.ts'
 
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY, O_DSYNC } = constants
 const OPEN_FLAGS: Readonly<Record<OpenMode, number>> = {
@@ -202,8 +202,6 @@ class RealFile implements DiskFile {
   }
 }
 
-let temporaryCount = 0
-
 export const realDisk: Disk = {
   async open(path, mode) {
     assert(path === resolve(path), () => `path "${path}" is not absolute`)
@@ -213,8 +211,14 @@ export const realDisk: Disk = {
 
   readFile: (path) => attempt(`read file "${path}"`, async () => asPlainBytes(await readFile(path))),
 
-  durableReplace: (path, bytes) =>
-    replaceDurably(realDisk, path, temporaryPath(path, process.pid, temporaryCount++), bytes),
+  durableReplace: (path, bytes) => replaceDurably(realDisk, path, realRng, bytes),
+
+  async removeLeftovers(path) {
+    const names = await attempt(`list folder "${path}"`, async () => readdir(path).catch(undefinedIfAbsent))
+    const leftovers = (names ?? []).filter(isTemporaryName)
+    for (const name of leftovers) await realDisk.remove(join(path, name))
+    return leftovers.length
+  },
 
   async makeDirectory(path) {
     const first = await attempt(`make folder "${path}"`, () => mkdir(path, { recursive: true, mode: 0o700 }))

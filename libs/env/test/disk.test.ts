@@ -1,10 +1,10 @@
 // The real disk does what its interface says, and tells what went wrong by the closed codes.
 import { existsSync } from 'node:fs'
-import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { isTemporaryName, pathInside, realDisk as disk, temporaryPath } from '@understory/env'
+import { isTemporaryName, pathInside, realDisk as disk } from '@understory/env'
 
 let root: string
 beforeEach(async () => {
@@ -51,13 +51,29 @@ test('durableReplace leaves the new bytes and no temporary file', async () => {
   await expect(disk.durableReplace(join(root, 'none/f'), bytes('x'))).rejects.toMatchObject({
     code: 'not_found',
   })
+  await mkdir(join(root, 'folder/below'), { recursive: true })
+  await expect(disk.durableReplace(join(root, 'folder'), bytes('x'))).rejects.toMatchObject({
+    code: 'precondition',
+  })
+  expect(await readdir(root)).toEqual(['f', 'folder'])
+})
+
+test('what a crash left of a replacement goes, whoever left it, and nothing else', async () => {
+  const kept = ['f', 'f.new', 'f.new-x', 'f.new-0123456789abcdef0']
+  for (const name of [...kept, 'f.new-1-0', 'f.new-0123456789abcdef', 'g.new-12-345'])
+    await writeFile(join(root, name), name)
+  expect(await disk.removeLeftovers(root)).toBe(3)
+  expect(await readdir(root)).toEqual(kept.sort())
+  expect(await disk.removeLeftovers(root)).toBe(0)
+  expect(await disk.removeLeftovers(join(root, 'none'))).toBe(0)
 })
 
 test('folders are made, listed in order, renamed and removed', async () => {
   await disk.makeDirectory(join(root, 'a/b/c'))
   await disk.makeDirectory(join(root, 'a/b/c'))
   await disk.durableReplace(join(root, 'a/z'), bytes('1'))
-  await writeFile(temporaryPath(join(root, 'a/z'), 1, 2), 'left by a crash')
+  for (const name of ['z.new-1-2', 'z.new-0123456789abcdef'])
+    await writeFile(join(root, 'a', name), 'left by a crash')
   await disk.rename(join(root, 'a/z'), join(root, 'a/a'))
   await disk.syncDirectory(join(root, 'a'))
   expect(await disk.list(join(root, 'a'))).toEqual([

@@ -7,7 +7,7 @@
  */
 import { dirname } from 'node:path'
 import { BugError, refuse } from '@understory/base'
-import { isTemporaryName, replaceDurably, temporaryPath } from '@understory/env'
+import { isTemporaryName, replaceDurably, seededRng } from '@understory/env'
 import type { Disk, DiskFile, FileStat, OpenMode, Rng } from '@understory/env'
 import type { ArmedFaults } from './acceptor-node.ts'
 import type { Counts } from './counts.ts'
@@ -126,6 +126,11 @@ export class SimDisk {
     return inode.medium
   }
 
+  /** Temporary files that `list` hides. */
+  leftovers(): string[] {
+    return [...this.#names.keys()].filter(isTemporaryName)
+  }
+
   losePower(): void {
     const { rng, counts } = this.#host
     let [kept, lost] = [0, 0]
@@ -163,10 +168,10 @@ export class SimDisk {
   }
 
   process(): DiskProcess {
-    const owner = ++this.#processCount
+    // Of its own, so that names do not shift what the schedule draws.
+    const nameRng = seededRng(++this.#processCount)
     const { schedule, rng, counts, armed } = this.#host
     const names = (): Map<string, Entry> => this.#names
-    let draftCount = 0
 
     /** Between the effects of a process: it may end here. A dead one waits for ever. */
     const boundary = async (delayMs = 0): Promise<void> => {
@@ -326,8 +331,13 @@ export class SimDisk {
         flip(path, bytes, 0, true)
         return bytes
       },
-      durableReplace: (path, bytes) =>
-        replaceDurably(disk, path, temporaryPath(path, owner, draftCount++), bytes),
+      durableReplace: (path, bytes) => replaceDurably(disk, path, nameRng, bytes),
+      removeLeftovers: async (path) => {
+        await boundary()
+        const leftovers = this.leftovers().filter((name) => dirname(name) === path)
+        for (const name of leftovers) await disk.remove(name)
+        return leftovers.length
+      },
       makeDirectory: async (path) => {
         const missing: string[] = []
         for (let at = path; names().get(at) === undefined; at = dirname(at)) missing.push(at)

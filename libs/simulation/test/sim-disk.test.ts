@@ -105,4 +105,25 @@ test('replacing a file leaves the old bytes or the new ones, wherever the proces
   }
   expect(left).toEqual(new Set([1, 2]))
 })
+
+test('whoever follows a process that ended anywhere replaces the file, and finds what that one left', async () => {
+  let leftCount = 0
+  for (let seed = 1; seed < 60; seed++) {
+    const { disk, process, armed, run } = world(seed)
+    await run(process.disk.durableReplace(PATH, bytes(1)))
+    armed.crashAfterEffects = 1 + (seed % 8)
+    void process.disk.durableReplace(PATH, bytes(2))
+    await Promise.race([run(never), new Promise((resolve) => setImmediate(resolve))])
+    armed.crashAfterEffects = 0
+    const left = disk.leftovers()
+    leftCount += left.length
+    const next = disk.process()
+    await run(next.disk.durableReplace(PATH, bytes(3)))
+    expect(disk.bytesOf(PATH, 'medium')?.[0]).toBe(3)
+    expect(disk.leftovers()).toEqual(left)
+    expect(await run(next.disk.removeLeftovers('/data'))).toBe(left.length)
+    expect(disk.leftovers()).toEqual([])
+  }
+  expect(leftCount).toBeGreaterThan(10)
+})
 const never = new Promise<void>(() => undefined)

@@ -10,6 +10,7 @@ const files = 'apps/safekeeper/src/wal-files.ts'
 const endOfWal = 'apps/safekeeper/src/end-of-wal.ts'
 const controlFile = 'apps/safekeeper/src/control-file.ts'
 const disk = 'libs/env/src/disk.ts'
+const timelines = 'apps/safekeeper/src/timelines.ts'
 
 const at = (file: string, text: string, by: string): Replacement => ({ file, text, by })
 const mutant = (name: string, subject: string, ...replacements: Replacement[]): Mutant => ({
@@ -205,6 +206,12 @@ export const MUTANTS: readonly Mutant[] = [
       'for (const path of controlPaths(folder))\n    if (!path.endsWith(".2") || !(await disk.stat(path))) await disk.durableReplace(path, bytes)',
     ),
   ),
+  mutant(
+    'what a crash left of a replacement stays, and its name comes again',
+    'safekeeper',
+    at(timelines, '      await this.#disk.removeLeftovers(folder)\n', ''),
+    at(disk, '[rng.u32(), rng.u32()].map', '[1, 0].map'),
+  ),
   // Membership.
   mutant(
     'one majority is enough during a change',
@@ -266,16 +273,12 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(
     'a control file is replaced without a sync of its folder',
     'safekeeper',
-    at(
-      disk,
-      '  await disk.rename(draft, path)\n  await disk.syncDirectory(dirname(path))',
-      '  await disk.rename(draft, path)',
-    ),
+    at(disk, '  await disk.syncDirectory(dirname(path))\n', ''),
   ),
   mutant(
     'a control file is not synced before it replaces the old one',
     'safekeeper',
-    at(disk, '    await file.write(0, bytes)\n    await file.sync()', '    await file.write(0, bytes)'),
+    at(disk, '      await file.write(0, bytes)\n      await file.sync()', '      await file.write(0, bytes)'),
   ),
   mutant(
     'a position is told inside a record',

@@ -3,6 +3,7 @@ import {
   BugError,
   UnderstoryError,
   advance,
+  assert,
   describeError,
   minLsn,
   refuse,
@@ -86,6 +87,10 @@ export class SafekeeperNode implements AcceptorNode {
     const timelines = new Timelines(life.disk, this.#log(life), '/data')
     await timelines.openAll()
     await timelines.create(REF, SIMULATED_POSTGRES, postgresFormat.startLsn)
+    assert(
+      this.#disk.leftovers().length === 0,
+      () => `${this.name} keeps what a crash left: ${this.#disk.leftovers().join(', ')}`,
+    )
     life.timeline = timelines.get(REF)
     this.#host.say(() => `${this.name} is up: ${this.status()?.text}`)
     const { schedule, rng } = this.#host
