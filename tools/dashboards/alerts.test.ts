@@ -129,6 +129,12 @@ const CASES: Readonly<Record<string, Case>> = {
     labels: { node: 'ps-1' },
     summary: '75% of the operations of ps-1 on the object store fail',
   },
+  UnderstoryBrokerAway: {
+    fires: { 'understory_control_broker_away{node="cp-1"}': '1x40' },
+    silent: { 'understory_control_broker_away{node="cp-1"}': '0 1 1 0x38' },
+    labels: {},
+    summary: 'the broker does not answer: nodes at new addresses are not found, and no new tenant is placed',
+  },
 }
 
 const RULES = join(ROOT, 'deploy/helm/understory/files/alerts.yaml')

@@ -103,6 +103,14 @@ export const ALERTS: readonly Alert[] = [
       '{{ $value | humanizePercentage }} of the operations of {{ $labels.node }} on the object store fail',
     series: ['sum by (node) (rate(understory_objectstore_operation_duration_seconds_count[5m]))'],
   },
+  {
+    name: 'UnderstoryBrokerAway',
+    severity: 'warning',
+    expr: 'max(understory_control_broker_away) > 0',
+    for: '5m',
+    summary: 'the broker does not answer: nodes at new addresses are not found, and no new tenant is placed',
+    series: ['max(understory_control_broker_away)'],
+  },
 ]
 
 /** Its page below docs/runbooks. */

@@ -10,7 +10,7 @@ import { present } from '@understory/base'
 import { minioMissing, redisMissing, startMinio, startRedis } from '@understory/testcontainers'
 import type { RedisServer, S3Server } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { loseCompute, runCli, startRoad } from './cluster-support.ts'
+import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
 const hasMinio = (await minioMissing()) === undefined
@@ -106,6 +106,34 @@ test.skipIf(!hasRedis)('a compute is rebuilt while Redis is away (needs Redis)',
   })
   await cluster.expectVerified()
 })
+
+test.skipIf(!hasRedis)(
+  'while Redis is away a lost host gets its compute back, switches and metrics go on (needs Redis)',
+  async () => {
+    const cluster = present(road, 'cluster')
+    const { client } = cluster
+    const { computeHost, metricsUrl } = cluster.cluster
+    const metrics = async (): Promise<string> => (await fetch(metricsUrl)).text()
+    const brokerAway = async (value: 0 | 1): Promise<true | undefined> =>
+      new RegExp(`^understory_control_broker_away\\b.* ${value}$`, 'm').test(await metrics()) || undefined
+    const rows = 'select count(*) from pgbench_history'
+    await redis?.kill()
+    await until('the control plane to miss Redis', () => brokerAway(1))
+    const before = await cluster.query(rows)
+    // Its Postgres ends with it, and from an empty folder only the control plane can tell it what to run.
+    await computeHost.kill()
+    await rm(computeHost.dataDirectory, { recursive: true })
+    await computeHost.start()
+    expect(await cluster.query(rows)).toEqual(before)
+    await client.switchFullPageWrites(cluster.tenant, 'off')
+    await client.waitForFullPageWrites(cluster.tenant)
+    expect(await metrics()).toMatch(/^understory_control_computes\{[^}]*phase="open"[^}]*\} 1$/m)
+    expect(await metrics()).toMatch(/^understory_control_safekeepers_away\{.* 0$/m)
+    await redis?.start()
+    await until('the control plane to find Redis again', () => brokerAway(0))
+    await cluster.expectVerified()
+  },
+)
 
 test.skipIf(!hasMinio || !hasRedis)(
   'a cluster that was stopped starts again with everything in it (needs MinIO and Redis)',

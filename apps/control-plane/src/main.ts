@@ -88,8 +88,10 @@ async function main(): Promise<void> {
   telemetry?.meter.onCollect(async () => {
     telemetry.metrics.lead.observe({}, lead.isHeld ? 1 : 0)
     // One that waits for its turn would tell the same as the one that leads.
-    if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), await nodes.list())
+    telemetry.metrics.brokerAway.observe({}, nodes.isBrokerAway ? 1 : 0)
+    if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), nodes.known())
   })
+  const following = nodes.follow(stopping.signal)
 
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))
@@ -128,6 +130,7 @@ async function main(): Promise<void> {
   }
   await server.stop(STOP_GRACE_MS)
   await broker.close()
+  await following
   await store.close()
   await telemetry?.stop()
   // Whoever supervises it starts it again: then it waits for its turn.

@@ -283,7 +283,7 @@ export class MembershipReconciler {
     const { clock, log, nodes, peers, ref, update } = this.#parts
     if (timeline.leftCopies.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
     this.#copiesNotBeforeMs = clock.nowMs() + COPIES_LOOK_MS
-    const announced = await nodes.list()
+    const announced = nodes.known()
     const gone: string[] = []
     for (const { node, generation } of timeline.leftCopies) {
       const address = announced.find(({ nodeId }) => nodeId === node)?.address
@@ -321,7 +321,8 @@ export class MembershipReconciler {
       (node) => nowMs - (this.#ailingSinceMs.get(node) ?? nowMs) >= Math.max(1, replaceAfterMs),
     )
     if (lost === undefined || !isMajorityWell) return timeline
-    const spares = (await nodes.list())
+    // Without the broker nobody knows of a spare that lives: the replacement waits, all else of the pass goes on.
+    const spares = ((await ifReachable(nodes.list())) ?? [])
       .filter(({ kind, nodeId }) => kind === 'safekeeper' && !members.includes(nodeId))
       .filter(({ nodeId }) => !this.#ailingSinceMs.has(nodeId))
     const spare = spares[Number.parseInt(timeline.timelineId.slice(0, 6), 16) % Math.max(1, spares.length)]

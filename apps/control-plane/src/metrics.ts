@@ -13,6 +13,13 @@ export const METRICS = {
     labels: {},
     help: '1 while this control plane leads, else 0',
   },
+  brokerAway: {
+    name: 'understory.control.broker.away',
+    unit: '{broker}',
+    kind: 'gauge',
+    labels: {},
+    help: '1 while the broker does not answer this control plane, else 0',
+  },
   tenants: {
     name: 'understory.control.tenants',
     unit: '{tenant}',

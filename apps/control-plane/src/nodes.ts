@@ -1,6 +1,8 @@
 /**
- * Who is where, as the broker tells. Soft state: a node that stays away for a time is gone from here, and back at
- * its next announcement. Documents name nodes by id; addresses are looked up here whenever they are used.
+ * Which nodes are announced, and where. Soft state: a node that stops announcing itself disappears from here, and is
+ * back at its next announcement. `known` survives the loss of the broker: reconcilers, deletions and metrics work with
+ * it, because an old address costs a retry and a missing one costs the database. `list` asks the broker: what must not
+ * be decided on old news (placement, replacement) uses it.
  */
 import { refuse } from '@understory/base'
 import type { Broker } from '@understory/broker'
@@ -21,19 +23,38 @@ export interface NodeView {
 
 export class Nodes {
   readonly #broker: Broker
+  readonly #known = new Map<string, NodeView>()
 
   constructor(broker: Broker) {
     this.#broker = broker
   }
 
-  async list(): Promise<NodeView[]> {
-    const views: NodeView[] = []
-    for (const { key, value } of await this.#broker.list(NODE_PREFIX)) {
-      const { success, data } = announced.safeParse(value)
-      // What does not parse was announced by a newer or foreign program: it is no node of ours.
-      if (success) views.push({ nodeId: key.slice(NODE_PREFIX.length), ...data })
+  /** Keeps `known` up to date until the signal fires. While the broker is away nothing in it changes. */
+  async follow(signal: AbortSignal): Promise<void> {
+    for await (const change of this.#broker.watch(NODE_PREFIX, signal)) {
+      const node = change.kind === 'announced' ? readNode(change.key, change.value) : undefined
+      if (node === undefined) this.#known.delete(change.key)
+      else this.#known.set(change.key, node)
     }
-    return views.toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
+  }
+
+  /** True while the broker does not answer. */
+  get isBrokerAway(): boolean {
+    return this.#broker.isAway
+  }
+
+  /** The announced nodes by id, as last heard of. Needs `follow`. */
+  known(): NodeView[] {
+    return [...this.#known.values()].toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
+  }
+
+  /** The announced nodes by id. Error: refused `unavailable` while the broker is away. */
+  async list(): Promise<NodeView[]> {
+    const entries = await this.#broker.list(NODE_PREFIX)
+    return entries
+      .map(({ key, value }) => readNode(key, value))
+      .filter((node) => node !== undefined)
+      .toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
   }
 
   /** Error: refused `unavailable` while the node is not announced. */
@@ -44,4 +65,10 @@ export class Nodes {
       hint: 'Start it, and see `understory nodes`.',
     })
   }
+}
+
+/** Undefined for what a newer or foreign program announced. */
+function readNode(key: string, value: unknown): NodeView | undefined {
+  const { success, data } = announced.safeParse(value)
+  return success ? { nodeId: key.slice(NODE_PREFIX.length), ...data } : undefined
 }

@@ -138,7 +138,7 @@ export class Removals {
     const { nodes, peers, configurations, log, clock } = this.#parts
     const { timelineId } = removal
     const ref = { tenantId: tenant.tenantId, timelineId }
-    const announced = new Map((await nodes.list()).map(({ nodeId, address }) => [nodeId, address]))
+    const announced = new Map(nodes.known().map(({ nodeId, address }) => [nodeId, address]))
     const isComputeRemoved =
       removal.isComputeRemoved || (await this.#removeCompute(tenant, removal, announced))
     if (!isComputeRemoved && this.#isEnding(timelineId)) {

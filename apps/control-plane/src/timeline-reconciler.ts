@@ -277,8 +277,13 @@ export class TimelineReconciler {
   async #place(tenant: TenantDocument): Promise<TimelineDocument> {
     const seed = Number.parseInt(tenant.tenantId.slice(0, 6), 16)
     const { nodes, computes } = this.#parts
-    const placement = placeTimeline(await nodes.list(), tenant.shardCount, seed, computes.usesHosts)
+    const announced = await nodes.list()
+    const placement = placeTimeline(announced, tenant.shardCount, seed, computes.usesHosts)
     this.#log.info('timeline_placed', { ...placement })
+    const placed = new Set([...placement.safekeeperNodes, ...placement.shardNodes, placement.computeHost])
+    const addresses = announced
+      .filter(({ nodeId }) => placed.has(nodeId))
+      .map(({ nodeId, address }) => [nodeId, address] as const)
     return this.#update((timeline) =>
       timeline.shards.length > 0
         ? timeline
@@ -287,10 +292,12 @@ export class TimelineReconciler {
             safekeeperNodes: [...placement.safekeeperNodes],
             shards: placement.shardNodes.map((node) => ({ node, generation: 1 })),
             computeHost: placement.computeHost,
+            addresses: { ...timeline.addresses, ...Object.fromEntries(addresses) },
           },
     )
   }
 
+  /** Without the broker the addresses are those of the document: a lost compute has to come back without it. */
   async #refreshAddresses(timeline: TimelineDocument): Promise<TimelineDocument> {
     const wanted = [
       ...allSafekeepers(timeline),
@@ -299,7 +306,7 @@ export class TimelineReconciler {
       ...(timeline.computeHost === '' ? [] : [timeline.computeHost]),
     ]
     const addresses = { ...timeline.addresses }
-    for (const { nodeId, address } of await this.#parts.nodes.list()) {
+    for (const { nodeId, address } of this.#parts.nodes.known()) {
       if (wanted.includes(nodeId)) addresses[nodeId] = address
     }
     const missing = wanted.find((node) => addresses[node] === undefined)

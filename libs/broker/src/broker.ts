@@ -33,6 +33,8 @@ export const TTL_DEFAULT_MS = 10_000
 export interface Broker extends AsyncDisposable {
   /** For people, without secrets. */
   readonly description: string
+  /** True from the first failed try until an announcement reaches the broker again. */
+  readonly isAway: boolean
   /**
    * Announces the key at once and again every third of `ttlMs`. Resolves after the first try, whether or not the broker
    * could be reached: the tries go on.

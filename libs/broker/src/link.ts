@@ -32,6 +32,10 @@ export class BrokerLink implements Broker {
     })
   }
 
+  get isAway(): boolean {
+    return this.#reach.isAway
+  }
+
   async announce(key: string, value: unknown, ttlMs: number = TTL_DEFAULT_MS): Promise<Announcement> {
     checkKey(key)
     checkTtl(ttlMs)
@@ -117,6 +121,10 @@ class Reachability {
   constructor(log: Log, broker: string) {
     this.#log = log
     this.#broker = broker
+  }
+
+  get isAway(): boolean {
+    return this.#isAway
   }
 
   failed(error: unknown): void {
