@@ -7,7 +7,7 @@ import { formatLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { encodeTrackerState, track, xidNote } from '@understory/postgres/cluster'
 import { recordEffects } from '@understory/postgres/redo'
-import type { EffectSink, SlruKind } from '@understory/postgres/redo'
+import type { EffectSink, RemovedPages, SlruKind } from '@understory/postgres/redo'
 import {
   DecodedRecord,
   RM_XLOG_ID,
@@ -52,14 +52,6 @@ export interface ChainWatch {
 }
 
 const FLAG_PRESENT = Uint8Array.of(1)
-const SLRU_SEGMENT_PAGES = 32
-/** Page numbers go round at these: 2^32 entries by entries a page (clog.c, multixact.c, commit_ts.c). */
-const SLRU_PAGES_MAX: Readonly<Record<SlruKind, number>> = {
-  pg_xact: 2 ** 32 / 32_768,
-  'pg_multixact/offsets': 2 ** 32 / 2048,
-  'pg_multixact/members': Math.ceil(2 ** 32 / 1636),
-  pg_commit_ts: Math.ceil(2 ** 32 / 819),
-}
 
 export class Ingest {
   readonly #state: ShardState
@@ -231,7 +223,7 @@ export class Ingest {
       // Their pages are among the record's keys.
       visibilityClear: () => undefined,
       slruPage: () => undefined,
-      slruTruncate: (kind, cutoffPage) => this.#truncateSlru(kind, cutoffPage),
+      slruTruncate: (kind, isRemoved) => this.#truncateSlru(kind, isRemoved),
       relationCreate: ({ spcOid, dbOid, relNumber }: RelFile, fork) => {
         state.putForkBarrier(spcOid, dbOid, relNumber, fork, 0, this.#at)
         if (state.isHomeOf(relNumber)) state.putSize(spcOid, dbOid, relNumber, fork, 0, this.#at)
@@ -271,16 +263,11 @@ export class Ingest {
     }
   }
 
-  /** SimpleLruTruncate removes whole segments that precede the cutoff's, on the circle of page numbers. */
-  #truncateSlru(kind: SlruKind, cutoffPage: number): void {
+  #truncateSlru(kind: SlruKind, isRemoved: RemovedPages): void {
     const state = this.#state
     const number = slruNumber(kind)
-    const half = SLRU_PAGES_MAX[kind] / 2
-    const cutoff = cutoffPage - (cutoffPage % SLRU_SEGMENT_PAGES)
     for (const key of state.scan(KEY_SLRU_PAGE, this.#at)) {
-      if (key.spcOid !== number) continue
-      const distance = (((cutoff - key.block) % (half * 2)) + half * 2) % (half * 2)
-      if (cutoffPage !== Infinity && (distance === 0 || distance > half)) continue
+      if (key.spcOid !== number || !isRemoved(key.block)) continue
       state.putTombstone(key, this.#at)
       state.ledger.reset(state.keys.intern(key))
     }

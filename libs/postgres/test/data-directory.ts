@@ -139,8 +139,11 @@ export function readDataDirectory(directory: string): VerifyBase & { readonly co
     )
   }
   const slru = new Map<string, Uint8Array>()
+  const slruPageNumbers = new Map<SlruKind, number[]>()
   for (const kind of SLRU_KINDS) {
-    for (const page of slruPages(directory, kind)) {
+    const pages = slruPages(directory, kind)
+    slruPageNumbers.set(kind, pages)
+    for (const page of pages) {
       slru.set(`${kind} ${page}`, readSlruPage(directory, kind, page) ?? new Uint8Array(PAGE_SIZE))
     }
   }
@@ -154,6 +157,7 @@ export function readDataDirectory(directory: string): VerifyBase & { readonly co
       return bytes?.length === PAGE_SIZE ? bytes : undefined
     },
     readSlruPage: (kind, page) => slru.get(`${kind} ${page}`),
+    slruPages: (kind) => slruPageNumbers.get(kind) ?? [],
     readRelationMap: (dbOid, spcOid) =>
       maps.find((map) => map.dbOid === dbOid && map.spcOid === spcOid)?.bytes,
   }

@@ -136,7 +136,7 @@ export function verifyHistory(history: ServerHistory, options: VerifyOptions = {
   return verifier
 }
 
-function compareFiles({ dataDirectory }: ServerHistory, verifier: RedoVerifier): void {
+function compareFiles({ base, dataDirectory }: ServerHistory, verifier: RedoVerifier): void {
   const lengths = new Map<string, number>()
   const key = (rel: object, fork: number): string => `${JSON.stringify(rel)} ${fork}`
   for (const { rel, fork, firstBlock, path } of relationFiles(dataDirectory)) {
@@ -156,7 +156,7 @@ function compareFiles({ dataDirectory }: ServerHistory, verifier: RedoVerifier):
       .slruPages()
       .filter((page) => page.kind === kind)
       .map(({ page }) => page)
-    for (const page of new Set([...slruPages(dataDirectory, kind), ...redone])) {
+    for (const page of new Set([...slruPages(dataDirectory, kind), ...base.slruPages(kind), ...redone])) {
       verifier.compareSlruPage(
         kind,
         page,

@@ -5,6 +5,7 @@ export { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from './page-edit
 export { rmgrs } from './registry.ts'
 export type { RmgrId } from './registry.ts'
 export type { EffectSink, Page, PgMajor, RedoPosition, RedoSettings, Rmgr, SlruKind } from './types.ts'
+export type { RemovedPages } from './slru-truncation.ts'
 export { RedoVerifier, pageKindOf } from './verify.ts'
 export type { Difference, FileCounts, TypeCounts, VerifyBase, VerifyOptions } from './verify.ts'
 export { clogOldestXid } from './clog/redo.ts'

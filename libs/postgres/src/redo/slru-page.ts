@@ -2,11 +2,6 @@
 import { refuse } from '@understory/base'
 import type { PgMajor } from './types.ts'
 
-const SLRU_PAGES_PER_SEGMENT = 32
-
-/** First page of the file that holds this one: SimpleLruTruncate removes files, and only those wholly before a page. */
-export const slruSegmentStart = (page: number): number => page - (page % SLRU_PAGES_PER_SEGMENT)
-
 /** sizeof the page number. */
 export const SLRU_PAGE_NUMBER_BYTES: Readonly<Record<PgMajor, number>> = { 16: 4, 17: 8, 18: 8 }
 

@@ -4,6 +4,7 @@
  */
 import type { Lsn } from '@understory/base'
 import type { DecodedRecord, RelFile } from '../wal/record.ts'
+import type { RemovedPages } from './slru-truncation.ts'
 
 export type PgMajor = 16 | 17 | 18
 
@@ -38,11 +39,8 @@ export interface EffectSink {
    * that nothing made before: pg_commit_ts gets its first one without a record when it is switched on.
    */
   slruPage(kind: SlruKind, page: number, init: boolean): void
-  /**
-   * Pages before `cutoffPage`, on the circle of page numbers, are gone. It is the first page of a segment file, since
-   * Postgres removes whole files. `Infinity`: all pages of this kind.
-   */
-  slruTruncate(kind: SlruKind, cutoffPage: number): void
+  /** Every page for which `isRemoved` holds is gone; a page of the same number may be made again later. */
+  slruTruncate(kind: SlruKind, isRemoved: RemovedPages): void
   relationCreate(rel: RelFile, fork: number): void
   /** The fork is cut to `blocks` blocks. */
   relationTruncate(rel: RelFile, fork: number, blocks: number): void

@@ -25,6 +25,7 @@ import { FORK_FSM, FORK_MAIN, FORK_VM, PAGE_SIZE } from '../wal/record.ts'
 import type { BlockRef, DecodedRecord, RelFile } from '../wal/record.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage, redoSlru } from './dispatch.ts'
 import { redoVisibilityClear } from './heap/visibility.ts'
+import type { RemovedPages } from './slru-truncation.ts'
 import {
   PD_ALL_VISIBLE,
   SizeOfPageHeaderData,
@@ -43,6 +44,8 @@ export interface VerifyBase {
   /** The block, or undefined if the file does not reach that far. */
   readBlock(rel: RelFile, fork: number, block: number): Uint8Array | undefined
   readSlruPage(kind: SlruKind, page: number): Uint8Array | undefined
+  /** The pages that the SLRU has. */
+  slruPages(kind: SlruKind): readonly number[]
   /** pg_filenode.map of a database; dbOid 0 is global/. */
   readRelationMap(dbOid: number, spcOid: number): Uint8Array | undefined
 }
@@ -123,6 +126,8 @@ export class RedoVerifier {
   /** Database directories that are copies: the base has their blocks under the source. */
   readonly #copiedFrom = new Map<string, { readonly spcOid: number; readonly dbOid: number }>()
   readonly #slru = new Map<string, Page>()
+  /** The base no longer has these pages. */
+  readonly #slruRemoved: { readonly kind: SlruKind; readonly isRemoved: RemovedPages }[] = []
   readonly #sink: EffectSink
   readonly #expected = pageOf(new Uint8Array(PAGE_SIZE))
   readonly #actual = pageOf(new Uint8Array(PAGE_SIZE))
@@ -245,7 +250,7 @@ export class RedoVerifier {
 
   /** The SLRU page as redo has it, from the base if no record touched it. */
   slruPage(kind: SlruKind, page: number): Uint8Array | undefined {
-    return this.#slru.get(`${kind} ${page}`)?.bytes ?? this.#base.readSlruPage(kind, page)
+    return this.#slru.get(`${kind} ${page}`)?.bytes ?? this.#baseSlruPage(kind, page)
   }
 
   /** Compares an SLRU page with the file's. Postgres writes whole pages, so that nothing in them is left out. */
@@ -257,7 +262,7 @@ export class RedoVerifier {
     )
   }
 
-  /** The SLRU pages that redo changed. */
+  /** The SLRU pages that redo changed and did not remove; those of the base are not among them. */
   slruPages(): { readonly kind: SlruKind; readonly page: number }[] {
     return [...this.#slru.keys()].map((key) => {
       const [kind, page] = key.split(' ') as [SlruKind, string]
@@ -355,6 +360,11 @@ export class RedoVerifier {
     )
   }
 
+  #baseSlruPage(kind: SlruKind, page: number): Uint8Array | undefined {
+    const isGone = this.#slruRemoved.some((removed) => removed.kind === kind && removed.isRemoved(page))
+    return isGone ? undefined : this.#base.readSlruPage(kind, page)
+  }
+
   #forkPages(rel: RelFile, fork: number): Map<number, Entry> {
     const key = forkKey(rel, fork)
     let pages = this.#pages.get(key)
@@ -402,15 +412,16 @@ export class RedoVerifier {
         let page = this.#slru.get(key)
         if (page === undefined) {
           page = pageOf(new Uint8Array(PAGE_SIZE))
-          page.bytes.set(this.#base.readSlruPage(kind, pageNumber) ?? [])
+          page.bytes.set(this.#baseSlruPage(kind, pageNumber) ?? [])
           this.#slru.set(key, page)
         }
         if (init) page.bytes.fill(0)
         redoSlru(this.#record as DecodedRecord, kind, pageNumber, page, this.#settings)
       },
-      slruTruncate: (kind, cutoffPage) => {
+      slruTruncate: (kind, isRemoved) => {
+        this.#slruRemoved.push({ kind, isRemoved })
         for (const { kind: other, page } of this.slruPages()) {
-          if (other === kind && page < cutoffPage) this.#slru.delete(`${kind} ${page}`)
+          if (other === kind && isRemoved(page)) this.#slru.delete(`${kind} ${page}`)
         }
       },
       // The smgr record of a fork that exists changes nothing, as CREATE of the file does then.

@@ -2,16 +2,18 @@
 import { RM_CLOG_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
-import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber, slruSegmentStart } from '../slru-page.ts'
+import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
+import { pagesBefore } from '../slru-truncation.ts'
 import type { EffectSink, PgMajor, RedoSettings, Rmgr } from '../types.ts'
 import { identifyClog } from './describe.ts'
 import { CLOG_TRUNCATE, CLOG_ZEROPAGE, xl_clog_truncate_tail } from './records.ts'
+import { CLOG_XACTS_PER_PAGE } from './status.ts'
 
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
   checkMainData(record, SLRU_PAGE_NUMBER_BYTES[settings.major])
   const page = readSlruPageNumber(record.view, record.mainDataOffset, settings.major)
   if ((record.info & XLR_RMGR_INFO_MASK) === CLOG_ZEROPAGE) sink.slruPage('pg_xact', page, true)
-  else sink.slruTruncate('pg_xact', slruSegmentStart(page))
+  else sink.slruTruncate('pg_xact', pagesBefore(page, CLOG_XACTS_PER_PAGE))
 }
 
 /** The oldest xid whose status is still kept, of a TRUNCATE record: recovery takes it over (AdvanceOldestClogXid). */

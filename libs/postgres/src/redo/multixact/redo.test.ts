@@ -30,12 +30,19 @@ const uint32s = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.
 const record = (rmid: number, info: number, main: Uint8Array): DecodedRecord =>
   makeRecord({ rmid, info, nextLsn: lsn(0x1000), xid: 9, main })
 
+/** Which of the first 200 pages are removed, as ranges. */
+function removedOf(isRemoved: (page: number) => boolean): string {
+  const pages = Array.from({ length: 201 }, (_, page) => page < 200 && isRemoved(page))
+  const ends = pages.flatMap((isGone, page) => (isGone === (pages[page - 1] ?? false) ? [] : [page]))
+  return ends.join('-')
+}
+
 /** What the record reports about SLRUs, one line a call. */
 function effectsOf(made: DecodedRecord, of: RedoSettings = settings): string[] {
   const lines: string[] = []
   const sink: Partial<EffectSink> = {
     slruPage: (kind, page, init) => lines.push(`${kind} ${page}${init ? ' init' : ''}`),
-    slruTruncate: (kind, cutoff) => lines.push(`${kind} before ${cutoff}`),
+    slruTruncate: (kind, isRemoved) => lines.push(`${kind} without ${removedOf(isRemoved)}`),
   }
   recordEffects(made, sink as EffectSink, of)
   return lines
@@ -85,13 +92,16 @@ test('truncation removes whole files only', () => {
   const multi = record(
     RM_MULTIXACT_ID,
     XLOG_MULTIXACT_TRUNCATE_ID,
-    uint32s(5, 1, 65_536 * 3, 0, 52_352 * 2 + 1),
+    uint32s(5, 1, 65_536 * 3, 52_352 + 1, 52_352 * 3 + 1),
   )
-  expect(effectsOf(multi)).toEqual(['pg_multixact/members before 64', 'pg_multixact/offsets before 64'])
-  expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 0, 9, 1)))).toEqual(['pg_xact before 64'])
+  expect(effectsOf(multi)).toEqual([
+    'pg_multixact/members without 32-96',
+    'pg_multixact/offsets without 0-64',
+  ])
+  expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 0, 9, 1)))).toEqual(['pg_xact without 0-64'])
   // 16 has 32-bit page numbers.
   expect(effectsOf(record(RM_CLOG_ID, 0x10, uint32s(70, 9, 1)), settingsOf(16))).toEqual([
-    'pg_xact before 64',
+    'pg_xact without 0-64',
   ])
   expect(effectsOf(record(RM_COMMIT_TS_ID, 0x00, uint32s(3)), settingsOf(16))).toEqual([
     'pg_commit_ts 3 init',
@@ -102,7 +112,7 @@ test('truncation removes whole files only', () => {
 test('switching commit timestamps off removes them all', () => {
   const change = (track: number): DecodedRecord =>
     record(RM_XLOG_ID, XLOG_PARAMETER_CHANGE, new Uint8Array([...new Uint8Array(25), track, 0, 0]))
-  expect(effectsOf(change(0))).toEqual(['pg_commit_ts before Infinity'])
+  expect(effectsOf(change(0))).toEqual(['pg_commit_ts without 0-200'])
   expect(effectsOf(change(1))).toEqual([])
   expect(effectsOf(change(0), { ...settings, trackCommitTimestamp: false })).toEqual([])
 })

@@ -13,7 +13,8 @@ import { RM_MULTIXACT_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import { PAGE_SIZE } from '../../wal/record.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
-import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber, slruSegmentStart } from '../slru-page.ts'
+import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
+import { pagesBefore, pagesFromTo } from '../slru-truncation.ts'
 import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyMultixact } from './describe.ts'
 import {
@@ -52,9 +53,6 @@ function checkedMemberCount(record: DecodedRecord): number {
   return count
 }
 
-const truncateBefore = (sink: EffectSink, kind: SlruKind, page: number): void =>
-  sink.slruTruncate(kind, slruSegmentStart(page))
-
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
   const { view, mainDataOffset: main } = record
   switch (record.info & XLR_RMGR_INFO_MASK) {
@@ -84,16 +82,21 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
     }
     case XLOG_MULTIXACT_TRUNCATE_ID:
       checkMainData(record, xl_multixact_truncate.SIZE)
-      truncateBefore(
-        sink,
+      // Both ends count: more than half of all member numbers may be in use.
+      sink.slruTruncate(
         'pg_multixact/members',
-        membersPageOf(xl_multixact_truncate.endTruncMemb.get(view, main)),
+        pagesFromTo(
+          membersPageOf(xl_multixact_truncate.startTruncMemb.get(view, main)),
+          membersPageOf(xl_multixact_truncate.endTruncMemb.get(view, main)),
+        ),
       )
       // One before, since the page of a multixact that does not exist yet may not exist either.
-      truncateBefore(
-        sink,
+      sink.slruTruncate(
         'pg_multixact/offsets',
-        offsetsPageOf(previousMultiXactId(xl_multixact_truncate.endTruncOff.get(view, main))),
+        pagesBefore(
+          offsetsPageOf(previousMultiXactId(xl_multixact_truncate.endTruncOff.get(view, main))),
+          MULTIXACT_OFFSETS_PER_PAGE,
+        ),
       )
   }
 }

@@ -15,6 +15,7 @@ import {
 } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
+import { allPages } from '../slru-truncation.ts'
 import type { EffectSink, Page, RedoSettings, Rmgr } from '../types.ts'
 import { identifyXlog } from './describe.ts'
 import { xl_fpw_change, xl_nextoid, xl_parameter_change } from './records.ts'
@@ -33,7 +34,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, _page: Page): void
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
   if (settings.trackCommitTimestamp !== true) return
   // What was recorded before is not looked at again, even if it is switched on later: the files go.
-  if (parameterChangeOf(record)?.trackCommitTimestamp === false) sink.slruTruncate('pg_commit_ts', Infinity)
+  if (parameterChangeOf(record)?.trackCommitTimestamp === false) sink.slruTruncate('pg_commit_ts', allPages)
 }
 
 /** Of a NEXTOID record: the next OID of the cluster, replacing what was known. Otherwise undefined. */
