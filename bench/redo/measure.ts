@@ -160,6 +160,8 @@ function redoAll(
     twoPhaseRemove: ignore,
     tablespaceCreate: ignore,
     tablespaceDrop: ignore,
+    originAdvance: ignore,
+    originDrop: ignore,
   }
   const bytes = forEachRecord(wal, settings.major, (record) => {
     records++

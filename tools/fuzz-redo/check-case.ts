@@ -196,6 +196,8 @@ function checkEffects(
     twoPhaseRemove: heard,
     tablespaceCreate: heard,
     tablespaceDrop: heard,
+    originAdvance: heard,
+    originDrop: heard,
   }
   const done = outcomeOf(() => {
     recordEffects(record, sink, settings)

@@ -76,6 +76,8 @@ function slruSamples(record: DecodedRecord, verifier: RedoVerifier, settings: Re
     twoPhaseRemove: ignore,
     tablespaceCreate: ignore,
     tablespaceDrop: ignore,
+    originAdvance: ignore,
+    originDrop: ignore,
   }
   recordEffects(record, sink, settings)
   return found

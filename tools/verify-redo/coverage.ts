@@ -12,7 +12,8 @@ const REASONS: Readonly<Record<string, string>> = {
   'XLOG/NOOP': 'no version writes it',
   'XLOG/END_OF_RECOVERY': 'written by a promoted standby only; changes no page',
   'XLOG/OVERWRITE_CONTRECORD': 'written after a crash in the middle of a record only; changes no page',
-  Transaction: 'compared with the pages of pg_xact and pg_commit_ts and the files of pg_twophase',
+  Transaction:
+    'compared with the pages of pg_xact and pg_commit_ts, the files of pg_twophase and the progress of replication origins',
   Storage: 'compared with the lengths and contents of files',
   CLOG: 'compared with the pages of pg_xact',
   Database: 'compared with the files of the new database',
@@ -29,7 +30,7 @@ const REASONS: Readonly<Record<string, string>> = {
   'Gin/VACUUM_PAGE': 'is nothing but images',
   'Gist/ASSIGN_LSN': 'written with wal_level = minimal only; changes no page',
   CommitTs: 'compared with the pages of pg_commit_ts',
-  ReplicationOrigin: 'local to a compute; changes nothing that is stored',
+  ReplicationOrigin: 'compared with pg_logical/replorigin_checkpoint',
   LogicalMessage: 'changes nothing that is stored',
 }
 

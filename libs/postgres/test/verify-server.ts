@@ -11,6 +11,7 @@ import type { PostgresSettings } from '@understory/testcontainers'
 import type { Client } from 'pg'
 import { DB_SHUTDOWNED } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
+import { ORIGIN_CHECKPOINT_PATH, parseOriginCheckpoint } from '../src/cluster/replication-origins.ts'
 import type { PgMajor, RedoSettings } from '../src/redo/types.ts'
 import { RedoVerifier } from '../src/redo/verify.ts'
 import type { VerifyBase, VerifyOptions } from '../src/redo/verify.ts'
@@ -167,6 +168,7 @@ function compareFiles({ base, dataDirectory }: ServerHistory, verifier: RedoVeri
   for (const { dbOid, spcOid, bytes } of relationMapFiles(dataDirectory))
     verifier.compareRelationMap(dbOid, spcOid, bytes)
   verifier.compareTwoPhase(twoPhaseFiles(dataDirectory))
+  verifier.compareOrigins(parseOriginCheckpoint(readFileSync(join(dataDirectory, ORIGIN_CHECKPOINT_PATH))))
 }
 
 /** One line per record type, for people. */

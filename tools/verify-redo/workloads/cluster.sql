@@ -19,6 +19,25 @@ select pg_logical_emit_message(false, 'prefix', 'content at once');
 select pg_replication_origin_create('origin');
 select pg_replication_origin_advance('origin', '0/1234');
 select pg_replication_origin_drop('origin');
+-- Progress forwards, not backwards, by transactions, and by force; the first of its kind that is kept.
+create table applied (i int);
+select pg_replication_origin_create('upstream');
+select pg_replication_origin_session_setup('upstream');
+begin;
+insert into applied values (1);
+select pg_replication_origin_xact_setup('0/2000', now());
+commit;
+begin;
+insert into applied values (2);
+select pg_replication_origin_xact_setup('0/1000', now());
+commit;
+begin;
+insert into applied values (3);
+select pg_replication_origin_xact_setup('FFFFFFFF/FFFFFFF0', now());
+prepare transaction 'applied';
+commit prepared 'applied';
+select pg_replication_origin_session_reset();
+select pg_replication_origin_advance('upstream', '1/3000');
 -- A catalog that is rewritten while logical decoding may still need its old tuples.
 select pg_create_logical_replication_slot('decoder', 'pgoutput');
 create table decoded (i int, t text);

@@ -52,3 +52,8 @@ export {
   relmapPath,
   twoPhasePath,
 } from './other-files.ts'
+export {
+  ORIGIN_CHECKPOINT_PATH,
+  encodeOriginCheckpoint,
+  parseOriginCheckpoint,
+} from './replication-origins.ts'

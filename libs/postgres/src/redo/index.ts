@@ -20,5 +20,6 @@ export {
   xactTimeOf,
   xidPrecedes,
 } from './xact/parse.ts'
+export { moveOrigin } from './replorigin/redo.ts'
 export { fullPageWritesOf, nextOidOf, parameterChangeOf } from './xlog/redo.ts'
 export type { ParameterChange } from './xlog/redo.ts'

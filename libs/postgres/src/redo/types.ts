@@ -58,6 +58,14 @@ export interface EffectSink {
   twoPhaseRemove(xid: number): void
   tablespaceCreate(spcOid: number, path: string): void
   tablespaceDrop(spcOid: number): void
+  /**
+   * Everything of a replication origin (pg_replication_origin.roident) up to `remoteLsn` is applied: any 64-bit number,
+   * since it is a position of another server. Progress moves forwards only, unless `force` is set (replorigin_advance,
+   * origin.c).
+   */
+  originAdvance(originId: number, remoteLsn: bigint, force: boolean): void
+  /** The progress of the origin is forgotten. */
+  originDrop(originId: number): void
 }
 
 /** One resource manager: a row of the registry. */

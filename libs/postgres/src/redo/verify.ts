@@ -36,6 +36,7 @@ import {
   isPageNew,
   pageOf,
 } from './page-edit.ts'
+import { moveOrigin } from './replorigin/redo.ts'
 import type { EffectSink, Page, RedoSettings, SlruKind } from './types.ts'
 import { parameterChangeOf } from './xlog/redo.ts'
 
@@ -114,6 +115,8 @@ export class RedoVerifier {
   readonly relationMaps = new Map<string, Uint8Array>()
   /** State files of transactions that are prepared at the end, by xid. */
   readonly twoPhase = new Map<number, Uint8Array>()
+  /** Remote LSN by replication origin. */
+  readonly origins = new Map<number, bigint>()
 
   /** As of the next record: PARAMETER_CHANGE changes them. */
   #settings: RedoSettings
@@ -293,6 +296,15 @@ export class RedoVerifier {
     }
   }
 
+  /** Compares the progress of replication origins, by id. One that a session merely set up has none, and no record. */
+  compareOrigins(file: ReadonlyMap<number, bigint>): void {
+    for (const id of new Set([...this.origins.keys(), ...file.keys()])) {
+      const [redone, stored] = [this.origins.get(id) ?? 0n, file.get(id) ?? 0n]
+      if (redone !== stored) this.#differ(`replication origin ${id}`, `the file: ${redone}, not ${stored}`)
+      this.fileCounts.compared++
+    }
+  }
+
   #compareBytes(where: string, redone: Uint8Array, file: Uint8Array): void {
     const at = firstDifference(redone, file)
     if (at >= 0)
@@ -449,6 +461,9 @@ export class RedoVerifier {
       twoPhaseRemove: (xid) => this.twoPhase.delete(xid),
       tablespaceCreate: () => {},
       tablespaceDrop: () => {},
+      originAdvance: (originId, remoteLsn, force) =>
+        void moveOrigin(this.origins, originId, remoteLsn, force),
+      originDrop: (originId) => this.origins.delete(originId),
     }
   }
 }

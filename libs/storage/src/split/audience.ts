@@ -51,6 +51,8 @@ export const EFFECT_AUDIENCE = {
   twoPhaseRemove: 'first',
   tablespaceCreate: 'first',
   tablespaceDrop: 'first',
+  originAdvance: 'first',
+  originDrop: 'first',
 } as const satisfies Record<keyof EffectSink, Audience>
 
 /**

@@ -116,6 +116,8 @@ function expectedOf(
     twoPhaseRemove: first,
     tablespaceCreate: first,
     tablespaceDrop: first,
+    originAdvance: first,
+    originDrop: first,
   }
   recordEffects(record, sink, settings)
   return { keys, effects }

@@ -189,6 +189,8 @@ export class ShardSplitter {
       twoPhaseRemove: () => concerns(EFFECT_AUDIENCE.twoPhaseRemove),
       tablespaceCreate: () => concerns(EFFECT_AUDIENCE.tablespaceCreate),
       tablespaceDrop: () => concerns(EFFECT_AUDIENCE.tablespaceDrop),
+      originAdvance: () => concerns(EFFECT_AUDIENCE.originAdvance),
+      originDrop: () => concerns(EFFECT_AUDIENCE.originDrop),
     }
   }
 

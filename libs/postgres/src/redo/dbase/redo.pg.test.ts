@@ -20,6 +20,8 @@ function writeDown(lines: string[]): EffectSink {
     slruTruncate: () => {},
     twoPhasePrepare: () => {},
     twoPhaseRemove: () => {},
+    originAdvance: () => {},
+    originDrop: () => {},
     relationCreate: (r, fork) => lines.push(`create ${rel(r)} ${fork}`),
     relationTruncate: (r, fork, blocks) => lines.push(`truncate ${rel(r)} ${fork} to ${blocks}`),
     relationDrop: (r) => lines.push(`drop ${rel(r)}`),

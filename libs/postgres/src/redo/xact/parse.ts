@@ -7,8 +7,7 @@
  *
  * Source: rmgrdesc/xactdesc.c ParseCommitRecord, ParseAbortRecord, ParsePrepareRecord (17.11, 18.6).
  */
-import { LSN_ZERO, lsnFromHalves, refuse } from '@understory/base'
-import type { Lsn } from '@understory/base'
+import { refuse } from '@understory/base'
 import { RM_MULTIXACT_ID, RM_XACT_ID } from '../../wal/constants.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
 import { ParsedMultixact, parseMultixact } from '../multixact/redo.ts'
@@ -70,7 +69,7 @@ export class ParsedXact {
   gidOffset = 0
   gidLength = 0
   hasOrigin = false
-  originLsn: Lsn = LSN_ZERO
+  originLsnOffset = 0
   originTimestampOffset = 0
   /** First byte behind what was parsed. */
   endOffset = 0
@@ -91,7 +90,7 @@ export class ParsedXact {
     this.twophaseXid = 0
     this.gidLength = 0
     this.hasOrigin = false
-    this.originLsn = LSN_ZERO
+    this.originLsnOffset = 0
     this.originTimestampOffset = 0
   }
 }
@@ -192,7 +191,7 @@ function parseEnd(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): vo
     // unaligned
     at = advanceWithin(record, at, 16)
     parsed.hasOrigin = true
-    parsed.originLsn = lsnFromHalves(view.getUint32(at - 12, true), view.getUint32(at - 16, true))
+    parsed.originLsnOffset = at - 16
     parsed.originTimestampOffset = at - 8
   }
   if (parsed.opcode === XLOG_XACT_COMMIT_PREPARED || parsed.opcode === XLOG_XACT_ABORT_PREPARED) {
@@ -213,8 +212,8 @@ function parsePrepare(record: DecodedRecord, major: PgMajor, parsed: ParsedXact)
   parsed.twophaseXid = parsed.xid
   parsed.dbId = xl_xact_prepare.database.get(view, header)
   parsed.xactTimeOffset = header + xl_xact_prepare.preparedAt.offset
-  parsed.originLsn = xl_xact_prepare.originLsn.get(view, header)
   parsed.hasOrigin = record.originId !== 0
+  parsed.originLsnOffset = header + xl_xact_prepare.originLsn.offset
   parsed.originTimestampOffset = header + xl_xact_prepare.originTimestamp.offset
   const gidBytes = xl_xact_prepare.gidlen.get(view, header) // with its final zero
   parsed.gidOffset = at
@@ -270,6 +269,10 @@ export function relFileAt(record: DecodedRecord, offset: number, index: number, 
 /** The time of commit, abort or prepare in microseconds since 2000-01-01, or undefined where the record has none. */
 export const xactTimeOf = (record: DecodedRecord, parsed: ParsedXact): bigint | undefined =>
   parsed.xactTimeOffset === 0 ? undefined : record.view.getBigInt64(parsed.xactTimeOffset, true)
+
+/** How far the transaction's origin has come, if it has one (`hasOrigin`); a position of another server. */
+export const originLsnOf = (record: DecodedRecord, parsed: ParsedXact): bigint =>
+  record.view.getBigUint64(parsed.originLsnOffset, true)
 
 const decoder = new TextDecoder()
 export const gidOf = (record: DecodedRecord, parsed: ParsedXact): string =>

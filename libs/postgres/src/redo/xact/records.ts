@@ -4,7 +4,7 @@
  * Source: access/xact.h, access/transam/twophase.c, rmgrdesc/xactdesc.c (17.11); 16 and 18 differ only in the size of a
  * dropped statistics entry, see `STATS_ITEM_BYTES`.
  */
-import { bytes, i32, lsn64, struct, u16, u32, u8 } from '@understory/base'
+import { bytes, i32, struct, u16, u32, u64, u8 } from '@understory/base'
 import type { PgMajor } from '../types.ts'
 
 export const XLOG_XACT_COMMIT = 0x00
@@ -56,6 +56,6 @@ export const xl_xact_prepare = struct(72, {
   initfileinval: u8,
   pad1: u8,
   gidlen: u16,
-  originLsn: lsn64, // origin_lsn
+  originLsn: u64, // origin_lsn: of the other server, so any number
   originTimestamp: bytes(8), // origin_timestamp
 })

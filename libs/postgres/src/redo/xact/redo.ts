@@ -1,12 +1,12 @@
 /**
- * What the end of a transaction does to pg_xact and pg_commit_ts, which relations go with it, and the state files of
- * prepared transactions.
+ * What the end of a transaction does to pg_xact and pg_commit_ts, which relations go with it, the state files of
+ * prepared transactions, and the progress of the replication origin that it came from.
  *
  * Subtransactions end as their parent does: the SUB_COMMITTED that Postgres writes first, when a transaction spans
  * several pages, is overwritten within the same redo.
  *
- * Source: access/transam/xact.c xact_redo, xact_redo_commit, xact_redo_abort; twophase.c RecreateTwoPhaseFile;
- * commit_ts.c TransactionTreeSetCommitTsData (17.11, 18.6).
+ * Source: access/transam/xact.c xact_redo, xact_redo_commit, xact_redo_abort; twophase.c RecreateTwoPhaseFile,
+ * PrepareRedoAdd; commit_ts.c TransactionTreeSetCommitTsData (17.11, 18.6).
  */
 import { assert, refuse } from '@understory/base'
 import { RM_XACT_ID } from '../../wal/constants.ts'
@@ -19,9 +19,10 @@ import {
   setTransactionStatus,
 } from '../clog/status.ts'
 import { commitTsPageOf, setCommitTs } from '../commit-ts/entry.ts'
+import { advanceOrigin } from '../replorigin/redo.ts'
 import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyXact } from './describe.ts'
-import { ParsedXact, parseXact, relFileAt, subxactAt } from './parse.ts'
+import { ParsedXact, originLsnOf, parseXact, relFileAt, subxactAt } from './parse.ts'
 import {
   XLOG_XACT_ABORT_PREPARED,
   XLOG_XACT_ASSIGNMENT,
@@ -77,6 +78,8 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
   if (opcode === XLOG_XACT_ASSIGNMENT || opcode === XLOG_XACT_INVALIDATIONS) return
   const parsed = parsedForEffects
   parseXact(record, settings.major, parsed)
+  // An abort is progress, too (xact_redo_abort).
+  if (parsed.hasOrigin) advanceOrigin(sink, record.originId, originLsnOf(record, parsed), false)
   if (opcode === XLOG_XACT_PREPARE) {
     sink.twoPhasePrepare(parsed.xid, twoPhaseState(record))
     return
