@@ -10,6 +10,7 @@ import { formatLsn, offsetInSegment, present } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
 import {
+  ORIGIN_CHECKPOINT_PATH,
   decodeTrackerState,
   parseControlFile,
   parseRelationPath,
@@ -98,6 +99,13 @@ async function fill(client: pg.Client, tablespace: string): Promise<void> {
   ])
 }
 
+/** A transaction by which a replication origin comes to `position`. */
+const advancing = (origin: string, position: number): string[] => [
+  `select pg_replication_origin_session_setup('${origin}')`,
+  `begin; insert into origins values (1); select pg_replication_origin_xact_setup('0/${position}', now()); commit`,
+  'select pg_replication_origin_session_reset()',
+]
+
 /** The backup, with the server written to, vacuumed and checkpointed while it is read. */
 async function* disturbed(
   backup: AsyncIterable<BackupEvent>,
@@ -119,6 +127,9 @@ async function* disturbed(
     }
     if (files === 100)
       await run(client, ["commit prepared 'ends'", 'drop table doomed', 'delete from big where id > 15000'])
+    // Before the backup comes to the file of replication origins, and after it.
+    if (files % 100 === 0) await run(client, advancing('advanced', files))
+    if (files === 100) await run(client, ["select pg_replication_origin_drop('dropped')"])
     if (files === 200)
       await run(client, ['checkpoint', 'vacuum big', 'create database during template template0'])
     if (files === 400)
@@ -192,6 +203,9 @@ test.each([16, 17, 18] as const)(
     await using server = await startPostgres({ major, settings })
     const client = await server.connect()
     await fill(client, apart.path)
+    await run(client, ['create table origins (i int)'])
+    for (const origin of ['untouched', 'dropped', 'advanced'])
+      await run(client, [`select pg_replication_origin_create('${origin}')`, ...advancing(origin, 50)])
 
     const port = await freePort()
     await using _safekeeper = await startProcess({
@@ -377,6 +391,7 @@ test.each([16, 17, 18] as const)(
       } else if (
         parseSlruSegmentPath(path) !== undefined ||
         path.startsWith('pg_twophase/') ||
+        path === ORIGIN_CHECKPOINT_PATH ||
         /pg_filenode\.map$|PG_VERSION$/.test(path)
       ) {
         const isSame = actual !== undefined && actual.subarray(0, bytes.length).equals(bytes)

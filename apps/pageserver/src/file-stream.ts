@@ -3,18 +3,20 @@
  *
  *   every shard    its relation blocks, in runs of neighbouring blocks; its SLRU pages at their offsets
  *   home shard     a relation's size, per file of 1 GiB: what no shard sends within it is zeros
- *   shard 0        directories, PG_VERSION, databases, tablespaces, relation maps, two-phase files
+ *   shard 0        directories, PG_VERSION, databases, tablespaces, relation maps, two-phase files, replication origins
  *
  * An unlogged relation's init fork comes as its main fork too: a start without recovery does not copy it.
  */
 import type { Lsn } from '@understory/base'
 import {
+  ORIGIN_CHECKPOINT_PATH,
   RELATION_SEGMENT_BLOCKS,
   SLRU_PAGES_PER_SEGMENT,
   SLRU_SEGMENT_BYTES,
   dataDirectoriesOf,
   databasePath,
   decodeTrackerState,
+  encodeOriginCheckpoint,
   relationPath,
   relmapPath,
   slruSegmentPath,
@@ -105,6 +107,8 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
     if (content !== undefined)
       yield filePiece(relmapPath(key.spcOid, key.dbOid, major), 0, Buffer.from(content), content.length)
   }
+  const origins = Buffer.from(encodeOriginCheckpoint(await state.originsAt(at)))
+  yield filePiece(ORIGIN_CHECKPOINT_PATH, 0, origins, origins.length)
   const tracked = await state.readBytes(CHECKPOINT_STATE_KEY, at)
   if (tracked === undefined) return
   const { nextXid, nextXidEpoch } = decodeTrackerState(tracked)

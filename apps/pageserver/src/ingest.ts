@@ -260,6 +260,9 @@ export class Ingest {
       tablespaceCreate: (spcOid, path) =>
         onFirstShard(() => put(smallKey(KEY_TABLESPACE, spcOid, 0, 0), Buffer.from(path))),
       tablespaceDrop: (spcOid) => onFirstShard(() => end(smallKey(KEY_TABLESPACE, spcOid, 0, 0))),
+      originAdvance: (originId, remoteLsn, force) =>
+        onFirstShard(() => state.advanceOrigin(originId, remoteLsn, force, this.#at)),
+      originDrop: (originId) => onFirstShard(() => state.dropOrigin(originId, this.#at)),
     }
   }
 

@@ -6,6 +6,7 @@ import { LSN_MAX, LSN_ZERO, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
+import { moveOrigin } from '@understory/postgres/redo'
 import type { RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 import {
@@ -15,6 +16,7 @@ import {
   KEY_CONTROL_FILE,
   KEY_RELATION_BLOCK,
   KEY_RELATION_SIZE,
+  KEY_REPLICATION_ORIGIN,
   KeyTable,
   LAYER_KIND_DELTA,
   LayerMap,
@@ -24,12 +26,15 @@ import {
   applyValue,
   barrierKey,
   classRange,
+  decodeOriginProgress,
+  encodeOriginProgress,
   endsChain,
   homeShard,
   isPageKey,
   isTombstone,
   relationSizeBytes,
   relationSizeKey,
+  replicationOriginKey,
 } from '@understory/storage'
 import type { Key, LayerFile, LayerOwner, ReadPlan, RebuildOutcome, ValueRef } from '@understory/storage'
 import type { PageProbe } from './pageserver-observer.ts'
@@ -82,6 +87,8 @@ export class ShardState {
   ingestedLsn: Lsn = LSN_ZERO
   /** On shard 0 only. */
   tracker: TrackerState | undefined
+  /** How far each replication origin has come; on shard 0 only. */
+  readonly #origins = new Map<number, bigint>()
   walImagesCount = 0
   generatedImagesCount = 0
   /** Current sizes of the relations whose home this shard is. */
@@ -200,6 +207,26 @@ export class ShardState {
       this.putTombstone(relationSizeKey(spcOid, dbOid, rel, fork), at)
   }
 
+  // Replication origins
+
+  /** Forwards only, unless `force` is set. */
+  advanceOrigin(originId: number, remoteLsn: bigint, force: boolean, at: Lsn): void {
+    if (moveOrigin(this.#origins, originId, remoteLsn, force))
+      this.putBytes(replicationOriginKey(originId), at, encodeOriginProgress(remoteLsn))
+  }
+  dropOrigin(originId: number, at: Lsn): void {
+    if (this.#origins.delete(originId)) this.putTombstone(replicationOriginKey(originId), at)
+  }
+  /** Remote LSN by origin id. */
+  async originsAt(at: Lsn): Promise<Map<number, bigint>> {
+    const origins = new Map<number, bigint>()
+    for (const key of this.scan(KEY_REPLICATION_ORIGIN, at)) {
+      const progress = await this.readBytes(key, at)
+      if (progress !== undefined) origins.set(key.rel, decodeOriginProgress(progress))
+    }
+    return origins
+  }
+
   // Reading
 
   /** The content of a key that is not a page, or undefined. */
@@ -269,7 +296,7 @@ export class ShardState {
     await this.loadSmall()
   }
 
-  /** Sizes, settings and tracker, from the layers. */
+  /** Sizes, settings, tracker and replication origins, from the layers. */
   async loadSmall(): Promise<void> {
     this.#sizes.clear()
     for (const { spcOid, dbOid, rel, fork } of this.scan(KEY_RELATION_SIZE, LSN_MAX)) {
@@ -284,6 +311,8 @@ export class ShardState {
     if (this.isFirstShard) {
       const state = await this.readBytes(CHECKPOINT_STATE_KEY, LSN_MAX)
       this.tracker = state === undefined ? undefined : decodeTrackerState(state)
+      this.#origins.clear()
+      for (const [id, remoteLsn] of await this.originsAt(LSN_MAX)) this.#origins.set(id, remoteLsn)
     }
   }
 

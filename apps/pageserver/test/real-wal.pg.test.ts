@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
-import { parseRelationPath, parseSlruSegmentPath } from '@understory/postgres/cluster'
+import { ORIGIN_CHECKPOINT_PATH, parseRelationPath, parseSlruSegmentPath } from '@understory/postgres/cluster'
 import { isZeroPage, maskRelationPage } from '@understory/postgres/page'
 import type { PageKind } from '@understory/postgres/page'
 import { getPageLsn, pageOf } from '@understory/postgres/redo'
@@ -70,6 +70,16 @@ async function runWorkload(server: PostgresServer): Promise<number> {
     "begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'",
     "commit prepared 'done'",
   )
+  for (const name of ['applied', 'dropped']) {
+    await run(
+      `select pg_replication_origin_create('${name}')`,
+      `select pg_replication_origin_session_setup('${name}')`,
+      `begin; select pg_replication_origin_xact_setup('7/1000', now()); insert into cut values (2); commit`,
+      `begin; select pg_replication_origin_xact_setup('7/2000', now()); insert into cut values (2); commit`,
+      'select pg_replication_origin_session_reset()',
+    )
+  }
+  await run("select pg_replication_origin_drop('dropped')")
   const other = await server.connect()
   await client.query('begin; select * from hot where id = 5 for share')
   await other.query('begin; select * from hot where id = 5 for share')
@@ -172,6 +182,7 @@ async function differences(
       isSlru ||
       path.endsWith('pg_filenode.map') ||
       path.startsWith('pg_twophase/') ||
+      path === ORIGIN_CHECKPOINT_PATH ||
       path.endsWith('PG_VERSION')
     ) {
       const same = actual !== undefined && Buffer.compare(actual.subarray(0, bytes.length), bytes) === 0

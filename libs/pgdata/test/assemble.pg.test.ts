@@ -54,6 +54,7 @@ async function runWorkload(server: PostgresServer): Promise<void> {
     "begin; insert into hot values (1001, 1, 'p'); prepare transaction 'done'",
     "commit prepared 'done'",
   )
+  await run("select pg_replication_origin_create('upstream')", ...applying('A/1000'))
   for (let i = 0; i < 200; i++) await run(`update hot set n = n + 1 where id = ${(i % 7) + 1}`)
   await client.query('begin; select * from hot where id = 5 for share')
   await other.query('begin; select * from hot where id = 5 for share; commit')
@@ -64,6 +65,13 @@ async function runWorkload(server: PostgresServer): Promise<void> {
   await copied.end()
   await run('create extension amcheck', 'create extension pg_visibility', 'vacuum full there', 'analyze')
 }
+
+/** A transaction that comes from a publisher, where it ended at `remoteLsn`. */
+const applying = (remoteLsn: string): string[] => [
+  "select pg_replication_origin_session_setup('upstream')",
+  `begin; select pg_replication_origin_xact_setup('${remoteLsn}', now()); update hot set n = n + 1 where id = 9; commit`,
+  'select pg_replication_origin_session_reset()',
+]
 
 /** What the database says, as text. */
 async function answers(client: pg.Client): Promise<unknown> {
@@ -76,6 +84,7 @@ async function answers(client: pg.Client): Promise<unknown> {
     'select count(*), count(pg_xact_commit_timestamp(xmin)) from hot',
     'select relname, relpages, relkind from pg_class where oid >= 16384 order by 1',
     'select spcname from pg_tablespace order by 1',
+    'select external_id, remote_lsn::text from pg_show_replication_origin_status()',
   ]
   const results = []
   for (const query of queries) results.push((await client.query(query)).rows)
@@ -119,6 +128,7 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     const lsn = await storage.feed()
     // Beyond it: must not be seen.
     await client.query("insert into hot values (-1, 0, 'later')")
+    for (const statement of applying('A/2000')) await client.query(statement)
     await storage.feed()
     expect((await lastRecordAtOrBefore(storage.source, lsn)).nextLsn).toBe(lsn)
 

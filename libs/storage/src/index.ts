@@ -32,6 +32,7 @@ export {
   KEY_RELATION_BLOCK,
   KEY_RELATION_MAP,
   KEY_RELATION_SIZE,
+  KEY_REPLICATION_ORIGIN,
   KEY_SLRU_PAGE,
   KEY_TABLESPACE,
   KEY_TWO_PHASE,
@@ -63,6 +64,7 @@ export type { Layer } from './layer.ts'
 export { OpenLayer } from './open-layer.ts'
 export { PageJobWriter, applyValue, isPageKey, runPageJob } from './page-rebuild.ts'
 export type { PageJobResult, PageValue, RebuildOutcome } from './page-rebuild.ts'
+export { decodeOriginProgress, encodeOriginProgress, replicationOriginKey } from './replication-origin.ts'
 export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './shard.ts'
 export {
   RECORD_HAS_EFFECTS,

@@ -4,7 +4,7 @@
  *   0  class   u8      what the key names (below)
  *   1  spcOid  u32 be  tablespace; of an SLRU page: the SLRU's number
  *   5  dbOid   u32 be  database
- *   9  rel     u32 be  relation file number; of a two-phase file: the xid
+ *   9  rel     u32 be  relation file number; of a two-phase file: the xid; of a replication origin: its id
  *   13 fork    u8      fork number
  *   14 block   u32 be  block; of an SLRU page: the page's number
  *
@@ -34,7 +34,9 @@ export const KEY_DATABASE = 7
 export const KEY_TABLESPACE = 8
 /** pg_control as imported. */
 export const KEY_CONTROL_FILE = 9
-export const KEY_CLASS_MAX = 9
+/** Progress of a replication origin (value: replication-origin.ts) or its end. */
+export const KEY_REPLICATION_ORIGIN = 10
+export const KEY_CLASS_MAX = 10
 
 export interface Key {
   readonly keyClass: number

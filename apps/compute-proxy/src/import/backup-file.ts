@@ -1,6 +1,7 @@
 /** What each file of a base backup is to storage, by its path. Source: basebackup.c and docs "Database File Layout" (16 to 18). */
 import {
   CONTROL_FILE_PATH,
+  ORIGIN_CHECKPOINT_PATH,
   RELMAP_NAME,
   parseDatabasePath,
   parseRelationPath,
@@ -63,7 +64,7 @@ export function classifyBackupFile(path: string, major: PgMajor): BackupFile {
   const [directory, name] = [path.slice(0, Math.max(0, slash)), path.slice(slash + 1)]
   if (slash < 0) return classifyTopLevel(name)
   if (path === CONTROL_FILE_PATH) return { kind: 'controlFile' }
-  if (path === 'pg_logical/replorigin_checkpoint') return { kind: 'replicationOrigins' }
+  if (path === ORIGIN_CHECKPOINT_PATH) return { kind: 'replicationOrigins' }
   if (directory === 'pg_twophase') {
     const xid = parseTwoPhaseName(name, major)
     return xid === undefined ? { kind: 'unknown' } : { kind: 'twoPhase', xid }

@@ -2,11 +2,23 @@
  * Goal: values of a base backup are the same whatever the pieces its files arrive in; what is damaged, foreign or cut
  * off is refused with its reason. Method: a small backup made by hand, with a real pg_control's bytes.
  */
-import { formatLsn, lsn } from '@understory/base'
-import { clusterVersions, encodeCheckPoint } from '@understory/postgres/cluster'
+import { formatLsn, lsn, present } from '@understory/base'
+import {
+  ORIGIN_CHECKPOINT_PATH,
+  clusterVersions,
+  encodeCheckPoint,
+  encodeOriginCheckpoint,
+} from '@understory/postgres/cluster'
 import { crc32c } from '@understory/postgres/wal'
 import type { BackupEvent } from '@understory/postgres/wire'
-import { blockKey, formatKey, relationSizeKey, slruKey } from '@understory/storage'
+import {
+  blockKey,
+  decodeOriginProgress,
+  formatKey,
+  relationSizeKey,
+  replicationOriginKey,
+  slruKey,
+} from '@understory/storage'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { classifyBackupFile } from './backup-file.ts'
@@ -123,6 +135,30 @@ test('values are the same whatever the pieces', () => {
     }),
     { numRuns: 50 },
   )
+})
+
+test('replication origins of the backup become values, and a damaged file is refused', () => {
+  const progress = new Map([
+    [1, 0x5000n],
+    [7, 0xffff_ffff_ffff_fff0n],
+  ])
+  const file = Buffer.from(encodeOriginCheckpoint(progress))
+  const { values, cluster } = take(eventsOf({ ...FILES, [ORIGIN_CHECKPOINT_PATH]: file }))
+  for (const [id, remoteLsn] of progress)
+    expect(decodeOriginProgress(present(values.get(formatKey(replicationOriginKey(id))), 'value'))).toBe(
+      remoteLsn,
+    )
+  expect(cluster.unknownPaths).not.toContain(ORIGIN_CHECKPOINT_PATH)
+  for (let at = 0; at < file.length; at++) {
+    const damaged = Buffer.from(file)
+    damaged[at] = (damaged[at] as number) ^ 1
+    expect(() => take(eventsOf({ ...FILES, [ORIGIN_CHECKPOINT_PATH]: damaged }))).toThrow(
+      /magic number|checksum/,
+    )
+  }
+  expect(() =>
+    take(eventsOf({ ...FILES, [ORIGIN_CHECKPOINT_PATH]: file.subarray(0, file.length - 1) })),
+  ).toThrow('a length of 39 bytes')
 })
 
 test('what comes beside the values', () => {

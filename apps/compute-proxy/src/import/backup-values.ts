@@ -6,7 +6,8 @@
  * for pg_control too, which is sent last: the checkpoint that it names may be a later one than the backup's own. The
  * tracker made from it is right at the end all the same. Its counters only move forward, what a record sets outright
  * (nextOid) is set again by every later record, and the checkpoint it names lies before the end, so the WAL up to there
- * leads to the same state from either.
+ * leads to the same state from either. Replication origins are copied while they advance, and the WAL from the start on
+ * leads to the same progress in the same way.
  */
 import { describeError, formatLsn, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -15,6 +16,7 @@ import {
   SLRU_PAGES_PER_SEGMENT,
   encodeTrackerState,
   parseControlFile,
+  parseOriginCheckpoint,
   parseRelmap,
   trackerStateOf,
 } from '@understory/postgres/cluster'
@@ -31,7 +33,9 @@ import {
   KEY_TABLESPACE,
   KEY_TWO_PHASE,
   blockKey,
+  encodeOriginProgress,
   relationSizeKey,
+  replicationOriginKey,
   slruKey,
 } from '@understory/storage'
 import type { Key } from '@understory/storage'
@@ -57,8 +61,6 @@ export interface ImportedCluster {
 
 /** Of files that are taken whole; a state file of a prepared transaction is the largest. */
 const WHOLE_FILE_BYTES_MAX = 64 << 20
-/** A checkpoint of replication origins without an origin: magic and CRC. */
-const NO_ORIGINS_BYTES = 8
 const UNKNOWN_FILES_MAX = 1000
 const PRESENT = Uint8Array.of(1)
 
@@ -240,7 +242,8 @@ export class BackupValues {
       case 'backupLabel':
         return this.#checkLabel(content.toString('utf8'))
       case 'replicationOrigins':
-        if (content.length > NO_ORIGINS_BYTES) this.#unknownPaths.push(path)
+        for (const [originId, remoteLsn] of parseOriginCheckpoint(content))
+          this.#put(replicationOriginKey(originId), encodeOriginProgress(remoteLsn))
     }
   }
 
