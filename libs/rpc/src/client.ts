@@ -15,9 +15,9 @@ import type {
 } from '@grpc/grpc-js'
 import { clientInterceptors } from './observer.ts'
 import { RedialingChannel } from './redial.ts'
+import { MESSAGE_BYTES_MAX } from './request-limits.ts'
 import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
 import type { ClientSecurity } from './security.ts'
-import { MESSAGE_BYTES_MAX } from './server.ts'
 import { fromServiceError } from './status.ts'
 import { writeMessage } from './stream.ts'
 

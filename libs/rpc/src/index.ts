@@ -16,7 +16,6 @@ export type { BidiStream, CallOptions } from './client.ts'
 export { isServing } from './health-client.ts'
 export type { HealthCheck } from './health.ts'
 export {
-  MESSAGE_BYTES_MAX,
   bidiStream,
   clientStream,
   serverStream,
@@ -25,6 +24,7 @@ export {
   startServer,
   unary,
 } from './server.ts'
+export { MESSAGE_BYTES_MAX } from './request-limits.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
 export { observeRpc } from './observer.ts'
 export type { ObservedCall, RpcObserver } from './observer.ts'

@@ -8,13 +8,14 @@ import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/
 import type {
   Metadata,
   ServiceDefinition,
-  UntypedHandleCall,
   UntypedServiceImplementation,
   handleBidiStreamingCall,
   handleClientStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
 } from '@grpc/grpc-js'
+import { SERVER_LIMITS, admission } from './admission.ts'
+import type { ServerLimits } from './admission.ts'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
 import { checkToken, currentSecurity, serverCredentials } from './security.ts'
@@ -22,20 +23,22 @@ import type { ServerSecurity } from './security.ts'
 import { writeMessage } from './stream.ts'
 import { observeCall } from './observer.ts'
 import type { ObservedCall } from './observer.ts'
+import { MESSAGE_BYTES_MAX, limitRequests } from './request-limits.ts'
 import { statusName, toServiceError } from './status.ts'
-
-/** Largest message either way: a batch of pages or WAL is far below. */
-export const MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 
 // What it would print is in the errors that it gives.
 setLogVerbosity(logVerbosity.NONE)
 
 const CHANNEL_OPTIONS = {
+  // Each RPC has its own limit, which is lower or the same.
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
   'grpc.keepalive_time_ms': 20_000,
   'grpc.keepalive_timeout_ms': 5_000,
   'grpc.http2.min_ping_interval_without_data_ms': 5_000,
+  // Of one connection. Its memory counts in MiB what waits to be sent: several messages of the largest size.
+  'grpc.max_concurrent_streams': 1_000,
+  'grpc-node.max_session_memory': 256,
 }
 
 export interface CallContext {
@@ -56,13 +59,6 @@ export const setBugReporter = (reporter: BugReporter): void => {
 }
 const stackOf = (error: unknown): string =>
   error instanceof Error ? (error.stack ?? error.message) : String(error)
-
-/** What calls of every kind have. */
-interface AnyCall {
-  readonly metadata: Metadata
-  emit(event: 'error', error: unknown): boolean
-}
-type AnyCallback = (error: unknown) => void
 
 interface Cancellable {
   readonly metadata: Metadata
@@ -216,26 +212,6 @@ const healthService = (check: HealthCheck): RpcService => ({
 
 const serving: HealthCheck = (name) => (name === '' ? true : undefined)
 
-/** The service for callers that carry the token: all others are refused before its handlers hear of them. */
-function guarded({ definition, implementation }: RpcService, token: string): RpcService {
-  const check = checkToken(token)
-  const guardedImplementation: UntypedServiceImplementation = {}
-  for (const [name, { responseStream }] of Object.entries(definition)) {
-    const handle = implementation[name] as (call: AnyCall, callback: AnyCallback) => void
-    guardedImplementation[name] = ((call: AnyCall, callback: AnyCallback) => {
-      try {
-        check(call.metadata)
-      } catch (error) {
-        if (responseStream) call.emit('error', toServiceError(error))
-        else callback(toServiceError(error))
-        return
-      }
-      handle(call, callback)
-    }) as UntypedHandleCall
-  }
-  return { definition, implementation: guardedImplementation }
-}
-
 /** The port. Error: refused `precondition` when it is taken. */
 function bind(
   server: Server,
@@ -256,6 +232,19 @@ function bind(
   })
 }
 
+function newServer(
+  checkCaller: ((metadata: Metadata) => void) | undefined,
+  changedLimits: Partial<ServerLimits> = {},
+): Server {
+  const limits = { ...SERVER_LIMITS, ...changedLimits }
+  return new Server({
+    ...CHANNEL_OPTIONS,
+    'grpc.max_connection_idle_ms': limits.connectionIdleMs,
+    'grpc.max_connection_age_ms': limits.connectionAgeMs,
+    interceptors: [admission({ checkCaller, limits })],
+  })
+}
+
 /** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
 export async function startServer(options: {
   readonly host: string
@@ -269,17 +258,17 @@ export async function startServer(options: {
   readonly healthListen?: { readonly host: string; readonly port: number } | undefined
   /** By default the process's own. */
   readonly security?: ServerSecurity
+  readonly limits?: Partial<ServerLimits> | undefined
 }): Promise<RpcServer> {
-  const server = new Server(CHANNEL_OPTIONS)
   const security = options.security ?? currentSecurity().server
-  for (const own of options.services) {
-    const { definition, implementation } = security.token === undefined ? own : guarded(own, security.token)
-    server.addService(definition, implementation)
-  }
+  const checkCaller = security.token === undefined ? undefined : checkToken(security.token)
+  const server = newServer(checkCaller, options.limits)
+  for (const { definition, implementation } of options.services)
+    server.addService(limitRequests(definition), implementation)
   const health = healthService(options.health ?? serving)
   server.addService(health.definition, health.implementation)
   const port = await bind(server, options, serverCredentials(security))
-  const probed = options.healthListen === undefined ? undefined : new Server(CHANNEL_OPTIONS)
+  const probed = options.healthListen === undefined ? undefined : newServer(undefined, options.limits)
   if (probed !== undefined && options.healthListen !== undefined) {
     probed.addService(health.definition, health.implementation)
     await bind(probed, options.healthListen, ServerCredentials.createInsecure())

@@ -11,7 +11,9 @@ import type { ServiceError } from '@grpc/grpc-js'
 const METADATA_KEY = 'understory-error-bin'
 
 /** What a handler passes to gRPC for an error it caught. */
-export function toServiceError(error: unknown): Partial<ServiceError> {
+export function toServiceError(error: unknown): Pick<ServiceError, 'code' | 'details'> & {
+  readonly metadata?: Metadata
+} {
   if (!(error instanceof UnderstoryError)) return { code: status.INTERNAL, details: 'internal error' }
   const metadata = new Metadata()
   const { code, detail, hint } = error
@@ -44,6 +46,8 @@ export function fromServiceError(error: unknown, what: string): Error {
       return refuse('cancelled', `call to ${what} was cancelled`, { cause: error })
     case status.INVALID_ARGUMENT:
     case status.UNIMPLEMENTED:
+    // A message that is longer than the other side, or this one, takes.
+    case status.RESOURCE_EXHAUSTED:
       return refuse('unsupported', `${what} refused the call`, { detail: error.details, cause: error })
     default:
       return refuse('unavailable', `${what} failed`, {

@@ -1,0 +1,135 @@
+/**
+ * Who may call, and what may come in, decided before a byte of a message is read. The caller shows its token in the
+ * metadata, which comes first; until then the stream is paused, so that a stranger costs a header and nothing else.
+ * Messages are not compressed, are limited by RPC, and the first one has to come within a deadline: without it a caller
+ * could hold what it has half sent for ever.
+ */
+import { ServerInterceptingCall } from '@grpc/grpc-js'
+import type { Metadata, ServerInterceptor } from '@grpc/grpc-js'
+import { refuse } from '@understory/base'
+import type { UnderstoryError } from '@understory/base'
+import { HealthService } from './health.ts'
+import { IncomingCall } from './incoming-call.ts'
+import { RefusedRequest, limitsOf } from './request-limits.ts'
+import { toServiceError } from './status.ts'
+
+export interface ServerLimits {
+  /** Until a call's first message is there. */
+  readonly firstMessageMs: number
+  /** Bytes of first messages that are not complete, of all calls together. */
+  readonly waitingBytesMax: number
+  /** Calls whose first message is not there. */
+  readonly waitingCallsMax: number
+  /** A connection that has no call for so long is closed. */
+  readonly connectionIdleMs: number
+  /** One that is older takes no new calls; those it has go on as long as they like. */
+  readonly connectionAgeMs: number
+}
+
+export const SERVER_LIMITS: ServerLimits = {
+  firstMessageMs: 10_000,
+  waitingBytesMax: 64 * 1024 * 1024,
+  waitingCallsMax: 4_096,
+  connectionIdleMs: 600_000,
+  connectionAgeMs: 3_600_000,
+}
+
+/** Calls of one server that wait for their first message, and what they hold of it. */
+class WaitingCalls {
+  #calls = 0
+  #bytes = 0
+  readonly #limits: ServerLimits
+
+  constructor(limits: ServerLimits) {
+    this.#limits = limits
+  }
+
+  get isFull(): boolean {
+    return this.#calls >= this.#limits.waitingCallsMax
+  }
+
+  /** Watches `call` until what it returns is called. `giveUp` is called with why the call has to end. */
+  add(call: IncomingCall, giveUp: (error: UnderstoryError) => void): () => void {
+    const { firstMessageMs, waitingBytesMax } = this.#limits
+    let held = 0
+    this.#calls++
+    const timer = setTimeout(() => {
+      giveUp(refuse('timeout', `the first message did not come within ${firstMessageMs} ms`))
+    }, firstMessageMs)
+    const stopCounting = call.onData((bytes) => {
+      held += bytes
+      this.#bytes += bytes
+      if (this.#bytes > waitingBytesMax) giveUp(tooMany())
+    })
+    let isOver = false
+    return () => {
+      if (isOver) return
+      isOver = true
+      clearTimeout(timer)
+      stopCounting()
+      this.#calls--
+      this.#bytes -= held
+    }
+  }
+}
+
+const tooMany = (): UnderstoryError =>
+  refuse('unavailable', 'too many calls are waiting for their first message', { hint: 'Try again later.' })
+
+const isHealthCheck = (path: string): boolean => path === HealthService.check.path
+
+/** For one server. `checkCaller` throws the error that a caller is refused with; health checks are asked nothing. */
+export function admission(options: {
+  readonly checkCaller: ((metadata: Metadata) => void) | undefined
+  readonly limits: ServerLimits
+}): ServerInterceptor {
+  const { checkCaller, limits } = options
+  const waiting = new WaitingCalls(limits)
+
+  const check = (path: string, metadata: Metadata, encoding: string): void => {
+    if (!isHealthCheck(path)) checkCaller?.(metadata)
+    if (encoding !== 'identity') {
+      throw refuse('unsupported', `messages compressed by "${encoding}" are not read`, {
+        hint: 'Send them without compression.',
+      })
+    }
+    if (waiting.isFull) throw tooMany()
+  }
+
+  return ({ path, requestStream }, call) => {
+    const incoming = new IncomingCall(call)
+    incoming.limitMessages(limitsOf(path).bytesMax)
+    return new ServerInterceptingCall(call, {
+      start: (next) => {
+        let stopWaiting = (): void => undefined
+        const end = (error: unknown): void => {
+          stopWaiting()
+          call.sendStatus(toServiceError(error))
+          incoming.close()
+        }
+        next({
+          onReceiveMetadata: (metadata, forward) => {
+            try {
+              check(path, metadata, incoming.encoding)
+            } catch (error) {
+              return end(error)
+            }
+            stopWaiting = waiting.add(incoming, end)
+            return forward(metadata)
+          },
+          onReceiveMessage: (message: unknown, forward) => {
+            // A call of one request is handled once its caller has ended its side, too.
+            if (requestStream) stopWaiting()
+            if (message instanceof RefusedRequest) return end(message.error)
+            return forward(message)
+          },
+          onReceiveHalfClose: (forward) => {
+            stopWaiting()
+            forward()
+          },
+          onCancel: () => stopWaiting(),
+        })
+      },
+    })
+  }
+}
