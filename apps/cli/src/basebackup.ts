@@ -1,4 +1,5 @@
 /** A data directory as of an LSN, written by the command itself from pageservers and safekeepers. */
+import { realpath } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { LSN_ZERO, formatLsn, lsnFromBigint, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -39,7 +40,8 @@ export async function basebackup({
   onProgress,
 }: BasebackupOptions): Promise<BasebackupRow> {
   const source = sourceOf(view)
-  const path = resolve(directory)
+  // A link to an empty folder is the folder.
+  const path = await realpath(directory).catch(() => resolve(directory))
   const at = chooseLsn(view, lsn, source.postgres.walSegmentBytes)
   const { recordLsn, state, files, bytes, tookMs } = await assemblePgdata({
     ...source,

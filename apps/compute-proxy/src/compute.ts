@@ -312,12 +312,12 @@ export class Compute {
       }),
     ])
     await orStopped(synchronous, this.#stop.signal)
-    await writeGate(this.files, 'open', this.#parts.owner)
+    writeGate(this.files, 'open', this.#parts.owner)
     await withSql(target, async (client) => {
       const rules = this.configuration.kept?.soundFiles.get('pg_hba.conf')
       if (rules !== undefined && !(await areRulesReadable(client))) {
         log.warn('rules_rejected', {})
-        await replaceRules(this.files, rules, this.#parts.owner)
+        replaceRules(this.files, rules, this.#parts.owner)
       }
       await client.query('select pg_reload_conf()')
     })
@@ -550,7 +550,7 @@ export class Compute {
       })
       const kept = await this.#configurationForStart()
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
-      await restoreConfiguration(this.files, kept, {
+      restoreConfiguration(this.files, kept, {
         settings: spec.settings,
         rules: front.rules,
         fullPageWrites,
@@ -589,7 +589,7 @@ export class Compute {
     floors: SettingFloors,
   ): Promise<Session> {
     this.#state = ComputeState.COMPUTE_STATE_STARTING
-    await writeGate(this.files, 'closed', this.#parts.owner)
+    writeGate(this.files, 'closed', this.#parts.owner)
     await allowStart(this.files)
     let postmaster = await this.#startPostgres(floors)
     const target = this.#target()
@@ -671,8 +671,8 @@ export class Compute {
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
     await this.#parts.launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
-    await seedConfiguration(this.files, spec.settings, front.rules)
-    await writeGate(this.files, 'birth', owner)
+    await seedConfiguration(this.files, spec.settings, front.rules, owner)
+    writeGate(this.files, 'birth', owner)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
     const target = this.#target()

@@ -7,10 +7,10 @@
  * - the configuration files in PGDATA: the user's. They are not in WAL, so they are kept beside and put back
  *   (kept-configuration.ts).
  */
-import { chown, readFile, rename, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
+import { replaceWithin } from '@understory/env'
 import type { UserIds } from '@understory/env'
-import { CONFIGURATION_FILES } from './kept-configuration.ts'
+import { CONFIGURATION_FILES, readConfigurationFile } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
 import type { ComputeFiles } from './layout.ts'
 
@@ -150,28 +150,14 @@ host all all all scram-sha-256
 
 export type Gate = 'birth' | 'closed' | 'open'
 
-export async function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds | undefined): Promise<void> {
+export function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds | undefined): void {
   const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files) }
-  await replaceFile(files.hba, rules[gate], owner)
+  replaceWithin(files.root, basename(files.hba), rules[gate], owner)
 }
 
 /** Rules that cannot be read let nobody in: those of the user that could be read last take their place. */
-export async function replaceRules(
-  files: ComputeFiles,
-  rules: Buffer,
-  owner: UserIds | undefined,
-): Promise<void> {
-  await replaceFile(join(files.pgdata, 'pg_hba.conf'), rules, owner)
-}
-
-async function replaceFile(
-  path: string,
-  content: string | Uint8Array,
-  owner: UserIds | undefined,
-): Promise<void> {
-  await writeFile(`${path}.new`, content, { mode: 0o600 })
-  if (owner !== undefined) await chown(`${path}.new`, owner.uid, owner.gid)
-  await rename(`${path}.new`, path)
+export function replaceRules({ pgdata }: ComputeFiles, rules: Buffer, owner: UserIds | undefined): void {
+  replaceWithin(pgdata, 'pg_hba.conf', rules, owner)
 }
 
 interface RestoreOptions {
@@ -186,11 +172,11 @@ interface RestoreOptions {
  * Puts the configuration into a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
  * the timeline began.
  */
-export async function restoreConfiguration(
+export function restoreConfiguration(
   files: ComputeFiles,
   kept: KeptConfiguration | undefined,
   { settings, rules, fullPageWrites, owner }: RestoreOptions,
-): Promise<void> {
+): void {
   const beginnings: Readonly<Record<string, string>> = {
     'postgresql.auto.conf': withSettings('', settings),
     'pg_hba.conf': rules,
@@ -199,7 +185,7 @@ export async function restoreConfiguration(
     const content = kept?.files.get(name) ?? Buffer.from(beginnings[name] ?? '')
     const isAuto = name === 'postgresql.auto.conf'
     const wanted = isAuto ? setSetting(content.toString(), 'full_page_writes', fullPageWrites) : content
-    await replaceFile(join(files.pgdata, name), wanted, owner)
+    replaceWithin(files.pgdata, name, wanted, owner)
   }
 }
 
@@ -218,8 +204,8 @@ export function setSetting(text: string, name: string, value: string): string {
  */
 export async function readSettings(files: ComputeFiles): Promise<(name: string) => string | undefined> {
   const settings = new Map<string, string>()
-  for (const file of ['postgresql.conf', 'postgresql.auto.conf']) {
-    const text = (await readIfThere(join(files.pgdata, file)))?.toString() ?? ''
+  for (const file of ['postgresql.conf', 'postgresql.auto.conf'] as const) {
+    const text = (await readConfigurationFile(files, file))?.toString() ?? ''
     for (const [name, value] of parseSettings(text)) settings.set(name, value)
   }
   return (name) => settings.get(name)
@@ -236,19 +222,15 @@ export function parseSettings(text: string): Map<string, string> {
   return settings
 }
 
-async function readIfThere(path: string): Promise<Buffer | undefined> {
-  if ((await stat(path).catch(() => undefined)) === undefined) return undefined
-  return readFile(path)
-}
-
 /** By which a new timeline begins. */
 export async function seedConfiguration(
   files: ComputeFiles,
   settings: Readonly<Record<string, string>>,
   rules: string,
+  owner: UserIds | undefined,
 ): Promise<void> {
-  const auto = join(files.pgdata, 'postgresql.auto.conf')
-  const text = (await readIfThere(auto))?.toString() ?? ''
-  await writeFile(auto, withSettings(text, { full_page_writes: 'on', ...settings }))
-  await writeFile(join(files.pgdata, 'pg_hba.conf'), rules)
+  const text = (await readConfigurationFile(files, 'postgresql.auto.conf'))?.toString() ?? ''
+  const auto = withSettings(text, { full_page_writes: 'on', ...settings })
+  replaceWithin(files.pgdata, 'postgresql.auto.conf', auto, owner)
+  replaceWithin(files.pgdata, 'pg_hba.conf', rules, owner)
 }

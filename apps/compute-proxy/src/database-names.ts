@@ -4,25 +4,33 @@
  *
  * Source: pg_database.h (oid, datname are its first columns), htup_details.h, bufpage.h, itemid.h (16, 17, 18 alike).
  */
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { refuse } from '@understory/base'
+import { readWithin } from '@understory/env'
 import { parseRelmap } from '@understory/postgres/cluster'
 import { PAGE_SIZE, PageHeader, SizeOfPageHeaderData, isPageHeaderSane } from '@understory/postgres/page'
 
 const DatabaseRelationId = 1262
 const NAMEDATALEN = 64
+/** Of pg_database: some 200,000 databases. */
+const RELATION_BYTES_MAX = 64 * 1024 * 1024
 const OID_BYTES = 4
 const LP_NORMAL = 1
 const T_HOFF_OFFSET = 22
 
 export async function databaseNames(pgdata: string): Promise<string[]> {
-  const map = parseRelmap(await readFile(join(pgdata, 'global', 'pg_filenode.map')))
-  const relation = await readFile(join(pgdata, 'global', String(map.get(DatabaseRelationId))))
+  const map = parseRelmap(await readGlobal(pgdata, 'pg_filenode.map'))
+  const relation = await readGlobal(pgdata, String(map.get(DatabaseRelationId)))
   const names = new Set<string>()
   for (let at = 0; at + PAGE_SIZE <= relation.length; at += PAGE_SIZE) {
     for (const name of namesOnPage(relation.subarray(at, at + PAGE_SIZE))) names.add(name)
   }
   return [...names]
+}
+
+async function readGlobal(pgdata: string, name: string): Promise<Buffer> {
+  const bytes = await readWithin(pgdata, `global/${name}`, { bytesMax: RELATION_BYTES_MAX })
+  if (bytes === undefined) throw refuse('bad_file', `the data directory has no file "global/${name}"`)
+  return bytes
 }
 
 /** Of every tuple on a page of pg_database. */

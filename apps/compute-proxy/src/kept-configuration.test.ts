@@ -1,5 +1,6 @@
 // Goal: the newest configuration is kept, and beside it the last that a server took in whole. Method: files in a folder.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { mkdir, rm, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -56,4 +57,29 @@ test('what was published is taken where it is newer, by term first', async () =>
   await takePublished(files, published(3, 1, 'later term'))
   expect(await text()).toBe('later term')
   expect(isNewer({ term: 2, number: 99 }, { term: 3, number: 1 })).toBe(false)
+})
+
+test('nothing is kept of what a link in PGDATA leads to, nor of what is no file or has no end', async () => {
+  await using folder = await temporaryDirectory()
+  const files = computeFiles(folder.path)
+  await mkdir(files.pgdata)
+  const secret = join(folder.path, 'tls.key')
+  await writeFile(secret, 'the key of the installation')
+  const keeper = new ConfigurationKeeper(files)
+  const path = join(files.pgdata, 'pg_ident.conf')
+  await writeFile(join(files.pgdata, 'pg_hba.conf'), 'local all all trust\n')
+  for (const replace of [
+    () => symlink(secret, path),
+    () => symlink('/dev/zero', path),
+    () => Promise.resolve(execFileSync('mkfifo', [path])),
+    () => writeFile(path, '').then(() => truncate(path, 2 ** 40)),
+  ]) {
+    await rm(path, { force: true })
+    await replace()
+    await expect(keeper.keep(1, yes)).rejects.toMatchObject({ code: 'bad_file' })
+    expect(await readKept(files)).toBeUndefined()
+  }
+  await rm(path)
+  await keeper.keep(1, yes)
+  expect([...((await readKept(files))?.files.keys() ?? [])]).toEqual(['pg_hba.conf'])
 })

@@ -5,9 +5,8 @@
  * Versions are ordered by term first: a compute that was overtaken never replaces what its successor has.
  */
 import { mkdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
-import { realDisk } from '@understory/env'
+import { readWithin, realDisk } from '@understory/env'
 import type { Configuration } from '@understory/rpc'
 import { z } from 'zod'
 import type { ComputeFiles } from './layout.ts'
@@ -19,8 +18,14 @@ export const CONFIGURATION_FILES = [
   'pg_ident.conf',
 ] as const
 
-/** Larger ones are not kept: the document travels in one message. */
+/** Larger ones are not kept, nor read, each and together: the document travels in one message. */
 const CONFIGURATION_BYTES_MAX = 1024 * 1024
+
+/** A file of PGDATA, which its superuser may have replaced by anything; undefined where it is missing. */
+export const readConfigurationFile = (
+  { pgdata }: ComputeFiles,
+  name: (typeof CONFIGURATION_FILES)[number],
+): Promise<Buffer | undefined> => readWithin(pgdata, name, { bytesMax: CONFIGURATION_BYTES_MAX })
 
 const document = z.object({
   version: z.literal(1),
@@ -154,7 +159,7 @@ export class ConfigurationKeeper {
     const before = this.#kept
     const now = new Map<string, Buffer>()
     for (const name of CONFIGURATION_FILES) {
-      const bytes = (await readIfThere(join(this.#files.pgdata, name))) ?? before?.files.get(name)
+      const bytes = (await readConfigurationFile(this.#files, name)) ?? before?.files.get(name)
       if (bytes !== undefined) now.set(name, bytes)
     }
     if (now.size === 0) return

@@ -149,3 +149,12 @@ test('what a proxy asked for that has died meanwhile does not run on', async () 
   await rename(join(handover, 'request.new'), join(handover, 'request'))
   await expect.poll(() => existsSync(join(handover, 'ended.late')), { timeout: 10_000 }).toBe(true)
 })
+
+test.each(['-1', '0', '1', 'x', '', '1e3'])('"%s" is no process that anything is sent to', async (text) => {
+  const { files, launcher, stopAsked } = await startPod()
+  const runner = join(files.root, 'handover/runner')
+  await expect.poll(() => existsSync(runner)).toBe(true)
+  await writeFile(runner, text)
+  await stopAsked
+  await expect(launcher.start(files, [])).rejects.toThrow('the container of Postgres has ended')
+})

@@ -15,9 +15,10 @@
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { describeError, refuse } from '@understory/base'
+import { readWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import type { Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
@@ -26,6 +27,7 @@ const POLL_MS = 20
 const WATCH_MS = 250
 /** From the end of a process until its exit code is there. */
 const ENDED_WAIT_MS = 2_000
+const ANSWER_BYTES_MAX = 100
 
 /** In plain sh, because the container's image is anybody's. */
 const RUNNER = `# Written by compute-proxy. Starts Postgres as often as it is asked to, each time for a token.
@@ -92,14 +94,14 @@ export class NeighbourLauncher implements Launcher {
   async open(): Promise<void> {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 })
     await rm(this.#at('request'), { force: true })
-    await this.#write('run.sh', RUNNER)
+    this.#write('run.sh', RUNNER)
     void this.#watch()
   }
 
   /** The pod ends, once its containers have seen it. */
   async finish(): Promise<void> {
     this.#watching.abort()
-    await this.#write('over', '')
+    this.#write('over', '')
     this.#isWanted = true
   }
 
@@ -122,11 +124,11 @@ export class NeighbourLauncher implements Launcher {
 
   async start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster> {
     const id = randomBytes(8).toString('hex')
-    await this.#write(`input.${id}`, input ?? '')
+    this.#write(`input.${id}`, input ?? '')
     // In single-user mode standard output has nothing but its prompts.
     const output = input === undefined ? `>${quoted(files.log)} 2>&1` : `2>${quoted(files.log)} >/dev/null`
     const command = ['postgres', ...args.map(quoted)].join(' ')
-    await this.#write(
+    this.#write(
       'request',
       `id=${id}\nproxy=${process.pid}\nserve() {\n  exec <input.${id} ${output}\n` +
         `  cd ${quoted(files.pgdata)} && exec ${command}\n}\n`,
@@ -145,8 +147,8 @@ export class NeighbourLauncher implements Launcher {
   async #pidOf(id: string): Promise<number> {
     const { clock } = this.#parts
     for (;;) {
-      const pid = await this.#read(`pid.${id}`)
-      if (pid !== undefined) return Number(pid)
+      const pid = await this.#readPid(`pid.${id}`)
+      if (pid !== undefined) return pid
       if (existsSync(this.#at(`refused.${id}`))) {
         throw refuse('precondition', 'this data directory must not be started: it has no start token', {
           hint: 'It is rebuilt from storage by itself; do not start it by hand.',
@@ -190,24 +192,40 @@ export class NeighbourLauncher implements Launcher {
     }
   }
 
-  /** False while it has not begun. */
+  /** False while it has not begun. One whose own word of itself makes no sense is of no more use. */
   async #isRunnerGone(): Promise<boolean> {
-    const pid = await this.#read('runner')
-    return pid !== undefined && !isAlive(Number(pid))
+    try {
+      const pid = await this.#readPid('runner')
+      return pid !== undefined && !isAlive(pid)
+    } catch (error) {
+      this.#parts.log.warn('runner_unreadable', { problem: describeError(error) })
+      return true
+    }
   }
 
   #at(name: string): string {
     return join(this.#folder, name)
   }
 
+  /** What the neighbour wrote, which may be anything: its superuser can write there too. */
   async #read(name: string): Promise<string | undefined> {
-    const text = await readFile(this.#at(name), 'utf8').catch(() => undefined)
-    return text?.trim()
+    const options = { bytesMax: ANSWER_BYTES_MAX, anyOwner: true }
+    return (await readWithin(this.#parts.files.root, `handover/${name}`, options))?.toString().trim()
   }
 
-  async #write(name: string, text: string): Promise<void> {
-    await writeFile(this.#at(`${name}.draft`), text, { mode: 0o700 })
-    await rename(this.#at(`${name}.draft`), this.#at(name))
+  /** Error: refused `bad_file` where it is no process of its own: 0 and -1 would be whole groups of them, 1 all. */
+  async #readPid(name: string): Promise<number | undefined> {
+    const text = await this.#read(name)
+    if (text === undefined) return undefined
+    const pid = /^\d{1,10}$/.test(text) ? Number(text) : 0
+    if (pid > 1) return pid
+    throw refuse('bad_file', `file "${this.#at(name)}" does not have the id of a process`, {
+      hint: 'Delete the pod: the control plane makes another.',
+    })
+  }
+
+  #write(name: string, text: string): void {
+    replaceWithin(this.#parts.files.root, `handover/${name}`, text, undefined, 0o700)
   }
 }
 

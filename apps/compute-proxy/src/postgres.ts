@@ -2,9 +2,11 @@
  * The local Postgres. A start consumes the one-time token that was written when its data directory became fit to be
  * started, so that nobody, this program included, starts the same files twice (I4).
  */
-import { chown, mkdir, readFile, readdir, readlink, unlink, writeFile } from 'node:fs/promises'
+import { closeSync, constants } from 'node:fs'
+import { chown, mkdir, readdir, readlink, rm, unlink } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { refuse } from '@understory/base'
+import { openFileWithin, openWithin } from '@understory/env'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { databaseNames } from './database-names.ts'
 import { CLEAN_EXIT } from './launcher.ts'
@@ -28,7 +30,9 @@ export interface PostgresParts {
 }
 
 export async function allowStart(files: ComputeFiles): Promise<void> {
-  await writeFile(files.startToken, '')
+  await rm(files.startToken, { force: true })
+  const { O_CREAT, O_EXCL, O_WRONLY } = constants
+  closeSync(openWithin(files.root, basename(files.startToken), O_CREAT | O_EXCL | O_WRONLY, 0o600))
 }
 
 /** By whoever is about to start it. */
@@ -73,10 +77,18 @@ export async function startPostgres(
   return postmaster
 }
 
-/** The end of postgres.log, for errors. */
+/** The end of postgres.log, for errors; nothing where it is no file. */
 export async function logTail(files: ComputeFiles): Promise<string> {
-  const text = await readFile(files.log, 'utf8').catch(() => '')
-  return text.slice(-LOG_TAIL_BYTES).trim()
+  return readLogTail(files).catch(() => '')
+}
+
+async function readLogTail(files: ComputeFiles): Promise<string> {
+  await using file = await openFileWithin(files.root, basename(files.log), true)
+  if (file === undefined) return ''
+  const { size } = await file.stat()
+  const bytes = Buffer.alloc(Math.min(size, LOG_TAIL_BYTES))
+  const { bytesRead } = await file.read(bytes, 0, bytes.length, size - bytes.length)
+  return bytes.toString('utf8', 0, bytesRead).trim()
 }
 
 const COMPLAINT = /(LOG|WARNING|ERROR|FATAL|PANIC|HINT): +(.*)/

@@ -30,5 +30,14 @@ export type {
 } from './workers.ts'
 export { helpText, hostPort, oneOf, parseOptions, text, wholeNumber } from './options.ts'
 export type { OptionSpec, OptionValues } from './options.ts'
+export {
+  listWithin,
+  makeFolderWithin,
+  openFileWithin,
+  openWithin,
+  readWithin,
+  replaceWithin,
+} from './untrusted-folder.ts'
+export type { WithinEntry } from './untrusted-folder.ts'
 export { parsePasswd, unprivilegedUser } from './user.ts'
 export type { UserIds } from './user.ts'

@@ -6,22 +6,21 @@
  * synced before `sync`: a directory that was not completed has no pg_control and cannot start.
  */
 import {
-  chownSync,
-  fchownSync,
   closeSync,
+  constants,
   existsSync,
+  fchownSync,
+  fsync,
   ftruncateSync,
   mkdirSync,
-  openSync,
   readdirSync,
   rmSync,
   write,
 } from 'node:fs'
-import { open } from 'node:fs/promises'
-import { dirname, isAbsolute, join } from 'node:path'
+import { basename, dirname, isAbsolute, join } from 'node:path'
 import { promisify } from 'node:util'
 import { assert, refuse } from '@understory/base'
-import { diskError } from '@understory/env'
+import { diskError, makeFolderWithin, openWithin } from '@understory/env'
 
 export interface FileOwner {
   readonly uid: number
@@ -39,6 +38,8 @@ interface OpenFile {
 }
 
 const writeAt = promisify(write)
+const syncFile = promisify(fsync)
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR } = constants
 
 /** Error: refused `precondition` if there is anything in the directory. None is fine. */
 export function checkEmpty(root: string): void {
@@ -72,8 +73,8 @@ export class DataDirectoryWriter {
     this.#isNew = !existsSync(root)
     attempt(`make data directory "${root}"`, () => {
       mkdirSync(dirname(root), { recursive: true })
-      if (this.#isNew) mkdirSync(root, { mode: 0o700 })
-      if (owner !== undefined) chownSync(root, owner.uid, owner.gid)
+      if (this.#isNew) makeFolderWithin(dirname(root), basename(root), owner)
+      else if (owner !== undefined) giveFolder(root, owner)
     })
   }
 
@@ -89,10 +90,7 @@ export class DataDirectoryWriter {
     if (path === '.' || this.#directories.has(path)) return
     checkInside(path)
     this.makeDirectory(dirname(path))
-    attempt(`make directory "${path}"`, () => {
-      mkdirSync(join(this.root, path), { mode: 0o700 })
-      if (this.#owner !== undefined) chownSync(join(this.root, path), this.#owner.uid, this.#owner.gid)
-    })
+    attempt(`make directory "${path}"`, () => makeFolderWithin(this.root, path, this.#owner))
     this.#directories.add(path)
   }
 
@@ -122,14 +120,27 @@ export class DataDirectoryWriter {
 
   /** Everything made so far is durable when it returns. */
   async sync(): Promise<void> {
-    const paths = [...this.#sizes.keys(), ...this.#directories, '.', '..']
+    const paths = [...this.#sizes.keys(), ...this.#directories, '.']
     const next = paths[Symbol.iterator]()
     // A few at a time: a disk orders them better than this loop does.
     await Promise.all(
       Array.from({ length: SYNCS_AT_ONCE }, async () => {
-        for (const path of next) await syncPath(join(this.root, path))
+        for (const path of next) await this.#sync(this.root, path)
       }),
     )
+    await this.#sync(dirname(this.root), '.')
+  }
+
+  async #sync(root: string, path: string): Promise<void> {
+    let fd: number | undefined
+    try {
+      fd = openWithin(root, path, O_RDONLY)
+      await syncFile(fd)
+    } catch (error) {
+      throw diskError(error, `sync "${join(root, path)}"`)
+    } finally {
+      if (fd !== undefined) closeSync(fd)
+    }
   }
 
   /** Takes back everything that was made. */
@@ -158,7 +169,7 @@ export class DataDirectoryWriter {
     this.makeDirectory(dirname(path))
     const isNew = !this.#sizes.has(path)
     const fd = attempt(`open file "${join(this.root, path)}"`, () =>
-      openSync(join(this.root, path), isNew ? 'wx+' : 'r+', 0o600),
+      openWithin(this.root, path, isNew ? O_RDWR | O_CREAT | O_EXCL : O_RDWR, 0o600),
     )
     const file = { fd, busy: 0 }
     this.#open.set(path, file)
@@ -182,12 +193,12 @@ export class DataDirectoryWriter {
   }
 }
 
-async function syncPath(path: string): Promise<void> {
+function giveFolder(path: string, owner: FileOwner): void {
+  const fd = openWithin(path, '.', O_RDONLY | O_DIRECTORY)
   try {
-    await using file = await open(path, 'r')
-    await file.sync()
-  } catch (error) {
-    throw diskError(error, `sync "${path}"`)
+    fchownSync(fd, owner.uid, owner.gid)
+  } finally {
+    closeSync(fd)
   }
 }
 

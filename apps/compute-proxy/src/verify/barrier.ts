@@ -6,11 +6,9 @@
  * The files are read while the end of WAL stands still; storage keeps that LSN, so it is asked afterwards. A difference
  * has to show at several barriers: one record between the redo point and the checkpoint would be in no file yet.
  */
-import { readFile, readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { bytesBetween, formatLsn, lsnToBigint, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { diskError, isRetryable, realClock, realRng, retry } from '@understory/env'
+import { isRetryable, listWithin, realClock, realRng, retry } from '@understory/env'
 import {
   CONTROL_FILE_PATH,
   RELATION_SEGMENT_BLOCKS,
@@ -35,7 +33,7 @@ import type { Catalog } from './catalog.ts'
 import { Findings, describeDifference } from './findings.ts'
 import type { VerifyOptions } from './options.ts'
 import type { PageSource } from './page-source.ts'
-import { listRelationFiles } from './relation-files.ts'
+import { listRelationFiles, readIfThere, readWhole } from './relation-files.ts'
 import type { RelationFile } from './relation-files.ts'
 import { livePages, maskOffsets } from './slru-pages.ts'
 
@@ -118,17 +116,9 @@ async function insertLsn(client: pg.Client): Promise<Lsn> {
   return parseLsn((rows[0] as { at: string }).at)
 }
 
-const readWhole = async (options: VerifyOptions, path: string): Promise<Buffer> => {
-  try {
-    return await readFile(join(options.dataDirectory, path))
-  } catch (error) {
-    throw diskError(error, `read file "${path}" of the data directory`)
-  }
-}
-
 async function readSnapshot(options: VerifyOptions, lsn: Lsn, control: ControlFileValues): Promise<Snapshot> {
   const { dataDirectory, major } = options
-  const { relations, visibilityMaps, databases } = await listRelationFiles(dataDirectory, major, undefined)
+  const { relations, visibilityMaps, databases } = listRelationFiles(dataDirectory, major, undefined)
   const maps = []
   for (const file of visibilityMaps) maps.push({ file, bytes: await readWhole(options, file.path) })
   const files = new Map<string, Buffer>()
@@ -137,10 +127,10 @@ async function readSnapshot(options: VerifyOptions, lsn: Lsn, control: ControlFi
     if (place === undefined) continue
     const path = relmapPath(place.spcOid, place.dbOid, major)
     // Only a database's default tablespace has one.
-    const bytes = await readFile(join(dataDirectory, path)).catch(() => undefined)
+    const bytes = await readIfThere(options, path)
     if (bytes !== undefined) files.set(path, bytes)
   }
-  for (const name of await readdir(join(dataDirectory, 'pg_twophase'))) {
+  for (const { name } of listWithin(dataDirectory, 'pg_twophase')) {
     files.set(`pg_twophase/${name}`, await readWhole(options, `pg_twophase/${name}`))
   }
   return {
@@ -160,8 +150,7 @@ async function readSlruPages(
   const segments = new Map<string, Buffer | undefined>()
   const readPage = async (kind: SlruKind, page: number): Promise<Buffer | undefined> => {
     const path = slruSegmentPath(kind, Math.floor(page / SLRU_PAGES_PER_SEGMENT))
-    if (!segments.has(path))
-      segments.set(path, await readFile(join(options.dataDirectory, path)).catch(() => undefined))
+    if (!segments.has(path)) segments.set(path, await readIfThere(options, path))
     const at = (page % SLRU_PAGES_PER_SEGMENT) * PAGE_SIZE
     const bytes = segments.get(path)?.subarray(at, at + PAGE_SIZE)
     return bytes?.length === PAGE_SIZE ? bytes : undefined

@@ -1,12 +1,15 @@
 /** The relation files of a data directory, and what lies beside them and is not compared. */
-import type { Dirent } from 'node:fs'
-import { readdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
-import { diskError } from '@understory/env'
-import { parseRelationPath, tablespaceVersionDirectory } from '@understory/postgres/cluster'
+import { refuse } from '@understory/base'
+import { listWithin, readWithin } from '@understory/env'
+import {
+  RELATION_SEGMENT_BLOCKS,
+  parseRelationPath,
+  tablespaceVersionDirectory,
+} from '@understory/postgres/cluster'
 import type { PgMajor } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_INIT, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import type { Findings } from './findings.ts'
+import type { VerifyOptions } from './options.ts'
 
 export interface RelationFile {
   /** Relative to the data directory. */
@@ -28,25 +31,26 @@ export interface RelationFiles {
   readonly databases: readonly string[]
 }
 
+const SEGMENT_BYTES = RELATION_SEGMENT_BLOCKS * PAGE_SIZE
 const TEMPORARY = /^t\d+_\d+(?:_(?:fsm|vm|init))?(?:\.\d+)?$/
 /** Files beside relations that are compared elsewhere or say nothing. */
 const ELSEWHERE = new Set(['pg_filenode.map', 'PG_VERSION', 'pg_control'])
 
-export async function listRelationFiles(
+export function listRelationFiles(
   root: string,
   major: PgMajor,
   findings: Findings | undefined,
-): Promise<RelationFiles> {
+): RelationFiles {
   const relations: RelationFile[] = []
   const visibilityMaps: RelationFile[] = []
-  const databases = await databaseDirectories(root, major)
+  const databases = databaseDirectories(root, major)
   for (const directory of databases) {
-    const entries = await list(join(root, directory))
-    const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name)
+    const entries = listWithin(root, directory).filter(({ kind }) => kind === 'file')
+    const names = entries.map(({ name }) => name)
     const unlogged = new Set(
       names.filter((name) => name.endsWith('_init')).map((name) => name.slice(0, -'_init'.length)),
     )
-    for (const name of names) {
+    for (const { name, sizeBytes } of entries) {
       const path = `${directory}/${name}`
       const place = parseRelationPath(path, major)
       if (place === undefined) {
@@ -54,8 +58,6 @@ export async function listRelationFiles(
           findings?.exclude(TEMPORARY.test(name) ? 'temporary' : 'file made by Postgres for itself')
         continue
       }
-      const sizeBytes = await sizeOf(join(root, path))
-      if (sizeBytes === undefined) continue
       const pages = Math.floor(sizeBytes / PAGE_SIZE)
       const file = { path, ...place, sizeBytes: pages * PAGE_SIZE }
       if (place.fork !== FORK_INIT && unlogged.has(String(place.relNumber)))
@@ -68,37 +70,32 @@ export async function listRelationFiles(
   return { relations, visibilityMaps, databases }
 }
 
-async function databaseDirectories(root: string, major: PgMajor): Promise<string[]> {
-  const found = ['global', ...(await directoriesIn(root, 'base'))]
-  for (const tablespace of await directoriesIn(root, 'pg_tblspc')) {
-    found.push(...(await directoriesIn(root, `${tablespace}/${tablespaceVersionDirectory(major)}`)))
+function databaseDirectories(root: string, major: PgMajor): string[] {
+  const found = ['global', ...directoriesIn(root, 'base')]
+  for (const tablespace of directoriesIn(root, 'pg_tblspc')) {
+    found.push(...directoriesIn(root, `${tablespace}/${tablespaceVersionDirectory(major)}`))
   }
   return found.filter((path) => !path.endsWith('pgsql_tmp'))
 }
 
-async function directoriesIn(root: string, path: string): Promise<string[]> {
-  const entries = await list(join(root, path))
-  // A tablespace is a symbolic link.
-  return entries
-    .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
+const directoriesIn = (root: string, path: string): string[] =>
+  listWithin(root, path)
+    // A tablespace is a symbolic link.
+    .filter(({ kind }) => kind === 'folder' || (kind === 'link' && path === 'pg_tblspc'))
     .map(({ name }) => `${path}/${name}`)
-}
 
-/** Empty where the directory has gone: databases may be dropped meanwhile. */
-async function list(path: string): Promise<Dirent[]> {
-  try {
-    return await readdir(path, { withFileTypes: true })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-    throw diskError(error, `list directory "${path}"`)
-  }
-}
+/** A file of the data directory, of a segment at most. Undefined where there is none. */
+export const readIfThere = (
+  { dataDirectory }: Pick<VerifyOptions, 'dataDirectory'>,
+  path: string,
+): Promise<Buffer | undefined> => readWithin(dataDirectory, path, { bytesMax: SEGMENT_BYTES })
 
-async function sizeOf(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).size
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw diskError(error, `stat file "${path}"`)
-  }
+/** Error: refused `not_found` where there is none. */
+export async function readWhole(
+  options: Pick<VerifyOptions, 'dataDirectory'>,
+  path: string,
+): Promise<Buffer> {
+  const bytes = await readIfThere(options, path)
+  if (bytes === undefined) throw refuse('not_found', `the data directory has no file "${path}"`)
+  return bytes
 }

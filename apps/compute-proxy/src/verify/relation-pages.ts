@@ -6,12 +6,9 @@
  * after another CHECKPOINT, since it may have been read half-written, or cut and made anew meanwhile; what still does
  * not agree differs.
  */
-import { open } from 'node:fs/promises'
-import type { FileHandle } from 'node:fs/promises'
-import { join } from 'node:path'
 import { formatLsn, isErrorCode, maxLsn, parseLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { diskError, throwIfCancelled } from '@understory/env'
+import { openFileWithin, throwIfCancelled } from '@understory/env'
 import { RELATION_SEGMENT_BLOCKS, parseControlFile } from '@understory/postgres/cluster'
 import {
   getPageLsn,
@@ -153,7 +150,7 @@ class Comparer {
     let chunk: FilePage[] = []
     for (const file of files) {
       throwIfCancelled(this.#options.signal)
-      await using handle = await openIfThere(join(this.#options.dataDirectory, file.path))
+      await using handle = await openFileWithin(this.#options.dataDirectory, file.path)
       if (handle === undefined) {
         this.#findings.exclude('dropped meanwhile', file.sizeBytes / PAGE_SIZE)
         continue
@@ -182,7 +179,7 @@ class Comparer {
     let chunk: FilePage[] = []
     for (const { file, block } of suspects) {
       throwIfCancelled(this.#options.signal)
-      await using handle = await openIfThere(join(this.#options.dataDirectory, file.path))
+      await using handle = await openFileWithin(this.#options.dataDirectory, file.path)
       const bytes = Buffer.allocUnsafeSlow(PAGE_SIZE)
       const offset = (block % RELATION_SEGMENT_BLOCKS) * PAGE_SIZE
       const read = await handle?.read(bytes, 0, PAGE_SIZE, offset)
@@ -281,15 +278,6 @@ function lsnOfPage(bytes: Uint8Array): Lsn | undefined {
   } catch (error) {
     if (isErrorCode(error, 'bad_lsn')) return undefined
     throw error
-  }
-}
-
-async function openIfThere(path: string): Promise<FileHandle | undefined> {
-  try {
-    return await open(path, 'r')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw diskError(error, `open file "${path}"`)
   }
 }
 
