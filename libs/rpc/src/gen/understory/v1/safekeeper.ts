@@ -302,6 +302,18 @@ export interface GetWalStatusResponse {
   readonly membershipGeneration: bigint;
 }
 
+/** Arguments of GetCommitPositions. */
+export interface GetCommitPositionsRequest {
+  /** The timelines. */
+  readonly timelines: readonly TimelineRef[];
+}
+
+/** Result of GetCommitPositions. */
+export interface GetCommitPositionsResponse {
+  /** One for each timeline, in the order of the request; 0 = this safekeeper does not serve the timeline. */
+  readonly commitLsns: readonly bigint[];
+}
+
 /** Arguments of ConfigureMembership. */
 export interface ConfigureMembershipRequest {
   /** The timeline. */
@@ -2328,6 +2340,133 @@ export const GetWalStatusResponse: MessageFns<GetWalStatusResponse> = {
   },
 };
 
+function createBaseGetCommitPositionsRequest(): GetCommitPositionsRequest {
+  return { timelines: [] };
+}
+
+export const GetCommitPositionsRequest: MessageFns<GetCommitPositionsRequest> = {
+  encode(message: GetCommitPositionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.timelines) {
+      TimelineRef.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetCommitPositionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetCommitPositionsRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.timelines.push(TimelineRef.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetCommitPositionsRequest>, I>>(base?: I): GetCommitPositionsRequest {
+    return GetCommitPositionsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetCommitPositionsRequest>, I>>(object: I): GetCommitPositionsRequest {
+    const message = createBaseGetCommitPositionsRequest() as any;
+    message.timelines = object.timelines?.map((e) => TimelineRef.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseGetCommitPositionsResponse(): GetCommitPositionsResponse {
+  return { commitLsns: [] };
+}
+
+export const GetCommitPositionsResponse: MessageFns<GetCommitPositionsResponse> = {
+  encode(message: GetCommitPositionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.commitLsns.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.commitLsns) {
+        if (BigInt.asUintN(64, v) !== v) {
+          throw new globalThis.Error("a value provided in array field commitLsns of type uint64 is too large");
+        }
+        writer.uint64(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetCommitPositionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetCommitPositionsResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.commitLsns.push(reader.uint64() as bigint);
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.commitLsns.push(reader.uint64() as bigint);
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetCommitPositionsResponse>, I>>(base?: I): GetCommitPositionsResponse {
+    return GetCommitPositionsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetCommitPositionsResponse>, I>>(object: I): GetCommitPositionsResponse {
+    const message = createBaseGetCommitPositionsResponse() as any;
+    message.commitLsns = object.commitLsns?.map((e) => BigInt(e)) || [];
+    return message;
+  },
+};
+
 function createBaseConfigureMembershipRequest(): ConfigureMembershipRequest {
   return { timeline: undefined, membership: undefined };
 }
@@ -3147,6 +3286,18 @@ export const SafekeeperServiceService = {
       Buffer.from(GetWalStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetWalStatusResponse => GetWalStatusResponse.decode(value),
   },
+  /** Commit positions of many timelines in one call: cheap enough to be asked every second. */
+  getCommitPositions: {
+    path: "/understory.v1.SafekeeperService/GetCommitPositions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetCommitPositionsRequest): Buffer =>
+      Buffer.from(GetCommitPositionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetCommitPositionsRequest => GetCommitPositionsRequest.decode(value),
+    responseSerialize: (value: GetCommitPositionsResponse): Buffer =>
+      Buffer.from(GetCommitPositionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetCommitPositionsResponse => GetCommitPositionsResponse.decode(value),
+  },
   /**
    * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
    * generation older than one it knows.
@@ -3231,6 +3382,8 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
   readWal: handleServerStreamingCall<ReadWalRequest, ReadWalResponse>;
   /** Positions of one timeline. */
   getWalStatus: handleUnaryCall<GetWalStatusRequest, GetWalStatusResponse>;
+  /** Commit positions of many timelines in one call: cheap enough to be asked every second. */
+  getCommitPositions: handleUnaryCall<GetCommitPositionsRequest, GetCommitPositionsResponse>;
   /**
    * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
    * generation older than one it knows.
@@ -3305,6 +3458,22 @@ export interface SafekeeperServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetWalStatusResponse) => void,
+  ): ClientUnaryCall;
+  /** Commit positions of many timelines in one call: cheap enough to be asked every second. */
+  getCommitPositions(
+    request: GetCommitPositionsRequest,
+    callback: (error: ServiceError | null, response: GetCommitPositionsResponse) => void,
+  ): ClientUnaryCall;
+  getCommitPositions(
+    request: GetCommitPositionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: GetCommitPositionsResponse) => void,
+  ): ClientUnaryCall;
+  getCommitPositions(
+    request: GetCommitPositionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: GetCommitPositionsResponse) => void,
   ): ClientUnaryCall;
   /**
    * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
