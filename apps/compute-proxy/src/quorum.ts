@@ -66,6 +66,8 @@ const BUFFER_BYTES_MAX = 64 * 1024 * 1024
 const FETCH_BYTES_MAX = 1024 * 1024
 /** An acceptor needs WAL that nobody connected has: after so long a new election among those that are there. */
 const DONOR_WAIT_MS = 5_000
+/** A read from a donor that sends nothing for so long has failed: another one is asked. */
+const DONOR_SILENCE_MS_MAX = 20_000
 
 export interface QuorumOptions {
   readonly timeline: TimelineRef
@@ -494,7 +496,11 @@ export class Quorum {
     }
     try {
       const parts: Uint8Array[] = []
-      const options = { signal: this.#stop.signal, peer: `safekeeper ${from}` }
+      const options = {
+        signal: this.#stop.signal,
+        peer: `safekeeper ${from}`,
+        silenceMsMax: DONOR_SILENCE_MS_MAX,
+      }
       for await (const { wal } of callServerStream(donor.client.readWal.bind(donor.client), request, options))
         parts.push(wal)
       const bytes = Buffer.concat(parts)

@@ -9,6 +9,8 @@ import { readHistory } from './history-message.ts'
 import type { SourceStatus, WalSource } from './recovery.ts'
 
 const STATUS_DEADLINE_MS = 2_000
+/** One that answers but sends nothing is left for another. */
+const SILENCE_MS_MAX = 20_000
 
 export class PeerSource implements WalSource {
   readonly name: string
@@ -49,7 +51,8 @@ export class PeerSource implements WalSource {
       term: 0n,
     }
     const read = this.#client.readWal.bind(this.#client)
-    for await (const { wal } of callServerStream(read, request, { signal, peer: this.name })) yield wal
+    const options = { signal, peer: this.name, silenceMsMax: SILENCE_MS_MAX }
+    for await (const { wal } of callServerStream(read, request, options)) yield wal
   }
 
   close(): void {

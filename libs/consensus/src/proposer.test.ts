@@ -231,6 +231,25 @@ test('WAL that nobody connected has is reported', () => {
   expect(effects).toContainEqual({ kind: 'donorMissing', to: 'b', startLsn: 0 })
 })
 
+test('after a read from a donor that failed another one is asked, where there is one', () => {
+  const alone = run(leader.state, { kind: 'fetchFailed', to: 'b' }, { kind: 'heartbeat' })
+  expect(alone.effects).toContainEqual(expect.objectContaining({ kind: 'fetchWal', to: 'b', from: 'a' }))
+
+  const joined = run(
+    leader.state,
+    greeted('c', 2),
+    voted('c', 2, 80, history([1, 0]), 0, false),
+    appended('c', 2, 80),
+  )
+  const failed = run(joined.state, { kind: 'fetchFailed', to: 'b' }, { kind: 'heartbeat' })
+  expect(failed.effects).toContainEqual(
+    expect.objectContaining({ kind: 'fetchWal', to: 'b', from: 'c', startLsn: 0, endLsn: 80 }),
+  )
+  // The one that failed first is asked again rather than nobody.
+  const both = run(failed.state, { kind: 'fetchFailed', to: 'b' }, { kind: 'heartbeat' })
+  expect(both.effects).toContainEqual(expect.objectContaining({ kind: 'fetchWal', to: 'b', from: 'a' }))
+})
+
 test('the buffer is full only while something of it can be committed', () => {
   expect(isBufferFull(run(leader.state, wal(300, 100)).state, 100)).toBe(false)
   expect(isBufferFull(run(leader.state, wal(300, 200)).state, 100)).toBe(true)

@@ -68,6 +68,9 @@ export interface PeerState {
   readonly inFlightBytes: number
   /** WAL for it is being read from another acceptor. */
   readonly isFetching: boolean
+  /** From whom WAL was fetched for it last, and whose read failed last; '' = nobody. */
+  readonly fetchedFrom: string
+  readonly failedDonor: string
 }
 
 export interface ProposerState {
@@ -187,6 +190,8 @@ const PEER_DOWN: PeerState = {
   awaitedLsns: [0 as Lsn, 0 as Lsn],
   inFlightBytes: 0,
   isFetching: false,
+  fetchedFrom: '',
+  failedDonor: '',
 }
 
 export function createProposer(options: ProposerOptions): ProposerState {
@@ -278,9 +283,9 @@ function apply(draft: Draft, input: ProposerInput, effects: ProposerEffect[]): v
     case 'walFetched':
       return onFetched(draft, input.to, input.startLsn, input.endLsn, effects)
     case 'fetchFailed': {
-      // Tried again by the next heartbeat.
+      // Tried again by the next heartbeat, from another donor where there is one.
       const peer = draft.peers[input.to]
-      if (peer !== undefined) peer.isFetching = false
+      if (peer !== undefined) Object.assign(peer, { isFetching: false, failedDonor: peer.fetchedFrom })
       return
     }
     case 'membership':
@@ -556,7 +561,10 @@ function sendWal(
     peer.awaitedLsns = [newer, draft.recordEndLsn]
 }
 
-/** Asks the most advanced other acceptor that is known to hold this term's log. */
+/**
+ * Asks the most advanced other acceptor that is known to hold this term's log; one whose last read failed only where no
+ * other has any of it.
+ */
 function fetch(draft: Draft, to: string, effects: ProposerEffect[]): void {
   const peer = draft.peers[to] as MutablePeer
   const startLsn = peer.nextLsn
@@ -566,13 +574,16 @@ function fetch(draft: Draft, to: string, effects: ProposerEffect[]): void {
     const { connection, flushLsn } = draft.peers[name] as PeerState
     if (name === to || connection === 'down') continue
     const has = maxLsn(flushLsn, name === draft.donor ? draft.termStartLsn : (0 as Lsn))
-    if (has > endLsn) [from, endLsn] = [name, has]
+    if (has <= startLsn) continue
+    const isBetter = from === peer.failedDonor ? true : has > endLsn && name !== peer.failedDonor
+    if (from === '' || isBetter) [from, endLsn] = [name, has]
   }
   if (from === '') {
     effects.push({ kind: 'donorMissing', to, startLsn })
     return
   }
   peer.isFetching = true
+  peer.fetchedFrom = from
   endLsn = minLsn(minLsn(endLsn, draft.bufferStartLsn), advance(startLsn, draft.options.appendBytesMax))
   effects.push({ kind: 'fetchWal', to, from, term: draft.term, startLsn, endLsn })
 }

@@ -14,6 +14,8 @@ import type { PgdataSource } from './source.ts'
 
 const WAL_PAGE_BYTES = 8192
 const STATUS_DEADLINE_MS = 3_000
+/** WAL may come from the object store; a safekeeper that sends nothing for longer is left for another. */
+const SILENCE_MS_MAX = 20_000
 /** How far back the last record is looked for: further if a record is longer. */
 const WINDOW_BYTES_MIN = 64 * 1024
 const WINDOW_GROWTH = 16
@@ -125,7 +127,7 @@ const readWal = (client: SafekeeperServiceClient, source: PgdataSource, startLsn
   callServerStream(
     client.readWal.bind(client),
     { timeline: source.timeline, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term: 0n },
-    { signal: source.signal, peer: 'safekeeper' },
+    { signal: source.signal, peer: 'safekeeper', silenceMsMax: SILENCE_MS_MAX },
   )
 
 /** Runs `work` on the first safekeeper that knows everything before `endLsn` to be committed; waits until one does. */

@@ -62,6 +62,11 @@ export interface CallOptions {
   /** Milliseconds until the call fails with `timeout`; Infinity for none. */
   readonly deadlineMs?: number
   readonly signal?: AbortSignal | undefined
+  /**
+   * Of a stream: milliseconds that pass without a message, while one is waited for, until it fails with `timeout`. A
+   * peer that hangs may answer keepalives for ever.
+   */
+  readonly silenceMsMax?: number
   /** Names the peer in errors. */
   readonly peer?: string
 }
@@ -102,6 +107,31 @@ export function callUnary<Q, S>(
   })
 }
 
+/** Calls back once no message came for `msMax` while one was awaited. */
+class Silence {
+  readonly #timer: NodeJS.Timeout | undefined
+  #isAwaited = true
+  isTooLong = false
+
+  constructor(msMax: number | undefined, tooLong: () => void) {
+    if (msMax === undefined) return
+    this.#timer = setTimeout(() => {
+      if (!this.#isAwaited) return
+      this.isTooLong = true
+      tooLong()
+    }, msMax)
+  }
+
+  set isAwaited(isAwaited: boolean) {
+    this.#isAwaited = isAwaited
+    if (isAwaited) this.#timer?.refresh()
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer)
+  }
+}
+
 /** Yields a stream's messages; its failure is thrown as an `UnderstoryError`. Leaving the loop cancels the call. */
 async function* readMessages<S>(
   call: ClientReadableStream<S> | ClientDuplexStream<never, S>,
@@ -111,10 +141,18 @@ async function* readMessages<S>(
   options.signal?.addEventListener('abort', onAbort, { once: true })
   // One that fired before is not heard of any more.
   if (options.signal?.aborted === true) call.cancel()
+  const peer = options.peer ?? 'the server'
+  using silence = new Silence(options.silenceMsMax, () => call.cancel())
   try {
-    for await (const message of call) yield message as S
+    for await (const message of call) {
+      // The time that the reader takes is no silence.
+      silence.isAwaited = false
+      yield message as S
+      silence.isAwaited = true
+    }
   } catch (error) {
-    throw fromServiceError(error, options.peer ?? 'the server')
+    if (silence.isTooLong) throw refuse('timeout', `${peer} sent nothing for ${options.silenceMsMax} ms`)
+    throw fromServiceError(error, peer)
   } finally {
     options.signal?.removeEventListener('abort', onAbort)
     call.cancel()

@@ -191,6 +191,31 @@ test('a signal that fired before cancels a stream as one that fires later', asyn
   await expect(Array.fromAsync(stream)).rejects.toMatchObject({ code: 'cancelled' })
 })
 
+test('a stream that sends nothing for too long ends; the time that its reader takes does not count', async () => {
+  const client = await brokerClient({
+    watchAnnouncements: serverStream(async function* (_request, { signal }) {
+      yield { announcement: undefined, gone: false }
+      yield { announcement: undefined, gone: true }
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    }),
+  })
+  const silenceMsMax = 100
+  const options = { silenceMsMax, peer: 'the broker' }
+  const seen: boolean[] = []
+  const reading = (async () => {
+    const watch = client.watchAnnouncements.bind(client)
+    for await (const { gone } of callServerStream(watch, { prefix: '' }, options)) {
+      seen.push(gone)
+      await new Promise((resolve) => setTimeout(resolve, 2 * silenceMsMax))
+    }
+  })()
+  await expect(reading).rejects.toMatchObject({
+    code: 'timeout',
+    message: 'the broker sent nothing for 100 ms',
+  })
+  expect(seen).toEqual([false, true])
+})
+
 test('a port that is taken is refused with what to do', async () => {
   const first = await startServer({ host: '127.0.0.1', port: 0, services: [] })
   onTestFinished(() => first.stop(0))

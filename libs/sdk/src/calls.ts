@@ -26,6 +26,13 @@ export interface Try {
   readonly attempt: number
 }
 
+interface StreamOptions {
+  readonly signal?: AbortSignal | undefined
+  readonly peer?: string
+  /** Milliseconds without a message until it fails with `timeout`. */
+  readonly silenceMsMax?: number
+}
+
 export class Calls {
   readonly #settings: ClientSettings
   readonly #channels = new Map<string, Closable>()
@@ -97,11 +104,12 @@ export class Calls {
   async *stream<Q, S>(
     method: StreamMethod<Q, S>,
     request: Q,
-    { signal, peer = this.peer }: { readonly signal?: AbortSignal | undefined; readonly peer?: string } = {},
+    { signal, peer = this.peer, silenceMsMax }: StreamOptions = {},
   ): AsyncGenerator<S, void, void> {
     using joined = joinSignals(signal, this.closing)
     try {
-      yield* callServerStream(method, request, { peer, signal: joined.signal })
+      const silence = silenceMsMax === undefined ? {} : { silenceMsMax }
+      yield* callServerStream(method, request, { peer, signal: joined.signal, ...silence })
     } catch (error) {
       throw withHint(asLoss(error, { signal: joined.signal, peer }))
     }

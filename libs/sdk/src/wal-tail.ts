@@ -15,6 +15,8 @@ const READ_BYTES_MAX = 4 * 1024 * 1024
 const POLL_MS = 100
 /** An answer takes milliseconds; a server that hangs is left for another. */
 const ANSWER_MS_MAX = 5_000
+/** A safekeeper may read from the object store before it sends. */
+const READ_SILENCE_MS_MAX = 20_000
 /** One that has nothing new for so long may be cut off from the others. */
 const STILL_MS_MAX = 5_000
 /** Where no safekeeper has answered for so long the tail fails. */
@@ -97,11 +99,10 @@ class Source {
       endLsn: lsnToBigint(endLsn),
       term: 0n,
     }
-    for await (const piece of this.#calls.stream(
-      this.#client.readWal.bind(this.#client),
-      request,
-      this.#call,
-    )) {
+    for await (const piece of this.#calls.stream(this.#client.readWal.bind(this.#client), request, {
+      ...this.#call,
+      silenceMsMax: READ_SILENCE_MS_MAX,
+    })) {
       const start = lsnFromBigint(piece.startLsn)
       yield {
         startLsn: formatLsn(start),
