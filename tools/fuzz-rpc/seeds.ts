@@ -20,6 +20,7 @@ import {
   GetFullPageWritesRequest,
   GetPagesRequest,
   GetSafekeepersRequest,
+  GetCommitPositionsRequest,
   GetShardStatusRequest,
   GetTenantRequest,
   GetTimelineRequest,
@@ -154,6 +155,9 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
       [bytesOf(ReadWalRequest.encode({ timeline, startLsn: lsn - 8_192n, endLsn: lsn, term: 0n }))],
     ],
     'SafekeeperService/GetWalStatus': [[bytesOf(GetWalStatusRequest.encode({ timeline }))]],
+    'SafekeeperService/GetCommitPositions': [
+      [bytesOf(GetCommitPositionsRequest.encode({ timelines: [timeline, decoy] }))],
+    ],
     'SafekeeperService/ConfigureMembership': [
       [bytesOf(ConfigureMembershipRequest.encode({ timeline: decoy, membership }))],
       [bytesOf(ConfigureMembershipRequest.encode({ timeline, membership: { ...membership, members: [] } }))],

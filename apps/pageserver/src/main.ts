@@ -9,6 +9,7 @@ import { BlockCache } from '@understory/storage'
 import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
 import { tellShards } from './collect.ts'
+import { CommitPositions } from './commit-positions.ts'
 import { CONFIG } from './config.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { METRICS } from './metrics.ts'
@@ -77,7 +78,10 @@ async function main(): Promise<void> {
   }
   const cache = new BlockCache(blockCacheMib * MIB)
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
-  const registry = new ShardRegistry({ env, store, cache, workers, limits, observer }, dataDirectory)
+  const registry = new ShardRegistry(
+    { env, store, cache, workers, positions: new CommitPositions(clock), limits, observer },
+    dataDirectory,
+  )
   telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
   // Before anybody can ask: a shard that is on the disk must not look lost.
   await registry.loadAll()

@@ -5,6 +5,10 @@ import type { MetricTable } from '@understory/telemetry'
 /** Lengths of chains, in records, that are counted together. */
 export const CHAIN_BANDS = ['1', '2-3', '4-7', '8-15', '16-31', '32-63', '64-127', '128+'] as const
 
+/** Why a subscription ended that was still wanted. */
+const SUBSCRIPTION_ENDS = ['behind', 'silent', 'failed'] as const
+export type SubscriptionEnd = (typeof SUBSCRIPTION_ENDS)[number]
+
 export const METRICS = {
   shards: {
     name: 'understory.pageserver.shards',
@@ -47,6 +51,13 @@ export const METRICS = {
     kind: 'gauge',
     labels: SHARD,
     help: 'committed WAL, as last heard, that is not ingested',
+  },
+  subscriptionsEnded: {
+    name: 'understory.pageserver.subscription.ended',
+    unit: '{subscription}',
+    kind: 'counter',
+    labels: { ...SHARD, reason: SUBSCRIPTION_ENDS },
+    help: 'subscriptions to a safekeeper that ended: left because it is behind other members or silent, or failed',
   },
   ingestDuration: {
     name: 'understory.pageserver.ingest.duration',

@@ -2,7 +2,7 @@
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
 import type { Cell, HistogramCell, Span, SpanAttributes, Telemetry, Traces } from '@understory/telemetry'
-import type { METRICS } from './metrics.ts'
+import type { METRICS, SubscriptionEnd } from './metrics.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
@@ -79,6 +79,7 @@ export class ShardObserver {
   readonly #jobDuration: HistogramCell
   readonly #jobPages: HistogramCell
   readonly #uploadDuration: HistogramCell
+  readonly #subscriptionEnds: Readonly<Record<SubscriptionEnd, Cell>>
   readonly #uploads: { readonly done: Cell; readonly failed: Cell }
   readonly found: Cell
   readonly absent: Cell
@@ -93,6 +94,12 @@ export class ShardObserver {
     this.#made = {
       threshold: metrics.imagesGenerated.of({ ...labels, trigger: 'threshold' }),
       bound: metrics.imagesGenerated.of({ ...labels, trigger: 'bound' }),
+    }
+    const ended = metrics.subscriptionsEnded
+    this.#subscriptionEnds = {
+      behind: ended.of({ ...labels, reason: 'behind' }),
+      silent: ended.of({ ...labels, reason: 'silent' }),
+      failed: ended.of({ ...labels, reason: 'failed' }),
     }
     this.#ingestDuration = metrics.ingestDuration.of({})
     this.#chainLength = metrics.chainLength.of({})
@@ -133,6 +140,9 @@ export class ShardObserver {
     this.#jobDuration.recordMs(durationMs)
     this.#jobPages.record(pagesCount)
     this.#span('image batch', durationMs, { pages: pagesCount })
+  }
+  subscriptionEnded(reason: SubscriptionEnd): void {
+    this.#subscriptionEnds[reason].add(1)
   }
   drifted(): void {
     this.#drift.add(1)

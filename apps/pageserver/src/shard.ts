@@ -28,11 +28,13 @@ import type {
   ImportValue,
   LayerFile,
 } from '@understory/storage'
+import type { CommitPositions } from './commit-positions.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { ImageMaker } from './image-maker.ts'
 import { Ingest } from './ingest.ts'
 import { LatencyHistogram } from './latency-histogram.ts'
 import { LayerStore } from './layer-store.ts'
+import type { SubscriptionEnd } from './metrics.ts'
 import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts'
 import { Serial } from './serial.ts'
 import type { AttachDocument, ShardFiles } from './shard-files.ts'
@@ -54,6 +56,7 @@ export interface ShardParts {
   readonly store: ObjectStore
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
+  readonly positions: CommitPositions
   readonly limits: ShardLimits
   /** Undefined where nothing is measured. */
   readonly observer?: PageserverObserver | undefined
@@ -129,7 +132,12 @@ export class Shard implements WalConsumer {
       },
       observer,
     )
-    this.#subscriber = new WalSubscriber(this.#env, index.owner, attached.safekeepers, this)
+    const subscription = {
+      env: this.#env,
+      positions: parts.positions,
+      onEnd: (reason: SubscriptionEnd) => observer?.subscriptionEnded(reason),
+    }
+    this.#subscriber = new WalSubscriber(subscription, index.owner, attached.safekeepers, this)
     this.#openedAtMs = parts.env.clock.nowMs()
   }
 

@@ -1,9 +1,9 @@
 /**
  * Keeps a subscription to one of the timeline's safekeepers open and hands its batches over in order. When it breaks,
  * the next safekeeper is asked, from where ingest stands: without gap and without repeat, since a batch that does not
- * begin there is refused.
+ * begin there is refused. One that lives but does not advance while another does is left too.
  */
-import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
@@ -11,6 +11,10 @@ import { SafekeeperServiceClient, createClient, openBidi } from '@understory/rpc
 import type { BidiStream, SubscribeWalRequest } from '@understory/rpc'
 import { SHARD_STREAM_VERSION } from '@understory/storage'
 import type { LayerOwner } from '@understory/storage'
+import type { CommitPositions, Positions } from './commit-positions.ts'
+import { judgeSafekeeper } from './leave-safekeeper.ts'
+import type { Followed, Lag } from './leave-safekeeper.ts'
+import type { SubscriptionEnd } from './metrics.ts'
 
 /** Batches that may be under way: two at full speed, and a bound on memory. */
 const WINDOW_BYTES = 16n * 1024n * 1024n
@@ -34,17 +38,53 @@ export interface WalConsumer {
   readonly hasFailed: boolean
 }
 
+export interface WalSubscriberParts {
+  readonly env: Env
+  readonly positions: CommitPositions
+  /** Called when a subscription ended that was still wanted. */
+  readonly onEnd?: ((reason: SubscriptionEnd) => void) | undefined
+}
+
+/** The safekeeper that is followed now. */
+class Source {
+  readonly address: string
+  readonly #leave = new AbortController()
+  commitLsn: Lsn = LSN_ZERO
+  receivedLsn: Lsn
+  waitsSinceMs: number | undefined
+  lag: Lag | undefined
+
+  constructor(address: string, receivedLsn: Lsn) {
+    this.address = address
+    this.receivedLsn = receivedLsn
+  }
+
+  get left(): AbortSignal {
+    return this.#leave.signal
+  }
+  leave(): void {
+    this.#leave.abort()
+  }
+}
+
 export class WalSubscriber {
-  readonly #env: Env
+  readonly #parts: WalSubscriberParts
   readonly #owner: LayerOwner
   readonly #consumer: WalConsumer
   readonly #stop = new AbortController()
   #safekeepers: readonly string[]
   #running: Promise<void> | undefined
-  #followed: { readonly address: string; readonly leave: AbortController } | undefined
+  #source: Source | undefined
+  /** Whom to follow next, where that is known. */
+  #furthest: string | undefined
 
-  constructor(env: Env, owner: LayerOwner, safekeepers: readonly string[], consumer: WalConsumer) {
-    this.#env = env
+  constructor(
+    parts: WalSubscriberParts,
+    owner: LayerOwner,
+    safekeepers: readonly string[],
+    consumer: WalConsumer,
+  ) {
+    this.#parts = parts
     this.#owner = owner
     this.#safekeepers = safekeepers
     this.#consumer = consumer
@@ -53,8 +93,7 @@ export class WalSubscriber {
   /** One that is followed and not among them is left: it may hear of no WAL any more. */
   set safekeepers(addresses: readonly string[]) {
     this.#safekeepers = addresses
-    if (this.#followed !== undefined && !addresses.includes(this.#followed.address))
-      this.#followed.leave.abort()
+    if (this.#source !== undefined && !addresses.includes(this.#source.address)) this.#source.leave()
   }
 
   start(): void {
@@ -66,11 +105,12 @@ export class WalSubscriber {
   }
 
   async #run(): Promise<void> {
-    const { clock, rng, log } = this.#env
+    const { clock, rng, log } = this.#parts.env
     const { signal } = this.#stop
     let failures = 0
     for (let next = this.#owner.shard.number; !signal.aborted && !this.#consumer.hasFailed; next++) {
-      const address = this.#safekeepers[next % Math.max(1, this.#safekeepers.length)]
+      const address = this.#furthest ?? this.#safekeepers[next % Math.max(1, this.#safekeepers.length)]
+      this.#furthest = undefined
       try {
         if (address !== undefined) {
           await this.#follow(address, () => {
@@ -79,7 +119,10 @@ export class WalSubscriber {
         }
       } catch (error) {
         if (signal.aborted || this.#consumer.hasFailed) return
-        if (!isErrorCode(error, 'cancelled')) log.warn('subscription_ended', { safekeeper: address, error })
+        if (!isErrorCode(error, 'cancelled')) {
+          log.warn('subscription_ended', { safekeeper: address, error })
+          this.#parts.onEnd?.('failed')
+        }
       }
       failures++
       const pauseMs = backoffMs(rng, failures, { baseMs: 100, pauseMsMax: PAUSE_MS_MAX })
@@ -89,12 +132,14 @@ export class WalSubscriber {
 
   async #follow(address: string, onBatch: () => void): Promise<void> {
     const client = createClient(SafekeeperServiceClient, address)
-    const leave = new AbortController()
-    this.#followed = { address, leave }
+    const { clock } = this.#parts.env
+    const source = new Source(address, this.#consumer.ingestedLsn)
+    this.#source = source
     const options = {
-      signal: AbortSignal.any([this.#stop.signal, leave.signal]),
+      signal: AbortSignal.any([this.#stop.signal, source.left]),
       peer: `safekeeper ${address}`,
     }
+    const stopWatching = this.#watch(source)
     const stream = openBidi(client.subscribeWal.bind(client), options)
     const ended = new AbortController()
     try {
@@ -110,34 +155,77 @@ export class WalSubscriber {
       await stream.send({ message: { $case: 'open', value: open } })
       // A stream that has ended tells its reason through `messages`.
       this.#reportUploads(stream, ended.signal).catch(() => undefined)
+      source.waitsSinceMs = clock.nowMs()
       for await (const { startLsn, endLsn, commitLsn, entries } of stream.messages) {
         onBatch()
+        source.waitsSinceMs = undefined
         const batch = {
           startLsn: lsnFromBigint(startLsn),
           endLsn: lsnFromBigint(endLsn),
           commitLsn: lsnFromBigint(commitLsn),
           entries,
         }
+        source.commitLsn = maxLsn(source.commitLsn, batch.commitLsn)
+        source.receivedLsn = batch.endLsn
         await this.#consumer.take(batch)
         await stream.send(feedback(this.#consumer))
+        source.waitsSinceMs = clock.nowMs()
       }
       throw refuse(
         'unavailable',
         `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`,
       )
     } finally {
-      this.#followed = undefined
+      this.#source = undefined
+      stopWatching()
       ended.abort()
       stream.cancel()
       client.close()
     }
   }
 
+  /** Leaves the safekeeper once the others show that it does not advance; returns how to stop that. */
+  #watch(source: Source): () => void {
+    const { tenantId, timelineId } = this.#owner
+    const addresses = (): readonly string[] => this.#safekeepers
+    return this.#parts.positions.watch({
+      timeline: { tenantId, timelineId },
+      get safekeepers() {
+        return addresses()
+      },
+      take: (positions) => this.#judge(source, positions),
+    })
+  }
+
+  #judge(source: Source, positions: Positions): void {
+    const { clock, log } = this.#parts.env
+    source.commitLsn = maxLsn(source.commitLsn, positions.get(source.address) ?? LSN_ZERO)
+    const others = [...positions].filter(([address]) => address !== source.address)
+    const otherLsns = others.map(([, lsn]) => lsn)
+    const judgement = judgeSafekeeper(source satisfies Followed, otherLsns, source.lag, clock.nowMs())
+    if (judgement.kind === 'stay') {
+      source.lag = judgement.lag
+      return
+    }
+    const [furthest] = others.toSorted(([, a], [, b]) => b - a)
+    log.warn('safekeeper_left', {
+      safekeeper: source.address,
+      reason: judgement.reason,
+      commit: formatLsn(source.commitLsn),
+      received: formatLsn(source.receivedLsn),
+      next: furthest?.[0],
+      nextCommit: furthest === undefined ? undefined : formatLsn(furthest[1]),
+    })
+    this.#parts.onEnd?.(judgement.reason)
+    this.#furthest = furthest?.[0]
+    source.leave()
+  }
+
   /** Layers reach the object store while no WAL comes, too; the safekeeper keeps WAL until it hears of it. */
   async #reportUploads(stream: BidiStream<SubscribeWalRequest, unknown>, signal: AbortSignal): Promise<void> {
     let told = this.#consumer.remoteConsistentLsn
     for (;;) {
-      await this.#env.clock.sleep(REPORT_PAUSE_MS, signal)
+      await this.#parts.env.clock.sleep(REPORT_PAUSE_MS, signal)
       const { remoteConsistentLsn } = this.#consumer
       if (remoteConsistentLsn === told) continue
       told = remoteConsistentLsn

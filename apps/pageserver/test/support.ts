@@ -34,6 +34,7 @@ import {
 } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
 import type { ImageJobs } from '../src/image-protocol.ts'
+import { CommitPositions } from '../src/commit-positions.ts'
 import { imageHandlers } from '../src/image-worker.ts'
 import { ShardRegistry } from '../src/shard-registry.ts'
 import type { Shard, ShardParts } from '../src/shard.ts'
@@ -66,7 +67,14 @@ export async function openBench(directory: string, limits: ShardParts['limits'] 
   const store = await localObjectStore(join(directory, 'objects'), env)
   const workers: Workers<ImageJobs> = inlineWorkers<ImageJobs>(imageHandlers)
   const registry = new ShardRegistry(
-    { env, store, cache: new BlockCache(32 << 20), workers, limits },
+    {
+      env,
+      store,
+      cache: new BlockCache(32 << 20),
+      workers,
+      positions: new CommitPositions(env.clock),
+      limits,
+    },
     join(directory, 'local'),
   )
   await registry.loadAll()

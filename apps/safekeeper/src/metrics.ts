@@ -2,6 +2,10 @@
 import { FINE_SECONDS, SHARD, TIMELINE, WRITE_BYTES } from '@understory/telemetry'
 import type { MetricTable } from '@understory/telemetry'
 
+/** Why a subscription ended that its subscriber still wanted. */
+const SUBSCRIPTION_REFUSALS = ['failed', 'no_room'] as const
+export type SubscriptionRefusal = (typeof SUBSCRIPTION_REFUSALS)[number]
+
 export const METRICS = {
   walReceived: {
     name: 'understory.safekeeper.wal.received',
@@ -23,6 +27,13 @@ export const METRICS = {
     kind: 'counter',
     labels: SHARD,
     help: 'bytes of batches sent to pageserver shards',
+  },
+  subscriptionsRefused: {
+    name: 'understory.safekeeper.subscription.refused',
+    unit: '{subscription}',
+    kind: 'counter',
+    labels: { ...SHARD, reason: SUBSCRIPTION_REFUSALS },
+    help: 'subscriptions ended here because nothing more can be sent: the timeline failed, or has no room for more WAL',
   },
   appendDuration: {
     name: 'understory.safekeeper.append.duration',

@@ -3,7 +3,7 @@ import type { Lsn } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import { PendingDurations } from '@understory/telemetry'
 import type { Cell, HistogramCell, Span, Telemetry, Traces } from '@understory/telemetry'
-import type { METRICS } from './metrics.ts'
+import type { METRICS, SubscriptionRefusal } from './metrics.ts'
 
 export type SafekeeperTelemetry = Telemetry<typeof METRICS>
 
@@ -26,6 +26,8 @@ export interface TimelineObserver {
 export interface SubscriptionObserver {
   sent(bytes: number): void
   reported(ingestedLsn: Lsn, remoteConsistentLsn: Lsn): void
+  /** It ends because nothing more can be sent. */
+  refused(reason: SubscriptionRefusal): void
   ended(): void
 }
 
@@ -72,6 +74,10 @@ export class SafekeeperObserver {
       reported: (ingestedLsn, remoteConsistentLsn) => {
         subscription.ingestedLsn = ingestedLsn
         subscription.remoteConsistentLsn = remoteConsistentLsn
+      },
+      refused: (reason) => {
+        const labels = { ...labelsOf(ref), shard: String(shard), reason }
+        this.#telemetry.metrics.subscriptionsRefused.of(labels).add(1)
       },
       ended: () => this.#subscriptions.delete(subscription),
     }

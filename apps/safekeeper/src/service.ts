@@ -1,5 +1,6 @@
 /** SafekeeperService: parse, call the domain, convert. */
 import {
+  LSN_ZERO,
   advance,
   describeError,
   formatLsn,
@@ -53,6 +54,9 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
     ),
     readWal: serverStream((request) => readWal(timelines, request)),
     getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),
+    getCommitPositions: unary(({ timelines: refs }) => ({
+      commitLsns: refs.map((ref) => lsnToBigint(timelines.find(ref)?.commitLsn ?? LSN_ZERO)),
+    })),
     configureMembership: unary(async ({ timeline, membership }) => {
       const status = await timelines.get(timeline).configure(readMembership(membership))
       return {

@@ -5,6 +5,7 @@
 import {
   advance,
   assert,
+  describeError,
   formatLsn,
   isErrorCode,
   lsnFromBigint,
@@ -18,6 +19,7 @@ import type { WalStreamDecoder } from '@understory/postgres/wal'
 import type { Clock } from '@understory/env'
 import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
 import { SHARD_STREAM_VERSION, ShardSplitter, ShardStreamWriter } from '@understory/storage'
+import { TimelineStalledError, waitForCommit } from './committed-wal.ts'
 import { decoderAt } from './end-of-wal.ts'
 import { onLeftOut } from './membership-file.ts'
 import type { Timeline } from './timeline.ts'
@@ -152,7 +154,18 @@ export async function* subscribeWal(
 
   const batches = new ShardBatches(timeline, shard, startLsn, trackCommitTimestamp)
   while (await window.opens()) {
-    await timeline.waitForCommit(batches.position, gone.signal)
+    await waitForCommit(timeline, batches.position, clock, gone.signal).catch((error: unknown) => {
+      if (error instanceof TimelineStalledError) {
+        const { reason } = error
+        timeline.log.warn('subscription_ended', {
+          shard: shard.number,
+          reason,
+          problem: describeError(error),
+        })
+        observer?.refused(reason)
+      }
+      throw error
+    })
     if (gone.signal.aborted) break
     const batch = await batches.next().catch((error: unknown) => {
       if (ref !== undefined && isErrorCode(error, 'bad_wal')) timelines.onDamage(ref)

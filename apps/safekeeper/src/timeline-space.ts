@@ -17,6 +17,7 @@ export interface WalKeeper {
 export class TimelineSpace {
   readonly #log: Log
   readonly #keeper: WalKeeper
+  readonly #onShort: () => void
   #space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
   #chargedBytes = 0
   /** Of the append that was refused by a quota; 0 where none was since one was taken. */
@@ -24,8 +25,10 @@ export class TimelineSpace {
   /** What the disk said; undefined since it last took something. */
   #diskFull: Error | undefined
 
-  constructor(log: Log, keeper: WalKeeper) {
+  /** `onShort` is called whenever there is no room for something. */
+  constructor(log: Log, keeper: WalKeeper, onShort: () => void) {
     this.#log = log
+    this.#onShort = onShort
     this.#keeper = keeper
   }
 
@@ -72,15 +75,19 @@ export class TimelineSpace {
 
   /** Resolves once a quota lets so much more in, or `isOver`, or after a while without either. */
   waitFor(moreBytes: number, isOver: () => boolean): Promise<void> {
-    if (this.#refusedBytes === 0) this.#sayFull(this.refusal(moreBytes))
+    const isFirst = this.#refusedBytes === 0
     this.#refusedBytes = moreBytes
+    if (isFirst) this.#sayFull(this.refusal(moreBytes))
+    this.#onShort()
     return this.#space.waitForRoom(() => isOver() || this.refusal(moreBytes) === undefined)
   }
 
   /** The disk did not take something. */
   lack(error: Error): void {
-    if (this.#diskFull === undefined) this.#sayFull(error)
+    const isFirst = this.#diskFull === undefined
     this.#diskFull = error
+    if (isFirst) this.#sayFull(error)
+    this.#onShort()
   }
 
   /** The disk has taken something. */

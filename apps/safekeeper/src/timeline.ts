@@ -95,7 +95,8 @@ export class Timeline {
   #flushEpoch = 0
   readonly #room: (() => void)[] = []
 
-  readonly #commits = new Waiters()
+  /** Those who follow the commit position. */
+  readonly #changes = new Waiters()
   readonly #ended = new AbortController()
   #remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
@@ -136,7 +137,7 @@ export class Timeline {
     })
     this.#recent = new WalBuffer(state.flushLsn)
     this.#waitingStartLsn = state.flushLsn
-    this.#space = new TimelineSpace(log, this)
+    this.#space = new TimelineSpace(log, this, () => this.#changes.wake())
   }
 
   static membershipPath = (folder: string): string => join(folder, 'membership')
@@ -212,6 +213,10 @@ export class Timeline {
     this.#space.share(space)
   }
 
+  /** Bound to the timeline. */
+  get log(): Log {
+    return this.#log
+  }
   get state(): AcceptorState {
     return this.#state
   }
@@ -426,7 +431,7 @@ export class Timeline {
           this.#startFlush()
           break
         case 'committed':
-          this.#commits.wake()
+          this.#changes.wake()
           break
         case 'refuse':
           throw refuse(effect.code, effect.message)
@@ -644,6 +649,7 @@ export class Timeline {
     this.#waitingBytes = 0
     for (const wake of this.#room.splice(0)) wake()
     this.#closeSessions(error)
+    this.#changes.wake()
   }
 
   #closeSessions(error: unknown): void {
@@ -654,9 +660,12 @@ export class Timeline {
 
   // Reading.
 
-  /** Resolves once something is committed beyond `afterLsn`, or when the signal fires. */
-  async waitForCommit(afterLsn: Lsn, signal: AbortSignal): Promise<void> {
-    while (this.#state.commitLsn <= afterLsn && !signal.aborted) await this.#commits.next(signal)
+  /**
+   * Resolves when more is committed, when the timeline fails (`failure`) or gets short of room (`shortage`), or when the
+   * signal fires.
+   */
+  nextChange(signal: AbortSignal): Promise<void> {
+    return this.#changes.next(signal)
   }
 
   /** Durable WAL; from memory where it is recent. */

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { LSN_ZERO, advance, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
+import type { Disk, Log } from '@understory/env'
 import {
   SafekeeperServiceClient,
   callServerStream,
@@ -13,6 +14,7 @@ import {
 import type { Membership } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { onTestFinished } from 'vitest'
+import type { DiskSpace } from '../src/disk-space.ts'
 import { writeIdentity } from '../src/identity.ts'
 import { Pulls } from '../src/pulls.ts'
 import { Repairs } from '../src/repairs.ts'
@@ -31,9 +33,21 @@ export interface Safekeeper {
   stop(): Promise<void>
 }
 
-/** On the port of before, where it was there before. */
-export async function start(nodeId: string, folder: string, port = 0): Promise<Safekeeper> {
-  const timelines = new Timelines(realDisk, silentLog, join(folder, nodeId))
+export interface SafekeeperOptions {
+  /** That of before, where it was there before. */
+  readonly port?: number
+  readonly disk?: Disk
+  readonly log?: Log
+  readonly space?: DiskSpace
+}
+
+export async function start(
+  nodeId: string,
+  folder: string,
+  { port = 0, disk = realDisk, log = silentLog, space }: SafekeeperOptions = {},
+): Promise<Safekeeper> {
+  const timelines = new Timelines(disk, log, join(folder, nodeId))
+  if (space !== undefined) timelines.space = space
   await timelines.openAll()
   const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
   const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]

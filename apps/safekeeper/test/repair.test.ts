@@ -95,7 +95,7 @@ test('damage in the last segment is found at a start: no vote until it is mended
   const again = await start('copy', at)
   await expect(status(again)).rejects.toMatchObject({ code: 'bad_file' })
   expect(isErrorCode(await voteRefusal(again, 2), 'bad_file')).toBe(true)
-  await start('donor', at, portOf(donor))
+  await start('donor', at, { port: portOf(donor) })
   await whole(again, committed)
   expect(await voteRefusal(again, 2)).toBeUndefined()
 })
