@@ -1,15 +1,19 @@
 /** The programs of Postgres as child processes, which the kernel ends when this process ends. */
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
-import { chown, mkdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { closeSync, constants, fstatSync, ftruncateSync } from 'node:fs'
+import { chown, copyFile, mkdir, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
+import { openWithin } from '@understory/env'
 import type { UserIds } from '@understory/env'
+import { LOG_BYTES_MAX } from './launcher.ts'
 import type { Launcher } from './launcher.ts'
 import { takeStartToken } from './postgres.ts'
 
 const OUTPUT_BYTES_MAX = 2_000
+/** Postgres appends, so that it goes on at the start of a log that was cut. */
+const LOG_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND
 
 const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
 
@@ -53,7 +57,7 @@ export function childLauncher(bin: string, owner: UserIds | undefined): Launcher
 
     async start(files, args, input) {
       await takeStartToken(files)
-      const output = openSync(files.log, 'w')
+      const output = openWithin(files.root, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
       const [program, ...rest] = endsWithParent(input === undefined ? 'QUIT' : 'KILL', [
         join(bin, 'postgres'),
         ...args,
@@ -77,6 +81,17 @@ export function childLauncher(bin: string, owner: UserIds | undefined): Launcher
       const { pid } = child
       if (pid === undefined) throw couldNotRun('postgres', new Error(await exited))
       return { pid, exited, signal: (name) => void child.kill(name) }
+    },
+
+    async boundLog(files) {
+      const fd = openWithin(files.root, basename(files.log), LOG_FLAGS, 0o600)
+      try {
+        if (fstatSync(fd).size <= LOG_BYTES_MAX) return
+        await copyFile(files.log, `${files.log}.1`)
+        ftruncateSync(fd, 0)
+      } finally {
+        closeSync(fd)
+      }
     },
   }
 }

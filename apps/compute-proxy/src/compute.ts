@@ -49,7 +49,6 @@ import {
   endOldPostgres,
   endPostmaster,
   endedError,
-  logTail,
   runSingleUser,
   startPostgres,
 } from './postgres.ts'
@@ -342,8 +341,8 @@ export class Compute {
       session.postmaster.exited,
       session.quorum.lost,
       session.streaming.then(
-        () => 'the WAL stream ended',
-        (error: unknown) => describeError(error),
+        () => 'lost its WAL stream',
+        (error: unknown) => `lost its WAL stream: ${describeError(error)}`,
       ),
     ])
     watching.abort()
@@ -351,8 +350,8 @@ export class Compute {
     if (what === 'stop') return this.#stopCleanly(session)
     this.#lostAtMs = clock.nowMs()
     if (typeof what === 'string') {
-      log.warn('postgres_lost', { problem: what, log: await logTail(this.files) })
-      this.#failure = what
+      this.#failure = describeError(await endedError(this.files, what))
+      log.warn('postgres_lost', { problem: this.#failure })
       await this.#dropSession()
       return undefined
     }
@@ -408,6 +407,7 @@ export class Compute {
   async #watchConfiguration(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.keepConfiguration()
+      await this.#parts.launcher.boundLog(this.files)
       await this.#parts.clock.sleep(CONFIGURATION_LOOK_MS, signal).catch(() => undefined)
     }
   }

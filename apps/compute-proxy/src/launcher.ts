@@ -16,6 +16,9 @@ export interface Postmaster {
 /** How a clean stop looks in `Postmaster.exited`. */
 export const CLEAN_EXIT = 'ended with exit code 0'
 
+/** A longer log is cut, also while Postgres writes into it. */
+export const LOG_BYTES_MAX = 32 * 1024 * 1024
+
 export interface Launcher {
   /** Makes a cluster in `files.pgdata`. Error: refused `precondition` with what it said. */
   initdb(files: ComputeFiles, args: readonly string[]): Promise<void>
@@ -24,4 +27,6 @@ export interface Launcher {
    * reads that and ends. Error: refused `precondition` without a token, or where it cannot be run.
    */
   start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster>
+  /** Called every second or so: `files.log` does not grow for ever. */
+  boundLog(files: ComputeFiles): Promise<void>
 }

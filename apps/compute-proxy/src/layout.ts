@@ -6,7 +6,8 @@
  *   pg_hba.managed.conf     who may connect: ours (hba_file on the command line)
  *   start-token             there once PGDATA may be started, taken away by the start
  *   state.json              term of the last election, birth, and the process that was started
- *   postgres.log            what Postgres wrote to its standard error, since its last start
+ *   postgres.log            what Postgres wrote to its standard error, since its last start or since it
+ *                           was cut, when a host keeps what was before in postgres.log.1
  */
 import { createHash } from 'node:crypto'
 import { tmpdir } from 'node:os'

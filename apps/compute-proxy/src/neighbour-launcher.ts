@@ -20,6 +20,7 @@ import { join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
 import { readWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
+import { LOG_BYTES_MAX } from './launcher.ts'
 import type { Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 
@@ -52,7 +53,13 @@ while [ ! -e over ]; do
   server=$!
   echo "$server" >"pid.$id.new" && mv "pid.$id.new" "pid.$id"
   # Nothing here outlives the proxy that asked for it. What has only begun does not heed a signal yet: it is told again.
-  (while kill -0 "$proxy"; do sleep 1; done; while kill -QUIT "$server"; do sleep 1; done) 2>/dev/null &
+  (
+    while kill -0 "$proxy"; do
+      [ "$(wc -c <../postgres.log)" -gt ${LOG_BYTES_MAX} ] && : >../postgres.log
+      sleep 1
+    done
+    while kill -QUIT "$server"; do sleep 1; done
+  ) 2>/dev/null &
   watch=$!
   # A signal to this shell ends a wait, not the server.
   while kill -0 "$server" 2>/dev/null; do wait "$server"; code=$?; done
@@ -126,11 +133,12 @@ export class NeighbourLauncher implements Launcher {
     const id = randomBytes(8).toString('hex')
     this.#write(`input.${id}`, input ?? '')
     // In single-user mode standard output has nothing but its prompts.
-    const output = input === undefined ? `>${quoted(files.log)} 2>&1` : `2>${quoted(files.log)} >/dev/null`
+    const log = quoted(files.log)
+    const output = input === undefined ? `>>${log} 2>&1` : `2>>${log} >/dev/null`
     const command = ['postgres', ...args.map(quoted)].join(' ')
     this.#write(
       'request',
-      `id=${id}\nproxy=${process.pid}\nserve() {\n  exec <input.${id} ${output}\n` +
+      `id=${id}\nproxy=${process.pid}\nserve() {\n  : >${log}\n  exec <input.${id} ${output}\n` +
         `  cd ${quoted(files.pgdata)} && exec ${command}\n}\n`,
     )
     this.#isWanted = true
@@ -142,6 +150,11 @@ export class NeighbourLauncher implements Launcher {
         if (isAlive(pid)) process.kill(pid, name)
       },
     }
+  }
+
+  /** The runner does so. */
+  boundLog(): Promise<void> {
+    return Promise.resolve()
   }
 
   async #pidOf(id: string): Promise<number> {

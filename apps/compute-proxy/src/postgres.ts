@@ -12,9 +12,10 @@ import { databaseNames } from './database-names.ts'
 import { CLEAN_EXIT } from './launcher.ts'
 import type { Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
+import { shownMessages } from './postgres-log.ts'
 
-/** Lines of postgres.log that an error shows. */
-const LOG_TAIL_BYTES = 2_000
+/** So much of postgres.log is looked through for what an error shows. */
+const LOG_TAIL_BYTES = 16_384
 const QUIT_WAIT_MS = 1_000
 /** As long for a postmaster of this process, which may have much to end. */
 const END_WAIT_MS = 5_000
@@ -52,17 +53,17 @@ export async function runSingleUser(
   statements: readonly string[],
 ): Promise<void> {
   const input = statements.map((statement) => `${statement}\n`).join('')
-  let complaint: string | undefined
+  let failure: Error | undefined
   for (const database of await databaseNames(files.pgdata)) {
     // A database that could not be opened was not written to.
-    if (complaint !== undefined) await allowStart(files)
+    if (failure !== undefined) await allowStart(files)
     // Nothing here waits for a standby: there is none.
     const all = ['--single', ...args, '-c', 'synchronous_standby_names=', database]
     const { exited } = await launcher.start(files, all, input)
     if ((await exited) === CLEAN_EXIT) return
-    complaint = await logTail(files)
+    failure = await endedError(files, 'does not run in single-user mode')
   }
-  throw refuse('precondition', 'Postgres does not run in single-user mode', { detail: complaint ?? '' })
+  throw failure ?? refuse('precondition', 'Postgres has no database to open in single-user mode')
 }
 
 /** Error: refused `precondition` without a token. */
@@ -77,36 +78,26 @@ export async function startPostgres(
   return postmaster
 }
 
-/** The end of postgres.log, for errors; nothing where it is no file. */
-export async function logTail(files: ComputeFiles): Promise<string> {
-  return readLogTail(files).catch(() => '')
+/**
+ * An error that says how Postgres ended and, of what it wrote to its log, what may be shown outside of its compute
+ * (postgres-log.ts).
+ */
+export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
+  const shown = shownMessages(await logTail(files))
+  return refuse('unavailable', `postgres ${how}`, {
+    ...(shown.length === 0 ? {} : { detail: shown.join('; ') }),
+    hint: `Its own log has more: "${files.log}".`,
+  })
 }
 
-async function readLogTail(files: ComputeFiles): Promise<string> {
-  await using file = await openFileWithin(files.root, basename(files.log), true)
+/** The end of postgres.log; nothing where that is no file. */
+async function logTail({ root, log }: ComputeFiles): Promise<string> {
+  await using file = await openFileWithin(root, basename(log), true).catch(() => undefined)
   if (file === undefined) return ''
   const { size } = await file.stat()
   const bytes = Buffer.alloc(Math.min(size, LOG_TAIL_BYTES))
   const { bytesRead } = await file.read(bytes, 0, bytes.length, size - bytes.length)
-  return bytes.toString('utf8', 0, bytesRead).trim()
-}
-
-const COMPLAINT = /(LOG|WARNING|ERROR|FATAL|PANIC|HINT): +(.*)/
-const COMPLAINTS_MAX = 4
-
-/** An error that says how Postgres ended and, in one line, what it complained of last. */
-export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
-  const lines = (await logTail(files)).split('\n')
-  const complaints = lines.flatMap((line) => {
-    const [, level, text = ''] = COMPLAINT.exec(line) ?? []
-    const isOne =
-      level !== undefined && ((level !== 'LOG' && level !== 'WARNING') || text.startsWith('could not'))
-    return isOne ? [text] : []
-  })
-  return refuse('unavailable', `postgres ${how}`, {
-    // Before it has a log, it says in plain words what is wrong.
-    detail: complaints.slice(-COMPLAINTS_MAX).join('; ') || lines.at(-1) || 'its log says nothing of it',
-  })
+  return bytes.toString('utf8', 0, bytesRead)
 }
 
 /** Ends it at once; one that does not heed that is killed. */

@@ -10,6 +10,7 @@ import type {
 } from '@understory/rpc'
 import type { Compute } from './compute.ts'
 import { toMessage } from './kept-configuration.ts'
+import { withoutValues } from './postgres-log.ts'
 import type { CheckedSpec } from './spec.ts'
 import { connectSql, foreignReceivers, withSql } from './sql.ts'
 import type { SqlTarget } from './sql.ts'
@@ -174,5 +175,8 @@ async function* verify(
     progress = undefined
     await Promise.resolve()
   }
-  yield { pagesDone: 0n, pagesTotal: 0n, result: await running }
+  const result = await running.catch((error: unknown) => {
+    throw withoutValues(error)
+  })
+  yield { pagesDone: 0n, pagesTotal: 0n, result }
 }

@@ -5,6 +5,7 @@ import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import { databaseNames } from './database-names.ts'
 import type { ComputeFiles } from './layout.ts'
+import { withoutValues } from './postgres-log.ts'
 import { endedError } from './postgres.ts'
 
 const POLL_MS = 20
@@ -29,6 +30,8 @@ export async function withSql<T>(
   const client = await connectSql(target, login)
   try {
     return await use(client)
+  } catch (error) {
+    throw withoutValues(error)
   } finally {
     await client.end()
   }
@@ -66,7 +69,11 @@ async function connectTo(target: SqlTarget, database: string, user: string): Pro
   const { files, port, major } = target
   const client = new pg.Client({ host: files.sockets, port, user, database, options: sessionOptions(major) })
   client.on('error', () => undefined)
-  await client.connect()
+  try {
+    await client.connect()
+  } catch (error) {
+    throw withoutValues(error)
+  }
   return client
 }
 

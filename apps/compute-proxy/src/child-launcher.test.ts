@@ -1,0 +1,33 @@
+// Goal: the log of a Postgres that writes without end stays bounded. Method: a program named postgres that writes.
+import { chmod, mkdir, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { temporaryDirectory } from '@understory/testcontainers'
+import { expect, test } from 'vitest'
+import { childLauncher } from './child-launcher.ts'
+import { LOG_BYTES_MAX } from './launcher.ts'
+import { computeFiles } from './layout.ts'
+import { allowStart } from './postgres.ts'
+
+test('a log that has grown is put aside, and Postgres goes on at its start', async () => {
+  await using folder = await temporaryDirectory()
+  const files = computeFiles(folder.path)
+  await mkdir(files.pgdata)
+  await writeFile(
+    join(folder.path, 'postgres'),
+    '#!/bin/sh\nhead -c "$1" /dev/zero; until [ -e go ]; do sleep 0.05; done; echo more\n',
+  )
+  await chmod(join(folder.path, 'postgres'), 0o755)
+  const sizes = () =>
+    Promise.all([files.log, `${files.log}.1`].map((path) => stat(path).then(({ size }) => size)))
+  const launcher = childLauncher(folder.path, undefined)
+  await allowStart(files)
+  await writeFile(files.log, 'of an earlier start')
+  const server = await launcher.start(files, [String(LOG_BYTES_MAX + 1)])
+  await expect.poll(async () => (await stat(files.log)).size).toBe(LOG_BYTES_MAX + 1)
+  await launcher.boundLog(files)
+  expect(await sizes()).toEqual([0, LOG_BYTES_MAX + 1])
+  await writeFile(join(files.pgdata, 'go'), '')
+  await server.exited
+  await launcher.boundLog(files)
+  expect(await sizes()).toEqual(['more\n'.length, LOG_BYTES_MAX + 1])
+})
