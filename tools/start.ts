@@ -47,6 +47,11 @@ const OPTIONS = {
 const cliOf = (endpoint: string): string =>
   `npm run understory --${endpoint.endsWith(`:${API_PORT}`) ? '' : ` --endpoint ${endpoint}`}`
 
+const passwordLine = (password: string | undefined, endpoint: string): string =>
+  password === undefined
+    ? `password: the one of its creation; a new one: ${cliOf(endpoint)} tenant password ${TENANT}`
+    : 'its password is shown this once'
+
 async function main(): Promise<void> {
   const options = parseOptions('start', OPTIONS, process.argv.slice(2), process.env)
   if (options.kind === 'help') {
@@ -75,19 +80,23 @@ async function main(): Promise<void> {
     ...(broker === undefined ? {} : { broker }),
   })
   const client = createClient({ endpoint: cluster.endpoint })
-  await client.getTenant(TENANT).catch(async (error: unknown) => {
-    if (!isErrorCode(error, 'unknown_tenant')) throw error
-    await client.createTenant({ name: TENANT, postgresMajor: Number(pg) as PostgresMajor, sqlPort: port })
-  })
+  const password = await client.getTenant(TENANT).then(
+    () => undefined,
+    async (error: unknown) => {
+      if (!isErrorCode(error, 'unknown_tenant')) throw error
+      const wanted = { name: TENANT, postgresMajor: Number(pg) as PostgresMajor, sqlPort: port }
+      return (await client.createTenant(wanted)).password
+    },
+  )
   const connectionString = await client
-    .waitForSql(TENANT, { timeoutMs: 600_000, signal: stopping.signal, onProgress: say })
+    .waitForSql(TENANT, { timeoutMs: 600_000, signal: stopping.signal, onProgress: say, password })
     .catch((error: unknown) => {
       if (stopping.signal.aborted) return undefined
       throw error
     })
   if (connectionString !== undefined) {
     process.stdout.write(
-      `\n  SQL      ${connectionString}\n  API      ${cluster.endpoint}   (${cliOf(cluster.endpoint)} --help)\n` +
+      `\n  SQL      ${connectionString}\n           ${passwordLine(password, cluster.endpoint)}\n  API      ${cluster.endpoint}   (${cliOf(cluster.endpoint)} --help)\n` +
         `  metrics  ${cluster.metricsUrl}\n\nCtrl-C stops everything; the data stays.\n`,
     )
     await stopped.promise

@@ -2,7 +2,14 @@
 import { appendFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@understory/sdk'
-import { freePort, runCommand, startCluster, startPostgres } from '@understory/testcontainers'
+import {
+  TENANT_PASSWORD,
+  freePort,
+  runCommand,
+  startCluster,
+  startPostgres,
+  tenantLogin,
+} from '@understory/testcontainers'
 import type { Cluster, ClusterOptions, PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import pg from 'pg'
 
@@ -70,8 +77,8 @@ export async function understory(
   try {
     const client = createClient({ endpoint: cluster.endpoint })
     const tenant = 'bench'
-    await client.createTenant({ name: tenant, postgresMajor: major })
-    const connection = await client.waitForSql(tenant, { timeoutMs: 300_000 })
+    await client.createTenant({ name: tenant, postgresMajor: major, password: TENANT_PASSWORD })
+    const connection = tenantLogin(await client.waitForSql(tenant, { timeoutMs: 300_000 }))
     const nodes = [...cluster.safekeepers, ...cluster.pageservers, cluster.computeHost, cluster.controlPlane]
     return {
       cluster,

@@ -9,7 +9,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { parseOptions } from '@understory/env'
 import type { OptionValues } from '@understory/env'
 import { createClient } from '@understory/sdk'
-import { startCluster } from '@understory/testcontainers'
+import { TENANT_PASSWORD, startCluster, tenantLogin } from '@understory/testcontainers'
 import type { PostgresMajor } from '@understory/testcontainers'
 import { Demo } from './demo.ts'
 import { DEMO_OPTIONS, POSTGRES_SETTINGS } from './options.ts'
@@ -37,12 +37,18 @@ async function run(values: OptionValues<typeof DEMO_OPTIONS>, signal: AbortSigna
       ...(values.broker === undefined ? {} : { broker: values.broker }),
     })
     const client = createClient({ endpoint: cluster.endpoint })
-    await client.createTenant({ name: TENANT, postgresMajor: major, settings: POSTGRES_SETTINGS })
-    const connectionString = await client.waitForSql(TENANT, {
+    await client.createTenant({
+      name: TENANT,
+      postgresMajor: major,
+      password: TENANT_PASSWORD,
+      settings: POSTGRES_SETTINGS,
+    })
+    const waiting = client.waitForSql(TENANT, {
       timeoutMs: 300_000,
       signal,
       onProgress: (line) => say(`  ${line}`),
     })
+    const connectionString = tenantLogin(await waiting)
     const demo = new Demo({
       cluster,
       client,

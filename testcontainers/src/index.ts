@@ -33,6 +33,7 @@ export type { Service } from './service.ts'
 export { TcpProxy } from './tcp-proxy.ts'
 export { unprivilegedUser } from '@understory/env'
 export type { UserIds } from '@understory/env'
+export { TENANT_PASSWORD, tenantLogin } from './tenant-login.ts'
 export { startCluster } from './cluster.ts'
 export type { Cluster, ClusterNode, ClusterOptions, NodePlan } from './cluster.ts'
 export {

@@ -19,11 +19,13 @@ import { createClient } from '@understory/sdk'
 import type { UnderstoryClient } from '@understory/sdk'
 import {
   PrivateNetwork,
+  TENANT_PASSWORD,
   TcpProxy,
   findProgram,
   runCommand,
   startCluster,
   temporaryDirectory,
+  tenantLogin,
 } from '@understory/testcontainers'
 import type { Cluster, ClusterNode, NodePlan, PostgresMajor } from '@understory/testcontainers'
 import pg from 'pg'
@@ -109,9 +111,10 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
   await client.createTenant({
     name: TENANT,
     postgresMajor: major,
+    password: TENANT_PASSWORD,
     settings: { shared_buffers: '32MB', checkpoint_timeout: '30s' },
   })
-  const connectionString = await client.waitForSql(TENANT, { timeoutMs: START_TIMEOUT_MS })
+  const connectionString = tenantLogin(await client.waitForSql(TENANT, { timeoutMs: START_TIMEOUT_MS }))
   const { timeline } = await client.getTimeline(TENANT)
   return new Lab({
     cluster,

@@ -239,7 +239,6 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       ownerDeployment: 'understory-control-plane',
       postgresImages: { '16': 'postgres:16', '17': 'postgres:17', '18': 'postgres:18' },
       postgresUid: 999,
-      password: { secretName: 'understory-postgres', key: 'password' },
     })
   })
 
@@ -248,7 +247,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     const secrets = manifests
       .filter(({ kind }) => kind === 'Secret')
       .flatMap(({ data = {} }) => Object.values(data).map((value) => Buffer.from(value, 'base64').toString()))
-    expect(secrets).toHaveLength(8)
+    expect(secrets).toHaveLength(7)
     const rest = JSON.stringify(manifests.filter(({ kind }) => kind !== 'Secret'))
     for (const secret of secrets) expect(rest).not.toContain(secret)
   })

@@ -90,24 +90,13 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     Readonly<Record<string, string>>,
     string | undefined,
   ]
-  const claims = { persistentvolumeclaims: { 'data-understory-safekeeper-0': {} } }
   const OUTSIDE_REDIS = { 'broker.mode': 'external', 'broker.external.host': 'redis.example.com' }
   const S3_SECRET = { data: { accessKeyId: 'b2xk', secretAccessKey: 'b2xk' } }
-  const password = { secrets: { 'understory-postgres': { data: { password: 'b2xk' } } } }
   test.each<OverCase>([
-    ['claims without their secret', claims, {}, 'compute.password.existingSecret'],
-    ['claims and their secret', { ...claims, ...password }, {}, undefined],
-    [
-      'claims and a secret that was kept',
-      { ...claims, secrets: { kept: { data: { password: 'b2xk' } } } },
-      { 'compute.password.existingSecret': 'kept' },
-      undefined,
-    ],
     ...(
       [
         ['auth.existingSecret', {}, ['token']],
         ['tls.existingSecret', {}, ['tls.crt', 'tls.key', 'ca.crt']],
-        ['compute.password.existingSecret', {}, ['password']],
         ['objectStore.external.existingSecret', EXTERNAL, ['accessKeyId', 'secretAccessKey']],
         ['broker.external.existingSecret', OUTSIDE_REDIS, ['password']],
         ['telemetry.otlp.headersSecret', { 'telemetry.otlp.endpoint': 'http://c:4318' }, ['headers']],

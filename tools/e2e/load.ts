@@ -34,23 +34,15 @@ export interface ClientOptions {
   readonly image: string
   /** Of the control plane. */
   readonly endpoint: string
-  /** Secrets with the password and with the token. */
-  readonly passwordSecret: string
+  /** Secret with the token. */
   readonly tokenSecret: string
   /** Secret with `ca.crt`. */
   readonly tlsSecret: string
   readonly tlsName: string
 }
 
-/** A pod that is no part of the release: it has the image of the services, and the password. */
-const clientPod = ({
-  image,
-  endpoint,
-  passwordSecret,
-  tokenSecret,
-  tlsSecret,
-  tlsName,
-}: ClientOptions): object => ({
+/** A pod that is no part of the release: it has the image of the services. */
+const clientPod = ({ image, endpoint, tokenSecret, tlsSecret, tlsName }: ClientOptions): object => ({
   apiVersion: 'v1',
   kind: 'Pod',
   metadata: { name: CLIENT },
@@ -69,7 +61,6 @@ const clientPod = ({
           { name: 'UNDERSTORY_TLS_CA', value: '/tls/ca.crt' },
           { name: 'UNDERSTORY_TLS_NAME', value: tlsName },
           { name: 'UNDERSTORY_TOKEN', valueFrom: { secretKeyRef: { name: tokenSecret, key: 'token' } } },
-          { name: 'PGPASSWORD', valueFrom: { secretKeyRef: { name: passwordSecret, key: 'password' } } },
         ],
         volumeMounts: [
           { name: 'tmp', mountPath: '/tmp' },

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { oneOf, parseOptions, text } from '@understory/env'
 import { createClient } from '@understory/sdk'
-import { startCluster } from '@understory/testcontainers'
+import { TENANT_PASSWORD, startCluster, tenantLogin } from '@understory/testcontainers'
 import type { PostgresMajor, PostgresSettings } from '@understory/testcontainers'
 import {
   BUSY_AUTOVACUUM,
@@ -146,8 +146,8 @@ async function pipelineRun(major: PostgresMajor, scripts: readonly Script[]): Pr
       track_commit_timestamp: 'on',
       autovacuum: 'off',
     }
-    await client.createTenant({ name: TENANT, postgresMajor: major, settings })
-    const connection = await client.waitForSql(TENANT, { timeoutMs: 300_000 })
+    await client.createTenant({ name: TENANT, postgresMajor: major, password: TENANT_PASSWORD, settings })
+    const connection = tenantLogin(await client.waitForSql(TENANT, { timeoutMs: 300_000 }))
     await client.switchFullPageWrites(TENANT, 'off')
     await client.waitForFullPageWrites(TENANT)
     const counts = newCounts()

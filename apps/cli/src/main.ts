@@ -25,7 +25,7 @@ const program = new Command('understory')
 addTenantCommands(program)
 addTimelineCommands(program)
 addSafekeeperCommands(program)
-addSmokeTestCommand(program)
+addSmokeTestCommand(program, process.env)
 program
   .command('nodes')
   .description('nodes that the control plane knows')

@@ -26,6 +26,17 @@ export function printRows(
   for (const row of rows) process.stdout.write(line(columns.map((name) => String(row[name] ?? ''))))
 }
 
+/** One thing: a line for each of its fields that has a value. JSON is a list of one, as `printRows` prints it. */
+export function printFields(
+  format: OutputFormat,
+  fields: Readonly<Record<string, string | number | boolean>>,
+): void {
+  if (format === 'json') return printJson([fields])
+  const shown = Object.entries(fields).filter(([, value]) => value !== '')
+  const width = Math.max(...shown.map(([name]) => name.length))
+  for (const [name, value] of shown) process.stdout.write(`${name.padEnd(width)}  ${String(value)}\n`)
+}
+
 /** bigint becomes a decimal string, as in every JSON that a program reads from us. */
 export function printJson(value: unknown): void {
   const text = JSON.stringify(

@@ -62,7 +62,6 @@ import type { CheckedSpec } from './spec.ts'
 import {
   areRulesReadable,
   hasTakenAllIn,
-  setPassword,
   waitForSql,
   waitUntilOpen,
   waitUntilSynchronous,
@@ -217,6 +216,11 @@ export class Compute {
       })
     }
     return this.#target()
+  }
+  /** Resolves once a quorum has the WAL of the running Postgres up to there. */
+  async waitForCommit(lsn: Lsn, signal: AbortSignal): Promise<void> {
+    if (this.#session === undefined) throw refuse('unavailable', 'Postgres was lost')
+    await orStopped(this.#session.quorum.waitForCommit(lsn), signal)
   }
   #target(): SqlTarget {
     return { files: this.files, port: this.#sqlPort, major: this.#parts.spec.postgresMajor }
@@ -503,7 +507,7 @@ export class Compute {
   }
 
   async #rebuild(): Promise<Session> {
-    const { spec, front, log, owner } = this.#parts
+    const { spec, log, owner } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
     await endOldPostgres(this.#postgres)
@@ -552,7 +556,6 @@ export class Compute {
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
       restoreConfiguration(this.files, kept, {
         settings: spec.settings,
-        rules: front.rules,
         fullPageWrites,
         owner,
       })
@@ -667,11 +670,11 @@ export class Compute {
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
-    const { spec, front, owner, clock, log } = this.#parts
+    const { spec, owner, clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
     await this.#parts.launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
-    await seedConfiguration(this.files, spec.settings, front.rules, owner)
+    await seedConfiguration(this.files, spec.settings, owner)
     writeGate(this.files, 'birth', owner)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
@@ -683,7 +686,6 @@ export class Compute {
         target,
         async (client) => {
           await client.query(`create role ${STANDBY_NAME} superuser replication login`)
-          if (front.password !== undefined) await setPassword(client, 'postgres', front.password)
         },
         { user: 'postgres' },
       )

@@ -98,12 +98,6 @@ export const POD_CONFIG = {
     help: "the compute's folder, which the container of Postgres has too",
   },
   sqlHost: { read: text, placeholder: 'HOST', help: 'name of the service of this Postgres' },
-  passwordFile: {
-    read: text,
-    optional: true,
-    placeholder: 'FILE',
-    help: 'password of the user postgres of a new timeline',
-  },
   stopDeadlineMs: {
     read: wholeNumber(1_000, 3_600_000),
     fallback: 45_000,

@@ -16,15 +16,11 @@ import type { ComputeFiles } from './layout.ts'
 
 /** The proxy's own role: made at birth, superuser, let in by socket alone. */
 export const PROXY_ROLE = 'understory'
-/** How Postgres is reached from outside, and by whom at first. */
+/** How Postgres is reached from outside. */
 export interface SqlFront {
   readonly listenAddresses: string
   /** In connection strings. */
   readonly host: string
-  /** pg_hba.conf by which a new timeline begins. */
-  readonly rules: string
-  /** Of the user postgres of a new timeline; undefined: none. */
-  readonly password: string | undefined
 }
 
 /** Name of the standby and of its slot. */
@@ -132,19 +128,11 @@ host  replication all ::/0 reject
 include "${join(files.pgdata, 'pg_hba.conf')}"
 `
 
-/** Loopback without a password, as the local cluster is reached. */
-export const LOOPBACK_FRONT: SqlFront = {
-  listenAddresses: '127.0.0.1',
-  host: '127.0.0.1',
-  rules: `local all all trust
-host all all 127.0.0.1/32 trust
-host all all ::1/128 trust
-`,
-  password: undefined,
-}
-
-/** From everywhere with a password; without one from within the pod alone. */
-export const PASSWORD_RULES = `local all all trust
+/**
+ * pg_hba.conf by which a timeline begins: a password is asked of whoever comes by TCP. The socket is in a folder that only
+ * Postgres's own user can enter.
+ */
+export const FIRST_RULES = `local all all trust
 host all all all scram-sha-256
 `
 
@@ -161,9 +149,8 @@ export function replaceRules({ pgdata }: ComputeFiles, rules: Buffer, owner: Use
 }
 
 interface RestoreOptions {
-  /** By which the timeline began, as `rules`. */
+  /** By which the timeline began. */
   readonly settings: Readonly<Record<string, string>>
-  readonly rules: string
   readonly fullPageWrites: 'on' | 'off'
   readonly owner: UserIds | undefined
 }
@@ -175,11 +162,11 @@ interface RestoreOptions {
 export function restoreConfiguration(
   files: ComputeFiles,
   kept: KeptConfiguration | undefined,
-  { settings, rules, fullPageWrites, owner }: RestoreOptions,
+  { settings, fullPageWrites, owner }: RestoreOptions,
 ): void {
   const beginnings: Readonly<Record<string, string>> = {
     'postgresql.auto.conf': withSettings('', settings),
-    'pg_hba.conf': rules,
+    'pg_hba.conf': FIRST_RULES,
   }
   for (const name of CONFIGURATION_FILES) {
     const content = kept?.files.get(name) ?? Buffer.from(beginnings[name] ?? '')
@@ -226,11 +213,10 @@ export function parseSettings(text: string): Map<string, string> {
 export async function seedConfiguration(
   files: ComputeFiles,
   settings: Readonly<Record<string, string>>,
-  rules: string,
   owner: UserIds | undefined,
 ): Promise<void> {
   const text = (await readConfigurationFile(files, 'postgresql.auto.conf'))?.toString() ?? ''
   const auto = withSettings(text, { full_page_writes: 'on', ...settings })
   replaceWithin(files.pgdata, 'postgresql.auto.conf', auto, owner)
-  replaceWithin(files.pgdata, 'pg_hba.conf', rules, owner)
+  replaceWithin(files.pgdata, 'pg_hba.conf', FIRST_RULES, owner)
 }

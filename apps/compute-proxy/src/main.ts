@@ -2,7 +2,7 @@
  * compute-proxy's composition root. `host` runs computes; `run` is one of them; `pod` is the one of a Kubernetes pod.
  * Exit codes: exit-codes.ts.
  */
-import { access, constants, mkdir, readFile, realpath, rm } from 'node:fs/promises'
+import { access, constants, mkdir, realpath, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
@@ -15,7 +15,6 @@ import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
 import type { ComputeTelemetry } from './compute-observer.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
-import { LOOPBACK_FRONT, PASSWORD_RULES } from './configuration.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
 import { computeFiles } from './layout.ts'
@@ -27,6 +26,7 @@ import { computeService } from './service.ts'
 import { decodeSpec } from './spec.ts'
 
 const STOP_GRACE_MS = 1_000
+const LOOPBACK = '127.0.0.1'
 /** Longer than a compute whose host died takes to stop. */
 const LOCK_WAIT_MS = 20_000
 const LOCK_POLL_MS = 50
@@ -107,7 +107,7 @@ async function run(argv: readonly string[]): Promise<number> {
     spec,
     files: computeFiles(root),
     launcher: childLauncher(bin, owner),
-    front: LOOPBACK_FRONT,
+    front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     owner,
     nodeId,
     contactTimeoutMs,
@@ -149,8 +149,7 @@ async function run(argv: readonly string[]): Promise<number> {
 async function pod(argv: readonly string[]): Promise<number> {
   const options = parseOptions('compute-proxy', POD_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
-  const { nodeId, timeline, listen, advertise, sqlHost, passwordFile, stopDeadlineMs, ...rest } =
-    options.values
+  const { nodeId, timeline, listen, advertise, sqlHost, stopDeadlineMs, ...rest } = options.values
   const telemetry = await startTelemetry({
     service: 'understory-compute',
     node: nodeId,
@@ -165,7 +164,6 @@ async function pod(argv: readonly string[]): Promise<number> {
   const root = await realpath(rest.root)
   const lock = await lockRoot(root, clock, log)
   const files = computeFiles(root, join(root, 'sockets'))
-  const password = passwordFile === undefined ? undefined : (await readFile(passwordFile, 'utf8')).trim()
   const requestStop = (): void => {
     launcher.giveUp()
     compute.requestStop(stopDeadlineMs)
@@ -176,7 +174,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     address: `${advertise}:${listen.port}`,
     files,
     launcher,
-    front: { listenAddresses: '*', host: sqlHost, rules: PASSWORD_RULES, password },
+    front: { listenAddresses: '*', host: sqlHost },
     owner: undefined,
     nodeId,
     contactTimeoutMs: rest.contactTimeoutMs,

@@ -10,6 +10,7 @@ import type {
 } from '@understory/rpc'
 import type { Compute } from './compute.ts'
 import { toMessage } from './kept-configuration.ts'
+import { PasswordSetter } from './password.ts'
 import { withoutValues } from './postgres-log.ts'
 import type { CheckedSpec } from './spec.ts'
 import { connectSql, foreignReceivers, withSql } from './sql.ts'
@@ -29,6 +30,7 @@ export interface RunningCompute {
 
 /** Error of `current`, and so of every call: refused `unavailable` where there is no compute yet. */
 export function computeService(current: () => RunningCompute): RpcService {
+  const passwords = new PasswordSetter()
   return service<ComputeServiceServer>(ComputeServiceService, {
     getComputeStatus: unary(() => statusOf(current())),
 
@@ -40,6 +42,11 @@ export function computeService(current: () => RunningCompute): RpcService {
       await compute.keepConfiguration()
       void flushNowAndThen(target).catch(() => undefined)
       return { insertLsn: lsnToBigint(parseLsn(insertLsn)) }
+    }),
+
+    setPassword: unary(async ({ verifier, generation }, { signal }) => {
+      await passwords.set(current().compute, verifier, generation, signal)
+      return {}
     }),
 
     getConfiguration: unary(() => {

@@ -1,5 +1,6 @@
 /** SQL over the local socket, as the proxy's own role. */
-import { refuse } from '@understory/base'
+import { parseLsn, present, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
@@ -199,12 +200,33 @@ export async function waitUntilOpen(port: number, clock: Clock): Promise<void> {
   }
 }
 
-export async function setPassword(client: pg.Client, role: string, password: string): Promise<void> {
-  const { rows } = await client.query<{ statement: string }>(
-    "select format('alter role %I password %L', $1::text, $2::text) as statement",
-    [role, password],
-  )
-  await client.query((rows[0] as { statement: string }).statement)
+/** Oid of the bootstrap superuser, whatever its name is by now (BOOTSTRAP_SUPERUSERID, pg_authid.dat, 16 to 18). */
+const BOOTSTRAP_SUPERUSER = 10
+
+/**
+ * Gives the bootstrap superuser the password of this verifier. Resolves to where the commit ends in WAL: it does not wait
+ * for the quorum. Error: refused `bad_argument` where Postgres does not know it for a verifier; nothing is changed then.
+ */
+export function setVerifier(target: SqlTarget, verifier: string): Promise<Lsn> {
+  return withSql(target, async (client) => {
+    // The statement is for nobody's log.
+    await client.query(
+      "begin; set local log_statement = 'none'; set local log_min_duration_statement = -1; set local log_min_error_statement = panic",
+    )
+    const { rows } = await client.query<{ statement: string }>(
+      "select format('alter role %I password %L', rolname, $2::text) as statement from pg_authid where oid = $1",
+      [BOOTSTRAP_SUPERUSER, verifier],
+    )
+    await client.query(present(rows[0], 'the bootstrap superuser').statement)
+    const { rowCount } = await client.query('select from pg_authid where oid = $1 and rolpassword = $2', [
+      BOOTSTRAP_SUPERUSER,
+      verifier,
+    ])
+    if (rowCount !== 1) throw refuse('bad_argument', 'Postgres does not accept the password verifier')
+    await client.query('commit')
+    const { rows: at } = await client.query<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn')
+    return parseLsn(present(at[0], 'the flush position').lsn)
+  })
 }
 
 /** A standby or slot that is not ours would receive WAL without page images, and could never recover (I4). */

@@ -17,7 +17,7 @@ import {
   openBidi,
 } from '@understory/rpc'
 import type { GetPagesRequest, GetPagesResponse, TimelineRef } from '@understory/rpc'
-import { runCommand, temporaryDirectory } from '@understory/testcontainers'
+import { TENANT_PASSWORD, runCommand, temporaryDirectory } from '@understory/testcontainers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { runCli, runProgram, startRoad, until } from './cluster-support.ts'
 import type { ProgramResult, Road } from './cluster-support.ts'
@@ -294,7 +294,7 @@ test('a SQL port in use is told by the compute, which goes on when it is free', 
     })
   })
   try {
-    await road.client.createTenant({ name: 'port', sqlPort: port })
+    await road.client.createTenant({ name: 'port', password: TENANT_PASSWORD, sqlPort: port })
     const failure = await until('the port to be told', async () => {
       const { compute } = await road.timeline('port')
       return compute?.failure || undefined

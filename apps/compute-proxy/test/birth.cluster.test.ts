@@ -7,6 +7,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { present } from '@understory/base'
 import { ComputeHostServiceClient, callUnary, createClient } from '@understory/rpc'
+import { TENANT_PASSWORD } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
@@ -20,7 +21,11 @@ afterAll(() => road?.[Symbol.asyncDispose]())
 
 /** Begins a tenant and waits until its compute's log has the event. */
 async function beginBirth(name: string, event: string): Promise<{ timelineId: string; pid: number }> {
-  const { timeline } = await road.client.createTenant({ name, settings: { shared_buffers: '16MB' } })
+  const { timeline } = await road.client.createTenant({
+    name,
+    password: TENANT_PASSWORD,
+    settings: { shared_buffers: '16MB' },
+  })
   return until(`${event} of ${name}`, async () => {
     const isReached = road.cluster.computeHost
       .log()

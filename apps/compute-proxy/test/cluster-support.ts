@@ -22,7 +22,13 @@ import type {
 } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import type { UnderstoryClient } from '@understory/sdk'
-import { startCluster, startProcess, temporaryDirectory } from '@understory/testcontainers'
+import {
+  TENANT_PASSWORD,
+  startCluster,
+  startProcess,
+  temporaryDirectory,
+  tenantLogin,
+} from '@understory/testcontainers'
 import type {
   Cluster,
   ClusterNode,
@@ -123,6 +129,7 @@ export class Road implements AsyncDisposable {
     await this.client.createTenant({
       name,
       postgresMajor: major,
+      password: TENANT_PASSWORD,
       settings: { shared_buffers: '32MB', ...settings },
       ...(imageThresholdRecords === undefined ? {} : { imageThresholdRecords }),
     })
@@ -141,8 +148,8 @@ export class Road implements AsyncDisposable {
     })
   }
 
-  connectionString(tenant = this.tenant): Promise<string> {
-    return this.client.waitForSql(tenant, { timeoutMs: WAIT_MS })
+  async connectionString(tenant = this.tenant): Promise<string> {
+    return tenantLogin(await this.client.waitForSql(tenant, { timeoutMs: WAIT_MS }))
   }
 
   async withClient<T>(use: (client: pg.Client) => Promise<T>, tenant = this.tenant): Promise<T> {

@@ -12,7 +12,7 @@ import {
   createClient,
 } from '@understory/rpc'
 import type { GetComputeStatusResponse } from '@understory/rpc'
-import { freePort, postgresBinaries, startProcess } from '@understory/testcontainers'
+import { freePort, postgresBinaries, startProcess, tenantLogin } from '@understory/testcontainers'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
@@ -94,7 +94,7 @@ async function prepareSuccessor(tenant: string) {
 }
 
 async function connected(connectionString: string): Promise<pg.Client> {
-  const client = new pg.Client({ connectionString })
+  const client = new pg.Client({ connectionString: tenantLogin(connectionString) })
   client.on('error', () => undefined)
   await client.connect()
   return client

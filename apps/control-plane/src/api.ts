@@ -28,6 +28,7 @@ import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable } from './observed.ts'
 import type { Peers } from './observed.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
+import { isPasswordPending } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TimelineView } from './timeline-view.ts'
 
@@ -86,6 +87,17 @@ const fpwOf = (state: FpwState): FpwStatus => ({
 const computeWithout = (failure: string): GetComputeStatusResponse =>
   GetComputeStatusResponse.fromPartial({ failure })
 
+/** It counts as open for SQL once its first password lets somebody in. */
+function computeOf(
+  tenant: TenantDocument,
+  timeline: TimelineDocument,
+  { compute, problem }: TimelineView['observed'],
+): GetComputeStatusResponse | undefined {
+  if (compute === undefined) return problem === '' ? undefined : computeWithout(problem)
+  const isWithoutPassword = timeline.passwordGeneration === 0 && isPasswordPending(tenant, timeline)
+  return isWithoutPassword ? { ...compute, connectionString: '' } : compute
+}
+
 async function timelineResponse(
   peers: Peers,
   { tenant, timeline, observed }: TimelineView,
@@ -115,7 +127,7 @@ async function timelineResponse(
       specGeneration: BigInt(timeline.specGeneration),
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
     },
-    compute: observed.compute ?? (observed.problem === '' ? undefined : computeWithout(observed.problem)),
+    compute: computeOf(tenant, timeline, observed),
     computeAddress: observed.computeAddress ?? '',
     safekeepers,
     shards: timeline.shards.map(({ node }, number) => ({
@@ -126,13 +138,14 @@ async function timelineResponse(
       remoteConsistentLsn: observed.shards[number]?.remoteConsistentLsn ?? 0n,
       failure: observed.shards[number]?.failure ?? '',
     })),
+    passwordPending: isPasswordPending(tenant, timeline),
   }
 }
 
 export function controlPlaneService(directory: Directory, nodes: Nodes, peers: Peers): RpcService {
   return service<ControlPlaneServiceServer>(ControlPlaneServiceService, {
     createTenant: unary(async (request) => {
-      const document = await directory.create({
+      const { document, password } = await directory.create({
         name: request.name,
         postgresMajor: request.postgresMajor || DEFAULTS.postgresMajor,
         shardCount: request.shardCount || DEFAULTS.shardCount,
@@ -141,12 +154,19 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
         settings: request.settings,
         sqlPort: request.sqlPort,
         requestId: request.requestId,
+        password: request.password,
+        passwordVerifier: request.passwordVerifier,
       })
       return {
         tenant: tenantOf(document),
         timeline: refOf(document, document.timelines[0] as TimelineDocument),
+        password,
       }
     }),
+
+    setTenantPassword: unary(async ({ tenant, ...request }) => ({
+      password: await directory.setPassword(tenant, request),
+    })),
 
     // Documents are ordered by name; a page token is the last name of the page before.
     listTenants: unary(async ({ pageSize, pageToken }) => {

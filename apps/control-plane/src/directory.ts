@@ -22,6 +22,8 @@ import {
 } from './membership-change.ts'
 import type { ChangeWish } from './membership-change.ts'
 import { checkRecovery, prepareStoredRecovery } from './membership-recovery.ts'
+import { isAskedFor, newPassword } from './password.ts'
+import type { PasswordRequest } from './password.ts'
 import { Removals, waitsFor, withoutTimeline } from './removals.ts'
 import type { RemovalParts } from './removals.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
@@ -34,7 +36,7 @@ import type { SafekeepersView, TimelineView } from './timeline-view.ts'
 const LOOK_MS = 2_000
 const LOOK_MS_EACH = 50
 
-export interface TenantWish {
+export interface TenantWish extends PasswordRequest {
   readonly name: string
   readonly postgresMajor: number
   readonly shardCount: number
@@ -104,18 +106,44 @@ export class Directory {
     await Promise.all([...this.#running, this.#looking])
   }
 
-  /** Idempotent by name and request id. Errors: refused `bad_argument`, `already_exists`. */
-  async create(wish: TenantWish): Promise<TenantDocument> {
+  /**
+   * Idempotent by name and request id. Gives the random password, too: empty where the caller chose it, and for a
+   * repeated call, because it is kept nowhere. Errors: refused `bad_argument`, `already_exists`.
+   */
+  async create(wish: TenantWish): Promise<{ document: TenantDocument; password: string }> {
     validateWish(wish)
+    const { verifier, password } = newPassword(wish, this.#parts.rng)
     const known = await this.#parts.store.find(wish.name).catch((error: unknown) => {
       if (isErrorCode(error, 'unknown_tenant')) return undefined
       throw error
     })
-    if (known !== undefined && wish.requestId !== '' && known.requestId === wish.requestId) return known
-    const document = await this.#parts.store.create(this.#newTenant(wish))
+    if (known !== undefined && wish.requestId !== '' && known.requestId === wish.requestId) {
+      if (known.password === undefined || isAskedFor(known.password.verifier, wish))
+        return { document: known, password: '' }
+      throw refuse('already_exists', `tenant "${wish.name}" was made with another password`, {
+        hint: 'Set a new one with `understory tenant password`.',
+      })
+    }
+    const document = await this.#parts.store.create(this.#newTenant(wish, verifier))
     this.#parts.log.info('tenant_created', { tenant: document.tenantId, name: document.name })
     this.#take(document)
-    return document
+    return { document, password }
+  }
+
+  /**
+   * Stores a new password of the role postgres, which every Postgres of the tenant gets as soon as it runs. Gives the
+   * random password; empty where the caller chose it. Errors: refused `bad_argument`, `unknown_tenant`.
+   */
+  async setPassword(tenantName: string, request: PasswordRequest): Promise<string> {
+    const { verifier, password } = newPassword(request, this.#parts.rng)
+    const { tenantId } = await this.find(tenantName)
+    const changed = await this.#parts.store.update(tenantId, (document) => ({
+      ...document,
+      password: { verifier, generation: (document.password?.generation ?? 0) + 1 },
+    }))
+    this.#parts.log.info('password_set', { tenant: tenantId, generation: changed.password?.generation })
+    for (const item of changed.timelines) this.#take(changed, item).wake()
+    return password
   }
 
   async list(): Promise<TenantDocument[]> {
@@ -398,7 +426,7 @@ export class Directory {
     return wanted === undefined ? undefined : this.#reconcilers.get(wanted.timelineId)
   }
 
-  #newTenant(wish: TenantWish): TenantDocument {
+  #newTenant(wish: TenantWish, verifier: string): TenantDocument {
     const newId = (): string => hexId(this.#parts.rng.bytes(16))
     return {
       version: 1,
@@ -411,6 +439,7 @@ export class Directory {
       stripeBlocks: wish.stripeBlocks,
       imageThresholdRecords: wish.imageThresholdRecords,
       settings: { ...wish.settings },
+      password: { verifier, generation: 1 },
       createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
       removals: [],
       isDeleted: false,
@@ -430,6 +459,7 @@ export class Directory {
           sqlPort: wish.sqlPort,
           specGeneration: 0,
           specText: '',
+          passwordGeneration: 0,
           fpw: FPW_INITIAL,
         },
       ],

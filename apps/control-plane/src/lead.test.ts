@@ -46,6 +46,7 @@ const TENANT: TenantDocument = {
       sqlPort: 0,
       specGeneration: 0,
       specText: '',
+      passwordGeneration: 0,
       fpw: FPW_INITIAL,
     },
   ],

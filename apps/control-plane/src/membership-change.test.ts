@@ -32,6 +32,7 @@ const TIMELINE: TimelineDocument = {
   sqlPort: 0,
   specGeneration: 0,
   specText: '',
+  passwordGeneration: 0,
   fpw: FPW_INITIAL,
 }
 const REPLACE = { add: ['d'], remove: ['a'], reason: 'user' } as const

@@ -224,6 +224,19 @@ export class Peers {
     return formatLsn(lsnFromBigint(response.insertLsn))
   }
 
+  /** It is committed by a quorum when this resolves. */
+  async setPassword(
+    address: string,
+    password: { readonly verifier: string; readonly generation: number },
+  ): Promise<void> {
+    const client = this.#computes.at(address)
+    const request = { verifier: password.verifier, generation: BigInt(password.generation) }
+    await callUnary(client.setPassword.bind(client), request, {
+      deadlineMs: ACT_DEADLINE_MS,
+      peer: `compute ${address}`,
+    })
+  }
+
   /** Redo position of the checkpoint, as text. A checkpoint of a busy server takes as long as its disk needs. */
   async runCheckpoint(address: string): Promise<string> {
     const client = this.#computes.at(address)

@@ -107,6 +107,8 @@ const timeline = z.object({
   specGeneration: z.number().int().nonnegative(),
   /** What the compute was last told, without the generation. */
   specText: z.string(),
+  /** Of the tenant's password that its Postgres has; 0 = none of them. */
+  passwordGeneration: z.number().int().nonnegative().default(0),
   fpw: fpwState,
 })
 
@@ -122,6 +124,11 @@ export const tenantDocument = z.object({
   stripeBlocks: z.number().int(),
   imageThresholdRecords: z.number().int(),
   settings: z.record(z.string(), z.string()),
+  /**
+   * What the role postgres is to have, and a number that grows with every password that is set. Absent in documents from
+   * before there was one for each tenant: Postgres keeps what it has until one is set.
+   */
+  password: z.object({ verifier: z.string(), generation: z.number().int().positive() }).optional(),
   createdAtS: z.number().int(),
   timelines: z.array(timeline),
   removals: z.array(removal).default([]),
@@ -136,6 +143,10 @@ export type SafekeeperChange = z.infer<typeof safekeeperChange>
 export type ChangeStepName = z.infer<typeof changeStep>['name']
 export type FpwState = z.infer<typeof fpwState>
 export type FpwStepName = z.infer<typeof fpwStep>['name']
+
+/** Whether the timeline's Postgres lacks the password that was set last. */
+export const isPasswordPending = ({ password }: TenantDocument, timeline: TimelineDocument): boolean =>
+  timeline.passwordGeneration < (password?.generation ?? 0)
 
 export const FPW_INITIAL: FpwState = {
   wanted: 'on',

@@ -48,6 +48,7 @@ import { Pace } from './pace.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import { withoutTimeline } from './removals.ts'
+import { isPasswordPending } from './tenant-document.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
@@ -212,6 +213,7 @@ export class TimelineReconciler {
     if (changed !== timeline) this.wake()
     if (isBusy) return false
     await this.#tellShards(tenant, timeline)
+    timeline = await this.#applyPassword(tenant, timeline, observed)
     const seen = seenFullPageWrites(observed.shards[0])
     if (hasDrifted(timeline.fpw, seen)) {
       this.#log.warn('full_page_writes_drifted', {
@@ -225,7 +227,7 @@ export class TimelineReconciler {
       }))
     }
     const step = nextStep(timeline.fpw)
-    if (step === undefined) return observed.compute?.state === ComputeState.COMPUTE_STATE_RUNNING
+    if (step === undefined) return isOpen(observed) && !isPasswordPending(tenant, timeline)
     await this.#carryOut(step, tenant, timeline, observed)
     this.wake()
     return false
@@ -471,6 +473,22 @@ export class TimelineReconciler {
     }))
   }
 
+  /** After a change of the safekeepers, which the change of the password needs, and never the other way round. */
+  async #applyPassword(
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    observed: Observation,
+  ): Promise<TimelineDocument> {
+    const { password } = tenant
+    if (password === undefined || !isPasswordPending(tenant, timeline) || !isOpen(observed)) return timeline
+    await this.#parts.peers.setPassword(runningCompute(observed), password)
+    this.#log.info('password_applied', { generation: password.generation })
+    return this.#update((item) => ({
+      ...item,
+      passwordGeneration: Math.max(item.passwordGeneration, password.generation),
+    }))
+  }
+
   async #carryOut(
     step: FpwStepName,
     tenant: TenantDocument,
@@ -575,6 +593,7 @@ const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument
   computeHost: '',
   specGeneration: 0,
   specText: '',
+  passwordGeneration: 0,
 })
 
 const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phase !== 'on'
@@ -588,6 +607,8 @@ function identityOf(tenant: TenantDocument, timeline: TimelineDocument): Postgre
   }
   return { major, systemId: BigInt(systemId), pgTimelineId, walSegmentBytes }
 }
+
+const isOpen = ({ compute }: Observation): boolean => compute?.state === ComputeState.COMPUTE_STATE_RUNNING
 
 function runningCompute({ compute, computeAddress }: Observation): string {
   if (compute?.state !== ComputeState.COMPUTE_STATE_RUNNING || computeAddress === undefined)

@@ -59,7 +59,9 @@ def main(endpoint, name):
         # The same request_id in every try: the tenant is made once.
         request = control_pb2.CreateTenantRequest(name=name, postgres_major=17, request_id=str(uuid.uuid4()))
         try:
-            control.CreateTenant(request, **how)
+            password = control.CreateTenant(request, **how).password
+            # Told once. Empty where this is the answer to a repeated try; SetTenantPassword sets a new one.
+            print(f"password: {password}" if password else "password: lost on the way")
         except grpc.RpcError as error:
             if reason(error)["code"] != "already_exists":
                 raise

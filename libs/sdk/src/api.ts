@@ -44,8 +44,25 @@ export interface CreateTenantOptions {
   readonly settings?: Readonly<Record<string, string>> | undefined
   /** TCP port of Postgres; any free one by default. */
   readonly sqlPort?: number | undefined
+  /** Of the role postgres: 8 to 128 printable ASCII characters without spaces; a random one by default. */
+  readonly password?: string | undefined
+  /** The same as a SCRAM-SHA-256 verifier, as in pg_authid. */
+  readonly passwordVerifier?: string | undefined
   /** The same id makes a repeated call return the first one's result; a new one for each call by default. */
   readonly requestId?: string | undefined
+}
+
+/** What a tenant's role postgres is to have: a random password, unless one of the two is given. */
+export interface PasswordOptions extends CallOptions {
+  /** 8 to 128 printable ASCII characters without spaces. */
+  readonly password?: string | undefined
+  /** The same as a SCRAM-SHA-256 verifier, as in pg_authid. */
+  readonly passwordVerifier?: string | undefined
+}
+
+export interface WaitForSqlOptions extends WaitOptions {
+  /** Of the role postgres: becomes part of the connection string. */
+  readonly password?: string | undefined
 }
 
 export interface DeleteOptions extends CallOptions {
@@ -129,10 +146,25 @@ export interface WalPiece {
 }
 
 export interface UnderstoryClient extends Disposable {
+  /**
+   * `password` is the random one, which is kept nowhere: it is returned this once. Undefined where the caller chose it,
+   * and where the first answer was lost or the tenant was made by an earlier call: `setTenantPassword` sets a new one.
+   */
   createTenant(
     tenant: CreateTenantOptions,
     options?: CallOptions,
-  ): Promise<{ readonly tenant: Tenant; readonly timeline: TimelineRef }>
+  ): Promise<{
+    readonly tenant: Tenant
+    readonly timeline: TimelineRef
+    readonly password: string | undefined
+  }>
+  /**
+   * Sets the password of the tenant's role postgres and returns once that is stored (`waitForPassword`); connections that
+   * are open stay. Gives the random one, undefined where the caller chose it.
+   */
+  setTenantPassword(tenant: string, options?: PasswordOptions): Promise<string | undefined>
+  /** Ends when the tenant's Postgres has the password that was set last. */
+  waitForPassword(tenant: string, options?: WaitOptions): Promise<void>
   /** Every tenant, by name; asks for more as the loop goes on. */
   listTenants(options?: CallOptions): AsyncGenerator<Tenant, void, void>
   /** By name or id. */
@@ -154,8 +186,8 @@ export interface UnderstoryClient extends Disposable {
   waitForRemoval(tenant: string, options?: WaitOptions): Promise<void>
   /** With the state of everything that serves it. */
   getTimeline(tenant: string, timeline?: string, options?: CallOptions): Promise<GetTimelineResponse>
-  /** Ends when the tenant's Postgres takes SQL; gives its connection string. */
-  waitForSql(tenant: string, options?: WaitOptions): Promise<string>
+  /** Ends when the tenant's Postgres takes SQL; gives its connection string, as psql takes it. */
+  waitForSql(tenant: string, options?: WaitForSqlOptions): Promise<string>
   /** Asks for the switch and returns at once. */
   switchFullPageWrites(tenant: string, wanted: 'on' | 'off', options?: CallOptions): Promise<FpwView>
   getFullPageWrites(tenant: string, options?: CallOptions): Promise<FpwView>

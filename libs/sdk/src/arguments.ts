@@ -15,6 +15,22 @@ export function readName(what: string, value: unknown): string {
   })
 }
 
+/** Empty where none is given. The value is not shown: it may be a secret. */
+export function readText(what: string, value: unknown): string {
+  if (value === undefined) return ''
+  if (typeof value === 'string' && value !== '') return value
+  throw refuse('bad_argument', `${what} is not text, or empty`, { hint: 'Leave it out where there is none.' })
+}
+
+/** At most one of the two; the control plane checks what they are. */
+export const readPassword = (given: {
+  readonly password?: unknown
+  readonly passwordVerifier?: unknown
+}): { readonly password: string; readonly passwordVerifier: string } => ({
+  password: readText('password', given.password),
+  passwordVerifier: readText('passwordVerifier', given.passwordVerifier),
+})
+
 /** A name or id; empty, which stands for the timeline `main`, where none is given. */
 export const readTimeline = (value: unknown): string =>
   value === undefined ? '' : readName('timeline', value)

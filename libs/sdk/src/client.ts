@@ -10,8 +10,10 @@ import {
   readNames,
   readOneOf,
   readOptions,
+  readPassword,
   readSettings,
   readSignal,
+  readText,
   readTimeline,
   readTraceparent,
   readWholeNumber,
@@ -21,7 +23,7 @@ import type { Try, UnaryMethod } from './calls.ts'
 import { readClientOptions } from './options.ts'
 import type { ClientOptions } from './options.ts'
 import { readPages, readQuestions } from './pages.ts'
-import { computeLine, fpwView, given, safekeepersView } from './views.ts'
+import { computeLine, connectionStringWith, fpwView, given, safekeepersView } from './views.ts'
 import type { FpwView } from './views.ts'
 import { waitFor } from './wait.ts'
 import { tail } from './wal-tail.ts'
@@ -62,12 +64,31 @@ export function createClient(options: ClientOptions): UnderstoryClient {
           imageThresholdRecords: number('imageThresholdRecords'),
           settings: readSettings(wanted.settings),
           sqlPort: number('sqlPort'),
+          ...readPassword(wanted),
           requestId:
             wanted.requestId === undefined ? crypto.randomUUID() : readName('requestId', wanted.requestId),
         },
         how,
       )
-      return { tenant: given(answer.tenant, 'a tenant'), timeline: given(answer.timeline, 'a timeline') }
+      return {
+        tenant: given(answer.tenant, 'a tenant'),
+        timeline: given(answer.timeline, 'a timeline'),
+        password: answer.password || undefined,
+      }
+    },
+
+    async setTenantPassword(tenant, how = {}) {
+      const request = { tenant: readName('tenant', tenant), ...readPassword(readOptions('options', how)) }
+      return (await ask((to) => to.setTenantPassword.bind(to), request, how)).password || undefined
+    },
+
+    async waitForPassword(tenant, wait) {
+      const request = { tenant: readName('tenant', tenant), timeline: '' }
+      await waitFor(calls, wait, `Postgres of tenant "${tenant}" to take its password`, async (one) => {
+        const { compute, passwordPending } = await askOnce((to) => to.getTimeline.bind(to), request, one)
+        one.because(computeLine(compute?.state, 0))
+        return passwordPending ? undefined : true
+      })
     },
 
     async *listTenants(how) {
@@ -139,6 +160,7 @@ export function createClient(options: ClientOptions): UnderstoryClient {
 
     async waitForSql(tenant, wait) {
       const request = { tenant: readName('tenant', tenant), timeline: '' }
+      const password = readText('password', readOptions('options', wait).password)
       let last = ''
       return waitFor(
         calls,
@@ -146,16 +168,11 @@ export function createClient(options: ClientOptions): UnderstoryClient {
         `Postgres of tenant "${tenant}" to take SQL`,
         async ({ because, ...one }) => {
           const { compute } = await askOnce((to) => to.getTimeline.bind(to), request, one)
-          const line =
-            compute === undefined
-              ? 'waiting for the compute'
-              : compute.failure !== ''
-                ? compute.failure
-                : computeLine(compute.state, compute.progressPercent)
+          const line = compute?.failure || computeLine(compute?.state, compute?.progressPercent)
           because(line)
           if (line !== last) wait?.onProgress?.(line)
           last = line
-          return compute?.connectionString === '' ? undefined : compute?.connectionString
+          return connectionStringWith(compute?.connectionString, password)
         },
       )
     },

@@ -126,8 +126,18 @@ const COMPUTE_STATE_LINES: Readonly<Record<number, string>> = {
   [ComputeState.COMPUTE_STATE_STOPPING]: 'Postgres is stopping',
 }
 
+/** With the password, where there is one; undefined while there is no connection string. */
+export function connectionStringWith(connectionString = '', password = ''): string | undefined {
+  if (connectionString === '') return undefined
+  if (password === '') return connectionString
+  const url = new URL(connectionString)
+  url.password = encodeURIComponent(password)
+  return url.href
+}
+
 /** What a compute does, for people. */
-export function computeLine(state: ComputeState, percent: number): string {
-  const line = COMPUTE_STATE_LINES[state] ?? 'waiting for the compute'
+export function computeLine(state: ComputeState | undefined, percent = 0): string {
+  const line =
+    COMPUTE_STATE_LINES[state ?? ComputeState.COMPUTE_STATE_UNSPECIFIED] ?? 'waiting for the compute'
   return percent > 0 && percent < 100 ? `${line}, ${percent} %` : line
 }

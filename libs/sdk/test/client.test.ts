@@ -103,6 +103,8 @@ const CALLS: Readonly<
   listTenants: (client, signal) => first(client.listTenants({ signal })),
   getTenant: (client, signal) => client.getTenant('shop', { signal }),
   deleteTenant: (client, signal) => client.deleteTenant('shop', { signal }),
+  setTenantPassword: (client, signal) => client.setTenantPassword('shop', { signal }),
+  waitForPassword: (client, signal) => client.waitForPassword('shop', { signal }),
   listTimelines: (client, signal) => client.listTimelines('shop', { signal }),
   deleteTimeline: (client, signal) => client.deleteTimeline('shop', 'main', { signal }),
   listRemovals: (client, signal) => client.listRemovals({ signal }),
@@ -273,11 +275,11 @@ describe('tries', () => {
       createTenant: unary(({ requestId }) => {
         ids.push(requestId)
         if (ids.length < 3) throw refuse('unavailable', 'the answer was lost')
-        return { tenant, timeline }
+        return { tenant, timeline, password: 'once' }
       }),
     })
     const client = clientOf(server.address)
-    expect(await client.createTenant({ name: 'shop' })).toEqual({ tenant, timeline })
+    expect(await client.createTenant({ name: 'shop' })).toEqual({ tenant, timeline, password: 'once' })
     expect(ids).toHaveLength(3)
     expect(new Set(ids).size).toBe(1)
     await client.createTenant({ name: 'shop' })

@@ -2,7 +2,7 @@
  * Goal: whoever is killed while a program drives the system, its calls end as the README says: once, in order, whole.
  * Method: a real cluster; processes killed with SIGKILL in the middle of calls, and started again.
  */
-import { startCluster, temporaryDirectory } from '@understory/testcontainers'
+import { TENANT_PASSWORD, startCluster, temporaryDirectory, tenantLogin } from '@understory/testcontainers'
 import type { Cluster } from '@understory/testcontainers'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
@@ -19,8 +19,8 @@ beforeAll(async () => {
   cluster = stack.use(await startCluster({ dataDirectory: data.path }))
   // A process of this cluster takes a while to start where much else runs.
   client = stack.use(createClient({ endpoint: cluster.endpoint, retries: 30 }))
-  await client.createTenant({ name: 'shop' })
-  sql = new pg.Client({ connectionString: await client.waitForSql('shop') })
+  await client.createTenant({ name: 'shop', password: TENANT_PASSWORD })
+  sql = new pg.Client({ connectionString: tenantLogin(await client.waitForSql('shop')) })
   await sql.connect()
   stack.defer(() => sql.end())
   await sql.query('create table trees (id int, species text)')
@@ -44,7 +44,9 @@ test(
     const made = await Promise.all(making)
     // Asked for again, by its id, each is the same.
     const again = await Promise.all(wishes.map((wish) => client.createTenant(wish)))
-    expect(again).toEqual(made)
+    expect(again.map(({ tenant }) => tenant)).toEqual(made.map(({ tenant }) => tenant))
+    // Kept nowhere, a random password is not told again.
+    expect(again.map(({ password }) => password)).toEqual(again.map(() => undefined))
     const names: string[] = []
     for await (const { name } of client.listTenants()) names.push(name)
     expect(names).toEqual([...wishes.map(({ name }) => name), 'shop'])

@@ -106,7 +106,7 @@ describe('the packed SDK', () => {
       expect({ name, status, stderr }).toEqual({ name, status: 0, stderr: '' })
       outputs[name] = stdout
     }
-    expect(outputs['first']).toMatch(/^postgres:\/\/postgres@127[^]*^off, after \d+ ms$/m)
+    expect(outputs['first']).toMatch(/^postgres:\/\/postgres:[0-9a-f]{32}@127[^]*^off, after \d+ ms$/m)
     expect(outputs['list']).toContain(`readme-${version} 18 true [ '0/`)
     expect(outputs['pages']).toMatch(/^8192 bytes, last[^]*^\d{3,} bytes of WAL from 0\//m)
     expect(outputs['watch']).toBe('off\n')
@@ -173,7 +173,9 @@ describe('the packed SDK', () => {
       const run = (script: string) => spawnSync('sh', ['-ec', script], { cwd: folder, encoding: 'utf8' })
       const first = run(here)
       expect(first).toMatchObject({ status: 0 })
-      expect(first.stdout).toMatch(/^postgres:\/\/postgres@[^]*^full_page_writes: FPW_PHASE_OFF/m)
+      expect(first.stdout).toMatch(
+        /^password: [0-9a-f]{32}\npostgres:\/\/postgres@[^]*^full_page_writes: FPW_PHASE_OFF/m,
+      )
       // Again: the tenant is there.
       const last = here.trim().split('\n').at(-1) as string
       expect(run(last)).toMatchObject({ status: 0, stderr: '' })

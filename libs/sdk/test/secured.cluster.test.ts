@@ -3,7 +3,13 @@
  * Method: a real cluster whose processes have both from the environment.
  */
 import { readFile } from 'node:fs/promises'
-import { selfSignedCertificate, startCluster, temporaryDirectory } from '@understory/testcontainers'
+import {
+  TENANT_PASSWORD,
+  selfSignedCertificate,
+  startCluster,
+  temporaryDirectory,
+  tenantLogin,
+} from '@understory/testcontainers'
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { createClient } from '../src/index.ts'
@@ -29,8 +35,8 @@ test('an installation under TLS and with a token', { timeout: 240_000 }, async (
   const tls = { ca: await readFile(cert, 'utf8'), serverName: 'understory' }
 
   using client = createClient({ endpoint, tls, token: TOKEN })
-  await client.createTenant({ name: 'safe' })
-  const connectionString = await client.waitForSql('safe')
+  await client.createTenant({ name: 'safe', password: TENANT_PASSWORD })
+  const connectionString = tenantLogin(await client.waitForSql('safe'))
   const sql = new pg.Client({ connectionString })
   await sql.connect()
   stack.defer(() => sql.end())

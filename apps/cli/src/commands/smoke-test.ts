@@ -25,10 +25,23 @@ interface SmokeTest {
   readonly tenant: string
   readonly postgresMajor: number
   readonly nodes: ReadonlyMap<string, number>
+  /** Of the role postgres; undefined where the user gave none. */
+  readonly password: string | undefined
+  /** Whether a tenant that is there already gets a new one. */
+  readonly setsPassword: boolean
   readonly say: (line: string) => void
 }
 
-export function addSmokeTestCommand(program: Command): void {
+interface SmokeTestFlags {
+  readonly pg: number
+  readonly nodes: Map<string, number>
+  readonly newPassword: boolean
+}
+
+export function addSmokeTestCommand(
+  program: Command,
+  environment: Readonly<Record<string, string | undefined>>,
+): void {
   program
     .command('smoke-test')
     .argument('<tenant>', 'made where it is not there')
@@ -39,8 +52,9 @@ export function addSmokeTestCommand(program: Command): void {
       readCounts,
       new Map(),
     )
-    .description('write rows, switch full_page_writes off, read rows and status back (password: PGPASSWORD)')
-    .action(async (tenant: string, options: { pg: number; nodes: Map<string, number> }, command: Command) => {
+    .option('--new-password', 'set a new password first, instead of the one in PGPASSWORD', false)
+    .description('write rows, switch full_page_writes off, read rows and status back')
+    .action(async (tenant: string, options: SmokeTestFlags, command: Command) => {
       const { endpoint } = command.optsWithGlobals<GlobalOptions>()
       const say = (line: string): void => {
         process.stdout.write(`${line}\n`)
@@ -49,6 +63,9 @@ export function addSmokeTestCommand(program: Command): void {
         tenant,
         postgresMajor: options.pg,
         nodes: options.nodes,
+        // As psql takes it.
+        password: environment['PGPASSWORD'] || undefined,
+        setsPassword: options.newPassword,
         say,
       })
     })
@@ -64,16 +81,16 @@ function readCounts(text: string): Map<string, number> {
   )
 }
 
-async function smokeTest(
-  client: UnderstoryClient,
-  { tenant, postgresMajor, nodes, say }: SmokeTest,
-): Promise<void> {
+async function smokeTest(client: UnderstoryClient, smoke: SmokeTest): Promise<void> {
+  const { tenant, nodes, say } = smoke
   await checkNodes(client, nodes, say)
-  await client.getTenant(tenant).catch(async (error: unknown) => {
-    if (!isErrorCode(error, 'unknown_tenant')) throw error
-    await client.createTenant({ name: tenant, postgresMajor })
+  const password = await ensureTenant(client, smoke)
+  await client.waitForPassword(tenant, { timeoutMs: READY_MS_MAX })
+  const connectionString = await client.waitForSql(tenant, {
+    timeoutMs: READY_MS_MAX,
+    onProgress: say,
+    password,
   })
-  const connectionString = await client.waitForSql(tenant, { timeoutMs: READY_MS_MAX, onProgress: say })
   await client.switchFullPageWrites(tenant, 'on')
   await client.waitForFullPageWrites(tenant)
   // One connection over the switch: it must not be lost.
@@ -101,6 +118,31 @@ async function smokeTest(
   const { safekeepers, shards } = await client.getTimeline(tenant)
   for (const { address, alive } of [...safekeepers, ...shards]) expect(alive, `${address} does not answer`)
   say(`ok  ${safekeepers.length} safekeepers and ${shards.length} shards answer`)
+}
+
+/** Makes the tenant where it is not there. Gives the password of its role postgres. */
+async function ensureTenant(
+  client: UnderstoryClient,
+  { tenant, postgresMajor, password, setsPassword }: SmokeTest,
+): Promise<string | undefined> {
+  const isThere = await client.getTenant(tenant).then(
+    () => true,
+    (error: unknown) => {
+      if (isErrorCode(error, 'unknown_tenant')) return false
+      throw error
+    },
+  )
+  if (!isThere) {
+    const made = await client.createTenant({ name: tenant, postgresMajor, password })
+    const known = password ?? made.password
+    if (known !== undefined) return known
+  } else if (!setsPassword) {
+    if (password !== undefined) return password
+    throw refuse('bad_argument', `the password of tenant "${tenant}" is not known`, {
+      hint: 'Give it in PGPASSWORD, or have a new one set: --new-password.',
+    })
+  }
+  return client.setTenantPassword(tenant)
 }
 
 /** Each announces itself a moment after it is ready, and answers for its own health from then on. */

@@ -1,9 +1,10 @@
+import { text } from 'node:stream/consumers'
 import { isErrorCode, refuse } from '@understory/base'
 import { createClient } from '@understory/sdk'
-import type { FpwView, UnderstoryClient } from '@understory/sdk'
+import type { FpwView, PasswordOptions, UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
-import { printJson, printRows } from '../output.ts'
+import { printFields, printJson, printRows } from '../output.ts'
 import type { OutputFormat } from '../output.ts'
 
 export interface GlobalOptions {
@@ -40,11 +41,41 @@ function printSwitch(format: OutputFormat, view: FpwView): void {
   if (view.problem !== '') process.stdout.write(`  problem: ${view.problem}\n`)
 }
 
-async function waitForSql(client: UnderstoryClient, tenant: string, timeoutMs: number): Promise<string> {
+const say = (line: string): void => void process.stderr.write(`${line}\n`)
+
+interface PasswordFlags {
+  /** Whether the password comes on standard input. */
+  readonly stdin: boolean
+  readonly verifier: string | undefined
+}
+
+/** What the flags say of a password; empty where the control plane is to make one. */
+async function chosenPassword({ stdin, verifier }: PasswordFlags): Promise<PasswordOptions> {
+  if (stdin && verifier !== undefined)
+    throw refuse('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
+  if (verifier !== undefined) return { passwordVerifier: verifier }
+  if (!stdin) return {}
+  const password = (await text(process.stdin)).replace(/\r?\n$/, '')
+  if (password === '') throw refuse('bad_argument', 'there is no password on standard input')
+  return { password }
+}
+
+/** Why no password is printed where the caller has not chosen one. */
+function warnOfLostPassword(tenant: string): void {
+  say(
+    `the password was in the answer to an earlier try: \`understory tenant password ${tenant}\` sets a new one`,
+  )
+}
+
+async function waitForSql(
+  client: UnderstoryClient,
+  tenant: string,
+  { timeoutMs, password }: { readonly timeoutMs: number; readonly password: string | undefined },
+): Promise<string> {
   try {
-    const onProgress = (line: string): void => void process.stderr.write(`${line}\n`)
-    return await client.waitForSql(tenant, { timeoutMs, onProgress })
+    return await client.waitForSql(tenant, { timeoutMs, onProgress: say, password })
   } catch (error) {
+    if (password !== undefined) say(`password  ${password}`)
     if (!isErrorCode(error, 'timeout')) throw error
     // The tenant is made: who gives the command again is told only that there is one of this name.
     throw refuse('timeout', error.message, {
@@ -73,30 +104,67 @@ export function addTenantCommands(program: Command): void {
     )
     .option('--port <port>', 'TCP port of Postgres', wholeNumber(1, 65_535))
     .option('--set <name=value>', 'a Postgres setting to begin with; may be repeated', collectSetting, {})
+    .option('--password-stdin', 'read the password of its role postgres from standard input', false)
+    .option('--password-verifier <verifier>', 'its SCRAM-SHA-256 verifier; a random password by default')
     .option('--no-wait', 'return before Postgres takes SQL')
     .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 120)
     .description('make a tenant, and wait until its Postgres takes SQL')
     .action(async (name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
       const client = createClient({ endpoint })
+      const chosen = await chosenPassword({
+        stdin: options.passwordStdin,
+        verifier: options.passwordVerifier,
+      })
       const made = await client.createTenant({
         name,
         postgresMajor: options.pg,
         settings: options.set,
+        ...chosen,
         ...(options.shards === undefined ? {} : { shardCount: options.shards }),
         ...(options.threshold === undefined ? {} : { imageThresholdRecords: options.threshold }),
         ...(options.port === undefined ? {} : { sqlPort: options.port }),
       })
-      const connectionString = options.wait ? await waitForSql(client, name, options.timeout * 1_000) : ''
-      printRows(format, [
-        {
-          name,
-          tenant: made.tenant.tenantId,
-          timeline: made.timeline.timelineId,
-          postgres: made.tenant.postgresMajor,
-          connection: connectionString,
-        },
-      ])
+      const { password } = made
+      if (password === undefined && Object.keys(chosen).length === 0) warnOfLostPassword(name)
+      const wait = { timeoutMs: options.timeout * 1_000, password }
+      const connectionString = options.wait ? await waitForSql(client, name, wait) : ''
+      printFields(format, {
+        name,
+        tenant: made.tenant.tenantId,
+        timeline: made.timeline.timelineId,
+        postgres: made.tenant.postgresMajor,
+        password: password ?? '',
+        connection: connectionString,
+      })
+      if (password !== undefined && format === 'table') say('The password is shown this once.')
+    })
+
+  tenant
+    .command('password')
+    .argument('<tenant>', 'name or id')
+    .option('--stdin', 'read it from standard input', false)
+    .option('--verifier <verifier>', 'its SCRAM-SHA-256 verifier, as in pg_authid')
+    .option('--no-wait', 'return before Postgres has it')
+    .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 120)
+    .description('set a new password of the role postgres, a random one by default; open connections stay')
+    .action(async (name: string, options, command: Command) => {
+      const { endpoint, format } = globals(command)
+      const client = createClient({ endpoint })
+      const password = await client.setTenantPassword(name, await chosenPassword(options))
+      // Before the waiting, which may fail: nobody can tell it again.
+      if (password !== undefined) printFields(format, { name, password })
+      if (!options.wait) return
+      try {
+        await client.waitForPassword(name, { timeoutMs: options.timeout * 1_000 })
+      } catch (error) {
+        if (!isErrorCode(error, 'timeout')) throw error
+        throw refuse('timeout', error.message, {
+          ...(error.detail === undefined ? {} : { detail: error.detail }),
+          hint: 'It is stored: Postgres gets it as soon as it runs.',
+          cause: error,
+        })
+      }
     })
 
   tenant

@@ -15,7 +15,6 @@ export const SQL_PORT = 5432
 
 /** The folder that all containers of the pod have in common. */
 const ROOT = '/compute'
-const PASSWORD_FOLDER = '/etc/understory/password'
 const TLS_FOLDER = '/etc/understory/tls'
 /** As long as writing PGDATA of any size may take. */
 const STARTUP_PROBES_MAX = 7 * 86_400
@@ -117,7 +116,6 @@ export function computePod(
     advertise: '$(POD_IP)',
     root: ROOT,
     'sql-host': `${serviceName(settings.namePrefix, place)}.${settings.namespace}.svc`,
-    'password-file': `${PASSWORD_FOLDER}/password`,
     'stop-deadline-ms': String((settings.terminationGraceS - STOP_RESERVE_S) * 1_000),
     'contact-timeout-ms': String(settings.contactTimeoutMs),
     'log-level': settings.logLevel,
@@ -168,7 +166,6 @@ export function computePod(
     volumeMounts: [
       compute,
       temporary,
-      { name: 'password', mountPath: PASSWORD_FOLDER, readOnly: true },
       ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', mountPath: TLS_FOLDER, readOnly: true }]),
     ],
   }
@@ -216,13 +213,6 @@ export function computePod(
         { name: 'compute', emptyDir: { sizeLimit: settings.dataSizeLimit } },
         { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: settings.sharedMemorySizeLimit } },
         { name: 'tmp', emptyDir: {} },
-        {
-          name: 'password',
-          secret: {
-            secretName: settings.password.secretName,
-            items: [{ key: settings.password.key, path: 'password' }],
-          },
-        },
         ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', secret: { secretName: settings.tlsSecret } }]),
       ],
     },

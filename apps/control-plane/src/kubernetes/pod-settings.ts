@@ -27,7 +27,6 @@ const podSettings = z.strictObject({
   serviceAccount: z.string().min(1),
   /** Of the user postgres in the image: 999 in Debian's, 70 in Alpine's. */
   postgresUid: z.number().int().positive(),
-  password: z.strictObject({ secretName: z.string().min(1), key: z.string().min(1) }),
   /** Secret of the certificate that `env` speaks of; empty: no TLS. */
   tlsSecret: z.string(),
   proxyResources: object,

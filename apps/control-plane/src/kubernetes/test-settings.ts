@@ -16,7 +16,6 @@ export const SETTINGS: PodSettings = {
   imagePullSecrets: [],
   serviceAccount: 'understory-compute',
   postgresUid: 999,
-  password: { secretName: 'understory-postgres', key: 'password' },
   tlsSecret: 'understory-tls',
   proxyResources: {},
   postgresResources: {},

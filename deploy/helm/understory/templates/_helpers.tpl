@@ -196,10 +196,6 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
   valueFrom: { secretKeyRef: { name: {{ include "understory.fullname" . }}-redis, key: password } }
 {{- end -}}
 
-{{- define "understory.passwordSecret" -}}
-{{- default (printf "%s-postgres" (include "understory.fullname" .)) .Values.compute.password.existingSecret -}}
-{{- end -}}
-
 {{- define "understory.tokenSecret" -}}
 {{- default (printf "%s-token" (include "understory.fullname" .)) .Values.auth.existingSecret -}}
 {{- end -}}
@@ -384,10 +380,8 @@ there is a cluster, and not where extraManifests may bring it.
 {{- end -}}
 {{- end -}}
 
-{{- $password := .Values.compute.password -}}
 {{- include "understory.requireSecret" (dict "root" . "path" "auth.existingSecret" "name" .Values.auth.existingSecret "keys" (list .Values.auth.tokenKey)) -}}
 {{- include "understory.requireSecret" (dict "root" . "path" "tls.existingSecret" "name" $tls.existingSecret "keys" (list "tls.crt" "tls.key" "ca.crt")) -}}
-{{- include "understory.requireSecret" (dict "root" . "path" "compute.password.existingSecret" "name" $password.existingSecret "keys" (list $password.key)) -}}
 {{- include "understory.requireSecret" (dict "root" . "path" "objectStore.external.existingSecret" "name" $store.external.existingSecret "keys" (list $store.external.accessKeyIdKey $store.external.secretAccessKeyKey)) -}}
 {{- include "understory.requireSecret" (dict "root" . "path" "broker.external.existingSecret" "name" $broker.external.existingSecret "keys" (list $broker.external.passwordKey)) -}}
 {{- include "understory.requireSecret" (dict "root" . "path" "telemetry.otlp.headersSecret" "name" .Values.telemetry.otlp.headersSecret "keys" (list "headers")) -}}

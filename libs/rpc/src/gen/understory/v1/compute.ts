@@ -242,6 +242,18 @@ export interface SetFullPageWritesResponse {
   readonly insertLsn: bigint;
 }
 
+/** Arguments of SetPassword. */
+export interface SetPasswordRequest {
+  /** SCRAM-SHA-256 verifier, as in pg_authid. */
+  readonly verifier: string;
+  /** Grows with every password of the tenant; a lower one than this compute was given before is refused. */
+  readonly generation: bigint;
+}
+
+/** Result of SetPassword. */
+export interface SetPasswordResponse {
+}
+
 /** Arguments of RunCheckpoint. */
 export interface RunCheckpointRequest {
 }
@@ -1871,6 +1883,121 @@ export const SetFullPageWritesResponse: MessageFns<SetFullPageWritesResponse> = 
   },
 };
 
+function createBaseSetPasswordRequest(): SetPasswordRequest {
+  return { verifier: "", generation: 0n };
+}
+
+export const SetPasswordRequest: MessageFns<SetPasswordRequest> = {
+  encode(message: SetPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.verifier !== "") {
+      writer.uint32(10).string(message.verifier);
+    }
+    if (message.generation !== 0n) {
+      if (BigInt.asUintN(64, message.generation) !== message.generation) {
+        throw new globalThis.Error("value provided for field message.generation of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.generation);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPasswordRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPasswordRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.verifier = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.generation = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetPasswordRequest>, I>>(base?: I): SetPasswordRequest {
+    return SetPasswordRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetPasswordRequest>, I>>(object: I): SetPasswordRequest {
+    const message = createBaseSetPasswordRequest() as any;
+    message.verifier = object.verifier ?? "";
+    message.generation = (object.generation !== undefined && object.generation !== null)
+      ? BigInt(object.generation)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseSetPasswordResponse(): SetPasswordResponse {
+  return {};
+}
+
+export const SetPasswordResponse: MessageFns<SetPasswordResponse> = {
+  encode(_: SetPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPasswordResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPasswordResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetPasswordResponse>, I>>(base?: I): SetPasswordResponse {
+    return SetPasswordResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetPasswordResponse>, I>>(_: I): SetPasswordResponse {
+    const message = createBaseSetPasswordResponse() as any;
+    return message;
+  },
+};
+
 function createBaseRunCheckpointRequest(): RunCheckpointRequest {
   return {};
 }
@@ -2637,6 +2764,16 @@ export const ComputeServiceService = {
       Buffer.from(SetFullPageWritesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetFullPageWritesResponse => SetFullPageWritesResponse.decode(value),
   },
+  /** Sets the password of the bootstrap superuser; returns once a quorum has the change. */
+  setPassword: {
+    path: "/understory.v1.ComputeService/SetPassword" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetPasswordRequest): Buffer => Buffer.from(SetPasswordRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetPasswordRequest => SetPasswordRequest.decode(value),
+    responseSerialize: (value: SetPasswordResponse): Buffer => Buffer.from(SetPasswordResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetPasswordResponse => SetPasswordResponse.decode(value),
+  },
   /** Configuration files as they are now. */
   getConfiguration: {
     path: "/understory.v1.ComputeService/GetConfiguration" as const,
@@ -2689,6 +2826,8 @@ export interface ComputeServiceServer extends UntypedServiceImplementation {
   getComputeStatus: handleUnaryCall<GetComputeStatusRequest, GetComputeStatusResponse>;
   /** Writes full_page_writes into the configuration and reloads it. */
   setFullPageWrites: handleUnaryCall<SetFullPageWritesRequest, SetFullPageWritesResponse>;
+  /** Sets the password of the bootstrap superuser; returns once a quorum has the change. */
+  setPassword: handleUnaryCall<SetPasswordRequest, SetPasswordResponse>;
   /** Configuration files as they are now. */
   getConfiguration: handleUnaryCall<GetConfigurationRequest, GetConfigurationResponse>;
   /** Runs CHECKPOINT. */
@@ -2731,6 +2870,22 @@ export interface ComputeServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetFullPageWritesResponse) => void,
+  ): ClientUnaryCall;
+  /** Sets the password of the bootstrap superuser; returns once a quorum has the change. */
+  setPassword(
+    request: SetPasswordRequest,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setPassword(
+    request: SetPasswordRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setPassword(
+    request: SetPasswordRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetPasswordResponse) => void,
   ): ClientUnaryCall;
   /** Configuration files as they are now. */
   getConfiguration(

@@ -85,6 +85,10 @@ export interface CreateTenantRequest {
   readonly sqlPort: number;
   /** Makes a repeated call return the first one's result. */
   readonly requestId: string;
+  /** Password of the role postgres: 8 to 128 printable ASCII characters. Empty = a random one, unless there is a verifier. */
+  readonly password: string;
+  /** The same as a SCRAM-SHA-256 verifier, as in pg_authid; empty = none is given. */
+  readonly passwordVerifier: string;
 }
 
 export interface CreateTenantRequest_SettingsEntry {
@@ -99,7 +103,30 @@ export interface CreateTenantResponse {
     | Tenant
     | undefined;
   /** Its first timeline. */
-  readonly timeline: TimelineRef | undefined;
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /**
+   * The random password of the role postgres, which is kept nowhere: it is returned this once. Empty where the caller
+   * chose it, and in the answer to a repeated call; SetTenantPassword sets a new one.
+   */
+  readonly password: string;
+}
+
+/** Arguments of SetTenantPassword. */
+export interface SetTenantPasswordRequest {
+  /** Name or id. */
+  readonly tenant: string;
+  /** 8 to 128 printable ASCII characters. Empty = a random one, unless there is a verifier. */
+  readonly password: string;
+  /** The same as a SCRAM-SHA-256 verifier, as in pg_authid; empty = none is given. */
+  readonly passwordVerifier: string;
+}
+
+/** Result of SetTenantPassword. */
+export interface SetTenantPasswordResponse {
+  /** The random password, which is kept nowhere; empty where the caller chose it. */
+  readonly password: string;
 }
 
 /** Arguments of ListTenants. */
@@ -186,6 +213,8 @@ export interface GetTimelineResponse {
   readonly safekeepers: readonly SafekeeperView[];
   /** Shards. */
   readonly shards: readonly ShardView[];
+  /** The last password that was set for the tenant has not reached the timeline's Postgres yet. */
+  readonly passwordPending: boolean;
 }
 
 /** A safekeeper as the control plane sees it. */
@@ -654,6 +683,8 @@ function createBaseCreateTenantRequest(): CreateTenantRequest {
     settings: {},
     sqlPort: 0,
     requestId: "",
+    password: "",
+    passwordVerifier: "",
   };
 }
 
@@ -682,6 +713,12 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(66).string(message.requestId);
+    }
+    if (message.password !== "") {
+      writer.uint32(74).string(message.password);
+    }
+    if (message.passwordVerifier !== "") {
+      writer.uint32(82).string(message.passwordVerifier);
     }
     return writer;
   },
@@ -766,6 +803,22 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.passwordVerifier = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -799,6 +852,8 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
     );
     message.sqlPort = object.sqlPort ?? 0;
     message.requestId = object.requestId ?? "";
+    message.password = object.password ?? "";
+    message.passwordVerifier = object.passwordVerifier ?? "";
     return message;
   },
 };
@@ -875,7 +930,7 @@ export const CreateTenantRequest_SettingsEntry: MessageFns<CreateTenantRequest_S
 };
 
 function createBaseCreateTenantResponse(): CreateTenantResponse {
-  return { tenant: undefined, timeline: undefined };
+  return { tenant: undefined, timeline: undefined, password: "" };
 }
 
 export const CreateTenantResponse: MessageFns<CreateTenantResponse> = {
@@ -885,6 +940,9 @@ export const CreateTenantResponse: MessageFns<CreateTenantResponse> = {
     }
     if (message.timeline !== undefined) {
       TimelineRef.encode(message.timeline, writer.uint32(18).fork()).join();
+    }
+    if (message.password !== "") {
+      writer.uint32(26).string(message.password);
     }
     return writer;
   },
@@ -918,6 +976,14 @@ export const CreateTenantResponse: MessageFns<CreateTenantResponse> = {
             message.timeline = TimelineRef.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -941,6 +1007,141 @@ export const CreateTenantResponse: MessageFns<CreateTenantResponse> = {
     message.timeline = (object.timeline !== undefined && object.timeline !== null)
       ? TimelineRef.fromPartial(object.timeline)
       : undefined;
+    message.password = object.password ?? "";
+    return message;
+  },
+};
+
+function createBaseSetTenantPasswordRequest(): SetTenantPasswordRequest {
+  return { tenant: "", password: "", passwordVerifier: "" };
+}
+
+export const SetTenantPasswordRequest: MessageFns<SetTenantPasswordRequest> = {
+  encode(message: SetTenantPasswordRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.tenant !== "") {
+      writer.uint32(10).string(message.tenant);
+    }
+    if (message.password !== "") {
+      writer.uint32(18).string(message.password);
+    }
+    if (message.passwordVerifier !== "") {
+      writer.uint32(26).string(message.passwordVerifier);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetTenantPasswordRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetTenantPasswordRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.tenant = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.passwordVerifier = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetTenantPasswordRequest>, I>>(base?: I): SetTenantPasswordRequest {
+    return SetTenantPasswordRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetTenantPasswordRequest>, I>>(object: I): SetTenantPasswordRequest {
+    const message = createBaseSetTenantPasswordRequest() as any;
+    message.tenant = object.tenant ?? "";
+    message.password = object.password ?? "";
+    message.passwordVerifier = object.passwordVerifier ?? "";
+    return message;
+  },
+};
+
+function createBaseSetTenantPasswordResponse(): SetTenantPasswordResponse {
+  return { password: "" };
+}
+
+export const SetTenantPasswordResponse: MessageFns<SetTenantPasswordResponse> = {
+  encode(message: SetTenantPasswordResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.password !== "") {
+      writer.uint32(10).string(message.password);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetTenantPasswordResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetTenantPasswordResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.password = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SetTenantPasswordResponse>, I>>(base?: I): SetTenantPasswordResponse {
+    return SetTenantPasswordResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SetTenantPasswordResponse>, I>>(object: I): SetTenantPasswordResponse {
+    const message = createBaseSetTenantPasswordResponse() as any;
+    message.password = object.password ?? "";
     return message;
   },
 };
@@ -1467,7 +1668,15 @@ export const GetTimelineRequest: MessageFns<GetTimelineRequest> = {
 };
 
 function createBaseGetTimelineResponse(): GetTimelineResponse {
-  return { timeline: undefined, spec: undefined, compute: undefined, computeAddress: "", safekeepers: [], shards: [] };
+  return {
+    timeline: undefined,
+    spec: undefined,
+    compute: undefined,
+    computeAddress: "",
+    safekeepers: [],
+    shards: [],
+    passwordPending: false,
+  };
 }
 
 export const GetTimelineResponse: MessageFns<GetTimelineResponse> = {
@@ -1489,6 +1698,9 @@ export const GetTimelineResponse: MessageFns<GetTimelineResponse> = {
     }
     for (const v of message.shards) {
       ShardView.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.passwordPending !== false) {
+      writer.uint32(56).bool(message.passwordPending);
     }
     return writer;
   },
@@ -1554,6 +1766,14 @@ export const GetTimelineResponse: MessageFns<GetTimelineResponse> = {
             message.shards.push(ShardView.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.passwordPending = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1583,6 +1803,7 @@ export const GetTimelineResponse: MessageFns<GetTimelineResponse> = {
     message.computeAddress = object.computeAddress ?? "";
     message.safekeepers = object.safekeepers?.map((e) => SafekeeperView.fromPartial(e)) || [];
     message.shards = object.shards?.map((e) => ShardView.fromPartial(e)) || [];
+    message.passwordPending = object.passwordPending ?? false;
     return message;
   },
 };
@@ -4246,6 +4467,21 @@ export const ControlPlaneServiceService = {
     responseSerialize: (value: GetTenantResponse): Buffer => Buffer.from(GetTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetTenantResponse => GetTenantResponse.decode(value),
   },
+  /**
+   * Sets the password of the role postgres of each of a tenant's timelines; returns once that is stored. A Postgres that
+   * is not running gets it when it runs: see password_pending of GetTimeline.
+   */
+  setTenantPassword: {
+    path: "/understory.v1.ControlPlaneService/SetTenantPassword" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetTenantPasswordRequest): Buffer =>
+      Buffer.from(SetTenantPasswordRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetTenantPasswordRequest => SetTenantPasswordRequest.decode(value),
+    responseSerialize: (value: SetTenantPasswordResponse): Buffer =>
+      Buffer.from(SetTenantPasswordResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetTenantPasswordResponse => SetTenantPasswordResponse.decode(value),
+  },
   /** Timelines of a tenant. */
   listTimelines: {
     path: "/understory.v1.ControlPlaneService/ListTimelines" as const,
@@ -4425,6 +4661,11 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   listTenants: handleUnaryCall<ListTenantsRequest, ListTenantsResponse>;
   /** One tenant. */
   getTenant: handleUnaryCall<GetTenantRequest, GetTenantResponse>;
+  /**
+   * Sets the password of the role postgres of each of a tenant's timelines; returns once that is stored. A Postgres that
+   * is not running gets it when it runs: see password_pending of GetTimeline.
+   */
+  setTenantPassword: handleUnaryCall<SetTenantPasswordRequest, SetTenantPasswordResponse>;
   /** Timelines of a tenant. */
   listTimelines: handleUnaryCall<ListTimelinesRequest, ListTimelinesResponse>;
   /** One timeline with the state of everything that serves it. */
@@ -4509,6 +4750,25 @@ export interface ControlPlaneServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetTenantResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Sets the password of the role postgres of each of a tenant's timelines; returns once that is stored. A Postgres that
+   * is not running gets it when it runs: see password_pending of GetTimeline.
+   */
+  setTenantPassword(
+    request: SetTenantPasswordRequest,
+    callback: (error: ServiceError | null, response: SetTenantPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setTenantPassword(
+    request: SetTenantPasswordRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetTenantPasswordResponse) => void,
+  ): ClientUnaryCall;
+  setTenantPassword(
+    request: SetTenantPasswordRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetTenantPasswordResponse) => void,
   ): ClientUnaryCall;
   /** Timelines of a tenant. */
   listTimelines(
