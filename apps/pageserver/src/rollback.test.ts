@@ -42,6 +42,19 @@ test('layers beyond go, and ingest goes on where the last one that stays ends', 
   expect(rollBack(INDEX, at(105))).toEqual({ ...INDEX, layers: LAYERS.slice(0, 1), consistentLsn: at(100) })
 })
 
+test('the WAL of a base backup that is in no layer is taken in, though nothing is read before its end', () => {
+  const backup = { ...INDEX, readableLsn: at(250) }
+  expect(rollBack(backup, at(250))).toMatchObject({ layers: LAYERS.slice(0, 2), consistentLsn: at(195) })
+  expect(rollBack(backup, at(300))).toMatchObject({ layers: LAYERS.slice(0, 3), consistentLsn: at(290) })
+  const oneLayer = { ...backup, layers: [layer(LAYER_KIND_IMAGE, 100, 100), layer(LAYER_KIND_DELTA, 110, 340)] }
+  expect(rollBack(oneLayer, at(300))).toEqual({
+    ...oneLayer,
+    layers: oneLayer.layers.slice(0, 1),
+    consistentLsn: at(100),
+  })
+  expect(() => rollBack(backup, at(249))).toThrow(/begins at 0\/FA, after 0\/F9/)
+})
+
 test('a layer before one that goes may not come after it', () => {
   const mixed = { ...INDEX, layers: [...LAYERS, layer(LAYER_KIND_DELTA, 210, 220)] }
   expect(rollBack(mixed, at(250)).layers).toEqual(LAYERS.slice(0, 2))

@@ -27,7 +27,8 @@ export function rollBack(part: IndexPart, lsn: Lsn): IndexPart {
   const first = part.layers.findIndex(({ lsnMax }) => lsnMax > lsn)
   if (first < 0) return part.consistentLsn <= lsn ? part : { ...part, consistentLsn: lsn }
   const layers = part.layers.slice(0, first)
-  let consistentLsn = maxLsn(part.startLsn, part.readableLsn)
+  // From where the import began, though nothing can be read before `readableLsn`: its pages are right only with that WAL.
+  let consistentLsn = part.startLsn
   for (const { kind, lsnMax } of layers)
     if (kind === LAYER_KIND_DELTA) consistentLsn = maxLsn(consistentLsn, lsnMax)
   return { ...part, layers, consistentLsn }

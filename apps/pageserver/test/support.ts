@@ -166,8 +166,16 @@ export async function* valuesOfCluster(
   for (const { key, blocks } of sizes.values()) yield { key, bytes: relationSizeBytes(blocks) }
 }
 
-/** Imports a cleanly stopped cluster into every shard; gives where its WAL goes on. */
-export async function importCluster(shards: readonly Shard[], root: string, major: PgMajor): Promise<Lsn> {
+/**
+ * Imports a cleanly stopped cluster into every shard; gives where its WAL goes on. `endLsn`: where its pages can be read
+ * from, as for a backup during which WAL was written.
+ */
+export async function importCluster(
+  shards: readonly Shard[],
+  root: string,
+  major: PgMajor,
+  endLsn?: Lsn,
+): Promise<Lsn> {
   const { checkpoint } = parseControlFile(await readFile(join(root, CONTROL_FILE_PATH)))
   for (const shard of shards) {
     async function* batches(): AsyncGenerator<readonly ImportValue[], void, void> {
@@ -176,7 +184,7 @@ export async function importCluster(shards: readonly Shard[], root: string, majo
         if (owner === shard.owner.shard.number || value.key.keyClass === KEY_CONTROL_FILE) yield [value]
       }
     }
-    await shard.import(checkpoint.redoLsn, batches(), () => checkpoint.redoLsn)
+    await shard.import(checkpoint.redoLsn, batches(), () => endLsn ?? checkpoint.redoLsn)
   }
   return checkpoint.redoLsn
 }
