@@ -133,6 +133,8 @@ function statusOf(shard: Shard): ShardStatus {
     ingestedLsn: BigInt(shard.ingestedLsn),
     remoteConsistentLsn: BigInt(shard.remoteConsistentLsn),
     failure: shard.failure ?? '',
+    stall: shard.stall ?? '',
+    loading: shard.isLoading,
     imageGeneration: { ...imageGeneration },
     fullPageWrites: tracker === undefined ? FULL_PAGE_WRITES_UNSPECIFIED : seen,
     fullPageWritesLsn: BigInt(tracker?.fullPageWritesLsn ?? 0),

@@ -7,10 +7,17 @@ import type { Shard } from './shard.ts'
 type Metrics = PageserverTelemetry['metrics']
 
 export function tellShards(metrics: Metrics, shards: readonly Shard[]): void {
-  const stopped = shards.filter(({ hasFailed }) => hasFailed).length
-  metrics.shards.observe({ state: 'serving' }, shards.length - stopped)
-  metrics.shards.observe({ state: 'stopped' }, stopped)
+  const states = { serving: 0, loading: 0, stalled: 0, stopped: 0 }
+  for (const shard of shards) states[stateOf(shard)]++
+  for (const state of ['serving', 'loading', 'stalled', 'stopped'] as const)
+    metrics.shards.observe({ state }, states[state])
   for (const shard of shards) tellShard(metrics, shard)
+}
+
+function stateOf({ hasFailed, isLoading, stall }: Shard): 'serving' | 'loading' | 'stalled' | 'stopped' {
+  if (hasFailed) return 'stopped'
+  if (isLoading) return 'loading'
+  return stall === undefined ? 'serving' : 'stalled'
 }
 
 function tellShard(metrics: Metrics, shard: Shard): void {

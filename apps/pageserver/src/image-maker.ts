@@ -6,6 +6,8 @@
  * would grow for ever.
  *
  *   queued -> gathered (values read) -> in a thread -> image put, or dropped because the page has a newer base
+ *     ^ trouble outside: the pages of the job wait again     |
+ *     +-----------------------------------------------------+
  */
 import { LSN_MAX } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -16,6 +18,8 @@ import type { ImageGenerationSettings, Key, PageValue, ReadPlan, ValueRef } from
 import type { ImageJobs } from './image-protocol.ts'
 import type { ShardObserver } from './pageserver-observer.ts'
 import type { ShardState } from './shard-state.ts'
+import type { Stalls } from './stalls.ts'
+import type { Turns } from './turns.ts'
 
 /** Pages of a job: enough to hide its cost, few enough that images come soon. */
 const JOB_PAGES_MAX = 64
@@ -28,10 +32,21 @@ interface Gathered {
   readonly lastLsn: Lsn
 }
 
+export interface ImageMakerParts {
+  readonly state: ShardState
+  readonly workers: Workers<ImageJobs>
+  /** One for all shards that share the threads: each has its turn, and no job waits in memory for a thread. */
+  readonly turns: Turns
+  readonly stalls: Stalls
+  /** Images of a job are in the open layer. No more are made before it resolves. */
+  readonly made: () => Promise<void>
+  readonly fail: (error: unknown) => void
+  readonly observer?: ShardObserver | undefined
+}
+
 export class ImageMaker {
+  readonly #parts: ImageMakerParts
   readonly #state: ShardState
-  readonly #workers: Workers<ImageJobs>
-  readonly #fail: (error: unknown) => void
   readonly #observer: ShardObserver | undefined
   #settings: ImageGenerationSettings
   /** First in, first out: a page that waits must not be overtaken for ever by pages that are hotter. */
@@ -44,18 +59,11 @@ export class ImageMaker {
   #isStopped = false
   #idle: (() => void)[] = []
 
-  constructor(
-    state: ShardState,
-    workers: Workers<ImageJobs>,
-    settings: ImageGenerationSettings,
-    fail: (error: unknown) => void,
-    observer?: ShardObserver,
-  ) {
-    this.#observer = observer
-    this.#state = state
-    this.#workers = workers
+  constructor(parts: ImageMakerParts, settings: ImageGenerationSettings) {
+    this.#parts = parts
+    this.#observer = parts.observer
+    this.#state = parts.state
     this.#settings = settings
-    this.#fail = fail
   }
 
   get settings(): ImageGenerationSettings {
@@ -127,7 +135,7 @@ export class ImageMaker {
     this.#jobsCount++
     void this.#work()
       .catch((error: unknown) => {
-        if (!this.#isStopped) this.#fail(error)
+        if (!this.#isStopped) this.#parts.fail(error)
       })
       .finally(() => {
         this.#jobsCount--
@@ -153,22 +161,36 @@ export class ImageMaker {
   async #work(): Promise<void> {
     // Ingest goes on with its batch first, so that a job finds more pages.
     await new Promise<void>((resolve) => setImmediate(resolve))
+    const { stalls, turns, made } = this.#parts
     while (this.queuedCount > 0 && !this.#isStopped) {
+      await stalls.retry('image job', () => turns.run(() => this.#runJob()))
+      await made()
+    }
+  }
+
+  async #runJob(): Promise<void> {
+    const taken: number[] = []
+    try {
       const writer = new PageJobWriter()
       const gathered: Gathered[] = []
       while (this.queuedCount > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
-        const one = await this.#gather(this.#next(), writer)
+        const keyId = this.#next()
+        taken.push(keyId)
+        const one = await this.#gather(keyId, writer)
         if (one !== undefined) gathered.push(one)
       }
-      if (gathered.length === 0) continue
+      if (gathered.length === 0) return
       const job = writer.take()
       const request = { job, pagesCount: gathered.length, settings: this.#state.settings }
-      const { pages, isMade, tookMs } = await this.#workers.run('image', request, { transfer: [job] })
+      const { pages, isMade, tookMs } = await this.#parts.workers.run('image', request, { transfer: [job] })
       if (this.#isStopped) return
       this.#observer?.imageJob(tookMs, gathered.length)
       gathered.forEach((page, i) => {
         if (isMade[i] === 1) this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
       })
+    } catch (error) {
+      if (!this.#isStopped) for (const keyId of taken) this.queue(keyId)
+      throw error
     }
   }
 

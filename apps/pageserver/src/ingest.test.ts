@@ -45,6 +45,7 @@ async function pagesLeft(
     settings: { enabled: false, thresholdRecords: 32 },
     queue: () => undefined,
     sawFullPageWrites: () => undefined,
+    read: (attempt) => attempt(),
   })
   await ingest.apply(writer.take(), END)
   return [...state.scan(KEY_SLRU_PAGE, END)].map(({ block }) => block)

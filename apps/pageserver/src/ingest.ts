@@ -49,6 +49,8 @@ export interface ChainWatch {
   queue(keyId: number): void
   /** full_page_writes as a record says it. */
   sawFullPageWrites(on: boolean): void
+  /** Reads of layers, tried again while the disk refuses them: what is ingested already must not be ingested twice. */
+  read<T>(attempt: () => Promise<T>): Promise<T>
 }
 
 const FLAG_PRESENT = Uint8Array.of(1)
@@ -154,13 +156,21 @@ export class Ingest {
   async #imageNow(keyId: number, limit: number, at: Lsn): Promise<void> {
     const state = this.#state
     if (state.ledger.countOf(keyId) < limit) return
-    const page = newPage()
-    if ((await state.readPage(state.keys.keyOf(keyId), at, page)) !== 'made') return
-    state.putImage(keyId, at, page.bytes)
+    const page = await this.#readPage(state.keys.keyOf(keyId), at)
+    if (page === undefined) return
+    state.putImage(keyId, at, page)
     this.#observer?.chainEnded(state.ledger.countOf(keyId))
     this.#observer?.imageMade('bound')
     state.ledger.reset(keyId)
     state.generatedImagesCount++
+  }
+
+  /** Undefined where there is no page yet. */
+  #readPage(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
+    return this.#watch.read(async () => {
+      const page = newPage()
+      return (await this.#state.readPage(key, at, page)) === 'made' ? page.bytes : undefined
+    })
   }
 
   #decodeAndAct(): void {
@@ -292,13 +302,13 @@ export class Ingest {
       for (const source of sources) {
         const target = { ...source, spcOid, dbOid }
         if (keyClass === KEY_RELATION_BLOCK) {
-          const page = newPage()
-          if ((await state.readPage(source, at, page)) === 'made') state.putBytes(target, at, page.bytes)
+          const page = await this.#readPage(source, at)
+          if (page !== undefined) state.putBytes(target, at, page)
         } else if (keyClass === KEY_RELATION_SIZE) {
-          const blocks = await state.readSize(source, at)
+          const blocks = await this.#watch.read(() => state.readSize(source, at))
           if (blocks !== undefined) state.putSize(spcOid, dbOid, source.rel, source.fork, blocks, at)
         } else {
-          const content = await state.readBytes(source, at)
+          const content = await this.#watch.read(() => state.readBytes(source, at))
           if (content !== undefined) state.putBytes(target, at, content)
         }
       }

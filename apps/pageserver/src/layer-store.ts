@@ -1,14 +1,15 @@
 /**
  * Makes layers durable: a frozen layer becomes a file, then a line of the local index, then an object, then a line of
  * the index in the object store. Each step begins when the one before is durable; locally and remotely at most one of
- * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up.
+ * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up. What the local disk
+ * refuses is tried again, in order: no layer is listed before one that holds older WAL.
  */
 import { formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
-import { LAYER_KIND_DELTA, layerName, openLayer, writeOpenLayer } from '@understory/storage'
+import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName, openLayer, writeOpenLayer } from '@understory/storage'
 import type {
   BlockCache,
   IndexPart,
@@ -22,6 +23,7 @@ import type { ShardObserver } from './pageserver-observer.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
+import type { Stalls } from './stalls.ts'
 
 const UPLOAD_PAUSE_MS_MAX = 10_000
 
@@ -30,6 +32,7 @@ export interface LayerStoreParts {
   readonly files: ShardFiles
   readonly store: ObjectStore
   readonly cache: BlockCache
+  readonly stalls: Stalls
   readonly observer?: ShardObserver | undefined
 }
 
@@ -38,6 +41,11 @@ type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>
 export class LayerStore {
   readonly remote: RemoteIndex
   readonly #parts: LayerStoreParts
+  /** Layers of ingest, and positions without one: one behind the other, each until it succeeds. */
+  readonly #writes = new Serial()
+  /** What ended them: an index that listed a later layer would have a gap. */
+  #gap: Error | undefined
+  /** Changes of the index. */
   readonly #local = new Serial()
   readonly #uploads = new Serial()
   #index: IndexPart
@@ -47,8 +55,6 @@ export class LayerStore {
   /** What the object store was given last. */
   #published: IndexPart | undefined
   #remoteConsistentLsn = 0 as Lsn
-  /** What ended writing: the layers of `#index` would have a gap with any later one. */
-  #writeFailure: Error | undefined
   #isStopped = false
   readonly #stopSignal = new AbortController()
 
@@ -118,29 +124,49 @@ export class LayerStore {
   }
 
   /**
-   * Writes a frozen layer; gives its file. `consistentLsn`: with it everything before is in layers; undefined: more
-   * layers of the same position follow. After one that failed, every later delta layer is refused with the same error:
-   * it would say that what is missing is there.
+   * Writes a frozen layer of ingest after which everything before `consistentLsn` is in layers; gives its file. Tried
+   * again until it succeeds. Error: `cancelled` after `stop`.
    */
-  write(layer: OpenLayer, kind: LayerKind, consistentLsn: Lsn | undefined): Promise<LayerFile> {
-    return this.#local.run(async () => {
-      if (this.#writeFailure !== undefined) throw this.#writeFailure
+  write(layer: OpenLayer, consistentLsn: Lsn): Promise<LayerFile> {
+    return this.#inOrder(async () => {
+      const encoded = await this.#encode(layer, LAYER_KIND_DELTA)
+      return this.#parts.stalls.retry('layer write', () =>
+        this.#local.run(() => this.#write(encoded, consistentLsn)),
+      )
+    })
+  }
+  /** The same for WAL that had no value for this shard. */
+  noteConsistent(consistentLsn: Lsn): Promise<void> {
+    return this.#inOrder(() =>
+      this.#parts.stalls.retry('index write', () => this.changeIndex({ consistentLsn })),
+    )
+  }
+  #inOrder<T>(write: () => Promise<T>): Promise<T> {
+    return this.#writes.run(async () => {
+      if (this.#gap !== undefined) throw this.#gap
       try {
-        return await this.#write(layer, kind, consistentLsn)
+        return await write()
       } catch (error) {
-        // An import begins anew, without what it wrote before.
-        if (kind === LAYER_KIND_DELTA) {
-          this.#writeFailure = error instanceof Error ? error : new Error(String(error))
-        }
+        this.#gap = error instanceof Error ? error : new Error(String(error))
         throw error
       }
     })
   }
-  async #write(layer: OpenLayer, kind: LayerKind, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+  /**
+   * Writes a layer of an import: one try, since an import that failed begins again without it. `startLsn`: it is the last
+   * one, and everything before is in layers.
+   */
+  async writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
+    const encoded = await this.#encode(layer, LAYER_KIND_IMAGE)
+    return this.#local.run(() => this.#write(encoded, startLsn))
+  }
+  #encode(layer: OpenLayer, kind: LayerKind): Promise<WrittenLayer> {
     const { owner, generation } = this.#index
     const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-    const written = await writeOpenLayer(layer, owner, kind, generation, pause)
-    const { entry, file } = await this.#store(written)
+    return writeOpenLayer(layer, owner, kind, generation, pause)
+  }
+  async #write(encoded: WrittenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+    const { entry, file } = await this.#store(encoded)
     await this.#writeIndex({
       ...this.#index,
       layers: [...this.#index.layers, entry],
@@ -234,6 +260,6 @@ export class LayerStore {
 
   async stop(): Promise<void> {
     this.giveUpUploads()
-    await Promise.all([this.#local.idle(), this.#uploads.idle()])
+    await Promise.all([this.#writes.idle(), this.#local.idle(), this.#uploads.idle()])
   }
 }

@@ -15,6 +15,7 @@ import type { ImageJobs } from './image-protocol.ts'
 import { METRICS } from './metrics.ts'
 import { PageserverObserver } from './pageserver-observer.ts'
 import { ShardRegistry } from './shard-registry.ts'
+import { Turns } from './turns.ts'
 
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
@@ -78,10 +79,11 @@ async function main(): Promise<void> {
   }
   const cache = new BlockCache(blockCacheMib * MIB)
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
-  const registry = new ShardRegistry(
-    { env, store, cache, workers, positions: new CommitPositions(clock), limits, observer },
-    dataDirectory,
-  )
+  // One runs in each thread, and one is gathered meanwhile.
+  const imageTurns = new Turns(imageThreads * 2)
+  const positions = new CommitPositions(clock)
+  const parts = { env, store, cache, workers, imageTurns, positions, limits, observer }
+  const registry = new ShardRegistry(parts, dataDirectory)
   telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
   // Before anybody can ask: a shard that is on the disk must not look lost.
   await registry.loadAll()

@@ -9,13 +9,24 @@ export const CHAIN_BANDS = ['1', '2-3', '4-7', '8-15', '16-31', '32-63', '64-127
 const SUBSCRIPTION_ENDS = ['behind', 'silent', 'failed'] as const
 export type SubscriptionEnd = (typeof SUBSCRIPTION_ENDS)[number]
 
+/** What is tried again while there is trouble outside. */
+const RETRIED_WORK = ['layer write', 'index write', 'layer read', 'image job'] as const
+export type RetriedWork = (typeof RETRIED_WORK)[number]
+
 export const METRICS = {
   shards: {
     name: 'understory.pageserver.shards',
     unit: '{shard}',
     kind: 'gauge',
-    labels: { state: ['serving', 'stopped'] },
-    help: 'shards here; a stopped one ingests nothing',
+    labels: { state: ['serving', 'loading', 'stalled', 'stopped'] },
+    help: 'shards here; a stalled one waits for trouble outside to end, a stopped one ingests nothing',
+  },
+  retries: {
+    name: 'understory.pageserver.retries',
+    unit: '{attempt}',
+    kind: 'counter',
+    labels: { work: RETRIED_WORK },
+    help: 'work that failed for trouble outside, as a full disk or busy threads, and is tried again',
   },
   walIngested: {
     name: 'understory.pageserver.wal.ingested',

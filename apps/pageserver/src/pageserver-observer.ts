@@ -2,7 +2,7 @@
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
 import type { Cell, HistogramCell, Span, SpanAttributes, Telemetry, Traces } from '@understory/telemetry'
-import type { METRICS, SubscriptionEnd } from './metrics.ts'
+import type { METRICS, RetriedWork, SubscriptionEnd } from './metrics.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
@@ -80,6 +80,7 @@ export class ShardObserver {
   readonly #jobPages: HistogramCell
   readonly #uploadDuration: HistogramCell
   readonly #subscriptionEnds: Readonly<Record<SubscriptionEnd, Cell>>
+  readonly #retries: PageserverTelemetry['metrics']['retries']
   readonly #uploads: { readonly done: Cell; readonly failed: Cell }
   readonly found: Cell
   readonly absent: Cell
@@ -107,6 +108,7 @@ export class ShardObserver {
     this.#jobDuration = metrics.imageJobDuration.of({})
     this.#jobPages = metrics.imageJobPages.of({})
     this.#uploadDuration = metrics.uploadDuration.of({})
+    this.#retries = metrics.retries
     this.#uploads = {
       done: metrics.uploads.of({ outcome: 'done' }),
       failed: metrics.uploads.of({ outcome: 'failed' }),
@@ -152,6 +154,10 @@ export class ShardObserver {
     this.#uploadDuration.recordMs(durationMs)
     // There are few.
     this.#span('upload', durationMs, {}, true)
+  }
+  /** Work failed for trouble outside, and is tried again. */
+  retried(work: RetriedWork): void {
+    this.#retries.of({ work }).add(1)
   }
   uploadFailed(): void {
     this.#uploads.failed.add(1)

@@ -46,7 +46,10 @@ test('the WAL of a base backup that is in no layer is taken in, though nothing i
   const backup = { ...INDEX, readableLsn: at(250) }
   expect(rollBack(backup, at(250))).toMatchObject({ layers: LAYERS.slice(0, 2), consistentLsn: at(195) })
   expect(rollBack(backup, at(300))).toMatchObject({ layers: LAYERS.slice(0, 3), consistentLsn: at(290) })
-  const oneLayer = { ...backup, layers: [layer(LAYER_KIND_IMAGE, 100, 100), layer(LAYER_KIND_DELTA, 110, 340)] }
+  const oneLayer = {
+    ...backup,
+    layers: [layer(LAYER_KIND_IMAGE, 100, 100), layer(LAYER_KIND_DELTA, 110, 340)],
+  }
   expect(rollBack(oneLayer, at(300))).toEqual({
     ...oneLayer,
     layers: oneLayer.layers.slice(0, 1),

@@ -12,6 +12,7 @@ import type { Disk } from '@understory/env'
 import { encodeIndexPart, parseIndexPart, shardPrefix } from '@understory/storage'
 import type { IndexPart, LayerOwner, LayerSource } from '@understory/storage'
 import { z } from 'zod'
+import type { LayerRoom } from './layer-room.ts'
 
 const INDEX_NAME = 'index.json'
 const ATTACH_NAME = 'attach.json'
@@ -29,9 +30,11 @@ export type AttachDocument = Omit<z.infer<typeof attachDocument>, 'version'>
 export class ShardFiles {
   readonly directory: string
   readonly #disk: Disk
+  readonly #room: LayerRoom
 
-  constructor(disk: Disk, dataDirectory: string, owner: LayerOwner) {
+  constructor(disk: Disk, room: LayerRoom, dataDirectory: string, owner: LayerOwner) {
     this.#disk = disk
+    this.#room = room
     this.directory = join(dataDirectory, shardPrefix(owner))
   }
 
@@ -68,9 +71,11 @@ export class ShardFiles {
     return this.#disk.durableReplace(join(this.directory, ATTACH_NAME), Buffer.from(text))
   }
 
-  /** Durable when it returns, under its name. */
+  /** Durable when it returns, under its name. Error: refused `disk_full` already where only room for documents is left. */
   writeLayer(name: string, bytes: Uint8Array): Promise<void> {
-    return this.#disk.durableReplace(join(this.directory, name), bytes)
+    return this.#room.claim(this.directory, bytes.length, () =>
+      this.#disk.durableReplace(join(this.directory, name), bytes),
+    )
   }
   readLayer(name: string): Promise<Uint8Array> {
     return this.#disk.readFile(join(this.directory, name))

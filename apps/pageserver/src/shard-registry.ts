@@ -3,6 +3,7 @@ import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/b
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
 import type { ImageGenerationSettings, IndexPart, LayerOwner, PostgresOfTimeline } from '@understory/storage'
+import { LayerRoom } from './layer-room.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { rollBack } from './rollback.ts'
 import type { Rollback } from './rollback.ts'
@@ -28,12 +29,14 @@ const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string =>
 export class ShardRegistry {
   readonly #parts: ShardParts
   readonly #dataDirectory: string
+  readonly #room: LayerRoom
   readonly #shards = new Map<string, Shard>()
   readonly #serial = new Serial()
 
   constructor(parts: ShardParts, dataDirectory: string) {
     this.#parts = parts
     this.#dataDirectory = dataDirectory
+    this.#room = new LayerRoom(parts.env.disk)
   }
 
   /** Loads every shard that is on the disk. One that cannot be loaded is logged, the others are served. */
@@ -259,7 +262,7 @@ export class ShardRegistry {
   }
 
   #files(owner: LayerOwner): ShardFiles {
-    return new ShardFiles(this.#parts.env.disk, this.#dataDirectory, owner)
+    return new ShardFiles(this.#parts.env.disk, this.#room, this.#dataDirectory, owner)
   }
 }
 

@@ -1,20 +1,23 @@
-// Goal: a shard that WAL says nothing to still lets go of it.
-// Method: a shard without layers on real files, batches without entries.
+// Goal: a shard that WAL says nothing to still lets go of it, and trouble with its disk passes by.
+// Method: a shard without layers on real files, batches without entries, a disk that refuses.
+import { refuse } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
+import { realDisk } from '@understory/env'
+import type { Disk } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test, vi } from 'vitest'
 import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
+import type { Bench } from '../test/support.ts'
 import { RemoteIndex } from './remote-index.ts'
+import type { Shard } from './shard.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 8 }
 const SHARD: ShardIdentity = { ...LAYOUT, number: 0 }
 const IMAGES = { enabled: false, thresholdRecords: 32 }
 
-test('WAL without a value for the shard is reported as taken in, after the age of a layer', async () => {
-  await using directory = await temporaryDirectory()
-  await using bench = await openBench(directory.path, { ...LIMITS, openLayerAgeMsMax: 40 })
+/** A shard as after an import that began and ended at `from`, without layers. */
+async function shardWithData(bench: Bench, from: Lsn): Promise<Shard> {
   const [made] = await attach(bench, LAYOUT, 1, true, IMAGES)
-  const [from, to] = [0x2000 as Lsn, 0x3000 as Lsn]
   const owner = { tenantId: TENANT, timelineId: TIMELINE, shard: SHARD }
   await new RemoteIndex(bench.store, owner).publish({
     ...made!.index,
@@ -24,8 +27,66 @@ test('WAL without a value for the shard is reported as taken in, after the age o
     consistentLsn: from,
   })
   const [shard] = await attach(bench, LAYOUT, 3, false, IMAGES)
-  await shard!.take({ startLsn: from, endLsn: to, commitLsn: to, entries: new Uint8Array(0) })
-  await vi.waitFor(() => expect(shard!.remoteConsistentLsn).toBe(to), { timeout: 5_000 })
+  return shard!
+}
+
+const takeNothing = (shard: Shard, endLsn: Lsn): Promise<void> =>
+  shard.take({ startLsn: shard.ingestedLsn, endLsn, commitLsn: endLsn, entries: new Uint8Array(0) })
+
+test('WAL without a value for the shard is reported as taken in, after the age of a layer', async () => {
+  await using directory = await temporaryDirectory()
+  await using bench = await openBench(directory.path, { ...LIMITS, openLayerAgeMsMax: 40 })
+  const shard = await shardWithData(bench, 0x2000 as Lsn)
+  await takeNothing(shard, 0x3000 as Lsn)
+  await vi.waitFor(() => expect(shard.remoteConsistentLsn).toBe(0x3000), { timeout: 5_000 })
+  expect(bench.errors).toEqual([])
+})
+
+test('a disk that refuses an index for a while stalls an idle shard, which says so and goes on by itself', async () => {
+  await using directory = await temporaryDirectory()
+  let isFull = false
+  const disk: Disk = {
+    ...realDisk,
+    durableReplace: async (path, bytes) => {
+      if (isFull) throw refuse('disk_full', `could not write file "${path}"`)
+      await realDisk.durableReplace(path, bytes)
+    },
+  }
+  await using bench = await openBench(directory.path, { ...LIMITS, openLayerAgeMsMax: 40 }, { disk })
+  const shard = await shardWithData(bench, 0x2000 as Lsn)
+  isFull = true
+  await takeNothing(shard, 0x3000 as Lsn)
+  await vi.waitFor(() => expect(shard.stall).toContain('index write: could not write file'), 5_000)
+  await expect(shard.flush()).rejects.toMatchObject({ code: 'unavailable' })
+  // It goes on with what needs no disk.
+  await takeNothing(shard, 0x4000 as Lsn)
+  await shard.waitFor(0x4000 as Lsn, 5)
+  expect(shard.failure).toBeUndefined()
+  isFull = false
+  await vi.waitFor(() => expect(shard.stall).toBeUndefined(), 20_000)
+  await takeNothing(shard, 0x5000 as Lsn)
+  await vi.waitFor(() => expect(shard.remoteConsistentLsn).toBe(0x5000), 5_000)
+  expect(bench.errors).toEqual([])
+  expect(bench.warnings.filter((line) => line.startsWith('shard_stalled'))).toHaveLength(1)
+})
+
+test('a shard that is stopped while it is stalled gives up at once', async () => {
+  await using directory = await temporaryDirectory()
+  let isFull = false
+  const disk: Disk = {
+    ...realDisk,
+    durableReplace: async (path, bytes) => {
+      if (isFull) throw refuse('disk_full', `could not write file "${path}"`)
+      await realDisk.durableReplace(path, bytes)
+    },
+  }
+  await using bench = await openBench(directory.path, { ...LIMITS, openLayerAgeMsMax: 40 }, { disk })
+  const shard = await shardWithData(bench, 0x2000 as Lsn)
+  isFull = true
+  await takeNothing(shard, 0x3000 as Lsn)
+  await vi.waitFor(() => expect(shard.stall).toBeDefined(), 5_000)
+  await bench.registry.detach(TENANT, TIMELINE, SHARD)
+  expect(bench.registry.all).toEqual([])
   expect(bench.errors).toEqual([])
 })
 

@@ -3,6 +3,8 @@
  * freezing) runs one after another through `Serial`; reads run beside, at LSNs that are complete.
  *
  *   awaiting import --ImportShard--> ingesting --failure--> stopped (reads below stay possible)
+ *                       loading --------^  |  ^
+ *                              trouble outside: stalled, until it is over
  */
 import { LSN_ZERO, UnderstoryError, describeError, formatLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -13,8 +15,6 @@ import {
   KEY_BARRIER,
   KEY_CONTROL_FILE,
   KeyTable,
-  LAYER_KIND_DELTA,
-  LAYER_KIND_IMAGE,
   META_IMAGE,
   OpenLayer,
   formatKey,
@@ -39,6 +39,8 @@ import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts
 import { Serial } from './serial.ts'
 import type { AttachDocument, ShardFiles } from './shard-files.ts'
 import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
+import { Stalls } from './stalls.ts'
+import type { Turns } from './turns.ts'
 import { WalSubscriber } from './wal-subscriber.ts'
 import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
 
@@ -56,14 +58,16 @@ export interface ShardParts {
   readonly store: ObjectStore
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
+  /** Whose turn it is to use them. */
+  readonly imageTurns: Turns
   readonly positions: CommitPositions
   readonly limits: ShardLimits
   /** Undefined where nothing is measured. */
   readonly observer?: PageserverObserver | undefined
 }
 
-/** Frozen layers that may wait for the disk before ingest waits for it. */
-const FROZEN_COUNT_MAX = 3
+/** Writes that may wait for the disk before ingest, and the making of images, wait for it. */
+const WRITES_COUNT_MAX = 3
 /** How long SetImageGeneration waits for chains that are too long already. */
 const CUT_DEADLINE_MS = 20_000
 const PAGE_BYTES = 8192
@@ -84,19 +88,22 @@ export class Shard implements WalConsumer {
   readonly #images: ImageMaker
   readonly #ingest: Ingest
   readonly #subscriber: WalSubscriber
+  readonly #stalls: Stalls
   readonly #serial = new Serial()
   #attached: AttachDocument
   #failure: string | undefined
   #walBytes = 0
   #commitLsn: Lsn = LSN_ZERO
   #openedAtMs: number
-  #frozenCount = 0
+  /** Frozen layers, and positions without one, that are not durable yet; and the last of them. */
+  #writesCount = 0
   #writing: Promise<unknown> = Promise.resolve()
   #ageTimer: Timer | undefined
   #waiters: Waiter[] = []
   #isStopped = false
   /** False while layers are missing: what is there could answer wrongly. */
   #isReadable = false
+  #isLoading = false
   #isUploading = false
 
   constructor(parts: ShardParts, files: ShardFiles, attached: AttachDocument, index: IndexPart) {
@@ -109,16 +116,23 @@ export class Shard implements WalConsumer {
     this.state = new ShardState(index.owner)
     this.#observer = parts.observer?.ofShard(index.owner)
     const observer = this.#observer
+    const stalls = new Stalls(this.#env, observer)
+    this.#stalls = stalls
     this.#layers = new LayerStore(
-      { env: this.#env, files, store: parts.store, cache: parts.cache, observer },
+      { env: this.#env, files, store: parts.store, cache: parts.cache, stalls, observer },
       index,
     )
     this.#images = new ImageMaker(
-      this.state,
-      parts.workers,
+      {
+        state: this.state,
+        workers: parts.workers,
+        turns: parts.imageTurns,
+        stalls,
+        made: () => this.#madeImages(),
+        fail: (error) => this.#fail(error),
+        observer,
+      },
       index.imageGeneration,
-      (error) => this.#fail(error),
-      observer,
     )
     const images = this.#images
     this.#ingest = new Ingest(
@@ -129,6 +143,7 @@ export class Shard implements WalConsumer {
         },
         queue: (keyId) => images.queue(keyId),
         sawFullPageWrites: (on) => this.#sawFullPageWrites(on),
+        read: (attempt) => stalls.retry('layer read', attempt),
       },
       observer,
     )
@@ -171,6 +186,14 @@ export class Shard implements WalConsumer {
   get hasFailed(): boolean {
     return this.#failure !== undefined
   }
+  /** Why it does not go on for now, or undefined. */
+  get stall(): string | undefined {
+    return this.#stalls.reason
+  }
+  /** Not all that its index lists is open yet. */
+  get isLoading(): boolean {
+    return this.#isLoading
+  }
   get walBytes(): number {
     return this.#walBytes
   }
@@ -191,14 +214,17 @@ export class Shard implements WalConsumer {
   /** Loads what the index lists and begins to follow the WAL. A damaged layer stops this shard alone. */
   async load(): Promise<void> {
     if (!this.isImported) return
+    this.#isLoading = true
     try {
       await this.state.load(await this.#layers.openAll(), this.index.consistentLsn)
       this.#isReadable = true
       this.#images.change(this.index.imageGeneration)
     } catch (error) {
       this.#fail(error)
+    } finally {
+      this.#isLoading = false
     }
-    if (this.hasFailed) return
+    if (this.hasFailed || this.#isStopped) return
     this.#begin()
     this.#startUpload()
   }
@@ -212,7 +238,8 @@ export class Shard implements WalConsumer {
     if (this.#isStopped) return
     const { clock } = this.#env
     const { openLayerAgeMsMax } = this.#parts.limits
-    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax) void this.#serial.run(() => this.#freezeAged())
+    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
+      void this.#serial.run(async () => this.#freezeAged())
     this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
   }
 
@@ -244,11 +271,22 @@ export class Shard implements WalConsumer {
       this.#walBytes += endLsn - startLsn
       if (commitLsn > this.#commitLsn) this.#commitLsn = commitLsn
       this.#wakeWaiters()
-      const { open } = this.state
-      if (open.sizeBytes >= this.#parts.limits.openLayerBytesMax || open.isFull) this.#freeze()
-      // Ingest is slowed rather than memory filled when the disk does not keep up.
-      if (this.#frozenCount > FROZEN_COUNT_MAX) await this.#writing
+      await this.#freezeFull()
     })
+  }
+  /** Images fill the open layer as WAL does. */
+  async #madeImages(): Promise<void> {
+    if (this.#isOpenLayerFull || this.#writesCount > WRITES_COUNT_MAX)
+      await this.#serial.run(() => this.#freezeFull())
+  }
+  get #isOpenLayerFull(): boolean {
+    const { open } = this.state
+    return open.sizeBytes >= this.#parts.limits.openLayerBytesMax || open.isFull
+  }
+  async #freezeFull(): Promise<void> {
+    if (this.#isOpenLayerFull) this.#freeze()
+    // Ingest is slowed rather than memory filled when the disk does not keep up.
+    if (this.#writesCount > WRITES_COUNT_MAX) await this.#writing
   }
 
   #sawFullPageWrites(on: boolean): void {
@@ -259,10 +297,15 @@ export class Shard implements WalConsumer {
     this.#env.log.warn('full_page_writes_drift', { lsn: formatLsn(this.state.ingestedLsn) })
     const enabled = { ...settings, enabled: true }
     this.#images.change(enabled)
-    this.#layers.changeIndex({ imageGeneration: enabled }).then(
-      () => this.#startUpload(),
-      (error: unknown) => this.#fail(error),
-    )
+    const { imageWish } = this.index
+    // Where somebody asked for something else meanwhile, that holds.
+    const change = (index: IndexPart) => (index.imageWish === imageWish ? { imageGeneration: enabled } : {})
+    this.#stalls
+      .retry('index write', () => this.#layers.changeIndex(change))
+      .then(
+        () => this.#startUpload(),
+        (error: unknown) => this.#fail(error),
+      )
   }
 
   #fail(error: unknown): void {
@@ -286,27 +329,26 @@ export class Shard implements WalConsumer {
     this.#openedAtMs = this.#env.clock.nowMs()
     if (this.state.open.valuesCount === 0 || this.hasFailed) return
     const frozen = this.state.freeze()
-    const consistentLsn = this.state.ingestedLsn
-    this.#frozenCount++
-    this.#writing = this.#layers.write(frozen, LAYER_KIND_DELTA, consistentLsn).then(
-      (file) => {
-        this.#frozenCount--
-        this.state.map.replace([frozen], file)
+    const written = this.#layers.write(frozen, this.state.ingestedLsn)
+    this.#noteWrite(written.then((file) => this.state.map.replace([frozen], file)))
+  }
+  #noteWrite(write: Promise<void>): void {
+    this.#writesCount++
+    this.#writing = write.then(
+      () => {
+        this.#writesCount--
         this.#startUpload()
       },
       (error: unknown) => this.#fail(error),
     )
   }
   /** WAL that says nothing to this shard is taken in all the same, or the safekeepers would keep it for ever. */
-  async #freezeAged(): Promise<void> {
+  #freezeAged(): void {
     const { ingestedLsn } = this.state
-    const isIdle = this.state.open.valuesCount === 0 && this.#frozenCount === 0
+    const isIdle = this.state.open.valuesCount === 0 && this.#writesCount === 0
     this.#freeze()
     if (!isIdle || this.hasFailed || ingestedLsn <= this.index.consistentLsn) return
-    await this.#layers
-      .changeIndex({ consistentLsn: ingestedLsn })
-      .catch((error: unknown) => this.#fail(error))
-    this.#startUpload()
+    this.#noteWrite(this.#layers.noteConsistent(ingestedLsn))
   }
   #startUpload(): void {
     if (this.#isUploading) return
@@ -321,17 +363,19 @@ export class Shard implements WalConsumer {
       })
   }
 
-  /** Everything ingested, durable in the object store; gives its end. */
+  /** Everything ingested, durable in the object store; gives its end. Errors: `precondition`, `unavailable`. */
   async flush(): Promise<Lsn> {
     this.#mustBeImported()
-    const at = await this.#serial.run(async () => {
+    this.#mustBeLoaded()
+    const flushed = this.#serial.run(async () => {
       const { ingestedLsn } = this.state
-      const hadValues = this.state.open.valuesCount > 0
+      const hasValues = this.state.open.valuesCount > 0
       this.#freeze()
-      await this.#writing
-      if (!hadValues && !this.hasFailed) await this.#layers.changeIndex({ consistentLsn: ingestedLsn })
-      return ingestedLsn
+      if (!hasValues && !this.hasFailed) this.#noteWrite(this.#layers.noteConsistent(ingestedLsn))
+      return { at: ingestedLsn, written: this.#writing }
     })
+    const { at, written } = await this.#stalls.orStalled(flushed)
+    await this.#stalls.orStalled(written)
     if (this.hasFailed) throw this.#stoppedError()
     await this.#layers.upload()
     return at
@@ -347,9 +391,20 @@ export class Shard implements WalConsumer {
     }
   }
 
-  /** Resolves when everything before `at` is ingested. Errors: `out_of_range`, `precondition`, `timeout`, `cancelled`. */
+  #mustBeLoaded(): void {
+    if (this.#isLoading)
+      throw refuse('unavailable', `shard ${this.owner.shard.number} is loading its layers`, {
+        hint: 'Try again.',
+      })
+  }
+
+  /**
+   * Resolves when everything before `at` is ingested. Errors: `out_of_range`, `precondition`, `timeout`, `cancelled`,
+   * `unavailable` while the shard is loading.
+   */
   async waitFor(at: Lsn, deadlineMs: number, signal?: AbortSignal): Promise<void> {
     this.#mustBeImported()
+    this.#mustBeLoaded()
     if (!this.#isReadable) throw this.#stoppedError()
     if (at < this.index.readableLsn) {
       throw refuse(
@@ -376,7 +431,7 @@ export class Shard implements WalConsumer {
             'timeout',
             `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(ingestedLsn)}`,
             {
-              detail: `committed WAL is known up to ${formatLsn(this.#commitLsn)}`,
+              detail: this.#standing,
             },
           ),
         )
@@ -384,6 +439,10 @@ export class Shard implements WalConsumer {
       signal?.addEventListener('abort', onAbort, { once: true })
       this.#waiters.push(waiter)
     })
+  }
+  get #standing(): string {
+    const known = `committed WAL is known up to ${formatLsn(this.#commitLsn)}`
+    return this.stall === undefined ? known : `${known}; stalled: ${this.stall}`
   }
   #wakeWaiters(): void {
     if (this.#waiters.length === 0) return
@@ -399,6 +458,7 @@ export class Shard implements WalConsumer {
    * what I5 rests on; what the object store says.
    */
   async setImageGeneration(settings: ImageGenerationSettings, wish: number): Promise<void> {
+    this.#mustBeLoaded()
     await this.#layers.changeIndex(({ imageWish = 0 }) => {
       if (wish >= imageWish) return { imageGeneration: settings, imageWish: wish }
       throw refuse('stale', `image generation follows wish ${imageWish} already, wish ${wish} is older`)
@@ -486,9 +546,18 @@ export class Shard implements WalConsumer {
       files.push(await this.#writeImported(layer, startLsn))
       const { major, systemId, segmentBytes, checkpoint } = control
       const postgres = { major, systemId, pgTimelineId: checkpoint.timelineId, walSegmentBytes: segmentBytes }
-      await this.#layers.changeIndex({ startLsn, readableLsn: endLsn, postgres })
-      await this.state.load(files, startLsn)
-      this.#isReadable = true
+      this.#isLoading = true
+      try {
+        await this.#layers.changeIndex({ startLsn, readableLsn: endLsn, postgres })
+        await this.state.load(files, startLsn)
+        this.#isReadable = true
+      } catch (error) {
+        // Its data is here: it is loaded under a new generation.
+        if (this.isImported) this.#fail(error)
+        throw error
+      } finally {
+        this.#isLoading = false
+      }
       // Answered when the object store has it all: the backup it came from may be gone then.
       await this.#layers.uploadWithRetries()
       this.#sawFullPageWrites(checkpoint.fullPageWrites)
@@ -501,9 +570,9 @@ export class Shard implements WalConsumer {
       return count
     })
   }
-  async #writeImported(layer: OpenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
+  #writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
     layer.freeze()
-    return this.#layers.write(layer, LAYER_KIND_IMAGE, consistentLsn)
+    return this.#layers.writeImported(layer, startLsn)
   }
   #checkImport(key: ImportValue['key'], bytes: Uint8Array): void {
     const { shard } = this.owner
@@ -525,6 +594,7 @@ export class Shard implements WalConsumer {
     this.#isStopped = true
     this.#ageTimer?.cancel()
     this.#images.stop()
+    this.#stalls.stop()
     // An import waits for its upload within `Serial`.
     this.#layers.giveUpUploads()
     for (const { settle } of this.#waiters.splice(0)) settle(refuse('cancelled', 'shard was detached'))

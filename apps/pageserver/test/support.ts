@@ -4,7 +4,7 @@ import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { inlineWorkers, realEnv, silentLog } from '@understory/env'
-import type { Log, Workers } from '@understory/env'
+import type { Disk, Log, Workers } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import {
@@ -38,6 +38,7 @@ import { CommitPositions } from '../src/commit-positions.ts'
 import { imageHandlers } from '../src/image-worker.ts'
 import { ShardRegistry } from '../src/shard-registry.ts'
 import type { Shard, ShardParts } from '../src/shard.ts'
+import { Turns } from '../src/turns.ts'
 import type { WalBatch } from '../src/wal-subscriber.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
@@ -53,35 +54,51 @@ export interface Bench extends AsyncDisposable {
   readonly registry: ShardRegistry
   readonly store: ObjectStore
   readonly errors: string[]
+  readonly warnings: string[]
+}
+
+interface BenchParts {
+  readonly disk?: Disk
+  readonly workers?: Workers<ImageJobs>
+  /** By default `local` below the folder. */
+  readonly dataDirectory?: string
 }
 
 /** A registry over folders below `directory`: `local` and `objects`. */
-export async function openBench(directory: string, limits: ShardParts['limits'] = LIMITS): Promise<Bench> {
+export async function openBench(
+  directory: string,
+  limits: ShardParts['limits'] = LIMITS,
+  parts: BenchParts = {},
+): Promise<Bench> {
   const errors: string[] = []
+  const warnings: string[] = []
   const log: Log = {
     ...silentLog,
     error: (event, fields) => errors.push(`${event} ${String(fields?.['error'])}`),
+    warn: (event, fields) => warnings.push(`${event} ${String(fields?.['error'])}`),
     child: () => log,
   }
-  const env = realEnv(log)
+  const env = { ...realEnv(log), ...(parts.disk === undefined ? {} : { disk: parts.disk }) }
   const store = await localObjectStore(join(directory, 'objects'), env)
-  const workers: Workers<ImageJobs> = inlineWorkers<ImageJobs>(imageHandlers)
+  const workers = parts.workers ?? inlineWorkers<ImageJobs>(imageHandlers)
   const registry = new ShardRegistry(
     {
       env,
       store,
       cache: new BlockCache(32 << 20),
       workers,
+      imageTurns: new Turns(4),
       positions: new CommitPositions(env.clock),
       limits,
     },
-    join(directory, 'local'),
+    parts.dataDirectory ?? join(directory, 'local'),
   )
   await registry.loadAll()
   return {
     registry,
     store,
     errors,
+    warnings,
     [Symbol.asyncDispose]: async () => {
       await registry.stop()
       await store.close()

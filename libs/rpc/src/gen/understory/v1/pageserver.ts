@@ -316,6 +316,10 @@ export interface ShardStatus {
   readonly layerBytes: bigint;
   /** Redo position of the last checkpoint seen in the WAL (shard 0 only). */
   readonly lastCheckpointRedoLsn: bigint;
+  /** Empty, or what the shard waits for: trouble outside, as a full disk, after which it goes on by itself. */
+  readonly stall: string;
+  /** Not all of its layers are open yet: it can neither be read nor changed for now. */
+  readonly loading: boolean;
 }
 
 /** Arguments of FlushShard. */
@@ -2090,6 +2094,8 @@ function createBaseShardStatus(): ShardStatus {
     layers: 0,
     layerBytes: 0n,
     lastCheckpointRedoLsn: 0n,
+    stall: "",
+    loading: false,
   };
 }
 
@@ -2197,6 +2203,12 @@ export const ShardStatus: MessageFns<ShardStatus> = {
         throw new globalThis.Error("value provided for field message.lastCheckpointRedoLsn of type uint64 too large");
       }
       writer.uint32(168).uint64(message.lastCheckpointRedoLsn);
+    }
+    if (message.stall !== "") {
+      writer.uint32(178).string(message.stall);
+    }
+    if (message.loading !== false) {
+      writer.uint32(184).bool(message.loading);
     }
     return writer;
   },
@@ -2392,6 +2404,22 @@ export const ShardStatus: MessageFns<ShardStatus> = {
             message.lastCheckpointRedoLsn = reader.uint64() as bigint;
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.stall = reader.string();
+            continue;
+          }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.loading = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2453,6 +2481,8 @@ export const ShardStatus: MessageFns<ShardStatus> = {
       (object.lastCheckpointRedoLsn !== undefined && object.lastCheckpointRedoLsn !== null)
         ? BigInt(object.lastCheckpointRedoLsn)
         : 0n;
+    message.stall = object.stall ?? "";
+    message.loading = object.loading ?? false;
     return message;
   },
 };
