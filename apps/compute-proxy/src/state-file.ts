@@ -2,7 +2,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, keepUnknown, refuse } from '@understory/base'
 import { diskError } from '@understory/env'
 import { z } from 'zod'
 
@@ -31,7 +31,8 @@ export async function readState(path: string): Promise<RememberedState> {
   })
   if (text === undefined) return NOTHING_REMEMBERED
   try {
-    return state.parse(JSON.parse(text))
+    const json: unknown = JSON.parse(text)
+    return keepUnknown(json, state.parse(json))
   } catch (cause) {
     throw refuse('bad_file', `file "${path}" is malformed`, {
       detail: describeError(cause),

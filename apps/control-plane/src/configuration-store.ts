@@ -2,7 +2,7 @@
  * What computes were told by configuration files, which are not in WAL: `control/configurations/<timeline>.json`, one
  * document a timeline, replaced only by a newer version. A compute on another disk begins with it.
  */
-import { describeError, refuse } from '@understory/base'
+import { DOCUMENT_READER, describeError, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import type { Configuration, ConfigurationVersion } from '@understory/rpc'
@@ -13,6 +13,8 @@ const ATTEMPTS_MAX = 5
 
 const document = z.object({
   version: z.literal(1),
+  /** As in a tenant's document. */
+  minReader: z.number().int().max(DOCUMENT_READER).default(1),
   /** uint64 as text: term of the compute, and a number that grows with every change. */
   term: z.string(),
   number: z.string(),
@@ -25,6 +27,13 @@ const document = z.object({
 export function isNewer(a: ConfigurationVersion | undefined, b: ConfigurationVersion | undefined): boolean {
   if (a === undefined) return false
   return b === undefined || a.term > b.term || (a.term === b.term && a.number > b.number)
+}
+
+interface StoredConfiguration {
+  readonly configuration: Configuration
+  readonly etag: string
+  /** As it is stored, with the fields of a newer control plane. */
+  readonly json: object
 }
 
 export class ConfigurationStore {
@@ -46,7 +55,7 @@ export class ConfigurationStore {
       const found = await this.#read(timelineId)
       if (found !== undefined && !isNewer(configuration.version, found.configuration.version))
         return found.configuration
-      const bytes = encode(configuration)
+      const bytes = encode(configuration, found?.json)
       const result =
         found === undefined
           ? await this.#store.putIfAbsent(key, bytes)
@@ -60,15 +69,16 @@ export class ConfigurationStore {
     await this.#store.delete([keyOf(timelineId)])
   }
 
-  async #read(timelineId: string): Promise<{ configuration: Configuration; etag: string } | undefined> {
+  async #read(timelineId: string): Promise<StoredConfiguration | undefined> {
     const key = keyOf(timelineId)
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     try {
-      const stored = document.parse(JSON.parse(Buffer.from(found.bytes).toString()))
+      const json = JSON.parse(Buffer.from(found.bytes).toString()) as object
+      const stored = document.parse(json)
       const version = { term: BigInt(stored.term), number: BigInt(stored.number) }
       const [files, soundFiles] = [fromBase64(stored.files), fromBase64(stored.soundFiles)]
-      return { configuration: { version, files, soundFiles }, etag: found.etag }
+      return { configuration: { version, files, soundFiles }, etag: found.etag, json }
     } catch (cause) {
       throw refuse('bad_file', `configuration "${key}" is not what this version writes`, {
         detail: describeError(cause),
@@ -86,8 +96,9 @@ const fromBase64 = (files: Readonly<Record<string, string>>): Record<string, Buf
 const toBase64 = (files: Readonly<Record<string, Buffer>>): Record<string, string> =>
   Object.fromEntries(Object.entries(files).map(([name, bytes]) => [name, bytes.toString('base64')]))
 
-function encode({ version, files, soundFiles }: Configuration): Uint8Array {
+function encode({ version, files, soundFiles }: Configuration, before: object = {}): Uint8Array {
   const value = {
+    ...before,
     version: 1,
     term: String(version?.term ?? 0n),
     number: String(version?.number ?? 0n),

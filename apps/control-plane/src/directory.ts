@@ -430,6 +430,7 @@ export class Directory {
     const newId = (): string => hexId(this.#parts.rng.bytes(16))
     return {
       version: 1,
+      minReader: 1,
       epoch: 0,
       tenantId: newId(),
       name: wish.name,

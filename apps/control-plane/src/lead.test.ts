@@ -18,6 +18,7 @@ const lead = (store: ObjectStore, nodeId: string): Lead =>
 
 const TENANT: TenantDocument = {
   version: 1,
+  minReader: 1,
   epoch: 0,
   tenantId: '1'.repeat(32),
   name: 'acme',

@@ -2,6 +2,7 @@
  * The one document that says what a tenant is and what is wanted of it: `control/tenants/<id>.json`, changed by
  * compare-and-swap only. What is observed (addresses, positions) is never in it.
  */
+import { DOCUMENT_READER, keepUnknown } from '@understory/base'
 import { z } from 'zod'
 
 const lsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/)
@@ -112,8 +113,10 @@ const timeline = z.object({
   fpw: fpwState,
 })
 
-export const tenantDocument = z.object({
+const tenantDocument = z.object({
   version: z.literal(1),
+  /** Programs that read less must not change it: the rules are those of `keepUnknown`. */
+  minReader: z.number().int().max(DOCUMENT_READER).default(1),
   /** Of the lead under which it was written last: none with a lower one writes over it. */
   epoch: z.number().int().nonnegative().default(0),
   tenantId: hexId,
@@ -137,6 +140,16 @@ export const tenantDocument = z.object({
 })
 
 export type TenantDocument = z.infer<typeof tenantDocument>
+
+/** Checks JSON of a tenant's document; fields of a newer control plane stay in it. */
+export function readTenantDocument(
+  json: unknown,
+): { readonly document: TenantDocument } | { readonly problem: string } {
+  const { success, data, error } = tenantDocument.safeParse(json)
+  if (success) return { document: keepUnknown(json, data) }
+  return { problem: error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ') }
+}
+
 export type TimelineDocument = z.infer<typeof timeline>
 export type Removal = z.infer<typeof removal>
 export type SafekeeperChange = z.infer<typeof safekeeperChange>

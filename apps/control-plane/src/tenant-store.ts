@@ -7,7 +7,7 @@ import { UnderstoryError, assert, describeError, refuse } from '@understory/base
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import type { Lead } from './lead.ts'
-import { tenantDocument } from './tenant-document.ts'
+import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
 
 const TENANTS = 'control/tenants/'
@@ -122,10 +122,10 @@ export class TenantStore {
     const key = `${TENANTS}${tenantId}.json`
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
-    const { success, data, error } = tenantDocument.safeParse(parseJson(found.bytes, key))
-    if (success) return { document: data, etag: found.etag }
+    const read = readTenantDocument(parseJson(found.bytes, key))
+    if ('document' in read) return { document: read.document, etag: found.etag }
     throw refuse('bad_file', `tenant document "${key}" is not what this version writes`, {
-      detail: error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '),
+      detail: read.problem,
       hint: 'Restore the object from a backup, or run the version that wrote it.',
     })
   }

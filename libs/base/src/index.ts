@@ -3,6 +3,7 @@ export { BoundedQueue } from './bounded-queue.ts'
 export { Cursor } from './cursor.ts'
 export { ERROR_CODES, UnderstoryError, describeError, isErrorCode, refuse } from './errors.ts'
 export type { ErrorCode, GrpcStatusName } from './errors.ts'
+export { DOCUMENT_READER, keepUnknown } from './keep-unknown.ts'
 export { hexId, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
 export type { NodeId, ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
 export {

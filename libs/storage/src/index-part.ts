@@ -5,10 +5,36 @@
  *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/index_part-<generation, 8 hex digits>.json
  *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/<layer name>
  */
-import { formatLsn, parseLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import {
+  DOCUMENT_READER,
+  formatLsn,
+  parseLsn,
+  parseTenantId,
+  parseTimelineId,
+  refuse,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_NAME } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
+
+type Json = Readonly<Record<string, unknown>>
+
+const ROOT_FIELDS: ReadonlySet<string> = new Set([
+  'version',
+  'tenantId',
+  'timelineId',
+  'shard',
+  'generation',
+  'postgres',
+  'startLsn',
+  'readableLsn',
+  'consistentLsn',
+  'imageGeneration',
+  'imageWish',
+  'nextSequence',
+  'layers',
+])
+const LAYER_FIELDS: ReadonlySet<string> = new Set(['name', 'kind', 'sizeBytes', 'crc32c', 'lsnMin', 'lsnMax'])
 
 export interface LayerEntry {
   readonly name: string
@@ -18,6 +44,8 @@ export interface LayerEntry {
   readonly crc: number
   readonly lsnMin: Lsn
   readonly lsnMax: Lsn
+  /** Fields of a newer program, kept as they are (`keepUnknown` has the rules). */
+  readonly unknown?: Json
 }
 
 export interface PostgresOfTimeline {
@@ -50,6 +78,8 @@ export interface IndexPart {
   readonly nextSequence: number
   /** Oldest first. */
   readonly layers: readonly LayerEntry[]
+  /** Fields of a newer program, kept as they are. */
+  readonly unknown?: Json
 }
 
 export const shardPrefix = ({ tenantId, timelineId, shard }: LayerOwner): string =>
@@ -65,6 +95,7 @@ export function generationOfIndexPart(name: string): number | undefined {
 export function encodeIndexPart(part: IndexPart): Buffer {
   const { owner, postgres } = part
   const document = {
+    ...part.unknown,
     version: 1,
     tenantId: owner.tenantId,
     timelineId: owner.timelineId,
@@ -82,7 +113,8 @@ export function encodeIndexPart(part: IndexPart): Buffer {
     imageGeneration: part.imageGeneration,
     imageWish: part.imageWish ?? 0,
     nextSequence: part.nextSequence,
-    layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax }) => ({
+    layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax, unknown }) => ({
+      ...unknown,
       name,
       kind: kind === LAYER_KIND_DELTA ? 'delta' : 'image',
       sizeBytes,
@@ -107,11 +139,10 @@ export function parseIndexPart(bytes: Uint8Array, name: string): IndexPart {
   }
 }
 
-type Json = Record<string, unknown>
-
 function parse(document: unknown): IndexPart {
   const root = object(document, 'document')
   if (root['version'] !== 1) throw new Error(`version ${String(root['version'])} is not 1`)
+  if (root['minReader'] !== undefined) integer(root, 'minReader', 1, DOCUMENT_READER)
   const shard = object(root['shard'], 'shard')
   const postgres = object(root['postgres'], 'postgres')
   const images = object(root['imageGeneration'], 'imageGeneration')
@@ -149,6 +180,7 @@ function parse(document: unknown): IndexPart {
     imageWish: root['imageWish'] === undefined ? 0 : integer(root, 'imageWish', 0, Number.MAX_SAFE_INTEGER),
     nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
     layers: root['layers'].map(parseLayer),
+    ...unknownOf(root, ROOT_FIELDS),
   }
 }
 
@@ -167,7 +199,14 @@ function parseLayer(document: unknown): LayerEntry {
     crc: Number.parseInt(crc, 16),
     lsnMin: parseLsn(string(layer, 'lsnMin')),
     lsnMax: parseLsn(string(layer, 'lsnMax')),
+    ...unknownOf(layer, LAYER_FIELDS),
   }
+}
+
+/** The fields that this program does not know, if there are any. */
+function unknownOf(from: Json, known: ReadonlySet<string>): { readonly unknown?: Json } {
+  const fields = Object.entries(from).filter(([name]) => !known.has(name))
+  return fields.length === 0 ? {} : { unknown: Object.fromEntries(fields) }
 }
 
 function object(value: unknown, what: string): Json {
