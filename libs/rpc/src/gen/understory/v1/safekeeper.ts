@@ -99,7 +99,7 @@ export interface ProposeResponse {
 
 /** Introduces a proposer. */
 export interface ProposerGreeting {
-  /** Version of this protocol: 1. */
+  /** Lowest version of this protocol that the proposer speaks. */
   readonly protocolVersion: number;
   /** The timeline. */
   readonly timeline:
@@ -119,6 +119,8 @@ export interface ProposerGreeting {
     | undefined;
   /** What this proposer knows to be committed; 0 until it has committed something. */
   readonly commitLsn: bigint;
+  /** Highest version of this protocol that the proposer speaks; 0 = protocol_version. */
+  readonly protocolVersionMax: number;
 }
 
 /** Introduces an acceptor. */
@@ -130,7 +132,11 @@ export interface AcceptorGreeting {
   /** Generation of the membership configuration it knows. */
   readonly membershipGeneration: bigint;
   /** That configuration, where it is newer than the proposer's; absent otherwise. */
-  readonly membership: Membership | undefined;
+  readonly membership:
+    | Membership
+    | undefined;
+  /** The version that this conversation has from here on: the highest that both speak; 0 = 1. */
+  readonly protocolVersion: number;
 }
 
 /** Asks for a vote in a term. */
@@ -208,7 +214,7 @@ export interface SubscribeWalRequest {
 
 /** Opens a subscription. */
 export interface SubscribeWalOpen {
-  /** Version of the batch encoding: 1. */
+  /** Lowest version of the batch encoding that the subscriber reads. */
   readonly protocolVersion: number;
   /** The timeline. */
   readonly timeline:
@@ -224,6 +230,8 @@ export interface SubscribeWalOpen {
   readonly windowBytes: bigint;
   /** Whether commits write pg_commit_ts as of start_lsn. Later changes are in the WAL. */
   readonly trackCommitTimestamp: boolean;
+  /** Highest version of the batch encoding that the subscriber reads; 0 = protocol_version. */
+  readonly protocolVersionMax: number;
 }
 
 /** Reports how far a subscriber is. */
@@ -242,8 +250,10 @@ export interface SubscribeWalResponse {
   readonly endLsn: bigint;
   /** Commit position of the timeline. */
   readonly commitLsn: bigint;
-  /** Entries as docs/formats.md describes (shard stream, version 1). */
+  /** Entries as docs/formats.md describes (shard stream). */
   readonly entries: Buffer;
+  /** Version of their encoding: the highest that both sides know; 0 = 1. */
+  readonly protocolVersion: number;
 }
 
 /** Arguments of ReadWal. */
@@ -759,6 +769,7 @@ function createBaseProposerGreeting(): ProposerGreeting {
     membershipGeneration: 0n,
     membership: undefined,
     commitLsn: 0n,
+    protocolVersionMax: 0,
   };
 }
 
@@ -790,6 +801,9 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
         throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
       }
       writer.uint32(56).uint64(message.commitLsn);
+    }
+    if (message.protocolVersionMax !== 0) {
+      writer.uint32(64).uint32(message.protocolVersionMax);
     }
     return writer;
   },
@@ -863,6 +877,14 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
             message.commitLsn = reader.uint64() as bigint;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.protocolVersionMax = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -895,12 +917,13 @@ export const ProposerGreeting: MessageFns<ProposerGreeting> = {
       ? Membership.fromPartial(object.membership)
       : undefined;
     message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
+    message.protocolVersionMax = object.protocolVersionMax ?? 0;
     return message;
   },
 };
 
 function createBaseAcceptorGreeting(): AcceptorGreeting {
-  return { nodeId: "", term: 0n, membershipGeneration: 0n, membership: undefined };
+  return { nodeId: "", term: 0n, membershipGeneration: 0n, membership: undefined, protocolVersion: 0 };
 }
 
 export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
@@ -922,6 +945,9 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
     }
     if (message.membership !== undefined) {
       Membership.encode(message.membership, writer.uint32(34).fork()).join();
+    }
+    if (message.protocolVersion !== 0) {
+      writer.uint32(40).uint32(message.protocolVersion);
     }
     return writer;
   },
@@ -971,6 +997,14 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
             message.membership = Membership.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.protocolVersion = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -996,6 +1030,7 @@ export const AcceptorGreeting: MessageFns<AcceptorGreeting> = {
     message.membership = (object.membership !== undefined && object.membership !== null)
       ? Membership.fromPartial(object.membership)
       : undefined;
+    message.protocolVersion = object.protocolVersion ?? 0;
     return message;
   },
 };
@@ -1592,6 +1627,7 @@ function createBaseSubscribeWalOpen(): SubscribeWalOpen {
     startLsn: 0n,
     windowBytes: 0n,
     trackCommitTimestamp: false,
+    protocolVersionMax: 0,
   };
 }
 
@@ -1620,6 +1656,9 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
     }
     if (message.trackCommitTimestamp !== false) {
       writer.uint32(48).bool(message.trackCommitTimestamp);
+    }
+    if (message.protocolVersionMax !== 0) {
+      writer.uint32(56).uint32(message.protocolVersionMax);
     }
     return writer;
   },
@@ -1685,6 +1724,14 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
             message.trackCommitTimestamp = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.protocolVersionMax = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1714,6 +1761,7 @@ export const SubscribeWalOpen: MessageFns<SubscribeWalOpen> = {
       ? BigInt(object.windowBytes)
       : 0n;
     message.trackCommitTimestamp = object.trackCommitTimestamp ?? false;
+    message.protocolVersionMax = object.protocolVersionMax ?? 0;
     return message;
   },
 };
@@ -1796,7 +1844,7 @@ export const SubscribeWalFeedback: MessageFns<SubscribeWalFeedback> = {
 };
 
 function createBaseSubscribeWalResponse(): SubscribeWalResponse {
-  return { startLsn: 0n, endLsn: 0n, commitLsn: 0n, entries: Buffer.alloc(0) };
+  return { startLsn: 0n, endLsn: 0n, commitLsn: 0n, entries: Buffer.alloc(0), protocolVersion: 0 };
 }
 
 export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
@@ -1821,6 +1869,9 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
     }
     if (message.entries.length !== 0) {
       writer.uint32(34).bytes(message.entries);
+    }
+    if (message.protocolVersion !== 0) {
+      writer.uint32(40).uint32(message.protocolVersion);
     }
     return writer;
   },
@@ -1870,6 +1921,14 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
             message.entries = Buffer.from(reader.bytes());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.protocolVersion = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1891,6 +1950,7 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
     message.endLsn = (object.endLsn !== undefined && object.endLsn !== null) ? BigInt(object.endLsn) : 0n;
     message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
     message.entries = object.entries ?? Buffer.alloc(0);
+    message.protocolVersion = object.protocolVersion ?? 0;
     return message;
   },
 };
