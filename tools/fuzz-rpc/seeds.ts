@@ -85,6 +85,7 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
       $case: 'greeting',
       value: {
         protocolVersion: 1,
+        protocolVersionMax: 0,
         timeline: ref,
         postgres,
         nodeId: 'fuzz',
@@ -141,6 +142,7 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
           $case: 'open',
           value: {
             protocolVersion: 1,
+            protocolVersionMax: 0,
             timeline,
             shard,
             startLsn: lsn,

@@ -37,8 +37,10 @@ import type {
 import type { Clock, Log } from '@understory/env'
 import {
   ElectionKind as WireElectionKind,
+  PROPOSE_VERSIONS,
   SafekeeperServiceClient,
   callServerStream,
+  checkChosenVersion,
   createClient,
   openBidi,
 } from '@understory/rpc'
@@ -55,7 +57,6 @@ import { everyMember, readMembership, rulesOf, tellMembership } from './membersh
 import type { KnownMembership, Member } from './membership.ts'
 import type { QuorumObserver } from './quorum-observer.ts'
 
-const PROTOCOL_VERSION = 1
 const HEARTBEAT_MS = 1_000
 const RECONNECT_MS = 500
 /** Safekeepers hear of the commit position with the next append, or after twice this time. */
@@ -554,7 +555,8 @@ export class Quorum {
   #greeting() {
     const { timeline, postgres, nodeId } = this.#options
     return {
-      protocolVersion: PROTOCOL_VERSION,
+      protocolVersion: PROPOSE_VERSIONS.min,
+      protocolVersionMax: PROPOSE_VERSIONS.max,
       timeline,
       postgres,
       nodeId,
@@ -578,7 +580,8 @@ export class Quorum {
     const from = peer.name
     switch (message?.$case) {
       case 'greeting': {
-        const { nodeId, term, membershipGeneration, membership } = message.value
+        const { nodeId, term, membershipGeneration, membership, protocolVersion } = message.value
+        checkChosenVersion('the proposer protocol', PROPOSE_VERSIONS, protocolVersion)
         if (from !== peer.address && nodeId !== from)
           throw refuse('conflict', `"${nodeId}" answers at ${peer.address}, where "${from}" is expected`)
         if (this.#options.ownTerm !== undefined && Number(term) > this.#ownTerm)

@@ -7,9 +7,14 @@ import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, maxLsn, refuse } from 
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
-import { SafekeeperServiceClient, createClient, openBidi } from '@understory/rpc'
+import {
+  SUBSCRIBE_VERSIONS,
+  SafekeeperServiceClient,
+  checkChosenVersion,
+  createClient,
+  openBidi,
+} from '@understory/rpc'
 import type { BidiStream, SubscribeWalRequest } from '@understory/rpc'
-import { SHARD_STREAM_VERSION } from '@understory/storage'
 import type { LayerOwner } from '@understory/storage'
 import type { CommitPositions, Positions } from './commit-positions.ts'
 import { judgeSafekeeper } from './leave-safekeeper.ts'
@@ -145,7 +150,8 @@ export class WalSubscriber {
     try {
       const { tenantId, timelineId, shard } = this.#owner
       const open = {
-        protocolVersion: SHARD_STREAM_VERSION,
+        protocolVersion: SUBSCRIBE_VERSIONS.min,
+        protocolVersionMax: SUBSCRIBE_VERSIONS.max,
         timeline: { tenantId, timelineId },
         shard,
         startLsn: BigInt(this.#consumer.ingestedLsn),
@@ -156,7 +162,8 @@ export class WalSubscriber {
       // A stream that has ended tells its reason through `messages`.
       this.#reportUploads(stream, ended.signal).catch(() => undefined)
       source.waitsSinceMs = clock.nowMs()
-      for await (const { startLsn, endLsn, commitLsn, entries } of stream.messages) {
+      for await (const { startLsn, endLsn, commitLsn, entries, protocolVersion } of stream.messages) {
+        checkChosenVersion('the shard stream', SUBSCRIBE_VERSIONS, protocolVersion)
         onBatch()
         source.waitsSinceMs = undefined
         const batch = {

@@ -11,6 +11,7 @@ import type { RedoSettings } from '@understory/postgres/redo'
 import {
   FullPageWrites,
   PageserverServiceClient,
+  SUBSCRIBE_VERSIONS,
   SafekeeperServiceService,
   bidiStream,
   callClientStream,
@@ -73,6 +74,7 @@ async function startStandIn(root: string, settings: RedoSettings, batchesCount: 
           startLsn: BigInt(from),
           endLsn: BigInt(endLsn),
           commitLsn: BigInt(commitLsn),
+          protocolVersion: SUBSCRIBE_VERSIONS.max,
           entries: Buffer.from(entries),
         }
       }

@@ -1,6 +1,7 @@
 /** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
 import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { AcceptorInput, ElectionKind } from '@understory/consensus'
+import { PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse } from '@understory/rpc'
 import { readGeneration, readHistory, readTerm, writeHistory } from './history-message.ts'
 import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
@@ -10,7 +11,6 @@ import type { Pulls } from './pulls.ts'
 import type { ProposerSession } from './proposer-session.ts'
 import type { Timelines } from './timelines.ts'
 
-const PROTOCOL_VERSION = 1
 /** Answers are small and one for each flush: a proposer that does not read so many is gone. */
 const ANSWERS_COUNT_MAX = 10_000
 
@@ -31,20 +31,8 @@ export async function* propose(
   const greeting = first.value.message
   if (greeting?.$case !== 'greeting')
     throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
-  const {
-    protocolVersion,
-    timeline: ref,
-    postgres,
-    membershipGeneration,
-    membership,
-    commitLsn,
-  } = greeting.value
-  if (protocolVersion !== PROTOCOL_VERSION) {
-    throw refuse(
-      'unsupported',
-      `proposer speaks version ${protocolVersion} of the protocol, this safekeeper ${PROTOCOL_VERSION}`,
-    )
-  }
+  const { timeline: ref, postgres, membershipGeneration, membership, commitLsn } = greeting.value
+  const protocolVersion = agreeOnVersion('the proposer protocol', PROPOSE_VERSIONS, greeting.value)
   const generation = readGeneration(membershipGeneration)
   const timeline = timelines.get(ref)
   const identity = readIdentity(postgres)
@@ -59,7 +47,7 @@ export async function* propose(
   const session: ProposerSession = {
     nodeId: greeting.value.nodeId,
     deliver: (effect) => {
-      if (!answers.tryPush(writeAnswer(effect, nodeId, timeline.membership)))
+      if (!answers.tryPush(writeAnswer(effect, { nodeId, protocolVersion, known: timeline.membership })))
         answers.close(refuse('unavailable', 'proposer does not read its answers'))
     },
     close: (error) => answers.close(error),
@@ -142,10 +130,15 @@ function readElection(kind: WireElectionKind): ElectionKind {
   }
 }
 
+interface AnswerParts {
+  readonly nodeId: string
+  readonly protocolVersion: number
+  readonly known: KnownMembership | undefined
+}
+
 function writeAnswer(
   effect: Parameters<ProposerSession['deliver']>[0],
-  nodeId: string,
-  known: KnownMembership | undefined,
+  { nodeId, protocolVersion, known }: AnswerParts,
 ): ProposeResponse {
   switch (effect.kind) {
     case 'sendGreeting': {
@@ -156,6 +149,7 @@ function writeAnswer(
         term: BigInt(term),
         membershipGeneration: BigInt(membershipGeneration),
         membership: isCurrent ? writeMembership(known) : undefined,
+        protocolVersion,
       }
       return { message: { $case: 'greeting', value } }
     }

@@ -17,8 +17,9 @@ import type { Lsn, ShardIdentity } from '@understory/base'
 import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
 import type { WalStreamDecoder } from '@understory/postgres/wal'
 import type { Clock } from '@understory/env'
+import { SUBSCRIBE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
-import { SHARD_STREAM_VERSION, ShardSplitter, ShardStreamWriter } from '@understory/storage'
+import { ShardSplitter, ShardStreamWriter } from '@understory/storage'
 import { TimelineStalledError, waitForCommit } from './committed-wal.ts'
 import { decoderAt } from './end-of-wal.ts'
 import { onLeftOut } from './membership-file.ts'
@@ -90,19 +91,13 @@ export async function* subscribeWal(
   const open = first.value.message
   if (open?.$case !== 'open') throw refuse('bad_argument', 'a subscription begins with its opening message')
   const {
-    protocolVersion,
     timeline: ref,
     shard: shardRef,
     startLsn: startWire,
     windowBytes,
     trackCommitTimestamp,
   } = open.value
-  if (protocolVersion !== SHARD_STREAM_VERSION) {
-    throw refuse(
-      'unsupported',
-      `subscriber reads version ${protocolVersion} of the shard stream, this safekeeper writes ${SHARD_STREAM_VERSION}`,
-    )
-  }
+  const protocolVersion = agreeOnVersion('the shard stream', SUBSCRIBE_VERSIONS, open.value)
   const timeline = timelines.get(ref)
   const shard = readShard(shardRef)
   const startLsn = lsnFromBigint(startWire)
@@ -173,7 +168,7 @@ export async function* subscribeWal(
     })
     window.add(batches.position, batch.entries.length)
     observer?.sent(batch.entries.length)
-    yield batch
+    yield { ...batch, protocolVersion }
     if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)
   }
   // One that was left out says so at once, whatever the subscriber still wants to report.
@@ -210,7 +205,7 @@ class ShardBatches {
   }
 
   /** What is committed beyond `position`, or as much of it as a batch holds. There must be some. */
-  async next(): Promise<SubscribeWalResponse> {
+  async next(): Promise<Omit<SubscribeWalResponse, 'protocolVersion'>> {
     const startLsn = this.position
     const { commitLsn } = this.#timeline
     const decoder = this.#decoder

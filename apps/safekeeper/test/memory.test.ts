@@ -52,6 +52,7 @@ async function subscribeAndStall(
   const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
   const value = {
     protocolVersion: 1,
+    protocolVersionMax: 0,
     timeline,
     shard: { number: 0, count: 1, stripeBlocks: 256 },
     startLsn: lsnToBigint(START),

@@ -91,6 +91,7 @@ async function subscribed({ client }: Safekeeper, endLsn: Lsn): Promise<Lsn> {
       $case: 'open',
       value: {
         protocolVersion: 1,
+        protocolVersionMax: 0,
         timeline: REF,
         shard: { number: 0, count: 1, stripeBlocks: 256 },
         startLsn: lsnToBigint(START),

@@ -223,6 +223,7 @@ test('a safekeeper that is far behind catches up from its peers before it answer
     $case: 'greeting',
     value: {
       protocolVersion: 1,
+      protocolVersionMax: 0,
       timeline: REF,
       postgres: writeIdentity(IDENTITY),
       nodeId: 'leader',
@@ -258,6 +259,7 @@ test('a member tells what it has under the newest membership, and refuses an old
     $case: 'greeting',
     value: {
       protocolVersion: 1,
+      protocolVersionMax: 0,
       timeline: REF,
       postgres: writeIdentity(IDENTITY),
       nodeId: 'test',
@@ -305,6 +307,7 @@ test('subscriptions end when a safekeeper is left out', async () => {
     const shard = { number: 0, count: 1, stripeBlocks: 256 }
     const value = {
       protocolVersion: 1,
+      protocolVersionMax: 0,
       timeline: REF,
       shard,
       startLsn: lsnToBigint(START),

@@ -150,6 +150,7 @@ async function follow({ client }: Safekeeper, endLsn: Lsn): Promise<unknown> {
   const shard = { number: 0, count: 1, stripeBlocks: 256 }
   const open = {
     protocolVersion: 1,
+    protocolVersionMax: 0,
     timeline: REF,
     shard,
     startLsn: BigInt(START),

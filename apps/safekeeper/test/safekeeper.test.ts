@@ -120,6 +120,7 @@ async function subscribe(
       $case: 'open',
       value: {
         protocolVersion: 1,
+        protocolVersionMax: 0,
         timeline: REF,
         shard: { number: 0, count: 1, stripeBlocks: 256 },
         startLsn: lsnToBigint(startLsn),

@@ -59,6 +59,7 @@ export class SingleProposer {
       $case: 'greeting',
       value: {
         protocolVersion: 1,
+        protocolVersionMax: 0,
         timeline: ref,
         postgres: writeIdentity(identity),
         nodeId: this.#nodeId,

@@ -30,6 +30,13 @@ export { observeRpc } from './observer.ts'
 export type { ObservedCall, RpcObserver } from './observer.ts'
 export { useSecurity, watchSecurity } from './security.ts'
 export type { ClientSecurity, ServerSecurity } from './security.ts'
+export {
+  PROPOSE_VERSIONS,
+  SUBSCRIBE_VERSIONS,
+  agreeOnVersion,
+  checkChosenVersion,
+} from './protocol-version.ts'
+export type { VersionRange } from './protocol-version.ts'
 export { fromServiceError, toServiceError } from './status.ts'
 // Before the generated ones of the same names.
 export { SafekeeperServiceClient, SafekeeperServiceService } from './wal-messages.ts'

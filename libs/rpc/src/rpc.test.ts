@@ -265,6 +265,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     $case: 'open',
     value: {
       protocolVersion: 1,
+      protocolVersionMax: 0,
       timeline: undefined,
       shard: undefined,
       startLsn: 0n,

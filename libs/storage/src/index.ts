@@ -75,7 +75,6 @@ export {
   ROLE_SLRU,
   ROLE_SLRU_INIT,
   ROLE_VISIBILITY_CLEAR,
-  SHARD_STREAM_VERSION,
   ShardEntryReader,
   ShardStreamWriter,
   readShardEntries,

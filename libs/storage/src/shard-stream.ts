@@ -19,8 +19,6 @@ import { lsnHigh, lsnLow } from '@understory/base'
 import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from './key.ts'
 import type { Key } from './key.ts'
 
-export const SHARD_STREAM_VERSION = 1
-
 const ENTRY_RECORD = 1
 const ENTRY_SIZE = 2
 const ENTRY_XID = 3
