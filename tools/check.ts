@@ -5,6 +5,9 @@ import { pathToFileURL } from 'node:url'
 import { runCommand } from './run-command.ts'
 import type { CommandResult } from './run-command.ts'
 
+/** The messages of the last release; `npm run proto:release` writes it. */
+const PROTO_BASELINE = 'proto/baseline.binpb'
+
 interface Check {
   readonly name: string
   readonly run: () => Promise<CommandResult>
@@ -19,6 +22,15 @@ async function checkLayers(): Promise<CommandResult> {
   const modules = Number(/\((\d+) modules/.exec(result.output)?.[1] ?? '0')
   if (modules >= 50) return result
   return { ok: false, output: `${result.output}\nonly ${modules} modules were cruised\n` }
+}
+
+/** Programs of the last release understand this one's messages, and the other way round. */
+async function checkBreaking(): Promise<CommandResult> {
+  const result = await runCommand('buf', ['breaking', '--against', PROTO_BASELINE], { show: false })
+  if (result.ok) return result
+  const hint =
+    'Add fields and messages instead of changing them; mark what is not used any more as deprecated.'
+  return { ok: false, output: `${result.output}${hint}\n` }
 }
 
 /** What buf would generate now is what is committed. */
@@ -42,6 +54,7 @@ const CHECKS: readonly Check[] = [
   { name: 'layers', run: checkLayers },
   { name: 'dead code', run: () => runCommand('knip', [], { show: false }) },
   { name: 'proto', run: () => runCommand('buf', ['lint'], { show: false }) },
+  { name: 'proto, against the last release', run: checkBreaking },
   { name: 'generated code', run: checkGenerated },
 ]
 
