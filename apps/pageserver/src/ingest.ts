@@ -32,6 +32,7 @@ import {
   RECORD_PREFIX_BYTES,
   ROLE_BLOCK_IMAGE,
   ShardEntryReader,
+  databaseRange,
   endsChain,
   isStorageImagedAt,
   metaOfRole,
@@ -296,10 +297,8 @@ export class Ingest {
   ): Promise<void> {
     const state = this.#state
     for (const keyClass of [KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_RELATION_MAP]) {
-      const sources = [...state.scan(keyClass, at)].filter(
-        (key) => key.spcOid === sourceSpcOid && key.dbOid === sourceDbOid,
-      )
-      for (const source of sources) {
+      const range = databaseRange(keyClass, sourceSpcOid, sourceDbOid)
+      for await (const source of state.scanInTurns(range, at)) {
         const target = { ...source, spcOid, dbOid }
         if (keyClass === KEY_RELATION_BLOCK) {
           const page = await this.#readPage(source, at)

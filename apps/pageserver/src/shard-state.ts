@@ -23,6 +23,7 @@ import {
   META_IMAGE,
   META_TOMBSTONE,
   OpenLayer,
+  PAUSE,
   applyValue,
   barrierKey,
   classRange,
@@ -36,7 +37,16 @@ import {
   relationSizeKey,
   replicationOriginKey,
 } from '@understory/storage'
-import type { Key, LayerFile, LayerOwner, ReadPlan, RebuildOutcome, ValueRef } from '@understory/storage'
+import type {
+  Key,
+  KeyRange,
+  LayerFile,
+  LayerOwner,
+  ReadPlan,
+  RebuildOutcome,
+  ValueRef,
+} from '@understory/storage'
+import { loopTurns } from './loop-turns.ts'
 import type { PageProbe } from './pageserver-observer.ts'
 
 export const CONTROL_FILE_KEY: Key = {
@@ -278,10 +288,17 @@ export class ShardState {
     return applyValue(key, part, page, this.settingsAt(lsn))
   }
 
-  /** The keys of a class that exist at `at`, in order. */
+  /** The keys of a class that exist at `at`, in order, without a pause: for classes of which there are few. */
   scan(keyClass: number, at: Lsn): Generator<Key, void, void> {
     const { first, last } = classRange(keyClass)
     return this.map.scan(first, last, at)
+  }
+  /** The keys of [first, last] that exist at `at`, in order. The event loop gets its turns meanwhile. */
+  async *scanInTurns({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
+    for (const key of this.map.scanWithPauses(first, last, at)) {
+      if (key !== PAUSE) yield key
+      else if (loopTurns.isOver) await loopTurns.next()
+    }
   }
 
   // Loading
@@ -292,14 +309,17 @@ export class ShardState {
     this.map.push(this.open)
     this.ingestedLsn = consistentLsn
     await this.map.loadBarriers()
-    for (const layer of layers) if (layer.kind === LAYER_KIND_DELTA) this.#countChains(layer)
+    for (const layer of layers) if (layer.kind === LAYER_KIND_DELTA) await this.#countChains(layer)
     await this.loadSmall()
   }
 
   /** Sizes, settings, tracker and replication origins, from the layers. */
   async loadSmall(): Promise<void> {
     this.#sizes.clear()
-    for (const { spcOid, dbOid, rel, fork } of this.scan(KEY_RELATION_SIZE, LSN_MAX)) {
+    for await (const { spcOid, dbOid, rel, fork } of this.scanInTurns(
+      classRange(KEY_RELATION_SIZE),
+      LSN_MAX,
+    )) {
       const blocks = await this.readSize(
         { keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block: 0 },
         LSN_MAX,
@@ -339,8 +359,9 @@ export class ShardState {
   }
 
   /** Layers come oldest first, so what a layer finds of a key goes on top of what the ones before found. */
-  #countChains(layer: LayerFile): void {
-    for (const entry of layer.sortedEntries()) {
+  async #countChains(layer: LayerFile): Promise<void> {
+    for (let entry = 0; entry < layer.keyCount; entry++) {
+      if (loopTurns.isOver) await loopTurns.next()
       const key = layer.keyOfEntry(entry)
       if (!isPageKey(key)) continue
       const floor = this.map.barriers.newest(key, LSN_MAX)

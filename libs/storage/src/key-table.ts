@@ -101,6 +101,19 @@ export class KeyTable {
     )
   }
 
+  /** `compareKeys` with a key of this table. */
+  compareWith(id: number, key: Key): number {
+    const classFork = this.#classFork[id] as number
+    return (
+      (classFork >>> 8) - key.keyClass ||
+      (this.#spcOid[id] as number) - key.spcOid ||
+      (this.#dbOid[id] as number) - key.dbOid ||
+      (this.#rel[id] as number) - key.rel ||
+      (classFork & 0xff) - key.fork ||
+      (this.#block[id] as number) - key.block
+    )
+  }
+
   #find(
     classFork: number,
     spcOid: number,

@@ -23,7 +23,7 @@ import {
   VALUE_ENTRY_BYTES,
 } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
-import type { Layer } from './layer.ts'
+import type { EntryRun, Layer } from './layer.ts'
 import { isValidMeta } from './value.ts'
 
 /** Where a layer's bytes come from: a file, an object. */
@@ -93,8 +93,23 @@ export class LayerFile implements Layer {
   keyOfEntry(entry: number): Key {
     return readKey(this.#keys, entry * KEY_ENTRY_BYTES)
   }
-  sortedEntries(): Uint32Array {
-    return Uint32Array.from({ length: this.keyCount }, (_, entry) => entry)
+  /** One run: entries are numbered in key order. */
+  runsWithin(first: Key, last: Key): EntryRun[] {
+    const begin = this.#entriesBefore(first, false)
+    const length = this.#entriesBefore(last, true) - begin
+    return length > 0 ? [{ length, at: (index) => begin + index }] : []
+  }
+  /** Number of entries before the key, or up to it if `isIncluded`. */
+  #entriesBefore(key: Key, isIncluded: boolean): number {
+    let low = 0
+    let high = this.keyCount
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      const order = compareWithKeyAt(key, this.#keys, middle * KEY_ENTRY_BYTES)
+      if (order > 0 || (isIncluded && order === 0)) low = middle + 1
+      else high = middle
+    }
+    return low
   }
   #firstValue(entry: number): number {
     return entry === this.keyCount

@@ -10,6 +10,7 @@ import { Barriers } from './barriers.ts'
 import { KEY_BARRIER, compareKeys } from './key.ts'
 import type { Key } from './key.ts'
 import type { Layer } from './layer.ts'
+import { ScanHeads } from './scan-heads.ts'
 import { endsChain, isTombstone } from './value.ts'
 
 /** One value of a plan. */
@@ -17,6 +18,11 @@ export interface ValueRef {
   readonly layer: Layer
   readonly value: number
 }
+
+/** Given by a scan between two keys: nothing of it is held on to, others may work. */
+export const PAUSE: unique symbol = Symbol('pause')
+/** Steps between two pauses of a scan: about a millisecond. */
+const PAUSE_STEPS = 1024
 
 /** What a key at an LSN is made of. */
 export interface ReadPlan {
@@ -84,35 +90,40 @@ export class LayerMap {
     return 0 as Lsn
   }
 
-  /**
-   * Keys of [first, last] in order that exist at `at`: above their barriers, not ended. One pass over all layers.
-   * The map must not lose layers meanwhile; new values may come.
-   */
+  /** Keys of [first, last] in order that exist at `at`, without a pause: for few. See `scanWithPauses`. */
   *scan(first: Key, last: Key, at: Lsn): Generator<Key, void, void> {
-    const heads = this.#layers.map((layer) => ({
-      layer,
-      entries: layer.sortedEntries(),
-      next: 0,
-      key: first,
-    }))
-    const active = heads.filter((head) => advanceTo(head, first, last))
-    while (active.length > 0) {
-      let smallest = active[0]!.key
-      for (let i = 1; i < active.length; i++) {
-        if (compareKeys(active[i]!.key, smallest) < 0) smallest = active[i]!.key
+    for (const key of this.scanWithPauses(first, last, at)) if (key !== PAUSE) yield key
+  }
+
+  /**
+   * Keys of [first, last] in order that exist at `at`: above their barriers, not ended. One merge over all layers, of
+   * which each key costs the logarithm of their count; nothing is gathered. Some milliseconds apart it gives `PAUSE`:
+   * then others may work, new values may come and layers may be added and replaced.
+   */
+  *scanWithPauses(first: Key, last: Key, at: Lsn): Generator<Key | typeof PAUSE, void, void> {
+    const heads = new ScanHeads()
+    for (const [age, layer] of this.#layers.entries()) {
+      for (const run of layer.runsWithin(first, last)) {
+        heads.add({ layer, age, run, next: 0, key: layer.keyOfEntry(run.at(0) as number) })
+        if (run.length >= PAUSE_STEPS) yield PAUSE
       }
+      if (age % PAUSE_STEPS === PAUSE_STEPS - 1) yield PAUSE
+    }
+    let steps = 0
+    for (let head = heads.first; head !== undefined; head = heads.first) {
+      const { key } = head
       let newest: ValueRef | undefined
-      // Layers stand oldest first, so the last one that has a value at or before `at` has the newest.
-      for (let i = 0; i < active.length; i++) {
-        const head = active[i]!
-        if (compareKeys(head.key, smallest) !== 0) continue
-        const value = head.layer.newestOfEntry(head.entries[head.next] as number, at)
-        if (value >= 0) newest = { layer: head.layer, value }
-        head.next++
+      // The newest layer that has the key comes first.
+      for (; head !== undefined && compareKeys(head.key, key) === 0; head = heads.first) {
+        if (newest === undefined) {
+          const value = head.layer.newestOfEntry(head.run.at(head.next) as number, at)
+          if (value >= 0) newest = { layer: head.layer, value }
+        }
+        heads.advanceFirst()
+        if (++steps % PAUSE_STEPS === 0) yield PAUSE
       }
-      for (let i = active.length - 1; i >= 0; i--) if (!readHead(active[i]!, last)) active.splice(i, 1)
       if (newest === undefined || isTombstone(newest.layer.metaOf(newest.value))) continue
-      if (newest.layer.lsnOf(newest.value) >= this.barriers.newest(smallest, at)) yield smallest
+      if (newest.layer.lsnOf(newest.value) >= this.barriers.newest(key, at)) yield key
     }
   }
 
@@ -120,48 +131,25 @@ export class LayerMap {
   async loadBarriers(): Promise<void> {
     const { first, last } = classRange(KEY_BARRIER)
     for (const layer of this.#layers) {
-      const head: ScanHead = { layer, entries: layer.sortedEntries(), next: 0, key: first }
-      for (let isFound = advanceTo(head, first, last); isFound; isFound = readHead(head, last)) {
-        const newestFirst: number[] = []
-        let value = layer.newestOfEntry(head.entries[head.next] as number, LSN_MAX)
-        for (; value >= 0; value = layer.older(value)) newestFirst.push(value)
-        for (const each of newestFirst.reverse()) {
-          const bytes = await layer.load(each)
-          this.barriers.add(
-            head.key,
-            layer.lsnOf(each),
-            new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true),
-          )
+      for (const run of layer.runsWithin(first, last)) {
+        for (let i = 0; i < run.length; i++) {
+          const entry = run.at(i) as number
+          const key = layer.keyOfEntry(entry)
+          const newestFirst: number[] = []
+          let value = layer.newestOfEntry(entry, LSN_MAX)
+          for (; value >= 0; value = layer.older(value)) newestFirst.push(value)
+          for (const each of newestFirst.reverse()) {
+            const bytes = await layer.load(each)
+            this.barriers.add(
+              key,
+              layer.lsnOf(each),
+              new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true),
+            )
+          }
         }
-        head.next++
       }
     }
   }
-}
-
-interface ScanHead {
-  readonly layer: Layer
-  readonly entries: Uint32Array
-  next: number
-  key: Key
-}
-
-/** Skips entries before `first`; false if none is left up to `last`. */
-function advanceTo(head: ScanHead, first: Key, last: Key): boolean {
-  let low = 0
-  let high = head.entries.length
-  while (low < high) {
-    const middle = (low + high) >>> 1
-    if (compareKeys(head.layer.keyOfEntry(head.entries[middle] as number), first) < 0) low = middle + 1
-    else high = middle
-  }
-  head.next = low
-  return readHead(head, last)
-}
-function readHead(head: ScanHead, last: Key): boolean {
-  if (head.next >= head.entries.length) return false
-  head.key = head.layer.keyOfEntry(head.entries[head.next] as number)
-  return compareKeys(head.key, last) <= 0
 }
 
 function found(key: Key, base: ValueRef | undefined, newestFirst: ValueRef[]): ReadPlan | undefined {
@@ -170,8 +158,18 @@ function found(key: Key, base: ValueRef | undefined, newestFirst: ValueRef[]): R
 }
 
 const MAX = 0xffff_ffff
+/** From the first key to the last, both included. */
+export interface KeyRange {
+  readonly first: Key
+  readonly last: Key
+}
 /** First and last key of a class, for `scan`. */
-export const classRange = (keyClass: number): { readonly first: Key; readonly last: Key } => ({
+export const classRange = (keyClass: number): KeyRange => ({
   first: { keyClass, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 },
   last: { keyClass, spcOid: MAX, dbOid: MAX, rel: MAX, fork: 255, block: MAX },
 })
+/** The same of a class within one database in one tablespace. */
+export function databaseRange(keyClass: number, spcOid: number, dbOid: number): KeyRange {
+  const { first, last } = classRange(keyClass)
+  return { first: { ...first, spcOid, dbOid }, last: { ...last, spcOid, dbOid } }
+}

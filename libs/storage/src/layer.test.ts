@@ -13,7 +13,7 @@ import { openLayer } from './layer-file.ts'
 import type { LayerSource } from './layer-file.ts'
 import { LAYER_KIND_DELTA } from './layer-format.ts'
 import type { LayerOwner } from './layer-format.ts'
-import { LayerMap, classRange } from './layer-map.ts'
+import { LayerMap, PAUSE, classRange } from './layer-map.ts'
 import { writeOpenLayer } from './layer-writer.ts'
 import type { Layer } from './layer.ts'
 import { OpenLayer } from './open-layer.ts'
@@ -229,4 +229,68 @@ test('a late image takes its place among newer values', () => {
   expect(plan?.base?.layer.lengthOf(plan.base.value)).toBe(8192)
   expect(plan?.records.map(({ value }) => layer.lengthOf(value))).toEqual([30])
   expect(map.plan(key, 15 as Lsn)?.records.length).toBe(1)
+})
+
+// A scan that finds nothing for long, as under the barrier of a dropped relation, must let others work all the same.
+test('a scan pauses every thousand steps, whatever it finds, and reads each entry once', () => {
+  const map = new LayerMap()
+  let reads = 0
+  const keys = new KeyTable()
+  for (let age = 0; age < 40; age++) {
+    const layer = new OpenLayer(keys)
+    for (let i = 0; i < 1_000; i++) {
+      const id = keys.intern(blockKey(1663, 5, 7, 0, (i * 37 + age * 500) % 30_000))
+      layer.putBytes(id, (100 + age) as Lsn, META_IMAGE, new Uint8Array(1))
+    }
+    layer.keyOfEntry = (entry) => {
+      reads++
+      return keys.keyOf(entry)
+    }
+    map.push(layer)
+  }
+  const { first, last } = classRange(KEY_RELATION_BLOCK)
+  const steps = [...map.scanWithPauses(first, last, 200 as Lsn)]
+  const found = steps.filter((step) => step !== PAUSE)
+  expect(found.length).toBeGreaterThan(10_000)
+  expect(found).toEqual([...map.scan(first, last, 200 as Lsn)])
+  expect(reads).toBeLessThanOrEqual(2 * 40_000)
+  expect(longestWithoutPause(steps)).toBeLessThan(1_100)
+
+  map.barriers.add(barrierKey(1663, 5, 7, 0), 150 as Lsn, 0)
+  const nothing = [...map.scanWithPauses(first, last, 200 as Lsn)]
+  expect(nothing.every((step) => step === PAUSE)).toBe(true)
+  expect(nothing.length).toBeGreaterThanOrEqual(39)
+})
+
+function longestWithoutPause(steps: readonly (Key | typeof PAUSE)[]): number {
+  let longest = 0
+  let since = 0
+  for (const step of steps) {
+    since = step === PAUSE ? 0 : since + 1
+    longest = Math.max(longest, since)
+  }
+  return longest
+}
+
+test('keys that come while a scan pauses change nothing of what it finds at its lsn', () => {
+  const map = new LayerMap()
+  const layer = new OpenLayer(new KeyTable())
+  const put = (block: number, at: number): void =>
+    layer.putBytes(
+      layer.keys.intern(blockKey(1663, 5, 7, 0, block)),
+      at as Lsn,
+      META_IMAGE,
+      new Uint8Array(1),
+    )
+  for (let block = 0; block < 20_000; block += 2) put(block, 100)
+  map.push(layer)
+  const { first, last } = classRange(KEY_RELATION_BLOCK)
+  const found: number[] = []
+  let next = 1
+  for (const step of map.scanWithPauses(first, last, 150 as Lsn)) {
+    if (step !== PAUSE) found.push(step.block)
+    else for (let i = 0; i < 500; i++, next += 2) put(next, 200)
+  }
+  expect(next).toBeGreaterThan(5_000)
+  expect(found).toEqual(Array.from({ length: 10_000 }, (_, i) => 2 * i))
 })

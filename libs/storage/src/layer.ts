@@ -5,6 +5,13 @@
 import type { Lsn } from '@understory/base'
 import type { Key } from './key.ts'
 
+/** Entries in key order. */
+export interface EntryRun {
+  readonly length: number
+  /** Of an index below `length`. */
+  at(index: number): number | undefined
+}
+
 export interface Layer {
   /** The newest value of the key at or before `at`, or -1. */
   newest(key: Key, at: Lsn): number
@@ -18,8 +25,11 @@ export interface Layer {
   bytesOf(value: number): Uint8Array | undefined
   /** The value's bytes, read if need be; they stay as they are. Error: refused `bad_file` where the layer is damaged. */
   load(value: number): Promise<Uint8Array>
-  /** Every entry, in key order. */
-  sortedEntries(): Uint32Array
+  /**
+   * The entries whose keys are within [first, last]: in runs that are each in key order, made one by one, so that a
+   * caller can let others work between two.
+   */
+  runsWithin(first: Key, last: Key): Iterable<EntryRun>
   keyOfEntry(entry: number): Key
   newestOfEntry(entry: number, at: Lsn): number
 }

@@ -9,7 +9,7 @@ import type { Lsn } from '@understory/base'
 import { grown } from './key-table.ts'
 import type { KeyTable } from './key-table.ts'
 import type { Key } from './key.ts'
-import type { Layer } from './layer.ts'
+import type { EntryRun, Layer } from './layer.ts'
 import { META_IS_SHARED, RECORD_PREFIX_BYTES } from './value.ts'
 
 /** A position is `chunk << 20 | offset`; what is larger than a chunk has one of its own. */
@@ -17,6 +17,8 @@ const CHUNK_BITS = 20
 const CHUNK_BYTES = 1 << CHUNK_BITS
 const CHUNKS_COUNT_MAX = 4096
 const VALUE_OVERHEAD_BYTES = 23
+/** Sorted at a time: some milliseconds. */
+const RUN_ENTRIES_MAX = 4096
 
 export class OpenLayer implements Layer {
   readonly keys: KeyTable
@@ -183,8 +185,20 @@ export class OpenLayer implements Layer {
   keyOfEntry(entry: number): Key {
     return this.keys.keyOf(entry)
   }
-  sortedEntries(): Uint32Array {
-    return this.sortedKeyIds()
+  /** Keys that come meanwhile may be left out. */
+  *runsWithin(first: Key, last: Key): Generator<EntryRun, void, void> {
+    const { keys } = this
+    // Only what lies behind the count changes.
+    const touched = this.#touched
+    const count = this.#touchedCount
+    let run: number[] = []
+    for (let i = 0; i < count; i++) {
+      const keyId = touched[i] as number
+      if (keys.compareWith(keyId, first) >= 0 && keys.compareWith(keyId, last) <= 0) run.push(keyId)
+      if (run.length < RUN_ENTRIES_MAX && i + 1 < count) continue
+      if (run.length > 0) yield run.sort((a, b) => keys.compare(a, b))
+      run = []
+    }
   }
 
   newestOf(keyId: number, at: Lsn): number {

@@ -1,0 +1,70 @@
+/** The runs of a scan, the one with the smallest key first: a binary heap. */
+import { compareKeys } from './key.ts'
+import type { Key } from './key.ts'
+import type { EntryRun, Layer } from './layer.ts'
+
+export interface ScanHead {
+  readonly layer: Layer
+  /** Of its layer: larger is newer. */
+  readonly age: number
+  readonly run: EntryRun
+  /** Index within the run, and the key there. */
+  next: number
+  key: Key
+}
+
+/** Of equal keys the one of the newest layer comes first. */
+const isBefore = (a: ScanHead, b: ScanHead): boolean => (compareKeys(a.key, b.key) || b.age - a.age) < 0
+
+export class ScanHeads {
+  /** The children of `i` are `2i + 1` and `2i + 2`, neither before it. */
+  readonly #heap: ScanHead[] = []
+
+  get first(): ScanHead | undefined {
+    return this.#heap[0]
+  }
+
+  add(head: ScanHead): void {
+    const heap = this.#heap
+    let at = heap.length
+    heap.push(head)
+    while (at > 0) {
+      const parent = (at - 1) >>> 1
+      if (!isBefore(head, heap[parent] as ScanHead)) break
+      heap[at] = heap[parent] as ScanHead
+      at = parent
+    }
+    heap[at] = head
+  }
+
+  /** To the next key of its run; a run that is at its end leaves. */
+  advanceFirst(): void {
+    const heap = this.#heap
+    const head = heap[0]
+    if (head === undefined) return
+    head.next++
+    if (head.next < head.run.length) {
+      head.key = head.layer.keyOfEntry(head.run.at(head.next) as number)
+      this.#sink(head)
+      return
+    }
+    const last = heap.pop()
+    if (last !== undefined && heap.length > 0) this.#sink(last)
+  }
+
+  /** Puts `head` where it belongs, from the top down. */
+  #sink(head: ScanHead): void {
+    const heap = this.#heap
+    const size = heap.length
+    let at = 0
+    for (;;) {
+      let child = 2 * at + 1
+      if (child >= size) break
+      if (child + 1 < size && isBefore(heap[child + 1] as ScanHead, heap[child] as ScanHead)) child++
+      if (!isBefore(heap[child] as ScanHead, head)) break
+      heap[at] = heap[child] as ScanHead
+      at = child
+    }
+    heap[at] = head
+  }
+}
