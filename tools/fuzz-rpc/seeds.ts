@@ -208,7 +208,9 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
       [bytesOf(GetPagesRequest.encode({ timeline, shard, requests: Buffer.alloc(96, 1) }))],
     ],
     'PageserverService/GetControlState': [[bytesOf(GetControlStateRequest.encode({ timeline, shard, lsn }))]],
-    'PageserverService/StreamFiles': [[bytesOf(StreamFilesRequest.encode({ timeline, shard, lsn }))]],
+    'PageserverService/StreamFiles': [
+      [bytesOf(StreamFilesRequest.encode({ timeline, shard, lsn, after: Buffer.alloc(18) }))],
+    ],
     'PageserverService/SetImageGeneration': [
       // Of an older generation.
       [

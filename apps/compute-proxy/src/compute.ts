@@ -544,12 +544,20 @@ export class Compute {
         ...(owner === undefined ? {} : { owner }),
         onProgress: (done, total) => {
           this.#progressPercent = total === 0 ? 0 : Math.floor((100 * done) / total)
+          this.#failure = ''
+        },
+        onResume: (shard, error) => {
+          const problem = describeError(error)
+          if (problem !== this.#failure)
+            log.warn('files_resumed', { shard, problem, progressPercent: this.#progressPercent })
+          this.#failure = problem
         },
       })
       log.info('pgdata_rebuilt', {
         lsn: formatLsn(atLsn),
         files: assembled.files,
         bytes: assembled.bytes,
+        resumes: assembled.resumes,
         tookMs: assembled.tookMs,
       })
       const kept = await this.#configurationForStart()

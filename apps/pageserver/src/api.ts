@@ -97,11 +97,11 @@ export function pageserverService(
         throw refuse('not_found', 'shard has no control state at this lsn')
       return { lsn: BigInt(at), tracker: Buffer.from(tracker), controlFile: Buffer.from(controlFile) }
     }),
-    streamFiles: serverStream(async function* ({ timeline, shard: ref, lsn }, { signal }) {
+    streamFiles: serverStream(async function* ({ timeline, shard: ref, lsn, after }, { signal }) {
       const shard = find(timeline, ref)
       const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
-      yield* streamFiles(shard, at)
+      yield* streamFiles(shard, at, after)
     }),
     setImageGeneration: unary(async ({ timeline, shard, imageGeneration, generation }) => {
       const settings = readImageGeneration(imageGeneration)

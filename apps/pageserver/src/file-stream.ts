@@ -7,6 +7,7 @@
  *
  * An unlogged relation's init fork comes as its main fork too: a start without recovery does not copy it.
  */
+import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   ORIGIN_CHECKPOINT_PATH,
@@ -26,6 +27,7 @@ import {
 import { FORK_INIT, FORK_MAIN, PAGE_SIZE } from '@understory/postgres/wal'
 import type { StreamFilesResponse } from '@understory/rpc'
 import {
+  KEY_BYTES,
   KEY_DATABASE,
   KEY_RELATION_BLOCK,
   KEY_RELATION_MAP,
@@ -33,9 +35,14 @@ import {
   KEY_SLRU_PAGE,
   KEY_TABLESPACE,
   KEY_TWO_PHASE,
+  classRange,
+  formatKey,
+  readKey,
   slruKind,
+  writeKey,
 } from '@understory/storage'
 import type { Key } from '@understory/storage'
+import { loopTurns } from './loop-turns.ts'
 import { readStampedPage } from './page-reads.ts'
 import { CHECKPOINT_STATE_KEY } from './shard-state.ts'
 import type { Shard } from './shard.ts'
@@ -45,39 +52,88 @@ const RUN_BLOCKS_MAX = 64
 const EMPTY = Buffer.alloc(0)
 
 type Piece = NonNullable<StreamFilesResponse['piece']>
+/** `place`: the key of which, and of all before it, everything was sent with this piece. */
+interface Placed {
+  readonly piece: Piece
+  readonly place?: Key
+}
 const filePiece = (path: string, offset: number, data: Buffer, size = 0): Piece => ({
   $case: 'file',
   value: { path, offset: BigInt(offset), data, size: BigInt(size) },
 })
 const directoryPiece = (path: string): Piece => ({ $case: 'directory', value: path })
 
-export async function* streamFiles(shard: Shard, at: Lsn): AsyncGenerator<StreamFilesResponse, void, void> {
-  const blocks = [...shard.state.scan(KEY_RELATION_BLOCK, at)]
-  const slruPages = [...shard.state.scan(KEY_SLRU_PAGE, at)]
-  let pagesTotal = BigInt(blocks.length + slruPages.length)
-  for await (const piece of pieces(shard, at, blocks, slruPages)) {
-    yield { piece, pagesTotal }
-    pagesTotal = 0n
-  }
-  // A shard without anything still tells so.
-  if (pagesTotal > 0n) yield { piece: undefined, pagesTotal }
-}
+/** What has a key each, in the order in which it is sent. What is small comes before, and is sent again by a resumed stream. */
+const KEYED = [KEY_RELATION_SIZE, KEY_RELATION_BLOCK, KEY_SLRU_PAGE]
 
-async function* pieces(
+/**
+ * `after`: a place that an earlier stream gave, behind which this one goes on; the files as of an LSN and their order
+ * are always the same. Error: refused `bad_argument` where it is none. The event loop gets its turns meanwhile.
+ */
+export async function* streamFiles(
   shard: Shard,
   at: Lsn,
-  blocks: Key[],
-  slruPages: Key[],
-): AsyncGenerator<Piece, void, void> {
-  if (shard.state.isFirstShard) yield* clusterPieces(shard, at)
-  yield* sizePieces(shard, at)
-  yield* runPieces(shard, at, blocks)
-  for (const key of slruPages) {
+  after: Uint8Array = EMPTY,
+): AsyncGenerator<StreamFilesResponse, void, void> {
+  const from = after.length === 0 ? undefined : readPlace(after)
+  let pagesTotal = from === undefined ? BigInt(await countPages(shard, at)) : 0n
+  for await (const { piece, place } of pieces(shard, at, from)) {
+    yield { piece, pagesTotal, place: place === undefined ? EMPTY : writePlace(place) }
+    pagesTotal = 0n
+    if (loopTurns.isOver) await loopTurns.next()
+  }
+  // A shard without anything still tells so.
+  if (pagesTotal > 0n) yield { piece: undefined, pagesTotal, place: EMPTY }
+}
+
+function readPlace(encoded: Uint8Array): Key {
+  if (encoded.length !== KEY_BYTES)
+    throw refuse('bad_argument', `place in a stream of files has ${encoded.length} bytes, not ${KEY_BYTES}`)
+  const place = readKey(new DataView(encoded.buffer, encoded.byteOffset, KEY_BYTES), 0)
+  if (!KEYED.includes(place.keyClass))
+    throw refuse('bad_argument', `${formatKey(place)} is no place in a stream of files`)
+  return place
+}
+
+function writePlace(place: Key): Buffer {
+  const encoded = Buffer.alloc(KEY_BYTES)
+  writeKey(new DataView(encoded.buffer, encoded.byteOffset, KEY_BYTES), 0, place)
+  return encoded
+}
+
+async function countPages(shard: Shard, at: Lsn): Promise<number> {
+  let count = 0
+  for (const keyClass of [KEY_RELATION_BLOCK, KEY_SLRU_PAGE])
+    for await (const _ of shard.state.scanInTurns(classRange(keyClass), at)) count++
+  return count
+}
+
+async function* pieces(shard: Shard, at: Lsn, from: Key | undefined): AsyncGenerator<Placed, void, void> {
+  if (from === undefined && shard.state.isFirstShard)
+    for await (const piece of clusterPieces(shard, at)) yield { piece }
+  const done = from === undefined ? -1 : KEYED.indexOf(from.keyClass)
+  const keysOf = (keyClass: number): AsyncIterable<Key> => {
+    const { first, last } = classRange(keyClass)
+    const begin = from?.keyClass === keyClass ? { ...from, block: from.block + 1 } : first
+    return shard.state.scanInTurns({ first: begin, last }, at)
+  }
+  if (done <= KEYED.indexOf(KEY_RELATION_SIZE)) yield* sizePieces(shard, at, keysOf(KEY_RELATION_SIZE))
+  if (done <= KEYED.indexOf(KEY_RELATION_BLOCK)) yield* runPieces(shard, at, keysOf(KEY_RELATION_BLOCK))
+  yield* slruPieces(shard, at, keysOf(KEY_SLRU_PAGE))
+}
+
+async function* slruPieces(
+  shard: Shard,
+  at: Lsn,
+  keys: AsyncIterable<Key>,
+): AsyncGenerator<Placed, void, void> {
+  for await (const key of keys) {
     const page = await readPage(shard, key, at)
     if (page === undefined) continue
     const path = slruSegmentPath(slruKind(key.spcOid), Math.floor(key.block / SLRU_PAGES_PER_SEGMENT))
+    const offset = (key.block % SLRU_PAGES_PER_SEGMENT) * PAGE_SIZE
     // Whole segments, zeros beyond: a short file is FATAL to a start.
-    yield filePiece(path, (key.block % SLRU_PAGES_PER_SEGMENT) * PAGE_SIZE, page, SLRU_SEGMENT_BYTES)
+    yield { piece: filePiece(path, offset, page, SLRU_SEGMENT_BYTES), place: key }
   }
 }
 
@@ -119,32 +175,43 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   }
 }
 
-async function* sizePieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void, void> {
-  for (const key of shard.state.scan(KEY_RELATION_SIZE, at)) {
+async function* sizePieces(
+  shard: Shard,
+  at: Lsn,
+  keys: AsyncIterable<Key>,
+): AsyncGenerator<Placed, void, void> {
+  for await (const key of keys) {
     const blocks = await shard.state.readSize(key, at)
     if (blocks === undefined) continue
+    const files: Piece[] = []
     for (const fork of forksOf(key)) {
       for (let segment = 0; segment === 0 || segment * RELATION_SEGMENT_BLOCKS < blocks; segment++) {
         const inSegment = Math.min(RELATION_SEGMENT_BLOCKS, blocks - segment * RELATION_SEGMENT_BLOCKS)
-        yield filePiece(pathOf(shard, key, fork, segment), 0, EMPTY, inSegment * PAGE_SIZE)
+        files.push(filePiece(pathOf(shard, key, fork, segment), 0, EMPTY, inSegment * PAGE_SIZE))
       }
     }
+    yield* placed(files, key)
   }
 }
 
-async function* runPieces(shard: Shard, at: Lsn, keys: Key[]): AsyncGenerator<Piece, void, void> {
+async function* runPieces(
+  shard: Shard,
+  at: Lsn,
+  keys: AsyncIterable<Key>,
+): AsyncGenerator<Placed, void, void> {
   let run: Buffer[] = []
   let first: Key | undefined
-  const ended = (): Piece[] => {
+  const ended = (): Iterable<Placed> => {
     if (first === undefined || run.length === 0) return []
     const { block } = first
     const data = Buffer.concat(run)
     const segment = Math.floor(block / RELATION_SEGMENT_BLOCKS)
     const offset = (block % RELATION_SEGMENT_BLOCKS) * PAGE_SIZE
     const key = first
-    return forksOf(key).map((fork) => filePiece(pathOf(shard, key, fork, segment), offset, data))
+    const files = forksOf(key).map((fork) => filePiece(pathOf(shard, key, fork, segment), offset, data))
+    return placed(files, { ...key, block: block + run.length - 1 })
   }
-  for (const key of keys) {
+  for await (const key of keys) {
     const isNext =
       first !== undefined &&
       run.length < RUN_BLOCKS_MAX &&
@@ -155,6 +222,7 @@ async function* runPieces(shard: Shard, at: Lsn, keys: Key[]): AsyncGenerator<Pi
       key.spcOid === first.spcOid &&
       key.block % RELATION_SEGMENT_BLOCKS !== 0
     const page = await readPage(shard, key, at)
+    if (loopTurns.isOver) await loopTurns.next()
     if (page !== undefined && isNext) {
       run.push(page)
       continue
@@ -165,6 +233,10 @@ async function* runPieces(shard: Shard, at: Lsn, keys: Key[]): AsyncGenerator<Pi
   }
   yield* ended()
 }
+
+/** The files of one key: all were sent with the last. */
+const placed = (files: readonly Piece[], place: Key): Placed[] =>
+  files.map((piece, i) => (i + 1 < files.length ? { piece } : { piece, place }))
 
 const forksOf = (key: Key): number[] => (key.fork === FORK_INIT ? [FORK_INIT, FORK_MAIN] : [key.fork])
 const pathOf = (shard: Shard, { spcOid, dbOid, rel }: Key, fork: number, segment: number): string =>

@@ -1,6 +1,7 @@
 // Goal: the service over the network: a shard follows safekeepers that break off, without gap or repeat; import, reads,
 // files, settings and refusals answer as the proto says.
 // Method: a real cluster's files and WAL; two stand-in safekeepers that end each subscription after a few batches.
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { lsnFromBigint, refuse } from '@understory/base'
@@ -22,6 +23,7 @@ import {
   service,
   startServer,
 } from '@understory/rpc'
+import type { StreamFilesResponse } from '@understory/rpc'
 import type {
   ImportShardRequest,
   RpcServer,
@@ -259,12 +261,40 @@ test(
     expect(flushed.remoteConsistentLsn).toBe(BigInt(endLsn))
     const paths = new Set<string>()
     for (const ref of refs) {
-      for await (const { piece } of callServerStream(client.streamFiles.bind(client), {
-        ...ref,
-        lsn: BigInt(endLsn),
-      })) {
-        if (piece?.$case === 'file') paths.add(piece.value.path)
+      const filesAfter = async (after: Buffer): Promise<StreamFilesResponse[]> => {
+        const request = { ...ref, lsn: BigInt(endLsn), after }
+        return Array.fromAsync(callServerStream(client.streamFiles.bind(client), request))
       }
+      const all = await filesAfter(Buffer.alloc(0))
+      for (const { piece } of all) if (piece?.$case === 'file') paths.add(piece.value.path)
+      expect(all[0]?.pagesTotal).toBeGreaterThan(100n)
+      // Behind any place the same comes again, once: what was sent, and what comes behind it, is everything.
+      const digest = (messages: readonly StreamFilesResponse[]): string => {
+        const hash = createHash('sha256')
+        for (const { piece } of messages) {
+          if (piece?.$case !== 'file') hash.update(`${JSON.stringify(piece)}\n`)
+          else {
+            const { path, offset, size, data } = piece.value
+            hash.update(`${path} ${offset} ${size} ${data.length}\n`).update(data)
+          }
+        }
+        return hash.digest('hex')
+      }
+      const places = [...all.keys()].filter((i) => all[i]!.place.length > 0)
+      expect(places.length).toBeGreaterThan(100)
+      const classesSeen = new Set<number>()
+      for (const i of [0, 0.05, 0.1, 0.3, 0.6, 0.9, 1].map((part) =>
+        Math.floor(part * (places.length - 1)),
+      )) {
+        const at = places[i]!
+        classesSeen.add(all[at]!.place[0]!)
+        const rest = await filesAfter(all[at]!.place)
+        expect(rest.every(({ pagesTotal }) => pagesTotal === 0n)).toBe(true)
+        expect(digest(rest)).toBe(digest(all.slice(at + 1)))
+      }
+      expect(classesSeen.size).toBe(3)
+      for (const after of [Buffer.alloc(17), Buffer.alloc(18, 4)])
+        await expect(filesAfter(after)).rejects.toMatchObject({ code: 'bad_argument' })
     }
     expect(paths).toContain('global/pg_filenode.map')
     expect(paths).toContain('pg_xact/0000')

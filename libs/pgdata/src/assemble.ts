@@ -17,14 +17,15 @@ import {
 import type { TrackerState } from '@understory/postgres/cluster'
 import { PAGE_SIZE, walFileName } from '@understory/postgres/wal'
 import type { SlruKind } from '@understory/postgres/redo'
-import { PageserverServiceClient, callServerStream, createClient } from '@understory/rpc'
+import { PageserverServiceClient, createClient } from '@understory/rpc'
 import type { StreamFilesResponse } from '@understory/rpc'
 import { prepareCheckpoint } from './checkpoint.ts'
 import type { PreparedCheckpoint } from './checkpoint.ts'
 import { DataDirectoryWriter, checkEmpty } from './data-directory.ts'
 import type { FileOwner } from './data-directory.ts'
 import { readWalBytes } from './last-record.ts'
-import { checkSource, seamsOf, shardRefOf, walIdentityOf } from './source.ts'
+import { receiveShardFiles } from './shard-files.ts'
+import { checkSource, seamsOf, walIdentityOf } from './source.ts'
 import type { PgdataSource } from './source.ts'
 
 export interface AssembleOptions extends PgdataSource {
@@ -44,6 +45,8 @@ export interface AssembleOptions extends PgdataSource {
   /** Of everything that is made; by default this process's. */
   readonly owner?: FileOwner | undefined
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
+  /** The stream of a shard's files broke, or could not begin, and goes on where it was. */
+  readonly onResume?: (shard: number, error: unknown) => void
 }
 
 export interface AssembledPgdata {
@@ -58,6 +61,8 @@ export interface AssembledPgdata {
   readonly files: number
   /** Written; what is only zeros is not counted. */
   readonly bytes: number
+  /** How often a stream of files went on where it had broken. */
+  readonly resumes: number
   readonly tookMs: number
 }
 
@@ -108,6 +113,7 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
       state,
       files,
       bytes,
+      resumes: progress.resumes,
       tookMs: Math.round(clock.nowMs() - startMs),
     }
   } catch (error) {
@@ -121,16 +127,21 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
 class Progress {
   #done = 0
   #total = 0
-  readonly #tell: AssembleOptions['onProgress']
+  resumes = 0
+  readonly #options: Pick<AssembleOptions, 'onProgress' | 'onResume'>
 
-  constructor({ onProgress }: AssembleOptions) {
-    this.#tell = onProgress
+  constructor(options: AssembleOptions) {
+    this.#options = options
   }
   add(done: number, total: number): void {
     this.#done += done
     this.#total += total
     // Init forks come twice.
-    this.#tell?.(Math.min(this.#done, this.#total), this.#total)
+    this.#options.onProgress?.(Math.min(this.#done, this.#total), this.#total)
+  }
+  broke(shard: number, error: unknown): void {
+    this.resumes++
+    this.#options.onResume?.(shard, error)
   }
 }
 
@@ -145,19 +156,17 @@ async function receiveShard(
 ): Promise<void> {
   const client = createClient(PageserverServiceClient, address)
   try {
-    const request = { timeline: source.timeline, shard: shardRefOf(source, number), lsn: lsnToBigint(atLsn) }
-    const call = { signal: source.signal, peer: `pageserver ${address}` }
-    for await (const { piece, pagesTotal } of callServerStream(
-      client.streamFiles.bind(client),
-      request,
-      call,
-    )) {
-      if (pagesTotal > 0n) progress.add(0, Number(pagesTotal))
-      await takePiece(piece, writer, progress)
-      if (piece?.$case === 'file' && piece.value.path.startsWith('pg_twophase/')) {
-        twoPhaseNames.push(piece.value.path.slice('pg_twophase/'.length))
-      }
-    }
+    const shard = { number, client, peer: `pageserver ${address}` }
+    await receiveShardFiles(source, shard, atLsn, {
+      begins: (pagesTotal) => progress.add(0, pagesTotal),
+      take: async (piece) => {
+        await takePiece(piece, writer, progress)
+        if (piece?.$case === 'file' && piece.value.path.startsWith('pg_twophase/')) {
+          twoPhaseNames.push(piece.value.path.slice('pg_twophase/'.length))
+        }
+      },
+      broke: (error) => progress.broke(number, error),
+    })
   } finally {
     client.close()
   }

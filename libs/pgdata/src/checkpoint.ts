@@ -12,7 +12,8 @@ import { RM_XLOG_ID, XLOG_CHECKPOINT_SHUTDOWN, XLR_INFO_MASK } from '@understory
 import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
 import { asRecordEnd, lastRecordAtOrBefore } from './last-record.ts'
 import type { LastRecord } from './last-record.ts'
-import { checkSource, patiently, seamsOf, shardRefOf, walIdentityOf } from './source.ts'
+import { whileShardMoves } from './shard-files.ts'
+import { checkSource, seamsOf, shardRefOf, walIdentityOf } from './source.ts'
 import type { PgdataSource } from './source.ts'
 
 export interface PrepareCheckpointOptions extends PgdataSource {
@@ -91,8 +92,10 @@ async function readControlState(options: PgdataSource, atLsn: Lsn): Promise<Cont
   try {
     const request = { timeline: options.timeline, shard: shardRefOf(options, 0), lsn: lsnToBigint(atLsn) }
     const call = { signal: options.signal, peer: `pageserver ${address}` }
-    const { tracker, controlFile } = await patiently(options, () =>
-      callUnary(client.getControlState.bind(client), request, call),
+    const { tracker, controlFile } = await whileShardMoves(
+      options,
+      { number: 0, client, peer: call.peer },
+      () => callUnary(client.getControlState.bind(client), request, call),
     )
     const { major, systemId } = parseControlFile(controlFile)
     const { postgres } = options

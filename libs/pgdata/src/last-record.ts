@@ -137,7 +137,7 @@ function withSafekeeper<T>(
   work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
 ): Promise<T> {
   const mayRetry = (error: unknown): boolean => isRetryable(error) || isErrorCode(error, 'unknown_timeline')
-  return patiently(source, () => tryEach(source, endLsn, work), mayRetry)
+  return patiently(source, () => tryEach(source, endLsn, work), { mayRetry })
 }
 
 async function tryEach<T>(

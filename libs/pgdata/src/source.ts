@@ -45,22 +45,52 @@ export const walIdentityOf = ({ postgres }: PgdataSource): WalIdentity => ({
   segmentBytes: postgres.walSegmentBytes,
 })
 
-/** Tries again while what stands in the way passes by itself: a shard that is behind, a node that starts again. */
+/** How long storage is waited for that gets no further. */
+export class Patience {
+  readonly #clock: Clock
+  readonly #patienceMs: number
+  #untilMs: number
+
+  constructor(source: PgdataSource) {
+    this.#clock = seamsOf(source).clock
+    this.#patienceMs = source.patienceMs ?? PATIENCE_DEFAULT_MS
+    this.#untilMs = this.#clock.nowMs() + this.#patienceMs
+  }
+
+  get isOver(): boolean {
+    return this.#clock.nowMs() >= this.#untilMs
+  }
+  /** It got further: the waiting begins again. */
+  renew(): void {
+    this.#untilMs = this.#clock.nowMs() + this.#patienceMs
+  }
+}
+
+/**
+ * Tries again while what stands in the way passes by itself: a shard that is behind, a node that starts again.
+ * `onRetry` is told of each failure, and may renew the patience.
+ */
 export async function patiently<T>(
   source: PgdataSource,
   work: () => Promise<T>,
-  mayRetry: (error: unknown) => boolean = isRetryable,
+  {
+    mayRetry = isRetryable,
+    patience = new Patience(source),
+    onRetry = () => undefined,
+  }: {
+    readonly mayRetry?: (error: unknown) => boolean
+    readonly patience?: Patience
+    readonly onRetry?: (error: unknown) => void
+  } = {},
 ): Promise<T> {
-  const seams = seamsOf(source)
-  const untilMs = seams.clock.nowMs() + (source.patienceMs ?? PATIENCE_DEFAULT_MS)
-  const isRetryableYet = (error: unknown): boolean => mayRetry(error) && seams.clock.nowMs() < untilMs
   const options = {
     attemptsMax: Infinity,
     pauseMsMax: 1_000,
-    isRetryable: isRetryableYet,
+    isRetryable: (error: unknown): boolean => mayRetry(error) && !patience.isOver,
+    onRetry,
     signal: source.signal,
   }
-  return retry(seams, options, work)
+  return retry(seamsOf(source), options, work)
 }
 
 export function checkSource(source: PgdataSource, at: Lsn): void {

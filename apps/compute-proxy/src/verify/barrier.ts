@@ -276,6 +276,7 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
           timeline,
           shard: { number, count: pageservers.length, stripeBlocks },
           lsn: lsnToBigint(lsn),
+          after: Buffer.alloc(0),
         }
         const call = { signal, peer: `pageserver ${address}` }
         for await (const { piece } of callServerStream(client.streamFiles.bind(client), request, call)) {

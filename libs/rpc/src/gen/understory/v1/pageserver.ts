@@ -192,6 +192,8 @@ export interface StreamFilesRequest {
     | undefined;
   /** The position. */
   readonly lsn: bigint;
+  /** Goes on behind this place, which an earlier stream of the shard at the same lsn gave; empty = from the beginning. */
+  readonly after: Buffer;
 }
 
 /** A piece of the data directory. */
@@ -208,8 +210,10 @@ export interface StreamFilesResponse {
     /** A tablespace: a symbolic link or directory pg_tblspc/oid. */
     { readonly $case: "tablespace"; readonly value: TablespacePiece }
     | undefined;
-  /** Pages that this shard will send in all; only in the first message. */
+  /** Pages that this shard will send in all; only in the first message of a stream from the beginning. */
   readonly pagesTotal: bigint;
+  /** With this piece everything up to this place was sent: a stream that breaks can go on behind it. Empty = nothing is said. */
+  readonly place: Buffer;
 }
 
 /** Bytes of a file. */
@@ -1450,7 +1454,7 @@ export const GetControlStateResponse: MessageFns<GetControlStateResponse> = {
 };
 
 function createBaseStreamFilesRequest(): StreamFilesRequest {
-  return { timeline: undefined, shard: undefined, lsn: 0n };
+  return { timeline: undefined, shard: undefined, lsn: 0n, after: Buffer.alloc(0) };
 }
 
 export const StreamFilesRequest: MessageFns<StreamFilesRequest> = {
@@ -1466,6 +1470,9 @@ export const StreamFilesRequest: MessageFns<StreamFilesRequest> = {
         throw new globalThis.Error("value provided for field message.lsn of type uint64 too large");
       }
       writer.uint32(24).uint64(message.lsn);
+    }
+    if (message.after.length !== 0) {
+      writer.uint32(34).bytes(message.after);
     }
     return writer;
   },
@@ -1507,6 +1514,14 @@ export const StreamFilesRequest: MessageFns<StreamFilesRequest> = {
             message.lsn = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.after = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1531,12 +1546,13 @@ export const StreamFilesRequest: MessageFns<StreamFilesRequest> = {
       ? ShardRef.fromPartial(object.shard)
       : undefined;
     message.lsn = (object.lsn !== undefined && object.lsn !== null) ? BigInt(object.lsn) : 0n;
+    message.after = object.after ?? Buffer.alloc(0);
     return message;
   },
 };
 
 function createBaseStreamFilesResponse(): StreamFilesResponse {
-  return { piece: undefined, pagesTotal: 0n };
+  return { piece: undefined, pagesTotal: 0n, place: Buffer.alloc(0) };
 }
 
 export const StreamFilesResponse: MessageFns<StreamFilesResponse> = {
@@ -1557,6 +1573,9 @@ export const StreamFilesResponse: MessageFns<StreamFilesResponse> = {
         throw new globalThis.Error("value provided for field message.pagesTotal of type uint64 too large");
       }
       writer.uint32(32).uint64(message.pagesTotal);
+    }
+    if (message.place.length !== 0) {
+      writer.uint32(42).bytes(message.place);
     }
     return writer;
   },
@@ -1606,6 +1625,14 @@ export const StreamFilesResponse: MessageFns<StreamFilesResponse> = {
             message.pagesTotal = reader.uint64() as bigint;
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.place = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1646,6 +1673,7 @@ export const StreamFilesResponse: MessageFns<StreamFilesResponse> = {
     message.pagesTotal = (object.pagesTotal !== undefined && object.pagesTotal !== null)
       ? BigInt(object.pagesTotal)
       : 0n;
+    message.place = object.place ?? Buffer.alloc(0);
     return message;
   },
 };
