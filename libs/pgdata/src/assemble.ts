@@ -2,7 +2,7 @@
  * Puts a data directory together from storage: pages as of X, and the shutdown checkpoint at X at which a stock Postgres
  * starts without recovery. pg_control comes last, so that a directory that was not completed cannot start.
  */
-import { advance, formatLsn, lsnToBigint, minLsn, refuse, segmentOf, segmentStart } from '@understory/base'
+import { advance, formatLsn, minLsn, refuse, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   CONTROL_FILE_PATH,

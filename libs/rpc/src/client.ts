@@ -18,6 +18,7 @@ import { RedialingChannel } from './redial.ts'
 import { MESSAGE_BYTES_MAX } from './request-limits.ts'
 import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
 import type { ClientSecurity } from './security.ts'
+import { KEEPALIVE_OPTIONS } from './server.ts'
 import { fromServiceError } from './status.ts'
 import { writeMessage } from './stream.ts'
 
@@ -46,8 +47,7 @@ export function createClient<C>(
       new RedialingChannel(() => new Channel(target, creds, options)),
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
     'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
-    'grpc.keepalive_time_ms': 20_000,
-    'grpc.keepalive_timeout_ms': 5_000,
+    ...KEEPALIVE_OPTIONS,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 2_000,
     // A name may mean another address a moment later: a pod that was made anew.

@@ -29,12 +29,20 @@ import { statusName, toServiceError } from './status.ts'
 // What it would print is in the errors that it gives.
 setLogVerbosity(logVerbosity.NONE)
 
+/**
+ * A peer that does not answer a ping within the time-out is taken for lost, with all its calls. One that is only busy, or
+ * starved of CPU by its neighbours, must not be: its streams would begin again, which makes it busier still.
+ */
+export const KEEPALIVE_OPTIONS = {
+  'grpc.keepalive_time_ms': 20_000,
+  'grpc.keepalive_timeout_ms': 20_000,
+}
+
 const CHANNEL_OPTIONS = {
   // Each RPC has its own limit, which is lower or the same.
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
-  'grpc.keepalive_time_ms': 20_000,
-  'grpc.keepalive_timeout_ms': 5_000,
+  ...KEEPALIVE_OPTIONS,
   'grpc.http2.min_ping_interval_without_data_ms': 5_000,
   // Of one connection. Its memory counts in MiB what waits to be sent: several messages of the largest size.
   'grpc.max_concurrent_streams': 1_000,
