@@ -11,7 +11,6 @@ import {
   BugError,
   describeError,
   formatLsn,
-  isErrorCode,
   lsnFromBigint,
   offsetInSegment,
   parseLsn,
@@ -72,13 +71,13 @@ import { Standby } from './standby.ts'
 import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
 import type { RememberedState } from './state-file.ts'
 import { handled, orStopped } from './stoppable.ts'
+import { walStatuses } from './wal-statuses.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
 const RETRY_MIN_MS = 100
 const RETRY_MAX_MS = 5_000
 const CONFIGURATION_LOOK_MS = 1_000
-const SAFEKEEPER_DEADLINE_MS = 5_000
 /** After which a Postgres that was told to end is killed. */
 const POSTGRES_END_MS = 5_000
 
@@ -437,7 +436,7 @@ export class Compute {
   async #needsBirth(): Promise<boolean> {
     const { spec } = this.#parts
     if (this.#remembered.born || !spec.bootstrap) return false
-    const known = await this.#walStatuses()
+    const known = await walStatuses(spec, this.#stop.signal)
     const got = known.length === 0 ? 'nowhere' : await howFarBirthGot(spec, this.#stop.signal)
     this.#isBirthInterrupted = got === 'half-way'
     if (got === 'half-way') {
@@ -446,37 +445,6 @@ export class Compute {
       })
     }
     return got === 'nowhere'
-  }
-
-  /** What the safekeepers that answer and know the timeline say. */
-  async #walStatuses() {
-    const { spec } = this.#parts
-    const answers = await Promise.all(
-      spec.safekeepers.map(async (address) => {
-        const client = createClient(SafekeeperServiceClient, address)
-        try {
-          const options = {
-            deadlineMs: SAFEKEEPER_DEADLINE_MS,
-            peer: `safekeeper ${address}`,
-            signal: this.#stop.signal,
-          }
-          return await callUnary(client.getWalStatus.bind(client), { timeline: spec.timeline }, options)
-        } catch (error) {
-          if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return 'away'
-          if (isErrorCode(error, 'unknown_timeline')) return undefined
-          throw error
-        } finally {
-          client.close()
-        }
-      }),
-    )
-    const known = answers.filter((answer) => answer !== undefined && answer !== 'away')
-    if (known.length === 0 && answers.includes('away')) {
-      throw refuse('unavailable', 'no safekeeper that answers knows the timeline', {
-        hint: 'Start the safekeepers.',
-      })
-    }
-    return known
   }
 
   #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
@@ -512,7 +480,7 @@ export class Compute {
     this.#progressPercent = 0
     await endOldPostgres(this.#postgres)
     await this.#knownConfiguration()
-    const [status] = await this.#walStatuses()
+    const [status] = await walStatuses(spec, this.#stop.signal)
     if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
     const { postgres } = status
     this.#identity = postgres
