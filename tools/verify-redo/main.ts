@@ -10,7 +10,13 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { oneOf, parseOptions, text } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import { TENANT_PASSWORD, startCluster, tenantLogin } from '@understory/testcontainers'
-import type { PostgresMajor, PostgresSettings } from '@understory/testcontainers'
+import type { PostgresMajor, PostgresServer, PostgresSettings } from '@understory/testcontainers'
+import {
+  NEARLY_ALL_MEMBERS,
+  NEAR_WRAPAROUND_SETTINGS,
+  bringNearWraparound,
+  goOverTheEnds,
+} from '../../libs/postgres/test/near-wraparound.ts'
 import {
   BUSY_AUTOVACUUM,
   runConcurrentWorkload,
@@ -95,6 +101,7 @@ interface RunPlan {
   readonly settings: PostgresSettings
   readonly concurrent?: boolean
   readonly dataChecksums?: boolean
+  readonly prepare?: (server: PostgresServer) => Promise<void>
   readonly work: (session: WorkloadSession, counts: ScriptCounts) => Promise<void>
 }
 
@@ -104,6 +111,7 @@ async function redoRun(major: PostgresMajor, plan: RunPlan): Promise<RedoRun> {
     major,
     settings: { allow_in_place_tablespaces: true, ...plan.settings },
     dataChecksums: plan.dataChecksums ?? false,
+    ...(plan.prepare === undefined ? {} : { prepare: plan.prepare }),
     workload: async (session) => {
       try {
         await plan.work(session, scripts)
@@ -190,6 +198,14 @@ const ownPlans = (scripts: readonly Script[]): readonly RunPlan[] => {
       settings: { ...BUSY_AUTOVACUUM, shared_buffers: '4MB' },
       concurrent: true,
       work: runConcurrentWorkload,
+    },
+    {
+      name: 'transaction ids, multixact ids and members wrap around, full_page_writes off',
+      settings: NEAR_WRAPAROUND_SETTINGS,
+      // Autovacuum starts by itself when so many members are live.
+      concurrent: true,
+      prepare: (server) => bringNearWraparound(server, NEARLY_ALL_MEMBERS),
+      work: goOverTheEnds,
     },
   ]
 }

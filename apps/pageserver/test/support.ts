@@ -15,6 +15,7 @@ import {
   parseDatabasePath,
   parseRelationPath,
   parseSlruSegmentPath,
+  parseTwoPhaseName,
 } from '@understory/postgres/cluster'
 import type { PgMajor, RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE, readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
@@ -23,6 +24,7 @@ import {
   KEY_CONTROL_FILE,
   KEY_DATABASE,
   KEY_RELATION_MAP,
+  KEY_TWO_PHASE,
   ShardSplitter,
   ShardStreamWriter,
   blockKey,
@@ -176,6 +178,10 @@ export async function* valuesOfCluster(
       yield { key: smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0), bytes: await readFile(join(root, path)) }
     } else if (path.endsWith('/PG_VERSION') && database !== undefined) {
       yield { key: smallKey(KEY_DATABASE, database.spcOid, database.dbOid, 0), bytes: Uint8Array.of(1) }
+    } else if (path.startsWith('pg_twophase/')) {
+      const xid = parseTwoPhaseName(path.slice('pg_twophase/'.length), major)
+      if (xid !== undefined)
+        yield { key: smallKey(KEY_TWO_PHASE, 0, 0, xid), bytes: await readFile(join(root, path)) }
     } else if (path === CONTROL_FILE_PATH) {
       yield { key: smallKey(KEY_CONTROL_FILE, 0, 0, 0), bytes: await readFile(join(root, path)) }
     }

@@ -6,8 +6,8 @@ import type { Client } from 'pg'
 
 export interface WorkloadSession {
   readonly client: Client
-  /** Another session of the same database. */
-  readonly connect: () => Promise<Client>
+  /** Another session, of the same database if none is named. */
+  readonly connect: (database?: string) => Promise<Client>
   readonly connectionString: string
 }
 

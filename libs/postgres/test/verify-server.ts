@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { assert } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { startPostgres } from '@understory/testcontainers'
-import type { PostgresSettings } from '@understory/testcontainers'
+import type { PostgresServer, PostgresSettings } from '@understory/testcontainers'
 import type { Client } from 'pg'
 import { DB_SHUTDOWNED } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
@@ -35,6 +35,8 @@ export interface ServerHistoryOptions {
   readonly major: PgMajor
   readonly dataChecksums?: boolean
   readonly settings?: PostgresSettings
+  /** Changes the fresh cluster before the history begins; the server is stopped, and stopped afterwards. */
+  readonly prepare?: (server: PostgresServer) => Promise<void>
   /** 'gone': the server crashed and does not recover. What it wrote until then is the history. */
   readonly workload: (session: WorkloadSession) => Promise<void | 'gone'>
 }
@@ -43,6 +45,8 @@ export interface ServerHistoryOptions {
 export interface ServerHistory extends AsyncDisposable {
   readonly settings: RedoSettings
   readonly base: VerifyBase
+  /** pg_control as of the start. */
+  readonly control: ControlFileValues
   readonly startLsn: Lsn
   readonly dataDirectory: string
   /** Set where the server did not stop by itself: the end of its log. */
@@ -74,11 +78,12 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
     settings: { ...SETTINGS, ...options.settings },
   })
   try {
+    await options.prepare?.(server)
     const base = readDataDirectory(server.dataDirectory)
     await server.start()
     const clients: Client[] = []
-    const connect = async (): Promise<Client> => {
-      const client = await server.connect()
+    const connect = async (database?: string): Promise<Client> => {
+      const client = await server.connect(database)
       clients.push(client)
       return client
     }
@@ -97,6 +102,7 @@ export async function recordHistory(options: ServerHistoryOptions): Promise<Serv
     return {
       settings: { major, ...pick(base.control) },
       base,
+      control: base.control,
       startLsn: base.control.checkpointLsn,
       dataDirectory: server.dataDirectory,
       crashLog: isGone ? server.log() : undefined,

@@ -1,6 +1,6 @@
 /** Which pages of the SLRUs are live, by pg_control, and which of their entries. */
 import type { ControlFileValues } from '@understory/postgres/cluster'
-import { slruPageOf } from '@understory/postgres/cluster'
+import { nextMultiXactOf, slruPageOf } from '@understory/postgres/cluster'
 import type { SlruKind } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 
@@ -31,7 +31,8 @@ export async function* livePages(
 ): AsyncGenerator<SlruPlace, void, void> {
   const nextXid = Number(checkpoint.nextXid % BigInt(CIRCLE))
   yield* pagesOf('pg_xact', checkpoint.oldestXid, nextXid)
-  const { oldestMulti, nextMulti, nextMultiOffset, oldestCommitTsXid, newestCommitTsXid } = checkpoint
+  const { oldestMulti, nextMultiOffset, oldestCommitTsXid, newestCommitTsXid } = checkpoint
+  const nextMulti = nextMultiXactOf(checkpoint)
   yield* pagesOf('pg_multixact/offsets', oldestMulti, nextMulti)
   if (oldestMulti !== nextMulti) {
     const page = await readPage('pg_multixact/offsets', slruPageOf('pg_multixact/offsets', oldestMulti))
@@ -51,11 +52,12 @@ export async function* livePages(
  * multixact is made (multixact.c RecordNewMultiXact), older ones do not.
  */
 export function maskOffsets(bytes: Uint8Array, page: number, { checkpoint }: ControlFileValues): void {
-  const { oldestMulti, nextMulti } = checkpoint
+  const { oldestMulti } = checkpoint
   const view = new DataView(bytes.buffer, bytes.byteOffset)
-  const live = (nextMulti - oldestMulti + CIRCLE) % CIRCLE
+  const live = (nextMultiXactOf(checkpoint) - oldestMulti + CIRCLE) % CIRCLE
   for (let i = 0; i < OFFSETS_PER_PAGE; i++) {
     const multi = page * OFFSETS_PER_PAGE + i
-    if ((multi - oldestMulti + CIRCLE) % CIRCLE >= live) view.setUint32(i * 4, 0, true)
+    // Multixact 0 does not exist: what is in its place means nothing (multixact.c TrimMultiXact).
+    if (multi === 0 || (multi - oldestMulti + CIRCLE) % CIRCLE >= live) view.setUint32(i * 4, 0, true)
   }
 }

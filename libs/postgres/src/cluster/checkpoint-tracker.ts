@@ -41,7 +41,7 @@ import {
   XLR_INFO_MASK,
 } from '../wal/constants.ts'
 import type { DecodedRecord } from '../wal/record.ts'
-import { readCheckPoint } from './checkpoint.ts'
+import { nextMultiXactOf, readCheckPoint } from './checkpoint.ts'
 import type { ControlFileValues } from './control-file.ts'
 import type { ClusterSettings } from './settings.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
@@ -83,7 +83,7 @@ export function trackerStateOf(control: ControlFileValues): TrackerState {
     nextXidEpoch: Number(checkpoint.nextXid >> 32n),
     nextXid: Number(checkpoint.nextXid & 0xffff_ffffn),
     nextOid: checkpoint.nextOid,
-    nextMulti: checkpoint.nextMulti,
+    nextMulti: nextMultiXactOf(checkpoint),
     nextMultiOffset: checkpoint.nextMultiOffset,
     oldestXid: checkpoint.oldestXid,
     oldestXidDb: checkpoint.oldestXidDb,
@@ -197,7 +197,7 @@ function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMa
     state.nextXidEpoch = epoch
     state.nextXid = xid
     state.nextOid = checkpoint.nextOid
-    state.nextMulti = checkpoint.nextMulti
+    state.nextMulti = nextMultiXactOf(checkpoint)
     state.nextMultiOffset = checkpoint.nextMultiOffset
     state.oldestXid = checkpoint.oldestXid
     state.oldestXidDb = checkpoint.oldestXidDb
@@ -208,7 +208,7 @@ function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMa
       state.nextXidEpoch = epoch
       state.nextXid = xid
     }
-    advanceNextMulti(state, checkpoint.nextMulti, checkpoint.nextMultiOffset)
+    advanceNextMulti(state, nextMultiXactOf(checkpoint), checkpoint.nextMultiOffset)
     if (precedes(state.oldestXid, checkpoint.oldestXid)) {
       state.oldestXid = checkpoint.oldestXid
       state.oldestXidDb = checkpoint.oldestXidDb

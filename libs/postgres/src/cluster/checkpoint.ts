@@ -29,6 +29,15 @@ export interface CheckPointValues {
   oldestActiveXid: number
 }
 
+const FirstMultiXactId = 1
+
+/**
+ * The multixact that is made next. The counter itself is 0 after the last of them was made, until the next one is
+ * (multixact.c GetNewMultiXactId, 16, 17, 18), and checkpoints say so.
+ */
+export const nextMultiXactOf = ({ nextMulti }: Pick<CheckPointValues, 'nextMulti'>): number =>
+  Math.max(FirstMultiXactId, nextMulti)
+
 /** Reads 88 bytes at `bytes[at]`. Error: refused `bad_wal` if they are not all there. */
 export function readCheckPoint(bytes: Uint8Array, at: number, major: PgMajor): CheckPointValues {
   if (at < 0 || at + CHECKPOINT_BYTES > bytes.length)

@@ -20,6 +20,7 @@ import {
   encodeRecord,
 } from '../wal/index.ts'
 import {
+  CHECKPOINT_BYTES,
   DB_SHUTDOWNED,
   DB_SHUTDOWNED_IN_RECOVERY,
   clusterVersions,
@@ -215,6 +216,32 @@ describe('the tracker', () => {
     feed(shutdown, RM_XLOG_ID, XLOG_FPW_CHANGE, [1], 0, major)
     feed(shutdown, RM_XLOG_ID, XLOG_NEXTOID, [30_000], 0, major)
     expect(shutdown).toMatchObject({ fullPageWrites: true, nextOid: 30_000 })
+  })
+
+  test.each(majors)('takes the first multixact as the next where a checkpoint of %i says 0', (major) => {
+    const last = {
+      ...initial,
+      nextMulti: 0xffff_ffff,
+      nextMultiOffset: 0xffff_fffe,
+      oldestMulti: 0xffff_0000,
+    }
+    feed(last, RM_MULTIXACT_ID, 0x20, [0xffff_ffff, 0xffff_fffe, 3, 990, 0, 991, 0, 992, 1], 0, major)
+    expect(last).toMatchObject({ nextMulti: 1, nextMultiOffset: 1 })
+    const values: CheckPointValues = {
+      ...readCheckPoint(new Uint8Array(CHECKPOINT_BYTES), 0, major),
+      nextXid: (4n << 32n) | 1000n,
+      nextMulti: 0,
+      nextMultiOffset: 1,
+      oldestMulti: 0xffff_0000,
+    }
+    for (const info of [XLOG_CHECKPOINT_ONLINE, XLOG_CHECKPOINT_SHUTDOWN]) {
+      const words = new Uint32Array(encodeCheckPoint(values, major).buffer)
+      for (const before of [last, { ...last, nextMulti: 0xffff_ffff }]) {
+        const state = { ...before }
+        feed(state, RM_XLOG_ID, info, [...words], 0, major)
+        expect(state).toMatchObject({ nextMulti: 1, nextMultiOffset: 1, oldestMulti: 0xffff_0000 })
+      }
+    }
   })
 
   test('refuses records that are too short for what they are', () => {

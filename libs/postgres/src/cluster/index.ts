@@ -1,7 +1,7 @@
 export { CHECKPOINT_BYTES } from './version.ts'
 export type { ClusterVersion } from './version.ts'
 export { clusterVersions } from './versions.ts'
-export { encodeCheckPoint, readCheckPoint } from './checkpoint.ts'
+export { encodeCheckPoint, nextMultiXactOf, readCheckPoint } from './checkpoint.ts'
 export type { CheckPointValues } from './checkpoint.ts'
 export {
   CONTROL_FILE_BYTES,
