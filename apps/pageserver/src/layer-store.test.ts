@@ -1,13 +1,14 @@
-// Goal: layers that the disk refuses are tried again and never skipped, whatever happens after.
-// Method: real files, a disk that refuses some of them as a full one does.
+// Goal: layers that the disk refuses are tried again and never skipped, whatever happens after; damaged ones are fetched again.
+// Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { refuse } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
-import { BlockCache, KeyTable, META_IMAGE, OpenLayer, smallKey } from '@understory/storage'
-import type { IndexPart } from '@understory/storage'
+import { BlockCache, KeyTable, META_IMAGE, OpenLayer, shardPrefix, smallKey } from '@understory/storage'
+import type { IndexPart, LayerEntry } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { LayerRoom } from './layer-room.ts'
@@ -31,9 +32,11 @@ const INDEX: IndexPart = {
   layers: [],
 }
 
+const VALUE = Uint8Array.of(1)
+
 function frozenLayer(at: Lsn): OpenLayer {
   const layer = new OpenLayer(new KeyTable())
-  layer.putBytes(layer.keys.intern(smallKey(7, 1663, 5, 0)), at, META_IMAGE, Uint8Array.of(1))
+  layer.putBytes(layer.keys.intern(smallKey(7, 1663, 5, 0)), at, META_IMAGE, VALUE)
   layer.freeze()
   return layer
 }
@@ -103,6 +106,79 @@ test('after a layer that is not written for good no later one is listed', async 
   await expect(next).rejects.toBe(damage)
   await expect(layers.noteConsistent(0x5000 as Lsn)).rejects.toBe(damage)
   expect(layers.index).toMatchObject({ consistentLsn: 0x2000, layers: [{ lsnMax: 0x2000 }] })
+})
+
+/** Two layers, one of them with a block of its own, on the disk and in the object store. */
+async function withTwoLayers() {
+  const directory = await temporaryDirectory()
+  onTestFinished(() => directory[Symbol.asyncDispose]())
+  const warnings: string[] = []
+  const env = realEnv({ ...silentLog, warn: (event) => warnings.push(event) })
+  const store = await localObjectStore(join(directory.path, 'objects'), env)
+  onTestFinished(() => store.close())
+  const local = join(directory.path, 'local')
+  const files = new ShardFiles(env.disk, new LayerRoom(env.disk), local, INDEX.owner)
+  await files.make()
+  const parts = { env, files, store, cache: new BlockCache(1 << 20), stalls: new Stalls(env) }
+  const layers = new LayerStore(parts, INDEX)
+  for (const at of [0x2000, 0x3000] as Lsn[]) await layers.write(frozenLayer(at), at)
+  const [first] = layers.index.layers as [LayerEntry]
+  const prefix = shardPrefix(INDEX.owner)
+  return {
+    layers,
+    warnings,
+    again: () => new LayerStore({ ...parts, cache: new BlockCache(1 << 20) }, layers.index),
+    /** Flips a bit of the first layer. */
+    damage: async (where: 'local' | 'objects', offset: number): Promise<void> => {
+      const path = join(directory.path, where, prefix, first.name)
+      const bytes = await readFile(path)
+      const at = offset < 0 ? bytes.length + offset : offset
+      bytes[at] = (bytes[at] as number) ^ 0x10
+      await writeFile(path, bytes)
+    },
+    removeLocal: () => rm(join(local, prefix, first.name)),
+  }
+}
+/** Before the footer, and behind the header. */
+const [IN_INDEX, IN_BLOCK] = [-40, 180]
+
+test('a damaged local layer whose object is whole is fetched again, when it is opened and when it is read', async () => {
+  const { layers, again, damage, removeLocal, warnings } = await withTwoLayers()
+  await layers.upload()
+  await damage('local', IN_INDEX)
+  const [first] = await again().openAll()
+  expect(warnings).toEqual(['layer_fetched_again'])
+  await damage('local', IN_BLOCK)
+  // Once: a disk that damages it again and again is no disk.
+  await expect(first!.load(0)).rejects.toMatchObject({ code: 'bad_file' })
+  const [second] = await again().openAll()
+  expect([...(await second!.load(0))]).toEqual([...VALUE])
+  const [third] = await again().openAll()
+  await removeLocal()
+  expect([...(await third!.load(0))]).toEqual([...VALUE])
+  expect(warnings).toHaveLength(3)
+  const [fourth] = await again().openAll()
+  expect([...(await fourth!.load(0))]).toEqual([...VALUE])
+  expect(warnings).toHaveLength(3)
+})
+
+test('a layer that is damaged in the object store, too, is told of with both', async () => {
+  const { layers, again, damage } = await withTwoLayers()
+  await layers.upload()
+  await damage('objects', IN_BLOCK)
+  await damage('local', IN_INDEX)
+  await expect(again().openAll()).rejects.toThrow(/layer .* is damaged: index at byte/)
+  await expect(again().openAll()).rejects.toMatchObject({
+    code: 'bad_file',
+    detail: expect.stringMatching(/layer object .* is damaged/),
+  })
+})
+
+test('a local layer that is damaged before it is uploaded does not become an object', async () => {
+  const { layers, damage } = await withTwoLayers()
+  await damage('local', IN_BLOCK)
+  await expect(layers.uploadWithRetries()).rejects.toThrow(/is damaged before it is in the object store/)
+  expect(await layers.remote.newestGeneration()).toBeUndefined()
 })
 
 test('files older than what is published are not published over it', async () => {

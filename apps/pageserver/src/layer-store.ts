@@ -5,7 +5,7 @@
  * refuses is tried again, in order: no layer is listed before one that holds older WAL.
  */
 import { formatLsn, isErrorCode, refuse } from '@understory/base'
-import type { Lsn } from '@understory/base'
+import type { ErrorCode, Lsn, UnderstoryError } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
@@ -16,16 +16,19 @@ import type {
   LayerEntry,
   LayerFile,
   LayerKind,
+  LayerSource,
   OpenLayer,
   WrittenLayer,
 } from '@understory/storage'
 import type { ShardObserver } from './pageserver-observer.ts'
-import { RemoteIndex, staleGeneration } from './remote-index.ts'
+import { RemoteIndex, isWhole, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
 import type { Stalls } from './stalls.ts'
 
 const UPLOAD_PAUSE_MS_MAX = 10_000
+/** Another pageserver has the shard, or what is there is damaged: to try again changes nothing. */
+const ENDS_UPLOADS: readonly ErrorCode[] = ['stale', 'conflict', 'bad_file']
 
 export interface LayerStoreParts {
   readonly env: Env
@@ -83,10 +86,9 @@ export class LayerStore {
   noteRemote(part: IndexPart): void {
     for (const { name } of part.layers) this.#uploaded.add(name)
     this.#remoteConsistentLsn = part.consistentLsn
-    this.#hasReadRemote = true
   }
 
-  /** Opens every layer, oldest first; one that is missing locally is fetched. */
+  /** Opens every layer, oldest first; one that is missing or damaged locally is fetched. */
   async openAll(): Promise<LayerFile[]> {
     const layers: LayerFile[] = []
     for (const entry of this.#index.layers) layers.push(await this.#open(entry))
@@ -94,13 +96,39 @@ export class LayerStore {
   }
   async #open(entry: LayerEntry): Promise<LayerFile> {
     const { files, cache } = this.#parts
-    let source = await files.layerSource(entry.name)
-    if (source === undefined) {
-      await files.writeLayer(entry.name, await this.remote.getLayer(entry))
-      this.#uploaded.add(entry.name)
-      source = await files.layerSource(entry.name)
+    const { owner } = this.#index
+    if ((await files.layerSize(entry.name)) === undefined) await this.#fetch(entry)
+    let renewed: Promise<void> | undefined
+    const source: LayerSource = {
+      ...files.layerSource(entry),
+      renew: (damage) => (renewed ??= this.#fetchAgain(entry, damage)),
     }
-    return openLayer(source!, this.#index.owner, cache)
+    try {
+      return await openLayer(source, owner, cache)
+    } catch (error) {
+      if (!isErrorCode(error, 'bad_file')) throw error
+      await source.renew?.(error)
+      return openLayer(source, owner, cache)
+    }
+  }
+  async #fetch(entry: LayerEntry): Promise<void> {
+    await this.#parts.files.writeLayer(entry.name, await this.remote.getLayer(entry))
+    this.#uploaded.add(entry.name)
+  }
+  /** In place of a damaged file: once for each time that the layer is opened. Error: the damage, where the object is no better. */
+  async #fetchAgain(entry: LayerEntry, damage: UnderstoryError): Promise<void> {
+    try {
+      await this.#fetch(entry)
+    } catch (error) {
+      if (!isErrorCode(error, 'bad_file')) throw error
+      const { message, hint } = damage
+      throw refuse('bad_file', message, {
+        detail: error.message,
+        ...(hint === undefined ? {} : { hint }),
+        cause: error,
+      })
+    }
+    this.#parts.env.log.warn('layer_fetched_again', { layer: entry.name, error: damage })
   }
 
   /** Changes the index, durably on the local disk. */
@@ -191,8 +219,8 @@ export class LayerStore {
   }
 
   /**
-   * Brings the object store up to the local index: one try. Error: refused `stale`, after which nothing is ever
-   * published again; anything outside as the store tells it.
+   * Brings the object store up to the local index: one try. Errors: refused `stale` or `conflict`, after which nothing is
+   * ever published again; anything outside as the store tells it.
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
@@ -200,9 +228,16 @@ export class LayerStore {
       const startMs = observer === undefined ? 0 : env.clock.nowMs()
       const index = this.#index
       if (!this.#hasReadRemote) await this.#readRemote(index.generation)
-      for (const { name } of index.layers) {
+      for (const entry of index.layers) {
+        const { name } = entry
         if (this.#uploaded.has(name)) continue
-        await this.remote.putLayer(name, await this.#parts.files.readLayer(name))
+        const bytes = await this.#parts.files.readLayer(name)
+        if (!isWhole(entry, bytes)) {
+          throw refuse('bad_file', `layer "${name}" is damaged before it is in the object store`, {
+            hint: 'Its WAL is taken in again once the shard is attached again, which happens by itself.',
+          })
+        }
+        await this.remote.putLayer(name, bytes)
         this.#uploaded.add(name)
       }
       await this.remote.publish(index)
@@ -233,7 +268,7 @@ export class LayerStore {
     this.#hasReadRemote = true
   }
 
-  /** The same until it succeeds. Error: `stale`, or `cancelled` after `stop`. */
+  /** The same until it succeeds. Errors: `stale`, `conflict`, `bad_file`, or `cancelled` after `stop`. */
   async uploadWithRetries(): Promise<void> {
     const { clock, rng, log } = this.#parts.env
     for (let attempt = 1; !this.#isStopped; attempt++) {
@@ -242,7 +277,7 @@ export class LayerStore {
         return
       } catch (error) {
         if (this.#isStopped) break
-        if (isErrorCode(error, 'stale') || isErrorCode(error, 'bad_file')) throw error
+        if (ENDS_UPLOADS.some((code) => isErrorCode(error, code))) throw error
         this.#parts.observer?.uploadFailed()
         log.warn('upload_failed', { attempt, error })
         const pauseMs = backoffMs(rng, attempt, { baseMs: 200, pauseMsMax: UPLOAD_PAUSE_MS_MAX })

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
-import { jsonLog, parseOptions, realEnv, realWorkers } from '@understory/env'
+import { jsonLog, lockFolder, parseOptions, realEnv, realWorkers } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
 import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
@@ -65,6 +65,8 @@ async function main(): Promise<void> {
     process.once(signal, () => (isServing ? stopping.resolve(signal) : process.exit(0)))
 
   await env.disk.makeDirectory(dataDirectory)
+  // Two processes on one folder would publish under the same generations.
+  const lock = await lockFolder(dataDirectory)
   const { clock, rng } = env
   const opened = await openObjectStore(urls.objectStore, { clock, rng, environment: process.env })
   const store = observeStore(opened, telemetry?.objectStore, clock)
@@ -104,6 +106,7 @@ async function main(): Promise<void> {
   await workers.close()
   await broker.close()
   await store.close()
+  await lock.release()
   await telemetry?.stop()
 }
 

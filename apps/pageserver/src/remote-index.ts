@@ -1,8 +1,10 @@
 /**
  * The shard's part of the object store: layers, and one index per generation that lists them. Layers come before the
  * index that lists them, so every prefix of uploads is consistent. Before each publication the newest generation is
- * looked up: a stale one never publishes again (I9).
+ * looked up: a stale one never publishes again (I9). Nor does one whose generation another writes, too: what is there must be what
+ * was read or written here last.
  */
+import { createHash } from 'node:crypto'
 import { isErrorCode, refuse } from '@understory/base'
 import { crc32c } from '@understory/postgres/wal'
 import type { ObjectStore } from '@understory/object-store'
@@ -15,11 +17,19 @@ import {
 } from '@understory/storage'
 import type { IndexPart, LayerEntry, LayerOwner } from '@understory/storage'
 
+/** Whether the bytes are those of a layer as its index has it. */
+export const isWhole = (
+  { sizeBytes, crc }: Pick<LayerEntry, 'sizeBytes' | 'crc'>,
+  bytes: Uint8Array,
+): boolean => bytes.length === sizeBytes && crc32c(bytes, 0, bytes.length) === crc
+
 export class RemoteIndex {
   readonly #store: ObjectStore
   readonly #prefix: string
   /** Of the generation published last. */
   #etag: { readonly generation: number; readonly etag: string } | undefined
+  /** Digests of what was sent since, without an answer: some of it may be there. */
+  readonly #unanswered = new Set<string>()
 
   constructor(store: ObjectStore, owner: LayerOwner) {
     this.#store = store
@@ -51,17 +61,17 @@ export class RemoteIndex {
       (error: unknown) => {
         if (!isErrorCode(error, 'not_found')) throw error
         throw refuse('bad_file', `layer object "${key}" is missing`, {
-          hint: 'Restore the object from a copy, then restart the pageserver.',
+          hint: 'Restore the object from a copy; the shard is attached again by itself.',
           cause: error,
         })
       },
     )
-    if (bytes.length === sizeBytes && crc32c(bytes, 0, bytes.length) === crc) return bytes
+    if (isWhole({ sizeBytes, crc }, bytes)) return bytes
     throw refuse(
       'bad_file',
       `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`,
       {
-        hint: 'Restore the object from a copy, then restart the pageserver.',
+        hint: 'Restore the object from a copy; the shard is attached again by itself.',
       },
     )
   }
@@ -70,13 +80,17 @@ export class RemoteIndex {
     await this.#store.put(this.#prefix + name, bytes)
   }
 
-  /** Publishes the index of its generation. Error: refused `stale` where a newer generation is there. */
+  /**
+   * Publishes the index of its generation. Errors: refused `stale` where a newer generation is there, `conflict` where
+   * somebody else has written this one since it was read or written here.
+   */
   async publish(part: IndexPart): Promise<void> {
     const { generation } = part
     const newest = await this.newestGeneration()
     if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
     const key = this.#prefix + indexPartName(generation)
     const bytes = encodeIndexPart(part)
+    this.#unanswered.add(digestOf(bytes))
     for (let attempt = 0; attempt < 2; attempt++) {
       const known = this.#etag?.generation === generation ? this.#etag.etag : undefined
       const result =
@@ -85,16 +99,21 @@ export class RemoteIndex {
           : await this.#store.putIfMatch(key, known, bytes)
       if (result.kind === 'stored') {
         this.#etag = { generation, etag: result.etag }
+        this.#unanswered.clear()
         return
       }
-      // What is there was written by this very shard: before a restart, or by a try whose answer was lost.
-      await this.read(generation)
+      // It may be of a try whose answer was lost.
+      const there = await this.#store.get(key)
+      if (!this.#unanswered.has(digestOf(there.bytes))) break
+      this.#etag = { generation, etag: there.etag }
     }
     throw refuse('conflict', `index object "${key}" is being written by another`, {
       hint: 'Two pageservers have the shard under one generation; the control plane must give out a new one.',
     })
   }
 }
+
+const digestOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export const staleGeneration = (generation: number, newest: number): Error =>
   refuse('stale', `generation ${generation} of the shard is not the newest, which is ${newest}`, {

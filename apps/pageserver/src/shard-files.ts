@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { encodeIndexPart, parseIndexPart, shardPrefix } from '@understory/storage'
-import type { IndexPart, LayerOwner, LayerSource } from '@understory/storage'
+import type { IndexPart, LayerEntry, LayerOwner, LayerSource } from '@understory/storage'
 import { z } from 'zod'
 import type { LayerRoom } from './layer-room.ts'
 
@@ -80,15 +80,17 @@ export class ShardFiles {
   readLayer(name: string): Promise<Uint8Array> {
     return this.#disk.readFile(join(this.directory, name))
   }
-  /** Undefined where there is no such file. Opened anew for each read, so that a removed file is told at once. */
-  async layerSource(name: string): Promise<LayerSource | undefined> {
+  /** Undefined where there is no such file. */
+  async layerSize(name: string): Promise<number | undefined> {
+    return (await this.#disk.stat(join(this.directory, name)))?.sizeBytes
+  }
+  /** Opened for each read, so that a file that was removed or replaced is noticed at once. */
+  layerSource({ name, sizeBytes }: Pick<LayerEntry, 'name' | 'sizeBytes'>): LayerSource {
     const path = join(this.directory, name)
-    const stat = await this.#disk.stat(path)
-    if (stat === undefined) return undefined
     const disk = this.#disk
     return {
       name: path,
-      sizeBytes: stat.sizeBytes,
+      sizeBytes,
       read: async (offset, lengthBytes) => {
         await using file = await disk.open(path, 'read')
         return file.read(offset, lengthBytes)

@@ -129,7 +129,7 @@ export class ShardRegistry {
     const files = this.#files(owner)
     await files.make()
     await files.removeLeftovers()
-    const index = await this.#chooseIndex(files, published, request)
+    const index = await this.#chooseIndex(files, published, request, here?.isDamaged === true)
     await files.removeOrphans(index)
     await files.writeIndex(index)
     await files.writeAttach(attached)
@@ -177,11 +177,15 @@ export class ShardRegistry {
     return newest > here.generation || (await remote.read(newest)).consistentLsn > here.index.consistentLsn
   }
 
-  /** The local index, the published one, or a new one: the furthest of the newest generation. */
+  /**
+   * The local index, the published one, or a new one: the furthest of the newest generation. Where a local file is damaged,
+   * what is published: the WAL of the layers that are only here comes again from the safekeepers.
+   */
   async #chooseIndex(
     files: ShardFiles,
     published: IndexPart | undefined,
     request: AttachRequest,
+    isDamaged: boolean,
   ): Promise<IndexPart> {
     const { owner, generation, postgres, imageGeneration, create } = request
     const local = await files.readIndex()
@@ -192,8 +196,9 @@ export class ShardRegistry {
     const isLocalCurrent =
       local !== undefined &&
       (published === undefined ||
-        local.generation > published.generation ||
-        (local.generation === published.generation && local.consistentLsn >= published.consistentLsn))
+        (!isDamaged &&
+          (local.generation > published.generation ||
+            (local.generation === published.generation && local.consistentLsn >= published.consistentLsn))))
     const known = isLocalCurrent ? local : published
     const { rollback } = request
     if (known !== undefined && rollback !== undefined && isBefore(known.generation, rollback))

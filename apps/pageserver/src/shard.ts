@@ -6,7 +6,7 @@
  *                       loading --------^  |  ^
  *                              trouble outside: stalled, until it is over
  */
-import { LSN_ZERO, UnderstoryError, describeError, formatLsn, refuse } from '@understory/base'
+import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env, Timer, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
@@ -92,6 +92,7 @@ export class Shard implements WalConsumer {
   readonly #serial = new Serial()
   #attached: AttachDocument
   #failure: string | undefined
+  #isDamaged = false
   #walBytes = 0
   #commitLsn: Lsn = LSN_ZERO
   #openedAtMs: number
@@ -182,6 +183,10 @@ export class Shard implements WalConsumer {
   }
   get failure(): string | undefined {
     return this.#failure
+  }
+  /** Whether it has stopped for a damaged file. */
+  get isDamaged(): boolean {
+    return this.#isDamaged
   }
   get hasFailed(): boolean {
     return this.#failure !== undefined
@@ -311,6 +316,7 @@ export class Shard implements WalConsumer {
   #fail(error: unknown): void {
     if (this.#failure !== undefined || this.#isStopped) return
     this.#failure = describeError(error)
+    this.#isDamaged = isErrorCode(error, 'bad_file')
     const isBug = !(error instanceof UnderstoryError)
     this.#env.log.error('shard_stopped', { at: formatLsn(this.state.ingestedLsn), error, isBug })
     this.#images.stop()

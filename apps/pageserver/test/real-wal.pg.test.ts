@@ -291,7 +291,7 @@ test.each([16, 17, 18] as const)(
       })
     }
 
-    // One byte of one layer.
+    // One byte of one layer: here alone, then in the object store, too.
     await using fourth = await openBench(directory.path)
     await attach(fourth, LAYOUT, 3, false, IMAGES_AT_4, major)
     const damaged = fourth.registry.all[0] as Shard
@@ -306,8 +306,17 @@ test.each([16, 17, 18] as const)(
     const largest = damaged.index.layers.toSorted((a, b) => b.sizeBytes - a.sizeBytes)[0]!
     const layer = await readFile(join(shardFolder, largest.name))
     layer[largest.sizeBytes >> 2]! ^= 0x10
-    await writeFile(join(shardFolder, largest.name), layer)
     await fourth[Symbol.asyncDispose]()
+    const damage = async (folder: string): Promise<void> => writeFile(join(folder, largest.name), layer)
+    await damage(shardFolder)
+    {
+      await using repaired = await openBench(directory.path)
+      const local = repaired.registry.all.toSorted((a, b) => a.owner.shard.number - b.owner.shard.number)
+      expect((await differences(local, root, endLsn, mapsLostOid, major)).found.slice(0, 10)).toEqual([])
+      expect(repaired.warnings.some((line) => line.startsWith('layer_fetched_again'))).toBe(true)
+    }
+    await damage(shardFolder)
+    await damage(shardFolder.replace(`${directory.path}/local`, `${directory.path}/objects`))
     await using fifth = await openBench(directory.path)
     const again = fifth.registry.all.find(
       ({ owner: { shard } }) => shard.number === damaged.owner.shard.number,

@@ -4,7 +4,7 @@
  */
 import { zstdDecompressSync } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
-import { refuse } from '@understory/base'
+import { isErrorCode, refuse } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import type { BlockCache } from './block-cache.ts'
 import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from './key.ts'
@@ -33,6 +33,8 @@ export interface LayerSource {
   readonly sizeBytes: number
   /** Fewer bytes than asked for only at the end. */
   read(offset: number, lengthBytes: number): Promise<Uint8Array>
+  /** Asked for when what was read is damaged or gone: puts right bytes in their place. Error: why that cannot be. */
+  renew?(damage: UnderstoryError): Promise<void>
 }
 
 export class LayerFile implements Layer {
@@ -193,6 +195,16 @@ export class LayerFile implements Layer {
     return loading
   }
   async #readBlock(number: number): Promise<Uint8Array> {
+    try {
+      return await this.#tryReadBlock(number)
+    } catch (error) {
+      const isLost = isErrorCode(error, 'bad_file') || isErrorCode(error, 'not_found')
+      if (!isLost || this.#source.renew === undefined) throw error
+      await this.#source.renew(error)
+      return this.#tryReadBlock(number)
+    }
+  }
+  async #tryReadBlock(number: number): Promise<Uint8Array> {
     const at = number * BLOCK_ENTRY_BYTES
     const offset = this.#blocks.getUint32(at, true)
     const length = this.#blocks.getUint32(at + 4, true)
@@ -384,7 +396,7 @@ const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes
 
 function damaged(name: string, what: string, cause?: unknown): UnderstoryError {
   return refuse('bad_file', `layer "${name}" is damaged: ${what}`, {
-    hint: 'Remove the local file and restart the pageserver, which fetches it again; if the object is damaged, restore it first.',
+    hint: 'A local file is fetched again by itself where its object is whole; a damaged object has to be restored from a copy.',
     ...(cause === undefined ? {} : { cause }),
   })
 }
