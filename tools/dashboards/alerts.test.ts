@@ -76,6 +76,15 @@ const CASES: Readonly<Record<string, Case>> = {
     labels: { node: 'ps-1', state: 'stopped' },
     summary: '1 shards of ps-1 have stopped and ingest nothing',
   },
+  UnderstoryShardStalled: {
+    fires: { 'understory_pageserver_shards{node="ps-1",state="stalled"}': '2x40' },
+    silent: {
+      'understory_pageserver_shards{node="ps-1",state="stalled"}': '0x40',
+      'understory_pageserver_shards{node="ps-1",state="serving"}': '4x40',
+    },
+    labels: { node: 'ps-1', state: 'stalled' },
+    summary: '2 shards of ps-1 are stalled by trouble outside',
+  },
   UnderstoryIngestLag: {
     fires: {
       'understory_safekeeper_ingest_lag_bytes{tenant="shop",timeline="main",shard="0",node="sk-1"}': `${512 * MIB}x40`,

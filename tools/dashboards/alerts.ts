@@ -61,6 +61,14 @@ export const ALERTS: readonly Alert[] = [
     series: ['understory_pageserver_shards{state="stopped"}'],
   },
   {
+    name: 'UnderstoryShardStalled',
+    severity: 'critical',
+    expr: 'understory_pageserver_shards{state="stalled"} > 0',
+    for: '5m',
+    summary: '{{ $value }} shards of {{ $labels.node }} are stalled by trouble outside',
+    series: ['understory_pageserver_shards{state="stalled"}'],
+  },
+  {
     name: 'UnderstoryIngestLag',
     severity: 'warning',
     expr: `max by (tenant, timeline, shard) (understory_safekeeper_ingest_lag_bytes) > ${256 * MIB}`,

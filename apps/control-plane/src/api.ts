@@ -136,7 +136,7 @@ async function timelineResponse(
       alive: observed.shards[number] !== undefined,
       ingestedLsn: observed.shards[number]?.ingestedLsn ?? 0n,
       remoteConsistentLsn: observed.shards[number]?.remoteConsistentLsn ?? 0n,
-      failure: observed.shards[number]?.failure ?? '',
+      failure: observed.shardProblems[number] ?? '',
     })),
     passwordPending: isPasswordPending(tenant, timeline),
   }

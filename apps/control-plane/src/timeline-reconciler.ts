@@ -48,6 +48,7 @@ import { Pace } from './pace.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import { withoutTimeline } from './removals.ts'
+import { ShardRecovery } from './shard-recovery.ts'
 import { isPasswordPending } from './tenant-document.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
@@ -83,6 +84,8 @@ export interface Observation {
   readonly compute: GetComputeStatusResponse | undefined
   /** By shard number; undefined where the pageserver did not answer or has no such shard. */
   readonly shards: readonly (ShardStatus | undefined)[]
+  /** By shard number: why it does not go on, empty where it does or nothing is known of it. */
+  readonly shardProblems: readonly string[]
   /** What keeps the timeline, or its compute, from what is wanted; empty where nothing does that is known. */
   readonly problem: string
 }
@@ -98,6 +101,7 @@ export class TimelineReconciler {
   /** The safekeepers that the shards were last told. */
   #toldShards = ''
   readonly #pace = new Pace()
+  readonly #recovery: ShardRecovery
   #wake: (() => void) | undefined
   #isWoken = false
   #lastProblem = ''
@@ -110,6 +114,7 @@ export class TimelineReconciler {
     this.#tenantId = tenantId
     this.#timelineId = timelineId
     this.#log = parts.log.child({ tenant: tenantId, timeline: timelineId })
+    this.#recovery = new ShardRecovery(parts.clock)
     this.membership = new MembershipReconciler({
       nodes: parts.nodes,
       peers: parts.peers,
@@ -242,7 +247,15 @@ export class TimelineReconciler {
       computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
       Promise.all(timeline.shards.map((_, number) => this.#shardStatus(timeline, number))),
     ])
-    return { computeAddress, compute, shards, problem: this.#lastProblem || this.#computeProblem }
+    return {
+      computeAddress,
+      compute,
+      shards,
+      shardProblems: shards.map((status, number) =>
+        status === undefined ? '' : this.#recovery.problemOf(number, status),
+      ),
+      problem: this.#lastProblem || this.#computeProblem,
+    }
   }
 
   async #shardStatus(timeline: TimelineDocument, number: number): Promise<ShardStatus | undefined> {
@@ -326,13 +339,18 @@ export class TimelineReconciler {
     return { enabled, thresholdRecords: tenant.imageThresholdRecords }
   }
 
-  /** A pageserver that does not have its shard gets it under a new generation: the old one can publish no more. */
+  /**
+   * A pageserver that does not have its shard, or where it has stopped, gets it under a new generation: the old one can
+   * publish no more, and a stopped shard is loaded afresh.
+   */
   async #attachShards(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
     for (let number = 0; number < timeline.shards.length; number++) {
       const { node } = timeline.shards[number] as { node: string }
       const address = present(timeline.addresses[node], `address of ${node}`)
       const known = await ifReachable(this.#parts.peers.shards(address, this.#ref()).catch(noneWhenUnknown))
-      if (known === undefined || known.some(({ shard }) => shard?.number === number)) continue
+      if (known === undefined) continue
+      const here = known.find(({ shard }) => shard?.number === number)
+      if (here !== undefined && !this.#mustAttachAgain(number, node, here)) continue
       timeline = await this.#update((item) => ({
         ...item,
         shards: item.shards.map((shard, i) =>
@@ -340,7 +358,7 @@ export class TimelineReconciler {
         ),
       }))
       const { generation } = timeline.shards[number] as { generation: number }
-      await this.#parts.peers.attachShard(address, {
+      const attached = this.#parts.peers.attachShard(address, {
         timeline: this.#ref(),
         shard: this.#shardRef(tenant, number),
         generation,
@@ -350,9 +368,28 @@ export class TimelineReconciler {
         imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
         rollback: rollbackOf(timeline, number),
       })
+      try {
+        await attached
+      } catch (error) {
+        if (here === undefined) throw error
+        // Everything else of the timeline goes on as it did.
+        this.#log.warn('shard_not_attached_again', { shard: number, node, generation, error })
+        continue
+      }
       this.#log.info('shard_attached', { shard: number, node, generation })
     }
     return timeline
+  }
+
+  #mustAttachAgain(number: number, node: string, { failure }: ShardStatus): boolean {
+    if (failure === '') {
+      this.#recovery.noteServing(number)
+      return false
+    }
+    if (!this.#recovery.isDue(number)) return false
+    const attempt = this.#recovery.triesOf(number)
+    this.#log.warn('stopped_shard_attached_again', { shard: number, node, attempt, failure })
+    return true
   }
 
   /** Which safekeepers to follow, under the generation that they have. */

@@ -243,7 +243,7 @@ export interface ShardView {
   readonly ingestedLsn: bigint;
   /** Durable in the object store up to here. */
   readonly remoteConsistentLsn: bigint;
-  /** Empty, or why it has stopped. */
+  /** Empty, or why it does not go on: it has stopped (and how often it was attached again), it is stalled, or loading. */
   readonly failure: string;
 }
 
