@@ -1,23 +1,26 @@
 // Goal: a few thousand wrong messages to every RPC end in a status and change nothing. Method: the fuzzer of
 // `npm run fuzz:rpc` with one seed.
 import { join } from 'node:path'
+import { useSecurity } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { SMALL_HEAP, fuzz } from './fuzz.ts'
+import { FUZZ_ENVIRONMENT, FUZZ_TOKEN, fuzz } from './fuzz.ts'
 import { Peer, frame } from './grpc-call.ts'
 
 const TENANT = 'fuzzed'
 const MESSAGES = 3_000
 
 test('wrong messages to every RPC of every service get a status, and change nothing', async () => {
+  useSecurity({ UNDERSTORY_TOKEN: FUZZ_TOKEN })
+  onTestFinished(() => useSecurity({}))
   const folder = await temporaryDirectory({ prefix: 'fuzz' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
   await using cluster = await startCluster({
     dataDirectory: join(folder.path, 'data'),
-    environment: SMALL_HEAP,
+    environment: FUZZ_ENVIRONMENT,
   })
-  using client = createClient({ endpoint: cluster.endpoint })
+  using client = createClient({ endpoint: cluster.endpoint, token: FUZZ_TOKEN })
   await client.createTenant({ name: TENANT, settings: { shared_buffers: '32MB' } })
   await client.waitForSql(TENANT)
   const report = await fuzz({
@@ -30,12 +33,13 @@ test('wrong messages to every RPC of every service get a status, and change noth
   })
   expect(report.faults).toEqual([])
   expect(report.methods).toBeGreaterThan(40)
+  expect(report.hostile).toBeGreaterThan(1_000)
   expect(report.watched).toBeGreaterThan(MESSAGES / 60)
   // Messages that cannot be read, values that cannot be, and what is not there: each is told apart.
   for (const status of ['status 3', 'status 5', 'status 13'])
     expect(report.ends[status] ?? 0).toBeGreaterThan(20)
 
-  using peer = new Peer((cluster.safekeepers[0] as { address: string }).address)
+  using peer = new Peer((cluster.safekeepers[0] as { address: string }).address, FUZZ_TOKEN)
   const path = '/understory.v1.SafekeeperService/ListWalTimelines'
   // Unknown fields in unknown groups, ten thousand deep.
   const deep = frame(Buffer.alloc(20_000, 0x0b))

@@ -25,6 +25,7 @@ import fc from 'fast-check'
 import { IDENTITY, START, WalMaker } from '../../apps/safekeeper/test/wal-maker.ts'
 import { Peer, frame } from './grpc-call.ts'
 import type { CallEnd } from './grpc-call.ts'
+import { sendHostileCalls } from './hostile.ts'
 import { drawSamples } from './messages.ts'
 import type { Method, Sample } from './messages.ts'
 import { ONLY_ORDERS, seedMessages } from './seeds.ts'
@@ -35,6 +36,8 @@ const ROUND_MESSAGES = 2_000
 const WATCHED_EVERY = 40
 const FRAMES_A_ROUND = 60
 const GROWTH_MAX_MIB = 150
+/** Of a process with a small heap, all that it has beside its heap included. */
+const PEAK_MAX_MIB = 512
 const INTERNAL = 13
 const SETTLED_LOOK_MS = 250
 const SETTLED_COUNT = 8
@@ -44,9 +47,16 @@ const FAULTS_MAX = 20
  * For the processes that are fuzzed. With all of the machine's memory a heap grows for minutes before anything is collected:
  * with this little, what grows is not garbage, and what leaks ends its process.
  */
-export const SMALL_HEAP = { NODE_OPTIONS: '--max-old-space-size=96 --max-semi-space-size=4' } as const
+const SMALL_HEAP = { NODE_OPTIONS: '--max-old-space-size=96 --max-semi-space-size=4' } as const
+
+/** Demanded by the processes that are fuzzed. */
+export const FUZZ_TOKEN = 'the token of the fuzzer'
+
+/** The environment of the processes that are fuzzed. */
+export const FUZZ_ENVIRONMENT = { ...SMALL_HEAP, UNDERSTORY_TOKEN: FUZZ_TOKEN } as const
 
 export interface FuzzOptions {
+  /** Its processes demand `FUZZ_TOKEN`, and this one has it (`useSecurity`). */
   readonly cluster: Cluster
   readonly client: UnderstoryClient
   readonly tenant: string
@@ -65,6 +75,8 @@ export interface FuzzReport {
   /** Calls after which everything was compared. */
   readonly watched: number
   readonly frames: number
+  /** Calls made to take memory: compressed, half open, without a token. */
+  readonly hostile: number
   /** Resident memory in MiB, after the first round and in the end. */
   readonly memory: Readonly<Record<string, { readonly beforeMib: number; readonly afterMib: number }>>
   readonly faults: readonly string[]
@@ -89,8 +101,10 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
     cluster.controlPlane,
     cluster.computeHost,
   ]
-  const [safekeeper, pageserver, controlPlane, computeHost] = nodes.map(({ address }) => new Peer(address))
-  const compute = new Peer(view.computeAddress)
+  const [safekeeper, pageserver, controlPlane, computeHost] = nodes.map(
+    ({ address }) => new Peer(address, FUZZ_TOKEN),
+  )
+  const compute = new Peer(view.computeAddress, FUZZ_TOKEN)
   const targets = [
     ...targetsOf(present(safekeeper, 'peer'), 'SafekeeperService', SafekeeperServiceService),
     ...targetsOf(present(pageserver, 'peer'), 'PageserverService', PageserverServiceService),
@@ -109,7 +123,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
   } finally {
     for (const peer of peers) peer[Symbol.dispose]()
   }
-  const { ends, faults, watched, frames, memory } = fuzzer
+  const { ends, faults, watched, frames, hostile, memory } = fuzzer
   say(`${messages} messages sent`)
   return {
     seed,
@@ -119,6 +133,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
     ends: Object.fromEntries([...ends].toSorted(([a], [b]) => a.localeCompare(b))),
     watched,
     frames,
+    hostile,
     memory: Object.fromEntries(memory),
     faults,
   }
@@ -137,6 +152,7 @@ class Fuzzer {
   readonly memory = new Map<string, { beforeMib: number; afterMib: number }>()
   watched = 0
   frames = 0
+  hostile = 0
   readonly #options: FuzzOptions
   readonly #targets: readonly Target[]
   readonly #nodes: readonly ClusterNode[]
@@ -174,6 +190,7 @@ class Fuzzer {
         await this.#makeDecoy(round)
         await this.#round(count, seed * 1_000_003 + round * 101)
         await this.#frames(seed * 7 + round)
+        await this.#hostile(seed * 13 + round)
         const after = await this.#state()
         this.#compare(before, after, `round ${round}`)
         before = after
@@ -290,6 +307,27 @@ class Fuzzer {
     )
   }
 
+  async #hostile(seed: number): Promise<void> {
+    const strangers = new Map<string, Peer>()
+    const strangerTo = (address: string): Peer => {
+      const known = strangers.get(address) ?? new Peer(address)
+      strangers.set(address, known)
+      return known
+    }
+    const targets = this.#targets.map(({ name, peer, method }) => ({
+      name,
+      peer,
+      method,
+      stranger: strangerTo(peer.address),
+      isOrder: ONLY_ORDERS.has(name),
+    }))
+    this.hostile += await sendHostileCalls(targets, seed, (fault) => {
+      this.#fault(fault)
+      return this.faults.length >= FAULTS_MAX
+    })
+    for (const stranger of strangers.values()) stranger[Symbol.dispose]()
+  }
+
   async #decoyState(): Promise<string> {
     const status = await this.#walStatus(this.#decoy)
     const { timelines } = await callUnary(this.#safekeeper.listWalTimelines.bind(this.#safekeeper), {})
@@ -355,6 +393,8 @@ class Fuzzer {
       try {
         const status = await readFile(`/proc/${pid}/status`, 'utf8')
         const mib = Math.round(Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) / 1_024)
+        const peakMib = Math.round(Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) / 1_024)
+        if (!(peakMib <= PEAK_MAX_MIB)) this.#fault(`${nodeId} took ${peakMib} MiB at its peak`)
         const known = isFirst ? undefined : this.memory.get(nodeId)
         this.memory.set(nodeId, { beforeMib: known?.beforeMib ?? mib, afterMib: mib })
       } catch (error) {

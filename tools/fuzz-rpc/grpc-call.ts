@@ -15,7 +15,9 @@ export type CallEnd =
 export interface RawCall {
   readonly path: string
   readonly body: Buffer
-  readonly contentType?: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** Whether the caller's side is left open: what comes after `body` never does. */
+  readonly isHalfOpen?: boolean
   /** Whether silence is an answer, as of a stream that waits for news. */
   readonly mayStayOpen: boolean
 }
@@ -32,18 +34,23 @@ export function frame(message: Uint8Array): Buffer {
 
 export class Peer implements Disposable {
   readonly address: string
+  readonly #authorization: { readonly authorization?: string }
   #session: ClientHttp2Session | undefined
 
-  constructor(address: string) {
+  /** Without a token its calls carry none. */
+  constructor(address: string, token?: string) {
     this.address = address
+    this.#authorization = token === undefined ? {} : { authorization: `Bearer ${token}` }
   }
 
-  call({ path, body, contentType = 'application/grpc', mayStayOpen }: RawCall): Promise<CallEnd> {
+  call({ path, body, headers = {}, isHalfOpen = false, mayStayOpen }: RawCall): Promise<CallEnd> {
     const stream = this.#connected().request({
       ':method': 'POST',
       ':path': path,
-      'content-type': contentType,
+      'content-type': 'application/grpc',
       te: 'trailers',
+      ...this.#authorization,
+      ...headers,
     })
     const { promise, resolve } = Promise.withResolvers<CallEnd>()
     let [answerBytes, httpStatus] = [0, 0]
@@ -86,7 +93,8 @@ export class Peer implements Disposable {
       if (httpStatus !== 0 && httpStatus !== 200) resolve({ kind: 'http', httpStatus })
       resolve({ kind: 'reset', code: stream.rstCode })
     })
-    stream.end(body)
+    if (isHalfOpen) stream.write(body)
+    else stream.end(body)
     return promise
   }
 
@@ -104,7 +112,9 @@ export class Peer implements Disposable {
 
   #connected(): ClientHttp2Session {
     if (this.#session === undefined || this.#session.closed || this.#session.destroyed) {
-      this.#session = connect(`http://${this.address}`, { settings: { enablePush: false } })
+      // What is not sent yet when a call is refused counts: with little memory this side would reset its next calls.
+      const maxSessionMemory = 1_000
+      this.#session = connect(`http://${this.address}`, { maxSessionMemory, settings: { enablePush: false } })
       this.#session.on('error', () => undefined)
     }
     return this.#session

@@ -6,9 +6,10 @@ import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { parseOptions, text, wholeNumber } from '@understory/env'
+import { useSecurity } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
-import { SMALL_HEAP, fuzz } from './fuzz.ts'
+import { FUZZ_ENVIRONMENT, FUZZ_TOKEN, fuzz } from './fuzz.ts'
 
 const OPTIONS = {
   messages: { read: wholeNumber(1, 1_000_000_000), fallback: 100_000, placeholder: 'N', help: 'how many' },
@@ -31,20 +32,21 @@ async function main(): Promise<number> {
     return 0
   }
   const { messages, seed, json } = options.values
+  useSecurity({ UNDERSTORY_TOKEN: FUZZ_TOKEN })
   await using folder = await temporaryDirectory({ prefix: 'fuzz' })
   await using cluster = await startCluster({
     dataDirectory: join(folder.path, 'data'),
-    environment: SMALL_HEAP,
+    environment: FUZZ_ENVIRONMENT,
   })
-  using client = createClient({ endpoint: cluster.endpoint })
+  using client = createClient({ endpoint: cluster.endpoint, token: FUZZ_TOKEN })
   await client.createTenant({ name: TENANT, settings: { shared_buffers: '32MB' } })
   await client.waitForSql(TENANT)
   const report = await fuzz({ cluster, client, tenant: TENANT, messages, seed, say })
   const { differing, pagesIndependent, pagesFromStorage } = await client.verifyTimeline(TENANT)
   const faults = [...report.faults, ...(differing > 0n ? [`${differing} pages differ from storage`] : [])]
-  const { ends, memory, frames, watched, methods, seconds } = report
+  const { ends, memory, frames, hostile, watched, methods, seconds } = report
   const lines = [
-    `${report.messages} messages and ${frames} broken frames to ${methods} RPCs in ${seconds.toFixed(0)} s, seed ${seed}`,
+    `${report.messages} messages, ${frames} broken frames and ${hostile} hostile calls to ${methods} RPCs in ${seconds.toFixed(0)} s, seed ${seed}`,
     `ends: ${Object.entries(ends)
       .map(([how, count]) => `${how} ${count}`)
       .join(', ')}`,
