@@ -11,6 +11,8 @@ import type { UnderstoryError } from '@understory/base'
 import { HealthService } from './health.ts'
 import { IncomingCall } from './incoming-call.ts'
 import { RefusedRequest, limitsOf } from './request-limits.ts'
+import { tokenNumber } from './security.ts'
+import type { ServerSecurity } from './security.ts'
 import { toServiceError } from './status.ts'
 
 export interface ServerLimits {
@@ -78,16 +80,16 @@ const tooMany = (): UnderstoryError =>
 
 const isHealthCheck = (path: string): boolean => path === HealthService.check.path
 
-/** For one server. `checkCaller` throws the error that a caller is refused with; health checks are asked nothing. */
+/** For one server. Without a token everybody may call; health checks need none. */
 export function admission(options: {
-  readonly checkCaller: ((metadata: Metadata) => void) | undefined
+  readonly token: ServerSecurity['token']
   readonly limits: ServerLimits
 }): ServerInterceptor {
-  const { checkCaller, limits } = options
+  const { token, limits } = options
   const waiting = new WaitingCalls(limits)
 
   const check = (path: string, metadata: Metadata, encoding: string): void => {
-    if (!isHealthCheck(path)) checkCaller?.(metadata)
+    if (!isHealthCheck(path) && token !== undefined) tokenNumber(metadata, token)
     if (encoding !== 'identity') {
       throw refuse('unsupported', `messages compressed by "${encoding}" are not read`, {
         hint: 'Send them without compression.',

@@ -6,19 +6,20 @@
  *   UNDERSTORY_TLS_CERT, UNDERSTORY_TLS_KEY   PEM files of this process's own certificate: it serves TLS alone
  *   UNDERSTORY_TLS_CA                         PEM file of the authority that peers' certificates are checked against
  *   UNDERSTORY_TLS_NAME                       name in peers' certificates, where it is not the address they are called by
- *   UNDERSTORY_TOKEN_FILE or UNDERSTORY_TOKEN sent with every call, and demanded of every call but health checks
+ *   UNDERSTORY_TOKEN_FILE or UNDERSTORY_TOKEN sent with every call, and demanded of every call but health checks; a file
+ *                                             may have several, see token-file.ts
  */
-import { readFileSync } from 'node:fs'
 import { hash, timingSafeEqual } from 'node:crypto'
-import { describeError, refuse } from '@understory/base'
+import { refuse } from '@understory/base'
 import { ServerCredentials, credentials, experimental } from '@grpc/grpc-js'
 import type { CallProperties, ChannelCredentials, ClientOptions, Metadata } from '@grpc/grpc-js'
 import type { Clock, Log } from '@understory/env'
 import { CertificateFiles } from './certificate-files.ts'
+import { TokenFile, checkToken } from './token-file.ts'
 
 export interface ClientSecurity {
-  /** Sent as `authorization: Bearer …`. */
-  readonly token?: string | undefined
+  /** Sent as `authorization: Bearer …`; of a file the first one there is. */
+  readonly token?: string | TokenFile | undefined
   /** Undefined: plain. */
   readonly tls?:
     | {
@@ -31,7 +32,8 @@ export interface ClientSecurity {
 }
 
 export interface ServerSecurity {
-  readonly token?: string | undefined
+  /** Demanded of callers; of a file any of them. */
+  readonly token?: string | TokenFile | undefined
   /** PEM, or where it is. */
   readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | CertificateFiles | undefined
 }
@@ -44,24 +46,19 @@ export interface Security {
 const PLAIN: Security = { client: {}, server: {} }
 let current = PLAIN
 let files: CertificateFiles | undefined
+let tokenFile: TokenFile | undefined
 
 /** What this process's clients and servers use unless told otherwise. */
 export const currentSecurity = (): Security => current
 
 const nonEmpty = (text: string | undefined): string | undefined => (text === '' ? undefined : text)
 
-function tokenOfFile(environment: Readonly<Record<string, string | undefined>>): string | undefined {
+function tokenOf(environment: Readonly<Record<string, string | undefined>>): string | TokenFile | undefined {
   const path = nonEmpty(environment['UNDERSTORY_TOKEN_FILE'])
-  if (path === undefined) return undefined
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (cause) {
-    throw refuse('bad_argument', `UNDERSTORY_TOKEN_FILE: could not read "${path}"`, {
-      detail: describeError(cause),
-      hint: 'Name a file that this user may read.',
-      cause,
-    })
-  }
+  if (path !== undefined) return new TokenFile(path)
+  const token = environment['UNDERSTORY_TOKEN']?.trim()
+  if (token !== undefined) checkToken(token, 'UNDERSTORY_TOKEN')
+  return token
 }
 
 /** Reads the variables and makes them this process's. Error: refused `bad_argument` that names the variable. */
@@ -72,21 +69,21 @@ export function useSecurity(environment: Readonly<Record<string, string | undefi
       hint: 'Set both, or neither.',
     })
   }
-  const token = (tokenOfFile(environment) ?? environment['UNDERSTORY_TOKEN'])?.trim()
-  if (token === '')
-    throw refuse('bad_argument', 'the token is empty', { hint: 'Put a long random text there.' })
+  const token = tokenOf(environment)
   const serverName = environment['UNDERSTORY_TLS_NAME']
   files = cert === undefined && ca === undefined ? undefined : new CertificateFiles({ cert, key, ca })
   const authority = files?.hasAuthority === true ? files : undefined
+  tokenFile = token instanceof TokenFile ? token : undefined
   current = {
     client: { token, tls: files === undefined ? undefined : { ca: authority, serverName } },
     server: { token, tls: files?.hasIdentity === true ? files : undefined },
   }
 }
 
-/** From now on renewed certificates count as soon as they are seen, without a start. */
+/** From now on renewed certificates and tokens count as soon as they are seen, without a start. */
 export function watchSecurity({ clock, log }: { readonly clock: Clock; readonly log: Log }): void {
   files?.watch(clock, log)
+  tokenFile?.watch(clock, log)
 }
 
 export function channelCredentials({ tls }: ClientSecurity): ChannelCredentials {
@@ -106,7 +103,7 @@ export function securityOptions({ token, tls }: ClientSecurity): Partial<ClientO
       ? {}
       : {
           callInvocationTransformer: <Q, S>(call: CallProperties<Q, S>): CallProperties<Q, S> => {
-            call.metadata.set('authorization', `Bearer ${token}`)
+            call.metadata.set('authorization', `Bearer ${tokensOf(token)[0]}`)
             return call
           },
         }),
@@ -123,18 +120,23 @@ export function serverCredentials({ tls }: ServerSecurity): ServerCredentials {
 
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer')
 
-/** Whether a call carries the token; takes as long for a wrong one as for the right one. */
-export function checkToken(token: string): (metadata: Metadata) => void {
-  const wanted = digest(`Bearer ${token}`)
-  return (metadata) => {
-    const given = String(metadata.get('authorization')[0] ?? '')
-    if (timingSafeEqual(digest(given), wanted)) return
-    throw refuse(
-      'unauthenticated',
-      given === '' ? 'the call carries no token' : 'the token is not the right one',
-      {
-        hint: 'Set UNDERSTORY_TOKEN or UNDERSTORY_TOKEN_FILE to the token of this installation.',
-      },
-    )
-  }
+const tokensOf = (token: string | TokenFile): readonly string[] =>
+  typeof token === 'string' ? [token] : token.tokens
+
+/**
+ * Which of the tokens a call carries, counted from 1. A wrong one takes as long as a right one. Error: refused
+ * `unauthenticated`.
+ */
+export function tokenNumber(metadata: Metadata, token: string | TokenFile): number {
+  const given = String(metadata.get('authorization')[0] ?? '')
+  const givenDigest = digest(given)
+  let number = 0
+  for (const [i, one] of tokensOf(token).entries())
+    if (timingSafeEqual(givenDigest, digest(`Bearer ${one}`))) number = i + 1
+  if (number > 0) return number
+  throw refuse(
+    'unauthenticated',
+    given === '' ? 'the call carries no token' : 'the token is not the right one',
+    { hint: 'Set UNDERSTORY_TOKEN or UNDERSTORY_TOKEN_FILE to the token of this installation.' },
+  )
 }

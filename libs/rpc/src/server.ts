@@ -18,7 +18,7 @@ import { SERVER_LIMITS, admission } from './admission.ts'
 import type { ServerLimits } from './admission.ts'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
-import { checkToken, currentSecurity, serverCredentials } from './security.ts'
+import { currentSecurity, serverCredentials } from './security.ts'
 import type { ServerSecurity } from './security.ts'
 import { writeMessage } from './stream.ts'
 import { observeCall } from './observer.ts'
@@ -240,16 +240,13 @@ function bind(
   })
 }
 
-function newServer(
-  checkCaller: ((metadata: Metadata) => void) | undefined,
-  changedLimits: Partial<ServerLimits> = {},
-): Server {
+function newServer(token: ServerSecurity['token'], changedLimits: Partial<ServerLimits> = {}): Server {
   const limits = { ...SERVER_LIMITS, ...changedLimits }
   return new Server({
     ...CHANNEL_OPTIONS,
     'grpc.max_connection_idle_ms': limits.connectionIdleMs,
     'grpc.max_connection_age_ms': limits.connectionAgeMs,
-    interceptors: [admission({ checkCaller, limits })],
+    interceptors: [admission({ token, limits })],
   })
 }
 
@@ -269,8 +266,7 @@ export async function startServer(options: {
   readonly limits?: Partial<ServerLimits> | undefined
 }): Promise<RpcServer> {
   const security = options.security ?? currentSecurity().server
-  const checkCaller = security.token === undefined ? undefined : checkToken(security.token)
-  const server = newServer(checkCaller, options.limits)
+  const server = newServer(security.token, options.limits)
   for (const { definition, implementation } of options.services)
     server.addService(limitRequests(definition), implementation)
   const health = healthService(options.health ?? serving)
