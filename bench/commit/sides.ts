@@ -77,7 +77,13 @@ export async function understory(
   try {
     const client = createClient({ endpoint: cluster.endpoint })
     const tenant = 'bench'
-    await client.createTenant({ name: tenant, postgresMajor: major, password: TENANT_PASSWORD })
+    // As the stock side is reached.
+    await client.createTenant({
+      name: tenant,
+      postgresMajor: major,
+      password: TENANT_PASSWORD,
+      allowPlaintext: true,
+    })
     const connection = tenantLogin(await client.waitForSql(tenant, { timeoutMs: 300_000 }))
     const nodes = [...cluster.safekeepers, ...cluster.pageservers, cluster.computeHost, cluster.controlPlane]
     return {

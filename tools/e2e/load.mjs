@@ -11,7 +11,8 @@ const REPORT_MS = 1_000
 const RETRY_MS = 50
 const CHECK_MS_MAX = 300_000
 
-const connectionString = process.env.E2E_SQL
+// By itself node-postgres would look for an authority behind the certificate.
+const connectionString = `${process.env.E2E_SQL}&uselibpqcompat=true`
 const acknowledged = []
 let lastAckMs = performance.now()
 let longestMs = 0

@@ -280,6 +280,7 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
               settings: { work_mem: '4MB' },
               specGeneration: 1n,
               fullPageWritesOff: false,
+              requireTls: true,
               membership: undefined,
             },
           }),

@@ -31,6 +31,7 @@ import {
   replaceRules,
   restoreConfiguration,
   seedConfiguration,
+  seedOf,
   writeGate,
 } from './configuration.ts'
 import type { SettingFloors, SqlFront } from './configuration.ts'
@@ -61,8 +62,8 @@ import type { CheckedSpec } from './spec.ts'
 import {
   areRulesReadable,
   hasTakenAllIn,
+  reloadConfiguration,
   waitForSql,
-  waitUntilOpen,
   waitUntilSynchronous,
   withSql,
 } from './sql.ts'
@@ -314,7 +315,7 @@ export class Compute {
       }),
     ])
     await orStopped(synchronous, this.#stop.signal)
-    writeGate(this.files, 'open', this.#parts.owner)
+    writeGate(this.files, 'open', this.#parts)
     await withSql(target, async (client) => {
       const rules = this.configuration.kept?.soundFiles.get('pg_hba.conf')
       if (rules !== undefined && !(await areRulesReadable(client))) {
@@ -323,7 +324,7 @@ export class Compute {
       }
       await client.query('select pg_reload_conf()')
     })
-    await waitUntilOpen(this.#sqlPort, clock)
+    await reloadConfiguration(target, clock)
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
     this.#state = ComputeState.COMPUTE_STATE_RUNNING
     this.#observer?.opened(this.#rebuiltAtLsn === undefined ? 'birth' : 'rebuild', this.#rebuildMs)
@@ -531,9 +532,8 @@ export class Compute {
       const kept = await this.#configurationForStart()
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
       restoreConfiguration(this.files, kept, {
-        settings: spec.settings,
+        ...seedOf(this.#parts),
         fullPageWrites,
-        owner,
       })
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
     } catch (error) {
@@ -568,7 +568,7 @@ export class Compute {
     floors: SettingFloors,
   ): Promise<Session> {
     this.#state = ComputeState.COMPUTE_STATE_STARTING
-    writeGate(this.files, 'closed', this.#parts.owner)
+    writeGate(this.files, 'closed', this.#parts)
     await allowStart(this.files)
     let postmaster = await this.#startPostgres(floors)
     const target = this.#target()
@@ -614,7 +614,8 @@ export class Compute {
 
   async #arguments(floors?: SettingFloors): Promise<string[]> {
     const { spec, front } = this.#parts
-    const where = { port: this.#sqlPort, listenAddresses: front.listenAddresses }
+    const { listenAddresses } = front
+    const where = { port: this.#sqlPort, listenAddresses, isSuspect: this.#isConfigurationSuspect }
     return postgresArguments(this.files, where, spec.postgresMajor, await readSettings(this.files), floors)
   }
 
@@ -646,12 +647,12 @@ export class Compute {
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
-    const { spec, owner, clock, log } = this.#parts
+    const { spec, clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
     await this.#parts.launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
-    await seedConfiguration(this.files, spec.settings, owner)
-    writeGate(this.files, 'birth', owner)
+    await seedConfiguration(this.files, seedOf(this.#parts))
+    writeGate(this.files, 'birth', this.#parts)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
     const target = this.#target()

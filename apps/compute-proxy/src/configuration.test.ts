@@ -1,7 +1,27 @@
 // Goal: no configuration of a user keeps Postgres from being started, or from being served by storage. Method: tables.
-import { expect, test } from 'vitest'
-import { parseSettings, postgresArguments, setSetting } from './configuration.ts'
+import { X509Certificate } from 'node:crypto'
+import { mkdir, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ComputeSpec } from '@understory/rpc'
+import { temporaryDirectory } from '@understory/testcontainers'
+import { describe, expect, test } from 'vitest'
+import { areAPair, selfSignedCertificate } from './certificate.ts'
+import {
+  parseSettings,
+  postgresArguments,
+  restoreConfiguration,
+  setSetting,
+  writeGate,
+} from './configuration.ts'
 import { computeFiles } from './layout.ts'
+import { checkSpec } from './spec.ts'
+
+const SPEC = checkSpec({
+  ...ComputeSpec.fromPartial({ postgresMajor: 17 }),
+  timeline: { tenantId: '1'.repeat(32), timelineId: '2'.repeat(32) },
+  safekeepers: ['127.0.0.1:1'],
+  pageservers: ['127.0.0.1:2'],
+})
 
 const FLOORS = {
   max_connections: 100,
@@ -11,10 +31,14 @@ const FLOORS = {
   max_locks_per_transaction: 64,
 }
 
-function settingsFor(user: Readonly<Record<string, string>>, major = 17): Map<string, string> {
+function settingsFor(
+  user: Readonly<Record<string, string>>,
+  major = 17,
+  isSuspect = false,
+): Map<string, string> {
   const args = postgresArguments(
     computeFiles('/data/c'),
-    { port: 5432, listenAddresses: '127.0.0.1' },
+    { port: 5432, listenAddresses: '127.0.0.1', isSuspect },
     major,
     (name) => user[name],
     FLOORS,
@@ -88,4 +112,69 @@ test('a setting stands once and last', () => {
   expect(setSetting("a = '1'\n FULL_PAGE_WRITES = 'on'\nb = '2'\n", 'full_page_writes', 'off')).toBe(
     "a = '1'\nb = '2'\nfull_page_writes = 'off'\n",
   )
+})
+
+test('a start after one that failed looks for no certificate that may be lost', () => {
+  const own = { ssl: 'on', ssl_cert_file: '/mnt/lost.crt', ssl_key_file: '/mnt/lost.key' }
+  expect(settingsFor(own).has('ssl_cert_file')).toBe(false)
+  const suspect = settingsFor(own, 17, true)
+  expect(suspect.get('ssl_cert_file')).toBe('server.crt')
+  expect(suspect.get('ssl_key_file')).toBe('server.key')
+  // Whether there is TLS stays the user's.
+  expect(suspect.has('ssl')).toBe(false)
+})
+
+describe('certificate and key', () => {
+  const pair = (subject: string): ReadonlyMap<string, Buffer> => {
+    const made = selfSignedCertificate({
+      subject,
+      names: ['localhost'],
+      notBeforeMs: 0,
+      serial: Buffer.of(1),
+    })
+    return new Map([
+      ['server.crt', Buffer.from(made.certificate)],
+      ['server.key', Buffer.from(made.key)],
+    ])
+  }
+  const [older, newer] = [pair('older'), pair('newer')]
+  const mixed = new Map([...newer, ['server.key', older.get('server.key') ?? Buffer.alloc(0)]])
+  const fresh = selfSignedCertificate({
+    subject: 'fresh',
+    names: ['a'],
+    notBeforeMs: 0,
+    serial: Buffer.of(1),
+  })
+
+  test.each([
+    ['the kept ones', newer, older, 'newer'],
+    ['half of a replacement', mixed, older, 'older'],
+    ['half of one from the beginning', mixed, mixed, 'fresh'],
+    ['none, as of a timeline from before', new Map<string, Buffer>(), new Map<string, Buffer>(), 'fresh'],
+  ])('%s', async (_, files, soundFiles, subject) => {
+    await using folder = await temporaryDirectory()
+    const at = computeFiles(folder.path)
+    await mkdir(at.pgdata)
+    const kept = { term: 1, number: 1, files, soundFiles }
+    const how = { settings: {}, certificate: fresh, fullPageWrites: 'on', owner: undefined } as const
+    restoreConfiguration(at, kept, how)
+    const crt = await readFile(join(at.pgdata, 'server.crt'))
+    expect(new X509Certificate(crt).subject).toBe(`CN=${subject}`)
+    expect(areAPair(crt, await readFile(join(at.pgdata, 'server.key')))).toBe(true)
+    expect((await stat(join(at.pgdata, 'server.key'))).mode & 0o777).toBe(0o600)
+  })
+})
+
+test('an open gate refuses who comes without TLS before any rule of the user, where that is wanted', async () => {
+  await using folder = await temporaryDirectory()
+  const at = computeFiles(folder.path)
+  const lines = async (requireTls: boolean): Promise<string[]> => {
+    writeGate(at, 'open', { owner: undefined, spec: { ...SPEC, requireTls } })
+    return (await readFile(at.hba, 'utf8')).trim().split('\n')
+  }
+  expect((await lines(true)).slice(-2)).toEqual([
+    'hostnossl all all all reject',
+    `include "${join(at.pgdata, 'pg_hba.conf')}"`,
+  ])
+  expect((await lines(false)).join()).not.toContain('hostnossl')
 })

@@ -3,16 +3,20 @@
  *
  * - the command line: what I1 and I4 rest on, which no configuration file can override;
  * - pg_hba.managed.conf: the gate. Closed, only the proxy's own role on its socket gets in; open, the timeline's own
- *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has);
- * - the configuration files in PGDATA: the user's. They are not in WAL, so they are kept beside and put back
- *   (kept-configuration.ts).
+ *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has), and that
+ *   nobody may come without TLS where the tenant does not allow it;
+ * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are kept
+ *   beside and put back (kept-configuration.ts).
  */
 import { basename, join } from 'node:path'
 import { replaceWithin } from '@understory/env'
-import type { UserIds } from '@understory/env'
-import { CONFIGURATION_FILES, readConfigurationFile } from './kept-configuration.ts'
+import type { Env, UserIds } from '@understory/env'
+import { serverCertificate } from './certificate.ts'
+import type { ServerCertificate } from './certificate.ts'
+import { CONFIGURATION_FILES, pairStateOf, readConfigurationFile } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
 import type { ComputeFiles } from './layout.ts'
+import type { CheckedSpec } from './spec.ts'
 
 /** The proxy's own role: made at birth, superuser, let in by socket alone. */
 export const PROXY_ROLE = 'understory'
@@ -51,11 +55,17 @@ const SETTING_DEFAULTS = {
 
 /**
  * Arguments of `postgres`: nothing that the storage, or the proxy's own way in, rests on is left to the user's files.
- * `user` tells what those say; `floors` is undefined for a cluster that was made a moment ago.
+ * `user` tells what those say; `floors` is undefined for a cluster that was made a moment ago. Where Postgres ended by itself
+ * at the last start (`isSuspect`), it is not to look for certificates that may have been lost with a disk: it uses the pair
+ * that is kept.
  */
 export function postgresArguments(
   files: ComputeFiles,
-  { port, listenAddresses }: { readonly port: number } & Pick<SqlFront, 'listenAddresses'>,
+  {
+    port,
+    listenAddresses,
+    isSuspect,
+  }: { readonly port: number; readonly isSuspect: boolean } & Pick<SqlFront, 'listenAddresses'>,
   major: number,
   user: (name: string) => string | undefined,
   floors?: SettingFloors,
@@ -84,12 +94,22 @@ export function postgresArguments(
     // full_page_writes is switched by it.
     ...(major >= 17 ? { allow_alter_system: 'on' } : {}),
     ...raisedSettings(user, floors),
+    ...(isSuspect ? KEPT_CERTIFICATE : {}),
   }
   return [
     '-D',
     files.pgdata,
     ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
   ]
+}
+
+/** As of a new cluster. Source: guc_tables.c (16, 17, 18). */
+const KEPT_CERTIFICATE = {
+  ssl_cert_file: 'server.crt',
+  ssl_key_file: 'server.key',
+  ssl_ca_file: '',
+  ssl_crl_file: '',
+  ssl_crl_dir: '',
 }
 
 /** Those of which the user's files ask for less than is needed. */
@@ -122,10 +142,10 @@ host  all all ::/0 reject
 /** Before the proxy's role is made: nobody but this machine's own processes can reach the socket. */
 const HBA_BIRTH = `local all postgres trust
 ${HBA_CLOSED}`
-const hbaOpen = (files: ComputeFiles): string => `${HBA_HEAD}local replication all reject
+const hbaOpen = (files: ComputeFiles, requireTls: boolean): string => `${HBA_HEAD}local replication all reject
 host  replication all 0.0.0.0/0 reject
 host  replication all ::/0 reject
-include "${join(files.pgdata, 'pg_hba.conf')}"
+${requireTls ? 'hostnossl all all all reject\n' : ''}include "${join(files.pgdata, 'pg_hba.conf')}"
 `
 
 /**
@@ -136,10 +156,17 @@ export const FIRST_RULES = `local all all trust
 host all all all scram-sha-256
 `
 
+/** A user may change them: those who come without TLS are refused by the gate, not by these. */
+const FIRST_SETTINGS = { ssl: 'on' }
+
 export type Gate = 'birth' | 'closed' | 'open'
 
-export function writeGate(files: ComputeFiles, gate: Gate, owner: UserIds | undefined): void {
-  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files) }
+export function writeGate(
+  files: ComputeFiles,
+  gate: Gate,
+  { owner, spec }: Pick<SeedParts, 'owner' | 'spec'>,
+): void {
+  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files, spec.requireTls) }
   replaceWithin(files.root, basename(files.hba), rules[gate], owner)
 }
 
@@ -148,33 +175,60 @@ export function replaceRules({ pgdata }: ComputeFiles, rules: Buffer, owner: Use
   replaceWithin(pgdata, 'pg_hba.conf', rules, owner)
 }
 
-interface RestoreOptions {
+interface SeedOptions {
   /** By which the timeline began. */
   readonly settings: Readonly<Record<string, string>>
-  readonly fullPageWrites: 'on' | 'off'
+  /** Used where no pair of certificate and key is kept. */
+  readonly certificate: ServerCertificate
   readonly owner: UserIds | undefined
+}
+
+/** What a beginning is made of. */
+interface SeedParts extends Pick<Env, 'clock' | 'rng'> {
+  readonly spec: CheckedSpec
+  readonly front: SqlFront
+  readonly owner: UserIds | undefined
+}
+
+/** By which a timeline begins, with a certificate that is new each time. */
+export const seedOf = ({ spec, front, owner, clock, rng }: SeedParts): SeedOptions => ({
+  settings: spec.settings,
+  certificate: serverCertificate(spec.timeline.timelineId, front.host, { clock, rng }),
+  owner,
+})
+
+interface RestoreOptions extends SeedOptions {
+  readonly fullPageWrites: 'on' | 'off'
 }
 
 /**
  * Puts the configuration into a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
- * the timeline began.
+ * the timeline began. Certificate and key are the newest that fit together: on others Postgres would not start.
  */
 export function restoreConfiguration(
   files: ComputeFiles,
   kept: KeptConfiguration | undefined,
-  { settings, fullPageWrites, owner }: RestoreOptions,
+  { settings, certificate, fullPageWrites, owner }: RestoreOptions,
 ): void {
   const beginnings: Readonly<Record<string, string>> = {
-    'postgresql.auto.conf': withSettings('', settings),
+    'postgresql.auto.conf': withSettings('', { ...FIRST_SETTINGS, ...settings }),
     'pg_hba.conf': FIRST_RULES,
+    ...filesOf(certificate),
   }
+  const pair = [kept?.files, kept?.soundFiles].find((some) => pairStateOf(some) === 'whole')
   for (const name of CONFIGURATION_FILES) {
-    const content = kept?.files.get(name) ?? Buffer.from(beginnings[name] ?? '')
+    const from = name === 'server.crt' || name === 'server.key' ? pair : kept?.files
+    const content = from?.get(name) ?? Buffer.from(beginnings[name] ?? '')
     const isAuto = name === 'postgresql.auto.conf'
     const wanted = isAuto ? setSetting(content.toString(), 'full_page_writes', fullPageWrites) : content
     replaceWithin(files.pgdata, name, wanted, owner)
   }
 }
+
+const filesOf = ({ certificate, key }: ServerCertificate): Readonly<Record<string, string>> => ({
+  'server.crt': certificate,
+  'server.key': key,
+})
 
 const withSettings = (text: string, settings: Readonly<Record<string, string>>): string =>
   Object.entries(settings).reduce((all, [name, value]) => setSetting(all, name, value), text)
@@ -212,11 +266,10 @@ export function parseSettings(text: string): Map<string, string> {
 /** By which a new timeline begins. */
 export async function seedConfiguration(
   files: ComputeFiles,
-  settings: Readonly<Record<string, string>>,
-  owner: UserIds | undefined,
+  { settings, certificate, owner }: SeedOptions,
 ): Promise<void> {
   const text = (await readConfigurationFile(files, 'postgresql.auto.conf'))?.toString() ?? ''
-  const auto = withSettings(text, { full_page_writes: 'on', ...settings })
-  replaceWithin(files.pgdata, 'postgresql.auto.conf', auto, owner)
-  replaceWithin(files.pgdata, 'pg_hba.conf', FIRST_RULES, owner)
+  const auto = withSettings(text, { full_page_writes: 'on', ...FIRST_SETTINGS, ...settings })
+  const contents = { 'postgresql.auto.conf': auto, 'pg_hba.conf': FIRST_RULES, ...filesOf(certificate) }
+  for (const [name, content] of Object.entries(contents)) replaceWithin(files.pgdata, name, content, owner)
 }

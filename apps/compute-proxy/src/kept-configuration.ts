@@ -9,6 +9,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import { readWithin, realDisk } from '@understory/env'
 import type { Configuration } from '@understory/rpc'
 import { z } from 'zod'
+import { areAPair } from './certificate.ts'
 import type { ComputeFiles } from './layout.ts'
 
 export const CONFIGURATION_FILES = [
@@ -16,6 +17,9 @@ export const CONFIGURATION_FILES = [
   'postgresql.auto.conf',
   'pg_hba.conf',
   'pg_ident.conf',
+  // Where Postgres looks by default (ssl_cert_file, ssl_key_file).
+  'server.crt',
+  'server.key',
 ] as const
 
 /** Larger ones are not kept, nor read, each and together: the document travels in one message. */
@@ -124,6 +128,13 @@ function areSame(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>)
   return a.size === b.size && [...a].every(([name, bytes]) => b.get(name)?.equals(bytes) === true)
 }
 
+/** Whether certificate and key fit together; `none` where one of them is not there. */
+export function pairStateOf(files: ReadonlyMap<string, Buffer> | undefined): 'none' | 'whole' | 'broken' {
+  const [certificate, key] = [files?.get('server.crt'), files?.get('server.key')]
+  if (certificate === undefined || key === undefined) return 'none'
+  return areAPair(certificate, key) ? 'whole' : 'broken'
+}
+
 /** Whether a start that failed may succeed with the sound files. */
 export const hasOtherSoundFiles = (kept: KeptConfiguration | undefined): boolean =>
   kept !== undefined && kept.soundFiles.size > 0 && !areSame(kept.files, kept.soundFiles)
@@ -165,10 +176,11 @@ export class ConfigurationKeeper {
     if (now.size === 0) return
     const isChanged = before === undefined || !areSame(now, before.files)
     if (!isChanged && areSame(before.files, before.soundFiles)) return
-    // Who cannot be asked cannot say yes; the change is kept all the same.
-    const sound = (await isSound().catch(() => false))
-      ? now
-      : (before?.soundFiles ?? new Map<string, Buffer>())
+    // Who cannot be asked cannot say yes; the change is kept all the same. A server that runs keeps the pair that it has.
+    const sound =
+      pairStateOf(now) !== 'broken' && (await isSound().catch(() => false))
+        ? now
+        : (before?.soundFiles ?? new Map<string, Buffer>())
     if (!isChanged && areSame(sound, before.soundFiles)) return
     const sizeBytes = [...now.values()].reduce((sum, { length }) => sum + length, 0)
     if (sizeBytes > CONFIGURATION_BYTES_MAX) {

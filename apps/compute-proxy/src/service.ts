@@ -85,7 +85,9 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     state: view.state,
     progressPercent: view.progressPercent,
     connectionString:
-      view.state === RUNNING ? `postgres://postgres@${view.sqlHost}:${view.sqlPort}/postgres` : '',
+      view.state === RUNNING
+        ? `postgres://postgres@${view.sqlHost}:${view.sqlPort}/postgres${spec.requireTls ? '?sslmode=require' : ''}`
+        : '',
     postmasterPid: view.postmasterPid,
     term: BigInt(view.term),
     receivedLsn: lsnToBigint(view.receivedLsn),
@@ -101,6 +103,7 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     configurationVersion:
       kept === undefined ? undefined : { term: BigInt(kept.term), number: BigInt(kept.number) },
     membershipGeneration: BigInt(view.membershipGeneration),
+    serverCertificate: kept?.files.get('server.crt')?.toString() ?? '',
   }
 }
 

@@ -10,6 +10,7 @@ import { withoutValues } from './postgres-log.ts'
 import { endedError } from './postgres.ts'
 
 const POLL_MS = 20
+const RELOAD_MS_MAX = 1_000
 
 export interface SqlTarget {
   readonly files: ComputeFiles
@@ -182,22 +183,22 @@ export async function waitUntilSynchronous(target: SqlTarget, clock: Clock): Pro
   })
 }
 
-/** Waits until a reload has let the outside in, for a second at most: the user's own rules may let nobody in. */
-export async function waitUntilOpen(port: number, clock: Clock): Promise<void> {
-  const untilMs = clock.nowMs() + 1_000
-  while (clock.nowMs() < untilMs) {
-    const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' })
-    client.on('error', () => undefined)
-    try {
-      await client.connect()
-      await client.end()
-      return
-    } catch (error) {
-      // Asked for a password: the new rules are read. Rejected by rule (28000), they are not.
-      if (!isStarting(error) && !isOneOf(error, ['28000'])) return
-      await clock.sleep(5)
-    }
-  }
+/**
+ * Makes Postgres read its files again; resolves once that judges new connections. A session has the time of the load that
+ * the postmaster had when it began (PgReloadTime), or has heard of a newer one itself, which the postmaster tells after it
+ * began with it; and it takes no connection before it is done with the rules (process_pm_reload_request, postmaster.c, 16
+ * to 18). Files with an error keep that time as it is: then it is waited for a second.
+ */
+export async function reloadConfiguration(target: SqlTarget, clock: Clock): Promise<void> {
+  const loadedAt = async (client: pg.Client): Promise<string | undefined> =>
+    (await client.query<{ at: string }>('select pg_conf_load_time()::text as at')).rows[0]?.at
+  const before = await withSql(target, async (client) => {
+    const at = await loadedAt(client)
+    await client.query('select pg_reload_conf()')
+    return at
+  })
+  const untilMs = clock.nowMs() + RELOAD_MS_MAX
+  while ((await withSql(target, loadedAt)) === before && clock.nowMs() < untilMs) await clock.sleep(5)
 }
 
 /** Oid of the bootstrap superuser, whatever its name is by now (BOOTSTRAP_SUPERUSERID, pg_authid.dat, 16 to 18). */

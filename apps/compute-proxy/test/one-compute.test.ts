@@ -28,6 +28,7 @@ test('a compute waits for the one before on its folder, and touches nothing ther
     settings: {},
     specGeneration: 1n,
     fullPageWritesOff: false,
+    requireTls: false,
     membership: undefined,
   })
   const args = [

@@ -5,6 +5,7 @@
  */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { tenantLogin } from '@understory/testcontainers'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
@@ -32,9 +33,8 @@ afterAll(() => road?.[Symbol.asyncDispose]())
 
 /** What Postgres answers to a login: its user, or a code. */
 async function login(tenant: string, password: string | undefined): Promise<unknown> {
-  const url = new URL(await road.connectionString(tenant))
-  url.password = password ?? ''
-  const client = new pg.Client({ connectionString: url.href })
+  const connectionString = tenantLogin(await road.connectionString(tenant), password ?? '')
+  const client = new pg.Client({ connectionString })
   client.on('error', () => undefined)
   try {
     await client.connect()

@@ -6,7 +6,13 @@ const NODES = '--nodes=control-plane=1,safekeeper=1,pageserver=2'
 
 test('the smoke test writes, switches, and reads back by SQL and out of storage', async () => {
   await using road = await startRoad({ safekeepers: 1 })
-  const { code, stdout, stderr } = await runCli(road.cluster, 'smoke-test', road.tenant, NODES)
+  const { code, stdout, stderr } = await runCli(
+    road.cluster,
+    'smoke-test',
+    road.tenant,
+    NODES,
+    '--new-password',
+  )
   expect(stderr).toBe('')
   const done = stdout.split('\n').filter((line) => line.startsWith('ok '))
   expect(done).toEqual([
@@ -25,7 +31,13 @@ test('the smoke test writes, switches, and reads back by SQL and out of storage'
   const [, hung] = road.cluster.pageservers
   process.kill(hung?.pid ?? 0, 'SIGSTOP')
   try {
-    const again = await runCli(road.cluster, 'smoke-test', road.tenant, '--nodes=pageserver=2')
+    const again = await runCli(
+      road.cluster,
+      'smoke-test',
+      road.tenant,
+      '--nodes=pageserver=2',
+      '--new-password',
+    )
     expect(again.code).toBe(1)
     expect(again.stderr).toContain(hung?.address)
   } finally {
@@ -35,7 +47,13 @@ test('the smoke test writes, switches, and reads back by SQL and out of storage'
 
 test('a node that is missing is named by its kind, and a count that is none is refused', async () => {
   await using road = await startRoad({ safekeepers: 1, pageservers: 1 })
-  const missing = await runCli(road.cluster, 'smoke-test', road.tenant, '--nodes=pageserver=2')
+  const missing = await runCli(
+    road.cluster,
+    'smoke-test',
+    road.tenant,
+    '--nodes=pageserver=2',
+    '--new-password',
+  )
   expect(missing.code).toBe(1)
   expect(missing.stderr).toContain('1 of 2 nodes of kind pageserver are there')
   const wrong = await runCli(road.cluster, 'smoke-test', road.tenant, '--nodes=pageserver')

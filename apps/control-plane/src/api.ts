@@ -126,6 +126,7 @@ async function timelineResponse(
       membership: membershipMessage(timeline),
       specGeneration: BigInt(timeline.specGeneration),
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
+      requireTls: !tenant.allowsPlaintext,
     },
     compute: computeOf(tenant, timeline, observed),
     computeAddress: observed.computeAddress ?? '',
@@ -154,6 +155,7 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: P
         settings: request.settings,
         sqlPort: request.sqlPort,
         requestId: request.requestId,
+        allowsPlaintext: request.allowPlaintext,
         password: request.password,
         passwordVerifier: request.passwordVerifier,
       })

@@ -45,6 +45,7 @@ export interface TenantWish extends PasswordRequest {
   readonly settings: Readonly<Record<string, string>>
   readonly sqlPort: number
   readonly requestId: string
+  readonly allowsPlaintext: boolean
 }
 
 export interface RemovalView {
@@ -440,6 +441,7 @@ export class Directory {
       stripeBlocks: wish.stripeBlocks,
       imageThresholdRecords: wish.imageThresholdRecords,
       settings: { ...wish.settings },
+      allowsPlaintext: wish.allowsPlaintext,
       password: { verifier, generation: 1 },
       createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
       removals: [],

@@ -28,6 +28,7 @@ const TENANT: TenantDocument = {
   stripeBlocks: 256,
   imageThresholdRecords: 32,
   settings: {},
+  allowsPlaintext: false,
   createdAtS: 0,
   removals: [],
   isDeleted: false,

@@ -127,6 +127,8 @@ const tenantDocument = z.object({
   stripeBlocks: z.number().int(),
   imageThresholdRecords: z.number().int(),
   settings: z.record(z.string(), z.string()),
+  /** Whether Postgres may be reached by TCP without TLS; so it was for every tenant before there was a choice. */
+  allowsPlaintext: z.boolean().default(true),
   /**
    * What the role postgres is to have, and a number that grows with every password that is set. Absent in documents from
    * before there was one for each tenant: Postgres keeps what it has until one is set.

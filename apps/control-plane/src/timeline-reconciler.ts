@@ -427,6 +427,7 @@ export class TimelineReconciler {
       sqlPort: timeline.sqlPort,
       settings: tenant.settings,
       fullPageWritesOff: startsWithSettingOff(timeline.fpw),
+      requireTls: !tenant.allowsPlaintext,
     }
     const specText = createHash('sha256').update(textOf(spec)).digest('hex')
     if (specText !== timeline.specText) {

@@ -15,7 +15,8 @@ const { password } = await client.createTenant({ name, postgresMajor: 17 })
 const connectionString = await client.waitForSql(name, { password, onProgress: (line) => console.log(line) })
 console.log(connectionString)
 
-const sql = new pg.Client({ connectionString })
+// Encrypted, as psql does it. To be sure of the server, too: ssl with `ca`, the certificate that getTimeline has.
+const sql = new pg.Client({ connectionString: `${connectionString}&uselibpqcompat=true` })
 await sql.connect()
 await sql.query('create table trees (id int primary key, species text)')
 const before = await sql.query('select pg_current_wal_insert_lsn()::text as lsn')

@@ -48,6 +48,8 @@ export interface CreateTenantOptions {
   readonly password?: string | undefined
   /** The same as a SCRAM-SHA-256 verifier, as in pg_authid. */
   readonly passwordVerifier?: string | undefined
+  /** Whether its Postgres may be reached without TLS; false by default. */
+  readonly allowPlaintext?: boolean | undefined
   /** The same id makes a repeated call return the first one's result; a new one for each call by default. */
   readonly requestId?: string | undefined
 }

@@ -65,6 +65,7 @@ export function createClient(options: ClientOptions): UnderstoryClient {
           settings: readSettings(wanted.settings),
           sqlPort: number('sqlPort'),
           ...readPassword(wanted),
+          allowPlaintext: readBoolean('allowPlaintext', wanted.allowPlaintext ?? false),
           requestId:
             wanted.requestId === undefined ? crypto.randomUUID() : readName('requestId', wanted.requestId),
         },

@@ -94,7 +94,7 @@ async function smokeTest(client: UnderstoryClient, smoke: SmokeTest): Promise<vo
   await client.switchFullPageWrites(tenant, 'on')
   await client.waitForFullPageWrites(tenant)
   // One connection over the switch: it must not be lost.
-  const sql = await connect(connectionString)
+  const sql = await connect(libpqLike(connectionString))
   try {
     await sql.query('create table if not exists smoke_test (id bigint primary key, filler text)')
     await sql.query('truncate smoke_test')
@@ -186,6 +186,13 @@ async function readFromStorage(
 /** Those after the change: what lies before pd_upper is of no row. */
 const countRows = (page: Buffer | undefined): number =>
   page?.toString('latin1', page.readUInt16LE(PD_UPPER_AT)).match(/y{100}/g)?.length ?? 0
+
+/** node-postgres takes `sslmode` as libpq does only where it is told to: by itself it would look for an authority. */
+function libpqLike(connectionString: string): string {
+  const url = new URL(connectionString)
+  if (url.searchParams.has('sslmode')) url.searchParams.set('uselibpqcompat', 'true')
+  return url.href
+}
 
 /** A service of Kubernetes leads to its pod a moment after that is open. */
 async function connect(connectionString: string): Promise<pg.Client> {

@@ -106,6 +106,7 @@ export function addTenantCommands(program: Command): void {
     .option('--set <name=value>', 'a Postgres setting to begin with; may be repeated', collectSetting, {})
     .option('--password-stdin', 'read the password of its role postgres from standard input', false)
     .option('--password-verifier <verifier>', 'its SCRAM-SHA-256 verifier; a random password by default')
+    .option('--allow-plaintext', 'let clients in that do not speak TLS', false)
     .option('--no-wait', 'return before Postgres takes SQL')
     .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 120)
     .description('make a tenant, and wait until its Postgres takes SQL')
@@ -120,6 +121,7 @@ export function addTenantCommands(program: Command): void {
         name,
         postgresMajor: options.pg,
         settings: options.set,
+        allowPlaintext: options.allowPlaintext,
         ...chosen,
         ...(options.shards === undefined ? {} : { shardCount: options.shards }),
         ...(options.threshold === undefined ? {} : { imageThresholdRecords: options.threshold }),
@@ -201,6 +203,22 @@ export function addTenantCommands(program: Command): void {
           threshold: imageThresholdRecords,
         },
       ])
+    })
+
+  tenant
+    .command('certificate')
+    .argument('<tenant>', 'name or id')
+    .description("print the certificate of the tenant's Postgres, for sslmode=verify-full and sslrootcert")
+    .action(async (name: string, _, command: Command) => {
+      const { endpoint, format } = globals(command)
+      const { compute } = await createClient({ endpoint }).getTimeline(name)
+      const certificate = compute?.serverCertificate ?? ''
+      if (certificate === '')
+        throw refuse('unavailable', `the certificate of tenant "${name}" is not known now`, {
+          hint: 'It is, once its Postgres is open for SQL.',
+        })
+      if (format === 'json') printJson([{ name, certificate }])
+      else process.stdout.write(certificate)
     })
 
   tenant

@@ -82,7 +82,11 @@ export interface ComputeSpec {
   /** Whether full_page_writes is wanted off. */
   readonly fullPageWritesOff: boolean;
   /** Which safekeepers count; absent = those of `safekeepers`, generation 0. */
-  readonly membership: Membership | undefined;
+  readonly membership:
+    | Membership
+    | undefined;
+  /** Whether connections by TCP are refused unless they speak TLS; false = pg_hba.conf of the data directory decides. */
+  readonly requireTls: boolean;
 }
 
 export interface ComputeSpec_SettingsEntry {
@@ -104,7 +108,7 @@ export interface Configuration {
   readonly version:
     | ConfigurationVersion
     | undefined;
-  /** Content by name: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf. */
+  /** Content by name: postgresql.conf, postgresql.auto.conf, pg_hba.conf, pg_ident.conf, server.crt, server.key. */
   readonly files: { [key: string]: Buffer };
   /** The same as last seen without anything that a start could stumble on; empty = not known. */
   readonly soundFiles: { [key: string]: Buffer };
@@ -218,6 +222,8 @@ export interface GetComputeStatusResponse {
     | undefined;
   /** Generation of the membership by which its WAL is committed now. */
   readonly membershipGeneration: bigint;
+  /** PEM of the certificate in server.crt of its data directory; empty where there is none. */
+  readonly serverCertificate: string;
 }
 
 /** Arguments of GetConfiguration. */
@@ -332,6 +338,7 @@ function createBaseComputeSpec(): ComputeSpec {
     specGeneration: 0n,
     fullPageWritesOff: false,
     membership: undefined,
+    requireTls: false,
   };
 }
 
@@ -372,6 +379,9 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
     }
     if (message.membership !== undefined) {
       Membership.encode(message.membership, writer.uint32(162).fork()).join();
+    }
+    if (message.requireTls !== false) {
+      writer.uint32(168).bool(message.requireTls);
     }
     return writer;
   },
@@ -480,6 +490,14 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
             message.membership = Membership.decode(reader, reader.uint32());
             continue;
           }
+          case 21: {
+            if (tag !== 168) {
+              break;
+            }
+
+            message.requireTls = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -522,6 +540,7 @@ export const ComputeSpec: MessageFns<ComputeSpec> = {
     message.membership = (object.membership !== undefined && object.membership !== null)
       ? Membership.fromPartial(object.membership)
       : undefined;
+    message.requireTls = object.requireTls ?? false;
     return message;
   },
 };
@@ -1387,6 +1406,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     birthInterrupted: false,
     configurationVersion: undefined,
     membershipGeneration: 0n,
+    serverCertificate: "",
   };
 }
 
@@ -1460,6 +1480,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
         throw new globalThis.Error("value provided for field message.membershipGeneration of type uint64 too large");
       }
       writer.uint32(160).uint64(message.membershipGeneration);
+    }
+    if (message.serverCertificate !== "") {
+      writer.uint32(170).string(message.serverCertificate);
     }
     return writer;
   },
@@ -1621,6 +1644,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.membershipGeneration = reader.uint64() as bigint;
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.serverCertificate = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1666,6 +1697,7 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     message.membershipGeneration = (object.membershipGeneration !== undefined && object.membershipGeneration !== null)
       ? BigInt(object.membershipGeneration)
       : 0n;
+    message.serverCertificate = object.serverCertificate ?? "";
     return message;
   },
 };

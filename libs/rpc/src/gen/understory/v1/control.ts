@@ -89,6 +89,8 @@ export interface CreateTenantRequest {
   readonly password: string;
   /** The same as a SCRAM-SHA-256 verifier, as in pg_authid; empty = none is given. */
   readonly passwordVerifier: string;
+  /** Whether its Postgres may be reached without TLS; false = such connections are refused. */
+  readonly allowPlaintext: boolean;
 }
 
 export interface CreateTenantRequest_SettingsEntry {
@@ -685,6 +687,7 @@ function createBaseCreateTenantRequest(): CreateTenantRequest {
     requestId: "",
     password: "",
     passwordVerifier: "",
+    allowPlaintext: false,
   };
 }
 
@@ -719,6 +722,9 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
     }
     if (message.passwordVerifier !== "") {
       writer.uint32(82).string(message.passwordVerifier);
+    }
+    if (message.allowPlaintext !== false) {
+      writer.uint32(88).bool(message.allowPlaintext);
     }
     return writer;
   },
@@ -819,6 +825,14 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
             message.passwordVerifier = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.allowPlaintext = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -854,6 +868,7 @@ export const CreateTenantRequest: MessageFns<CreateTenantRequest> = {
     message.requestId = object.requestId ?? "";
     message.password = object.password ?? "";
     message.passwordVerifier = object.passwordVerifier ?? "";
+    message.allowPlaintext = object.allowPlaintext ?? false;
     return message;
   },
 };
