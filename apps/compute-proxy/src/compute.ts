@@ -20,12 +20,12 @@ import {
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng, UserIds } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
-import type { AssembledPgdata } from '@understory/pgdata'
 import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
 import {
   PROXY_ROLE,
   STANDBY_NAME,
+  floorsOf,
   postgresArguments,
   readSettings,
   replaceRules,
@@ -72,6 +72,7 @@ import { Standby } from './standby.ts'
 import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
 import type { RememberedState } from './state-file.ts'
 import { handled, orStopped } from './stoppable.ts'
+import { SubscriptionGuard } from './subscriptions.ts'
 import { walStatuses } from './wal-statuses.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
@@ -165,6 +166,7 @@ export class Compute {
   /** As a safekeeper told it, where that is newer than the spec's. */
   #toldMembership: KnownMembership | undefined
   readonly #observer: ComputeObserver | undefined
+  readonly #subscriptions: SubscriptionGuard
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
@@ -173,6 +175,7 @@ export class Compute {
       this.#observer = new ComputeObserver(telemetry, spec.timeline, () => this.#state)
     this.files = parts.files
     this.configuration = new ConfigurationKeeper(this.files)
+    this.#subscriptions = new SubscriptionGuard(parts.clock, parts.log)
     this.#postgres = {
       files: this.files,
       launcher: parts.launcher,
@@ -196,7 +199,7 @@ export class Compute {
       startLsn: this.#startLsn,
       postgresStarts: this.#postgresStarts,
       rebuildMs: this.#rebuildMs,
-      failure: this.#failure,
+      failure: this.#failure || this.#subscriptions.problem,
       sqlHost: this.#parts.front.host,
       sqlPort: this.#sqlPort,
       postgres: this.#identity,
@@ -335,7 +338,7 @@ export class Compute {
   async #live(session: Session): Promise<ComputeEnd | undefined> {
     const { clock, log } = this.#parts
     const watching = new AbortController()
-    const watch = this.#watchConfiguration(watching.signal)
+    const watch = this.#watch(watching.signal)
     const stopAsked = Promise.withResolvers<'stop'>()
     const onStop = (): void => stopAsked.resolve('stop')
     if (this.#stop.signal.aborted) onStop()
@@ -408,12 +411,20 @@ export class Compute {
     await rm(this.files.startToken, { force: true })
   }
 
-  async #watchConfiguration(signal: AbortSignal): Promise<void> {
+  async #watch(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await this.keepConfiguration()
       await this.#parts.launcher.boundLog(this.files)
+      await this.#guardSubscriptions()
       await this.#parts.clock.sleep(CONFIGURATION_LOOK_MS, signal).catch(() => undefined)
     }
+  }
+
+  async #guardSubscriptions(): Promise<void> {
+    const session = this.#session
+    if (session === undefined) return
+    const { catalogLsn } = session.standby
+    await this.#subscriptions.look(this.#target(), { catalogLsn, commitLsn: session.quorum.commitLsn })
   }
 
   /** What cannot be kept is logged: the server goes on all the same. */
@@ -759,12 +770,3 @@ export class Compute {
     }
   }
 }
-
-/** CheckRequiredParameterValues (xlog.c) asks them of a standby; prepared transactions of any start. */
-const floorsOf = (state: AssembledPgdata['state']): SettingFloors => ({
-  max_connections: state.maxConnections,
-  max_worker_processes: state.maxWorkerProcesses,
-  max_wal_senders: state.maxWalSenders,
-  max_prepared_transactions: state.maxPreparedXacts,
-  max_locks_per_transaction: state.maxLocksPerXact,
-})

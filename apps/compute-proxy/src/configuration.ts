@@ -11,6 +11,7 @@
 import { basename, join } from 'node:path'
 import { replaceWithin } from '@understory/env'
 import type { Env, UserIds } from '@understory/env'
+import type { TrackerState } from '@understory/postgres/cluster'
 import { serverCertificate } from './certificate.ts'
 import type { ServerCertificate } from './certificate.ts'
 import { CONFIGURATION_FILES, pairStateOf, readConfigurationFile } from './kept-configuration.ts'
@@ -42,6 +43,15 @@ export interface SettingFloors {
   readonly max_prepared_transactions: number
   readonly max_locks_per_transaction: number
 }
+
+/** CheckRequiredParameterValues (xlog.c) asks them of a standby; prepared transactions of any start. */
+export const floorsOf = (state: Readonly<TrackerState>): SettingFloors => ({
+  max_connections: state.maxConnections,
+  max_worker_processes: state.maxWorkerProcesses,
+  max_wal_senders: state.maxWalSenders,
+  max_prepared_transactions: state.maxPreparedXacts,
+  max_locks_per_transaction: state.maxLocksPerXact,
+})
 
 /** As of a new cluster, where the user's files say nothing. Source: guc_tables.c (16, 17, 18). */
 const SETTING_DEFAULTS = {

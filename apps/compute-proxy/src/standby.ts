@@ -6,7 +6,14 @@
  */
 import { advance } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { WalStreamDecoder } from '@understory/postgres/wal'
+import { changesCatalog } from '@understory/postgres/redo'
+import {
+  DecodedRecord,
+  RM_XACT_ID,
+  WalStreamDecoder,
+  XLogRecord,
+  decodeRecord,
+} from '@understory/postgres/wal'
 import type { ReplicationStream } from '@understory/postgres/wire'
 import type { Clock } from '@understory/env'
 import type { Quorum } from './quorum.ts'
@@ -18,7 +25,9 @@ export class Standby {
   readonly #quorum: Quorum
   readonly #decoder: WalStreamDecoder
   readonly #clock: Clock
+  readonly #record = new DecodedRecord()
   #receivedLsn: Lsn
+  #catalogLsn: Lsn
 
   /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
   constructor(
@@ -33,6 +42,7 @@ export class Standby {
     this.#stream = stream
     this.#quorum = quorum
     this.#receivedLsn = startLsn
+    this.#catalogLsn = startLsn
     // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
     this.#decoder = new WalStreamDecoder({
       startLsn,
@@ -44,6 +54,10 @@ export class Standby {
 
   get receivedLsn(): Lsn {
     return this.#receivedLsn
+  }
+  /** End of the last transaction commit that changed a catalog; where the stream began before the first. */
+  get catalogLsn(): Lsn {
+    return this.#catalogLsn
   }
 
   /** Until Postgres ends the stream, as it does at a clean stop, once all it sent is confirmed. */
@@ -76,9 +90,16 @@ export class Standby {
   async #take(startLsn: Lsn, bytes: Buffer): Promise<void> {
     this.#quorum.observer?.received()
     this.#decoder.push(startLsn, bytes)
-    // Records are walked, not looked at: what counts is where the last whole one ends.
-    while (this.#decoder.next());
+    // Records are walked, and hardly looked at: what counts is where the last whole one ends.
+    while (this.#decoder.next()) this.#noteCatalogChange()
     this.#receivedLsn = advance(startLsn, bytes.length)
     await this.#quorum.push(startLsn, bytes, this.#decoder.recordEndLsn)
+  }
+
+  #noteCatalogChange(): void {
+    const { bytes, start, recordLsn, nextLsn, major } = this.#decoder
+    if (bytes[start + XLogRecord.rmid.offset] !== RM_XACT_ID || major === undefined) return
+    decodeRecord(this.#record, bytes, start, recordLsn, nextLsn)
+    if (changesCatalog(this.#record, major)) this.#catalogLsn = nextLsn
   }
 }

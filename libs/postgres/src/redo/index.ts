@@ -12,6 +12,7 @@ export { clogOldestXid } from './clog/redo.ts'
 export { ParsedMultixact, parseMultixact } from './multixact/redo.ts'
 export {
   ParsedXact,
+  changesCatalog,
   gidOf,
   maxXidOf,
   parseXact,

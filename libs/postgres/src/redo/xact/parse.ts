@@ -311,3 +311,17 @@ export function maxXidOf(record: DecodedRecord, major: PgMajor): number {
   }
   return max
 }
+
+const parsedForCatalog = new ParsedXact()
+
+/**
+ * Whether the record of RM_XACT_ID commits a transaction that changed a catalog: such a commit carries invalidation
+ * messages, and no other does (xact.c RecordTransactionCommit, xactGetCommittedInvalidationMessages).
+ */
+export function changesCatalog(record: DecodedRecord, major: PgMajor): boolean {
+  const opcode = record.info & XLOG_XACT_OPMASK
+  if (opcode !== XLOG_XACT_COMMIT && opcode !== XLOG_XACT_COMMIT_PREPARED) return false
+  if ((record.info & XLOG_XACT_HAS_INFO) === 0) return false
+  parseXact(record, major, parsedForCatalog)
+  return parsedForCatalog.invalsCount > 0
+}
