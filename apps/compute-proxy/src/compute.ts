@@ -43,6 +43,7 @@ import { ConfigurationKeeper, hasOtherSoundFiles } from './kept-configuration.ts
 import type { KeptConfiguration } from './kept-configuration.ts'
 import { CLEAN_EXIT } from './launcher.ts'
 import type { Launcher, Postmaster } from './launcher.ts'
+import { saveLocalWal } from './local-wal.ts'
 import type { ComputeFiles } from './layout.ts'
 import {
   allowStart,
@@ -270,7 +271,7 @@ export class Compute {
       } catch (error) {
         if (error instanceof BugError) throw error
         if (this.#stop.signal.aborted) break
-        await this.#dropSession()
+        await this.#dropSession(error instanceof LeadLostError ? 'now' : 'saved')
         const problem = describeError(error)
         if (problem !== this.#failure) log.warn('compute_failed', { problem })
         this.#failure = problem
@@ -281,7 +282,7 @@ export class Compute {
         await clock.sleep(pauseMs, this.#stop.signal).catch(() => undefined)
       }
     }
-    await this.#dropSession()
+    await this.#dropSession('now')
     this.#state = ComputeState.COMPUTE_STATE_STOPPED
     return { kind: 'stopped', clean: false }
   }
@@ -359,11 +360,11 @@ export class Compute {
     if (typeof what === 'string') {
       this.#failure = describeError(await endedError(this.files, what))
       log.warn('postgres_lost', { problem: this.#failure })
-      await this.#dropSession()
+      await this.#dropSession('saved')
       return undefined
     }
     this.#failure = describeError(lossError(what))
-    await this.#dropSession()
+    await this.#dropSession('now')
     // Without contact it tries again: an election that a majority answers decides.
     return isFinal(what) ? this.#endOfLoss(what) : undefined
   }
@@ -378,10 +379,19 @@ export class Compute {
     const { clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_STOPPING
     await this.keepConfiguration()
-    session.postmaster.signal('SIGINT')
     const late = Promise.withResolvers<'late'>()
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
     const over = Promise.race([session.quorum.lost.then(() => 'late' as const), late.promise])
+    // A shutdown ends waits for the quorum, and an apply worker then confirms what no quorum has: not without one.
+    const committed = session.quorum.waitForCommit(session.standby.receivedLsn)
+    const isQuorumThere = await Promise.race([
+      committed.then(
+        () => true,
+        () => false,
+      ),
+      over.then(() => false),
+    ])
+    session.postmaster.signal(isQuorumThere ? 'SIGINT' : 'SIGQUIT')
     const how = await Promise.race([session.postmaster.exited, over])
     // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then. One that is late
     // holds its stream open for as long as it hangs: it is not waited for.
@@ -394,20 +404,30 @@ export class Compute {
       commitLsn: formatLsn(session.quorum.commitLsn),
       receivedLsn: formatLsn(session.standby.receivedLsn),
     })
-    await this.#dropSession()
+    await this.#dropSession('now')
     this.#state = ComputeState.COMPUTE_STATE_STOPPED
     return { kind: 'stopped', clean }
   }
 
-  /** Ends Postgres at once and gives up the lead. PGDATA is not fit for a start after this: it has no token. */
-  async #dropSession(): Promise<void> {
+  /**
+   * Ends Postgres at once and gives up the lead: `saved` once the quorum has what is on the local disk alone. PGDATA is not
+   * fit for a start after this: it has no token.
+   */
+  async #dropSession(lead: 'now' | 'saved'): Promise<void> {
     const session = this.#session
     this.#session = undefined
     if (session !== undefined) {
       await endPostmaster(session.postmaster, this.#parts.clock)
-      session.quorum.close()
+      if (lead === 'now') session.quorum.close()
     }
     await endOldPostgres(this.#postgres)
+    if (session !== undefined && lead === 'saved') {
+      const { log } = this.#parts
+      const postgres = present(this.#identity, 'identity of the Postgres that ran')
+      const { pgdata } = this.files
+      await saveLocalWal({ ...session, pgdata, postgres, signal: this.#stop.signal, log })
+      session.quorum.close()
+    }
     await rm(this.files.startToken, { force: true })
   }
 

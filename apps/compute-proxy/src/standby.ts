@@ -4,7 +4,7 @@
  * for the same thing. It hears the same position again every second while nothing is committed and no message is read
  * (the quorum takes no more), or wal_sender_timeout would cut the link.
  */
-import { advance } from '@understory/base'
+import { LSN_ZERO, advance } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { changesCatalog } from '@understory/postgres/redo'
 import {
@@ -55,6 +55,11 @@ export class Standby {
   get receivedLsn(): Lsn {
     return this.#receivedLsn
   }
+  /** End and start of the last whole record that was received; no start before the first. */
+  get lastRecord(): { readonly startLsn: Lsn; readonly prevLsn: Lsn | undefined } {
+    const { recordEndLsn, lastRecordLsn } = this.#decoder
+    return { startLsn: recordEndLsn, prevLsn: lastRecordLsn === LSN_ZERO ? undefined : lastRecordLsn }
+  }
   /** End of the last transaction commit that changed a catalog; where the stream began before the first. */
   get catalogLsn(): Lsn {
     return this.#catalogLsn
@@ -71,7 +76,7 @@ export class Standby {
         message !== undefined;
         message = await this.#stream.next()
       ) {
-        if (message.kind === 'wal') await this.#take(message.startLsn, message.bytes)
+        if (message.kind === 'wal') await this.take(message.startLsn, message.bytes)
       }
     } finally {
       stopListening()
@@ -87,7 +92,8 @@ export class Standby {
     }
   }
 
-  async #take(startLsn: Lsn, bytes: Buffer): Promise<void> {
+  /** Hands WAL to the quorum that begins where the last one ended. */
+  async take(startLsn: Lsn, bytes: Uint8Array): Promise<void> {
     this.#quorum.observer?.received()
     this.#decoder.push(startLsn, bytes)
     // Records are walked, and hardly looked at: what counts is where the last whole one ends.
