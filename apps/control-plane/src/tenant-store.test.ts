@@ -95,3 +95,24 @@ test('a newer configuration keeps what a later version says beside it, not the f
   })
   expect(await read(store, key)).toMatchObject({ term: '2', files: {}, certificates: ['a'] })
 })
+
+test('documents under a wrong name, and text that is no name, are refused', async () => {
+  const store = memoryObjectStore()
+  const other = '5'.repeat(32)
+  await put(store, KEY, stored)
+  await put(store, `control/tenants/${other}.json`, stored)
+  await put(store, 'control/names/acme', { tenantId: TENANT_ID })
+  await put(store, 'control/names/borrowed', { tenantId: TENANT_ID })
+  await put(store, 'control/names/odd', { tenantId: '../names/acme' })
+  await put(store, 'control/names/a/b', { tenantId: TENANT_ID })
+  const tenants = new TenantStore(store, { epoch: 1 })
+  expect((await tenants.find('acme')).tenantId).toBe(TENANT_ID)
+  await expect(tenants.find(other)).rejects.toMatchObject({
+    code: 'bad_file',
+    message: `"control/tenants/${other}.json" is of tenant ${TENANT_ID}`,
+  })
+  await expect(tenants.find('borrowed')).rejects.toMatchObject({ code: 'bad_file' })
+  await expect(tenants.find('odd')).rejects.toMatchObject({ code: 'bad_file' })
+  for (const name of ['a/b', '../tenants/x', '', '__proto__'])
+    await expect(tenants.find(name)).rejects.toMatchObject({ code: 'bad_argument' })
+})

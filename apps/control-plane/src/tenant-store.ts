@@ -3,9 +3,10 @@
  * read, and only the one that leads changes anything (lead.ts). `control/names/<name>` makes names unique: whoever
  * writes it first has it, and the id that it says is the tenant's, whoever gets to write the document.
  */
-import { UnderstoryError, assert, describeError, refuse } from '@understory/base'
+import { UnderstoryError, assert, describeError, parseNodeId, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
+import { z } from 'zod'
 import type { Lead } from './lead.ts'
 import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
@@ -14,6 +15,9 @@ const TENANTS = 'control/tenants/'
 const NAMES = 'control/names/'
 /** Attempts of one change under contention with another control plane. */
 const ATTEMPTS_MAX = 20
+
+/** What is under a name. */
+const claim = z.object({ tenantId: z.string().regex(/^[0-9a-f]{32}$/) })
 
 const encode = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
 
@@ -37,11 +41,11 @@ export class TenantStore {
    */
   async create(document: TenantDocument): Promise<TenantDocument> {
     const { epoch } = this.#lead
-    const claim = await this.#store.putIfAbsent(
+    const named = await this.#store.putIfAbsent(
       NAMES + document.name,
       encode({ tenantId: document.tenantId }),
     )
-    const claimed = claim.kind === 'stored' ? document.tenantId : await this.#idOf(document.name)
+    const claimed = named.kind === 'stored' ? document.tenantId : await this.#idOf(document.name)
     const created = { ...document, epoch, tenantId: claimed ?? document.tenantId }
     const stored = await this.#store.putIfAbsent(`${TENANTS}${created.tenantId}.json`, encode(created))
     if (stored.kind === 'stored') return created
@@ -50,10 +54,13 @@ export class TenantStore {
     })
   }
 
-  /** By name or id. Error: refused `unknown_tenant`. */
+  /** By name or id. Errors: refused `unknown_tenant`; `bad_argument` for text that is neither; `bad_file`. */
   async find(nameOrId: string): Promise<TenantDocument> {
-    const id = /^[0-9a-f]{32}$/.test(nameOrId) ? nameOrId : await this.#idOf(nameOrId)
+    const isId = /^[0-9a-f]{32}$/.test(nameOrId)
+    const id = isId ? nameOrId : await this.#idOf(parseNodeId(nameOrId))
     const found = id === undefined ? undefined : await this.#read(id)
+    if (found !== undefined && !isId && found.document.name !== nameOrId)
+      throw wrongOwner(NAMES + nameOrId, `tenant "${found.document.name}"`)
     if (found !== undefined && !found.document.isDeleted) return found.document
     throw refuse('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
       hint: 'List the tenants with `understory tenant list`.',
@@ -110,10 +117,14 @@ export class TenantStore {
   }
 
   async #idOf(name: string): Promise<string | undefined> {
-    const bytes = await getIfPresent(this.#store, NAMES + name)
-    return bytes === undefined
-      ? undefined
-      : (JSON.parse(Buffer.from(bytes.bytes).toString()) as { tenantId: string }).tenantId
+    const key = NAMES + name
+    const found = await getIfPresent(this.#store, key)
+    if (found === undefined) return undefined
+    const { success, data } = claim.safeParse(parseJson(found.bytes, key))
+    if (success) return data.tenantId
+    throw refuse('bad_file', `"${key}" does not say which tenant has the name`, {
+      hint: 'Restore the object from a backup.',
+    })
   }
 
   async #read(tenantId: string): Promise<Versioned | undefined> {
@@ -123,7 +134,10 @@ export class TenantStore {
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     const read = readTenantDocument(parseJson(found.bytes, key))
-    if ('document' in read) return { document: read.document, etag: found.etag }
+    if ('document' in read) {
+      if (read.document.tenantId !== tenantId) throw wrongOwner(key, `tenant ${read.document.tenantId}`)
+      return { document: read.document, etag: found.etag }
+    }
     throw refuse('bad_file', `tenant document "${key}" is not what this version writes`, {
       detail: read.problem,
       hint: 'Restore the object from a backup, or run the version that wrote it.',
@@ -131,11 +145,17 @@ export class TenantStore {
   }
 }
 
+/** A document that was copied under the name of another must not be taken for that one's. */
+const wrongOwner = (key: string, owner: string): Error =>
+  refuse('bad_file', `"${key}" is of ${owner}`, {
+    hint: 'It was copied under a wrong name: put the one back that belongs there.',
+  })
+
 function parseJson(bytes: Uint8Array, key: string): unknown {
   try {
     return JSON.parse(Buffer.from(bytes).toString())
   } catch (cause) {
-    throw new UnderstoryError('bad_file', `tenant document "${key}" is not JSON`, {
+    throw new UnderstoryError('bad_file', `"${key}" is not JSON`, {
       detail: describeError(cause),
       cause,
     })

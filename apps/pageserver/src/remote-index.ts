@@ -25,6 +25,7 @@ export const isWhole = (
 
 export class RemoteIndex {
   readonly #store: ObjectStore
+  readonly #owner: LayerOwner
   readonly #prefix: string
   /** Of the generation published last. */
   #etag: { readonly generation: number; readonly etag: string } | undefined
@@ -33,6 +34,7 @@ export class RemoteIndex {
 
   constructor(store: ObjectStore, owner: LayerOwner) {
     this.#store = store
+    this.#owner = owner
     this.#prefix = shardPrefix(owner)
   }
 
@@ -46,11 +48,12 @@ export class RemoteIndex {
     return newest
   }
 
+  /** Error: refused `bad_file` where what is there is damaged, or of another shard or generation. */
   async read(generation: number): Promise<IndexPart> {
     const key = this.#prefix + indexPartName(generation)
     const { bytes, etag } = await this.#store.get(key)
     this.#etag = { generation, etag }
-    return parseIndexPart(bytes, key)
+    return parseIndexPart(bytes, key, this.#owner, generation)
   }
 
   /** The layer's bytes, checked against its entry. Error: refused `bad_file`. */

@@ -31,10 +31,12 @@ export class ShardFiles {
   readonly directory: string
   readonly #disk: Disk
   readonly #room: LayerRoom
+  readonly #owner: LayerOwner
 
   constructor(disk: Disk, room: LayerRoom, dataDirectory: string, owner: LayerOwner) {
     this.#disk = disk
     this.#room = room
+    this.#owner = owner
     this.directory = join(dataDirectory, shardPrefix(owner))
   }
 
@@ -56,7 +58,7 @@ export class ShardFiles {
   async readIndex(): Promise<IndexPart | undefined> {
     const path = join(this.directory, INDEX_NAME)
     const bytes = await this.#readIfThere(path)
-    return bytes === undefined ? undefined : parseIndexPart(bytes, path)
+    return bytes === undefined ? undefined : parseIndexPart(bytes, path, this.#owner)
   }
   writeIndex(part: IndexPart): Promise<void> {
     return this.#disk.durableReplace(join(this.directory, INDEX_NAME), encodeIndexPart(part))

@@ -1,15 +1,16 @@
 // Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
 // never replaced by an older index.
 // Method: a shard without layers; the published indexes are put in place by hand.
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'
-import { shardPrefix } from '@understory/storage'
+import { encodeIndexPart, indexPartName, shardPrefix } from '@understory/storage'
 import type { IndexPart } from '@understory/storage'
 import { expect, test } from 'vitest'
 import { TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
 import { RemoteIndex } from './remote-index.ts'
+import type { AttachRequest } from './shard-registry.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 8 }
 const SHARD: ShardIdentity = { ...LAYOUT, number: 0 }
@@ -85,4 +86,41 @@ test('a detached shard leaves nothing on the disk, however often it is asked for
   await writeFile(join(path, 'a-layer'), '')
   await bench.registry.detach(TENANT, TIMELINE, SHARD)
   await expect(readdir(join(directory.path, 'local', 'tenants'))).resolves.toEqual([])
+})
+
+test("another shard's index or folder under a wrong name is refused, and the living shard stays", async () => {
+  await using directory = await temporaryDirectory()
+  const other = { ...OWNER, timelineId: '9'.repeat(32) as typeof TIMELINE }
+  let index: IndexPart | undefined
+  const requestFor = (owner: typeof OWNER, { postgres }: IndexPart): AttachRequest => ({
+    owner,
+    generation: 2,
+    create: false,
+    safekeepers: [],
+    postgres,
+    imageGeneration: IMAGES,
+  })
+  const local = (owner: typeof OWNER): string => join(directory.path, 'local', shardPrefix(owner))
+  {
+    await using bench = await openBench(directory.path)
+    const [living] = await attach(bench, LAYOUT, 1, true, IMAGES)
+    index = living!.index
+    // As a restore into the wrong prefix leaves it.
+    const key = `${shardPrefix(other)}${indexPartName(1)}`
+    await bench.store.put(key, encodeIndexPart(publishedAt(living!.index, 1, 0x2000)))
+    await expect(bench.registry.attach(requestFor(other, living!.index))).rejects.toMatchObject({
+      code: 'bad_file',
+      message: expect.stringContaining(`timeline ${TIMELINE}`),
+    })
+    expect(bench.registry.get(TENANT, TIMELINE, SHARD)).toBe(living)
+    expect(bench.registry.all).toEqual([living])
+  }
+  await cp(local(OWNER), local(other), { recursive: true })
+  await using bench = await openBench(directory.path)
+  expect(bench.registry.all).toHaveLength(1)
+  expect(bench.registry.get(TENANT, TIMELINE, SHARD).owner.timelineId).toBe(TIMELINE)
+  // Attached under its own name, with the index of the other still in the folder.
+  await bench.store.delete([`${shardPrefix(other)}${indexPartName(1)}`])
+  await expect(bench.registry.attach(requestFor(other, index!))).rejects.toMatchObject({ code: 'bad_file' })
+  expect(bench.registry.all).toHaveLength(1)
 })

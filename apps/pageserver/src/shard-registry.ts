@@ -1,4 +1,5 @@
 /** The shards that this process serves, each under the newest generation it was given. */
+import { resolve } from 'node:path'
 import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
@@ -45,16 +46,25 @@ export class ShardRegistry {
     for (const { path, attached } of await listAttached(this.#parts.env.disk, this.#dataDirectory)) {
       try {
         if (attached instanceof Error) throw attached
-        await this.#loadLocal(attached)
+        await this.#loadLocal(path, attached)
       } catch (error) {
         log.error('shard_not_loaded', { path, error })
       }
     }
   }
 
-  async #loadLocal(attached: AttachDocument): Promise<void> {
+  async #loadLocal(path: string, attached: AttachDocument): Promise<void> {
     const owner = ownerOf(attached)
     const files = this.#files(owner)
+    if (resolve(files.directory) !== resolve(path)) {
+      throw refuse(
+        'bad_file',
+        `"${path}" has the files of another shard, which belong in "${files.directory}"`,
+        {
+          hint: 'Move them there, or remove them; the control plane attaches the shard again.',
+        },
+      )
+    }
     await files.removeLeftovers()
     const index = await files.readIndex()
     // Made by a crash while it was attached: the control plane attaches it again.
@@ -234,7 +244,7 @@ export class ShardRegistry {
   ): Promise<Shard> {
     const shard = new Shard(this.#parts, files, attached, index)
     if (published !== undefined) shard.layers.noteRemote(published)
-    this.#shards.set(shardName(index.owner), shard)
+    this.#shards.set(shardName(ownerOf(attached)), shard)
     await shard.load()
     return shard
   }

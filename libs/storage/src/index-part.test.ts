@@ -36,7 +36,7 @@ const json = (): Record<string, unknown> =>
 const bytes = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
 
 test('an index reads as it was written', () => {
-  expect(parseIndexPart(encodeIndexPart(part), 'index')).toEqual(part)
+  expect(parseIndexPart(encodeIndexPart(part), 'index', part.owner)).toEqual(part)
 })
 
 test('fields of a later version, of the index and of its layers, are written again', () => {
@@ -46,10 +46,26 @@ test('fields of a later version, of the index and of its layers, are written aga
     horizonLsn: '0/200',
     layers: (json()['layers'] as object[]).map((layer) => ({ ...layer, level: 1 })),
   }
-  const again = encodeIndexPart(parseIndexPart(bytes(later), 'index'))
+  const again = encodeIndexPart(parseIndexPart(bytes(later), 'index', part.owner))
   expect(JSON.parse(again.toString())).toEqual(later)
 })
 
 test('an index that wants a later reader is refused', () => {
-  expect(() => parseIndexPart(bytes({ ...json(), minReader: 2 }), 'index')).toThrow(/minReader/)
+  expect(() => parseIndexPart(bytes({ ...json(), minReader: 2 }), 'index', part.owner)).toThrow(/minReader/)
+})
+
+test('the index of another shard, or of another generation, is not taken', () => {
+  const [tenantId, timelineId] = [parseTenantId('3'.repeat(32)), parseTimelineId('4'.repeat(32))]
+  const { owner } = part
+  for (const wanted of [
+    { ...owner, tenantId },
+    { ...owner, timelineId },
+    { ...owner, shard: { ...owner.shard, number: 1, count: 2 } },
+    { ...owner, shard: { ...owner.shard, stripeBlocks: 8 } },
+  ])
+    expect(() => parseIndexPart(encodeIndexPart(part), 'index', wanted)).toThrow(
+      /^index "index" is of shard 0/,
+    )
+  expect(() => parseIndexPart(encodeIndexPart(part), 'index', owner, 4)).toThrow('is of generation 3, not 4')
+  expect(parseIndexPart(encodeIndexPart(part), 'index', owner, 3)).toEqual(part)
 })

@@ -126,8 +126,30 @@ export function encodeIndexPart(part: IndexPart): Buffer {
   return Buffer.from(`${JSON.stringify(document, undefined, 1)}\n`)
 }
 
-/** `name` is for messages. Error: refused `bad_file` where the document is not what this version writes. */
-export function parseIndexPart(bytes: Uint8Array, name: string): IndexPart {
+/**
+ * `name` is for messages. Error: refused `bad_file` where the document is not what this version writes, or is of another
+ * shard than `owner` (or another generation, where one is given): a copy under a wrong name must not be served.
+ */
+export function parseIndexPart(
+  bytes: Uint8Array,
+  name: string,
+  owner: LayerOwner,
+  generation?: number,
+): IndexPart {
+  const part = parseDocument(bytes, name)
+  const [found, wanted] = [describeOwner(part.owner), describeOwner(owner)]
+  if (found === wanted && (generation === undefined || part.generation === generation)) return part
+  const told =
+    found === wanted ? `generation ${part.generation}, not ${generation}` : `${found}, not ${wanted}`
+  throw refuse('bad_file', `index "${name}" is of ${told}`, {
+    hint: 'It was copied under a wrong name: put the one back that belongs there.',
+  })
+}
+
+const describeOwner = ({ tenantId, timelineId, shard }: LayerOwner): string =>
+  `shard ${shard.number} of ${shard.count}, stripes of ${shard.stripeBlocks} blocks, of timeline ${timelineId} of tenant ${tenantId}`
+
+function parseDocument(bytes: Uint8Array, name: string): IndexPart {
   try {
     return parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
   } catch (cause) {
