@@ -65,7 +65,7 @@ async function main(): Promise<void> {
   }
   const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? openBroker(given.broker, env)
-  const nodes = new Nodes(broker)
+  const nodes = new Nodes(broker, env.log)
   const peers = new Peers(clock)
   const kubernetes = given.computePods === undefined ? undefined : await openKubernetes(given.computePods)
   const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })

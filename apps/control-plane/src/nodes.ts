@@ -4,15 +4,21 @@
  * it, because an old address costs a retry and a missing one costs the database. `list` asks the broker: what must not
  * be decided on old news (placement, replacement) uses it.
  */
-import { refuse } from '@understory/base'
+import { describeError, isAddress, parseNodeId, refuse } from '@understory/base'
 import type { Broker } from '@understory/broker'
+import type { Log } from '@understory/env'
 import { z } from 'zod'
 
 const NODE_PREFIX = 'node/'
 export const NODE_KINDS = ['safekeeper', 'pageserver', 'compute-host', 'control-plane'] as const
 export type NodeKind = (typeof NODE_KINDS)[number]
 
-const announced = z.object({ kind: z.enum(NODE_KINDS), address: z.string() })
+const announced = z.object({
+  kind: z.enum(NODE_KINDS),
+  address: z.string().refine(isAddress, 'no host:port'),
+})
+/** Keys that were ignored and reported; beyond so many the rest is not reported. */
+const REPORTED_COUNT_MAX = 1_000
 
 export interface NodeView {
   readonly nodeId: string
@@ -23,16 +29,19 @@ export interface NodeView {
 
 export class Nodes {
   readonly #broker: Broker
+  readonly #log: Log
   readonly #known = new Map<string, NodeView>()
+  readonly #reported = new Set<string>()
 
-  constructor(broker: Broker) {
+  constructor(broker: Broker, log: Log) {
     this.#broker = broker
+    this.#log = log
   }
 
   /** Keeps `known` up to date until the signal fires. While the broker is away nothing in it changes. */
   async follow(signal: AbortSignal): Promise<void> {
     for await (const change of this.#broker.watch(NODE_PREFIX, signal)) {
-      const node = change.kind === 'announced' ? readNode(change.key, change.value) : undefined
+      const node = change.kind === 'announced' ? this.#read(change.key, change.value) : undefined
       if (node === undefined) this.#known.delete(change.key)
       else this.#known.set(change.key, node)
     }
@@ -52,9 +61,22 @@ export class Nodes {
   async list(): Promise<NodeView[]> {
     const entries = await this.#broker.list(NODE_PREFIX)
     return entries
-      .map(({ key, value }) => readNode(key, value))
+      .map(({ key, value }) => this.#read(key, value))
       .filter((node) => node !== undefined)
       .toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
+  }
+
+  /** Undefined for an announcement that is ignored, which is reported once. */
+  #read(key: string, value: unknown): NodeView | undefined {
+    try {
+      return readNode(key, value)
+    } catch (error) {
+      if (!this.#reported.has(key) && this.#reported.size < REPORTED_COUNT_MAX) {
+        this.#reported.add(key)
+        this.#log.warn('announcement_ignored', { key, problem: describeError(error) })
+      }
+      return undefined
+    }
   }
 
   /** Error: refused `unavailable` while the node is not announced. */
@@ -67,8 +89,13 @@ export class Nodes {
   }
 }
 
-/** Undefined for what a newer or foreign program announced. */
-function readNode(key: string, value: unknown): NodeView | undefined {
-  const { success, data } = announced.safeParse(value)
-  return success ? { nodeId: key.slice(NODE_PREFIX.length), ...data } : undefined
+/**
+ * Errors for what a newer or foreign program announced. Whoever reaches the broker may announce: the id becomes a key of
+ * documents, and the address is called with the token.
+ */
+function readNode(key: string, value: unknown): NodeView {
+  const nodeId = parseNodeId(key.slice(NODE_PREFIX.length))
+  // As a key of a document it would find what every object has.
+  if (nodeId in Object.prototype) throw refuse('bad_argument', `"${nodeId}" cannot be the name of a node`)
+  return { nodeId, ...announced.parse(value) }
 }

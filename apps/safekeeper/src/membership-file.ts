@@ -3,7 +3,7 @@
  * peers, tells proposers of a change that they missed, and tells a member that it is none any more. The rules rest on
  * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
-import { isErrorCode, parseNodeId, refuse } from '@understory/base'
+import { isAddress, isErrorCode, parseNodeId, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { crc32c } from '@understory/postgres/wal'
 import type { Membership as MembershipMessage } from '@understory/rpc'
@@ -24,8 +24,6 @@ export interface KnownMembership {
 
 const VERSION = 1
 const MEMBERS_COUNT_MAX = 100
-/** host:port; a host may be an IPv6 address in brackets. */
-const ADDRESS = /^[A-Za-z0-9._:[\]-]{1,255}:[0-9]{1,5}$/
 
 export function encodeMembershipFile({ generation, members, newMembers }: KnownMembership): Uint8Array {
   const line = Buffer.from(`${JSON.stringify({ version: VERSION, generation, members, newMembers })}\n`)
@@ -70,7 +68,7 @@ export function readMembers(members: readonly Member[]): Member[] {
   if (members.length > MEMBERS_COUNT_MAX)
     throw refuse('bad_argument', `${members.length} safekeepers are too many`)
   return members.map(({ nodeId, address }) => {
-    if (!ADDRESS.test(address))
+    if (!isAddress(address))
       throw refuse('bad_argument', `"${address}" is no address`, { hint: 'Write it as host:port.' })
     return { nodeId: parseNodeId(nodeId), address }
   })

@@ -45,6 +45,11 @@ export function parseNodeId(text: string): NodeId {
   return text as NodeId
 }
 
+/** Whether the text is host:port; a host may be an IPv6 address in brackets. */
+export const isAddress = (text: string): boolean =>
+  /^[A-Za-z0-9._:[\]-]{1,255}:[0-9]{1,5}$/.test(text) &&
+  Number(text.slice(text.lastIndexOf(':') + 1)) <= 0xffff
+
 /** 32 hexadecimal digits of 16 random bytes. */
 export const hexId = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex')

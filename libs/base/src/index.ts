@@ -4,7 +4,7 @@ export { Cursor } from './cursor.ts'
 export { ERROR_CODES, UnderstoryError, describeError, isErrorCode, refuse } from './errors.ts'
 export type { ErrorCode, GrpcStatusName } from './errors.ts'
 export { DOCUMENT_READER, keepUnknown } from './keep-unknown.ts'
-export { hexId, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
+export { hexId, isAddress, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
 export type { NodeId, ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
 export {
   LSN_MAX,

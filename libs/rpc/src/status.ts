@@ -26,17 +26,8 @@ export function fromServiceError(error: unknown, what: string): Error {
   if (!isServiceError(error))
     return error instanceof Error ? error : new Error(String(error), { cause: error })
   const [packed] = error.metadata?.get(METADATA_KEY) ?? []
-  if (Buffer.isBuffer(packed)) {
-    const { code, detail, hint } = JSON.parse(packed.toString()) as {
-      code: ErrorCode
-      detail?: string
-      hint?: string
-    }
-    if (code in ERROR_CODES) {
-      const extra = { ...(detail === undefined ? {} : { detail }), ...(hint === undefined ? {} : { hint }) }
-      return new UnderstoryError(code, error.details, { ...extra, cause: error })
-    }
-  }
+  const own = Buffer.isBuffer(packed) ? readPacked(packed) : undefined
+  if (own !== undefined) return new UnderstoryError(own.code, error.details, { ...own.extra, cause: error })
   switch (error.code) {
     case status.UNAVAILABLE:
       return refuse('unavailable', `${what} is not reachable`, { detail: error.details, cause: error })
@@ -55,6 +46,29 @@ export function fromServiceError(error: unknown, what: string): Error {
         cause: error,
       })
   }
+}
+
+interface Packed {
+  readonly code: ErrorCode
+  readonly extra: { readonly detail?: string; readonly hint?: string }
+}
+
+/** Undefined for what is no error of ours: the server may be anybody. */
+function readPacked(packed: Buffer): Packed | undefined {
+  let json: unknown
+  try {
+    json = JSON.parse(packed.toString())
+  } catch {
+    return undefined
+  }
+  if (typeof json !== 'object' || json === null) return undefined
+  const { code, detail, hint } = json as Record<string, unknown>
+  if (typeof code !== 'string' || !Object.hasOwn(ERROR_CODES, code)) return undefined
+  const extra = {
+    ...(typeof detail === 'string' ? { detail } : {}),
+    ...(typeof hint === 'string' ? { hint } : {}),
+  }
+  return { code: code as ErrorCode, extra }
 }
 
 /** `OK` and its like; `UNKNOWN` for a number that is none. */
