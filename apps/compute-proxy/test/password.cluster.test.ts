@@ -5,9 +5,10 @@
  */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { ComputeServiceClient, callUnary, createClient } from '@understory/rpc'
 import { tenantLogin } from '@understory/testcontainers'
 import pg from 'pg'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
@@ -145,6 +146,24 @@ test('what is no password changes nothing', async () => {
   expect(bad).toMatchObject({ code: 1, stdout: '' })
   expect(bad.stderr).toMatch(/^understory: the verifier is not a SCRAM-SHA-256 verifier/)
   expect((await road.client.getTimeline(OTHER)).passwordPending).toBe(false)
+})
+
+test('a compute takes no verifier that is none, and no password that is older', async () => {
+  const { computeAddress } = await road.timeline(OTHER)
+  const client = createClient(ComputeServiceClient, computeAddress)
+  onTestFinished(() => client.close())
+  const set = (verifier: string, generation: bigint) =>
+    callUnary(client.setPassword.bind(client), { verifier, generation })
+  const password = await newPassword(OTHER)
+  for (const verifier of ['', 'a-password', 'md5abc', `SCRAM-SHA-256$1:x$y:z'; drop table t; --`])
+    await expect(set(verifier, 2n ** 60n)).rejects.toMatchObject({ code: 'bad_argument' })
+  const older =
+    'SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU='
+  await expect(set(older, 1n)).rejects.toMatchObject({ code: 'stale' })
+  expect(await login(OTHER, password)).toBe('postgres')
+  expect(await login(OTHER, 'pencil')).toBe('28P01')
+  // What was refused keeps nothing that comes later out.
+  expect(await login(OTHER, await newPassword(OTHER))).toBe('postgres')
 })
 
 test('no file of the cluster, and no line of its logs, has a password', async () => {
