@@ -19,9 +19,8 @@ import { Offloader, rankOf } from '../src/offload.ts'
 import type { OffloadSettings } from '../src/offload.ts'
 import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
 import { REF, committedWal, configure, create, folder, membership, start, write } from './peers.ts'
-import type { Safekeeper } from './peers.ts'
+import type { Safekeeper, Written } from './peers.ts'
 import { IDENTITY, START } from './wal-maker.ts'
-import type { WalMaker } from './wal-maker.ts'
 
 const { segmentBytes } = IDENTITY
 const EAGER: OffloadSettings = { quietMs: 3_600_000, takeOverMs: 0, keepBytes: segmentBytes }
@@ -75,12 +74,12 @@ const keysOf = async (store: ObjectStore): Promise<string[]> => {
 /** A safekeeper with `count` committed records of 7,000 bytes: 150 fill a segment. */
 async function filled(
   count: number,
-): Promise<{ at: string; safekeeper: Safekeeper; maker: WalMaker; endLsn: Lsn; wal: Buffer }> {
+): Promise<Written & { at: string; safekeeper: Safekeeper; endLsn: Lsn; wal: Buffer }> {
   const at = await folder()
   const safekeeper = await start('sk1', at)
   await create(safekeeper)
-  const { maker } = await write(safekeeper, 1, count)
-  return { at, safekeeper, maker, endLsn: maker.endLsn, wal: await committedWal(safekeeper) }
+  const { maker, leader } = await write(safekeeper, 1, count)
+  return { at, safekeeper, maker, leader, endLsn: maker.endLsn, wal: await committedWal(safekeeper) }
 }
 
 /** Positions of every record that a subscriber of the only shard is told of, up to `endLsn`. */
@@ -229,6 +228,43 @@ describe('the last segment', () => {
       return partials.length === 1 && partials[0]?.startsWith(nameOf(more.endLsn)) === true
     })
     expect((await remoteOf(store).readTimeline())?.history.at(-1)?.term).toBe(3)
+  })
+})
+
+describe('what the loss of every safekeeper costs (docs/disaster-recovery.md)', () => {
+  test('less than a segment, however old, while commits go on without a pause; nothing after the pause', async () => {
+    const { at, safekeeper, maker, leader } = await filled(200)
+    const store = await localStore(at)
+    const quietMs = 1_000
+    offload(safekeeper, store, { quietMs })
+    const gap = async (): Promise<number> => {
+      const remote = remoteOf(store)
+      const wholeUntil = await remote.wholeUntil(IDENTITY, START)
+      const partial = await remote.readPartial(IDENTITY, wholeUntil)
+      return maker.endLsn - (partial?.endLsn ?? wholeUntil)
+    }
+    await until('whole segments are stored', async () => (await gap()) < segmentBytes)
+    const wholeUntil = await remoteOf(store).wholeUntil(IDENTITY, START)
+    const firstMs = performance.now()
+    let gapMax = 0
+    let pauseMaxMs = 0
+    // Far longer than the pause that would have it stored, in records that do not fill the segment.
+    for (let lastMs = firstMs; performance.now() - firstMs < 3 * quietMs; lastMs = performance.now()) {
+      pauseMaxMs = Math.max(pauseMaxMs, performance.now() - lastMs)
+      const wal = maker.records(1, 100)
+      await leader.append(advance(maker.endLsn, -wal.length), wal)
+      await leader.flushed(maker.endLsn)
+      await leader.commit(maker.endLsn)
+      gapMax = Math.max(gapMax, await gap())
+    }
+    expect(gapMax).toBeLessThan(segmentBytes)
+    // Where this machine stood still for so long, the partial segment was stored in between, and rightly so.
+    if (pauseMaxMs < quietMs) {
+      expect(await remoteOf(store).wholeUntil(IDENTITY, START)).toBe(wholeUntil)
+      expect(await remoteOf(store).readPartial(IDENTITY, wholeUntil)).toBeUndefined()
+      expect(await gap()).toBe(maker.endLsn - wholeUntil)
+    }
+    await until('everything is stored', async () => (await gap()) === 0)
   })
 })
 

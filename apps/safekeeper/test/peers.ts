@@ -101,7 +101,7 @@ export async function committedWal({ client }: Safekeeper): Promise<Buffer> {
   return Buffer.concat(parts.map(({ wal }) => wal))
 }
 
-interface Written {
+export interface Written {
   readonly maker: WalMaker
   readonly leader: SingleProposer
 }
