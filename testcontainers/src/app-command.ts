@@ -3,19 +3,20 @@ import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const APPS = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..', 'apps')
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
 export type AppName = 'safekeeper' | 'pageserver' | 'control-plane' | 'compute-proxy'
 
-/** Program and arguments; the app's own follow. */
-export async function appCommand(app: AppName): Promise<string[]> {
-  const { nodeFlags = [] } = JSON.parse(await readFile(join(APPS, app, 'package.json'), 'utf8')) as {
+/** Program and arguments, of this checkout or of another one at `root`; the app's own follow. */
+export async function appCommand(app: AppName, root: string = ROOT): Promise<string[]> {
+  const folder = join(root, 'apps', app)
+  const { nodeFlags = [] } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as {
     nodeFlags?: readonly string[]
   }
   return [
     process.execPath,
     '--disable-warning=ExperimentalWarning',
     ...nodeFlags,
-    join(APPS, app, 'src/main.ts'),
+    join(folder, 'src/main.ts'),
   ]
 }

@@ -39,6 +39,8 @@ export interface ClusterOptions {
   readonly flags?: Readonly<Partial<Record<AppName, readonly string[]>>>
   /** What nodes get when this process is killed; SIGTERM by default. */
   readonly parentDeathSignal?: NodeJS.Signals
+  /** Root of the checkout whose programs are run at first; this one by default. */
+  readonly root?: string
   /** How single nodes are run otherwise, by node id. */
   readonly plan?: (nodeId: string) => NodePlan
 }
@@ -64,6 +66,8 @@ export interface ClusterNode {
   stop(): Promise<void>
   /** After `kill` or `stop`; `environment` is added to this start's only. */
   start(environment?: Readonly<Record<string, string>>): Promise<void>
+  /** A clean stop and a start with the program of the checkout at `root`, which it keeps for its next starts. */
+  changeProgram(root: string | undefined): Promise<void>
   /** The last 64 KiB of its log. */
   log(): string
 }
@@ -94,6 +98,8 @@ class Node implements ClusterNode {
   readonly #parentDeathSignal: NodeJS.Signals
   readonly #environment: Readonly<Record<string, string>>
   #process: RunningProcess | undefined
+  /** Of the checkout whose program it runs; undefined = this one. */
+  #root: string | undefined
 
   constructor(
     app: AppName,
@@ -106,6 +112,7 @@ class Node implements ClusterNode {
       readonly parentDeathSignal: NodeJS.Signals
     },
     environment: Readonly<Record<string, string>>,
+    root: string | undefined,
   ) {
     this.nodeId = nodeId
     this.address = address
@@ -115,6 +122,7 @@ class Node implements ClusterNode {
     this.#under = command.under
     this.#parentDeathSignal = command.parentDeathSignal
     this.#environment = environment
+    this.#root = root
   }
 
   get pid(): number {
@@ -127,7 +135,7 @@ class Node implements ClusterNode {
 
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     await mkdir(this.dataDirectory, { recursive: true })
-    const whole = [...this.#under, ...(await appCommand(this.#app)), ...this.#args]
+    const whole = [...this.#under, ...(await appCommand(this.#app, this.#root)), ...this.#args]
     this.#process = await startProcess({
       name: this.nodeId,
       command: whole[0] as string,
@@ -138,6 +146,12 @@ class Node implements ClusterNode {
       stopTimeoutMs: 90_000,
       parentDeathSignal: this.#parentDeathSignal,
     })
+  }
+
+  async changeProgram(root: string | undefined): Promise<void> {
+    await this.stop()
+    this.#root = root
+    await this.start()
   }
 
   async kill(): Promise<void> {
@@ -179,7 +193,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     const { flags = [], under = [] } = planOf(nodeId)
     const all = [...args, '--node-id', nodeId, '--listen', address, ...(options.flags?.[app] ?? []), ...flags]
     const command = { under, args: all, parentDeathSignal: options.parentDeathSignal ?? 'SIGTERM' } as const
-    return new Node(app, nodeId, address, directory, command, environment)
+    return new Node(app, nodeId, address, directory, command, environment, options.root)
   }
   const stored = (nodeId: string): string[] => ['--data-dir', join(dataDirectory, nodeId), '--broker', broker]
 

@@ -1,4 +1,5 @@
 export { appCommand } from './app-command.ts'
+export { earlierCheckout, lastRelease } from './earlier-checkout.ts'
 export { cacheRoot, cached } from './cache.ts'
 export { selfSignedCertificate } from './certificate.ts'
 export type { Certificate } from './certificate.ts'
