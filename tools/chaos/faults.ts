@@ -28,6 +28,8 @@ export interface FaultKind {
   readonly name: string
   readonly effect: Effect
   readonly needs?: Need
+  /** How long it lasts, where that is longer than usual. */
+  readonly holdMs?: number
   readonly strike: (lab: Lab, rng: Rng) => Promise<Struck>
 }
 
@@ -248,6 +250,25 @@ async function switchFullPageWrites(lab: Lab): Promise<Struck> {
   }
 }
 
+/** Longer than any address or announcement lives in it. */
+const BROKER_HOLD_MS = 90_000
+
+async function loseBroker(lab: Lab): Promise<Struck> {
+  await lab.redis.kill()
+  return { target: 'Redis', heal: async () => await lab.redis.start() }
+}
+
+/** The host comes back while the broker is away: what it is to run, and where everything is, it cannot learn from there. */
+async function loseBrokerAndHost(lab: Lab, rng: Rng): Promise<Struck> {
+  const { heal } = await loseBroker(lab)
+  return healedOnError(heal, async () => {
+    const host = await killed(() => lab.cluster.computeHost)(lab, rng)
+    await host.heal()
+    await lab.compute()
+    return { target: `Redis, then ${host.target}`, heal }
+  })
+}
+
 const faults = (
   effect: Effect,
   needs: Need | undefined,
@@ -283,6 +304,8 @@ export const FAULTS: readonly FaultKind[] = [
   ...faults('go on', 'mount', { 'safekeeper disk full': fillDisk }),
   ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),
   ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),
+  { name: 'broker away', effect: 'go on', needs: 'redis', holdMs: BROKER_HOLD_MS, strike: loseBroker },
+  ...faults('compute', 'redis', { 'broker away, compute host killed': loseBrokerAndHost }),
   ...faults('compute', undefined, {
     'compute-proxy killed': signalled('SIGKILL', ['proxyPid'], 'compute-proxy'),
     'Postgres killed': signalled('SIGKILL', ['postmasterPid'], 'postmaster'),

@@ -22,12 +22,14 @@ import {
   TENANT_PASSWORD,
   TcpProxy,
   findProgram,
+  redisMissing,
   runCommand,
   startCluster,
+  startRedis,
   temporaryDirectory,
   tenantLogin,
 } from '@understory/testcontainers'
-import type { Cluster, ClusterNode, NodePlan, PostgresMajor } from '@understory/testcontainers'
+import type { Cluster, ClusterNode, NodePlan, PostgresMajor, RedisServer } from '@understory/testcontainers'
 import pg from 'pg'
 
 export const TENANT = 'chaos'
@@ -38,7 +40,7 @@ const POLL_MS = 50
 const START_TIMEOUT_MS = 180_000
 
 /** What a fault may need beyond processes and signals. */
-export type Need = 'network' | 'mount' | 'strace' | 'faketime'
+export type Need = 'network' | 'mount' | 'strace' | 'faketime' | 'redis'
 
 export interface Missing {
   readonly need: Need
@@ -58,6 +60,7 @@ interface LabParts {
   readonly missing: readonly Missing[]
   readonly folder: string
   readonly faketime: string | undefined
+  readonly redis: RedisServer | undefined
   readonly client: UnderstoryClient
   readonly connectionString: string
   readonly timeline: TimelineRef
@@ -76,6 +79,9 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
   if ((await findProgram('strace')) === undefined) missing.push({ need: 'strace', why: 'no strace in PATH' })
   const faketime = await findFaketime()
   if (faketime === undefined) missing.push({ need: 'faketime', why: 'libfaketime is not installed' })
+  const noRedis = await redisMissing()
+  if (noRedis !== undefined) missing.push({ need: 'redis', why: noRedis })
+  const redis = noRedis === undefined ? resources.use(await startRedis()) : undefined
 
   const plans = new Map<string, NodePlan>()
   const proxies = new Map<string, TcpProxy>()
@@ -95,12 +101,14 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
   for (const node of ['compute-host-1', 'control-plane-1'])
     if (network !== undefined) plans.set(node, { host: network.host })
 
+  const broker = redis === undefined ? undefined : await reachable(redis, network, resources)
   const dataDirectory = join(folder, 'data')
   if (network !== undefined) await mountDisk(join(dataDirectory, SMALL_DISK_NODE), resources)
   const cluster = resources.use(
     await startCluster({
       dataDirectory,
       majors: [major],
+      ...(broker === undefined ? {} : { broker }),
       plan: (node) => plans.get(node) ?? {},
       // One that is paused just then would never hear of SIGTERM.
       parentDeathSignal: 'SIGKILL',
@@ -123,11 +131,24 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
     missing,
     folder,
     faketime,
+    redis,
     client,
     connectionString,
     timeline: present(timeline?.timeline, 'timeline'),
     resources: resources.move(),
   })
+}
+
+/** The address of Redis for nodes in namespaces of their own. */
+async function reachable(
+  redis: RedisServer,
+  network: PrivateNetwork | undefined,
+  resources: AsyncDisposableStack,
+): Promise<string> {
+  if (network === undefined) return redis.url
+  const target = `127.0.0.1:${redis.port}`
+  const proxy = resources.use(await TcpProxy.start({ target, host: network.host }))
+  return `redis://${proxy.address}`
 }
 
 async function mountDisk(path: string, resources: AsyncDisposableStack): Promise<void> {
@@ -166,6 +187,10 @@ export class Lab implements AsyncDisposable {
 
   get network(): PrivateNetwork {
     return present(this.#parts.network, 'network')
+  }
+
+  get redis(): RedisServer {
+    return present(this.#parts.redis, 'Redis')
   }
 
   proxy(node: ClusterNode): TcpProxy {

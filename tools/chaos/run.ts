@@ -140,7 +140,8 @@ class Run {
   }
 
   async strike(kind: FaultKind, rng: Rng): Promise<void> {
-    const holdMs = HOLD_MS_MIN + rng.below(HOLD_MS_MAX - HOLD_MS_MIN)
+    const usualMs = HOLD_MS_MIN + rng.below(HOLD_MS_MAX - HOLD_MS_MIN)
+    const holdMs = kind.holdMs ?? usualMs
     const { recoverySeconds, say, signal } = this.#options
     const struckMs = performance.now()
     const struck = await kind.strike(this.#lab, rng).catch((error: unknown) => {
