@@ -48,6 +48,7 @@ export class Standby {
       startLsn,
       segmentBytes,
       verifyCrc: false,
+      keepsBody: () => false,
       ...(prevLsn === undefined ? {} : { prevLsn }),
     })
   }

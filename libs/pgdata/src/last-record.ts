@@ -7,7 +7,7 @@
 import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
-import { WalStreamDecoder, XLogRecord, pageHeaderBytes } from '@understory/postgres/wal'
+import { RM_XLOG_ID, WalStreamDecoder, XLogRecord, pageHeaderBytes } from '@understory/postgres/wal'
 import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
 import { patiently } from './source.ts'
 import type { PgdataSource } from './source.ts'
@@ -34,6 +34,7 @@ export interface LastRecord {
   readonly rmid: number
   readonly info: number
   /** The whole record, header first. */
+  /** Of a large record that is not of RM_XLOG_ID its header alone. */
   readonly bytes: Uint8Array
 }
 
@@ -79,6 +80,7 @@ async function lastRecordBetween(
         major,
         systemId,
         timelineId: pgTimelineId,
+        keepsBody: (rmid) => rmid === RM_XLOG_ID,
       })
     }
     decoder.push(chunkStart, chunk)

@@ -1,5 +1,5 @@
 /**
- * Shard stream, version 1: the entries of a `SubscribeWalResponse`, in WAL order. Little-endian, no alignment.
+ * Shard stream, version 2: the entries of a `SubscribeWalResponse`, in WAL order. Little-endian, no alignment.
  *
  *   record   u8 1 | flags u8 | recordLsn u64 | nextLsn u64 | recordLength u32 | keyCount u16
  *            | keyCount x (role u8, blockIndex u8, key 18 bytes) | the record's bytes
@@ -8,7 +8,9 @@
  *
  * A *record* carries the keys of this shard that it changes; each becomes a value of that key at `nextLsn`. With
  * RECORD_HAS_EFFECTS the subscriber also runs `recordEffects` and acts on what concerns its shard. Each shard gets a
- * record at most once. A *size* note goes to a relation's home shard where a record touches a block beyond every
+ * record at most once, but for the end of a transaction with many subtransactions or dropped relations: it comes in
+ * parts, each a record of its own at the same position, with the subtransactions of one page or some of the
+ * relations (`encodeXactPart`). A *size* note goes to a relation's home shard where a record touches a block beyond every
  * block seen before in this subscription. An *xid* note goes to shard 0 where a record that shard 0 does not get
  * otherwise carries an xid that is newer than every one seen before in this subscription. Notes may repeat after a
  * subscription was opened again: whoever applies them takes the maximum.
@@ -71,9 +73,13 @@ export type ShardEntry =
     }
   | { readonly kind: 'xid'; readonly nextLsn: Lsn; readonly xid: number }
 
+const WRITER_BYTES = 64 * 1024
+/** A larger buffer is handed over as it is, and a small one takes its place. */
+const WRITER_KEPT_BYTES = 4 * 1024 * 1024
+
 /** Appends entries to one growing buffer, which `take` hands over. */
 export class ShardStreamWriter {
-  #bytes = new Uint8Array(64 * 1024)
+  #bytes = new Uint8Array(WRITER_BYTES)
   #view = new DataView(this.#bytes.buffer)
   #length = 0
 
@@ -134,10 +140,14 @@ export class ShardStreamWriter {
     this.#view.setUint32(at + 9, xid, true)
   }
 
-  /** What was written, as a copy, and starts again empty. */
+  /** What was written, which is the caller's, and starts again empty. */
   take(): Uint8Array {
-    const taken = this.#bytes.slice(0, this.#length)
+    const isKept = this.#bytes.length <= WRITER_KEPT_BYTES
+    const taken = isKept ? this.#bytes.slice(0, this.#length) : this.#bytes.subarray(0, this.#length)
     this.#length = 0
+    if (isKept) return taken
+    this.#bytes = new Uint8Array(WRITER_BYTES)
+    this.#view = new DataView(this.#bytes.buffer)
     return taken
   }
 }

@@ -21,6 +21,9 @@ export {
   xactTimeOf,
   xidPrecedes,
 } from './xact/parse.ts'
+export { NOTHING_OF_XACT, eachXactPage, encodeXactPart } from './xact/part.ts'
+export type { XactRange } from './xact/part.ts'
+export { isXactCommit, isXactEnd } from './xact/redo.ts'
 export { moveOrigin } from './replorigin/redo.ts'
 export { fullPageWritesOf, nextOidOf, parameterChangeOf } from './xlog/redo.ts'
 export type { ParameterChange } from './xlog/redo.ts'

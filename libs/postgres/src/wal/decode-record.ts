@@ -43,31 +43,11 @@ export function decodeRecord(
   recordLsn: Lsn,
   nextLsn: Lsn,
 ): void {
-  if (into.bytes !== bytes) {
-    into.bytes = bytes
-    into.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  }
-  const view = into.view
-  into.recordLsn = recordLsn
-  into.nextLsn = nextLsn
-  if (start < 0 || start + RECORD_HEADER_BYTES > bytes.length) throw malformed(into, 'ends within its header')
-  const totLen = XLogRecord.totLen.get(view, start)
+  readHeader(into, bytes, start, recordLsn, nextLsn)
+  const { view, totLen } = into
   if (totLen < RECORD_HEADER_BYTES || start + totLen > bytes.length) {
     throw malformed(into, `says that it has ${totLen} bytes, but ${bytes.length - start} are there`)
   }
-  into.start = start
-  into.totLen = totLen
-  into.xid = XLogRecord.xid.get(view, start)
-  if (view.getUint32(start + XLogRecord.prevLsn.offset + 4, true) >= LSN_HIGH_END) {
-    throw malformed(into, 'has a previous-record link beyond 2^53')
-  }
-  into.prevLsn = XLogRecord.prevLsn.get(view, start)
-  into.info = XLogRecord.info.get(view, start)
-  into.rmid = XLogRecord.rmid.get(view, start)
-  into.blockCount = 0
-  into.mainDataLength = 0
-  into.originId = 0
-  into.topXid = 0
 
   const end = start + totLen
   let at = start + RECORD_HEADER_BYTES
@@ -120,6 +100,48 @@ export function decodeRecord(
     at += ref.dataLength
   }
   into.mainDataOffset = at
+}
+
+/** Fills `into` with the header of a record alone, as a decoder that did not keep the body gives it. */
+export function decodeHeader(
+  into: DecodedRecord,
+  bytes: Uint8Array,
+  start: number,
+  recordLsn: Lsn,
+  nextLsn: Lsn,
+): void {
+  readHeader(into, bytes, start, recordLsn, nextLsn)
+  into.mainDataOffset = start + RECORD_HEADER_BYTES
+}
+
+function readHeader(
+  into: DecodedRecord,
+  bytes: Uint8Array,
+  start: number,
+  recordLsn: Lsn,
+  nextLsn: Lsn,
+): void {
+  if (into.bytes !== bytes) {
+    into.bytes = bytes
+    into.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+  const view = into.view
+  into.recordLsn = recordLsn
+  into.nextLsn = nextLsn
+  if (start < 0 || start + RECORD_HEADER_BYTES > bytes.length) throw malformed(into, 'ends within its header')
+  into.start = start
+  into.totLen = XLogRecord.totLen.get(view, start)
+  into.xid = XLogRecord.xid.get(view, start)
+  if (view.getUint32(start + XLogRecord.prevLsn.offset + 4, true) >= LSN_HIGH_END) {
+    throw malformed(into, 'has a previous-record link beyond 2^53')
+  }
+  into.prevLsn = XLogRecord.prevLsn.get(view, start)
+  into.info = XLogRecord.info.get(view, start)
+  into.rmid = XLogRecord.rmid.get(view, start)
+  into.blockCount = 0
+  into.mainDataLength = 0
+  into.originId = 0
+  into.topXid = 0
 }
 
 /** Reads one XLogRecordBlockHeader and what follows it, gives the position after it. */

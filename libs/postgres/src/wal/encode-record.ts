@@ -9,6 +9,7 @@ import {
   XLOG_BLCKSZ,
   XLR_BLOCK_ID_DATA_LONG,
   XLR_BLOCK_ID_DATA_SHORT,
+  XLR_BLOCK_ID_ORIGIN,
 } from './constants.ts'
 import { LONG_PAGE_HEADER_BYTES, SHORT_PAGE_HEADER_BYTES, pageHeaderBytes, writePageHeader } from './pages.ts'
 import type { WalIdentity } from './pages.ts'
@@ -21,25 +22,33 @@ export interface RecordToEncode {
   /** Start of the record before: it is part of what the CRC covers. */
   readonly prevLsn: Lsn
   readonly mainData: Uint8Array
+  /** Replication origin; 0, the default, is none and takes no room. */
+  readonly originId?: number
 }
 
 /** A record without block references, xl_tot_len bytes. */
 export function encodeRecord(record: RecordToEncode): Uint8Array {
-  const { mainData } = record
+  const { mainData, originId = 0 } = record
   const isShort = mainData.length < 256
   const dataHeaderBytes = mainData.length === 0 ? 0 : isShort ? 2 : 5
-  const out = new Uint8Array(RECORD_HEADER_BYTES + dataHeaderBytes + mainData.length)
+  const originBytes = originId === 0 ? 0 : 3
+  const dataHeader = RECORD_HEADER_BYTES + originBytes
+  const out = new Uint8Array(dataHeader + dataHeaderBytes + mainData.length)
   const view = new DataView(out.buffer)
   XLogRecord.totLen.set(view, 0, out.length)
   XLogRecord.xid.set(view, 0, record.xid ?? 0)
   XLogRecord.prevLsn.set(view, 0, record.prevLsn)
   XLogRecord.info.set(view, 0, record.info)
   XLogRecord.rmid.set(view, 0, record.rmid)
+  if (originId !== 0) {
+    view.setUint8(RECORD_HEADER_BYTES, XLR_BLOCK_ID_ORIGIN)
+    view.setUint16(RECORD_HEADER_BYTES + 1, originId, true)
+  }
   if (mainData.length > 0) {
-    view.setUint8(RECORD_HEADER_BYTES, isShort ? XLR_BLOCK_ID_DATA_SHORT : XLR_BLOCK_ID_DATA_LONG)
-    if (isShort) view.setUint8(RECORD_HEADER_BYTES + 1, mainData.length)
-    else view.setUint32(RECORD_HEADER_BYTES + 1, mainData.length, true)
-    out.set(mainData, RECORD_HEADER_BYTES + dataHeaderBytes)
+    view.setUint8(dataHeader, isShort ? XLR_BLOCK_ID_DATA_SHORT : XLR_BLOCK_ID_DATA_LONG)
+    if (isShort) view.setUint8(dataHeader + 1, mainData.length)
+    else view.setUint32(dataHeader + 1, mainData.length, true)
+    out.set(mainData, dataHeader + dataHeaderBytes)
   }
   XLogRecord.crc.set(view, 0, recordCrc(out, 0, out.length))
   return out

@@ -28,7 +28,7 @@ export {
 export type { WalIdentity } from './pages.ts'
 export { WalStreamDecoder } from './stream-decoder.ts'
 export type { WalStreamOptions } from './stream-decoder.ts'
-export { BKPIMAGE_COMPRESSED, decodeRecord } from './decode-record.ts'
+export { BKPIMAGE_COMPRESSED, decodeHeader, decodeRecord } from './decode-record.ts'
 export { restoreBlockImage } from './block-image.ts'
 export { pglzDecompress } from './pglz.ts'
 export { encodeRecord, placeRecord, recordStartAt } from './encode-record.ts'

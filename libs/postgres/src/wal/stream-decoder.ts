@@ -1,7 +1,8 @@
 /**
  * Cuts a WAL byte stream into records. Fed with chunks of any size, in order; gives each complete record as
  * contiguous bytes without page headers: in place where it lies within one page and one chunk, otherwise put
- * together in a buffer of its own. Holds at most the record in flight.
+ * together in a buffer of its own. Holds at most the record in flight; of records whose body nobody wants
+ * (`keepsBody`) no more than a page, whatever their length.
  *
  *   decoder.push(chunkLsn, chunk)
  *   while (decoder.next()) use(decoder.bytes, decoder.start, decoder.length, decoder.recordLsn)
@@ -47,6 +48,7 @@ import {
   XLogPageHeader,
   majorOfMagic,
 } from './pages.ts'
+import { crcUpdate } from './crc.ts'
 import { XLogRecord, signedRecordCrc } from './record-header.ts'
 
 export interface WalStreamOptions {
@@ -70,6 +72,11 @@ export interface WalStreamOptions {
   readonly recordBytesMax?: number
   /** False: record CRCs are not computed, because somebody before has. */
   readonly verifyCrc?: boolean
+  /**
+   * False for a resource manager whose records are not looked at: those above 8 KiB are checked as they pass and given
+   * with their header alone (`isHeaderAlone`). True for all by default.
+   */
+  readonly keepsBody?: (rmid: number) => boolean
 }
 
 const SCRATCH_BYTES = 8 * 1024
@@ -83,6 +90,8 @@ export class WalStreamDecoder {
   bytes: Uint8Array = NO_BYTES
   start = 0
   length = 0
+  /** The body was not kept (`keepsBody`). */
+  isHeaderAlone = false
   recordLsn: Lsn = LSN_ZERO
   /** Its end, aligned: the position that Postgres reports and puts into pd_lsn. */
   nextLsn: Lsn = LSN_ZERO
@@ -96,6 +105,7 @@ export class WalStreamDecoder {
   readonly #timelineId: number | undefined
   readonly #recordBytesMax: number
   readonly #verifyCrc: boolean
+  readonly #keepsBody: (rmid: number) => boolean
   #major: PgMajor | undefined
   #magic: number
   #prevKnown: boolean
@@ -126,6 +136,9 @@ export class WalStreamDecoder {
   /** 24 until the header is there, then xl_tot_len. */
   #need = 0
   #gatherLsn: Lsn = LSN_ZERO
+  /** The body passes by: only its CRC is kept, as a register (`crcUpdate`). */
+  #isPassing = false
+  #passedCrc = -1
   /** Complete in the scratch buffer, waiting for #skip to be passed. */
   #pending = false
   /** Start of the record that a missing contrecord cut off: the next record must say so. */
@@ -138,6 +151,7 @@ export class WalStreamDecoder {
     this.#timelineId = options.timelineId
     this.#recordBytesMax = options.recordBytesMax ?? RECORD_BYTES_MAX
     this.#verifyCrc = options.verifyCrc ?? true
+    this.#keepsBody = options.keepsBody ?? (() => true)
     this.#major = options.major
     this.#magic = options.major === undefined ? 0 : WAL_PAGE_MAGIC[options.major]
     this.#prevKnown = prevLsn !== undefined
@@ -247,6 +261,7 @@ export class WalStreamDecoder {
 
   #beginGathering(): void {
     this.#gathering = true
+    this.#isPassing = false
     this.#have = 0
     this.#need = RECORD_HEADER_BYTES
     this.#gatherLsn = this.position
@@ -254,17 +269,17 @@ export class WalStreamDecoder {
 
   #gather(): void {
     const size = Math.min(this.#avail, XLOG_BLCKSZ - this.#pageOffset, this.#need - this.#have)
-    if (this.#have + size > this.#scratch.length) {
-      // Grows with what has arrived, not with what a length promises.
-      this.#resizeScratch(Math.min(this.#need, 2 * (this.#have + size)))
-    }
-    this.#scratch.set(this.#chunk.subarray(this.#at, this.#at + size), this.#have)
+    if (this.#isPassing) this.#pass(size)
+    else this.#keep(size)
     this.#have += size
     this.#advance(size)
     if (this.#have < this.#need) return
     if (this.#need === RECORD_HEADER_BYTES) {
       this.#checkHeader(this.#scratchView, 0, this.#gatherLsn)
       this.#need = XLogRecord.totLen.get(this.#scratchView, 0)
+      this.#isPassing =
+        this.#need > SCRATCH_BYTES && !this.#keepsBody(XLogRecord.rmid.get(this.#scratchView, 0))
+      this.#passedCrc = -1
       if (this.#have < this.#need) return
     }
     this.#gathering = false
@@ -272,6 +287,19 @@ export class WalStreamDecoder {
     const position = this.position
     const segmentLeft = isSwitch(this.#scratchView, 0) ? -position % this.#segmentBytes : 0
     this.#skip = segmentLeft < 0 ? segmentLeft + this.#segmentBytes : alignUp8(position) - position
+  }
+
+  #keep(size: number): void {
+    if (this.#have + size > this.#scratch.length) {
+      // Grows with what has arrived, not with what a length promises.
+      this.#resizeScratch(Math.min(this.#need, 2 * (this.#have + size)))
+    }
+    this.#scratch.set(this.#chunk.subarray(this.#at, this.#at + size), this.#have)
+  }
+
+  #pass(size: number): void {
+    if (!this.#verifyCrc) return
+    this.#passedCrc = crcUpdate(this.#chunk, this.#view, this.#at, this.#at + size, this.#passedCrc)
   }
 
   #resizeScratch(size: number): void {
@@ -283,7 +311,9 @@ export class WalStreamDecoder {
 
   #emitPending(): true {
     this.#pending = false
-    this.#emit(this.#scratch, this.#scratchView, 0, this.#need, this.#gatherLsn, this.position)
+    const length = this.#isPassing ? RECORD_HEADER_BYTES : this.#need
+    this.#emit(this.#scratch, this.#scratchView, 0, length, this.#gatherLsn, this.position)
+    this.#isPassing = false
     return true
   }
 
@@ -296,7 +326,9 @@ export class WalStreamDecoder {
     nextLsn: Lsn,
   ): void {
     if (this.#verifyCrc) {
-      const expected = signedRecordCrc(bytes, view, start, totLen)
+      const expected = this.#isPassing
+        ? ~crcUpdate(bytes, view, start, start + RECORD_CRC_OFFSET, this.#passedCrc)
+        : signedRecordCrc(bytes, view, start, totLen)
       if (view.getInt32(start + RECORD_CRC_OFFSET, true) !== expected) {
         throw refuse('bad_wal', `incorrect checksum in the WAL record at ${formatLsn(recordLsn)}`)
       }
@@ -305,6 +337,7 @@ export class WalStreamDecoder {
     this.bytes = bytes
     this.start = start
     this.length = totLen
+    this.isHeaderAlone = this.#isPassing
     this.recordLsn = recordLsn
     this.nextLsn = nextLsn
     this.recordEndLsn = nextLsn
@@ -454,6 +487,7 @@ export class WalStreamDecoder {
     if ((info & XLP_FIRST_IS_OVERWRITE_CONTRECORD) !== 0) {
       this.#overwrittenLsn = this.#gatherLsn
       this.#gathering = false
+      this.#isPassing = false
       this.#have = 0
       return
     }

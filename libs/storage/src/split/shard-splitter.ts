@@ -1,18 +1,31 @@
 /**
  * Takes the committed WAL of a timeline record by record and writes one shard's part of it, as shard-stream.ts says.
  * One splitter for each subscription; it remembers only what spares notes. Hot: keys live in objects that are used
- * again, and a record that does not concern the shard costs no allocation.
+ * again, and a record that does not concern the shard costs no allocation. The end of a transaction that is large goes
+ * in parts: each page of pg_xact gets the subtransactions that are on it, and not those of three hundred others.
  *
  * A record that nobody knows is refused `unknown_wal` by `recordEffects`, for every shard alike (I7).
  */
 import { assert } from '@understory/base'
 import type { ShardIdentity } from '@understory/base'
 import { vmBlockOf } from '@understory/postgres/page'
-import { maxXidOf, parameterChangeOf, recordEffects, xidPrecedes } from '@understory/postgres/redo'
-import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
+import {
+  ParsedXact,
+  eachXactPage,
+  encodeXactPart,
+  isXactCommit,
+  isXactEnd,
+  maxXidOf,
+  parameterChangeOf,
+  parseXact,
+  recordEffects,
+  xidPrecedes,
+} from '@understory/postgres/redo'
+import type { EffectSink, RedoSettings, SlruKind, XactRange } from '@understory/postgres/redo'
 import {
   FORK_FSM,
   FORK_VM,
+  RM_XACT_ID,
   RM_XLOG_ID,
   XLOG_CHECKPOINT_ONLINE,
   XLOG_CHECKPOINT_SHUTDOWN,
@@ -40,6 +53,11 @@ import { EFFECT_AUDIENCE, TRACKER_NEEDS } from './audience.ts'
 import type { Audience, TrackerNeed } from './audience.ts'
 import { SizeNotes } from './size-notes.ts'
 
+/** From this length on the end of a transaction is split into parts. */
+const LARGE_XACT_BYTES = 16 * 1024
+/** Dropped relations of one part. */
+const PART_RELS_COUNT_MAX = 4096
+
 interface WritableKey extends RecordKey {
   role: number
   blockIndex: number
@@ -62,6 +80,9 @@ export class ShardSplitter {
   readonly #keys: WritableKey[] = []
   readonly #pool: WritableKey[] = []
   #hasEffects = false
+  /** The record at hand goes in parts: what it does to SLRU pages is found there. */
+  #isInParts = false
+  readonly #xact = new ParsedXact()
   /** Newest xid sent or noted; 0 before the first. */
   #newestXid = 0
 
@@ -77,7 +98,9 @@ export class ShardSplitter {
   split(record: DecodedRecord): void {
     this.#hasEffects = false
     this.#collectBlocks(record)
+    this.#isInParts = record.totLen >= LARGE_XACT_BYTES && record.rmid === RM_XACT_ID && isXactEnd(record)
     recordEffects(record, this.#sink, this.#settings)
+    if (this.#isInParts) return this.#splitXactEnd(record)
     const changesParameters = isXlog(record, XLOG_PARAMETER_CHANGE)
     if (changesParameters) this.#followParameters(record)
     // Every shard must know what redo depends on, and whether chains will grow.
@@ -95,6 +118,50 @@ export class ShardSplitter {
     this.#releaseKeys()
     this.#noteSizes(record)
     if (this.#shard.number === 0) this.#noteXid(record, isWanted)
+  }
+
+  /**
+   * A record whose body was too large to be kept, and of which no shard wants more than its xid. Error: refused
+   * `unknown_wal`.
+   */
+  splitHeader(record: DecodedRecord): void {
+    this.#releaseKeys()
+    this.#isInParts = false
+    recordEffects(record, this.#sink, this.#settings)
+    if (this.#shard.number === 0) this.#noteXid(record, false)
+  }
+
+  #splitXactEnd(record: DecodedRecord): void {
+    const { major, trackCommitTimestamp } = this.#settings
+    const xact = this.#xact
+    parseXact(record, major, xact)
+    // First, so that the tracker moves once and not with each part.
+    if (this.#shard.number === 0) this.#noteXid(record, false)
+    const isTracked = this.#shard.number === 0 && this.#trackerNeeds(record)
+    if (this.#hasEffects || isTracked) {
+      // The tracker goes by the last of all subtransactions.
+      const last = { subxactsFrom: Math.max(0, xact.subxactsCount - 1), subxactsTo: xact.subxactsCount }
+      let relsFrom = 0
+      do {
+        const relsTo = Math.min(xact.relsCount, relsFrom + PART_RELS_COUNT_MAX)
+        this.#writePart(record, this.#hasEffects ? RECORD_HAS_EFFECTS : 0, { ...last, relsFrom, relsTo })
+        relsFrom = relsTo
+      } while (this.#hasEffects && relsFrom < xact.relsCount)
+    }
+    const hasTimestamp = isXactCommit(xact) && trackCommitTimestamp === true
+    for (const kind of hasTimestamp ? (['pg_commit_ts', 'pg_xact'] as const) : (['pg_xact'] as const)) {
+      eachXactPage(record, xact, kind, (page, range) => {
+        this.#slruPage(kind, page, false)
+        if (this.#keys.length === 0) return
+        this.#writePart(record, 0, range)
+        this.#releaseKeys()
+      })
+    }
+  }
+
+  #writePart(record: DecodedRecord, flags: number, range: XactRange): void {
+    const part = encodeXactPart(record, this.#xact, range)
+    this.#writer.record(flags, record.recordLsn, record.nextLsn, this.#keys, part)
   }
 
   #addKey(role: number, blockIndex: number, keyClass: number): WritableKey['key'] {
@@ -158,7 +225,9 @@ export class ShardSplitter {
     const concerns = (audience: Exclude<Audience, 'owner'>): void => this.#concerns(audience)
     return {
       visibilityClear: (rel, heapBlock) => this.#visibilityClear(rel, heapBlock),
-      slruPage: (kind, page, init) => this.#slruPage(kind, page, init),
+      slruPage: (kind, page, init) => {
+        if (!this.#isInParts) this.#slruPage(kind, page, init)
+      },
       slruTruncate: () => concerns(EFFECT_AUDIENCE.slruTruncate),
       relationCreate: (rel, fork) => {
         sizes.forget(rel, fork)
@@ -205,7 +274,7 @@ export class ShardSplitter {
       case 'noImages':
         return !isXlog(record, XLOG_FPI) && !isXlog(record, XLOG_FPI_FOR_HINT)
       case 'commitTs':
-        return this.#settings.trackCommitTimestamp === true
+        return this.#settings.trackCommitTimestamp === true && isXactEnd(record)
       case 'xid':
         return false
     }

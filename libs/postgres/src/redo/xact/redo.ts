@@ -24,6 +24,7 @@ import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts
 import { identifyXact } from './describe.ts'
 import { ParsedXact, originLsnOf, parseXact, relFileAt, subxactAt } from './parse.ts'
 import {
+  XLOG_XACT_ABORT,
   XLOG_XACT_ABORT_PREPARED,
   XLOG_XACT_ASSIGNMENT,
   XLOG_XACT_COMMIT,
@@ -39,8 +40,20 @@ const parsedForEffects = new ParsedXact()
 const parsedForRedo = new ParsedXact()
 const droppedRel: RelFile = { spcOid: 0, dbOid: 0, relNumber: 0 }
 
-const isCommit = (parsed: ParsedXact): boolean =>
+/** Of the end of a transaction: whether it committed. */
+export const isXactCommit = (parsed: ParsedXact): boolean =>
   parsed.opcode === XLOG_XACT_COMMIT || parsed.opcode === XLOG_XACT_COMMIT_PREPARED
+
+/** Whether the record, of RM_XACT_ID, is the end of a transaction: it changes pg_xact. */
+export function isXactEnd(record: DecodedRecord): boolean {
+  const opcode = record.info & XLOG_XACT_OPMASK
+  return (
+    opcode === XLOG_XACT_COMMIT ||
+    opcode === XLOG_XACT_ABORT ||
+    opcode === XLOG_XACT_COMMIT_PREPARED ||
+    opcode === XLOG_XACT_ABORT_PREPARED
+  )
+}
 
 /** Reports each page of the transaction and its subtransactions, whose xids rise, once. */
 function reportPages(
@@ -84,7 +97,7 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
     sink.twoPhasePrepare(parsed.xid, twoPhaseState(record))
     return
   }
-  if (isCommit(parsed) && settings.trackCommitTimestamp === true) {
+  if (isXactCommit(parsed) && settings.trackCommitTimestamp === true) {
     reportPages(record, parsed, 'pg_commit_ts', commitTsPageOf, sink)
   }
   reportPages(record, parsed, 'pg_xact', clogPageOf, sink)
@@ -113,7 +126,7 @@ function redoSlru(
     return
   }
   assert(kind === 'pg_xact', () => `a transaction record does not touch ${kind}`)
-  const status = isCommit(parsed) ? TRANSACTION_STATUS_COMMITTED : TRANSACTION_STATUS_ABORTED
+  const status = isXactCommit(parsed) ? TRANSACTION_STATUS_COMMITTED : TRANSACTION_STATUS_ABORTED
   for (let i = -1; i < parsed.subxactsCount; i++) {
     const xid = i < 0 ? parsed.xid : subxactAt(record, parsed, i)
     if (clogPageOf(xid) === slruPage) setTransactionStatus(page, xid, status)
