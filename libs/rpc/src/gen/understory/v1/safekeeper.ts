@@ -254,6 +254,11 @@ export interface SubscribeWalResponse {
   readonly entries: Buffer;
   /** Version of their encoding: the highest that both sides know; 0 = 1. */
   readonly protocolVersion: number;
+  /**
+   * From version 2 on: the entries of this batch go on in the next message, which has the same positions. A record may be
+   * larger than a message.
+   */
+  readonly moreFollows: boolean;
 }
 
 /** Arguments of ReadWal. */
@@ -1844,7 +1849,7 @@ export const SubscribeWalFeedback: MessageFns<SubscribeWalFeedback> = {
 };
 
 function createBaseSubscribeWalResponse(): SubscribeWalResponse {
-  return { startLsn: 0n, endLsn: 0n, commitLsn: 0n, entries: Buffer.alloc(0), protocolVersion: 0 };
+  return { startLsn: 0n, endLsn: 0n, commitLsn: 0n, entries: Buffer.alloc(0), protocolVersion: 0, moreFollows: false };
 }
 
 export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
@@ -1872,6 +1877,9 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
     }
     if (message.protocolVersion !== 0) {
       writer.uint32(40).uint32(message.protocolVersion);
+    }
+    if (message.moreFollows !== false) {
+      writer.uint32(48).bool(message.moreFollows);
     }
     return writer;
   },
@@ -1929,6 +1937,14 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
             message.protocolVersion = reader.uint32();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.moreFollows = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1951,6 +1967,7 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
     message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
     message.entries = object.entries ?? Buffer.alloc(0);
     message.protocolVersion = object.protocolVersion ?? 0;
+    message.moreFollows = object.moreFollows ?? false;
     return message;
   },
 };
