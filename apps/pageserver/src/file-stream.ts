@@ -49,6 +49,7 @@ import type { Shard } from './shard.ts'
 
 /** Neighbouring blocks of a piece. */
 const RUN_BLOCKS_MAX = 64
+const FILE_PIECE_BYTES_MAX = 1024 * 1024
 const EMPTY = Buffer.alloc(0)
 
 type Piece = NonNullable<StreamFilesResponse['piece']>
@@ -171,7 +172,12 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   for (const key of state.scan(KEY_TWO_PHASE, at)) {
     const content = await state.readBytes(key, at)
     const path = twoPhasePath(key.rel, { epoch: nextXidEpoch, xid: nextXid }, major)
-    if (content !== undefined) yield filePiece(path, 0, Buffer.from(content), content.length)
+    if (content === undefined) continue
+    // The state of a transaction with millions of subtransactions is larger than a message.
+    for (let offset = 0; offset === 0 || offset < content.length; offset += FILE_PIECE_BYTES_MAX) {
+      const part = Buffer.from(content.subarray(offset, offset + FILE_PIECE_BYTES_MAX))
+      yield filePiece(path, offset, part, content.length)
+    }
   }
 }
 

@@ -313,6 +313,9 @@ export class Shard implements WalConsumer {
       )
   }
 
+  stopFor(error: Error): void {
+    this.#fail(error)
+  }
   #fail(error: unknown): void {
     if (this.#failure !== undefined || this.#isStopped) return
     this.#failure = describeError(error)

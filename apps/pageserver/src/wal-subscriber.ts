@@ -15,6 +15,7 @@ import {
   openBidi,
 } from '@understory/rpc'
 import type { BidiStream, SubscribeWalRequest } from '@understory/rpc'
+import { RECORD_BYTES_MAX } from '@understory/postgres/wal'
 import type { LayerOwner } from '@understory/storage'
 import type { CommitPositions, Positions } from './commit-positions.ts'
 import { judgeSafekeeper } from './leave-safekeeper.ts'
@@ -23,6 +24,8 @@ import type { SubscriptionEnd } from './metrics.ts'
 
 /** Batches that may be under way: two at full speed, and a bound on memory. */
 const WINDOW_BYTES = 16n * 1024n * 1024n
+/** Of entries: those of the largest record that Postgres makes (RECORD_BYTES_MAX), and the rest of a batch. */
+const BATCH_BYTES_MAX = RECORD_BYTES_MAX + 64 * 1024 * 1024
 const PAUSE_MS_MAX = 2_000
 const REPORT_PAUSE_MS = 1_000
 
@@ -41,6 +44,8 @@ export interface WalConsumer {
   /** Rejects where the shard has stopped: nothing more is wanted then. */
   take(batch: WalBatch): Promise<void>
   readonly hasFailed: boolean
+  /** There is no more WAL that it could take: it stops, and says why. */
+  stopFor(error: Error): void
 }
 
 export interface WalSubscriberParts {
@@ -69,6 +74,26 @@ class Source {
   }
   leave(): void {
     this.#leave.abort()
+  }
+}
+
+/** Entries of a batch that comes in several messages: a record may be larger than one. */
+class Fragments {
+  #parts: Uint8Array[] = []
+  #bytes = 0
+
+  /** The whole, once nothing more follows. Error: refused `bad_wal` where it is more than any record can be. */
+  add(fragment: Uint8Array, moreFollows: boolean): Uint8Array | undefined {
+    if (!moreFollows && this.#parts.length === 0) return fragment
+    this.#parts.push(fragment)
+    this.#bytes += fragment.length
+    if (this.#bytes > BATCH_BYTES_MAX)
+      throw refuse('bad_wal', `a batch of the shard stream has more than ${BATCH_BYTES_MAX} bytes`)
+    if (moreFollows) return undefined
+    const whole = Buffer.concat(this.#parts)
+    this.#parts = []
+    this.#bytes = 0
+    return whole
   }
 }
 
@@ -124,6 +149,8 @@ export class WalSubscriber {
         }
       } catch (error) {
         if (signal.aborted || this.#consumer.hasFailed) return
+        // Every safekeeper has the same WAL, and no try makes it known (I7).
+        if (isErrorCode(error, 'unknown_wal')) return this.#consumer.stopFor(error)
         if (!isErrorCode(error, 'cancelled')) {
           log.warn('subscription_ended', { safekeeper: address, error })
           this.#parts.onEnd?.('failed')
@@ -162,9 +189,14 @@ export class WalSubscriber {
       // A stream that has ended tells its reason through `messages`.
       this.#reportUploads(stream, ended.signal).catch(() => undefined)
       source.waitsSinceMs = clock.nowMs()
-      for await (const { startLsn, endLsn, commitLsn, entries, protocolVersion } of stream.messages) {
+      const gathered = new Fragments()
+      for await (const message of stream.messages) {
+        const { startLsn, endLsn, commitLsn, protocolVersion } = message
         checkChosenVersion('the shard stream', SUBSCRIBE_VERSIONS, protocolVersion)
         onBatch()
+        source.waitsSinceMs = clock.nowMs()
+        const entries = gathered.add(message.entries, message.moreFollows)
+        if (entries === undefined) continue
         source.waitsSinceMs = undefined
         const batch = {
           startLsn: lsnFromBigint(startLsn),

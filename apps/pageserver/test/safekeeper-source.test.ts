@@ -26,6 +26,9 @@ class Consumer implements WalConsumer {
   remoteConsistentLsn = LSN_ZERO
   trackCommitTimestamp = false
   hasFailed = false
+  stopFor(): void {
+    this.hasFailed = true
+  }
   async take({ endLsn }: { readonly endLsn: Lsn }): Promise<void> {
     this.ingestedLsn = endLsn
   }

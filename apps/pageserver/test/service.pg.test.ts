@@ -78,6 +78,7 @@ async function startStandIn(root: string, settings: RedoSettings, batchesCount: 
           commitLsn: BigInt(commitLsn),
           protocolVersion: SUBSCRIBE_VERSIONS.max,
           entries: Buffer.from(entries),
+          moreFollows: false,
         }
       }
     }

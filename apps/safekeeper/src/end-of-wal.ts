@@ -28,10 +28,14 @@ export interface DecoderPlace {
   readonly prevLsn?: Lsn | undefined
 }
 
-/** A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. */
+/**
+ * A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. Where nothing but
+ * the ends of whole records counts, bodies are not kept: a record may have a gigabyte.
+ */
 export function decoderAt(
   identity: PostgresIdentity,
   { startLsn, findFirst, prevLsn }: DecoderPlace,
+  keepsBody: (rmid: number) => boolean = () => false,
 ): WalStreamDecoder {
   const { major, systemId, pgTimelineId, segmentBytes } = identity
   return new WalStreamDecoder({
@@ -41,6 +45,7 @@ export function decoderAt(
     systemId,
     timelineId: pgTimelineId,
     segmentBytes,
+    keepsBody,
     ...(prevLsn === undefined ? {} : { prevLsn }),
   })
 }

@@ -3,7 +3,7 @@ import { FINE_SECONDS, SHARD, TIMELINE, WRITE_BYTES } from '@understory/telemetr
 import type { MetricTable } from '@understory/telemetry'
 
 /** Why a subscription ended that its subscriber still wanted. */
-const SUBSCRIPTION_REFUSALS = ['failed', 'no_room'] as const
+const SUBSCRIPTION_REFUSALS = ['failed', 'no_room', 'unknown_wal'] as const
 export type SubscriptionRefusal = (typeof SUBSCRIPTION_REFUSALS)[number]
 
 export const METRICS = {
@@ -33,7 +33,7 @@ export const METRICS = {
     unit: '{subscription}',
     kind: 'counter',
     labels: { ...SHARD, reason: SUBSCRIPTION_REFUSALS },
-    help: 'subscriptions ended here because nothing more can be sent: the timeline failed, or has no room for more WAL',
+    help: 'subscriptions ended here because nothing more can be sent: the timeline failed, has no room for more WAL, or comes to a record that nobody knows',
   },
   appendDuration: {
     name: 'understory.safekeeper.append.duration',

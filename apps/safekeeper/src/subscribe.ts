@@ -2,36 +2,25 @@
  * Committed WAL for one shard of a tenant: decoded, split, and sent in batches of up to a MiB as soon as there is any,
  * but small batches not more often than every some milliseconds. Bounded on both sides: a subscriber that reports nothing gets no more than its window.
  */
-import {
-  advance,
-  assert,
-  describeError,
-  formatLsn,
-  isErrorCode,
-  lsnFromBigint,
-  lsnToBigint,
-  minLsn,
-  refuse,
-} from '@understory/base'
+import { describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
-import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
-import type { WalStreamDecoder } from '@understory/postgres/wal'
 import type { Clock } from '@understory/env'
 import { SUBSCRIBE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
-import { ShardSplitter, ShardStreamWriter } from '@understory/storage'
 import { TimelineStalledError, waitForCommit } from './committed-wal.ts'
-import { decoderAt } from './end-of-wal.ts'
 import { onLeftOut } from './membership-file.ts'
-import type { Timeline } from './timeline.ts'
+import type { SubscriptionRefusal } from './metrics.ts'
+import { ShardBatches, fragmentsOf } from './shard-batches.ts'
+import type { ShardBatch } from './shard-batches.ts'
 import type { Timelines } from './timelines.ts'
 
 const WINDOW_BYTES_DEFAULT = 16 * 1024 * 1024
 /** Whatever a subscriber asks for: so much may wait in memory for it. */
 const WINDOW_BYTES_MAX = 64 * 1024 * 1024
-const BATCH_BYTES_MAX = 1024 * 1024
-/** WAL taken at a time; other timelines get a turn between. */
-const READ_BYTES_MAX = 256 * 1024
+/** From this version on a batch may go in several messages. */
+const FRAGMENTS_VERSION = 2
+/** Below the largest message (MESSAGE_BYTES_MAX). */
+const UNFRAGMENTED_BYTES_MAX = 31 * 1024 * 1024
 /** A commit a batch costs subscriber and safekeeper more than the WAL in it: after a small one some WAL gathers. */
 const SMALL_BATCH_BYTES = 64 * 1024
 const GATHER_MS = 10
@@ -147,28 +136,25 @@ export async function* subscribeWal(
       timeline.ended.removeEventListener('abort', onEnded)
     })
 
+  const onRefused = (reason: SubscriptionRefusal, error: Error): void => {
+    timeline.log.warn('subscription_ended', { shard: shard.number, reason, problem: describeError(error) })
+    observer?.refused(reason)
+  }
   const batches = new ShardBatches(timeline, shard, startLsn, trackCommitTimestamp)
   while (await window.opens()) {
     await waitForCommit(timeline, batches.position, clock, gone.signal).catch((error: unknown) => {
-      if (error instanceof TimelineStalledError) {
-        const { reason } = error
-        timeline.log.warn('subscription_ended', {
-          shard: shard.number,
-          reason,
-          problem: describeError(error),
-        })
-        observer?.refused(reason)
-      }
+      if (error instanceof TimelineStalledError) onRefused(error.reason, error)
       throw error
     })
     if (gone.signal.aborted) break
     const batch = await batches.next().catch((error: unknown) => {
       if (ref !== undefined && isErrorCode(error, 'bad_wal')) timelines.onDamage(ref)
+      if (isErrorCode(error, 'unknown_wal')) onRefused('unknown_wal', error)
       throw error
     })
-    window.add(batches.position, batch.entries.length)
+    window.add(batch.endLsn, batch.entries.length)
     observer?.sent(batch.entries.length)
-    yield { ...batch, protocolVersion }
+    yield* messagesOf(batch, protocolVersion)
     if (batch.entries.length < SMALL_BATCH_BYTES) await clock.sleep(GATHER_MS, gone.signal).catch(stop)
   }
   // One that was left out says so at once, whatever the subscriber still wants to report.
@@ -176,58 +162,28 @@ export async function* subscribeWal(
   if (problem !== undefined) throw problem
 }
 
-class ShardBatches {
-  readonly #timeline: Timeline
-  readonly #decoder: WalStreamDecoder
-  readonly #record = new DecodedRecord()
-  readonly #writer = new ShardStreamWriter()
-  readonly #splitter: ShardSplitter
-  /** End of what was given out: a record end. */
-  position: Lsn
-  /** End of what the decoder took in. */
-  #readLsn: Lsn
-
-  constructor(timeline: Timeline, shard: ShardIdentity, startLsn: Lsn, trackCommitTimestamp: boolean) {
-    this.#timeline = timeline
-    this.position = startLsn
-    this.#readLsn = startLsn
-    this.#decoder = decoderAt(timeline.identity, {
-      startLsn,
-      findFirst: startLsn === timeline.timelineStartLsn,
-    })
-    const settings = {
-      major: timeline.identity.major,
-      dataChecksums: false,
-      walLogHints: false,
-      trackCommitTimestamp,
-    }
-    this.#splitter = new ShardSplitter(shard, settings, this.#writer)
+/** One message mostly; of a batch with a large record as many as its entries need. Error: refused `unsupported`. */
+function* messagesOf(
+  { startLsn, endLsn, commitLsn, entries }: ShardBatch,
+  protocolVersion: number,
+): Generator<SubscribeWalResponse, void, void> {
+  const positions = {
+    startLsn: lsnToBigint(startLsn),
+    endLsn: lsnToBigint(endLsn),
+    commitLsn: lsnToBigint(commitLsn),
+    protocolVersion,
   }
-
-  /** What is committed beyond `position`, or as much of it as a batch holds. There must be some. */
-  async next(): Promise<Omit<SubscribeWalResponse, 'protocolVersion'>> {
-    const startLsn = this.position
-    const { commitLsn } = this.#timeline
-    const decoder = this.#decoder
-    let endLsn = startLsn
-    while (endLsn < commitLsn && this.#writer.length < BATCH_BYTES_MAX) {
-      const to = minLsn(commitLsn, advance(this.#readLsn, READ_BYTES_MAX))
-      assert(to > this.#readLsn, () => `committed WAL ends within a record at ${formatLsn(commitLsn)}`)
-      decoder.push(this.#readLsn, await this.#timeline.read(this.#readLsn, to))
-      this.#readLsn = to
-      while (decoder.next()) {
-        decodeRecord(this.#record, decoder.bytes, decoder.start, decoder.recordLsn, decoder.nextLsn)
-        this.#splitter.split(this.#record)
-      }
-      endLsn = decoder.recordEndLsn
-    }
-    this.position = endLsn
-    return {
-      startLsn: lsnToBigint(startLsn),
-      endLsn: lsnToBigint(endLsn),
-      commitLsn: lsnToBigint(commitLsn),
-      entries: Buffer.from(this.#writer.take().buffer),
-    }
+  const fragments = protocolVersion < FRAGMENTS_VERSION ? [entries] : [...fragmentsOf(entries)]
+  if (fragments.length === 1 && entries.length > UNFRAGMENTED_BYTES_MAX) {
+    throw refuse(
+      'unsupported',
+      `a WAL record before ${formatLsn(endLsn)} has ${entries.length} bytes for a shard, more than version ${protocolVersion} of the shard stream can carry`,
+      { hint: 'Upgrade the pageserver.' },
+    )
+  }
+  for (const [i, { buffer, byteOffset, byteLength }] of fragments.entries()) {
+    const moreFollows = i < fragments.length - 1
+    yield { ...positions, entries: Buffer.from(buffer, byteOffset, byteLength), moreFollows }
   }
 }
 

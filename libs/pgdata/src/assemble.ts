@@ -161,7 +161,8 @@ async function receiveShard(
       begins: (pagesTotal) => progress.add(0, pagesTotal),
       take: async (piece) => {
         await takePiece(piece, writer, progress)
-        if (piece?.$case === 'file' && piece.value.path.startsWith('pg_twophase/')) {
+        if (piece?.$case !== 'file' || piece.value.offset > 0n) return
+        if (piece.value.path.startsWith('pg_twophase/')) {
           twoPhaseNames.push(piece.value.path.slice('pg_twophase/'.length))
         }
       },

@@ -16,8 +16,8 @@ export interface VersionRange {
 
 /** Propose: the consensus conversation of a compute-proxy with a safekeeper. */
 export const PROPOSE_VERSIONS: VersionRange = { min: 1, max: 1 }
-/** SubscribeWal: the encoding of batches (docs/formats.md, shard stream). */
-export const SUBSCRIBE_VERSIONS: VersionRange = { min: 1, max: 1 }
+/** SubscribeWal: the encoding of batches (docs/formats.md, shard stream). 2: a batch may go in several messages. */
+export const SUBSCRIBE_VERSIONS: VersionRange = { min: 1, max: 2 }
 
 /** What an opening message says. */
 interface OfferedVersions {

@@ -31,7 +31,14 @@ test('a request of the proposer', () => {
 
 test('a batch for a pageserver', () => {
   const protocolVersion = fc.nat(3)
-  const batch = fc.record({ startLsn: u64, endLsn: u64, commitLsn: u64, entries: bytes, protocolVersion })
+  const batch = fc.record({
+    startLsn: u64,
+    endLsn: u64,
+    commitLsn: u64,
+    entries: bytes,
+    protocolVersion,
+    moreFollows: fc.boolean(),
+  })
   fc.assert(
     fc.property(batch, (response) => {
       const generated = Buffer.from(SubscribeWalResponse.encode(response).finish())
