@@ -110,6 +110,8 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
       majors: [major],
       ...(broker === undefined ? {} : { broker }),
       plan: (node) => plans.get(node) ?? {},
+      // A network of its own has nobody else in it.
+      environment: network === undefined ? {} : { UNDERSTORY_INSECURE: 'yes' },
       // One that is paused just then would never hear of SIGTERM.
       parentDeathSignal: 'SIGKILL',
     }),

@@ -327,6 +327,16 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     }
   })
 
+  test('TLS is on unless it is switched off, and then every service and compute is told so', async () => {
+    expect(JSON.stringify(await render())).not.toContain('UNDERSTORY_INSECURE')
+    const objects = await render({ set: { 'tls.enabled': 'false' } })
+    const texts = objects
+      .map((object) => JSON.stringify(object))
+      .filter((text) => text.includes('UNDERSTORY_TOKEN'))
+    expect(texts.length).toBeGreaterThan(3)
+    for (const text of texts) expect(text).toContain('UNDERSTORY_INSECURE')
+  })
+
   test.each([
     [
       'trial',

@@ -13,6 +13,7 @@ import type {
   ClientWritableStream,
   ServiceError,
 } from '@grpc/grpc-js'
+import { clearTokenProblem, failing } from './exposure.ts'
 import { clientInterceptors } from './observer.ts'
 import { RedialingChannel } from './redial.ts'
 import { MESSAGE_BYTES_MAX } from './request-limits.ts'
@@ -33,16 +34,19 @@ export const DEADLINE_DEFAULT_MS = 30_000
 
 /**
  * A client for `address` (host:port); the connection is made by the first call and again after it was lost. It uses the
- * process's own TLS and token unless others are given.
+ * process's own TLS and token unless others are given. Where that would send a token off loopback in the clear, every call
+ * is refused `precondition`.
  */
 export function createClient<C>(
   Client: ClientConstructor<C>,
   address: string,
   security: ClientSecurity = currentSecurity().client,
 ): C {
+  const problem = clearTokenProblem(address, security)
+  const interceptors = [...clientInterceptors(), ...(problem === undefined ? [] : [failing(problem)])]
   return new Client(address, channelCredentials(security), {
     ...securityOptions(security),
-    ...clientInterceptors(),
+    interceptors,
     channelFactoryOverride: (target, creds, options) =>
       new RedialingChannel(() => new Channel(target, creds, options)),
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,

@@ -26,6 +26,7 @@ export {
 } from './server.ts'
 export { MESSAGE_BYTES_MAX } from './request-limits.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
+export { isLoopback } from './exposure.ts'
 export { observeRpc } from './observer.ts'
 export type { ObservedCall, RpcObserver } from './observer.ts'
 export { useSecurity, watchSecurity } from './security.ts'

@@ -38,11 +38,7 @@ export function observeCall(path: string, metadata: Metadata, isStream: boolean)
 }
 
 /** Options of a client. */
-export function clientInterceptors(): { interceptors?: Interceptor[] } {
-  const observer = current
-  if (observer === undefined) return {}
-  return { interceptors: [intercept(observer)] }
-}
+export const clientInterceptors = (): Interceptor[] => (current === undefined ? [] : [intercept(current)])
 
 /** Only the beginning and the end of a call pass through it: messages of a stream go their way untouched. */
 const intercept =

@@ -245,7 +245,13 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
       let position = 0n
       for await (const { message } of requests) {
         if (message?.$case === 'feedback') throw refuse('stale', 'enough')
-        yield { startLsn: position, endLsn: position + 8n, commitLsn: 99n, entries: Buffer.from('ab') }
+        yield {
+          startLsn: position,
+          endLsn: position + 8n,
+          commitLsn: 99n,
+          entries: Buffer.from('ab'),
+          protocolVersion: 0,
+        }
         position += 8n
       }
     }),

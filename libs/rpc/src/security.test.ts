@@ -195,3 +195,60 @@ test('wrong settings name the variable', async () => {
   expect(() => useSecurity({ UNDERSTORY_TLS_KEY: empty })).toThrow(/only one is set/)
   expect(() => useSecurity({ UNDERSTORY_TOKEN_FILE: empty })).toThrow(/token is empty/)
 })
+
+describe('off loopback', () => {
+  const services = [service<BrokerServiceServer>(BrokerServiceService, handlers)]
+  const listen = async (host: string, security: ServerSecurity): Promise<string> => {
+    const server = await startServer({ host, port: 0, services, security })
+    onTestFinished(() => server.stop(0))
+    return server.address
+  }
+
+  test('nothing listens without TLS and a token unless the network is said to be private', async () => {
+    const { cert, key } = await certificateFor('understory')
+    const tls = { cert, key }
+    for (const [security, missing] of [
+      [{}, 'TLS and a token'],
+      [{ token: 't' }, 'TLS'],
+      [{ tls }, 'a token'],
+    ] as const) {
+      await expect(listen('0.0.0.0', security)).rejects.toMatchObject({
+        code: 'precondition',
+        message: `could not listen on "0.0.0.0" without ${missing}`,
+        hint: expect.stringContaining('UNDERSTORY_INSECURE=yes'),
+      })
+      await listen('127.0.0.1', security)
+      await listen('localhost', security)
+      await listen('0.0.0.0', { ...security, insecure: true })
+    }
+    await listen('0.0.0.0', { token: 't', tls })
+    // Probes are told nothing of value.
+    const probed = await startServer({ host: '0.0.0.0', port: 0, services: [], security: {} })
+    await probed.stop(0)
+  })
+
+  test('no token is sent in the clear, whatever kind the call is', async () => {
+    const address = await listen('0.0.0.0', { token: 't', insecure: true })
+    const clientOf = (own: ClientSecurity): BrokerServiceClient => {
+      const client = createClient(BrokerServiceClient, address, own)
+      onTestFinished(() => client.close())
+      return client
+    }
+    const refused = clientOf({ token: 't' })
+    const problem = { code: 'precondition', message: `could not send the token to "${address}" without TLS` }
+    const unaryCall = callUnary(refused.listAnnouncements.bind(refused), { prefix: '' })
+    await expect(unaryCall).rejects.toMatchObject(problem)
+    const stream = callServerStream(refused.watchAnnouncements.bind(refused), { prefix: '' })
+    await expect(Array.fromAsync(stream)).rejects.toMatchObject(problem)
+    const said = clientOf({ token: 't', insecure: true })
+    const call = callUnary(said.listAnnouncements.bind(said), { prefix: '' })
+    expect(await call).toEqual({ announcements: [] })
+  })
+
+  test('of the environment "yes" alone says that the network is private', async () => {
+    expect(() => useSecurity({ UNDERSTORY_INSECURE: 'true' })).toThrow(/^UNDERSTORY_INSECURE is "true"/)
+    useSecurity({ UNDERSTORY_INSECURE: 'yes' })
+    const server = await startServer({ host: '0.0.0.0', port: 0, services })
+    await server.stop(0)
+  })
+})

@@ -8,6 +8,7 @@
  *   UNDERSTORY_TLS_NAME                       name in peers' certificates, where it is not the address they are called by
  *   UNDERSTORY_TOKEN_FILE or UNDERSTORY_TOKEN sent with every call, and demanded of every call but health checks; a file
  *                                             may have several, see token-file.ts
+ *   UNDERSTORY_INSECURE=yes                   the network is private: off loopback, too, TLS and token may be missing
  */
 import { hash, timingSafeEqual } from 'node:crypto'
 import { refuse } from '@understory/base'
@@ -18,6 +19,8 @@ import { CertificateFiles } from './certificate-files.ts'
 import { TokenFile, checkToken } from './token-file.ts'
 
 export interface ClientSecurity {
+  /** Whether the token may be sent off loopback without TLS. */
+  readonly insecure?: boolean | undefined
   /** Sent as `authorization: Bearer …`; of a file the first one there is. */
   readonly token?: string | TokenFile | undefined
   /** Undefined: plain. */
@@ -32,6 +35,8 @@ export interface ClientSecurity {
 }
 
 export interface ServerSecurity {
+  /** Whether it may listen off loopback without TLS or without a token. */
+  readonly insecure?: boolean | undefined
   /** Demanded of callers; of a file any of them. */
   readonly token?: string | TokenFile | undefined
   /** PEM, or where it is. */
@@ -61,6 +66,14 @@ function tokenOf(environment: Readonly<Record<string, string | undefined>>): str
   return token
 }
 
+function insecureOf(value: string | undefined): boolean {
+  if (value === 'yes') return true
+  if (value === undefined || value === '' || value === 'no') return false
+  throw refuse('bad_argument', `UNDERSTORY_INSECURE is "${value}"`, {
+    hint: 'Set it to "yes", or not at all.',
+  })
+}
+
 /** Reads the variables and makes them this process's. Error: refused `bad_argument` that names the variable. */
 export function useSecurity(environment: Readonly<Record<string, string | undefined>>): void {
   const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => nonEmpty(environment[`UNDERSTORY_TLS_${name}`]))
@@ -73,10 +86,11 @@ export function useSecurity(environment: Readonly<Record<string, string | undefi
   const serverName = environment['UNDERSTORY_TLS_NAME']
   files = cert === undefined && ca === undefined ? undefined : new CertificateFiles({ cert, key, ca })
   const authority = files?.hasAuthority === true ? files : undefined
+  const insecure = insecureOf(environment['UNDERSTORY_INSECURE'])
   tokenFile = token instanceof TokenFile ? token : undefined
   current = {
-    client: { token, tls: files === undefined ? undefined : { ca: authority, serverName } },
-    server: { token, tls: files?.hasIdentity === true ? files : undefined },
+    client: { insecure, token, tls: files === undefined ? undefined : { ca: authority, serverName } },
+    server: { insecure, token, tls: files?.hasIdentity === true ? files : undefined },
   }
 }
 

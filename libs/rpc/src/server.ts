@@ -16,6 +16,7 @@ import type {
 } from '@grpc/grpc-js'
 import { SERVER_LIMITS, admission } from './admission.ts'
 import type { ServerLimits } from './admission.ts'
+import { checkListener } from './exposure.ts'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
 import { currentSecurity, serverCredentials } from './security.ts'
@@ -250,7 +251,10 @@ function newServer(token: ServerSecurity['token'], changedLimits: Partial<Server
   })
 }
 
-/** Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken. */
+/**
+ * Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken, or when the services
+ * would be open to a network: off loopback without TLS or token, and nobody has said that it is private.
+ */
 export async function startServer(options: {
   readonly host: string
   readonly port: number
@@ -266,6 +270,7 @@ export async function startServer(options: {
   readonly limits?: Partial<ServerLimits> | undefined
 }): Promise<RpcServer> {
   const security = options.security ?? currentSecurity().server
+  if (options.services.length > 0) checkListener(options.host, security)
   const server = newServer(security.token, options.limits)
   for (const { definition, implementation } of options.services)
     server.addService(limitRequests(definition), implementation)

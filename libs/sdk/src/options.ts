@@ -1,6 +1,7 @@
 /** What a client is made with. */
 import { X509Certificate } from 'node:crypto'
 import { refuse } from '@understory/base'
+import { isLoopback } from '@understory/rpc'
 import { readDuration, readName, readOptions, readWholeNumber } from './arguments.ts'
 
 export interface ClientOptions {
@@ -14,6 +15,8 @@ export interface ClientOptions {
   readonly token?: string | undefined
   /** Where the installation speaks TLS; `{}` trusts the system's authorities. */
   readonly tls?: TlsOptions | undefined
+  /** Sends the token without TLS to other machines, too: only where the network is private. */
+  readonly insecure?: boolean | undefined
 }
 
 export interface TlsOptions {
@@ -25,6 +28,7 @@ export interface TlsOptions {
 
 /** How to speak to the installation; plain, without a token, where undefined. */
 export interface Credentials {
+  readonly insecure?: boolean
   readonly token?: string
   readonly tls?: { readonly ca?: Buffer; readonly serverName?: string }
 }
@@ -41,9 +45,15 @@ const DEADLINE_DEFAULT_MS = 30_000
 const RETRIES_DEFAULT = 5
 
 export function readClientOptions(options: ClientOptions): ClientSettings {
-  const { endpoint, deadlineMs, retries, token, tls } = readOptions('options', options)
+  const { endpoint, deadlineMs, retries, token, tls, insecure } = readOptions('options', options)
+  const address = readEndpoint(endpoint)
+  if (token !== undefined && tls === undefined && insecure !== true && !isLoopback(address)) {
+    throw refuse('bad_argument', `the token would be sent to ${address} without TLS`, {
+      hint: 'Give `tls`; where the network is private, `insecure: true`.',
+    })
+  }
   return {
-    endpoint: readEndpoint(endpoint),
+    endpoint: address,
     deadlineMs: deadlineMs === undefined ? DEADLINE_DEFAULT_MS : readDuration('deadlineMs', deadlineMs),
     retries: retries === undefined ? RETRIES_DEFAULT : readWholeNumber('retries', retries),
     credentials:
@@ -52,6 +62,7 @@ export function readClientOptions(options: ClientOptions): ClientSettings {
         : {
             ...(token === undefined ? {} : { token: readToken(token) }),
             ...(tls === undefined ? {} : { tls: readTls(tls) }),
+            ...(insecure === true ? { insecure } : {}),
           },
   }
 }

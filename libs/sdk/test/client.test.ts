@@ -411,8 +411,9 @@ describe('arguments', () => {
     [{ endpoint: '127.0.0.1:99999' }, /^endpoint/],
     [{ endpoint: 'a:1', deadlineMs: '5' }, /^deadlineMs "5"/],
     [{ endpoint: 'a:1', retries: -1 }, /^retries -1/],
-    [{ endpoint: 'a:1', token: '' }, /^the token is empty/],
-    [{ endpoint: 'a:1', token: 'secret\n' }, /^the token is empty, or has/],
+    [{ endpoint: 'localhost:1', token: '' }, /^the token is empty/],
+    [{ endpoint: '[::1]:1', token: 'secret\n' }, /^the token is empty, or has/],
+    [{ endpoint: 'a:1', token: 'secret' }, /^the token would be sent to a:1 without TLS/],
     [{ endpoint: 'a:1', tls: { ca: '/etc/ca.crt' } }, /^tls\.ca is not a certificate/],
     [{ endpoint: 'a:1', tls: true }, /^tls true is not an object/],
   ] as const)('no client is made with %o', ([options, message]) => {

@@ -215,6 +215,8 @@ s3://{{ $external.bucket }}{{ with $external.prefix }}/{{ . }}{{ end }}?region={
 - { name: UNDERSTORY_TLS_KEY, value: /etc/understory/tls/tls.key }
 - { name: UNDERSTORY_TLS_CA, value: /etc/understory/tls/ca.crt }
 - { name: UNDERSTORY_TLS_NAME, value: {{ .Values.tls.serverName | quote }} }
+{{- else }}
+- { name: UNDERSTORY_INSECURE, value: "yes" }
 {{- end }}
 {{- with .Values.telemetry.otlp }}
 {{- if .endpoint }}
