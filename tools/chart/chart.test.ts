@@ -406,7 +406,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       spec: { groups: { rules: { annotations: { runbook_url: string } }[] }[] }
     }
     const urls = rules.spec.groups[0]?.rules.map(({ annotations }) => annotations.runbook_url) ?? []
-    expect(urls).toHaveLength(10)
+    expect(urls).toHaveLength(12)
     expect(urls).toContain('https://example.com/runbooks/commits-stalled.md')
     const monitor = manifests.find(({ kind }) => kind === 'PodMonitor') as Manifest & {
       spec: { selector: { matchLabels: Record<string, string> } }
@@ -578,6 +578,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       'smoke-test',
       'helm-test',
       '--pg=18',
+      '--new-password',
       '--nodes=control-plane=1,safekeeper=5,pageserver=4',
     ])
   })

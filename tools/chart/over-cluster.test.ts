@@ -152,7 +152,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
           .map(({ metadata, data = {} }) => [metadata.name, { data }]),
       )
     const made = secretsOf(await render())
-    expect(Object.keys(made).length).toBe(5)
+    expect(Object.keys(made).length).toBe(4)
     await using cluster = await fakeCluster({ secrets: made })
     const upgraded = await render({ args: ['--dry-run=server', '--kubeconfig', cluster.kubeconfig] })
     expect(secretsOf(upgraded)).toEqual(made)
