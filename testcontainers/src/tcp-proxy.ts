@@ -20,6 +20,8 @@ export class TcpProxy implements AsyncDisposable {
   target: string
   /** How long every piece is under way, each direction. */
   delayMs = 0
+  /** What came from the target, over all connections. */
+  answeredBytes = 0
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
 
@@ -71,6 +73,7 @@ export class TcpProxy implements AsyncDisposable {
     }
     near.on('close', (isBroken) => this.#leave(near, far, isBroken))
     far.on('close', (isBroken) => this.#leave(far, near, isBroken))
+    far.on('data', (piece: Buffer) => void (this.answeredBytes += piece.length))
     this.#pass(near, far)
     this.#pass(far, near)
   }
