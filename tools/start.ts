@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
-import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
+import { ProgressLine, oneOf, parseOptions, realClock, text, wholeNumber } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import { startCluster } from '@understory/testcontainers'
 import type { PostgresMajor } from '@understory/testcontainers'
@@ -88,8 +88,15 @@ async function main(): Promise<void> {
       return (await client.createTenant(wanted)).password
     },
   )
+  const progress = new ProgressLine(process.stderr, realClock)
   const connectionString = await client
-    .waitForSql(TENANT, { timeoutMs: 600_000, signal: stopping.signal, onProgress: say, password })
+    .waitForSql(TENANT, {
+      timeoutMs: 600_000,
+      signal: stopping.signal,
+      onProgress: progress.show,
+      password,
+    })
+    .finally(() => progress.end())
     .catch((error: unknown) => {
       if (stopping.signal.aborted) return undefined
       throw error

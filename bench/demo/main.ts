@@ -6,7 +6,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { cpus, totalmem } from 'node:os'
 import { resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
-import { parseOptions } from '@understory/env'
+import { ProgressLine, parseOptions, realClock } from '@understory/env'
 import type { OptionValues } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import { TENANT_PASSWORD, startCluster, tenantLogin } from '@understory/testcontainers'
@@ -43,12 +43,13 @@ async function run(values: OptionValues<typeof DEMO_OPTIONS>, signal: AbortSigna
       password: TENANT_PASSWORD,
       settings: POSTGRES_SETTINGS,
     })
+    const progress = new ProgressLine(process.stderr, realClock)
     const waiting = client.waitForSql(TENANT, {
       timeoutMs: 300_000,
       signal,
-      onProgress: (line) => say(`  ${line}`),
+      onProgress: (line) => progress.show(`  ${line}`),
     })
-    const connectionString = tenantLogin(await waiting)
+    const connectionString = tenantLogin(await waiting.finally(() => progress.end()))
     const demo = new Demo({
       cluster,
       client,

@@ -7,6 +7,7 @@ import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
+import { checkReachable, unprivilegedUser } from '@understory/env'
 import { appCommand } from './app-command.ts'
 import type { AppName } from './app-command.ts'
 import { freePort } from './port.ts'
@@ -212,6 +213,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     node('pageserver', id, [...stored(id), '--object-store', objectStore]),
   )
   const binaries = await Promise.all((options.majors ?? [17]).map((major) => postgresBinaries(major)))
+  checkReachable(dataDirectory, unprivilegedUser(), 'the data directory')
   const computeHost = node('compute-proxy', 'compute-host-1', [
     'host',
     ...stored('compute-host-1'),

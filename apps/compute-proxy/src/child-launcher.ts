@@ -30,6 +30,13 @@ const couldNotRun = (program: string, cause: Error): Error =>
     cause,
   })
 
+/** What it says last in one line: its errors, or else its last words. */
+function complaintsOf(output: string): string {
+  const lines = output.split('\n').filter((line) => line.trim() !== '')
+  const errors = lines.filter((line) => /(error|FATAL|PANIC|DETAIL|HINT|hint|detail):/.test(line))
+  return (errors.length > 0 ? errors : lines.slice(-1)).join('; ').slice(-OUTPUT_BYTES_MAX)
+}
+
 /** `bin`: folder of `postgres` and `initdb`. `owner`: whom they run as; undefined: as this process. */
 export function childLauncher(bin: string, owner: UserIds | undefined): Launcher {
   const identity = owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
@@ -51,7 +58,7 @@ export function childLauncher(bin: string, owner: UserIds | undefined): Launcher
       })
       if (code === 0) return
       throw refuse('precondition', `initdb ended with exit code ${code}`, {
-        detail: Buffer.concat(output).toString().slice(-OUTPUT_BYTES_MAX).trim(),
+        detail: complaintsOf(Buffer.concat(output).toString()),
       })
     },
 

@@ -11,6 +11,7 @@ import {
   BugError,
   describeError,
   formatLsn,
+  isErrorCode,
   lsnFromBigint,
   offsetInSegment,
   parseLsn,
@@ -58,6 +59,7 @@ import { asMade, readMembership } from './membership.ts'
 import type { KnownMembership } from './membership.ts'
 import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
+import { checkPortIsFree } from './sql-port.ts'
 import { connectReplication } from './replication.ts'
 import type { CheckedSpec } from './spec.ts'
 import {
@@ -80,6 +82,8 @@ const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
 const RETRY_MIN_MS = 100
 const RETRY_MAX_MS = 5_000
+/** One may be of an old Postgres that is about to end; so many in a row do not pass by themselves. */
+const LASTING_FAILURES = 2
 const CONFIGURATION_LOOK_MS = 1_000
 /** After which a Postgres that was told to end is killed. */
 const POSTGRES_END_MS = 5_000
@@ -129,6 +133,8 @@ export interface ComputeView {
   readonly postgresStarts: number
   readonly rebuildMs: number
   readonly failure: string
+  /** It does not pass by itself. */
+  readonly isFailureLasting: boolean
   readonly sqlHost: string
   readonly sqlPort: number
   readonly postgres: PostgresIdentity | undefined
@@ -157,6 +163,8 @@ export class Compute {
   #identity: PostgresIdentity | undefined
   #lostAtMs: number
   #isBirthInterrupted = false
+  /** In a row. */
+  #lastingFailures = 0
   #keepProblem = ''
   #isConfigurationSuspect = false
   #remembered: RememberedState = NOTHING_REMEMBERED
@@ -201,6 +209,7 @@ export class Compute {
       postgresStarts: this.#postgresStarts,
       rebuildMs: this.#rebuildMs,
       failure: this.#failure || this.#subscriptions.problem,
+      isFailureLasting: this.#failure !== '' && this.#lastingFailures >= LASTING_FAILURES,
       sqlHost: this.#parts.front.host,
       sqlPort: this.#sqlPort,
       postgres: this.#identity,
@@ -275,6 +284,9 @@ export class Compute {
         const problem = describeError(error)
         if (problem !== this.#failure) log.warn('compute_failed', { problem })
         this.#failure = problem
+        // What was cut short is begun again by the control plane.
+        const isLasting = isErrorCode(error, 'precondition') && !this.#isBirthInterrupted
+        this.#lastingFailures = isLasting ? this.#lastingFailures + 1 : 0
         if (error instanceof LeadLostError && isFinal(error.loss)) return this.#endOfLoss(error.loss)
         // Chance keeps two candidates from overtaking each other for ever; time keeps a hopeless one from burning CPU.
         failures++
@@ -293,11 +305,13 @@ export class Compute {
   }
 
   async #begin(): Promise<Session> {
+    await checkPortIsFree(this.#parts.front.listenAddresses, this.#sqlPort)
     const session = (await this.#needsBirth()) ? await this.#bear() : await this.#rebuild()
     this.#session = session
     await this.#open(session)
     this.#isConfigurationSuspect = false
     this.#failure = ''
+    this.#lastingFailures = 0
     return session
   }
 
@@ -689,7 +703,13 @@ export class Compute {
     const target = this.#target()
     let quorum: Quorum | undefined
     try {
-      await waitForSql(target, clock, postmaster.exited, 'postgres')
+      await waitForSql(target, clock, postmaster.exited, 'postgres').catch((cause: unknown) => {
+        // Its files are new: what keeps it from starting is what it was given, or the machine.
+        throw refuse('precondition', `Postgres does not start: ${describeError(cause)}`, {
+          hint: 'Correct that; or remove the tenant and create it with other settings.',
+          cause,
+        })
+      })
       await withSql(
         target,
         async (client) => {

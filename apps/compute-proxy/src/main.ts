@@ -7,7 +7,16 @@ import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
-import { jsonLog, lockFolder, parseOptions, realDisk, realEnv, unprivilegedUser } from '@understory/env'
+import {
+  checkReachable,
+  diskError,
+  jsonLog,
+  lockFolder,
+  parseOptions,
+  realDisk,
+  realEnv,
+  unprivilegedUser,
+} from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
 import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
 import { fetchPages, startTelemetry } from '@understory/telemetry'
@@ -65,6 +74,14 @@ async function host(argv: readonly string[]): Promise<number> {
     for (const [state, count] of Object.entries(computes.states()))
       hosted.observe({ state: state as keyof ReturnType<Host['states']> }, count)
   })
+  await mkdir(dataDirectory, { recursive: true }).catch((error: unknown) => {
+    throw diskError(error, `use data directory "${dataDirectory}"`)
+  })
+  const user = unprivilegedUser()
+  checkReachable(dataDirectory, user, 'the data directory')
+  for (const [major, bin] of Object.entries(binaries)) {
+    if (bin !== undefined) checkReachable(resolve(bin), user, `the programs of PostgreSQL ${major} in`)
+  }
   await computes.load()
   const server = await startServer({ ...listen, services: [hostService(computes)] })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log })

@@ -97,6 +97,7 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     rebuildMs: view.rebuildMs,
     pid: process.pid,
     failure: view.failure,
+    failureIsLasting: view.isFailureLasting,
     dataDirectory: compute.files.pgdata,
     postgres: view.postgres,
     birthInterrupted: view.isBirthInterrupted,

@@ -39,5 +39,6 @@ export {
   replaceWithin,
 } from './untrusted-folder.ts'
 export type { WithinEntry } from './untrusted-folder.ts'
-export { parsePasswd, unprivilegedUser } from './user.ts'
+export { ProgressLine } from './progress-line.ts'
+export { checkReachable, parsePasswd, unprivilegedUser } from './user.ts'
 export type { UserIds } from './user.ts'

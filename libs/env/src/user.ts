@@ -2,7 +2,9 @@
  * The user that servers run as. Postgres refuses to start as root, so a root session hands its servers to `postgres`
  * (or `nobody`); any other session runs them as itself.
  */
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { refuse } from '@understory/base'
 
 export interface UserIds {
@@ -32,3 +34,20 @@ export function parsePasswd(text: string): Map<string, UserIds> {
   }
   return users
 }
+
+/**
+ * That `user` gets to a folder that is there: each folder above it lets it through. The kernel is asked, because there are
+ * access lists beside the modes. Error: refused `precondition` that names the folder in the way.
+ */
+export function checkReachable(folder: string, user: UserIds | undefined, what: string): void {
+  if (user === undefined || mayEnter(folder, user)) return
+  let closed = folder
+  while (dirname(closed) !== closed && !mayEnter(dirname(closed), user)) closed = dirname(closed)
+  throw refuse('precondition', `user "${user.name}" of Postgres cannot reach ${what} "${folder}"`, {
+    detail: `folder "${closed}" does not let it through`,
+    hint: `Choose another folder, or run: chmod o+x ${closed}`,
+  })
+}
+
+const mayEnter = (folder: string, { uid, gid }: UserIds): boolean =>
+  spawnSync('test', ['-x', folder], { uid, gid, cwd: '/' }).status === 0

@@ -171,6 +171,11 @@ export function createClient(options: ClientOptions): UnderstoryClient {
           const { compute } = await askOnce((to) => to.getTimeline.bind(to), request, one)
           const line = compute?.failure || computeLine(compute?.state, compute?.progressPercent)
           because(line)
+          if (compute?.failureIsLasting === true) {
+            throw refuse('precondition', `Postgres of tenant "${tenant}" does not come up: ${line}`, {
+              detail: 'it is tried again all the same',
+            })
+          }
           if (line !== last) wait?.onProgress?.(line)
           last = line
           return connectionStringWith(compute?.connectionString, password)

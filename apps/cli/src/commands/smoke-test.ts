@@ -3,6 +3,7 @@
  * straight from storage, every part alive.
  */
 import { isErrorCode, refuse } from '@understory/base'
+import { ProgressLine, realClock } from '@understory/env'
 import { isServing } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import type { UnderstoryClient } from '@understory/sdk'
@@ -86,11 +87,10 @@ async function smokeTest(client: UnderstoryClient, smoke: SmokeTest): Promise<vo
   await checkNodes(client, nodes, say)
   const password = await ensureTenant(client, smoke)
   await client.waitForPassword(tenant, { timeoutMs: READY_MS_MAX })
-  const connectionString = await client.waitForSql(tenant, {
-    timeoutMs: READY_MS_MAX,
-    onProgress: say,
-    password,
-  })
+  const progress = new ProgressLine(process.stderr, realClock)
+  const connectionString = await client
+    .waitForSql(tenant, { timeoutMs: READY_MS_MAX, onProgress: progress.show, password })
+    .finally(() => progress.end())
   await client.switchFullPageWrites(tenant, 'on')
   await client.waitForFullPageWrites(tenant)
   // One connection over the switch: it must not be lost.

@@ -1,5 +1,6 @@
 import { text } from 'node:stream/consumers'
 import { isErrorCode, refuse } from '@understory/base'
+import { ProgressLine, realClock } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import type { FpwView, PasswordOptions, UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
@@ -72,8 +73,11 @@ async function waitForSql(
   tenant: string,
   { timeoutMs, password }: { readonly timeoutMs: number; readonly password: string | undefined },
 ): Promise<string> {
+  const progress = new ProgressLine(process.stderr, realClock)
   try {
-    return await client.waitForSql(tenant, { timeoutMs, onProgress: say, password })
+    return await client
+      .waitForSql(tenant, { timeoutMs, onProgress: progress.show, password })
+      .finally(() => progress.end())
   } catch (error) {
     if (password !== undefined) say(`password  ${password}`)
     if (!isErrorCode(error, 'timeout')) throw error

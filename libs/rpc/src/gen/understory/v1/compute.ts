@@ -224,6 +224,8 @@ export interface GetComputeStatusResponse {
   readonly membershipGeneration: bigint;
   /** PEM of the certificate in server.crt of its data directory; empty where there is none. */
   readonly serverCertificate: string;
+  /** The failure does not pass by itself: somebody has to change something. It is tried again all the same. */
+  readonly failureIsLasting: boolean;
 }
 
 /** Arguments of GetConfiguration. */
@@ -1407,6 +1409,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     configurationVersion: undefined,
     membershipGeneration: 0n,
     serverCertificate: "",
+    failureIsLasting: false,
   };
 }
 
@@ -1483,6 +1486,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     }
     if (message.serverCertificate !== "") {
       writer.uint32(170).string(message.serverCertificate);
+    }
+    if (message.failureIsLasting !== false) {
+      writer.uint32(176).bool(message.failureIsLasting);
     }
     return writer;
   },
@@ -1652,6 +1658,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.serverCertificate = reader.string();
             continue;
           }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.failureIsLasting = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1698,6 +1712,7 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
       ? BigInt(object.membershipGeneration)
       : 0n;
     message.serverCertificate = object.serverCertificate ?? "";
+    message.failureIsLasting = object.failureIsLasting ?? false;
     return message;
   },
 };
