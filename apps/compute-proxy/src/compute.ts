@@ -21,7 +21,7 @@ import {
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng, UserIds } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
-import { ComputeState, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import { ComputeState } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
 import {
   PROXY_ROLE,
@@ -59,6 +59,7 @@ import { asMade, readMembership } from './membership.ts'
 import type { KnownMembership } from './membership.ts'
 import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
+import { createTimeline, walStatuses } from './safekeeper-calls.ts'
 import { checkPortIsFree } from './sql-port.ts'
 import { connectReplication } from './replication.ts'
 import type { CheckedSpec } from './spec.ts'
@@ -76,7 +77,6 @@ import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
 import type { RememberedState } from './state-file.ts'
 import { handled, orStopped } from './stoppable.ts'
 import { SubscriptionGuard } from './subscriptions.ts'
-import { walStatuses } from './wal-statuses.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
@@ -731,7 +731,7 @@ export class Compute {
         pgTimelineId: timelineId,
         walSegmentBytes: WAL_SEGMENT_BYTES,
       }
-      await this.#createTimeline(postgres, startLsn)
+      await createTimeline(spec, postgres, startLsn, this.#stop.signal)
       quorum = this.#candidate(postgres, startLsn)
       await orStopped(quorum.elected, this.#stop.signal)
       const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn, timelineId })
@@ -760,25 +760,6 @@ export class Compute {
       await endPostmaster(postmaster, this.#parts.clock)
       throw error
     }
-  }
-
-  /** On every safekeeper: one that is made later could not be told from one that forgot. */
-  async #createTimeline(postgres: PostgresIdentity, startLsn: Lsn): Promise<void> {
-    const { spec } = this.#parts
-    await Promise.all(
-      spec.safekeepers.map(async (address) => {
-        const client = createClient(SafekeeperServiceClient, address)
-        try {
-          await callUnary(
-            client.createTimeline.bind(client),
-            { timeline: spec.timeline, postgres, startLsn: BigInt(startLsn) },
-            { peer: `safekeeper ${address}`, signal: this.#stop.signal },
-          )
-        } finally {
-          client.close()
-        }
-      }),
-    )
   }
 
   async #import(target: SqlTarget, quorum: Quorum): Promise<void> {

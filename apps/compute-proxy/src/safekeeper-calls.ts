@@ -1,7 +1,8 @@
-/** What the safekeepers of a timeline know of it. */
-import { isErrorCode, refuse } from '@understory/base'
+/** Calls of a compute to the safekeepers of its timeline, beside the stream of its WAL. */
+import { isErrorCode, lsnToBigint, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { GetWalStatusResponse } from '@understory/rpc'
+import type { GetWalStatusResponse, PostgresIdentity } from '@understory/rpc'
 import type { CheckedSpec } from './spec.ts'
 
 const DEADLINE_MS = 5_000
@@ -36,4 +37,27 @@ export async function walStatuses(
     })
   }
   return known
+}
+
+/** On every safekeeper: one that is made later could not be told from one that forgot. Error: the first of any of them. */
+export async function createTimeline(
+  { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,
+  postgres: PostgresIdentity,
+  startLsn: Lsn,
+  signal: AbortSignal,
+): Promise<void> {
+  await Promise.all(
+    safekeepers.map(async (address) => {
+      const client = createClient(SafekeeperServiceClient, address)
+      try {
+        await callUnary(
+          client.createTimeline.bind(client),
+          { timeline, postgres, startLsn: lsnToBigint(startLsn) },
+          { peer: `safekeeper ${address}`, signal },
+        )
+      } finally {
+        client.close()
+      }
+    }),
+  )
 }
