@@ -88,6 +88,13 @@ test('what the files do not say counts as the default', () => {
   expect(settingsFor({}, 16).has('allow_alter_system')).toBe(false)
 })
 
+test('logical slots with failover wait for the slot of the proxy, whatever the files say', () => {
+  const name = 'synchronized_standby_slots'
+  for (const major of [17, 18] as const)
+    expect(settingsFor({ [name]: '' }, major).get(name)).toBe('understory')
+  expect(settingsFor({}, 16).has(name)).toBe(false)
+})
+
 test('settings are read as Postgres reads them', () => {
   const text = [
     "# a = 'comment'",

@@ -103,6 +103,8 @@ export function postgresArguments(
     max_slot_wal_keep_size: '-1',
     // full_page_writes is switched by it.
     ...(major >= 17 ? { allow_alter_system: 'on' } : {}),
+    // Logical slots with `failover` send nothing that the quorum does not have (walsender.c NeedToWaitForStandbys).
+    ...(major >= 17 ? { synchronized_standby_slots: STANDBY_NAME } : {}),
     ...raisedSettings(user, floors),
     ...(isSuspect ? KEPT_CERTIFICATE : {}),
   }

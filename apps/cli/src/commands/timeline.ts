@@ -58,6 +58,8 @@ export function addTimelineCommands(program: Command): void {
             ? `compute: not open for SQL: ${compute.failure}\n`
             : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
       )
+      if (compute !== undefined && compute.failure !== '' && compute.connectionString !== '')
+        process.stdout.write(`problem: ${compute.failure}\n`)
       printRows(
         format,
         view.safekeepers.map((row) => ({
