@@ -70,7 +70,7 @@ export function renderRun(major: PgMajor, run: RedoRun): string {
         `  ${name.padEnd(width)}${columns.map((column) => number(counts[column]).padStart(12)).join('')}`,
     ),
     run.endedEarly === undefined
-      ? `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed, ${number(run.files.holedMaps)} maps that Postgres logged as a hole`
+      ? `  at the end: ${number(run.files.compared)} pages and files compared with the server's, ${number(run.files.untouched)} never changed, ${number(run.files.reinitialized)} SP-GiST pages that it initialized without a record, ${number(run.files.holedMaps)} maps that Postgres logged as a hole`
       : `  ENDED EARLY: Postgres crashed and did not recover by itself, what came after was not run: ${run.endedEarly}`,
     ...run.differences.slice(0, 10).map(({ where, what }) => `  DIFFERS ${where}: ${what}`),
     `  ${number(run.differenceCount)} differences`,

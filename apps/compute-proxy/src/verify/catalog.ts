@@ -8,6 +8,8 @@ export interface RelationFacts {
   readonly name: string
   /** Undefined where only the pages themselves tell. */
   readonly kind: PageKind | undefined
+  /** Of an index on bloom: `pg_class.reloptions`. */
+  readonly bloomOptions: readonly string[] | undefined
 }
 
 export interface RelationPlace {
@@ -35,11 +37,13 @@ interface CatalogRow {
   readonly file: number | null
   readonly relkind: string
   readonly method: string | null
+  readonly options: readonly string[] | null
 }
 
 const RELATIONS = `
   select c.oid::regclass::text as name, c.reltablespace::int8::float8 as tablespace, c.relisshared as shared,
-         pg_relation_filenode(c.oid)::int8::float8 as file, c.relkind::text, a.amname::text as method
+         pg_relation_filenode(c.oid)::int8::float8 as file, c.relkind::text, a.amname::text as method,
+         c.reloptions as options
     from pg_class c left join pg_am a on a.oid = c.relam
    where c.relkind in ('r', 'i', 't', 'm', 'S')`
 
@@ -75,13 +79,14 @@ export class Catalog {
     const client = await connect(database)
     try {
       const { rows } = await client.query<CatalogRow>(RELATIONS)
-      for (const { name, tablespace, shared, file, relkind, method } of rows) {
+      for (const { name, tablespace, shared, file, relkind, method, options } of rows) {
         if (file === null) continue
         const spcOid = shared ? GLOBALTABLESPACE_OID : tablespace || space || DEFAULTTABLESPACE_OID
         const kind = relkind === 'S' ? 'sequence' : KIND_OF_METHOD[method ?? '']
         this.#facts.set(placeKey({ spcOid, dbOid: shared ? 0 : dbOid, relNumber: file }), {
           name: `${database}.${name}`,
           kind,
+          bloomOptions: method === 'bloom' ? (options ?? []) : undefined,
         })
       }
     } finally {
@@ -91,6 +96,11 @@ export class Catalog {
 
   kindOf(place: RelationPlace): PageKind | undefined {
     return this.#facts.get(placeKey(place))?.kind
+  }
+
+  /** Of an index on bloom; undefined of anything else. */
+  bloomOptionsOf(place: RelationPlace): readonly string[] | undefined {
+    return this.#facts.get(placeKey(place))?.bloomOptions
   }
 
   /** For people: its name and where its file lies. */

@@ -14,6 +14,8 @@ export type Exclusion =
   | 'zero page'
   | 'sequence value'
   | 'lsn moved by a hint bit'
+  | 'init fork of a bloom index, which Postgres does not log'
+  | 'empty SP-GiST page that Postgres initialized without a record'
   | 'visibility bits that CREATE DATABASE does not log'
   | 'dropped meanwhile'
 

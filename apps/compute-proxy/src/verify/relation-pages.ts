@@ -6,7 +6,7 @@
  * after another CHECKPOINT, since it may have been read half-written, or cut and made anew meanwhile; what still does
  * not agree differs.
  */
-import { formatLsn, isErrorCode, maxLsn, parseLsn } from '@understory/base'
+import { LSN_ZERO, formatLsn, isErrorCode, maxLsn, parseLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { openFileWithin, throwIfCancelled } from '@understory/env'
 import { RELATION_SEGMENT_BLOCKS, parseControlFile } from '@understory/postgres/cluster'
@@ -14,11 +14,13 @@ import {
   getPageLsn,
   hasGistBuildLsn,
   isNewPage,
+  isReinitializedSpgistPage,
+  isUnloggedBloomMetapage,
   isZeroPage,
   maskRelationPage,
 } from '@understory/postgres/page'
 import { pageKindOf, pageOf } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { FORK_INIT, PAGE_SIZE } from '@understory/postgres/wal'
 import { blockKey } from '@understory/storage'
 import type pg from 'pg'
 import type { Catalog } from './catalog.ts'
@@ -49,7 +51,7 @@ interface Suspect {
 
 type Verdict =
   | { readonly kind: 'equal'; readonly exclusion?: Exclusion }
-  | { readonly kind: 'zero' }
+  | { readonly kind: 'excluded'; readonly exclusion: Exclusion }
   | { readonly kind: 'differs'; readonly reason: string }
 
 export interface PrimaryFacts {
@@ -226,13 +228,10 @@ class Comparer {
     return suspects
   }
 
-  #count(verdict: Verdict & { readonly kind: 'equal' | 'zero' }, at: Lsn): void {
+  #count(verdict: Verdict & { readonly kind: 'equal' | 'excluded' }, at: Lsn): void {
     const findings = this.#findings
-    if (verdict.kind === 'zero') {
-      findings.exclude('zero page')
-      return
-    }
     if (verdict.exclusion !== undefined) findings.exclude(verdict.exclusion)
+    if (verdict.kind === 'excluded') return
     const { startedAtLsn } = this.#options
     if (startedAtLsn === undefined || at > startedAtLsn) findings.pagesIndependent++
     else findings.pagesFromStorage++
@@ -244,9 +243,11 @@ class Comparer {
     const isStoredEmpty = stored.kind === 'absent' || isZeroPage(stored.bytes)
     if (isZeroPage(primary)) {
       return isStoredEmpty
-        ? { kind: 'zero' }
+        ? { kind: 'excluded', exclusion: 'zero page' }
         : differs(`zeros on the primary, but storage has a page of ${formatLsn(getPageLsn(stored.bytes))}`)
     }
+    const unlogged = this.#unloggedChange(file, block, primary, at, isStoredEmpty ? undefined : stored.bytes)
+    if (unlogged !== undefined) return { kind: 'excluded', exclusion: unlogged }
     if (isStoredEmpty) return differs(`the primary has a page of ${formatLsn(at)}, storage has none`)
     const { bytes } = stored
     if (Buffer.compare(primary, bytes) === 0) return { kind: 'equal' }
@@ -268,6 +269,27 @@ class Comparer {
     const difference = describeDifference(...masked)
     if (difference !== undefined) return differs(`at ${formatLsn(at)}: ${difference}`)
     return isHint ? { kind: 'equal', exclusion: 'lsn moved by a hint bit' } : { kind: 'equal' }
+  }
+
+  /** Why no record made the primary's page, if that is so. What Postgres does not log keeps pd_lsn 0. */
+  #unloggedChange(
+    file: RelationFile,
+    block: number,
+    primary: Uint8Array,
+    at: Lsn,
+    stored: Uint8Array | undefined,
+  ): Exclusion | undefined {
+    if (at !== LSN_ZERO) return undefined
+    if (file.fork === FORK_INIT) {
+      const options = this.#catalog.bloomOptionsOf(file)
+      const isBloom = options !== undefined && block === 0 && isUnloggedBloomMetapage(primary, options)
+      return isBloom && stored === undefined
+        ? 'init fork of a bloom index, which Postgres does not log'
+        : undefined
+    }
+    return stored !== undefined && isReinitializedSpgistPage(primary, stored)
+      ? 'empty SP-GiST page that Postgres initialized without a record'
+      : undefined
   }
 }
 

@@ -31,6 +31,7 @@ export {
   vmByteOf,
   vmShiftOf,
 } from './visibility-map.ts'
+export { bloomMetapage, isReinitializedSpgistPage, isUnloggedBloomMetapage } from './unlogged-changes.ts'
 export { maskPage, maskRelationPage, pageKindOfRmid } from './masks.ts'
 export type { PageKind } from './masks.ts'
 export { PAGE_SIZE } from '../wal/record.ts'
