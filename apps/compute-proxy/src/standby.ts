@@ -48,7 +48,7 @@ export class Standby {
       startLsn,
       segmentBytes,
       verifyCrc: false,
-      keepsBody: () => false,
+      keepsBody: (rmid) => rmid === RM_XACT_ID,
       ...(prevLsn === undefined ? {} : { prevLsn }),
     })
   }
