@@ -9,7 +9,7 @@ import { assert, present } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { runCommand, startProcess } from '@understory/testcontainers'
 import type { ClusterNode, Cut } from '@understory/testcontainers'
-import { SMALL_DISK_NODE, TENANT, until } from './lab.ts'
+import { SMALL_DISK_NODE, TENANT, setImmutable, until } from './lab.ts'
 import type { Lab, Need } from './lab.ts'
 
 /**
@@ -34,6 +34,9 @@ export interface FaultKind {
 }
 
 const KIB = 1024
+/** The smallest that a safekeeper takes; a record of `LARGE_RECORD_BYTES` does not fit. */
+const QUOTA_MIB = 64
+const LARGE_RECORD_BYTES = 100_000_000
 /** Commits that nobody may acknowledge gather. */
 const IN_FLIGHT_MS = 500
 const pick = <T>(items: readonly T[], rng: Rng): T => present(items[rng.below(items.length)], 'item')
@@ -195,6 +198,54 @@ async function failSyncs(lab: Lab, rng: Rng): Promise<Struck> {
   })
 }
 
+/** Its timeline's folder is immutable: the next segment cannot be made, while the process lives and answers. */
+async function stallTimeline(lab: Lab, rng: Rng): Promise<Struck> {
+  // The one on a tmpfs cannot be made so.
+  const node = pick(
+    lab.cluster.safekeepers.filter(({ nodeId }) => nodeId !== SMALL_DISK_NODE),
+    rng,
+  )
+  const folder = lab.timelineFolder(node)
+  await setImmutable(folder, true)
+  const heal = async (): Promise<void> => {
+    await node.kill()
+    await setImmutable(folder, false)
+    await node.start()
+  }
+  return healedOnError(heal, async () => {
+    await lab.withSql((client) => client.query('select pg_switch_wal()'))
+    await failed(lab, node)
+    return { target: node.nodeId, heal }
+  })
+}
+
+/** A record that is larger than its quota: it can neither take it whole nor let go of its beginning. */
+async function reachQuota(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = safekeeper(lab, rng)
+  const heal = async (): Promise<void> => {
+    await node.kill()
+    await node.start()
+  }
+  await node.kill()
+  await node.start({ UNDERSTORY_SAFEKEEPER_TIMELINE_QUOTA_MIB: String(QUOTA_MIB) })
+  return healedOnError(heal, async () => {
+    await emitRecord(lab)
+    await failed(lab, node)
+    return { target: node.nodeId, heal }
+  })
+}
+
+const emitRecord = (lab: Lab): Promise<unknown> =>
+  lab.withSql((client) =>
+    client.query(`select pg_logical_emit_message(false, 'bulk', repeat('x', ${LARGE_RECORD_BYTES}))`),
+  )
+
+/** No fault, but what is to be possible at any moment. */
+async function writeLargeRecord(lab: Lab): Promise<Struck> {
+  await emitRecord(lab)
+  return { target: `${LARGE_RECORD_BYTES} bytes`, heal: async () => undefined }
+}
+
 /** Waits until the safekeeper says that it takes no more WAL. */
 async function failed(lab: Lab, node: ClusterNode): Promise<void> {
   await until(`${node.nodeId} to notice its disk`, 20_000, async () =>
@@ -292,6 +343,8 @@ export const FAULTS: readonly FaultKind[] = [
     'safekeeper delayed': delayPackets,
     'safekeeper reset': resetConnections,
     'full_page_writes switched': switchFullPageWrites,
+    'safekeeper at its quota': reachQuota,
+    'record of 100 MB': writeLargeRecord,
   }),
   ...faults('go on', 'network', {
     'safekeeper cut off': cutOff(safekeeper, 'both'),
@@ -302,6 +355,7 @@ export const FAULTS: readonly FaultKind[] = [
     'pageserver mute': cutOff(pageserver, 'out'),
   }),
   ...faults('go on', 'mount', { 'safekeeper disk full': fillDisk }),
+  ...faults('go on', 'chattr', { 'safekeeper stalled': stallTimeline }),
   ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),
   ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),
   { name: 'broker away', effect: 'go on', needs: 'redis', holdMs: BROKER_HOLD_MS, strike: loseBroker },

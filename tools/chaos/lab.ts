@@ -40,7 +40,7 @@ const POLL_MS = 50
 const START_TIMEOUT_MS = 180_000
 
 /** What a fault may need beyond processes and signals. */
-export type Need = 'network' | 'mount' | 'strace' | 'faketime' | 'redis'
+export type Need = 'network' | 'mount' | 'strace' | 'faketime' | 'redis' | 'chattr'
 
 export interface Missing {
   readonly need: Need
@@ -77,6 +77,8 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
     missing.push({ need: 'network', why }, { need: 'mount', why })
   }
   if ((await findProgram('strace')) === undefined) missing.push({ need: 'strace', why: 'no strace in PATH' })
+  const noChattr = await chattrMissing(folder)
+  if (noChattr !== undefined) missing.push({ need: 'chattr', why: noChattr })
   const faketime = await findFaketime()
   if (faketime === undefined) missing.push({ need: 'faketime', why: 'libfaketime is not installed' })
   const noRedis = await redisMissing()
@@ -160,6 +162,25 @@ async function mountDisk(path: string, resources: AsyncDisposableStack): Promise
   resources.defer(async () => void (await runCommand({ name: 'umount', command: 'umount', args: [path] })))
 }
 
+/** Makes a folder immutable, or no longer. */
+export async function setImmutable(path: string, isImmutable: boolean): Promise<void> {
+  await runCommand({ name: 'chattr', command: 'chattr', args: [isImmutable ? '+i' : '-i', path] })
+}
+
+/** Why no folder below `path` can be made immutable, or undefined where it can. */
+async function chattrMissing(path: string): Promise<string | undefined> {
+  if ((await findProgram('chattr')) === undefined) return 'no chattr in PATH'
+  const probe = join(path, 'immutable')
+  await mkdir(probe)
+  try {
+    await setImmutable(probe, true)
+    await setImmutable(probe, false)
+    return undefined
+  } catch (error) {
+    return describeError(error)
+  }
+}
+
 async function findFaketime(): Promise<string | undefined> {
   for (const root of ['/usr/lib', '/usr/lib64', '/usr/lib/x86_64-linux-gnu', '/usr/local/lib']) {
     const names: readonly string[] = await readdir(join(root, 'faketime')).catch(() => [])
@@ -193,6 +214,12 @@ export class Lab implements AsyncDisposable {
 
   get redis(): RedisServer {
     return present(this.#parts.redis, 'Redis')
+  }
+
+  /** Where a safekeeper has the WAL. */
+  timelineFolder({ dataDirectory }: ClusterNode): string {
+    const { tenantId, timelineId } = this.#parts.timeline
+    return join(dataDirectory, 'timelines', tenantId, timelineId)
   }
 
   proxy(node: ClusterNode): TcpProxy {
