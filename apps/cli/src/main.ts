@@ -9,7 +9,7 @@ import { addSmokeTestCommand } from './commands/smoke-test.ts'
 import { addTenantCommands } from './commands/tenant.ts'
 import type { GlobalOptions } from './commands/tenant.ts'
 import { addTimelineCommands } from './commands/timeline.ts'
-import { printRows } from './output.ts'
+import { printRows, printable } from './output.ts'
 
 const program = new Command('understory')
   .description('storage for unmodified PostgreSQL')
@@ -63,7 +63,7 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2
   } else {
-    process.stderr.write(`understory: ${describeError(error)}\n`)
+    process.stderr.write(`understory: ${printable(describeError(error), 'several lines')}\n`)
     process.exitCode = 1
   }
 }

@@ -2,7 +2,7 @@ import { refuse } from '@understory/base'
 import { createClient } from '@understory/sdk'
 import type { SafekeeperChangeView, SafekeeperWish, SafekeepersView } from '@understory/sdk'
 import type { Command } from 'commander'
-import { endProgress, printJson, printRows, progressLine } from '../output.ts'
+import { endProgress, printJson, printLine, printRows, progressLine } from '../output.ts'
 import type { OutputFormat } from '../output.ts'
 import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
@@ -16,7 +16,7 @@ interface ChangeOptions {
 
 function printSafekeepers(format: OutputFormat, view: SafekeepersView): void {
   if (format === 'json') return printJson(view)
-  process.stdout.write(`membership generation ${view.generation}\n`)
+  printLine(`membership generation ${view.generation}`)
   printRows(
     format,
     view.safekeepers.map(({ node, role, alive, generation, flushLsn, commitLsn, failure }) => ({
@@ -45,13 +45,13 @@ function printChange(change: SafekeeperChangeView): void {
   )
   const asked = REASONS[change.reason]
   const state = change.cancelled ? ', cancelled' : ''
-  process.stdout.write(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms${state}\n`)
+  printLine(`change ${change.number}: ${names}${asked}, ${change.tookMs} ms${state}`)
   for (const step of change.steps) {
-    process.stdout.write(
-      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(8)} ${String(step.tookMs).padStart(6)} ms\n`,
+    printLine(
+      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(8)} ${String(step.tookMs).padStart(6)} ms`,
     )
   }
-  if (change.problem !== '') process.stdout.write(`  problem: ${change.problem}\n`)
+  if (change.problem !== '') printLine(`  problem: ${change.problem}`)
 }
 
 function tellStep({ change }: SafekeepersView): void {

@@ -12,6 +12,7 @@ import { InvalidArgumentError } from 'commander'
 import pg from 'pg'
 import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
+import { printLine } from '../output.ts'
 
 const ROWS_COUNT = 1_000
 const READY_MS_MAX = 300_000
@@ -58,7 +59,7 @@ export function addSmokeTestCommand(
     .action(async (tenant: string, options: SmokeTestFlags, command: Command) => {
       const { endpoint } = command.optsWithGlobals<GlobalOptions>()
       const say = (line: string): void => {
-        process.stdout.write(`${line}\n`)
+        printLine(line)
       }
       await smokeTest(createClient({ endpoint }), {
         tenant,

@@ -5,7 +5,7 @@ import { createClient } from '@understory/sdk'
 import type { FpwView, PasswordOptions, UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
-import { printFields, printJson, printRows } from '../output.ts'
+import { printable, printFields, printJson, printLine, printRows } from '../output.ts'
 import type { OutputFormat } from '../output.ts'
 
 export interface GlobalOptions {
@@ -32,17 +32,17 @@ function collectSetting(text: string, settings: Record<string, string>): Record<
 
 function printSwitch(format: OutputFormat, view: FpwView): void {
   if (format === 'json') return printJson(view)
-  process.stdout.write(`full_page_writes: ${view.phase} (wanted ${view.wanted}) since ${view.sinceLsn}\n`)
+  printLine(`full_page_writes: ${view.phase} (wanted ${view.wanted}) since ${view.sinceLsn}`)
   for (const step of view.steps) {
     const position = step.lsn === '0/0' ? '' : `  at ${step.lsn}`
-    process.stdout.write(
-      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(22)} ${String(step.tookMs).padStart(6)} ms${position}\n`,
+    printLine(
+      `  ${step.done ? 'done' : '... '}  ${step.name.padEnd(22)} ${String(step.tookMs).padStart(6)} ms${position}`,
     )
   }
-  if (view.problem !== '') process.stdout.write(`  problem: ${view.problem}\n`)
+  if (view.problem !== '') printLine(`  problem: ${view.problem}`)
 }
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`)
+const say = (line: string): void => void process.stderr.write(`${printable(line)}\n`)
 
 interface PasswordFlags {
   /** Whether the password comes on standard input. */
@@ -222,7 +222,7 @@ export function addTenantCommands(program: Command): void {
           hint: 'It is, once its Postgres is open for SQL.',
         })
       if (format === 'json') printJson([{ name, certificate }])
-      else process.stdout.write(certificate)
+      else process.stdout.write(printable(certificate, 'several lines'))
     })
 
   tenant

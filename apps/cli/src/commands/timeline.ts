@@ -4,7 +4,7 @@ import { createClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { basebackup } from '../basebackup.ts'
-import { endProgress, printJson, printRows, progressLine } from '../output.ts'
+import { endProgress, printable, printJson, printLine, printRows, progressLine } from '../output.ts'
 import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
 
@@ -49,14 +49,14 @@ export function addTimelineCommands(program: Command): void {
       const { endpoint, format } = globals(command)
       const view = await createClient({ endpoint }).getTimeline(tenant, name)
       if (format === 'json') return printJson(view)
-      process.stdout.write(`timeline ${view.timeline?.timeline?.timelineId} (${view.timeline?.name})\n`)
+      printLine(`timeline ${view.timeline?.timeline?.timelineId} (${view.timeline?.name})`)
       const { compute } = view
-      process.stdout.write(
+      printLine(
         compute === undefined
-          ? 'compute: does not answer\n'
+          ? 'compute: does not answer'
           : compute.failure !== '' && compute.connectionString === ''
-            ? `compute: not open for SQL: ${compute.failure}\n`
-            : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}\n`,
+            ? `compute: not open for SQL: ${compute.failure}`
+            : `compute: ${compute.connectionString || 'not open for SQL'}  term ${compute.term}  commit ${text(compute.commitLsn)}`,
       )
       if (compute !== undefined && compute.failure !== '' && compute.connectionString !== '')
         process.stdout.write(`problem: ${compute.failure}\n`)
@@ -118,13 +118,16 @@ export function addTimelineCommands(program: Command): void {
           .map(([reason, count]) => `${reason} ${count}`)
           .join(', ')
         process.stdout.write(
-          `${result.pagesIndependent} pages written by this Postgres, ${result.pagesFromStorage} pages that came from storage\n` +
-            `${result.visibilityMapPages} visibility-map pages, ${result.slruPages} SLRU pages and ${result.otherFiles} other files ` +
-            `compared exactly at ${text(result.barrierLsn)}\n` +
-            `${result.excluded} excluded${excluded === '' ? '' : ` (${excluded})`}\n` +
-            `${result.differing} differing\n`,
+          printable(
+            `${result.pagesIndependent} pages written by this Postgres, ${result.pagesFromStorage} pages that came from storage\n` +
+              `${result.visibilityMapPages} visibility-map pages, ${result.slruPages} SLRU pages and ${result.otherFiles} other files ` +
+              `compared exactly at ${text(result.barrierLsn)}\n` +
+              `${result.excluded} excluded${excluded === '' ? '' : ` (${excluded})`}\n` +
+              `${result.differing} differing\n`,
+            'several lines',
+          ),
         )
-        for (const difference of result.differences) process.stdout.write(`  ${difference}\n`)
+        for (const difference of result.differences) printLine(`  ${difference}`)
       }
       if (result.differing > 0n) process.exitCode = 1
     })
