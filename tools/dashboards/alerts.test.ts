@@ -144,6 +144,12 @@ const CASES: Readonly<Record<string, Case>> = {
     labels: {},
     summary: 'the broker does not answer: nodes at new addresses are not found, and no new tenant is placed',
   },
+  UnderstoryCallsRefused: {
+    fires: { 'understory_rpc_refused_total{node="sk-1",reason="wrong_token"}': '0+60x40' },
+    silent: { 'understory_rpc_refused_total{node="sk-1",reason="wrong_token"}': '0 1 2 3 4 5x35' },
+    labels: { node: 'sk-1', reason: 'wrong_token' },
+    summary: 'sk-1 refuses 1 calls a second: wrong_token',
+  },
 }
 
 const RULES = join(ROOT, 'deploy/helm/understory/files/alerts.yaml')

@@ -119,6 +119,14 @@ export const ALERTS: readonly Alert[] = [
     summary: 'the broker does not answer: nodes at new addresses are not found, and no new tenant is placed',
     series: ['max(understory_control_broker_away)'],
   },
+  {
+    name: 'UnderstoryCallsRefused',
+    severity: 'warning',
+    expr: 'sum by (node, reason) (rate(understory_rpc_refused_total[5m])) > 0.1',
+    for: '5m',
+    summary: '{{ $labels.node }} refuses {{ $value | humanize }} calls a second: {{ $labels.reason }}',
+    series: ['rate(understory_rpc_refused_total[5m])'],
+  },
 ]
 
 /** Its page below docs/runbooks. */

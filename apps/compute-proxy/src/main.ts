@@ -18,7 +18,14 @@ import {
   unprivilegedUser,
 } from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
-import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
+import {
+  logCalls,
+  observeRpc,
+  setBugReporter,
+  startServer,
+  useSecurity,
+  watchSecurity,
+} from '@understory/rpc'
 import { fetchPages, startTelemetry } from '@understory/telemetry'
 import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
@@ -230,6 +237,7 @@ function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelem
   const env = realEnv(jsonLog({ level, fields, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
+  logCalls(env)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
   return env

@@ -3,7 +3,14 @@ import { describeError, isErrorCode } from '@understory/base'
 import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
+import {
+  logCalls,
+  observeRpc,
+  setBugReporter,
+  startServer,
+  useSecurity,
+  watchSecurity,
+} from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { controlPlaneService } from './api.ts'
 import { tellAll } from './collect.ts'
@@ -46,6 +53,7 @@ async function main(): Promise<void> {
   const { clock, rng, log } = env
   telemetry?.reportTo(log)
   observeRpc(telemetry?.rpc)
+  logCalls(env)
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
 

@@ -4,7 +4,14 @@ import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, realWorkers } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
+import {
+  logCalls,
+  observeRpc,
+  setBugReporter,
+  startServer,
+  useSecurity,
+  watchSecurity,
+} from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
 import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
@@ -54,6 +61,7 @@ async function main(): Promise<void> {
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
+  logCalls(env)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
 

@@ -6,7 +6,14 @@ import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import { observeStore, openObjectStore } from '@understory/object-store'
 import type { TimelineRef } from '@understory/rpc'
-import { observeRpc, setBugReporter, startServer, useSecurity, watchSecurity } from '@understory/rpc'
+import {
+  logCalls,
+  observeRpc,
+  setBugReporter,
+  startServer,
+  useSecurity,
+  watchSecurity,
+} from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { tellSubscriptions, tellTimelines } from './collect.ts'
 import { CONFIG } from './config.ts'
@@ -44,6 +51,7 @@ async function main(): Promise<void> {
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
   observeRpc(telemetry?.rpc)
+  logCalls(env)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
 

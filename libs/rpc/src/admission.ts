@@ -8,12 +8,14 @@ import { ServerInterceptingCall } from '@grpc/grpc-js'
 import type { Metadata, ServerInterceptor } from '@grpc/grpc-js'
 import { refuse } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
+import { effectOf, reportChange, reportRefusal } from './call-log.ts'
 import { HealthService } from './health.ts'
 import { IncomingCall } from './incoming-call.ts'
+import type { Refusal } from './observer.ts'
 import { RefusedRequest, limitsOf } from './request-limits.ts'
 import { tokenNumber } from './security.ts'
 import type { ServerSecurity } from './security.ts'
-import { toServiceError } from './status.ts'
+import { statusName, toServiceError } from './status.ts'
 
 export interface ServerLimits {
   /** Until a call's first message is there. */
@@ -36,6 +38,11 @@ export const SERVER_LIMITS: ServerLimits = {
   connectionAgeMs: 3_600_000,
 }
 
+interface Refused {
+  readonly reason: Refusal
+  readonly error: unknown
+}
+
 /** Calls of one server that wait for their first message, and what they hold of it. */
 class WaitingCalls {
   #calls = 0
@@ -51,17 +58,18 @@ class WaitingCalls {
   }
 
   /** Watches `call` until what it returns is called. `giveUp` is called with why the call has to end. */
-  add(call: IncomingCall, giveUp: (error: UnderstoryError) => void): () => void {
+  add(call: IncomingCall, giveUp: (refused: Refused) => void): () => void {
     const { firstMessageMs, waitingBytesMax } = this.#limits
     let held = 0
     this.#calls++
     const timer = setTimeout(() => {
-      giveUp(refuse('timeout', `the first message did not come within ${firstMessageMs} ms`))
+      const error = refuse('timeout', `the first message did not come within ${firstMessageMs} ms`)
+      giveUp({ reason: 'late', error })
     }, firstMessageMs)
     const stopCounting = call.onData((bytes) => {
       held += bytes
       this.#bytes += bytes
-      if (this.#bytes > waitingBytesMax) giveUp(tooMany())
+      if (this.#bytes > waitingBytesMax) giveUp({ reason: 'too_many_waiting', error: tooMany() })
     })
     let isOver = false
     return () => {
@@ -88,49 +96,74 @@ export function admission(options: {
   const { token, limits } = options
   const waiting = new WaitingCalls(limits)
 
-  const check = (path: string, metadata: Metadata, encoding: string): void => {
-    if (!isHealthCheck(path) && token !== undefined) tokenNumber(metadata, token)
+  /** Why the call is refused, or who the caller is. */
+  const admit = (path: string, metadata: Metadata, encoding: string): Refused | { principal: string } => {
+    let principal = 'none'
+    if (!isHealthCheck(path) && token !== undefined) {
+      try {
+        principal = `token ${tokenNumber(metadata, token)}`
+      } catch (error) {
+        const reason = metadata.get('authorization').length === 0 ? 'no_token' : 'wrong_token'
+        return { reason, error }
+      }
+    }
     if (encoding !== 'identity') {
-      throw refuse('unsupported', `messages compressed by "${encoding}" are not read`, {
+      const error = refuse('unsupported', `messages compressed by "${encoding}" are not read`, {
         hint: 'Send them without compression.',
       })
+      return { reason: 'compressed', error }
     }
-    if (waiting.isFull) throw tooMany()
+    return waiting.isFull ? { reason: 'too_many_waiting', error: tooMany() } : { principal }
   }
 
   return ({ path, requestStream }, call) => {
     const incoming = new IncomingCall(call)
     incoming.limitMessages(limitsOf(path).bytesMax)
+    let stopWaiting = (): void => undefined
+    /** Of a call that was admitted and changes something, until it is reported. */
+    let change: { readonly principal: string; request: unknown } | undefined
+    const reportEnd = (outcome: string): void => {
+      if (change === undefined) return
+      const { principal, request } = change
+      change = undefined
+      reportChange({ path, peer: call.getPeer(), principal }, request, outcome)
+    }
+    const end = ({ reason, error }: Refused): void => {
+      stopWaiting()
+      change = undefined
+      reportRefusal(reason, path, call.getPeer())
+      call.sendStatus(toServiceError(error))
+      incoming.close()
+    }
     return new ServerInterceptingCall(call, {
-      start: (next) => {
-        let stopWaiting = (): void => undefined
-        const end = (error: unknown): void => {
-          stopWaiting()
-          call.sendStatus(toServiceError(error))
-          incoming.close()
-        }
+      start: (next) =>
         next({
           onReceiveMetadata: (metadata, forward) => {
-            try {
-              check(path, metadata, incoming.encoding)
-            } catch (error) {
-              return end(error)
-            }
+            const admitted = admit(path, metadata, incoming.encoding)
+            if ('reason' in admitted) return end(admitted)
+            if (effectOf(path) !== 'reads') change = { ...admitted, request: undefined }
             stopWaiting = waiting.add(incoming, end)
             return forward(metadata)
           },
           onReceiveMessage: (message: unknown, forward) => {
             // A call of one request is handled once its caller has ended its side, too.
             if (requestStream) stopWaiting()
-            if (message instanceof RefusedRequest) return end(message.error)
+            if (message instanceof RefusedRequest) return end({ reason: 'too_large', error: message.error })
+            if (change !== undefined) change.request ??= message
             return forward(message)
           },
           onReceiveHalfClose: (forward) => {
             stopWaiting()
             forward()
           },
-          onCancel: () => stopWaiting(),
-        })
+          onCancel: () => {
+            stopWaiting()
+            reportEnd('CANCELLED')
+          },
+        }),
+      sendStatus: (sent, next) => {
+        reportEnd(statusName(sent.code))
+        next(sent)
       },
     })
   }

@@ -27,8 +27,9 @@ export {
 export { MESSAGE_BYTES_MAX } from './request-limits.ts'
 export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
 export { isLoopback } from './exposure.ts'
+export { logCalls } from './call-log.ts'
 export { observeRpc } from './observer.ts'
-export type { ObservedCall, RpcObserver } from './observer.ts'
+export type { ObservedCall, Refusal, RpcObserver } from './observer.ts'
 export { useSecurity, watchSecurity } from './security.ts'
 export type { ClientSecurity, ServerSecurity } from './security.ts'
 export {

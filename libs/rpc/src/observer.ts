@@ -5,6 +5,9 @@
 import type { InterceptingCall, InterceptingListener, Interceptor, Metadata } from '@grpc/grpc-js'
 import { statusName } from './status.ts'
 
+/** Why a call was refused before its handler heard of it. */
+export type Refusal = 'no_token' | 'wrong_token' | 'compressed' | 'too_many_waiting' | 'late' | 'too_large'
+
 const TRACEPARENT = 'traceparent'
 
 /** One call that is observed. */
@@ -21,6 +24,8 @@ export interface RpcObserver {
   /** `method` is `understory.v1.SomeService/SomeMethod`. */
   beginClient(method: string): ObservedCall
   beginServer(method: string, traceparent: string | undefined, isStream: boolean): ObservedCall
+  /** A call that never reached its handler. */
+  readonly refused: (reason: Refusal) => void
 }
 
 let current: RpcObserver | undefined
@@ -36,6 +41,8 @@ export function observeCall(path: string, metadata: Metadata, isStream: boolean)
   const [value] = metadata.get(TRACEPARENT)
   return current.beginServer(path.slice(1), typeof value === 'string' ? value : undefined, isStream)
 }
+
+export const observeRefusal = (reason: Refusal): void => current?.refused(reason)
 
 /** Options of a client. */
 export const clientInterceptors = (): Interceptor[] => (current === undefined ? [] : [intercept(current)])

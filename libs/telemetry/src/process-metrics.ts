@@ -4,6 +4,15 @@ import type { MetricTable } from './table.ts'
 
 /** Why a call failed; absent where it did not. */
 const RPC = { 'rpc.system.name': ['grpc'], 'rpc.method': OPEN, 'rpc.status_code': OPEN } as const
+/** Why a call was refused, as libs/rpc names it. */
+export const RPC_REFUSALS = [
+  'no_token',
+  'wrong_token',
+  'compressed',
+  'too_many_waiting',
+  'late',
+  'too_large',
+] as const
 export const OBJECT_STORE_OPERATIONS = [
   'get',
   'get_range',
@@ -95,6 +104,13 @@ export const PROCESS_METRICS = {
     kind: 'gauge',
     labels: {},
     help: 'size of that file system, without what is kept for root',
+  },
+  rpcRefused: {
+    name: 'understory.rpc.refused',
+    unit: '{call}',
+    kind: 'counter',
+    labels: { reason: RPC_REFUSALS },
+    help: 'calls refused before their handlers heard of them; each reason is logged (call_refused)',
   },
   logRecords: {
     name: 'understory.log.records',

@@ -1,6 +1,6 @@
 /** Durations and spans of calls, as OpenTelemetry names them, for the seam that libs/rpc has. */
 import type { HistogramCell, Instruments } from './meter.ts'
-import type { PROCESS_METRICS } from './process-metrics.ts'
+import type { PROCESS_METRICS, RPC_REFUSALS } from './process-metrics.ts'
 import type { Span, Traces } from './traces.ts'
 
 /** One call: `traceparent` travels with it, `run` is what it does. */
@@ -15,6 +15,8 @@ export interface RpcCalls {
   /** `method` is `understory.v1.SomeService/SomeMethod`. */
   beginClient(method: string): RpcCall
   beginServer(method: string, traceparent: string | undefined, isStream: boolean): RpcCall
+  /** A call that never reached its handler. */
+  readonly refused: (reason: (typeof RPC_REFUSALS)[number]) => void
 }
 
 const SERVED = { kind: 'server' } as const
@@ -22,7 +24,7 @@ const SERVED = { kind: 'server' } as const
 type RpcHistogram = Pick<Instruments<typeof PROCESS_METRICS>, 'rpcClientDuration'>['rpcClientDuration']
 
 export function rpcObserver(
-  { rpcClientDuration, rpcServerDuration }: Instruments<typeof PROCESS_METRICS>,
+  { rpcClientDuration, rpcServerDuration, rpcRefused }: Instruments<typeof PROCESS_METRICS>,
   traces: Traces | undefined,
 ): RpcCalls {
   const client = new Durations(rpcClientDuration)
@@ -45,6 +47,7 @@ export function rpcObserver(
   }
   return {
     beginClient: (method) => begin(client, method, traces?.active?.child(method, { kind: 'client' })),
+    refused: (reason) => rpcRefused.of({ reason }).add(1),
     beginServer: (method, traceparent, isStream) => {
       // A stream stands for hours: what comes by it begins traces of its own.
       const span = isStream
