@@ -119,6 +119,8 @@ export function admission(options: {
   return ({ path, requestStream }, call) => {
     const incoming = new IncomingCall(call)
     incoming.limitMessages(limitsOf(path).bytesMax)
+    // Asked now: a call that was cut has none any more.
+    const peer = call.getPeer()
     let stopWaiting = (): void => undefined
     /** Of a call that was admitted and changes something, until it is reported. */
     let change: { readonly principal: string; request: unknown } | undefined
@@ -126,12 +128,12 @@ export function admission(options: {
       if (change === undefined) return
       const { principal, request } = change
       change = undefined
-      reportChange({ path, peer: call.getPeer(), principal }, request, outcome)
+      reportChange({ path, peer, principal }, request, outcome)
     }
     const end = ({ reason, error }: Refused): void => {
       stopWaiting()
       change = undefined
-      reportRefusal(reason, path, call.getPeer())
+      reportRefusal(reason, path, peer)
       call.sendStatus(toServiceError(error))
       incoming.close()
     }
