@@ -104,9 +104,10 @@ export class Standby {
   }
 
   #noteCatalogChange(): void {
-    const { bytes, start, recordLsn, nextLsn, major } = this.#decoder
+    const { bytes, start, recordLsn, nextLsn, major, isHeaderAlone } = this.#decoder
     if (bytes[start + XLogRecord.rmid.offset] !== RM_XACT_ID || major === undefined) return
-    decodeRecord(this.#record, bytes, start, recordLsn, nextLsn)
-    if (changesCatalog(this.#record, major)) this.#catalogLsn = nextLsn
+    // A large one, whose body is not kept, may be one that does: to look in vain is harmless.
+    if (!isHeaderAlone) decodeRecord(this.#record, bytes, start, recordLsn, nextLsn)
+    if (isHeaderAlone || changesCatalog(this.#record, major)) this.#catalogLsn = nextLsn
   }
 }
