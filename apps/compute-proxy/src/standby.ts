@@ -43,7 +43,8 @@ export class Standby {
     this.#quorum = quorum
     this.#receivedLsn = startLsn
     this.#catalogLsn = startLsn
-    // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
+    // Postgres made these bytes a moment ago, and every safekeeper checks them: record ends are wanted here, and what a
+    // transaction changed.
     this.#decoder = new WalStreamDecoder({
       startLsn,
       segmentBytes,
