@@ -98,7 +98,7 @@ export async function killPostgres(tools: Tools, load: Load, more: string): Prom
       '--',
       'sh',
       '-c',
-      'kill -9 $(cat /compute/handover/runner)',
+      'kill -9 $(cat /compute/answers/runner)',
     ).catch(
       // The command ends with its container.
       () => undefined,

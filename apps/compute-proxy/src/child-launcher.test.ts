@@ -1,16 +1,17 @@
 // Goal: the log of a Postgres that writes without end stays bounded. Method: a program named postgres that writes.
 import { chmod, mkdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { childLauncher } from './child-launcher.ts'
 import { LOG_BYTES_MAX } from './launcher.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 import { allowStart } from './postgres.ts'
 
 test('a log that has grown is put aside, and Postgres goes on at its start', async () => {
   await using folder = await temporaryDirectory()
-  const files = computeFiles(folder.path)
+  const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
   await writeFile(
     join(folder.path, 'postgres'),
@@ -19,7 +20,12 @@ test('a log that has grown is put aside, and Postgres goes on at its start', asy
   await chmod(join(folder.path, 'postgres'), 0o755)
   const sizes = () =>
     Promise.all([files.log, `${files.log}.1`].map((path) => stat(path).then(({ size }) => size)))
-  const launcher = childLauncher(folder.path, undefined)
+  const launcher = childLauncher({
+    bin: folder.path,
+    owner: undefined,
+    clock: realClock,
+    log: silentLog,
+  })
   await allowStart(files)
   await writeFile(files.log, 'of an earlier start')
   const server = await launcher.start(files, [String(LOG_BYTES_MAX + 1)])

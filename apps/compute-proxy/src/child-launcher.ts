@@ -2,14 +2,15 @@
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { closeSync, constants, fstatSync, ftruncateSync } from 'node:fs'
-import { chown, copyFile, mkdir, rm } from 'node:fs/promises'
+import { copyFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
-import { openWithin } from '@understory/env'
-import type { UserIds } from '@understory/env'
+import { makeFolderWithin, openWithin, replaceWithin } from '@understory/env'
+import type { Clock, Log, UserIds } from '@understory/env'
 import { LOG_BYTES_MAX } from './launcher.ts'
 import type { Launcher } from './launcher.ts'
-import { takeStartToken } from './postgres.ts'
+import type { ComputeFiles } from './layout.ts'
+import { endOldPostgres, takeStartToken } from './postgres.ts'
 
 const OUTPUT_BYTES_MAX = 2_000
 /** Postgres appends, so that it goes on at the start of a log that was cut. */
@@ -37,15 +38,29 @@ function complaintsOf(output: string): string {
   return (errors.length > 0 ? errors : lines.slice(-1)).join('; ').slice(-OUTPUT_BYTES_MAX)
 }
 
-/** `bin`: folder of `postgres` and `initdb`. `owner`: whom they run as; undefined: as this process. */
-export function childLauncher(bin: string, owner: UserIds | undefined): Launcher {
+export interface ChildParts {
+  /** Folder of `postgres` and `initdb`. */
+  readonly bin: string
+  /** Whom they run as; undefined: as this process. */
+  readonly owner: UserIds | undefined
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export function childLauncher({ bin, owner, clock, log }: ChildParts): Launcher {
   const identity = owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
 
+  const emptyFolder = async (files: ComputeFiles, path: string): Promise<void> => {
+    await rm(path, { recursive: true, force: true })
+    makeFolderWithin(files.shared, basename(path), owner)
+  }
+
   return {
-    async initdb({ pgdata }, args) {
-      await rm(pgdata, { recursive: true, force: true })
-      await mkdir(pgdata, { recursive: true, mode: 0o700 })
-      if (owner !== undefined) await chown(pgdata, owner.uid, owner.gid)
+    access: { owner, groupMayWrite: false },
+
+    async initdb(files, args) {
+      const { pgdata } = files
+      await emptyFolder(files, pgdata)
       const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', pgdata, ...args])
       // Its working directory tells the next life of the proxy that it is there, as with the server itself.
       const child = spawn(program, rest, { ...identity, stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
@@ -62,9 +77,19 @@ export function childLauncher(bin: string, owner: UserIds | undefined): Launcher
       })
     },
 
+    endOld: (files) => endOldPostgres({ files, clock, log }),
+
+    emptyPgdata: (files) => emptyFolder(files, files.pgdata),
+
+    install({ pgdata }, contents) {
+      for (const [name, content] of contents) replaceWithin(pgdata, name, content, owner)
+      return Promise.resolve()
+    },
+
     async start(files, args, input) {
       await takeStartToken(files)
-      const output = openWithin(files.root, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
+      await emptyFolder(files, files.sockets)
+      const output = openWithin(files.shared, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
       const [program, ...rest] = endsWithParent(input === undefined ? 'QUIT' : 'KILL', [
         join(bin, 'postgres'),
         ...args,
@@ -91,7 +116,7 @@ export function childLauncher(bin: string, owner: UserIds | undefined): Launcher
     },
 
     async boundLog(files) {
-      const fd = openWithin(files.root, basename(files.log), LOG_FLAGS, 0o600)
+      const fd = openWithin(files.shared, basename(files.log), LOG_FLAGS, 0o600)
       try {
         if (fstatSync(fd).size <= LOG_BYTES_MAX) return
         await copyFile(files.log, `${files.log}.1`)

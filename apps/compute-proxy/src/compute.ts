@@ -6,7 +6,7 @@
  *   electing -> rebuilding -> starting -> running -> (Postgres or the lead lost) -> electing -> …
  *   importing (birth) ---------------------^
  */
-import { mkdir, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import {
   BugError,
   describeError,
@@ -19,19 +19,18 @@ import {
   refuse,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { Clock, Log, Rng, UserIds } from '@understory/env'
+import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import { ComputeState } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
 import {
   PROXY_ROLE,
   STANDBY_NAME,
+  firstConfiguration,
   floorsOf,
   postgresArguments,
   readSettings,
-  replaceRules,
-  restoreConfiguration,
-  seedConfiguration,
+  restoredConfiguration,
   seedOf,
   writeGate,
 } from './configuration.ts'
@@ -46,14 +45,7 @@ import { CLEAN_EXIT } from './launcher.ts'
 import type { Launcher, Postmaster } from './launcher.ts'
 import { saveLocalWal } from './local-wal.ts'
 import type { ComputeFiles } from './layout.ts'
-import {
-  allowStart,
-  endOldPostgres,
-  endPostmaster,
-  endedError,
-  runSingleUser,
-  startPostgres,
-} from './postgres.ts'
+import { allowStart, endPostmaster, endedError, runSingleUser, startPostgres } from './postgres.ts'
 import type { PostgresParts } from './postgres.ts'
 import { asMade, readMembership } from './membership.ts'
 import type { KnownMembership } from './membership.ts'
@@ -93,7 +85,6 @@ export interface ComputeParts {
   readonly files: ComputeFiles
   readonly launcher: Launcher
   readonly front: SqlFront
-  readonly owner: UserIds | undefined
   readonly nodeId: string
   readonly contactTimeoutMs: number
   /** It gave way to another compute before, and is to run all the same. */
@@ -188,7 +179,6 @@ export class Compute {
     this.#postgres = {
       files: this.files,
       launcher: parts.launcher,
-      owner: parts.owner,
       clock: parts.clock,
       log: parts.log,
     }
@@ -262,8 +252,7 @@ export class Compute {
   async run(): Promise<ComputeEnd> {
     const { log, clock, rng, spec } = this.#parts
     let failures = 0
-    await mkdir(this.files.root, { recursive: true })
-    await endOldPostgres(this.#postgres)
+    await this.#parts.launcher.endOld(this.files)
     await rm(this.files.startToken, { force: true })
     await this.configuration.load()
     this.#remembered = await readState(this.files.state)
@@ -338,7 +327,8 @@ export class Compute {
       const rules = this.configuration.kept?.soundFiles.get('pg_hba.conf')
       if (rules !== undefined && !(await areRulesReadable(client))) {
         log.warn('rules_rejected', {})
-        replaceRules(this.files, rules, this.#parts.owner)
+        // They let nobody in: those of the user that could be read last take their place.
+        await this.#parts.launcher.install(this.files, new Map([['pg_hba.conf', rules]]))
       }
       await client.query('select pg_reload_conf()')
     })
@@ -434,7 +424,7 @@ export class Compute {
       await endPostmaster(session.postmaster, this.#parts.clock)
       if (lead === 'now') session.quorum.close()
     }
-    await endOldPostgres(this.#postgres)
+    await this.#parts.launcher.endOld(this.files)
     if (session !== undefined && lead === 'saved') {
       const { log } = this.#parts
       const postgres = present(this.#identity, 'identity of the Postgres that ran')
@@ -521,10 +511,10 @@ export class Compute {
   }
 
   async #rebuild(): Promise<Session> {
-    const { spec, log, owner } = this.#parts
+    const { spec, launcher, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
-    await endOldPostgres(this.#postgres)
+    await this.#parts.launcher.endOld(this.files)
     await this.#knownConfiguration()
     const [status] = await walStatuses(spec, this.#stop.signal)
     if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
@@ -550,12 +540,12 @@ export class Compute {
         await quorum.push(atLsn, bytes, nextLsn)
         await quorum.waitForCommit(nextLsn)
       }
-      await rm(this.files.pgdata, { recursive: true, force: true })
+      await launcher.emptyPgdata(this.files)
       const assembled = await assemblePgdata({
         ...source,
         directory: this.files.pgdata,
         checkpoint: { kind: 'inWal', prepared },
-        ...(owner === undefined ? {} : { owner }),
+        ...launcher.access,
         onProgress: (done, total) => {
           this.#progressPercent = total === 0 ? 0 : Math.floor((100 * done) / total)
           this.#failure = ''
@@ -576,10 +566,8 @@ export class Compute {
       })
       const kept = await this.#configurationForStart()
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
-      restoreConfiguration(this.files, kept, {
-        ...seedOf(this.#parts),
-        fullPageWrites,
-      })
+      const configuration = restoredConfiguration(kept, { ...seedOf(this.#parts), fullPageWrites })
+      await launcher.install(this.files, configuration)
       return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
     } catch (error) {
       quorum.close()
@@ -692,11 +680,11 @@ export class Compute {
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
-    const { spec, clock, log } = this.#parts
+    const { spec, launcher, clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
-    await this.#parts.launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
-    await seedConfiguration(this.files, seedOf(this.#parts))
+    await launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
+    await launcher.install(this.files, await firstConfiguration(this.files, seedOf(this.#parts)))
     writeGate(this.files, 'birth', this.#parts)
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()

@@ -92,11 +92,17 @@ export const POD_CONFIG = {
     help: 'where probes are answered in plain text, beside the gRPC service',
   },
   advertise: { read: text, placeholder: 'HOST', help: 'where others find it: the address of the pod' },
-  root: {
+  sharedDir: {
     read: text,
     placeholder: 'DIR',
-    help: "the compute's folder, which the container of Postgres has too",
+    help: 'folder in which the container of Postgres writes too: its data directory and sockets',
   },
+  ordersDir: {
+    read: text,
+    placeholder: 'DIR',
+    help: 'folder that the container of Postgres has read-only: what it is asked to do',
+  },
+  ownDir: { read: text, placeholder: 'DIR', help: 'folder that the container of Postgres does not have' },
   sqlHost: { read: text, placeholder: 'HOST', help: 'name of the service of this Postgres' },
   stopDeadlineMs: {
     read: wholeNumber(1_000, 3_600_000),

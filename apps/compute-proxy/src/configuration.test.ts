@@ -2,18 +2,20 @@
 import { X509Certificate } from 'node:crypto'
 import { mkdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { realClock, silentLog } from '@understory/env'
 import { ComputeSpec } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { describe, expect, test } from 'vitest'
+import { childLauncher } from './child-launcher.ts'
 import { areAPair, selfSignedCertificate } from './certificate.ts'
 import {
   parseSettings,
   postgresArguments,
-  restoreConfiguration,
+  restoredConfiguration,
   setSetting,
   writeGate,
 } from './configuration.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 import { checkSpec } from './spec.ts'
 
 const SPEC = checkSpec({
@@ -37,7 +39,7 @@ function settingsFor(
   isSuspect = false,
 ): Map<string, string> {
   const args = postgresArguments(
-    computeFiles('/data/c'),
+    hostFiles('/data/c'),
     { port: 5432, listenAddresses: '127.0.0.1', isSuspect },
     major,
     (name) => user[name],
@@ -160,11 +162,12 @@ describe('certificate and key', () => {
     ['none, as of a timeline from before', new Map<string, Buffer>(), new Map<string, Buffer>(), 'fresh'],
   ])('%s', async (_, files, soundFiles, subject) => {
     await using folder = await temporaryDirectory()
-    const at = computeFiles(folder.path)
+    const at = hostFiles(folder.path)
     await mkdir(at.pgdata)
     const kept = { term: 1, number: 1, files, soundFiles }
-    const how = { settings: {}, certificate: fresh, fullPageWrites: 'on', owner: undefined } as const
-    restoreConfiguration(at, kept, how)
+    const how = { settings: {}, certificate: fresh, fullPageWrites: 'on' } as const
+    const launcher = childLauncher({ bin: '', owner: undefined, clock: realClock, log: silentLog })
+    await launcher.install(at, restoredConfiguration(kept, how))
     const crt = await readFile(join(at.pgdata, 'server.crt'))
     expect(new X509Certificate(crt).subject).toBe(`CN=${subject}`)
     expect(areAPair(crt, await readFile(join(at.pgdata, 'server.key')))).toBe(true)
@@ -174,9 +177,12 @@ describe('certificate and key', () => {
 
 test('an open gate refuses who comes without TLS before any rule of the user, where that is wanted', async () => {
   await using folder = await temporaryDirectory()
-  const at = computeFiles(folder.path)
+  const at = hostFiles(folder.path)
   const lines = async (requireTls: boolean): Promise<string[]> => {
-    writeGate(at, 'open', { owner: undefined, spec: { ...SPEC, requireTls } })
+    writeGate(at, 'open', {
+      launcher: { access: { owner: undefined, groupMayWrite: false } },
+      spec: { ...SPEC, requireTls },
+    })
     return (await readFile(at.hba, 'utf8')).trim().split('\n')
   }
   expect((await lines(true)).slice(-2)).toEqual([

@@ -8,14 +8,15 @@
  * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are kept
  *   beside and put back (kept-configuration.ts).
  */
-import { basename, join } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { replaceWithin } from '@understory/env'
-import type { Env, UserIds } from '@understory/env'
+import type { Env } from '@understory/env'
 import type { TrackerState } from '@understory/postgres/cluster'
 import { serverCertificate } from './certificate.ts'
 import type { ServerCertificate } from './certificate.ts'
 import { CONFIGURATION_FILES, pairStateOf, readConfigurationFile } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
+import type { InstalledFiles, Launcher } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import type { CheckedSpec } from './spec.ts'
 
@@ -84,7 +85,8 @@ export function postgresArguments(
   const settings: Readonly<Record<string, string>> = {
     port: String(port),
     listen_addresses: listenAddresses,
-    unix_socket_directories: files.sockets,
+    // Postgres works in its data directory; the whole path may be longer than that of a socket can be.
+    unix_socket_directories: relative(files.pgdata, files.sockets),
     // The folder itself lets in nobody but the owner of the server.
     unix_socket_permissions: '0777',
     unix_socket_group: '',
@@ -173,18 +175,17 @@ const FIRST_SETTINGS = { ssl: 'on' }
 
 export type Gate = 'birth' | 'closed' | 'open'
 
-export function writeGate(
-  files: ComputeFiles,
-  gate: Gate,
-  { owner, spec }: Pick<SeedParts, 'owner' | 'spec'>,
-): void {
-  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files, spec.requireTls) }
-  replaceWithin(files.root, basename(files.hba), rules[gate], owner)
+interface GateParts {
+  readonly spec: CheckedSpec
+  readonly launcher: Pick<Launcher, 'access'>
 }
 
-/** Rules that cannot be read let nobody in: those of the user that could be read last take their place. */
-export function replaceRules({ pgdata }: ComputeFiles, rules: Buffer, owner: UserIds | undefined): void {
-  replaceWithin(pgdata, 'pg_hba.conf', rules, owner)
+/** Only this process may write it, and only Postgres's user has to read it. */
+export function writeGate(files: ComputeFiles, gate: Gate, { launcher, spec }: GateParts): void {
+  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files, spec.requireTls) }
+  const { owner } = launcher.access
+  const group = owner === undefined ? undefined : { uid: process.geteuid?.() ?? 0, gid: owner.gid }
+  replaceWithin(files.orders, basename(files.hba), rules[gate], group, 0o640)
 }
 
 interface SeedOptions {
@@ -192,21 +193,18 @@ interface SeedOptions {
   readonly settings: Readonly<Record<string, string>>
   /** Used where no pair of certificate and key is kept. */
   readonly certificate: ServerCertificate
-  readonly owner: UserIds | undefined
 }
 
 /** What a beginning is made of. */
 interface SeedParts extends Pick<Env, 'clock' | 'rng'> {
   readonly spec: CheckedSpec
   readonly front: SqlFront
-  readonly owner: UserIds | undefined
 }
 
 /** By which a timeline begins, with a certificate that is new each time. */
-export const seedOf = ({ spec, front, owner, clock, rng }: SeedParts): SeedOptions => ({
+export const seedOf = ({ spec, front, clock, rng }: SeedParts): SeedOptions => ({
   settings: spec.settings,
   certificate: serverCertificate(spec.timeline.timelineId, front.host, { clock, rng }),
-  owner,
 })
 
 interface RestoreOptions extends SeedOptions {
@@ -214,27 +212,26 @@ interface RestoreOptions extends SeedOptions {
 }
 
 /**
- * Puts the configuration into a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
+ * The files of a new PGDATA, with full_page_writes as it is wanted now. A file that was never kept is as
  * the timeline began. Certificate and key are the newest that fit together: on others Postgres would not start.
  */
-export function restoreConfiguration(
-  files: ComputeFiles,
+export function restoredConfiguration(
   kept: KeptConfiguration | undefined,
-  { settings, certificate, fullPageWrites, owner }: RestoreOptions,
-): void {
+  { settings, certificate, fullPageWrites }: RestoreOptions,
+): InstalledFiles {
   const beginnings: Readonly<Record<string, string>> = {
     'postgresql.auto.conf': withSettings('', { ...FIRST_SETTINGS, ...settings }),
     'pg_hba.conf': FIRST_RULES,
     ...filesOf(certificate),
   }
   const pair = [kept?.files, kept?.soundFiles].find((some) => pairStateOf(some) === 'whole')
-  for (const name of CONFIGURATION_FILES) {
+  const restored = CONFIGURATION_FILES.map((name): [string, string | Buffer] => {
     const from = name === 'server.crt' || name === 'server.key' ? pair : kept?.files
     const content = from?.get(name) ?? Buffer.from(beginnings[name] ?? '')
     const isAuto = name === 'postgresql.auto.conf'
-    const wanted = isAuto ? setSetting(content.toString(), 'full_page_writes', fullPageWrites) : content
-    replaceWithin(files.pgdata, name, wanted, owner)
-  }
+    return [name, isAuto ? setSetting(content.toString(), 'full_page_writes', fullPageWrites) : content]
+  })
+  return new Map(restored)
 }
 
 const filesOf = ({ certificate, key }: ServerCertificate): Readonly<Record<string, string>> => ({
@@ -275,13 +272,13 @@ export function parseSettings(text: string): Map<string, string> {
   return settings
 }
 
-/** By which a new timeline begins. */
-export async function seedConfiguration(
+/** By which a new timeline begins: what initdb made, changed. */
+export async function firstConfiguration(
   files: ComputeFiles,
-  { settings, certificate, owner }: SeedOptions,
-): Promise<void> {
+  { settings, certificate }: SeedOptions,
+): Promise<InstalledFiles> {
   const text = (await readConfigurationFile(files, 'postgresql.auto.conf'))?.toString() ?? ''
   const auto = withSettings(text, { full_page_writes: 'on', ...FIRST_SETTINGS, ...settings })
   const contents = { 'postgresql.auto.conf': auto, 'pg_hba.conf': FIRST_RULES, ...filesOf(certificate) }
-  for (const [name, content] of Object.entries(contents)) replaceWithin(files.pgdata, name, content, owner)
+  return new Map(Object.entries(contents))
 }

@@ -21,7 +21,7 @@ import type {
 } from '@understory/rpc'
 import { EXIT_FENCED } from './exit-codes.ts'
 import { readKeptIfWhole, takePublished, toMessage } from './kept-configuration.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
 import { checkSpec, decodeSpec, encodeSpec } from './spec.ts'
 import type { CheckedSpec } from './spec.ts'
@@ -186,7 +186,7 @@ export class Host implements ComputeHosting {
     return join(this.#parts.dataDirectory, 'computes', timelineId)
   }
   #files(timelineId: string): ComputeFiles {
-    return computeFiles(this.#root(timelineId))
+    return hostFiles(this.#root(timelineId))
   }
 
   /** One write at a time: the last one made is the last one stored. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { ConfigurationKeeper, isNewer, readKept, takePublished, toMessage } from './kept-configuration.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 
 const yes = (): Promise<boolean> => Promise.resolve(true)
 const no = (): Promise<boolean> => Promise.resolve(false)
@@ -13,7 +13,7 @@ const away = (): Promise<boolean> => Promise.reject(new Error('too many clients'
 
 test('a version is counted up with every change, and only what was taken in whole is sound', async () => {
   await using folder = await temporaryDirectory()
-  const files = computeFiles(folder.path)
+  const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
   const say = (text: string): Promise<void> => writeFile(join(files.pgdata, 'postgresql.auto.conf'), text)
   const keeper = new ConfigurationKeeper(files)
@@ -47,7 +47,7 @@ test('a version is counted up with every change, and only what was taken in whol
 
 test('what was published is taken where it is newer, by term first', async () => {
   await using folder = await temporaryDirectory()
-  const files = computeFiles(join(folder.path, 'compute'))
+  const files = hostFiles(join(folder.path, 'compute'))
   const published = (term: number, number: number, text: string) =>
     toMessage({ term, number, files: new Map([['pg_hba.conf', Buffer.from(text)]]), soundFiles: new Map() })
   const text = async () => (await readKept(files))?.files.get('pg_hba.conf')?.toString()
@@ -61,7 +61,7 @@ test('what was published is taken where it is newer, by term first', async () =>
 
 test('nothing is kept of what a link in PGDATA leads to, nor of what is no file or has no end', async () => {
   await using folder = await temporaryDirectory()
-  const files = computeFiles(folder.path)
+  const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
   const secret = join(folder.path, 'tls.key')
   await writeFile(secret, 'the key of the installation')

@@ -5,6 +5,7 @@
  * Versions are ordered by term first: a compute that was overtaken never replaces what its successor has.
  */
 import { mkdir, readFile } from 'node:fs/promises'
+import { relative } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { readWithin, realDisk } from '@understory/env'
 import type { Configuration } from '@understory/rpc'
@@ -26,10 +27,18 @@ export const CONFIGURATION_FILES = [
 const CONFIGURATION_BYTES_MAX = 1024 * 1024
 
 /** A file of PGDATA, which its superuser may have replaced by anything; undefined where it is missing. */
-export const readConfigurationFile = (
-  { pgdata }: ComputeFiles,
+export async function readConfigurationFile(
+  { pgdata, shared, keyCopy }: ComputeFiles,
   name: (typeof CONFIGURATION_FILES)[number],
-): Promise<Buffer | undefined> => readWithin(pgdata, name, { bytesMax: CONFIGURATION_BYTES_MAX })
+): Promise<Buffer | undefined> {
+  // In a pod Postgres's user alone may read it, and hands a copy over (neighbour-runner.ts).
+  if (name === 'server.key' && keyCopy !== undefined)
+    return readWithin(shared, relative(shared, keyCopy), {
+      bytesMax: CONFIGURATION_BYTES_MAX,
+      anyOwner: true,
+    })
+  return readWithin(pgdata, name, { bytesMax: CONFIGURATION_BYTES_MAX })
+}
 
 const document = z.object({
   version: z.literal(1),
@@ -91,8 +100,7 @@ async function writeKept(files: ComputeFiles, kept: KeptConfiguration): Promise<
   const { term, number } = kept
   const [whole, sound] = [toBase64(kept.files), toBase64(kept.soundFiles)]
   const text = `${JSON.stringify({ version: 1, term, number, files: whole, soundFiles: sound })}\n`
-  // The user that Postgres runs as has to get through.
-  await mkdir(files.root, { recursive: true })
+  await mkdir(files.own, { recursive: true, mode: 0o700 })
   await realDisk.durableReplace(files.configuration, Buffer.from(text))
 }
 

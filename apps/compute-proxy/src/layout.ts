@@ -1,42 +1,62 @@
 /**
- * Files of one compute, below its own folder:
+ * Files of one compute, by who may do what with them. Postgres's own user runs what a superuser of the tenant likes.
  *
- *   pgdata/                 Postgres's data directory: disposable (I4)
- *   configuration.json      postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
- *   pg_hba.managed.conf     who may connect: ours (hba_file on the command line)
- *   start-token             there once PGDATA may be started, taken away by the start
- *   state.json              term of the last election, birth, and the process that was started
- *   postgres.log            what Postgres wrote to its standard error, since its last start or since it
- *                           was cut, when a host keeps what was before in postgres.log.1
+ *   shared/   Postgres's user may write here, and so put anything in the place of anything
+ *     pgdata/               Postgres's data directory: disposable (I4)
+ *     sockets/              where the proxy reaches it; short, because a socket's path may have 107 bytes
+ *     start-token           there once PGDATA may be started, taken away by the start
+ *     postgres.log          what Postgres wrote to its standard error, since its last start or since it was cut, when a host
+ *                           keeps what was before in postgres.log.1
+ *     answers/              of a neighbouring container (neighbour-launcher.ts)
+ *   orders/   Postgres's user reads here, and writes nothing
+ *     pg_hba.managed.conf   who may connect: ours (hba_file on the command line)
+ *     run.sh, request, …    for a neighbouring container
+ *   own/      Postgres's user has nothing to do here
+ *     configuration.json    postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
+ *     state.json            term of the last election, birth, and the port of Postgres
+ *     spec                  what is wanted, of a pod
+ *
+ * In a pod these are three volumes. On a host the first two are one folder, in which nobody else may write: `pgdata` and `sockets`
+ * belong to Postgres's user there. The third is below it, for this user alone.
  */
-import { createHash } from 'node:crypto'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 export interface ComputeFiles {
-  readonly root: string
+  readonly shared: string
+  readonly orders: string
+  readonly own: string
   readonly pgdata: string
   readonly configuration: string
   readonly hba: string
   readonly startToken: string
   readonly state: string
+  readonly spec: string
   readonly log: string
-  /** Short, because a socket's path may have 107 bytes. */
   readonly sockets: string
+  /** Of server.key, where this process cannot read that itself. */
+  readonly keyCopy: string | undefined
 }
 
-export function computeFiles(root: string, sockets: string = temporarySockets(root)): ComputeFiles {
+/** As Postgres names its socket (pqcomm.h, UNIXSOCK_PATH). */
+export const socketName = (port: number): string => `.s.PGSQL.${port}`
+
+export const hostFiles = (root: string): ComputeFiles => ({
+  ...podFiles({ shared: root, orders: root, own: join(root, 'own') }),
+  keyCopy: undefined,
+})
+
+export function podFiles(folders: Pick<ComputeFiles, 'shared' | 'orders' | 'own'>): ComputeFiles {
+  const { shared, orders, own } = folders
   return {
-    root,
-    pgdata: join(root, 'pgdata'),
-    configuration: join(root, 'configuration.json'),
-    hba: join(root, 'pg_hba.managed.conf'),
-    startToken: join(root, 'start-token'),
-    state: join(root, 'state.json'),
-    log: join(root, 'postgres.log'),
-    sockets,
+    ...folders,
+    pgdata: join(shared, 'pgdata'),
+    configuration: join(own, 'configuration.json'),
+    hba: join(orders, 'pg_hba.managed.conf'),
+    startToken: join(shared, 'start-token'),
+    state: join(own, 'state.json'),
+    spec: join(own, 'spec'),
+    log: join(shared, 'postgres.log'),
+    sockets: join(shared, 'sockets'),
+    keyCopy: join(shared, 'answers/server.key'),
   }
 }
-
-const temporarySockets = (root: string): string =>
-  join(tmpdir(), `understory-${createHash('sha256').update(root).digest('hex').slice(0, 12)}`)

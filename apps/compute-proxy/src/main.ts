@@ -2,9 +2,9 @@
  * compute-proxy's composition root. `host` runs computes; `run` is one of them; `pod` is the one of a Kubernetes pod.
  * Exit codes: exit-codes.ts.
  */
-import { access, constants, mkdir, realpath, rm } from 'node:fs/promises'
+import { chmod, mkdir, realpath } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import {
@@ -33,11 +33,10 @@ import type { ComputeTelemetry } from './compute-observer.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles, podFiles } from './layout.ts'
 import { METRICS } from './metrics.ts'
 import { NeighbourLauncher } from './neighbour-launcher.ts'
 import { PodCompute } from './pod.ts'
-import { endOldPostgres } from './postgres.ts'
 import { computeService } from './service.ts'
 import { decodeSpec } from './spec.ts'
 
@@ -123,16 +122,17 @@ async function run(argv: readonly string[]): Promise<number> {
   })
   const { clock, rng, log } = observedEnv(logLevel, { node: nodeId, timeline: timelineId }, telemetry)
   await mkdir(options.values.root, { recursive: true })
+  // Postgres's user passes through it to what is its own.
+  await chmod(options.values.root, 0o711)
   // As the kernel names it: by their working directory the processes of an old Postgres are found.
   const root = await realpath(options.values.root)
   const lock = await lockRoot(root, clock, log)
   const owner = unprivilegedUser()
   const compute = new Compute({
     spec,
-    files: computeFiles(root),
-    launcher: childLauncher(bin, owner),
+    files: hostFiles(root),
+    launcher: childLauncher({ bin, owner, clock, log }),
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
-    owner,
     nodeId,
     contactTimeoutMs,
     isWantedAnew: options.values.wantedAnew === 'yes',
@@ -164,7 +164,6 @@ async function run(argv: readonly string[]): Promise<number> {
   clearInterval(alive)
   log.info('compute_end', { ...end })
   await server.stop(STOP_GRACE_MS)
-  await rm(compute.files.sockets, { recursive: true, force: true })
   await lock.release()
   await telemetry?.stop()
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
@@ -179,15 +178,14 @@ async function pod(argv: readonly string[]): Promise<number> {
     node: nodeId,
     environment: process.env,
     metricsListen: rest.metricsListen,
-    dataDirectory: rest.root,
+    dataDirectory: rest.sharedDir,
     metrics: METRICS,
   })
   const { clock, rng, log } = observedEnv(rest.logLevel, { node: nodeId, timeline }, telemetry)
-  await warnIfOpenToPostgres(log)
-  await mkdir(rest.root, { recursive: true })
-  const root = await realpath(rest.root)
-  const lock = await lockRoot(root, clock, log)
-  const files = computeFiles(root, join(root, 'sockets'))
+  // What is written into PGDATA is for the group, which Postgres's user has.
+  process.umask(0o007)
+  const files = podFiles({ shared: rest.sharedDir, orders: rest.ordersDir, own: rest.ownDir })
+  const lock = await lockRoot(files.own, clock, log)
   const requestStop = (): void => {
     launcher.giveUp()
     compute.requestStop(stopDeadlineMs)
@@ -199,7 +197,6 @@ async function pod(argv: readonly string[]): Promise<number> {
     files,
     launcher,
     front: { listenAddresses: '*', host: sqlHost },
-    owner: undefined,
     nodeId,
     contactTimeoutMs: rest.contactTimeoutMs,
     isWantedAnew: false,
@@ -210,8 +207,8 @@ async function pod(argv: readonly string[]): Promise<number> {
     log,
   })
   // What an earlier life of this process left must not serve while this one waits to be told what to do.
-  await endOldPostgres({ files, clock, log })
   await launcher.open()
+  await launcher.endOld()
   await compute.load()
   const server = await startServer({
     ...listen,
@@ -223,7 +220,7 @@ async function pod(argv: readonly string[]): Promise<number> {
   log.info('started', { address: server.address, metricsPort: telemetry?.metricsPort })
   const end = await compute.ended
   log.info('compute_end', { ...end })
-  await launcher.finish()
+  launcher.finish()
   // Kubernetes ends this container once that of Postgres has ended; before that it would only start it again.
   await stopped
   await server.stop(STOP_GRACE_MS)
@@ -241,18 +238,6 @@ function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelem
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
   return env
-}
-
-/**
- * Postgres has our user here, and sees our process. The kernel lets it look into that, where our token is, unless the program
- * cannot be read (execve(2): the process is not dumpable then).
- */
-async function warnIfOpenToPostgres(log: Log): Promise<void> {
-  const isReadable = await access(process.execPath, constants.R_OK).then(
-    () => true,
-    () => false,
-  )
-  if (isReadable) log.warn('open_to_postgres', { hint: `chmod 0711 "${process.execPath}" in the image` })
 }
 
 /**

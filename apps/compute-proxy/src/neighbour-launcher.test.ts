@@ -9,7 +9,7 @@ import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { CLEAN_EXIT } from './launcher.ts'
-import { computeFiles } from './layout.ts'
+import { podFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
 import { NeighbourLauncher } from './neighbour-launcher.ts'
 import { allowStart } from './postgres.ts'
@@ -37,14 +37,14 @@ interface Pod {
 }
 
 /** Its handlers are set. */
-async function serving({ root }: ComputeFiles): Promise<void> {
-  while (!existsSync(join(root, 'serving'))) await realClock.sleep(5)
+async function serving({ shared }: ComputeFiles): Promise<void> {
+  while (!existsSync(join(shared, 'serving'))) await realClock.sleep(5)
 }
 
 async function startPod(): Promise<Pod> {
   const folder = await temporaryDirectory()
   const root = join(folder.path, "it's here")
-  const files = computeFiles(root, join(root, 'sockets'))
+  const files = podFiles({ shared: join(root, 'shared'), orders: join(root, 'orders'), own: root })
   await mkdir(files.pgdata, { recursive: true })
   await mkdir(join(folder.path, 'bin'))
   await writeFile(join(folder.path, 'bin/postgres'), WAITING)
@@ -57,13 +57,13 @@ async function startPod(): Promise<Pod> {
     onStopAsked: () => asked.resolve(),
   })
   await launcher.open()
-  const container = spawn('sh', [join(root, 'handover/run.sh')], {
+  const container = spawn('sh', [join(files.orders, 'run.sh'), files.shared], {
     env: { ...process.env, PATH: `${join(folder.path, 'bin')}:${process.env['PATH']}` },
     stdio: 'ignore',
   })
   const containerEnded = new Promise<number | null>((resolve) => container.once('exit', resolve))
   onTestFinished(async () => {
-    await launcher.finish()
+    launcher.finish()
     launcher.giveUp()
     await containerEnded
     await folder[Symbol.asyncDispose]()
@@ -99,7 +99,7 @@ test('a server in single-user mode reads what it is given and ends', async () =>
   await allowStart(files)
   const { exited } = await launcher.start(files, ['--single', 'postgres'], 'create role x\n')
   expect(await exited).toBe(CLEAN_EXIT)
-  expect(await readFile(join(files.root, 'single'), 'utf8')).toBe('create role x\n')
+  expect(await readFile(join(files.shared, 'single'), 'utf8')).toBe('create role x\n')
 })
 
 test('an order to stop goes to the proxy, and the server runs on until that has decided', async () => {
@@ -112,7 +112,7 @@ test('an order to stop goes to the proxy, and the server runs on until that has 
   await serving(files)
   server.signal('SIGINT')
   expect(await server.exited).toBe(CLEAN_EXIT)
-  await launcher.finish()
+  launcher.finish()
   expect(await containerEnded).toBe(0)
 })
 
@@ -132,7 +132,7 @@ test('a container that is killed takes its server with it, and is the end of the
 test('a cluster that the init container made is used once', async () => {
   const { files, launcher, stopAsked } = await startPod()
   await writeFile(join(files.pgdata, 'PG_VERSION'), '17\n')
-  await writeFile(join(files.root, 'initdb-done'), '')
+  await writeFile(join(files.shared, 'initdb-done'), '')
   await launcher.initdb(files)
   await expect(launcher.initdb(files)).rejects.toThrow('no new cluster')
   await stopAsked
@@ -143,16 +143,34 @@ test('what a proxy asked for that has died meanwhile does not run on', async () 
   await allowStart(files)
   const dead = spawn('true')
   await new Promise((resolve) => dead.once('exit', resolve))
-  const handover = join(files.root, 'handover')
-  const request = `id=late\nproxy=${dead.pid}\nserve() {\n  cd ../pgdata && exec postgres\n}\n`
-  await writeFile(join(handover, 'request.new'), request)
-  await rename(join(handover, 'request.new'), join(handover, 'request'))
-  await expect.poll(() => existsSync(join(handover, 'ended.late')), { timeout: 10_000 }).toBe(true)
+  const request = `id=late\nkind=start\nproxy=${dead.pid}\nserve() {\n  cd pgdata && exec postgres\n}\n`
+  await writeFile(join(files.orders, 'request.draft'), request)
+  await rename(join(files.orders, 'request.draft'), join(files.orders, 'request'))
+  await expect
+    .poll(() => existsSync(join(files.shared, 'answers/ended.late')), { timeout: 10_000 })
+    .toBe(true)
+})
+
+test('a data directory is made empty, and gets its files as Postgres would have them', async () => {
+  const { files, launcher } = await startPod()
+  await writeFile(join(files.pgdata, 'old'), '')
+  await launcher.emptyPgdata()
+  expect(existsSync(join(files.pgdata, 'old'))).toBe(false)
+  await launcher.install(files, new Map([['pg_hba.conf', 'local all all trust\n']]))
+  expect(await readFile(join(files.pgdata, 'pg_hba.conf'), 'utf8')).toBe('local all all trust\n')
+  // Also while a server runs, whose rules turn out to be unreadable.
+  await allowStart(files)
+  const server = await launcher.start(files, [])
+  await launcher.install(files, new Map([['pg_hba.conf', 'other\n']]))
+  expect(await readFile(join(files.pgdata, 'pg_hba.conf'), 'utf8')).toBe('other\n')
+  await serving(files)
+  server.signal('SIGINT')
+  expect(await server.exited).toBe(CLEAN_EXIT)
 })
 
 test.each(['-1', '0', '1', 'x', '', '1e3'])('"%s" is no process that anything is sent to', async (text) => {
   const { files, launcher, stopAsked } = await startPod()
-  const runner = join(files.root, 'handover/runner')
+  const runner = join(files.shared, 'answers/runner')
   await expect.poll(() => existsSync(runner)).toBe(true)
   await writeFile(runner, text)
   await stopAsked

@@ -1,74 +1,36 @@
 /**
- * Postgres in a neighbouring container, which has this folder and its processes in common with this one: a pod of
- * Kubernetes, with `shareProcessNamespace`. That container runs `handover/run.sh` (below), which does what it finds in
- * `handover/request`: one start of `postgres` a request, and only if it can take the start token away (I4). Signals go
- * to the process itself.
+ * Postgres in a neighbouring container, which has another user than this process, and some folders and its processes in common
+ * with it: a pod of Kubernetes, with `shareProcessNamespace`. That container runs `run.sh` (neighbour-runner.ts), which does what
+ * `request` says, as Postgres's own user: one start of `postgres` a request, and only if it can take the start token away (I4).
  *
- *   handover/run.sh      written here before the container begins
- *   handover/request     what to run, for whom: renamed away by the runner
- *   handover/pid.ID      of what it started       refused.ID  there was no token
- *   handover/ended.ID    its exit code
- *   handover/runner      process id of the runner
- *   handover/stop-asked  the container was told to stop: what to do about it is decided here
- *   handover/over        no more requests: the runner ends, and the pod with it
- *   initdb-done          an init container has run initdb in pgdata, and nobody has used it yet
+ * What is asked lies in `orders`, where Postgres's user writes nothing. What is answered lies where it may write anything: it is
+ * read as such, and no signal is sent by it.
+ *
+ *   orders/run.sh        written before the container begins
+ *   orders/request       what to do now
+ *   orders/input.ID, install.ID/, INT.ID, QUIT.ID, KILL.ID
+ *   orders/over          no more requests: the runner ends, and the pod with it
+ *   shared/answers/      see neighbour-runner.ts
+ *   shared/initdb-done   an init container has run initdb in pgdata, and nobody has used it yet
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { basename, join } from 'node:path'
+import { describeError, isErrorCode, refuse } from '@understory/base'
 import { readWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
-import { LOG_BYTES_MAX } from './launcher.ts'
-import type { Launcher, Postmaster } from './launcher.ts'
+import type { InstalledFiles, Launcher, Postmaster } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
+import { RUNNER } from './neighbour-runner.ts'
 
 const POLL_MS = 20
 const WATCH_MS = 250
 /** From the end of a process until its exit code is there. */
 const ENDED_WAIT_MS = 2_000
 const ANSWER_BYTES_MAX = 100
-
-/** In plain sh, because the container's image is anybody's. */
-const RUNNER = `# Written by compute-proxy. Starts Postgres as often as it is asked to, each time for a token.
-cd "\${0%/*}" || exit 1
-trap ': >stop-asked' TERM INT QUIT
-echo $$ >runner.new && mv runner.new runner
-: >>../postgres.log
-tail -n 0 -F ../postgres.log 2>/dev/null &
-log=$!
-while [ ! -e over ]; do
-  if [ ! -e request ]; then
-    sleep 0.1
-    continue
-  fi
-  mv request running
-  . ./running
-  if ! rm ../start-token 2>/dev/null; then
-    : >"refused.$id"
-    continue
-  fi
-  serve &
-  server=$!
-  echo "$server" >"pid.$id.new" && mv "pid.$id.new" "pid.$id"
-  # Nothing here outlives the proxy that asked for it. What has only begun does not heed a signal yet: it is told again.
-  (
-    while kill -0 "$proxy"; do
-      [ "$(wc -c <../postgres.log)" -gt ${LOG_BYTES_MAX} ] && : >../postgres.log
-      sleep 1
-    done
-    while kill -QUIT "$server"; do sleep 1; done
-  ) 2>/dev/null &
-  watch=$!
-  # A signal to this shell ends a wait, not the server.
-  while kill -0 "$server" 2>/dev/null; do wait "$server"; code=$?; done
-  kill "$watch" 2>/dev/null
-  echo "$code" >"ended.$id.new" && mv "ended.$id.new" "ended.$id"
-done
-kill "$log"
-exit 0
-`
+/** For the group, which Postgres's user has. */
+const ORDER_MODE = 0o640
 
 export interface NeighbourParts {
   readonly files: ComputeFiles
@@ -79,17 +41,14 @@ export interface NeighbourParts {
 }
 
 export class NeighbourLauncher implements Launcher {
+  readonly access = { owner: undefined, groupMayWrite: true }
   readonly #parts: NeighbourParts
-  readonly #folder: string
-  readonly #initdbDone: string
   readonly #watching = new AbortController()
   readonly #waiting = new AbortController()
   #isWanted = false
 
   constructor(parts: NeighbourParts) {
     this.#parts = parts
-    this.#folder = join(parts.files.root, 'handover')
-    this.#initdbDone = join(parts.files.root, 'initdb-done')
   }
 
   /** Whether the neighbouring container has something to do: it may begin. */
@@ -99,16 +58,16 @@ export class NeighbourLauncher implements Launcher {
 
   /** Before anything else; what an earlier life of this process asked for is void. */
   async open(): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
-    await rm(this.#at('request'), { force: true })
-    this.#write('run.sh', RUNNER)
+    await mkdir(this.#parts.files.orders, { recursive: true })
+    this.#order('request', 'id=none\nkind=:\n')
+    this.#order('run.sh', RUNNER)
     void this.#watch()
   }
 
   /** The pod ends, once its containers have seen it. */
-  async finish(): Promise<void> {
+  finish(): void {
     this.#watching.abort()
-    this.#write('over', '')
+    this.#order('over', '')
     this.#isWanted = true
   }
 
@@ -117,8 +76,9 @@ export class NeighbourLauncher implements Launcher {
     this.#waiting.abort()
   }
 
-  async initdb({ pgdata }: ComputeFiles): Promise<void> {
-    const isThere = await rename(this.#initdbDone, `${this.#initdbDone}.used`).then(
+  async initdb({ pgdata, shared }: ComputeFiles): Promise<void> {
+    const done = join(shared, 'initdb-done')
+    const isThere = await rename(done, `${done}.used`).then(
       () => existsSync(join(pgdata, 'PG_VERSION')),
       () => false,
     )
@@ -129,26 +89,41 @@ export class NeighbourLauncher implements Launcher {
     })
   }
 
+  /** Where the container has not begun, nothing of Postgres runs. */
+  async endOld(): Promise<void> {
+    if ((await this.#read('runner')) !== undefined) await this.#do('end_old', newId())
+  }
+
+  emptyPgdata(): Promise<void> {
+    return this.#do('empty', newId())
+  }
+
+  async install({ orders }: ComputeFiles, contents: InstalledFiles): Promise<void> {
+    const id = newId()
+    const folder = join(orders, `install.${id}`)
+    await mkdir(folder)
+    for (const [name, content] of contents) replaceWithin(folder, name, content, undefined, ORDER_MODE)
+    try {
+      await this.#do('install', id)
+    } finally {
+      await rm(folder, { recursive: true, force: true })
+    }
+  }
+
   async start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster> {
-    const id = randomBytes(8).toString('hex')
-    this.#write(`input.${id}`, input ?? '')
-    // In single-user mode standard output has nothing but its prompts.
+    const id = newId()
+    this.#order(`input.${id}`, input ?? '')
     const log = quoted(files.log)
+    // In single-user mode standard output has nothing but its prompts.
     const output = input === undefined ? `>>${log} 2>&1` : `2>>${log} >/dev/null`
     const command = ['postgres', ...args.map(quoted)].join(' ')
-    this.#write(
-      'request',
-      `id=${id}\nproxy=${process.pid}\nserve() {\n  : >${log}\n  exec <input.${id} ${output}\n` +
-        `  cd ${quoted(files.pgdata)} && exec ${command}\n}\n`,
-    )
-    this.#isWanted = true
-    const pid = await this.#pidOf(id)
+    const serve = `serve() {\n  exec <"$orders/input.$id" ${output}\n  cd ${quoted(files.pgdata)} && exec ${command}\n}\n`
+    this.#ask('start', id, serve)
+    const pid = await this.#answerOf(() => this.#startOf(id))
     return {
       pid,
       exited: this.#endOf(id, pid),
-      signal: (name) => {
-        if (isAlive(pid)) process.kill(pid, name)
-      },
+      signal: (name) => this.#order(`${name.slice('SIG'.length)}.${id}`, ''),
     }
   }
 
@@ -157,24 +132,38 @@ export class NeighbourLauncher implements Launcher {
     return Promise.resolve()
   }
 
-  async #pidOf(id: string): Promise<number> {
+  /** Error: refused `unavailable` where it failed, or the container is gone. */
+  async #do(kind: string, id: string): Promise<void> {
+    this.#ask(kind, id)
+    const code = await this.#answerOf(() => this.#read(`done.${id}`))
+    if (code !== '0') throw refuse('unavailable', `"${kind}" failed in the container of Postgres`)
+  }
+
+  #ask(kind: string, id: string, more = ''): void {
+    this.#order('request', `id=${id}\nkind=${kind}\nproxy=${process.pid}\n${more}`)
+    this.#isWanted = true
+  }
+
+  async #answerOf<T>(look: () => Promise<T | undefined>): Promise<T> {
     const { clock } = this.#parts
     for (;;) {
-      const pid = await this.#readPid(`pid.${id}`)
-      if (pid !== undefined) return pid
-      if (existsSync(this.#at(`refused.${id}`))) {
-        throw refuse('precondition', 'this data directory must not be started: it has no start token', {
-          hint: 'It is rebuilt from storage by itself; do not start it by hand.',
-        })
-      }
+      const answer = await look()
+      if (answer !== undefined) return answer
       if (await this.#isRunnerGone()) throw refuse('unavailable', 'the container of Postgres has ended')
       try {
         await clock.sleep(POLL_MS, this.#waiting.signal)
       } catch (error) {
-        await rm(this.#at('request'), { force: true })
+        this.#order('request', 'id=none\nkind=:\n')
         throw error
       }
     }
+  }
+
+  async #startOf(id: string): Promise<number | undefined> {
+    if ((await this.#read(`refused.${id}`)) === undefined) return this.#readPid(`pid.${id}`)
+    throw refuse('precondition', 'this data directory must not be started: it has no start token', {
+      hint: 'It is rebuilt from storage by itself; do not start it by hand.',
+    })
   }
 
   async #endOf(id: string, pid: number): Promise<string> {
@@ -198,7 +187,7 @@ export class NeighbourLauncher implements Launcher {
         // It is over.
         return
       }
-      const isAsked = existsSync(this.#at('stop-asked'))
+      const isAsked = (await this.#read('stop-asked')) !== undefined
       if (!isAsked && !(await this.#isRunnerGone())) continue
       log.info(isAsked ? 'stop_asked' : 'postgres_container_ended')
       return onStopAsked()
@@ -216,14 +205,16 @@ export class NeighbourLauncher implements Launcher {
     }
   }
 
-  #at(name: string): string {
-    return join(this.#folder, name)
-  }
-
   /** What the neighbour wrote, which may be anything: its superuser can write there too. */
   async #read(name: string): Promise<string | undefined> {
     const options = { bytesMax: ANSWER_BYTES_MAX, anyOwner: true }
-    return (await readWithin(this.#parts.files.root, `handover/${name}`, options))?.toString().trim()
+    try {
+      const bytes = await readWithin(this.#parts.files.shared, `answers/${name}`, options)
+      return bytes?.toString().trim()
+    } catch (error) {
+      if (isErrorCode(error, 'bad_file')) return 'unreadable'
+      throw error
+    }
   }
 
   /** Error: refused `bad_file` where it is no process of its own: 0 and -1 would be whole groups of them, 1 all. */
@@ -232,23 +223,26 @@ export class NeighbourLauncher implements Launcher {
     if (text === undefined) return undefined
     const pid = /^\d{1,10}$/.test(text) ? Number(text) : 0
     if (pid > 1) return pid
-    throw refuse('bad_file', `file "${this.#at(name)}" does not have the id of a process`, {
+    throw refuse('bad_file', `answer "${name}" of the container of Postgres is not the id of a process`, {
       hint: 'Delete the pod: the control plane makes another.',
     })
   }
 
-  #write(name: string, text: string): void {
-    replaceWithin(this.#parts.files.root, `handover/${name}`, text, undefined, 0o700)
+  #order(name: string, text: string): void {
+    replaceWithin(this.#parts.files.orders, basename(name), text, undefined, ORDER_MODE)
   }
 }
 
+const newId = (): string => randomBytes(8).toString('hex')
+
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
+/** Also one of another user, to which this process may send nothing (EPERM). */
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
     return true
-  } catch {
-    return false
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM'
   }
 }

@@ -3,7 +3,6 @@
  * that this process goes on by itself when it is started again; when the compute ends, the pod ends.
  */
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { refuse } from '@understory/base'
 import { realDisk } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
@@ -37,7 +36,7 @@ export class PodCompute implements ComputeHosting {
 
   /** Goes on with what was wanted when this process last ran. */
   async load(): Promise<void> {
-    const text = await readFile(this.#file(), 'utf8').catch(() => undefined)
+    const text = await readFile(this.#parts.files.spec, 'utf8').catch(() => undefined)
     if (text !== undefined) this.#begin(decodeSpec(text.trim()))
   }
 
@@ -54,7 +53,7 @@ export class PodCompute implements ComputeHosting {
       throw refuse('stale', `spec generation ${spec.specGeneration} is older than ${known.specGeneration}`)
     }
     if (known !== undefined && spec.specGeneration === known.specGeneration) return
-    await realDisk.durableReplace(this.#file(), Buffer.from(`${encodeSpec(spec)}\n`))
+    await realDisk.durableReplace(this.#parts.files.spec, Buffer.from(`${encodeSpec(spec)}\n`))
     if (this.#running === undefined) return this.#begin(spec)
     this.#running.compute.updateSpec(spec)
     this.#running = { ...this.#running, spec }
@@ -99,9 +98,5 @@ export class PodCompute implements ComputeHosting {
     const compute = new Compute({ ...this.#parts, spec })
     this.#running = { compute, spec }
     compute.run().then(this.#end.resolve, this.#end.reject)
-  }
-
-  #file(): string {
-    return join(this.#parts.files.root, 'spec')
   }
 }

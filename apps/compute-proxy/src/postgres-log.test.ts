@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { describeError } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 import { messageTemplate, shownMessages, withoutValues } from './postgres-log.ts'
 import { endedError } from './postgres.ts'
 
@@ -63,7 +63,7 @@ test('a message has no quoted value, however its quotes stand, and no control ch
 
 test('neither the end of a Postgres nor the error of a session has a statement or a value', async () => {
   await using folder = await temporaryDirectory()
-  const files = computeFiles(folder.path)
+  const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
   await writeFile(
     files.log,

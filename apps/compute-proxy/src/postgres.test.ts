@@ -8,7 +8,7 @@ import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import type { Postmaster } from './launcher.ts'
-import { computeFiles } from './layout.ts'
+import { hostFiles } from './layout.ts'
 import { endOldPostgres, endPostmaster } from './postgres.ts'
 
 /** A process that runs under the name of `program`, in `cwd`. */
@@ -23,7 +23,7 @@ async function waiting(program: string, cwd: string) {
 test('processes of Postgres on the data directory are ended, others there and elsewhere are not', async () => {
   await using folder = await temporaryDirectory()
   const root = await realpath(folder.path)
-  const files = computeFiles(root)
+  const files = hostFiles(root)
   const elsewhere = join(root, 'elsewhere')
   for (const path of [files.pgdata, elsewhere]) await mkdir(path)
   const postgres = join(root, 'postgres')

@@ -3,11 +3,11 @@
  * started, so that nobody, this program included, starts the same files twice (I4).
  */
 import { closeSync, constants } from 'node:fs'
-import { chown, mkdir, readdir, readlink, rm, unlink } from 'node:fs/promises'
+import { readdir, readlink, rm, unlink } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { refuse } from '@understory/base'
 import { openFileWithin, openWithin } from '@understory/env'
-import type { Clock, Log, UserIds } from '@understory/env'
+import type { Clock, Log } from '@understory/env'
 import { databaseNames } from './database-names.ts'
 import { CLEAN_EXIT } from './launcher.ts'
 import type { Launcher, Postmaster } from './launcher.ts'
@@ -24,8 +24,6 @@ const POLL_MS = 20
 export interface PostgresParts {
   readonly files: ComputeFiles
   readonly launcher: Launcher
-  /** Whom it runs as; undefined: as this process. */
-  readonly owner: UserIds | undefined
   readonly clock: Clock
   readonly log: Log
 }
@@ -33,7 +31,7 @@ export interface PostgresParts {
 export async function allowStart(files: ComputeFiles): Promise<void> {
   await rm(files.startToken, { force: true })
   const { O_CREAT, O_EXCL, O_WRONLY } = constants
-  closeSync(openWithin(files.root, basename(files.startToken), O_CREAT | O_EXCL | O_WRONLY, 0o600))
+  closeSync(openWithin(files.shared, basename(files.startToken), O_CREAT | O_EXCL | O_WRONLY, 0o600))
 }
 
 /** By whoever is about to start it. */
@@ -68,11 +66,9 @@ export async function runSingleUser(
 
 /** Error: refused `precondition` without a token. */
 export async function startPostgres(
-  { files, launcher, owner, log }: PostgresParts,
+  { files, launcher, log }: PostgresParts,
   args: readonly string[],
 ): Promise<Postmaster> {
-  await mkdir(files.sockets, { recursive: true, mode: 0o700 })
-  if (owner !== undefined) await chown(files.sockets, owner.uid, owner.gid)
   const postmaster = await launcher.start(files, args)
   log.info('postgres_started', { pid: postmaster.pid })
   return postmaster
@@ -91,8 +87,8 @@ export async function endedError(files: ComputeFiles, how: string): Promise<Erro
 }
 
 /** The end of postgres.log; nothing where that is no file. */
-async function logTail({ root, log }: ComputeFiles): Promise<string> {
-  await using file = await openFileWithin(root, basename(log), true).catch(() => undefined)
+async function logTail({ shared, log }: ComputeFiles): Promise<string> {
+  await using file = await openFileWithin(shared, basename(log), true).catch(() => undefined)
   if (file === undefined) return ''
   const { size } = await file.stat()
   const bytes = Buffer.alloc(Math.min(size, LOG_TAIL_BYTES))

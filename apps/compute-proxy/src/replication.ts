@@ -1,9 +1,10 @@
 /** Replication connections to the local Postgres, as the proxy's own role over its socket. */
-import { createConnection } from 'node:net'
+import type { Socket } from 'node:net'
 import { refuse } from '@understory/base'
-import { realClock } from '@understory/env'
+import { realClock, socketWithin } from '@understory/env'
 import { ReplicationConnection } from '@understory/postgres/wire'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
+import { socketName } from './layout.ts'
 import type { SqlTarget } from './sql.ts'
 
 /** Positions are reported every second; a user's own time-out may be shorter than that. */
@@ -11,13 +12,12 @@ const SESSION_OPTIONS = '-c wal_sender_timeout=60s'
 
 /** The caller closes it. Error: refused `unavailable` while nobody listens. */
 export async function connectReplication({ files, port }: SqlTarget): Promise<ReplicationConnection> {
-  const path = `${files.sockets}/.s.PGSQL.${port}`
-  const socket = createConnection(path)
-  await new Promise<void>((resolve, reject) => {
-    socket.once('connect', resolve)
-    socket.once('error', (cause) =>
-      reject(refuse('unavailable', `could not connect to "${path}"`, { cause })),
-    )
+  const socket = await new Promise<Socket>((resolve, reject) => {
+    const opened = socketWithin(files.sockets, socketName(port))
+    opened.once('error', reject)
+    opened.connect().once('connect', () => resolve(opened))
+  }).catch((cause: unknown) => {
+    throw refuse('unavailable', `could not connect to port ${port} in "${files.sockets}"`, { cause })
   })
   const options = { user: PROXY_ROLE, applicationName: STANDBY_NAME, options: SESSION_OPTIONS }
   return ReplicationConnection.open(socket, options, () => realClock.wallMs())

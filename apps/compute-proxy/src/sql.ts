@@ -1,10 +1,12 @@
 /** SQL over the local socket, as the proxy's own role. */
 import { parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import { socketWithin } from '@understory/env'
 import type { Clock } from '@understory/env'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import { databaseNames } from './database-names.ts'
+import { socketName } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
 import { withoutValues } from './postgres-log.ts'
 import { endedError } from './postgres.ts'
@@ -69,7 +71,9 @@ async function* databasesOf({ files }: SqlTarget): AsyncGenerator<string, void, 
 
 async function connectTo(target: SqlTarget, database: string, user: string): Promise<pg.Client> {
   const { files, port, major } = target
-  const client = new pg.Client({ host: files.sockets, port, user, database, options: sessionOptions(major) })
+  const options = sessionOptions(major)
+  const stream = () => socketWithin(files.sockets, socketName(port))
+  const client = new pg.Client({ user, database, options, stream })
   client.on('error', () => undefined)
   try {
     await client.connect()

@@ -45,7 +45,7 @@ export async function readState(path: string): Promise<RememberedState> {
 /** Durable when it returns: a term is remembered before a safekeeper hears of it, without giving way to anything else. */
 export function writeState(path: string, value: RememberedState): void {
   try {
-    mkdirSync(dirname(path), { recursive: true })
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
     const file = openSync(`${path}.new`, 'w')
     try {
       writeSync(file, `${JSON.stringify(value)}\n`)

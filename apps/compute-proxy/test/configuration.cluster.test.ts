@@ -88,7 +88,12 @@ test.each(['lost', 'damaged'])(
   'a copy on the disk that is %s is replaced by what was published',
   async (what) => {
     const { timelineId } = (await road.timeline()).timeline?.timeline ?? { timelineId: '' }
-    const path = join(road.cluster.computeHost.dataDirectory, 'computes', timelineId, 'configuration.json')
+    const path = join(
+      road.cluster.computeHost.dataDirectory,
+      'computes',
+      timelineId,
+      'own/configuration.json',
+    )
     const { pid } = await road.runningCompute()
     await road.cluster.computeHost.stop()
     expect(await readFile(path, 'utf8')).toContain('"files"')

@@ -43,7 +43,7 @@ async function inKept(...statements: string[]): Promise<Record<string, unknown>[
 async function kept(content: string): Promise<void> {
   const { dataDirectory } = await road.runningCompute()
   await until(`"${content}" to be kept`, async () => {
-    const text = await readFile(join(dataDirectory, '..', 'configuration.json'), 'utf8')
+    const text = await readFile(join(dataDirectory, '..', 'own/configuration.json'), 'utf8')
     const { files } = JSON.parse(text) as { files: Record<string, string> }
     const all = Object.values(files).map((base64) => Buffer.from(base64, 'base64').toString())
     return all.some((file) => file.includes(content)) ? true : undefined

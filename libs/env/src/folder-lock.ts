@@ -1,35 +1,52 @@
 /**
- * One process at a time may write to a folder. Held as an abstract Unix socket named after the folder's device and
- * inode: the kernel gives it to one, and takes it back when that one dies, however it dies. Processes in different
- * network namespaces (containers that share a volume) do not see each other's.
+ * One process at a time may write to a folder. Held as flock(2) on a file in it that only its owner can open: the kernel gives it
+ * to one, and takes it back when that one dies, however it dies; also where several containers share a volume. Nobody who may not
+ * write to the folder can be in the way, as with a name that everybody may take.
+ *
+ * Node has no flock(2), but the program of util-linux locks a file that it inherits, and a lock belongs to the open file, which
+ * this process still has when the program has ended.
  */
-import { stat } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { spawn } from 'node:child_process'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
 import { refuse } from '@understory/base'
+import { diskError } from './real-disk.ts'
+
+const FILE = '.lock'
+/** Exit code of flock(1) where somebody else has it. */
+const HELD = 1
 
 export interface FolderLock extends AsyncDisposable {
   release(): Promise<void>
 }
 
-/** Error: refused `precondition` where another process holds the folder. */
+/** Error: refused `precondition` where another process holds the folder, or where there is no program `flock`. */
 export async function lockFolder(path: string): Promise<FolderLock> {
-  const { dev, ino } = await stat(path)
-  // Whoever connects is not wanted: the name is all that matters.
-  const server = createServer((socket) => socket.destroy())
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause: NodeJS.ErrnoException) => {
-      if (cause.code !== 'EADDRINUSE') return reject(cause)
-      return reject(
-        refuse('precondition', `data folder "${path}" is in use`, {
-          hint: 'Stop the process that uses it, or name another folder.',
-          cause,
-        }),
-      )
-    })
-    server.listen({ path: `\0understory-folder-${dev}-${ino}`, exclusive: true }, resolve)
+  const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants
+  const file = await open(join(path, FILE), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600).catch((error: unknown) => {
+    throw diskError(error, `lock data folder "${path}"`)
   })
-  // A held lock alone keeps no process alive.
-  server.unref()
-  const release = (): Promise<void> => new Promise((resolve) => server.close(() => resolve()))
+  const code = await new Promise<number | null | Error>((resolve) => {
+    const program = spawn('flock', ['-x', '-n', '3'], {
+      stdio: ['ignore', 'ignore', 'ignore', file.fd],
+    })
+    program.once('error', resolve)
+    program.once('exit', resolve)
+  })
+  if (code !== 0) {
+    await file.close()
+    if (code === HELD) {
+      throw refuse('precondition', `data folder "${path}" is in use`, {
+        hint: 'Stop the process that uses it, or name another folder.',
+      })
+    }
+    throw refuse('precondition', `could not lock data folder "${path}"`, {
+      detail: code instanceof Error ? code.message : `flock ended with exit code ${code}`,
+      hint: 'Install util-linux.',
+      cause: code,
+    })
+  }
+  const release = (): Promise<void> => file.close()
   return { release, [Symbol.asyncDispose]: release }
 }

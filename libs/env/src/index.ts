@@ -37,6 +37,7 @@ export {
   openWithin,
   readWithin,
   replaceWithin,
+  socketWithin,
 } from './untrusted-folder.ts'
 export type { WithinEntry } from './untrusted-folder.ts'
 export { ProgressLine } from './progress-line.ts'

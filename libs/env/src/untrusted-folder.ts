@@ -12,6 +12,7 @@
 import {
   closeSync,
   constants,
+  fchmodSync,
   fchownSync,
   fstatSync,
   lstatSync,
@@ -25,12 +26,15 @@ import {
 import type { Stats } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
+import { Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { refuse } from '@understory/base'
 import { diskError } from './real-disk.ts'
 import type { UserIds } from './user.ts'
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
+/** open(2): only a name for what is there; Node has no constant for it. */
+const O_PATH = 0o10000000
 const TABLESPACE = /^pg_tblspc\/\d+$/
 
 type Ids = Pick<UserIds, 'uid' | 'gid'>
@@ -57,6 +61,32 @@ export function makeFolderWithin(root: string, path: string, owner: Ids | undefi
   })
 }
 
+/**
+ * A connection to a Unix socket below `root`, which begins with `connect()`: to that of the folder's owner, and not to another
+ * server's that a link leads to; however long the path is. Errors: as those of `openWithin`, and as connect(2).
+ */
+export function socketWithin(root: string, path: string): SocketWithin {
+  const fd = openWithin(root, path, O_PATH)
+  if (isOwn(fstatSync(fd), root)) return new SocketWithin(fd)
+  closeSync(fd)
+  throw notAsExpected(root, path, 'belongs to somebody else')
+}
+
+export class SocketWithin extends Socket {
+  readonly #fd: number
+
+  constructor(fd: number) {
+    super()
+    this.#fd = fd
+    this.once('close', () => closeSync(fd))
+  }
+
+  /** Where others would go is not asked. */
+  override connect(): this {
+    return super.connect({ path: `/proc/self/fd/${this.#fd}` })
+  }
+}
+
 /** Puts a file in the place of whatever has its name, except a folder. Mode 0600 or `mode`. */
 export function replaceWithin(
   root: string,
@@ -72,6 +102,8 @@ export function replaceWithin(
     const fd = openat(root, `${path}.new`, folder, draft, O_WRONLY | O_CREAT | O_EXCL, mode)
     try {
       writeFileSync(fd, content)
+      // Whatever the umask is.
+      fchmodSync(fd, mode)
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
     } finally {
       closeSync(fd)

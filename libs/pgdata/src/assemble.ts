@@ -44,6 +44,8 @@ export interface AssembleOptions extends PgdataSource {
   readonly isDurable?: boolean
   /** Of everything that is made; by default this process's. */
   readonly owner?: FileOwner | undefined
+  /** Postgres has another user than this process, and a group in common; false by default. */
+  readonly groupMayWrite?: boolean
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
   /** The stream of a shard's files broke, or could not begin, and goes on where it was. */
   readonly onResume?: (shard: number, error: unknown) => void
@@ -74,7 +76,7 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
   checkEmpty(options.directory)
   const prepared =
     options.checkpoint.kind === 'inWal' ? options.checkpoint.prepared : await prepareCheckpoint(options)
-  const writer = new DataDirectoryWriter(options.directory, options.owner)
+  const writer = new DataDirectoryWriter(options.directory, options.owner, options.groupMayWrite)
   try {
     const { forged, state, atLsn, controlFile, timeSeconds } = prepared
     for (const path of dataDirectoriesOf(options.postgres.major)) writer.makeDirectory(path)

@@ -1,6 +1,6 @@
 /**
- * Writes a data directory's files: pieces at offsets, in any order, several at a time. Everything has mode 0700 or 0600
- * and the given owner from the moment it is made, because Postgres accepts nothing else.
+ * Writes a data directory's files: pieces at offsets, in any order, several at a time. Everything has the
+ * given owner and mode 0700 or 0600 from the moment it is made, or 0770 and 0660 where Postgres has another user.
  *
  * Calls that only touch names and sizes are synchronous: there are thousands, a few microseconds each. Nothing is
  * synced before `sync`: a directory that was not completed has no pg_control and cannot start.
@@ -56,6 +56,7 @@ export function checkEmpty(root: string): void {
 export class DataDirectoryWriter {
   readonly root: string
   readonly #owner: FileOwner | undefined
+  readonly #mode: { readonly folder: number; readonly file: number }
   readonly #isNew: boolean
   /** Size by path: of every file made so far. */
   readonly #sizes = new Map<string, number>()
@@ -65,10 +66,11 @@ export class DataDirectoryWriter {
   bytesWritten = 0
 
   /** Error: refused `precondition` if the directory has anything in it. */
-  constructor(root: string, owner: FileOwner | undefined) {
+  constructor(root: string, owner: FileOwner | undefined, groupMayWrite = false) {
     assert(isAbsolute(root), () => `data directory "${root}" is not absolute`)
     this.root = root
     this.#owner = owner
+    this.#mode = groupMayWrite ? { folder: 0o770, file: 0o660 } : { folder: 0o700, file: 0o600 }
     checkEmpty(root)
     this.#isNew = !existsSync(root)
     attempt(`make data directory "${root}"`, () => {
@@ -90,7 +92,9 @@ export class DataDirectoryWriter {
     if (path === '.' || this.#directories.has(path)) return
     checkInside(path)
     this.makeDirectory(dirname(path))
-    attempt(`make directory "${path}"`, () => makeFolderWithin(this.root, path, this.#owner))
+    attempt(`make directory "${path}"`, () =>
+      makeFolderWithin(this.root, path, this.#owner, this.#mode.folder),
+    )
     this.#directories.add(path)
   }
 
@@ -169,7 +173,7 @@ export class DataDirectoryWriter {
     this.makeDirectory(dirname(path))
     const isNew = !this.#sizes.has(path)
     const fd = attempt(`open file "${join(this.root, path)}"`, () =>
-      openWithin(this.root, path, isNew ? O_RDWR | O_CREAT | O_EXCL : O_RDWR, 0o600),
+      openWithin(this.root, path, isNew ? O_RDWR | O_CREAT | O_EXCL : O_RDWR, this.#mode.file),
     )
     const file = { fd, busy: 0 }
     this.#open.set(path, file)

@@ -21,6 +21,7 @@ interface Container {
   readonly restartPolicy?: string
   readonly startupProbe?: object
   readonly securityContext: object
+  readonly volumeMounts: readonly { readonly name: string; readonly readOnly?: boolean }[]
 }
 interface Manifest {
   readonly metadata: { readonly name: string; readonly ownerReferences: readonly object[] }
@@ -40,7 +41,7 @@ test('the container of Postgres is never started again, and has no entrypoint of
   expect(spec.containers.map(({ name }) => name)).toEqual(['postgres'])
   expect(spec.containers[0]).toMatchObject({
     image: 'postgres:17',
-    command: ['sh', '/compute/handover/run.sh'],
+    command: ['sh', '/orders/run.sh', '/compute'],
   })
   expect(spec.containers[0]).not.toHaveProperty('restartPolicy')
 })
@@ -89,15 +90,37 @@ test('nothing in it runs as root, writes its image, or talks to Kubernetes', () 
   expect(spec).toMatchObject({
     automountServiceAccountToken: false,
     shareProcessNamespace: true,
-    securityContext: { runAsNonRoot: true, runAsUser: 999, fsGroup: 999 },
+    securityContext: { runAsNonRoot: true, fsGroup: 10_001 },
   })
   for (const { securityContext } of [...spec.initContainers, ...spec.containers]) {
-    expect(securityContext).toEqual({
+    expect(securityContext).toMatchObject({
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,
       capabilities: { drop: ['ALL'] },
     })
   }
+})
+
+test('a superuser of Postgres has another user than the proxy, and nothing of the installation', () => {
+  const { spec } = podOf(true)
+  const [initdb, proxy] = spec.initContainers as readonly [Container, Container]
+  const [postgres] = spec.containers as readonly [Container]
+  for (const container of [initdb, postgres]) {
+    expect(container.securityContext).toMatchObject({ runAsUser: 999, runAsGroup: 999 })
+    expect(container).not.toHaveProperty('env')
+    expect(container).not.toHaveProperty('envFrom')
+  }
+  expect(proxy.securityContext).toMatchObject({ runAsUser: 10_001, runAsGroup: 10_001 })
+  const mounts = (container: Container) =>
+    Object.fromEntries(container.volumeMounts.map(({ name, readOnly = false }) => [name, readOnly]))
+  expect(mounts(postgres)).toEqual({ compute: false, orders: true, 'postgres-tmp': false, shm: false })
+  expect(mounts(initdb)).toEqual({ compute: false, 'postgres-tmp': false })
+  expect(mounts(proxy)).toEqual({ compute: false, orders: false, own: false, 'proxy-tmp': false, tls: true })
+  const secrets = (spec['volumes'] as readonly { secret?: { defaultMode: number } }[]).filter(
+    ({ secret }) => secret,
+  )
+  expect(secrets.map(({ secret }) => secret?.defaultMode)).toEqual([0o440])
+  expect(() => parsePodSettings({ ...SETTINGS, postgresUid: 10_001 })).toThrow('the user of compute-proxy')
 })
 
 test('pod and service go with the release', () => {

@@ -13,8 +13,26 @@ export const PROXY_PORT = 7700
 const HEALTH_PORT = 7701
 export const SQL_PORT = 5432
 
-/** The folder that all containers of the pod have in common. */
-const ROOT = '/compute'
+/** The folder that all containers of the pod have in common: the data directory is there. */
+const SHARED_FOLDER = '/compute'
+/** What the proxy asks of Postgres's container, which only reads it. */
+const ORDERS_FOLDER = '/orders'
+/** Of the proxy alone. */
+const OWN_FOLDER = '/own'
+/** Far more than the proxy ever writes there. */
+const SMALL_VOLUME = '64Mi'
+/** As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no way to it. */
+export const PROXY_UID = 10_001
+/** Of the files that both containers use. */
+const COMMON_GID = PROXY_UID
+/** Of secrets: for the proxy's group, which is what the kubelet gives them to. */
+const SECRET_MODE = 0o440
+/** Makes a cluster that the group may read, `initdb-done` is taken away by whoever uses it, which is so used once. */
+const INITDB = `umask 007
+initdb --allow-group-access -D ${SHARED_FOLDER}/pgdata "$@"
+chgrp -R ${COMMON_GID} ${SHARED_FOLDER}/pgdata
+find ${SHARED_FOLDER}/pgdata -type d -exec chmod g+s {} +
+: >${SHARED_FOLDER}/initdb-done`
 const TLS_FOLDER = '/etc/understory/tls'
 /** As long as writing PGDATA of any size may take. */
 const STARTUP_PROBES_MAX = 7 * 86_400
@@ -94,19 +112,20 @@ export function computePod(
     readOnlyRootFilesystem: true,
     capabilities: { drop: ['ALL'] },
   }
-  const common = { imagePullPolicy: settings.imagePullPolicy, securityContext: locked }
-  const compute = { name: 'compute', mountPath: ROOT }
-  const temporary = { name: 'tmp', mountPath: '/tmp' }
+  const runAs = (uid: number): object => ({
+    imagePullPolicy: settings.imagePullPolicy,
+    securityContext: { ...locked, runAsUser: uid, runAsGroup: uid },
+  })
+  const shared = { name: 'compute', mountPath: SHARED_FOLDER }
 
   const initdb = {
-    ...common,
+    ...runAs(settings.postgresUid),
     name: 'initdb',
     image: postgresImage,
-    // `initdb-done` is taken away by whoever uses the new cluster, which is so used once.
-    command: ['sh', '-ec', `initdb -D ${ROOT}/pgdata "$@"\n: >${ROOT}/initdb-done`, 'initdb'],
+    command: ['sh', '-ec', INITDB, 'initdb'],
     args: initdbArguments(spec.postgresMajor),
     resources: settings.postgresResources,
-    volumeMounts: [compute, temporary],
+    volumeMounts: [shared, { name: 'postgres-tmp', mountPath: '/tmp' }],
   }
   const options = {
     'node-id': name,
@@ -114,7 +133,9 @@ export function computePod(
     listen: `0.0.0.0:${PROXY_PORT}`,
     'health-listen': `0.0.0.0:${HEALTH_PORT}`,
     advertise: '$(POD_IP)',
-    root: ROOT,
+    'shared-dir': SHARED_FOLDER,
+    'orders-dir': ORDERS_FOLDER,
+    'own-dir': OWN_FOLDER,
     'sql-host': `${serviceName(settings.namePrefix, place)}.${settings.namespace}.svc`,
     'stop-deadline-ms': String((settings.terminationGraceS - STOP_RESERVE_S) * 1_000),
     'contact-timeout-ms': String(settings.contactTimeoutMs),
@@ -122,7 +143,7 @@ export function computePod(
     ...(settings.metricsPort === 0 ? {} : { 'metrics-listen': `0.0.0.0:${settings.metricsPort}` }),
   }
   const proxy = {
-    ...common,
+    ...runAs(PROXY_UID),
     name: PROXY_CONTAINER,
     image: settings.proxyImage,
     // A native sidecar: it begins before Postgres and ends after it.
@@ -164,19 +185,27 @@ export function computePod(
     },
     resources: settings.proxyResources,
     volumeMounts: [
-      compute,
-      temporary,
+      shared,
+      { name: 'orders', mountPath: ORDERS_FOLDER },
+      { name: 'own', mountPath: OWN_FOLDER },
+      { name: 'proxy-tmp', mountPath: '/tmp' },
       ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', mountPath: TLS_FOLDER, readOnly: true }]),
     ],
   }
   const postgres = {
-    ...common,
+    ...runAs(settings.postgresUid),
     name: 'postgres',
     image: postgresImage,
-    command: ['sh', `${ROOT}/handover/run.sh`],
+    command: ['sh', `${ORDERS_FOLDER}/run.sh`, SHARED_FOLDER],
     ports: [{ name: 'postgres', containerPort: SQL_PORT, protocol: 'TCP' }],
     resources: settings.postgresResources,
-    volumeMounts: [compute, temporary, { name: 'shm', mountPath: '/dev/shm' }],
+    // Nothing of the installation: no token, no key, and nothing that the proxy keeps.
+    volumeMounts: [
+      shared,
+      { name: 'orders', mountPath: ORDERS_FOLDER, readOnly: true },
+      { name: 'postgres-tmp', mountPath: '/tmp' },
+      { name: 'shm', mountPath: '/dev/shm' },
+    ],
   }
   return {
     apiVersion: 'v1',
@@ -202,9 +231,7 @@ export function computePod(
       topologySpreadConstraints: settings.topologySpreadConstraints,
       securityContext: {
         runAsNonRoot: true,
-        runAsUser: settings.postgresUid,
-        runAsGroup: settings.postgresUid,
-        fsGroup: settings.postgresUid,
+        fsGroup: COMMON_GID,
         seccompProfile: { type: 'RuntimeDefault' },
       },
       initContainers: [...(spec.bootstrap ? [initdb] : []), proxy],
@@ -212,8 +239,13 @@ export function computePod(
       volumes: [
         { name: 'compute', emptyDir: { sizeLimit: settings.dataSizeLimit } },
         { name: 'shm', emptyDir: { medium: 'Memory', sizeLimit: settings.sharedMemorySizeLimit } },
-        { name: 'tmp', emptyDir: {} },
-        ...(settings.tlsSecret === '' ? [] : [{ name: 'tls', secret: { secretName: settings.tlsSecret } }]),
+        { name: 'orders', emptyDir: { sizeLimit: SMALL_VOLUME } },
+        { name: 'own', emptyDir: { sizeLimit: SMALL_VOLUME } },
+        { name: 'proxy-tmp', emptyDir: {} },
+        { name: 'postgres-tmp', emptyDir: {} },
+        ...(settings.tlsSecret === ''
+          ? []
+          : [{ name: 'tls', secret: { secretName: settings.tlsSecret, defaultMode: SECRET_MODE } }]),
       ],
     },
   }

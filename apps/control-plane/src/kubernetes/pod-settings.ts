@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { describeError, refuse } from '@understory/base'
 import { z } from 'zod'
+import { PROXY_UID } from './compute-pod.ts'
 
 const strings = z.record(z.string(), z.string())
 const object = z.record(z.string(), z.unknown())
@@ -25,8 +26,12 @@ const podSettings = z.strictObject({
   imagePullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']),
   imagePullSecrets: z.array(object),
   serviceAccount: z.string().min(1),
-  /** Of the user postgres in the image: 999 in Debian's, 70 in Alpine's. */
-  postgresUid: z.number().int().positive(),
+  /** Of the user postgres in the image: 999 in Debian's, 70 in Alpine's; another one than the proxy's. */
+  postgresUid: z
+    .number()
+    .int()
+    .positive()
+    .refine((uid) => uid !== PROXY_UID, `is the user of compute-proxy, ${PROXY_UID}`),
   /** Secret of the certificate that `env` speaks of; empty: no TLS. */
   tlsSecret: z.string(),
   proxyResources: object,
