@@ -23,6 +23,7 @@ test('a log that has grown is put aside, and Postgres goes on at its start', asy
   const launcher = childLauncher({
     bin: folder.path,
     owner: undefined,
+    environment: { PATH: process.env['PATH'] ?? '' },
     clock: realClock,
     log: silentLog,
   })

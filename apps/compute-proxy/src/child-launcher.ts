@@ -5,8 +5,9 @@ import { closeSync, constants, fstatSync, ftruncateSync } from 'node:fs'
 import { copyFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { describeError, refuse } from '@understory/base'
-import { makeFolderWithin, openWithin, replaceWithin } from '@understory/env'
+import { makeFolderWithin, unprivilegedUser, openWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log, UserIds } from '@understory/env'
+import { endUser } from './compute-users.ts'
 import { LOG_BYTES_MAX } from './launcher.ts'
 import type { Launcher } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
@@ -38,21 +39,39 @@ function complaintsOf(output: string): string {
   return (errors.length > 0 ? errors : lines.slice(-1)).join('; ').slice(-OUTPUT_BYTES_MAX)
 }
 
+/** Links themselves, and not what they lead to. */
+async function giveTree(path: string, { uid, gid }: Pick<UserIds, 'uid' | 'gid'>): Promise<void> {
+  const program = spawn('chown', ['-R', '-h', '-P', `${uid}:${gid}`, path], { stdio: 'ignore' })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    program.once('error', (cause) => reject(couldNotRun('chown', cause)))
+    program.once('exit', resolve)
+  })
+  if (code !== 0) throw refuse('precondition', `chown of "${path}" ended with exit code ${code}`)
+}
+
 export interface ChildParts {
   /** Folder of `postgres` and `initdb`. */
   readonly bin: string
-  /** Whom they run as; undefined: as this process. */
-  readonly owner: UserIds | undefined
+  /** Whom `postgres` runs as, alone on this machine; undefined: as this process. */
+  readonly owner: Pick<UserIds, 'uid' | 'gid'> | undefined
+  /** Of the programs: nothing of this process's own comes with it. */
+  readonly environment: Readonly<Record<string, string>>
   readonly clock: Clock
   readonly log: Log
 }
 
-export function childLauncher({ bin, owner, clock, log }: ChildParts): Launcher {
-  const identity = owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }
+export function childLauncher({ bin, owner, environment, clock, log }: ChildParts): Launcher {
+  const identity = { env: environment, ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }) }
 
-  const emptyFolder = async (files: ComputeFiles, path: string): Promise<void> => {
+  /** Whatever a superuser has begun besides, too: it could change what is made here next. */
+  const endAll = async (files: ComputeFiles): Promise<void> => {
+    await endOldPostgres({ files, clock, log })
+    if (owner !== undefined) await endUser(owner.uid, clock)
+  }
+
+  const emptyFolder = async (files: ComputeFiles, path: string, folderOwner = owner): Promise<void> => {
     await rm(path, { recursive: true, force: true })
-    makeFolderWithin(files.shared, basename(path), owner)
+    makeFolderWithin(files.shared, basename(path), folderOwner)
   }
 
   return {
@@ -60,10 +79,13 @@ export function childLauncher({ bin, owner, clock, log }: ChildParts): Launcher 
 
     async initdb(files, args) {
       const { pgdata } = files
-      await emptyFolder(files, pgdata)
+      // It refuses to run as a user without a name (initdb.c, get_id; 16, 17, 18 alike).
+      const maker = owner === undefined ? undefined : unprivilegedUser()
+      await emptyFolder(files, pgdata, maker)
       const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', pgdata, ...args])
       // Its working directory tells the next life of the proxy that it is there, as with the server itself.
-      const child = spawn(program, rest, { ...identity, stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
+      const as = { env: environment, ...(maker === undefined ? {} : { uid: maker.uid, gid: maker.gid }) }
+      const child = spawn(program, rest, { ...as, stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
       const output: Buffer[] = []
       child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
       child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
@@ -71,15 +93,18 @@ export function childLauncher({ bin, owner, clock, log }: ChildParts): Launcher 
         child.once('error', (cause) => reject(couldNotRun('initdb', cause)))
         child.once('close', resolve)
       })
-      if (code === 0) return
+      if (code === 0) return owner === undefined ? undefined : giveTree(pgdata, owner)
       throw refuse('precondition', `initdb ended with exit code ${code}`, {
         detail: complaintsOf(Buffer.concat(output).toString()),
       })
     },
 
-    endOld: (files) => endOldPostgres({ files, clock, log }),
+    endOld: endAll,
 
-    emptyPgdata: (files) => emptyFolder(files, files.pgdata),
+    async emptyPgdata(files) {
+      await endAll(files)
+      await emptyFolder(files, files.pgdata)
+    },
 
     install({ pgdata }, contents) {
       for (const [name, content] of contents) replaceWithin(pgdata, name, content, owner)

@@ -42,7 +42,7 @@ export const HOST_CONFIG = {
   dataDir: {
     read: text,
     placeholder: 'DIR',
-    help: 'folder of the computes; the Postgres user must be able to enter it',
+    help: 'folder of the computes; their Postgres users must be able to enter it',
   },
   broker: {
     read: text,
@@ -64,6 +64,12 @@ export const RUN_CONFIG = {
   spec: { read: text, placeholder: 'BASE64', help: 'the compute spec' },
   root: { read: text, placeholder: 'DIR', help: "the compute's own folder" },
   bin: { read: text, placeholder: 'DIR', help: 'folder of initdb and postgres' },
+  postgresUid: {
+    read: wholeNumber(1_000, 2_147_483_647),
+    optional: true,
+    placeholder: 'UID',
+    help: 'user and group of Postgres, where this process is root: of this timeline alone',
+  },
   wantedAnew: {
     read: oneOf('yes', 'no'),
     fallback: 'no',

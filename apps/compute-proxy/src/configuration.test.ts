@@ -166,7 +166,13 @@ describe('certificate and key', () => {
     await mkdir(at.pgdata)
     const kept = { term: 1, number: 1, files, soundFiles }
     const how = { settings: {}, certificate: fresh, fullPageWrites: 'on' } as const
-    const launcher = childLauncher({ bin: '', owner: undefined, clock: realClock, log: silentLog })
+    const launcher = childLauncher({
+      bin: '',
+      owner: undefined,
+      environment: {},
+      clock: realClock,
+      log: silentLog,
+    })
     await launcher.install(at, restoredConfiguration(kept, how))
     const crt = await readFile(join(at.pgdata, 'server.crt'))
     expect(new X509Certificate(crt).subject).toBe(`CN=${subject}`)

@@ -19,6 +19,8 @@ import type {
   HostedCompute,
   RpcService,
 } from '@understory/rpc'
+import { chooseUser, endUser } from './compute-users.ts'
+import type { UserRange } from './compute-users.ts'
 import { EXIT_FENCED } from './exit-codes.ts'
 import { readKeptIfWhole, takePublished, toMessage } from './kept-configuration.ts'
 import { hostFiles } from './layout.ts'
@@ -44,6 +46,8 @@ export interface HostParts {
   /** Whether computes serve /metrics to this host, which shows them as its own. */
   readonly hasMetrics: boolean
   readonly logLevel: string
+  /** Where it is root: who may be a compute's user, and who is somebody else. */
+  readonly users: { readonly range: UserRange; readonly named: ReadonlySet<number> } | undefined
   readonly clock: Clock
   readonly log: Log
 }
@@ -67,6 +71,8 @@ export class Host implements ComputeHosting {
   readonly #parts: HostParts
   readonly #removing = new Map<string, Promise<void>>()
   readonly #computes = new Map<string, Hosted>()
+  /** By timeline: also of those that are being removed. */
+  readonly #users = new Map<string, number>()
   #storing: Promise<void> = Promise.resolve()
 
   constructor(parts: HostParts) {
@@ -87,8 +93,12 @@ export class Host implements ComputeHosting {
     if (text === undefined) return
     let specs: CheckedSpec[]
     try {
-      const { computes } = JSON.parse(text) as { computes: string[] }
+      const { computes, users = {} } = JSON.parse(text) as {
+        computes: string[]
+        users?: Record<string, number>
+      }
       specs = computes.map(decodeSpec)
+      for (const [timelineId, uid] of Object.entries(users)) this.#users.set(timelineId, Number(uid))
     } catch (cause) {
       throw refuse('bad_file', `file "${this.#file()}" is malformed`, {
         detail: describeError(cause),
@@ -111,7 +121,9 @@ export class Host implements ComputeHosting {
     if (configuration !== undefined) await takePublished(this.#files(timelineId), configuration)
     const hosted = this.#computes.get(timelineId)
     if (hosted === undefined) {
-      this.#supervise(spec)
+      // Durable before anything runs as it.
+      if (this.#userOf(timelineId) !== undefined) await this.#store()
+      if (!this.#computes.has(timelineId)) this.#supervise(spec)
       return this.#store()
     }
     if (spec.specGeneration < hosted.spec.specGeneration) {
@@ -145,7 +157,11 @@ export class Host implements ComputeHosting {
       await this.#end(hosted)
     }
     // Without one too: a crash may have come between.
+    const uid = this.#users.get(timelineId)
+    if (uid !== undefined) await endUser(uid, this.#parts.clock)
     await rm(this.#root(timelineId), { recursive: true, force: true })
+    // Nobody has the number again before nothing of it is left.
+    if (this.#users.delete(timelineId)) await this.#store()
   }
 
   list(): Promise<HostedCompute[]> {
@@ -179,6 +195,18 @@ export class Host implements ComputeHosting {
     await Promise.all([...this.#computes.values()].map((hosted) => this.#end(hosted)))
   }
 
+  /** Undefined where Postgres has this process's user. */
+  #userOf(timelineId: string): number | undefined {
+    const { users } = this.#parts
+    if (users === undefined) return undefined
+    const known = this.#users.get(timelineId)
+    if (known !== undefined) return known
+    const taken = new Set([...users.named, ...this.#users.values()])
+    const uid = chooseUser(timelineId, users.range, taken)
+    this.#users.set(timelineId, uid)
+    return uid
+  }
+
   #file(): string {
     return join(this.#parts.dataDirectory, 'computes.json')
   }
@@ -197,7 +225,8 @@ export class Host implements ComputeHosting {
 
   async #write(): Promise<void> {
     const computes = [...this.#computes.values()].map(({ spec }) => encodeSpec(spec))
-    await realDisk.durableReplace(this.#file(), Buffer.from(`${JSON.stringify({ version: 1, computes })}\n`))
+    const text = JSON.stringify({ version: 1, computes, users: Object.fromEntries(this.#users) })
+    await realDisk.durableReplace(this.#file(), Buffer.from(`${text}\n`))
   }
 
   #supervise(spec: CheckedSpec, isWantedAnew = false): void {
@@ -240,6 +269,7 @@ export class Host implements ComputeHosting {
   async #runOnce(hosted: Hosted): Promise<number | string> {
     const { nodeId, binaries, contactTimeoutMs, hasMetrics, logLevel } = this.#parts
     const { spec } = hosted
+    const uid = this.#userOf(spec.timeline.timelineId)
     const args = [
       'run',
       '--node-id',
@@ -256,6 +286,7 @@ export class Host implements ComputeHosting {
       String(contactTimeoutMs),
       '--log-level',
       logLevel,
+      ...(uid === undefined ? [] : ['--postgres-uid', String(uid)]),
       ...(hasMetrics ? ['--metrics-listen', '127.0.0.1:0'] : []),
     ]
     const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, {

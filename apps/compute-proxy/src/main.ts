@@ -32,6 +32,7 @@ import { Compute } from './compute.ts'
 import type { ComputeTelemetry } from './compute-observer.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
+import { namedUsers, ownRange } from './compute-users.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
 import { hostFiles, podFiles } from './layout.ts'
 import { METRICS } from './metrics.ts'
@@ -65,12 +66,14 @@ async function host(argv: readonly string[]): Promise<number> {
   const binaries = Object.fromEntries(
     [16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]),
   )
+  warnIfOpenToPostgres(log)
   const computes = new Host({
     nodeId,
     dataDirectory,
     binaries,
     contactTimeoutMs,
     hasMetrics: metricsListen !== undefined,
+    users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,
     logLevel,
     clock,
     log,
@@ -127,11 +130,11 @@ async function run(argv: readonly string[]): Promise<number> {
   // As the kernel names it: by their working directory the processes of an old Postgres are found.
   const root = await realpath(options.values.root)
   const lock = await lockRoot(root, clock, log)
-  const owner = unprivilegedUser()
+  const owner = ownerOf(options.values.postgresUid)
   const compute = new Compute({
     spec,
     files: hostFiles(root),
-    launcher: childLauncher({ bin, owner, clock, log }),
+    launcher: childLauncher({ bin, owner, environment: postgresEnvironment(), clock, log }),
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs,
@@ -167,6 +170,33 @@ async function run(argv: readonly string[]): Promise<number> {
   await lock.release()
   await telemetry?.stop()
   return end.kind === 'fenced' ? EXIT_FENCED : EXIT_STOPPED
+}
+
+/** Whom Postgres runs as; undefined: as this process, which is not root then. */
+function ownerOf(uid: number | undefined): { readonly uid: number; readonly gid: number } | undefined {
+  if (process.geteuid?.() !== 0) return undefined
+  if (uid !== undefined) return { uid, gid: uid }
+  throw refuse('bad_argument', 'root runs no Postgres as itself', { hint: 'Give --postgres-uid.' })
+}
+
+/** What Postgres and the programs that a superuser starts see of this process's environment: no secret. */
+function postgresEnvironment(): Record<string, string> {
+  const names = ['PATH', 'LD_LIBRARY_PATH', 'TZ', 'LANG', 'LC_ALL']
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = process.env[name]
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
+}
+
+/** Who is not root has one user for all: what its tenants have of each other, and of it, is theirs. */
+function warnIfOpenToPostgres(log: Log): void {
+  const { UNDERSTORY_TOKEN: token, UNDERSTORY_TOKEN_FILE: tokenFile } = process.env
+  if (process.geteuid?.() === 0 || (token === undefined && tokenFile === undefined)) return
+  log.warn('open_to_postgres', {
+    hint: 'A superuser of any tenant here can read the token. Run this host as root, which gives each tenant a user of its own.',
+  })
 }
 
 async function pod(argv: readonly string[]): Promise<number> {

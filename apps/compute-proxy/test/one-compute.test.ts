@@ -42,6 +42,8 @@ test('a compute waits for the one before on its folder, and touches nothing ther
     root.path,
     '--bin',
     '/nonexistent',
+    '--postgres-uid',
+    '1879048200',
   ]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   try {

@@ -1,0 +1,44 @@
+// Goal: each compute of a host has a user of its own, whose processes end with it. Method: tables, and real processes of such a user.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { realClock } from '@understory/env'
+import { expect, test } from 'vitest'
+import { chooseUser, endUser, namedUsers, usableRange } from './compute-users.ts'
+
+const WHOLE = '         0          0 4294967295\n'
+
+test('a user is the same for a timeline, and another for each', () => {
+  const range = usableRange(WHOLE)
+  expect(range.first).toBe(1_879_048_192)
+  const one = chooseUser('00000007'.padEnd(32, 'a'), range, new Set())
+  expect(one).toBe(1_879_048_199)
+  expect(chooseUser('00000007'.padEnd(32, 'b'), range, new Set([one]))).toBe(one + 1)
+  expect(chooseUser('ffffffff'.padEnd(32, 'b'), range, new Set())).toBe(2_147_483_647)
+  expect(chooseUser('ffffffff'.padEnd(32, 'b'), range, new Set([2_147_483_647]))).toBe(1_879_048_192)
+  expect(namedUsers().has(0)).toBe(true)
+})
+
+test('a user namespace with few users has a smaller range, and one with fewer none', () => {
+  expect(usableRange('0 100000 65536\n').first).toBe(20_000)
+  expect(usableRange('0 1000 1\n1 100000 65536\n').first).toBe(20_000)
+  expect(() => usableRange('0 1000 1\n')).toThrow('no users')
+})
+
+test.runIf(process.geteuid?.() === 0)(
+  'every process of a user is ended, those that start others too',
+  async () => {
+    const uid = chooseUser('7e57'.padEnd(8, '0') + String(process.pid), usableRange(WHOLE), namedUsers())
+    const breeding = spawn('sh', ['-c', 'trap "" TERM INT; (while :; do sleep 0.02; done) & sleep 600'], {
+      uid,
+      gid: uid,
+      cwd: '/',
+      stdio: 'ignore',
+    })
+    await once(breeding, 'spawn')
+    const ended = once(breeding, 'exit')
+    await endUser(uid, realClock)
+    expect(await ended).toEqual([null, 'SIGKILL'])
+    await expect(endUser(0, realClock)).rejects.toThrow('is no compute')
+    await expect(endUser(999, realClock)).rejects.toThrow('is no compute')
+  },
+)
