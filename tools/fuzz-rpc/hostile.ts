@@ -80,9 +80,13 @@ function plansFor(target: HostileTarget, path: readonly number[], field: number)
   const call = { path: method.path, mayStayOpen: false }
   const sendCompressed = async (by: Peer): Promise<CallEnd> =>
     by.call({ ...call, body: await compressedFrame(path, field), headers: GZIP })
-  // It says that all of 30 MiB come, and never sends the last of them.
-  const half = frame(emptyFields(path, field, 100 * 1024))
-  half.writeUInt32BE(30 * MIB, 1)
+  // Bodies are made when they are sent: all of them at once would keep this process, and its pings, for seconds.
+  const makeHalf = (): Buffer => {
+    // It says that all of 30 MiB come, and never sends the last of them.
+    const half = frame(emptyFields(path, field, 100 * 1024))
+    half.writeUInt32BE(30 * MIB, 1)
+    return half
+  }
   const isRefused = (status: number): boolean => status === UNAUTHENTICATED
   const plans: Plan[] = [
     {
@@ -94,7 +98,7 @@ function plansFor(target: HostileTarget, path: readonly number[], field: number)
     {
       kind: "a stranger's half message",
       target,
-      run: () => stranger.call({ ...call, body: half, isHalfOpen: true }),
+      run: () => stranger.call({ ...call, body: makeHalf(), isHalfOpen: true }),
       isRight: isRefused,
     },
     {
@@ -106,11 +110,15 @@ function plansFor(target: HostileTarget, path: readonly number[], field: number)
   ]
   if (isOrder) return plans
   for (const bytes of PLAIN_BYTES) {
-    const body = frame(emptyFields(path, field, bytes))
     plans.push({
       kind: `${bytes} bytes of empty fields ${[...path, field].join('.')}`,
       target,
-      run: () => peer.call({ ...call, body, mayStayOpen: method.responseStream }),
+      run: () =>
+        peer.call({
+          ...call,
+          body: frame(emptyFields(path, field, bytes)),
+          mayStayOpen: method.responseStream,
+        }),
       isRight: (status) => bytes < MIB || status !== OK,
     })
   }

@@ -97,6 +97,31 @@ test("a handler's bug is reported to the server's log, and tells the caller noth
   expect(reported).toEqual(['/understory.v1.BrokerService/Announce: TypeError: secret of the server'])
 })
 
+test('an error that quotes much of what a caller sent arrives short, and its connection stays', async () => {
+  const going = Promise.withResolvers<void>()
+  const client = await brokerClient({
+    announce: unary(() => {
+      const much = '\u{1f418}'.repeat(200_000)
+      throw refuse('bad_argument', `malformed name "${much}"`, { detail: much, hint: `\ud83d${much}` })
+    }),
+    listAnnouncements: unary(async () => {
+      await going.promise
+      return nothing
+    }),
+  })
+  const other = callUnary(client.listAnnouncements.bind(client), { prefix: '' })
+  const request = { key: '', value: Buffer.alloc(0), ttlMs: 0 }
+  const error = await callUnary(client.announce.bind(client), request).catch((e: unknown) => e)
+  expect(error).toMatchObject({
+    code: 'bad_argument',
+    message: expect.stringMatching(/^malformed name ".*\.\.\.$/) as unknown,
+    detail: expect.stringMatching(/\.\.\.$/) as unknown,
+  })
+  expect((error as Error).message.length).toBeLessThan(1_100)
+  going.resolve()
+  expect(await other).toEqual(nothing)
+})
+
 test('a caller that sends what is no message, or goes away, is no bug of the server', async () => {
   const reported: string[] = []
   setBugReporter((error, method) => reported.push(`${method}: ${String(error)}`))

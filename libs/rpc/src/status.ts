@@ -10,15 +10,30 @@ import type { ServiceError } from '@grpc/grpc-js'
 
 const METADATA_KEY = 'understory-error-bin'
 
-/** What a handler passes to gRPC for an error it caught. */
+/**
+ * Longest texts of an error in characters. They travel as headers, up to nine bytes a character, and a client gives up a
+ * whole connection, with all its calls, for headers of 64 KiB; errors quote what callers sent.
+ */
+const MESSAGE_LENGTH_MAX = 1_000
+const DETAIL_LENGTH_MAX = 3_000
+const HINT_LENGTH_MAX = 1_000
+
+/** At most `lengthMax` characters, and such that can be encoded: half a character cannot. */
+const short = (text: string, lengthMax: number): string =>
+  (text.length <= lengthMax ? text : `${text.slice(0, lengthMax)}...`).toWellFormed()
+
+/** What a handler passes to gRPC for an error it caught. Long texts are cut. */
 export function toServiceError(error: unknown): Pick<ServiceError, 'code' | 'details'> & {
   readonly metadata?: Metadata
 } {
   if (!(error instanceof UnderstoryError)) return { code: status.INTERNAL, details: 'internal error' }
   const metadata = new Metadata()
-  const { code, detail, hint } = error
+  const { code } = error
+  const detail = error.detail === undefined ? undefined : short(error.detail, DETAIL_LENGTH_MAX)
+  const hint = error.hint === undefined ? undefined : short(error.hint, HINT_LENGTH_MAX)
   metadata.set(METADATA_KEY, Buffer.from(JSON.stringify({ code, detail, hint })))
-  return { code: status[ERROR_CODES[code].status], details: error.message, metadata }
+  const details = short(error.message, MESSAGE_LENGTH_MAX)
+  return { code: status[ERROR_CODES[code].status], details, metadata }
 }
 
 /** What a caller throws for an error that gRPC gave it. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
