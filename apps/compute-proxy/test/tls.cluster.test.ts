@@ -181,7 +181,7 @@ test("a user's own certificate outlives the loss of the disk, and one that is da
   expect(await shown()).toBe(mine)
 
   // A path that is not kept, and that a start does not survive.
-  await road.query(`copy (select 1) to program 'cp server.crt /tmp/understory-lost.crt'`)
+  await road.query(`copy (select 1) to program 'cat >/dev/null; cp server.crt /tmp/understory-lost.crt'`)
   await road.query("alter system set ssl_cert_file = '/tmp/understory-lost.crt'")
   await road.query('select pg_reload_conf()')
   await until('the path to be kept', async () => {
@@ -195,7 +195,7 @@ test("a user's own certificate outlives the loss of the disk, and one that is da
       ? true
       : undefined
   })
-  await road.query(`copy (select 1) to program 'rm /tmp/understory-lost.crt'`)
+  await road.query(`copy (select 1) to program 'cat >/dev/null; rm /tmp/understory-lost.crt'`)
   await road.underLoad((load) => loseCompute(road, load))
   expect(await shown()).toBe(mine)
   await road.query('alter system reset ssl_cert_file')
