@@ -22,6 +22,7 @@ import { METRICS } from './metrics.ts'
 import { Offloader } from './offload.ts'
 import { Pulls } from './pulls.ts'
 import type { RemoteWal } from './remote-wal.ts'
+import { Reopenings } from './reopenings.ts'
 import { Repairs } from './repairs.ts'
 import { SafekeeperObserver } from './safekeeper-observer.ts'
 import { safekeeperService } from './service.ts'
@@ -65,6 +66,7 @@ async function main(): Promise<void> {
   )
   timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
   const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
+  const reopenings = new Reopenings({ timelines, clock: env.clock, rng: env.rng, log: env.log })
   const { objectStore } = options.values
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
   const store =
@@ -110,6 +112,7 @@ async function main(): Promise<void> {
     address: server.address,
   })
   repairs.start()
+  reopenings.start()
   const resting = new AbortController()
   const rested = timelines.restIdle(env.clock, resting.signal)
   offloader?.start()
@@ -125,7 +128,7 @@ async function main(): Promise<void> {
   await announcement?.stop()
   await broker?.close()
   resting.abort()
-  await Promise.all([rested, pulls.stop(), repairs.stop(), offloader?.stop()])
+  await Promise.all([rested, pulls.stop(), repairs.stop(), reopenings.stop(), offloader?.stop()])
   await store?.close()
   await timelines.close()
   await server.stop(STOP_GRACE_MS)

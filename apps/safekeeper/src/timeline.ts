@@ -5,7 +5,7 @@
  *   position before anything is written, and record ends are known here and nowhere else.
  * - Appended WAL waits in memory until a flush, which starts as soon as anything waits: one durable write
  *   for all that came while the flush before was running. Nothing ever waits for a timer.
- * - A failed write, sync or control file ends the writing of this timeline until the process starts again: what was
+ * - A failed write, sync or control file ends the writing of this timeline until it is opened again (reopenings.ts): what was
  *   acknowledged is durable, and reading goes on.
  * - Where there is no room, on the disk or by a quota, nothing is lost and nothing ends: what is not durable is let go
  *   of, the proposer hears why, and comes again.

@@ -158,6 +158,13 @@ export class Timelines {
     )
   }
 
+  /** Why it takes no WAL, or could not be opened; undefined where it does or there is none. */
+  failureOf({ tenantId, timelineId }: TimelineRef): unknown {
+    const entry = this.#entries.get(timelineId)
+    if (entry === undefined || entry.tenantId !== tenantId) return undefined
+    return 'failure' in entry ? entry.failure : entry.timeline.failure
+  }
+
   /** Closes one that is damaged: whoever asks for it hears why, until `reopen`. */
   async shut(ref: TimelineRef, why: Error): Promise<void> {
     const { tenantId, timelineId } = readRef(ref)

@@ -1,6 +1,6 @@
 /**
  * Goal: where there is no room for WAL, on the disk or by a quota, nothing acknowledged is lost or damaged, everybody
- * hears why, and it goes on by itself once there is room; a disk that fails ends the writing all the same.
+ * hears why, and it goes on by itself once there is room; after a write that failed the timeline is opened again.
  * Method: the real process with quotas, on a tmpfs of a few MiB (needs root and mount), killed and started again.
  */
 import { spawnSync } from 'node:child_process'
@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
-import type { Disk, DiskFile } from '@understory/env'
+import { realClock, realDisk, seededRng, silentLog } from '@understory/env'
+import type { Clock, Disk, DiskFile } from '@understory/env'
 import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
@@ -17,6 +17,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { DiskSpace } from '../src/disk-space.ts'
 import { writeIdentity } from '../src/identity.ts'
 import type { ProposerSession } from '../src/proposer-session.ts'
+import { Reopenings } from '../src/reopenings.ts'
 import { Timelines } from '../src/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
@@ -342,13 +343,13 @@ function failing(code: 'disk_failed' | 'disk_full'): Disk & { failNext: boolean 
 test.each([
   ['disk_failed', false],
   ['disk_full', true],
-] as const)('after %s the writing goes on: %s', async (code, goesOn) => {
+] as const)('after %s the same timeline goes on: %s', async (code, goesOn) => {
   const disk = failing(code)
   const timelines = new Timelines(disk, silentLog, join(await folder(), 'sk'))
   await timelines.openAll()
   onTestFinished(() => timelines.close())
   await timelines.create(REF, IDENTITY, START)
-  const timeline = timelines.get(REF)
+  let timeline = timelines.get(REF)
   const closed = Promise.withResolvers<unknown>()
   const flushed = new Set<number>()
   const session: ProposerSession = {
@@ -385,9 +386,20 @@ test.each([
   expect(timeline.failure === undefined).toBe(goesOn)
   if (!goesOn) {
     expect(() => timeline.attach(session)).toThrow('could not write file')
-    return
-  }
-  expect(timeline.shortage).toMatchObject({ code })
+    // It is opened again by itself, from what is durable.
+    const soon: Clock = {
+      ...realClock,
+      sleep: (ms, signal) => realClock.sleep(ms / 100, signal),
+      nowMs: () => realClock.nowMs() * 100,
+    }
+    const reopenings = new Reopenings({ timelines, clock: soon, rng: seededRng(1), log: silentLog })
+    reopenings.start()
+    onTestFinished(() => reopenings.stop())
+    while (timelines.failureOf(REF) !== undefined) await realClock.sleep(5)
+    expect(timelines.get(REF)).not.toBe(timeline)
+    timeline = timelines.get(REF)
+    expect(timeline.state).toMatchObject({ flushLsn: START, control: { term: 1 } })
+  } else expect(timeline.shortage).toMatchObject({ code })
   await lead(2, START)
   await append(START, 2, wal)
   while (!flushed.has(maker.endLsn)) await realClock.sleep(5)
