@@ -4,7 +4,7 @@
  * each time `verify` compares every page with the primary's.
  */
 import { cp, mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
-import { basename, join, relative, resolve } from 'node:path'
+import { basename, dirname, join, relative, resolve } from 'node:path'
 import { describeError, present } from '@understory/base'
 import { startProcess } from '@understory/testcontainers'
 import type { ClusterNode } from '@understory/testcontainers'
@@ -61,7 +61,7 @@ test('one flipped byte in a layer is told with the name of the file', async () =
   await road.expectVerified()
 })
 
-test('a flipped byte in the object store is told before anything of it is served, and mended by a whole object', async () => {
+test('a flipped byte in the object store is told before anything of it is served, and once the object is whole all goes on', async () => {
   await road.flushShards()
   const { node, object } = await largestLayer(1)
   const whole = await readFile(object)
@@ -69,39 +69,56 @@ test('a flipped byte in the object store is told before anything of it is served
   await rm(node.dataDirectory, { recursive: true })
   await writeFile(object, withFlippedByte(whole))
   await node.start()
+  // Tried again by the control plane, it stops again.
   await until('the damage to be told', async () => {
-    const { shards } = await road.timeline()
-    const failure = shards.find(({ number }) => number === 1)?.failure ?? ''
-    return failure.includes(basename(object)) && failure.includes('is damaged') ? true : undefined
+    const failure = await failureOf(1)
+    return failure.includes(basename(object)) && /is damaged.*\(attached again/.test(failure)
+      ? true
+      : undefined
   })
   await road.expectVerified(OTHER)
 
   await writeFile(object, whole)
-  await node.stop()
-  await node.start()
+  await until('the shard to go on by itself', async () => ((await failureOf(1)) === '' ? true : undefined))
+  expect(road.cluster.controlPlane.log()).toContain('stopped_shard_attached_again')
   await road.expectVerified()
 })
 
-test('a truncated layer file is told with its name, everything else is served, and it comes back from the object store', async () => {
+test('a truncated layer file comes back from the object store by itself', async () => {
   await road.flushShards()
   const { node, local } = await largestLayer(0)
   const { size } = await stat(local)
   await node.stop()
   await truncate(local, Math.floor(size / 2))
   await node.start()
-  const told = await until('the damage to be told', async () => {
-    const { shards } = await road.timeline()
-    return shards.find(({ number }) => number === 0)?.failure || undefined
-  })
-  expect(told).toContain(basename(local))
-  expect(told).toMatch(/is damaged/)
-  // Commits need no pageserver, and the other tenant's shards are as whole as before.
-  await road.query('update pgbench_branches set bbalance = bbalance + 1')
-  await road.expectVerified(OTHER)
+  await road.expectVerified()
+  expect(node.log()).toMatch(new RegExp(`layer_fetched_again.*${basename(local)}`))
+  expect((await stat(local)).size).toBe(size)
+  expect(await failureOf(0)).toBe('')
+})
 
-  await node.stop()
-  await rm(local)
-  await node.start()
+test('a shard whose index somebody else wrote under its generation goes on under a new one', async () => {
+  await road.flushShards()
+  const { node, object } = await largestLayer(0)
+  const folder = dirname(object)
+  const [index] = (await readdir(folder))
+    .filter((name) => name.startsWith('index_part-'))
+    .toSorted()
+    .slice(-1)
+  const path = join(folder, present(index, 'index'))
+  await writeFile(path, `${await readFile(path, 'utf8')}\n`)
+  const generationOf = async (): Promise<bigint> =>
+    present(
+      (await road.ingested()).find(({ shard }) => shard?.number === 0),
+      'shard 0',
+    ).generation
+  const before = await generationOf()
+  await road.query('update pgbench_branches set bbalance = bbalance + 1')
+  await expect(road.flushShards()).rejects.toThrow(/is being written by another/)
+  await until('the shard to go on by itself', async () => ((await failureOf(0)) === '' ? true : undefined))
+  await until('a new generation', async () => ((await generationOf()) > before ? true : undefined))
+  expect(node.log()).toContain('shard_stopped')
+  await road.flushShards()
   await road.expectVerified()
 })
 
@@ -127,6 +144,11 @@ test('one wrong redo function makes verify differ', async () => {
   await node.start()
   await road.expectVerified()
 })
+
+async function failureOf(shard: number): Promise<string> {
+  const { shards } = await road.timeline()
+  return shards.find(({ number }) => number === shard)?.failure ?? ''
+}
 
 /** The largest layer of the shard: the import's, of which most pages were never written again. */
 async function largestLayer(shard: number): Promise<{ node: ClusterNode; local: string; object: string }> {

@@ -4,11 +4,19 @@
 import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn, ShardIdentity } from '@understory/base'
+import { realDisk } from '@understory/env'
+import type { Disk } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
-import { encodeIndexPart, indexPartName, shardPrefix } from '@understory/storage'
-import type { IndexPart } from '@understory/storage'
-import { expect, test } from 'vitest'
-import { TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
+import {
+  LAYER_KIND_DELTA,
+  encodeIndexPart,
+  indexPartName,
+  layerName,
+  shardPrefix,
+} from '@understory/storage'
+import type { IndexPart, LayerEntry } from '@understory/storage'
+import { expect, test, vi } from 'vitest'
+import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
 import { RemoteIndex } from './remote-index.ts'
 import type { AttachRequest } from './shard-registry.ts'
 
@@ -72,6 +80,44 @@ test('what a crash left of replaced files and layers goes when the shard is open
   expect(bench.registry.all).toHaveLength(0)
   await attach(bench, LAYOUT, 1, true, IMAGES)
   expect((await readdir(path)).sort()).toEqual(['attach.json', 'index.json'])
+})
+
+test('a shard that is loading is not taken for a stopped one: who asks it hears that it may ask again', async () => {
+  await using directory = await temporaryDirectory()
+  const layer = layerName(LAYER_KIND_DELTA, 0x1000 as Lsn, 0x2000 as Lsn, 0, 1)
+  const opening = Promise.withResolvers<void>()
+  const disk: Disk = {
+    ...realDisk,
+    stat: async (path) => {
+      if (path.endsWith(layer)) await opening.promise
+      return realDisk.stat(path)
+    },
+  }
+  await using bench = await openBench(directory.path, LIMITS, { disk })
+  const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
+  const entry = { name: layer, kind: LAYER_KIND_DELTA, sizeBytes: 1, crc: 0, lsnMin: 0x1000, lsnMax: 0x2000 }
+  const index = { ...publishedAt(first!.index, 2, 0x2000), nextSequence: 1, layers: [entry as LayerEntry] }
+  await new RemoteIndex(bench.store, OWNER).publish(index)
+  const attached = attach(bench, LAYOUT, 3, false, IMAGES)
+  const shard = await vi.waitFor(() => {
+    const found = bench.registry.get(TENANT, TIMELINE, SHARD)
+    expect(found.isLoading).toBe(true)
+    return found
+  })
+  expect(shard.failure).toBeUndefined()
+  const isLoading = { code: 'unavailable', message: expect.stringContaining('is loading its layers') }
+  await expect(shard.waitFor(0x2000 as Lsn, 5)).rejects.toMatchObject(isLoading)
+  await expect(shard.flush()).rejects.toMatchObject(isLoading)
+  await expect(shard.setImageGeneration(IMAGES, 1)).rejects.toMatchObject(isLoading)
+  expect(shard.index.consistentLsn).toBe(0x2000)
+  opening.resolve()
+  await attached
+  // There is no such object, so that it has stopped now, and says why.
+  expect(shard.isLoading).toBe(false)
+  await expect(shard.waitFor(0x2000 as Lsn, 5)).rejects.toMatchObject({
+    code: 'precondition',
+    message: expect.stringMatching(/has stopped: layer object .* is missing/),
+  })
 })
 
 test('a detached shard leaves nothing on the disk, however often it is asked for and whatever a crash left', async () => {
