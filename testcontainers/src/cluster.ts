@@ -6,6 +6,7 @@
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, refuse } from '@understory/base'
 import { checkReachable, unprivilegedUser } from '@understory/env'
 import { appCommand } from './app-command.ts'
@@ -14,7 +15,7 @@ import { freePort } from './port.ts'
 import { postgresBinaries } from './postgres-binaries.ts'
 import type { PostgresMajor } from './postgres-binaries.ts'
 import { startProcess } from './process.ts'
-import type { RunningProcess } from './process.ts'
+import type { ProcessOptions, RunningProcess } from './process.ts'
 
 const READY = /"event":"started"/
 const READY_TIMEOUT_MS = 30_000
@@ -69,6 +70,8 @@ export interface ClusterNode {
   start(environment?: Readonly<Record<string, string>>): Promise<void>
   /** A clean stop and a start with the program of the checkout at `root`, which it keeps for its next starts. */
   changeProgram(root: string | undefined): Promise<void>
+  /** Starts it under that command, which may fork, and kills it after so long, whatever it has got to. */
+  startAndKill(afterMs: number, under: readonly string[]): Promise<void>
   /** The last 64 KiB of its log. */
   log(): string
 }
@@ -136,17 +139,30 @@ class Node implements ClusterNode {
 
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     await mkdir(this.dataDirectory, { recursive: true })
-    const whole = [...this.#under, ...(await appCommand(this.#app, this.#root)), ...this.#args]
-    this.#process = await startProcess({
+    const options = await this.#options(environment, [])
+    this.#process = await startProcess({ ...options, ready: READY, readyTimeoutMs: READY_TIMEOUT_MS })
+  }
+
+  async startAndKill(afterMs: number, under: readonly string[]): Promise<void> {
+    const started = await startProcess(await this.#options({}, under))
+    await delay(afterMs)
+    started.kill('SIGKILL')
+    await started.exited
+  }
+
+  async #options(
+    environment: Readonly<Record<string, string>>,
+    under: readonly string[],
+  ): Promise<ProcessOptions> {
+    const whole = [...this.#under, ...under, ...(await appCommand(this.#app, this.#root)), ...this.#args]
+    return {
       name: this.nodeId,
       command: whole[0] as string,
       args: whole.slice(1),
       env: { ...this.#environment, ...environment },
-      ready: READY,
-      readyTimeoutMs: READY_TIMEOUT_MS,
       stopTimeoutMs: 90_000,
       parentDeathSignal: this.#parentDeathSignal,
-    })
+    }
   }
 
   async changeProgram(root: string | undefined): Promise<void> {

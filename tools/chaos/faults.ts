@@ -9,7 +9,7 @@ import { assert, present } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { runCommand, startProcess } from '@understory/testcontainers'
 import type { ClusterNode, Cut } from '@understory/testcontainers'
-import { SMALL_DISK_NODE, TENANT, setImmutable, until } from './lab.ts'
+import { SMALL_DISK_NODES, TENANT, setImmutable, until } from './lab.ts'
 import type { Lab, Need } from './lab.ts'
 
 /**
@@ -159,17 +159,12 @@ async function resize(path: string, sizeBytes: number): Promise<void> {
 /** Its disk has some 100 KiB left, and is filled by more WAL than that. */
 async function fillDisk(lab: Lab): Promise<Struck> {
   const node = present(
-    lab.cluster.safekeepers.find(({ nodeId }) => nodeId === SMALL_DISK_NODE),
+    lab.cluster.safekeepers.find(({ nodeId }) => nodeId === SMALL_DISK_NODES.safekeeper),
     'safekeeper on a disk of its own',
   )
   const { bsize, blocks, bfree } = await statfs(node.dataDirectory)
   await resize(node.dataDirectory, (blocks - bfree) * bsize + 100 * KIB)
-  const heal = async (): Promise<void> => {
-    await resize(node.dataDirectory, blocks * bsize)
-    // What failed to write writes no more until it is started again.
-    await node.stop()
-    await node.start()
-  }
+  const heal = (): Promise<void> => resize(node.dataDirectory, blocks * bsize)
   return healedOnError(heal, async () => {
     await lab.withSql((client) =>
       client.query("select pg_logical_emit_message(true, 'bulk', repeat('x', 4000000))"),
@@ -177,6 +172,36 @@ async function fillDisk(lab: Lab): Promise<Struck> {
     await failed(lab, node)
     return { target: node.nodeId, heal }
   })
+}
+
+/** Layers find no room: a shard there stalls, takes WAL in as long as its memory is not full, and goes on by itself. */
+async function fillPageserverDisk(lab: Lab): Promise<Struck> {
+  const node = present(
+    lab.cluster.pageservers.find(({ nodeId }) => nodeId === SMALL_DISK_NODES.pageserver),
+    'pageserver on a disk of its own',
+  )
+  const { bsize, blocks, bfree } = await statfs(node.dataDirectory)
+  // What a pageserver keeps free for documents, and less than a layer.
+  await resize(node.dataDirectory, (blocks - bfree) * bsize + 16 * KIB * KIB)
+  const heal = (): Promise<void> => resize(node.dataDirectory, blocks * bsize)
+  return healedOnError(heal, async () => {
+    await until(`${node.nodeId} to notice its disk`, 20_000, async () =>
+      (await lab.flush(node))?.includes('could not write a layer') === true ? true : undefined,
+    )
+    return { target: node.nodeId, heal }
+  })
+}
+
+/** Number 1 of a process namespace of its own, as in a container, where a process has the same number after each start. */
+const AS_INIT = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--']
+
+/** Killed while it starts, and soon after, a few times in a row. */
+async function killAsInit(lab: Lab, rng: Rng): Promise<Struck> {
+  const node = pick([...lab.cluster.safekeepers, ...lab.cluster.pageservers], rng)
+  await node.kill()
+  const afterMs = Array.from({ length: 4 }, () => 500 + rng.below(1_500))
+  for (const ms of afterMs) await node.startAndKill(ms, AS_INIT)
+  return { target: `${node.nodeId}, after ${afterMs.join(', ')} ms`, heal: () => node.start() }
 }
 
 /** Every write and sync of its main process fails with EIO. */
@@ -187,11 +212,8 @@ async function failSyncs(lab: Lab, rng: Rng): Promise<Struck> {
   const args = ['-f', '-qq', '-o', '/dev/null', '-p', String(node.pid)]
   const inject = ['-e', `trace=${calls}`, '-e', `inject=fsync,fdatasync,pwrite64,pwritev,pwritev2:error=EIO`]
   const strace = await startProcess({ name: 'strace', command: 'strace', args: [...args, ...inject] })
-  const heal = async (): Promise<void> => {
-    await strace.stop('SIGINT')
-    await node.kill()
-    await node.start()
-  }
+  // The timeline is opened again by itself.
+  const heal = async (): Promise<void> => void (await strace.stop('SIGINT'))
   return healedOnError(heal, async () => {
     await failed(lab, node)
     return { target: node.nodeId, heal }
@@ -202,7 +224,7 @@ async function failSyncs(lab: Lab, rng: Rng): Promise<Struck> {
 async function stallTimeline(lab: Lab, rng: Rng): Promise<Struck> {
   // The one on a tmpfs cannot be made so.
   const node = pick(
-    lab.cluster.safekeepers.filter(({ nodeId }) => nodeId !== SMALL_DISK_NODE),
+    lab.cluster.safekeepers.filter(({ nodeId }) => nodeId !== SMALL_DISK_NODES.safekeeper),
     rng,
   )
   const folder = lab.timelineFolder(node)
@@ -354,7 +376,11 @@ export const FAULTS: readonly FaultKind[] = [
     'pageserver cut off': cutOff(pageserver, 'both'),
     'pageserver mute': cutOff(pageserver, 'out'),
   }),
-  ...faults('go on', 'mount', { 'safekeeper disk full': fillDisk }),
+  ...faults('go on', 'mount', {
+    'safekeeper disk full': fillDisk,
+    'pageserver disk full': fillPageserverDisk,
+    'restarted as init': killAsInit,
+  }),
   ...faults('go on', 'chattr', { 'safekeeper stalled': stallTimeline }),
   ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),
   ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),

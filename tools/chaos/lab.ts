@@ -1,6 +1,6 @@
 /**
  * A cluster on which faults can be done: safekeepers and pageservers in network namespaces of their own, a proxy before each safekeeper,
- * one safekeeper's files on a tmpfs. Where a right or a program is missing, `missing` says which, and the faults that need
+ * one safekeeper's files and one pageserver's on a tmpfs each. Where a right or a program is missing, `missing` says which, and the faults that need
  * it are left out.
  */
 import { mkdir, readdir } from 'node:fs/promises'
@@ -33,7 +33,8 @@ import type { Cluster, ClusterNode, NodePlan, PostgresMajor, RedisServer } from 
 import pg from 'pg'
 
 export const TENANT = 'chaos'
-export const SMALL_DISK_NODE = 'safekeeper-3'
+/** Nodes with a disk of their own. */
+export const SMALL_DISK_NODES = { safekeeper: 'safekeeper-3', pageserver: 'pageserver-2' } as const
 const NODES = ['safekeeper-1', 'safekeeper-2', 'safekeeper-3', 'pageserver-1', 'pageserver-2'] as const
 const DISK_MIB = 6_144
 const POLL_MS = 50
@@ -105,7 +106,8 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
 
   const broker = redis === undefined ? undefined : await reachable(redis, network, resources)
   const dataDirectory = join(folder, 'data')
-  if (network !== undefined) await mountDisk(join(dataDirectory, SMALL_DISK_NODE), resources)
+  if (network !== undefined)
+    for (const node of Object.values(SMALL_DISK_NODES)) await mountDisk(join(dataDirectory, node), resources)
   const cluster = resources.use(
     await startCluster({
       dataDirectory,
@@ -257,14 +259,32 @@ export class Lab implements AsyncDisposable {
       goal ??= statuses.map(({ flushLsn }) => flushLsn).reduce((a, b) => (a > b ? a : b))
       const far = goal
       const shards = await this.#shards()
-      const broken = shards.find(({ failure }) => failure !== '')
+      const broken = shards.find(({ failure, stall }) => failure !== '' || stall !== '')
       if (broken !== undefined)
-        throw refuse('unavailable', `shard ${broken.shard?.number}: ${broken.failure}`)
+        throw refuse('unavailable', `shard ${broken.shard?.number}: ${broken.failure || broken.stall}`)
       return statuses.every(({ flushLsn }) => flushLsn >= far) &&
         shards.every(({ ingestedLsn }) => ingestedLsn >= far)
         ? true
         : undefined
     })
+  }
+
+  /** Asks the shards on a node for layers of all that they have; gives what a shard said that could not, or undefined. */
+  async flush(node: ClusterNode): Promise<string | undefined> {
+    const client = createRpcClient(PageserverServiceClient, node.address)
+    try {
+      const { timeline } = this.#parts
+      const status = { deadlineMs: 2_000 }
+      const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline }, status)
+      const flushes = shards.map(({ shard }) =>
+        callUnary(client.flushShard.bind(client), { timeline, shard }, { deadlineMs: 10_000 }),
+      )
+      const results = await Promise.allSettled(flushes)
+      const failed = results.find((result) => result.status === 'rejected')
+      return failed === undefined ? undefined : describeError(failed.reason)
+    } finally {
+      client.close()
+    }
   }
 
   async #shards(): Promise<ShardStatus[]> {

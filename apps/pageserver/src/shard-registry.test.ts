@@ -7,13 +7,7 @@ import type { Lsn, ShardIdentity } from '@understory/base'
 import { realDisk } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
-import {
-  LAYER_KIND_DELTA,
-  encodeIndexPart,
-  indexPartName,
-  layerName,
-  shardPrefix,
-} from '@understory/storage'
+import { LAYER_KIND_DELTA, encodeIndexPart, indexPartName, layerName, shardPrefix } from '@understory/storage'
 import type { IndexPart, LayerEntry } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
 import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
