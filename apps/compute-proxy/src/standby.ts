@@ -43,8 +43,7 @@ export class Standby {
     this.#quorum = quorum
     this.#receivedLsn = startLsn
     this.#catalogLsn = startLsn
-    // Postgres made these bytes a moment ago, and every safekeeper checks them: record ends are wanted here, and what a
-    // transaction changed.
+    // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
     this.#decoder = new WalStreamDecoder({
       startLsn,
       segmentBytes,
