@@ -48,7 +48,7 @@ export class Standby {
       startLsn,
       segmentBytes,
       verifyCrc: false,
-      keepsBody: (rmid) => rmid === RM_XACT_ID,
+      keepsBody: () => false,
       ...(prevLsn === undefined ? {} : { prevLsn }),
     })
   }
@@ -106,7 +106,7 @@ export class Standby {
   #noteCatalogChange(): void {
     const { bytes, start, recordLsn, nextLsn, major, isHeaderAlone } = this.#decoder
     if (bytes[start + XLogRecord.rmid.offset] !== RM_XACT_ID || major === undefined) return
-    // A large one, whose body is not kept, may be one that does: to look in vain is harmless.
+    // Of a record above 8 KiB there is the header alone: it may be such a commit, and to look in vain is harmless.
     if (!isHeaderAlone) decodeRecord(this.#record, bytes, start, recordLsn, nextLsn)
     if (isHeaderAlone || changesCatalog(this.#record, major)) this.#catalogLsn = nextLsn
   }
