@@ -7,14 +7,18 @@ import { chooseUser, endUser, namedUsers, usableRange } from './compute-users.ts
 
 const WHOLE = '         0          0 4294967295\n'
 
-test('a user is the same for a timeline, and another for each', () => {
+test('a user is the same for a folder, and another for each', () => {
   const range = usableRange(WHOLE)
-  expect(range.first).toBe(1_879_048_192)
-  const one = chooseUser('00000007'.padEnd(32, 'a'), range, new Set())
-  expect(one).toBe(1_879_048_199)
-  expect(chooseUser('00000007'.padEnd(32, 'b'), range, new Set([one]))).toBe(one + 1)
-  expect(chooseUser('ffffffff'.padEnd(32, 'b'), range, new Set())).toBe(2_147_483_647)
-  expect(chooseUser('ffffffff'.padEnd(32, 'b'), range, new Set([2_147_483_647]))).toBe(1_879_048_192)
+  expect(range).toEqual({ first: 1_879_048_192, count: 268_435_456 })
+  const one = chooseUser('/data/computes/1', range, new Set())
+  expect(chooseUser('/data/computes/1', range, new Set([1]))).toBe(one)
+  expect(chooseUser('/data/computes/1', range, new Set([one]))).toBe(one + 1)
+  expect(chooseUser('/other/computes/1', range, new Set())).not.toBe(one)
+  const narrow = { first: 20_000, count: 3 }
+  const taken = new Set<number>()
+  for (let i = 0; i < 3; i++) taken.add(chooseUser(`/data/computes/${i}`, narrow, taken))
+  expect(taken).toEqual(new Set([20_000, 20_001, 20_002]))
+  expect(() => chooseUser('/data/computes/3', narrow, taken)).toThrow('no user left')
   expect(namedUsers().has(0)).toBe(true)
 })
 
@@ -27,7 +31,7 @@ test('a user namespace with few users has a smaller range, and one with fewer no
 test.runIf(process.geteuid?.() === 0)(
   'every process of a user is ended, those that start others too',
   async () => {
-    const uid = chooseUser('7e57'.padEnd(8, '0') + String(process.pid), usableRange(WHOLE), namedUsers())
+    const uid = chooseUser(`test ${process.pid}`, usableRange(WHOLE), namedUsers())
     const breeding = spawn('sh', ['-c', 'trap "" TERM INT; (while :; do sleep 0.02; done) & sleep 600'], {
       uid,
       gid: uid,

@@ -3,11 +3,12 @@
  * Postgres's user, reaches neither another tenant's files, sockets and processes nor those of the host. No such user has a
  * name: the kernel needs none.
  *
- * A number is made from the timeline's id within a range that nobody gives out, so that two hosts on one machine do not choose the
- * same, and is kept in `computes.json`. Range: 0x70000000 to 0x7FFFFFFF, which systemd leaves unused (its UIDS-GIDS.md). Where a user
- * namespace, as of a rootless container, has 65,536 users at most, it is 20000 to 59999.
+ * A number is a digest of the compute's folder in a range that nobody gives out, so that two hosts on one machine do not choose the
+ * same, not for one timeline either, and is kept in `computes.json`. Range: 0x70000000 to 0x7FFFFFFF, which systemd leaves unused (its
+ * UIDS-GIDS.md). Where a user namespace, as of a rootless container, has 65,536 users at most, it is 20000 to 59999.
  */
 import { spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
 import { assert, refuse } from '@understory/base'
 import { parsePasswd } from '@understory/env'
@@ -39,13 +40,9 @@ export function usableRange(uidMap: string): UserRange {
   })
 }
 
-/** One that none of `taken` is, the same each time for a timeline alone in its place. */
-export function chooseUser(
-  timelineId: string,
-  { first, count }: UserRange,
-  taken: ReadonlySet<number>,
-): number {
-  const start = Number.parseInt(timelineId.slice(0, 8), 16)
+/** One that none of `taken` is, the same each time for a folder alone in its place. */
+export function chooseUser(folder: string, { first, count }: UserRange, taken: ReadonlySet<number>): number {
+  const start = createHash('sha256').update(folder).digest().readUInt32LE()
   for (let i = 0; i < count; i++) {
     const uid = first + ((start + i) % count)
     if (!taken.has(uid)) return uid

@@ -123,7 +123,9 @@ export class Host implements ComputeHosting {
     if (hosted === undefined) {
       // Durable before anything runs as it.
       if (this.#userOf(timelineId) !== undefined) await this.#store()
-      if (!this.#computes.has(timelineId)) this.#supervise(spec)
+      // Somebody may have asked for it meanwhile, for a newer one perhaps.
+      if (this.#computes.has(timelineId)) return this.ensure(wanted)
+      this.#supervise(spec)
       return this.#store()
     }
     if (spec.specGeneration < hosted.spec.specGeneration) {
@@ -202,7 +204,7 @@ export class Host implements ComputeHosting {
     const known = this.#users.get(timelineId)
     if (known !== undefined) return known
     const taken = new Set([...users.named, ...this.#users.values()])
-    const uid = chooseUser(timelineId, users.range, taken)
+    const uid = chooseUser(this.#root(timelineId), users.range, taken)
     this.#users.set(timelineId, uid)
     return uid
   }
