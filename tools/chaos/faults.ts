@@ -13,10 +13,10 @@ import { SMALL_DISK_NODES, TENANT, setImmutable, until } from './lab.ts'
 import type { Lab, Need } from './lab.ts'
 
 /**
- * What commits may do meanwhile. `go on`: they must. `stop`: there must be none, for a majority is lost. `compute`: they
+ * What commits may do meanwhile. `go on`: they must. `wait`: they stand behind a large record in the WAL. `stop`: there must be none, for a majority is lost. `compute`: they
  * stop until the compute is back.
  */
-export type Effect = 'go on' | 'stop' | 'compute'
+export type Effect = 'go on' | 'wait' | 'stop' | 'compute'
 
 export interface Struck {
   /** What it was done to, in few words. */
@@ -365,8 +365,6 @@ export const FAULTS: readonly FaultKind[] = [
     'safekeeper delayed': delayPackets,
     'safekeeper reset': resetConnections,
     'full_page_writes switched': switchFullPageWrites,
-    'safekeeper at its quota': reachQuota,
-    'record of 100 MB': writeLargeRecord,
   }),
   ...faults('go on', 'network', {
     'safekeeper cut off': cutOff(safekeeper, 'both'),
@@ -380,6 +378,10 @@ export const FAULTS: readonly FaultKind[] = [
     'safekeeper disk full': fillDisk,
     'pageserver disk full': fillPageserverDisk,
     'restarted as init': killAsInit,
+  }),
+  ...faults('wait', undefined, {
+    'safekeeper at its quota': reachQuota,
+    'record of 100 MB': writeLargeRecord,
   }),
   ...faults('go on', 'chattr', { 'safekeeper stalled': stallTimeline }),
   ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),

@@ -47,7 +47,12 @@ export function renderReport(report: RunReport): string {
   return lines.join('\n')
 }
 
-const MEANWHILE = { 'go on': 'go on', stop: 'must stop', compute: 'compute is lost' } as const
+const MEANWHILE = {
+  'go on': 'go on',
+  wait: 'wait for it',
+  stop: 'must stop',
+  compute: 'compute is lost',
+} as const
 
 function row(name: string, faults: readonly FaultRecord[]): string[] {
   const longest = faults.reduce((a, b) => (b.gapMs > a.gapMs ? b : a))

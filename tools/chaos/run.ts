@@ -263,11 +263,11 @@ class Run {
     const { commitsMs } = this.#workload
     const around = [{ fromMs: fault.struckMs, toMs: fault.recoveredMs }]
     const gapMs = gapsWithin(commitsMs, around, 0)[0]?.lengthMs ?? 0
-    const fromMs = fault.effect === 'compute' ? fault.struckMs : fault.healedMs
-    const backAtMs =
-      fault.effect === 'compute'
-        ? this.#commitAfterLoss(fromMs, fault.recoveredMs)
-        : (firstAfter(commitsMs, fromMs) ?? fromMs)
+    const isFromStrike = fault.effect === 'compute' || fault.effect === 'wait'
+    const fromMs = isFromStrike ? fault.struckMs : fault.healedMs
+    const backAtMs = isFromStrike
+      ? this.#commitAfterLoss(fromMs, fault.recoveredMs)
+      : (firstAfter(commitsMs, fromMs) ?? fromMs)
     return { ...fault, gapMs, backMs: backAtMs - fromMs }
   }
 }
