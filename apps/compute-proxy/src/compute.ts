@@ -693,7 +693,7 @@ export class Compute {
     try {
       await waitForSql(target, clock, postmaster.exited, 'postgres').catch((cause: unknown) => {
         // Its files are new: what keeps it from starting is what it was given, or the machine.
-        throw refuse('precondition', `Postgres does not start: ${describeError(cause)}`, {
+        throw refuse('precondition', `Postgres does not start: ${describeError(cause).replace(/\.$/, '')}`, {
           hint: 'Correct that; or remove the tenant and create it with other settings.',
           cause,
         })

@@ -169,10 +169,21 @@ describe('the command line', () => {
   })
 
   test('a Postgres that does not come up is waited for as long as asked, and the way on is said', async () => {
-    const create = ['tenant', 'create', 'lame', '--set', 'shared_preload_libraries=nowhere']
-    const result = await runCli(road.cluster, ...create, '--timeout', '3')
+    const { computeHost } = road.cluster
+    await computeHost.kill()
+    const result = await runCli(road.cluster, 'tenant', 'create', 'late', '--timeout', '3')
     expect(result.code).toBe(1)
-    expect(result.stderr).toMatch(/waited 3000 ms.*goes on: `understory timeline show lame`/)
+    expect(result.stderr).toMatch(/waited 3000 ms.*goes on: `understory timeline show late`/)
+    await computeHost.start()
+    expect((await runCli(road.cluster, 'tenant', 'delete', 'late', '--stop-compute')).code).toBe(0)
+  })
+
+  test('a Postgres that cannot come up is not waited for: the reason is said at once', async () => {
+    const create = ['tenant', 'create', 'lame', '--set', 'shared_preload_libraries=nowhere']
+    const result = await runCli(road.cluster, ...create, '--timeout', '600')
+    expect(result.code).toBe(1)
+    expect(result.stderr).toMatch(/Postgres of tenant "lame" does not come up: .+/)
+    expect(result.stderr).toMatch(/remove the tenant and create it with other settings/)
     expect((await runCli(road.cluster, 'tenant', 'delete', 'lame', '--stop-compute')).code).toBe(0)
   })
 

@@ -171,6 +171,11 @@ const SELDOM = new Set([
   'understory.control.membership.change.duration',
   // Segments are stored once 16 MiB of WAL are committed.
   'understory.safekeeper.offload.segments',
+  // Counters of trouble: nobody is refused and nothing is tried again in a cluster that is well.
+  'understory.pageserver.retries',
+  'understory.pageserver.subscription.ended',
+  'understory.safekeeper.subscription.refused',
+  'understory.rpc.refused',
 ])
 
 test('every metric of the tables is told of by a cluster that works', async () => {

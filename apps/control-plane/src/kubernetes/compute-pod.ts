@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { initdbArguments } from '@understory/pgdata'
 import type { ComputeSpec } from '@understory/rpc'
 import type { ComputePlace } from '../compute-driver.ts'
+import { PROXY_UID } from './pod-settings.ts'
 import type { PodSettings } from './pod-settings.ts'
 import { NAME_LABEL, NUMBER_LABEL, PROXY_CONTAINER, TENANT_LABEL, TIMELINE_LABEL } from './pod.ts'
 
@@ -21,8 +22,6 @@ const ORDERS_FOLDER = '/orders'
 const OWN_FOLDER = '/own'
 /** Far more than the proxy ever writes there. */
 const SMALL_VOLUME = '64Mi'
-/** As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no way to it. */
-export const PROXY_UID = 10_001
 /** Of the files that both containers use. */
 const COMMON_GID = PROXY_UID
 /** Of secrets: for the proxy's group, which is what the kubelet gives them to. */

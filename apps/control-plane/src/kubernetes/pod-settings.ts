@@ -2,7 +2,9 @@
 import { readFile } from 'node:fs/promises'
 import { describeError, refuse } from '@understory/base'
 import { z } from 'zod'
-import { PROXY_UID } from './compute-pod.ts'
+
+/** As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no way to it. */
+export const PROXY_UID = 10_001
 
 const strings = z.record(z.string(), z.string())
 const object = z.record(z.string(), z.unknown())
