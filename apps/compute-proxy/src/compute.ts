@@ -21,6 +21,7 @@ import {
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
+import type { AssembledPgdata } from '@understory/pgdata'
 import { ComputeState } from '@understory/rpc'
 import type { PostgresIdentity } from '@understory/rpc'
 import {
@@ -69,6 +70,7 @@ import { NOTHING_REMEMBERED, readState, writeState } from './state-file.ts'
 import type { RememberedState } from './state-file.ts'
 import { handled, orStopped } from './stoppable.ts'
 import { SubscriptionGuard } from './subscriptions.ts'
+import { UnloggedIndexes } from './unlogged-indexes.ts'
 
 const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
@@ -109,6 +111,8 @@ interface Session {
   readonly standby: Standby
   /** The stream's end: normally where Postgres stops cleanly. */
   readonly streaming: Promise<void>
+  /** Of the rebuild; none after a birth. */
+  readonly emptyInitForks: AssembledPgdata['emptyInitForks']
 }
 
 /** What the API tells; the compute itself writes it. */
@@ -304,13 +308,14 @@ export class Compute {
     return session
   }
 
-  /** Lets clients in, once commits wait for the quorum. */
-  async #open({ postmaster, quorum, streaming }: Session): Promise<void> {
+  /** Lets clients in, once commits wait for the quorum and the indexes of unlogged tables are fit for use. */
+  async #open({ postmaster, quorum, streaming, emptyInitForks }: Session): Promise<void> {
     const { clock, log } = this.#parts
     const target = this.#target()
+    const unloggedIndexes = new UnloggedIndexes(target, clock, log)
     // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits.
-    const synchronous = Promise.race([
-      waitUntilSynchronous(target, clock),
+    const ready = Promise.race([
+      waitUntilSynchronous(target, clock).then(() => unloggedIndexes.rebuild(emptyInitForks)),
       postmaster.exited.then(async (how) => {
         throw await endedError(this.files, how)
       }),
@@ -321,7 +326,7 @@ export class Compute {
         throw lossError(loss)
       }),
     ])
-    await orStopped(synchronous, this.#stop.signal)
+    await orStopped(ready, this.#stop.signal)
     writeGate(this.files, 'open', this.#parts)
     await withSql(target, async (client) => {
       const rules = this.configuration.kept?.soundFiles.get('pg_hba.conf')
@@ -568,7 +573,7 @@ export class Compute {
       const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
       const configuration = restoredConfiguration(kept, { ...seedOf(this.#parts), fullPageWrites })
       await launcher.install(this.files, configuration)
-      return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, floorsOf(assembled.state))
+      return await this.#startRebuilt(quorum, postgres, nextLsn, recordLsn, assembled)
     } catch (error) {
       quorum.close()
       throw error
@@ -598,8 +603,9 @@ export class Compute {
     postgres: PostgresIdentity,
     nextLsn: Lsn,
     prevLsn: Lsn,
-    floors: SettingFloors,
+    { state, emptyInitForks }: AssembledPgdata,
   ): Promise<Session> {
+    const floors = floorsOf(state)
     this.#state = ComputeState.COMPUTE_STATE_STARTING
     writeGate(this.files, 'closed', this.#parts)
     await allowStart(this.files)
@@ -625,7 +631,7 @@ export class Compute {
       )
       this.#startLsn = nextLsn
       this.#rebuiltAtLsn = nextLsn
-      return { postmaster, quorum, standby, streaming: handled(standby.run()) }
+      return { postmaster, quorum, standby, streaming: handled(standby.run()), emptyInitForks }
     } catch (error) {
       // One that ended by itself may have stumbled on its configuration.
       const isRunning = this.#parts.clock.sleep(0).then(() => true)
@@ -742,7 +748,7 @@ export class Compute {
       this.#rebuiltAtLsn = undefined
       await this.configuration.keep(quorum.term, () => hasTakenAllIn(target))
       this.#remember({ born: true })
-      return { postmaster, quorum, standby, streaming }
+      return { postmaster, quorum, standby, streaming, emptyInitForks: [] }
     } catch (error) {
       quorum?.close()
       await endPostmaster(postmaster, this.#parts.clock)

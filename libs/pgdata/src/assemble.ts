@@ -9,13 +9,15 @@ import {
   SLRU_SEGMENT_BYTES,
   forgedControlFile,
   dataDirectoriesOf,
+  parseRelationPath,
   parseTwoPhaseName,
   slruPageOf,
   slruSegmentOf,
   slruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
-import { PAGE_SIZE, walFileName } from '@understory/postgres/wal'
+import { FORK_INIT, PAGE_SIZE, walFileName } from '@understory/postgres/wal'
+import type { RelFile } from '@understory/postgres/wal'
 import type { SlruKind } from '@understory/postgres/redo'
 import { PageserverServiceClient, createClient } from '@understory/rpc'
 import type { StreamFilesResponse } from '@understory/rpc'
@@ -60,6 +62,11 @@ export interface AssembledPgdata {
   readonly lsn: Lsn
   /** As of X: what the configuration has to fit. */
   readonly state: Readonly<TrackerState>
+  /**
+   * Relations whose init fork has no page: unlogged tables, and unlogged indexes whose init fork Postgres did not log, which
+   * are not fit for use.
+   */
+  readonly emptyInitForks: readonly Readonly<RelFile>[]
   readonly files: number
   /** Written; what is only zeros is not counted. */
   readonly bytes: number
@@ -113,6 +120,7 @@ export async function assemblePgdata(options: AssembleOptions): Promise<Assemble
       nextLsn,
       lsn: atLsn,
       state,
+      emptyInitForks: emptyInitForksOf(options, writer),
       files,
       bytes,
       resumes: progress.resumes,
@@ -228,6 +236,12 @@ function checkWhole({ directory }: AssembleOptions, writer: DataDirectoryWriter)
       throw refuse('bad_file', `storage gave no "${path}" for data directory "${directory}"`)
   }
 }
+
+const emptyInitForksOf = ({ postgres }: PgdataSource, writer: DataDirectoryWriter): RelFile[] =>
+  writer.emptyFiles().flatMap((path) => {
+    const relation = parseRelationPath(path, postgres.major)
+    return relation?.fork === FORK_INIT ? [relation] : []
+  })
 
 /** Postgres deletes a prepared transaction that is not below nextXid, with no more than a warning. */
 function checkTwoPhase(

@@ -86,6 +86,10 @@ export class DataDirectoryWriter {
   has(path: string): boolean {
     return this.#sizes.has(path)
   }
+  /** Paths of the files without a byte. */
+  emptyFiles(): string[] {
+    return [...this.#sizes].flatMap(([path, size]) => (size === 0 ? [path] : []))
+  }
 
   /** With all that are missing above it. */
   makeDirectory(path: string): void {
