@@ -126,6 +126,7 @@ async function withTwoLayers() {
   const prefix = shardPrefix(INDEX.owner)
   return {
     layers,
+    store,
     warnings,
     again: () => new LayerStore({ ...parts, cache: new BlockCache(1 << 20) }, layers.index),
     /** Flips a bit of the first layer. */
@@ -162,6 +163,17 @@ test('a damaged local layer whose object is whole is fetched again, when it is o
   expect(warnings).toHaveLength(3)
 })
 
+test('a damaged layer is fetched again later where the object store does not answer at first', async () => {
+  const { layers, store, again, damage, warnings } = await withTwoLayers()
+  await layers.upload()
+  const [first] = await again().openAll()
+  await damage('local', IN_BLOCK)
+  vi.spyOn(store, 'get').mockRejectedValueOnce(refuse('unavailable', 'the store is away'))
+  await expect(first!.load(0)).rejects.toMatchObject({ code: 'unavailable' })
+  expect([...(await first!.load(0))]).toEqual([...VALUE])
+  expect(warnings).toEqual(['layer_fetched_again'])
+})
+
 test('a layer that is damaged in the object store, too, is told of with both', async () => {
   const { layers, again, damage } = await withTwoLayers()
   await layers.upload()
@@ -178,6 +190,13 @@ test('a local layer that is damaged before it is uploaded does not become an obj
   const { layers, damage } = await withTwoLayers()
   await damage('local', IN_BLOCK)
   await expect(layers.uploadWithRetries()).rejects.toThrow(/is damaged before it is in the object store/)
+  expect(await layers.remote.newestGeneration()).toBeUndefined()
+})
+
+test('a local layer that is gone before it is uploaded ends the uploads as a damaged one does', async () => {
+  const { layers, removeLocal } = await withTwoLayers()
+  await removeLocal()
+  await expect(layers.uploadWithRetries()).rejects.toThrow(/is missing before it is in the object store/)
   expect(await layers.remote.newestGeneration()).toBeUndefined()
 })
 

@@ -101,7 +101,12 @@ export class LayerStore {
     let renewed: Promise<void> | undefined
     const source: LayerSource = {
       ...files.layerSource(entry),
-      renew: (damage) => (renewed ??= this.#fetchAgain(entry, damage)),
+      renew: (damage) =>
+        (renewed ??= this.#fetchAgain(entry, damage).catch((error: unknown) => {
+          // An object store or a disk that was in the way may not be next time.
+          if (!isErrorCode(error, 'bad_file')) renewed = undefined
+          throw error
+        })),
     }
     try {
       return await openLayer(source, owner, cache)
@@ -232,8 +237,9 @@ export class LayerStore {
         const { name } = entry
         if (this.#uploaded.has(name)) continue
         const bytes = await this.#parts.files.readLayer(name)
-        if (!isWhole(entry, bytes)) {
-          throw refuse('bad_file', `layer "${name}" is damaged before it is in the object store`, {
+        if (bytes === undefined || !isWhole(entry, bytes)) {
+          const state = bytes === undefined ? 'missing' : 'damaged'
+          throw refuse('bad_file', `layer "${name}" is ${state} before it is in the object store`, {
             hint: 'Its WAL is taken in again once the shard is attached again, which happens by itself.',
           })
         }

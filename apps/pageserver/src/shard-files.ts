@@ -79,8 +79,9 @@ export class ShardFiles {
       this.#disk.durableReplace(join(this.directory, name), bytes),
     )
   }
-  readLayer(name: string): Promise<Uint8Array> {
-    return this.#disk.readFile(join(this.directory, name))
+  /** Undefined where there is no such file. */
+  readLayer(name: string): Promise<Uint8Array | undefined> {
+    return this.#readIfThere(join(this.directory, name))
   }
   /** Undefined where there is no such file. */
   async layerSize(name: string): Promise<number | undefined> {
