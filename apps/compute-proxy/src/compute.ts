@@ -392,9 +392,8 @@ export class Compute {
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
     const over = Promise.race([session.quorum.lost.then(() => 'late' as const), late.promise])
     // A shutdown ends waits for the quorum, and an apply worker then confirms what no quorum has: not without one.
-    const committed = session.quorum.waitForCommit(session.standby.receivedLsn)
     const isQuorumThere = await Promise.race([
-      committed.then(
+      session.standby.committed().then(
         () => true,
         () => false,
       ),

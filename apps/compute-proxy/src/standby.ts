@@ -61,6 +61,13 @@ export class Standby {
     const { recordEndLsn, lastRecordLsn } = this.#decoder
     return { startLsn: recordEndLsn, prevLsn: lastRecordLsn === LSN_ZERO ? undefined : lastRecordLsn }
   }
+  /**
+   * Resolves once a quorum has every whole record that was received. Of a record in part nothing is ever committed, and
+   * Postgres may keep the rest of it back: it writes full pages of WAL in the background (XLogBackgroundFlush, xlog.c).
+   */
+  committed(): Promise<void> {
+    return this.#quorum.waitForCommit(this.#decoder.recordEndLsn)
+  }
   /** End of the last transaction commit that changed a catalog; where the stream began before the first. */
   get catalogLsn(): Lsn {
     return this.#catalogLsn
