@@ -7,7 +7,7 @@
  *     <layer name>  layers
  */
 import { dirname, join } from 'node:path'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isAddress, isErrorCode, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { encodeIndexPart, parseIndexPart, shardPrefix } from '@understory/storage'
 import type { IndexPart, LayerEntry, LayerOwner, LayerSource } from '@understory/storage'
@@ -23,7 +23,7 @@ const attachDocument = z.object({
   timelineId: z.string(),
   shard: z.object({ number: z.number(), count: z.number(), stripeBlocks: z.number() }),
   generation: z.number().int().min(0),
-  safekeepers: z.array(z.string()),
+  safekeepers: z.array(z.string().refine(isAddress, 'no host:port')),
 })
 export type AttachDocument = Omit<z.infer<typeof attachDocument>, 'version'>
 
