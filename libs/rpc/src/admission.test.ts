@@ -260,6 +260,34 @@ test('so many calls wait at a time and no more', async () => {
   }
 })
 
+test('health checks that strangers leave open keep out neither calls with a token nor other health checks', async () => {
+  const { open, withToken } = await start({ waitingCallsMax: 3 })
+  const left = Array.from({ length: 300 }, () => open(HealthService.check.path))
+  // Those that have waited longest give way.
+  expect(await left[0]?.status).toBe(status.UNAVAILABLE)
+  const call = withToken(ensureCompute.path)
+  call.stream.end(frame(Buffer.alloc(0)))
+  expect(await call.status).toBe(status.OK)
+  const probe = open(HealthService.check.path)
+  probe.stream.end(frame(Buffer.alloc(0)))
+  expect(await probe.status).toBe(status.OK)
+})
+
+test('a health check is no way to send much', async () => {
+  const { open } = await start()
+  const call = open(HealthService.check.path)
+  call.stream.end(frame(Buffer.alloc(2 * 1024)))
+  expect(await call.status).toBe(status.RESOURCE_EXHAUSTED)
+})
+
+test('one connection has streams of more than a thousand timelines, and calls beside them', async () => {
+  const { withToken } = await start()
+  for (let i = 0; i < 1_100; i++) withToken(subscribeWal.path).stream.write(frame(Buffer.alloc(0)))
+  const call = withToken(ensureCompute.path)
+  call.stream.end(frame(Buffer.alloc(0)))
+  expect(await call.status).toBe(status.OK)
+})
+
 test('a connection that is old is replaced, and the streams on it go on', async () => {
   const more = Promise.withResolvers<void>()
   const services = [

@@ -43,9 +43,15 @@ interface Refused {
   readonly error: unknown
 }
 
+/** Of health checks, which strangers may begin: they are counted apart from the calls of those who have the token. */
+const HEALTH_CHECKS_WAITING_MAX = 256
+
+type GiveUp = (refused: Refused) => void
+
 /** Calls of one server that wait for their first message, and what they hold of it. */
 class WaitingCalls {
-  #calls = 0
+  /** In the order of their arrival. */
+  readonly #calls = new Set<GiveUp>()
   #bytes = 0
   readonly #limits: ServerLimits
 
@@ -54,14 +60,20 @@ class WaitingCalls {
   }
 
   get isFull(): boolean {
-    return this.#calls >= this.#limits.waitingCallsMax
+    return this.#calls.size >= this.#limits.waitingCallsMax
+  }
+
+  /** The call that has waited longest has to end. */
+  giveUpOldest(): void {
+    const [oldest] = this.#calls
+    oldest?.({ reason: 'too_many_waiting', error: tooMany() })
   }
 
   /** Watches `call` until what it returns is called. `giveUp` is called with why the call has to end. */
-  add(call: IncomingCall, giveUp: (refused: Refused) => void): () => void {
+  add(call: IncomingCall, giveUp: GiveUp): () => void {
     const { firstMessageMs, waitingBytesMax } = this.#limits
     let held = 0
-    this.#calls++
+    this.#calls.add(giveUp)
     const timer = setTimeout(() => {
       const error = refuse('timeout', `the first message did not come within ${firstMessageMs} ms`)
       giveUp({ reason: 'late', error })
@@ -77,7 +89,7 @@ class WaitingCalls {
       isOver = true
       clearTimeout(timer)
       stopCounting()
-      this.#calls--
+      this.#calls.delete(giveUp)
       this.#bytes -= held
     }
   }
@@ -95,6 +107,7 @@ export function admission(options: {
 }): ServerInterceptor {
   const { token, limits } = options
   const waiting = new WaitingCalls(limits)
+  const waitingChecks = new WaitingCalls({ ...limits, waitingCallsMax: HEALTH_CHECKS_WAITING_MAX })
 
   /** Why the call is refused, or who the caller is. */
   const admit = (path: string, metadata: Metadata, encoding: string): Refused | { principal: string } => {
@@ -113,7 +126,10 @@ export function admission(options: {
       })
       return { reason: 'compressed', error }
     }
-    return waiting.isFull ? { reason: 'too_many_waiting', error: tooMany() } : { principal }
+    // A probe that sends its message at once is answered however many others leave theirs open.
+    if (isHealthCheck(path) && waitingChecks.isFull) waitingChecks.giveUpOldest()
+    if (!isHealthCheck(path) && waiting.isFull) return { reason: 'too_many_waiting', error: tooMany() }
+    return { principal }
   }
 
   return ({ path, requestStream }, call) => {
@@ -144,7 +160,7 @@ export function admission(options: {
             const admitted = admit(path, metadata, incoming.encoding)
             if ('reason' in admitted) return end(admitted)
             if (effectOf(path) !== 'reads') change = { ...admitted, request: undefined }
-            stopWaiting = waiting.add(incoming, end)
+            stopWaiting = (isHealthCheck(path) ? waitingChecks : waiting).add(incoming, end)
             return forward(metadata)
           },
           onReceiveMessage: (message: unknown, forward) => {

@@ -29,6 +29,8 @@ const MIB = 1024 * KIB
 const PLAIN: RequestLimits = { bytesMax: 256 * KIB, plainBytesMax: 256 * KIB, bulk: {} }
 
 const LIMITS: Readonly<Record<string, RequestLimits>> = {
+  // Anybody may send one: it has the name of a service.
+  '/grpc.health.v1.Health/Check': { bytesMax: 1 * KIB, plainBytesMax: 1 * KIB, bulk: {} },
   // The WAL of an append; the terms of an election, of which a timeline gets one with each start of its compute.
   '/understory.v1.SafekeeperService/Propose': {
     bytesMax: MESSAGE_BYTES_MAX,

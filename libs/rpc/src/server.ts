@@ -45,8 +45,10 @@ const CHANNEL_OPTIONS = {
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
   ...KEEPALIVE_OPTIONS,
   'grpc.http2.min_ping_interval_without_data_ms': 5_000,
-  // Of one connection. Its memory counts in MiB what waits to be sent: several messages of the largest size.
-  'grpc.max_concurrent_streams': 1_000,
+  // Of one connection. All clients of a process share one, and a pageserver has a stream for each shard that a safekeeper
+  // feeds: beyond the limit their calls would wait without a word. Its memory counts in MiB what waits to be sent: several
+  // messages of the largest size.
+  'grpc.max_concurrent_streams': 16_384,
   'grpc-node.max_session_memory': 256,
 }
 
