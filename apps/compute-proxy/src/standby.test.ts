@@ -21,9 +21,7 @@ test('whole records are waited for, not the part of one that Postgres holds back
       for (const { lsn: at, resolve } of waited) if (at <= committedLsn) resolve()
     },
     waitForCommit: (at) =>
-      at <= committedLsn
-        ? Promise.resolve()
-        : new Promise((resolve) => waited.push({ lsn: at, resolve })),
+      at <= committedLsn ? Promise.resolve() : new Promise((resolve) => waited.push({ lsn: at, resolve })),
   }
   const standby = new Standby(
     {} as ReplicationStream,

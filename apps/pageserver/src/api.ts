@@ -1,5 +1,12 @@
 /** The gRPC face: parses, asks the shard, converts. */
-import { isAddress, isErrorCode, lsnFromBigint, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import {
+  isAddress,
+  isErrorCode,
+  lsnFromBigint,
+  parseTenantId,
+  parseTimelineId,
+  refuse,
+} from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { isValidSegmentBytes } from '@understory/postgres/wal'
@@ -202,7 +209,9 @@ function readAttach(request: AttachShardRequest): AttachRequest {
     throw refuse('bad_argument', `${safekeepers.length} safekeepers are too many`)
   for (const address of safekeepers)
     if (!isAddress(address))
-      throw refuse('bad_argument', `safekeeper "${address}" is no address`, { hint: 'Write it as host:port.' })
+      throw refuse('bad_argument', `safekeeper "${address}" is no address`, {
+        hint: 'Write it as host:port.',
+      })
   const walSegmentBytes = postgres?.walSegmentBytes || WAL_SEGMENT_BYTES_DEFAULT
   if (!isValidSegmentBytes(walSegmentBytes))
     throw refuse('bad_argument', `WAL segments cannot be ${walSegmentBytes} bytes`)

@@ -171,6 +171,7 @@ export class ImageMaker {
   async #runJob(): Promise<void> {
     const taken: number[] = []
     try {
+      const { settings } = this.#state
       const writer = new PageJobWriter()
       const gathered: Gathered[] = []
       while (this.queuedCount > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
@@ -180,8 +181,10 @@ export class ImageMaker {
         if (one !== undefined) gathered.push(one)
       }
       if (gathered.length === 0) return
+      // They changed while values were read: what some of the pages were found to need is not what others do.
+      if (settings !== this.#state.settings) return this.#queueAgain(taken)
       const job = writer.take()
-      const request = { job, pagesCount: gathered.length, settings: this.#state.settings }
+      const request = { job, pagesCount: gathered.length, settings }
       const { pages, isMade, tookMs } = await this.#parts.workers.run('image', request, { transfer: [job] })
       if (this.#isStopped) return
       this.#observer?.imageJob(tookMs, gathered.length)
@@ -189,9 +192,13 @@ export class ImageMaker {
         if (isMade[i] === 1) this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
       })
     } catch (error) {
-      if (!this.#isStopped) for (const keyId of taken) this.queue(keyId)
+      this.#queueAgain(taken)
       throw error
     }
+  }
+
+  #queueAgain(keyIds: readonly number[]): void {
+    if (!this.#isStopped) for (const keyId of keyIds) this.queue(keyId)
   }
 
   async #gather(keyId: number, writer: PageJobWriter): Promise<Gathered | undefined> {

@@ -1,0 +1,75 @@
+// Goal: all records of an image are redone with the settings that hold for them. Method: a shard's state by hand, whose
+// settings change while the values of a page are read from a layer.
+import type { Lsn } from '@understory/base'
+import { realEnv, silentLog } from '@understory/env'
+import type { Workers } from '@understory/env'
+import type { RedoSettings } from '@understory/postgres/redo'
+import { PAGE_SIZE } from '@understory/postgres/wal'
+import { META_IMAGE, OpenLayer, blockKey } from '@understory/storage'
+import { expect, test, vi } from 'vitest'
+import { ImageMaker } from './image-maker.ts'
+import type { ImageJobs } from './image-protocol.ts'
+import { ShardState } from './shard-state.ts'
+import { Stalls } from './stalls.ts'
+import { Turns } from './turns.ts'
+
+const OWNER = {
+  tenantId: 'a'.repeat(32),
+  timelineId: 'b'.repeat(32),
+  shard: { number: 0, count: 1, stripeBlocks: 8 },
+} as ShardState['owner']
+const [BEFORE, AFTER] = [false, true].map((walLogHints): RedoSettings => ({
+  major: 17,
+  dataChecksums: false,
+  walLogHints,
+})) as [RedoSettings, RedoSettings]
+const RECORD = 1
+
+/** A layer whose bytes are read and not in memory. */
+class LayerOnDisk extends OpenLayer {
+  reading: () => void = () => undefined
+  override bytesOf(value: number): Uint8Array {
+    return this.lengthOf(value) < PAGE_SIZE ? (undefined as unknown as Uint8Array) : super.bytesOf(value)
+  }
+  override async load(value: number): Promise<Uint8Array> {
+    this.reading()
+    return super.bytesOf(value)
+  }
+}
+
+test('a page that was gathered before settings changed is not redone with those after', async () => {
+  const env = realEnv(silentLog)
+  const state = new ShardState(OWNER)
+  let settings = BEFORE
+  vi.spyOn(state, 'settings', 'get').mockImplementation(() => settings)
+  vi.spyOn(state, 'hasSettingsOfNowSince').mockImplementation(() => settings === BEFORE)
+  const layer = new LayerOnDisk(state.keys)
+  const keyId = state.keys.intern(blockKey(1663, 5, 16384, 0, 0))
+  layer.putBytes(keyId, 0x1000 as Lsn, META_IMAGE, new Uint8Array(PAGE_SIZE))
+  layer.putBytes(keyId, 0x2000 as Lsn, RECORD, new Uint8Array(40))
+  state.ledger.add(keyId, 40)
+  state.map.push(layer)
+  state.map.push(state.open)
+  layer.reading = () => {
+    settings = AFTER
+  }
+  const run = vi.fn<Workers<ImageJobs>['run']>()
+  const fail = vi.fn<(error: unknown) => void>()
+  const maker = new ImageMaker(
+    {
+      state,
+      workers: { run } as unknown as Workers<ImageJobs>,
+      turns: new Turns(1),
+      stalls: new Stalls(env),
+      made: async () => undefined,
+      fail,
+    },
+    { enabled: true, thresholdRecords: 1 },
+  )
+  maker.queue(keyId)
+  await maker.drained()
+  expect(settings).toBe(AFTER)
+  expect(fail).not.toHaveBeenCalled()
+  expect(run).not.toHaveBeenCalled()
+  maker.stop()
+})
