@@ -3,7 +3,10 @@
  * over the loss of the compute and of its host's disk, also where it is the user's own. Method: one cluster; connections
  * with TLS and without, against certificates that the command line prints.
  */
+import { randomUUID } from 'node:crypto'
 import { readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
 import { TENANT_PASSWORD, selfSignedCertificate, temporaryDirectory } from '@understory/testcontainers'
 import pg from 'pg'
@@ -172,7 +175,7 @@ test("a user's own certificate outlives the loss of the disk, and one that is da
 
   await write('server.key', 'damaged')
   await until('the damage to be kept', async () => {
-    const text = await readFile(`${await dataDirectory()}/../configuration.json`, 'utf8')
+    const text = await readFile(`${await dataDirectory()}/../own/configuration.json`, 'utf8')
     const { files } = JSON.parse(text) as { files: Record<string, string> }
     return Buffer.from(files['server.key'] ?? '', 'base64').toString() === 'damaged\n' ? true : undefined
   })
@@ -181,11 +184,13 @@ test("a user's own certificate outlives the loss of the disk, and one that is da
   expect(await shown()).toBe(mine)
 
   // A path that is not kept, and that a start does not survive.
-  await road.query(`copy (select 1) to program 'cat >/dev/null; cp server.crt /tmp/understory-lost.crt'`)
-  await road.query("alter system set ssl_cert_file = '/tmp/understory-lost.crt'")
+  const lost = join(tmpdir(), `understory-lost-${randomUUID()}.crt`)
+  onTestFinished(() => rm(lost, { force: true }))
+  await road.query(`copy (select 1) to program 'cat >/dev/null; cp server.crt ${lost}'`)
+  await road.query(`alter system set ssl_cert_file = '${lost}'`)
   await road.query('select pg_reload_conf()')
   await until('the path to be kept', async () => {
-    const text = await readFile(`${await dataDirectory()}/../configuration.json`, 'utf8')
+    const text = await readFile(`${await dataDirectory()}/../own/configuration.json`, 'utf8')
     return Buffer.from(
       (JSON.parse(text) as { soundFiles: Record<string, string> }).soundFiles['postgresql.auto.conf'] ?? '',
       'base64',
@@ -195,7 +200,7 @@ test("a user's own certificate outlives the loss of the disk, and one that is da
       ? true
       : undefined
   })
-  await road.query(`copy (select 1) to program 'cat >/dev/null; rm /tmp/understory-lost.crt'`)
+  await rm(lost)
   await road.underLoad((load) => loseCompute(road, load))
   expect(await shown()).toBe(mine)
   await road.query('alter system reset ssl_cert_file')
