@@ -51,9 +51,62 @@ test('all safekeepers lost: refused while one is left, then on from the object s
   expect(await road.query('select count(*)::int from filler')).toMatchObject([{ count: 40_000 }])
 })
 
+test('all safekeepers and pageservers lost seconds after the import: the WAL since its start is taken in again', async () => {
+  await using road = await startRoad({ flags: FLAGS })
+  await road.query(CREATE_MARKS)
+  const kept = await commitMarks(road, 40)
+  await stored(road)
+  const imports = events(road, 'imported')
+  expect(imports.length).toBeGreaterThan(1)
+  for (const { startLsn, endLsn } of imports) expect(parseLsn(startLsn!)).toBeLessThan(parseLsn(endLsn!))
+  // Layers beyond what is stored: the WAL is not offloaded while commits go on.
+  const stop = new AbortController()
+  const commits = commitUntil(road, stop.signal)
+  await road.flushShards()
+  const nodes = [...road.cluster.safekeepers, ...road.cluster.pageservers]
+  await Promise.all(nodes.map((node) => node.kill()))
+  stop.abort()
+  await commits
+  for (const node of nodes) await rm(node.dataDirectory, { recursive: true })
+
+  for (const node of nodes) await node.start()
+  await recovered(road, kept)
+  const logged = events(road, 'shard_rolled_back', 'shard_attached')
+  const back = logged.filter(({ event }) => event === 'shard_rolled_back')
+  expect(back.length).toBe(imports.length)
+  for (const rolledBack of back) {
+    expect(rolledBack['layersGone']).toBeGreaterThan(0)
+    const attached = logged
+      .slice(logged.indexOf(rolledBack) + 1)
+      .find(({ shard }) => shard === rolledBack['shard'])
+    expect(attached).toMatchObject({ ingestedLsn: imports[0]?.['startLsn'] })
+  }
+  await road.expectVerified()
+})
+
+const CREATE_MARKS = 'create table mark (n int primary key, half int not null)'
+
+/** What the pageservers logged of these kinds, each in its order. */
+const events = (road: Road, ...kinds: string[]): Record<string, string>[] =>
+  road.cluster.pageservers
+    .flatMap((node) => node.log().split('\n'))
+    .filter((line) => kinds.some((kind) => line.includes(`"event":"${kind}"`)))
+    .map((line) => JSON.parse(line) as Record<string, string>)
+
+/** One after the other, until the server is gone. */
+async function commitUntil(road: Road, signal: AbortSignal): Promise<void> {
+  await road
+    .withClient(async (client) => {
+      for (let n = 100_000; !signal.aborted; n++) await client.query(`insert into mark values (${n}, 3)`)
+    })
+    .catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    })
+}
+
 async function begin(road: Road): Promise<void> {
   await road.loadTpcb()
-  await road.query('create table mark (n int primary key, half int not null)')
+  await road.query(CREATE_MARKS)
 }
 
 /** Each is one transaction of two rows, `n` and `-n`; gives those that were acknowledged. */
@@ -129,8 +182,15 @@ const recoverOnceTold = (road: Road) =>
       : result
   })
 
-/** Recovers, and looks at what there is. */
+/** Recovers, looks at what there is, and goes on with it. */
 async function goOn(road: Road, kept: readonly number[]): Promise<void> {
+  await recovered(road, kept)
+  await road.underLoad((load) => load.moreCommits(50))
+  await road.expectVerified()
+}
+
+/** Recovers, and looks at what there is. */
+async function recovered(road: Road, kept: readonly number[]): Promise<void> {
   const done = await recoverOnceTold(road)
   expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({ code: 0, stderr: '' })
   expect(done.stdout).toMatch(/from the object store/)
@@ -139,6 +199,4 @@ async function goOn(road: Road, kept: readonly number[]): Promise<void> {
   const numbers = new Set(rows.map((row) => Number(row['n'])))
   for (const n of kept) expect([n, numbers.has(n), numbers.has(-n)]).toEqual([n, true, true])
   for (const n of numbers) expect([n, numbers.has(-n)]).toEqual([n, true])
-  await road.underLoad((load) => load.moreCommits(50))
-  await road.expectVerified()
 }
