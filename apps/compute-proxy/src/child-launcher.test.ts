@@ -1,9 +1,9 @@
 // Goal: the log of a Postgres that writes without end stays bounded. Method: a program named postgres that writes.
-import { chmod, mkdir, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, rmdir, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { childLauncher } from './child-launcher.ts'
 import { LOG_BYTES_MAX } from './launcher.ts'
 import { hostFiles } from './layout.ts'
@@ -37,4 +37,26 @@ test('a log that has grown is put aside, and Postgres goes on at its start', asy
   await server.exited
   await launcher.boundLog(files)
   expect(await sizes()).toEqual(['more\n'.length, LOG_BYTES_MAX + 1])
+})
+
+test('a log that cannot be put aside is reported once, and is no failure of the compute', async () => {
+  await using folder = await temporaryDirectory()
+  const files = hostFiles(folder.path)
+  const warn = vi.fn<(event: string) => void>()
+  const launcher = childLauncher({
+    bin: folder.path,
+    owner: undefined,
+    environment: {},
+    clock: realClock,
+    log: { ...silentLog, warn },
+  })
+  await writeFile(files.log, '')
+  await truncate(files.log, LOG_BYTES_MAX + 1)
+  await mkdir(`${files.log}.1`)
+  await launcher.boundLog(files)
+  await launcher.boundLog(files)
+  expect(warn.mock.calls.map(([event]) => event)).toEqual(['postgres_log_not_bounded'])
+  await rmdir(`${files.log}.1`)
+  await launcher.boundLog(files)
+  expect((await stat(files.log)).size).toBe(0)
 })

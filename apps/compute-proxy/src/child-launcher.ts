@@ -49,6 +49,17 @@ async function giveTree(path: string, { uid, gid }: Pick<UserIds, 'uid' | 'gid'>
   if (code !== 0) throw refuse('precondition', `chown of "${path}" ended with exit code ${code}`)
 }
 
+async function cutLog(files: ComputeFiles): Promise<void> {
+  const fd = openWithin(files.shared, basename(files.log), LOG_FLAGS, 0o600)
+  try {
+    if (fstatSync(fd).size <= LOG_BYTES_MAX) return
+    await copyFile(files.log, `${files.log}.1`)
+    ftruncateSync(fd, 0)
+  } finally {
+    closeSync(fd)
+  }
+}
+
 export interface ChildParts {
   /** Folder of `postgres` and `initdb`. */
   readonly bin: string
@@ -68,6 +79,8 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
     await endOldPostgres({ files, clock, log })
     if (owner !== undefined) await endUser(owner.uid, clock)
   }
+
+  let logProblem = ''
 
   const emptyFolder = async (files: ComputeFiles, path: string, folderOwner = owner): Promise<void> => {
     await rm(path, { recursive: true, force: true })
@@ -141,13 +154,13 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
     },
 
     async boundLog(files) {
-      const fd = openWithin(files.shared, basename(files.log), LOG_FLAGS, 0o600)
       try {
-        if (fstatSync(fd).size <= LOG_BYTES_MAX) return
-        await copyFile(files.log, `${files.log}.1`)
-        ftruncateSync(fd, 0)
-      } finally {
-        closeSync(fd)
+        await cutLog(files)
+        logProblem = ''
+      } catch (error) {
+        const problem = describeError(error)
+        if (problem !== logProblem) log.warn('postgres_log_not_bounded', { problem })
+        logProblem = problem
       }
     },
   }
