@@ -363,17 +363,22 @@ export class Compute {
       ),
     ])
     watching.abort()
-    await watch
-    if (what === 'stop') return this.#stopCleanly(session)
+    if (what === 'stop') {
+      await watch
+      return this.#stopCleanly(session)
+    }
+    // What looks on may wait for an answer of this Postgres, which may hang: it is ended first.
     this.#lostAtMs = clock.nowMs()
     if (typeof what === 'string') {
       this.#failure = describeError(await endedError(this.files, what))
       log.warn('postgres_lost', { problem: this.#failure })
       await this.#dropSession('saved')
+      await watch
       return undefined
     }
     this.#failure = describeError(lossError(what))
     await this.#dropSession('now')
+    await watch
     // Without contact it tries again: an election that a majority answers decides.
     return isFinal(what) ? this.#endOfLoss(what) : undefined
   }
