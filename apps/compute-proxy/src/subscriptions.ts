@@ -58,11 +58,11 @@ export class SubscriptionGuard {
     if (nowMs >= this.#lookUntilMs) return
     this.#lookedLsn = catalogLsn
     try {
-      for (const subscription of await unsafeSubscriptions(target)) {
-        await makeSafe(target, subscription)
-        const { oid, databaseOid } = subscription
-        this.#log.warn('subscription_made_synchronous', { subscription: oid, database: databaseOid })
-      }
+      const subscriptions = await unsafeSubscriptions(target)
+      const failures: unknown[] = []
+      for (const subscription of subscriptions)
+        await this.#makeSafe(target, subscription).catch((error: unknown) => failures.push(error))
+      if (failures.length > 0) throw failures[0]
       this.#problem = ''
     } catch (error) {
       // The next look finds it again.
@@ -71,6 +71,12 @@ export class SubscriptionGuard {
       if (problem !== this.#problem) this.#log.warn('subscription_not_synchronous', { problem })
       this.#problem = problem
     }
+  }
+
+  async #makeSafe(target: SqlTarget, subscription: Subscription): Promise<void> {
+    await makeSafe(target, subscription)
+    const { oid, databaseOid } = subscription
+    this.#log.warn('subscription_made_synchronous', { subscription: oid, database: databaseOid })
   }
 }
 
