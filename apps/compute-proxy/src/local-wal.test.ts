@@ -11,12 +11,16 @@ const WAL = { major: 17, systemId: 1n, timelineId: 1, segmentBytes: SEGMENT_BYTE
 const START = lsn(2 * SEGMENT_BYTES - 20_000)
 
 /** Files as they are on disk, and where each record of them ends. */
-function makeWal(startLsn: Lsn, records: number): { files: Map<number, Uint8Array>; ends: Lsn[] } {
+function makeWal(
+  startLsn: Lsn,
+  records: number,
+  dataBytes = 3_000,
+): { files: Map<number, Uint8Array>; ends: Lsn[] } {
   const files = new Map<number, Uint8Array>()
   const ends: Lsn[] = []
   let [atLsn, prevLsn] = [startLsn, lsn(startLsn - 64)]
   for (let i = 0; i < records; i++) {
-    const mainData = new Uint8Array(3_000).fill(i + 1)
+    const mainData = new Uint8Array(dataBytes).fill(i + 1)
     const placed = placeRecord(
       atLsn,
       encodeRecord({ rmid: RM_XLOG_ID, info: XLOG_NOOP, prevLsn, mainData }),
@@ -66,4 +70,14 @@ test('it ends before a damaged record, a missing segment, and what a recycled fi
   damaged[at] = (damaged[at] as number) ^ 1
   expect(await endOf(new Map([...files, [first, damaged]]))).toBe(ends[2])
   expect(await endOf(new Map())).toBe(START)
+})
+
+test('a large record counts once all of it is there, and is right', async () => {
+  const { files, ends } = makeWal(START, 3, 100_000)
+  expect(await endOf(files)).toBe(ends[2])
+  const second = segmentOf(START, SEGMENT_BYTES) + 1
+  const damaged = (files.get(second) as Uint8Array).slice()
+  const at = (ends[1] as Lsn) - segmentStart(second, SEGMENT_BYTES) - 5_000
+  damaged[at] = (damaged[at] as number) ^ 1
+  expect(await endOf(new Map([...files, [second, damaged]]))).toBe(ends[0])
 })

@@ -44,7 +44,8 @@ export async function endOfLocalWal(
   { segmentBytes, startLsn, prevLsn }: LocalWalOptions,
 ): Promise<Lsn> {
   const known = prevLsn === undefined ? {} : { prevLsn }
-  const decoder = new WalStreamDecoder({ startLsn, segmentBytes, ...known })
+  // Only where records end: one may have a gigabyte.
+  const decoder = new WalStreamDecoder({ startLsn, segmentBytes, keepsBody: () => false, ...known })
   for (let at = startLsn; ; at = segmentStart(segmentOf(at, segmentBytes) + 1, segmentBytes)) {
     const bytes = await read(segmentOf(at, segmentBytes))
     if (bytes === undefined) return decoder.recordEndLsn
