@@ -1,10 +1,14 @@
-// Goal: the log of a Postgres that writes without end stays bounded. Method: a program named postgres that writes.
+// Goal: the log of a Postgres that writes without end stays bounded, and what a superuser left running is gone before root works on
+// folders that he may write to. Method: programs named postgres, and real processes of a compute's user.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdir, rmdir, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test, vi } from 'vitest'
 import { childLauncher } from './child-launcher.ts'
+import { chooseUser, namedUsers, ownRange } from './compute-users.ts'
 import { LOG_BYTES_MAX } from './launcher.ts'
 import { hostFiles } from './layout.ts'
 import { allowStart } from './postgres.ts'
@@ -60,3 +64,30 @@ test('a log that cannot be put aside is reported once, and is no failure of the 
   await launcher.boundLog(files)
   expect((await stat(files.log)).size).toBe(0)
 })
+
+test.runIf(process.geteuid?.() === 0)(
+  'a start ends what the last one left running, before it removes anything of its user',
+  async () => {
+    await using folder = await temporaryDirectory()
+    await chmod(folder.path, 0o711)
+    const files = hostFiles(folder.path)
+    await mkdir(files.pgdata)
+    const uid = chooseUser(folder.path, ownRange(), namedUsers())
+    const owner = { uid, gid: uid }
+    await writeFile(join(folder.path, 'postgres'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
+    const environment = { PATH: process.env['PATH'] ?? '' }
+    const launcher = childLauncher({ bin: folder.path, owner, environment, clock: realClock, log: silentLog })
+    const left = spawn('sleep', ['600'], { ...owner, cwd: '/', stdio: 'ignore' })
+    const ended = once(left, 'exit')
+    try {
+      await once(left, 'spawn')
+      await allowStart(files)
+      const server = await launcher.start(files, [])
+      await expect.poll(() => left.signalCode).toBe('SIGKILL')
+      await server.exited
+    } finally {
+      left.kill('SIGKILL')
+      await ended
+    }
+  },
+)

@@ -126,6 +126,9 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
 
     async start(files, args, input) {
       await takeStartToken(files)
+      // The server before this one may have begun more than itself (shared_preload_libraries, ssl_passphrase_command), and who
+      // changes a folder while root removes it has root remove something else.
+      if (owner !== undefined) await endUser(owner.uid, clock)
       await emptyFolder(files, files.sockets)
       const output = openWithin(files.shared, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
       const [program, ...rest] = endsWithParent(input === undefined ? 'QUIT' : 'KILL', [
