@@ -31,6 +31,7 @@ import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
 import type { ComputeTelemetry } from './compute-observer.ts'
 import { HOST_CONFIG, POD_CONFIG, RUN_CONFIG } from './config.ts'
+import { takeOverState } from './earlier-layout.ts'
 import { EXIT_FAILED, EXIT_FENCED, EXIT_STOPPED, EXIT_USAGE } from './exit-codes.ts'
 import { namedUsers, ownRange } from './compute-users.ts'
 import { ALIVE_MS, Host, hostService } from './host.ts'
@@ -131,9 +132,11 @@ async function run(argv: readonly string[]): Promise<number> {
   const root = await realpath(options.values.root)
   const lock = await lockRoot(root, clock, log)
   const owner = ownerOf(options.values.postgresUid)
+  const files = hostFiles(root)
+  await takeOverState(files)
   const compute = new Compute({
     spec,
-    files: hostFiles(root),
+    files,
     launcher: childLauncher({ bin, owner, environment: postgresEnvironment(), clock, log }),
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
