@@ -34,6 +34,8 @@ const RESTART_MAX_MS = 5_000
 /** A compute that lasted so long is as good as new. */
 const LASTED_MS = 30_000
 const STOP_GRACE_MS = 70_000
+/** As `compute-proxy run` reads its option `spec`. */
+const SPEC_VARIABLE = 'UNDERSTORY_COMPUTE_PROXY_SPEC'
 /** How often a compute tells its host that it is there. */
 export const ALIVE_MS = 500
 
@@ -276,8 +278,6 @@ export class Host implements ComputeHosting {
       'run',
       '--node-id',
       nodeId,
-      '--spec',
-      encodeSpec(spec),
       '--root',
       this.#root(spec.timeline.timelineId),
       '--bin',
@@ -292,6 +292,8 @@ export class Host implements ComputeHosting {
       ...(hasMetrics ? ['--metrics-listen', '127.0.0.1:0'] : []),
     ]
     const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, {
+      // Everybody on this machine may read a command line, and other tenants' superusers are on it.
+      env: { ...process.env, [SPEC_VARIABLE]: encodeSpec(spec) },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
     hosted.child = child

@@ -50,4 +50,4 @@ export function checkReachable(folder: string, user: UserIds | undefined, what: 
 }
 
 const mayEnter = (folder: string, { uid, gid }: UserIds): boolean =>
-  spawnSync('test', ['-x', folder], { uid, gid, cwd: '/' }).status === 0
+  spawnSync('test', ['-x', folder], { uid, gid, cwd: '/', env: { PATH: process.env['PATH'] } }).status === 0
