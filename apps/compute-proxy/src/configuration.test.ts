@@ -197,3 +197,11 @@ test('an open gate refuses who comes without TLS before any rule of the user, wh
   ])
   expect((await lines(false)).join()).not.toContain('hostnossl')
 })
+
+test('a line that is made to take long takes no longer than others', () => {
+  const startMs = performance.now()
+  expect(parseSettings(`work_mem${' '.repeat(100_000)}'`).size).toBe(0)
+  expect(performance.now() - startMs).toBeLessThan(1_000)
+  for (const line of ["a = 'b'", 'a=b', 'a b', "a\t'b' # c", '  a   =   b  '])
+    expect(parseSettings(line).get('a')).toBe('b')
+})

@@ -265,7 +265,7 @@ export async function readSettings(files: ComputeFiles): Promise<(name: string) 
 export function parseSettings(text: string): Map<string, string> {
   const settings = new Map<string, string>()
   for (const line of text.split('\n')) {
-    const match = /^\s*([A-Za-z_][\w.]*)\s*(?:=|\s)\s*(?:'((?:[^']|'')*)'|([^\s'#]+))\s*(?:#.*)?$/.exec(line)
+    const match = /^\s*([A-Za-z_][\w.]*)(?:\s*=\s*|\s+)(?:'((?:[^']|'')*)'|([^\s'#]+))\s*(?:#.*)?$/.exec(line)
     const [, name, quoted, plain] = match ?? []
     if (name !== undefined) settings.set(name.toLowerCase(), quoted?.replaceAll("''", "'") ?? plain ?? '')
   }
