@@ -72,7 +72,12 @@ export interface ChildParts {
 }
 
 export function childLauncher({ bin, owner, environment, clock, log }: ChildParts): Launcher {
-  const identity = { env: environment, ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }) }
+  const runAs = (user: typeof owner) => ({
+    env: environment,
+    ...(user === undefined ? {} : { uid: user.uid, gid: user.gid }),
+  })
+  /** For programs that refuse a user without a name; PGDATA is given to it while they run. */
+  const named = owner === undefined ? undefined : unprivilegedUser()
 
   /** Whatever a superuser has begun besides, too: it could change what is made here next. */
   const endAll = async (files: ComputeFiles): Promise<void> => {
@@ -92,13 +97,11 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
 
     async initdb(files, args) {
       const { pgdata } = files
-      // It refuses to run as a user without a name (initdb.c, get_id; 16, 17, 18 alike).
-      const maker = owner === undefined ? undefined : unprivilegedUser()
-      await emptyFolder(files, pgdata, maker)
+      // initdb.c, get_id; 16, 17, 18 alike.
+      await emptyFolder(files, pgdata, named)
       const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', pgdata, ...args])
       // Its working directory tells the next life of the proxy that it is there, as with the server itself.
-      const as = { env: environment, ...(maker === undefined ? {} : { uid: maker.uid, gid: maker.gid }) }
-      const child = spawn(program, rest, { ...as, stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
+      const child = spawn(program, rest, { ...runAs(named), stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
       const output: Buffer[] = []
       child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
       child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
@@ -130,24 +133,32 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
       // changes a folder while root removes it has root remove something else.
       if (owner !== undefined) await endUser(owner.uid, clock)
       await emptyFolder(files, files.sockets)
+      // main.c, get_user_name_or_exit before PostgresSingleUserMain; 16, 17, 18 alike.
+      const isSingleUser = input !== undefined
+      if (isSingleUser && named !== undefined) await giveTree(files.pgdata, named)
       const output = openWithin(files.shared, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
-      const [program, ...rest] = endsWithParent(input === undefined ? 'QUIT' : 'KILL', [
+      const [program, ...rest] = endsWithParent(isSingleUser ? 'KILL' : 'QUIT', [
         join(bin, 'postgres'),
         ...args,
       ])
       const child: ChildProcess = spawn(program, rest, {
-        ...identity,
+        ...runAs(isSingleUser ? named : owner),
         // In single-user mode standard output has nothing but its prompts.
-        stdio: input === undefined ? ['ignore', output, output] : ['pipe', 'ignore', output],
+        stdio: isSingleUser ? ['pipe', 'ignore', output] : ['ignore', output, output],
         cwd: files.pgdata,
       })
       closeSync(output)
-      const exited = new Promise<string>((resolve) => {
+      const ended = new Promise<string>((resolve) => {
         child.once('error', (error) => resolve(`could not be started: ${error.message}`))
         child.once('exit', (code, signal) =>
           resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`),
         )
       })
+      const giveBack = async (how: string): Promise<string> => {
+        if (owner !== undefined) await giveTree(files.pgdata, owner)
+        return how
+      }
+      const exited = isSingleUser ? ended.then(giveBack) : ended
       // One that ends without reading says why by its exit code.
       child.stdin?.on('error', () => undefined)
       child.stdin?.end(input)

@@ -44,6 +44,9 @@ export async function takeStartToken(files: ComputeFiles): Promise<void> {
   })
 }
 
+/** Settings that load libraries into a server in single-user mode. */
+const PRELOADS = ['shared_preload_libraries', 'session_preload_libraries', 'local_preload_libraries']
+
 /** Runs statements without a server, as the bootstrap superuser: one that fails is no error. Consumes a start token. */
 export async function runSingleUser(
   { files, launcher }: PostgresParts,
@@ -55,8 +58,10 @@ export async function runSingleUser(
   for (const database of await databaseNames(files.pgdata)) {
     // A database that could not be opened was not written to.
     if (failure !== undefined) await allowStart(files)
-    // Nothing here waits for a standby: there is none.
-    const all = ['--single', ...args, '-c', 'synchronous_standby_names=', database]
+    // Nothing here waits for a standby: there is none. And no library of a superuser's is loaded: it would run as a user
+    // that others have in common.
+    const without = ['synchronous_standby_names', ...PRELOADS].flatMap((name) => ['-c', `${name}=`])
+    const all = ['--single', ...args, ...without, database]
     const { exited } = await launcher.start(files, all, input)
     if ((await exited) === CLEAN_EXIT) return
     failure = await endedError(files, 'does not run in single-user mode')
