@@ -175,7 +175,6 @@ const SELDOM = new Set([
   'understory.pageserver.retries',
   'understory.pageserver.subscription.ended',
   'understory.safekeeper.subscription.refused',
-  'understory.rpc.refused',
 ])
 
 test('every metric of the tables is told of by a cluster that works', async () => {

@@ -1,6 +1,7 @@
 /** Durations and spans of calls, as OpenTelemetry names them, for the seam that libs/rpc has. */
 import type { HistogramCell, Instruments } from './meter.ts'
-import type { PROCESS_METRICS, RPC_REFUSALS } from './process-metrics.ts'
+import { RPC_REFUSALS } from './process-metrics.ts'
+import type { PROCESS_METRICS } from './process-metrics.ts'
 import type { Span, Traces } from './traces.ts'
 
 /** One call: `traceparent` travels with it, `run` is what it does. */
@@ -29,6 +30,8 @@ export function rpcObserver(
 ): RpcCalls {
   const client = new Durations(rpcClientDuration)
   const server = new Durations(rpcServerDuration)
+  // A counter that is there from the start has a rate at its first refusal.
+  for (const reason of RPC_REFUSALS) rpcRefused.of({ reason })
   const begin = (durations: Durations, method: string, span: Span | undefined): RpcCall => {
     const startMs = performance.now()
     let isEnded = false
