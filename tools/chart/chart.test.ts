@@ -15,6 +15,7 @@ import { parsePodSettings } from '../../apps/control-plane/src/kubernetes/pod-se
 import { readOtlpSettings } from '../../libs/telemetry/src/otlp-settings.ts'
 import { ROOT } from '../run-command.ts'
 import { CHART, EXTERNAL, KUBE_VERSION, helmOutput, render, renderText } from './render.ts'
+import { ALERTS } from '../dashboards/alerts.ts'
 import type { Manifest } from './render.ts'
 
 interface PodSpec {
@@ -406,7 +407,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       spec: { groups: { rules: { annotations: { runbook_url: string } }[] }[] }
     }
     const urls = rules.spec.groups[0]?.rules.map(({ annotations }) => annotations.runbook_url) ?? []
-    expect(urls).toHaveLength(12)
+    expect(urls).toHaveLength(ALERTS.length)
     expect(urls).toContain('https://example.com/runbooks/commits-stalled.md')
     const monitor = manifests.find(({ kind }) => kind === 'PodMonitor') as Manifest & {
       spec: { selector: { matchLabels: Record<string, string> } }
