@@ -48,6 +48,8 @@ export interface HostParts {
   /** Whether computes serve /metrics to this host, which shows them as its own. */
   readonly hasMetrics: boolean
   readonly logLevel: string
+  /** Of this process: computes have all of it. */
+  readonly environment: NodeJS.ProcessEnv
   /** Where it is root: who may be a compute's user, and who is somebody else. */
   readonly users: { readonly range: UserRange; readonly named: ReadonlySet<number> } | undefined
   readonly clock: Clock
@@ -293,7 +295,7 @@ export class Host implements ComputeHosting {
     ]
     const child = fork(fileURLToPath(new URL('./main.ts', import.meta.url)), args, {
       // Everybody on this machine may read a command line, and other tenants' superusers are on it.
-      env: { ...process.env, [SPEC_VARIABLE]: encodeSpec(spec) },
+      env: { ...this.#parts.environment, [SPEC_VARIABLE]: encodeSpec(spec) },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
     hosted.child = child

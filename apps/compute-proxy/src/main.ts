@@ -76,6 +76,7 @@ async function host(argv: readonly string[]): Promise<number> {
     hasMetrics: metricsListen !== undefined,
     users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,
     logLevel,
+    environment: process.env,
     clock,
     log,
   })

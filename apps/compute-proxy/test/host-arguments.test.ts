@@ -31,6 +31,7 @@ test('the settings of a tenant are on no command line', async () => {
     contactTimeoutMs: 30_000,
     hasMetrics: false,
     users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,
+    environment: process.env,
     logLevel: 'error',
     clock: realClock,
     log: silentLog,
