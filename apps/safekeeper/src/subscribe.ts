@@ -110,6 +110,8 @@ export async function* subscribeWal(
   }
   signal.addEventListener('abort', stop, { once: true })
   timeline.ended.addEventListener('abort', onEnded, { once: true })
+  // It may have ended while this call was on its way; nothing fires then.
+  if (timeline.ended.aborted) onEnded()
   // Whoever follows a safekeeper that was left out would wait for ever.
   const stopWatching = onLeftOut(timeline, nodeId, (error) => {
     problem = error
