@@ -21,7 +21,7 @@ import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
 import { currentSecurity, serverCredentials } from './security.ts'
 import type { ServerSecurity } from './security.ts'
-import { writeMessage } from './stream.ts'
+import { messagesLeft, writeMessage } from './stream.ts'
 import { observeCall } from './observer.ts'
 import type { ObservedCall } from './observer.ts'
 import { MESSAGE_BYTES_MAX, limitRequests } from './request-limits.ts'
@@ -137,7 +137,8 @@ export function serverStream<Q, S>(
       }
       observed?.end('OK')
       call.end()
-    })().catch((error: unknown) => {
+    })().catch(async (error: unknown) => {
+      await messagesLeft(call)
       if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
       controller.abort()
     })
@@ -179,7 +180,8 @@ export function bidiStream<Q, S>(
       }
       observed?.end('OK')
       call.end()
-    })().catch((error: unknown) => {
+    })().catch(async (error: unknown) => {
+      await messagesLeft(call)
       if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
       controller.abort()
     })

@@ -3,13 +3,17 @@ import { refuse } from '@understory/base'
 
 interface MessageWriter<T> {
   readonly destroyed?: boolean
-  write(message: T): boolean
+  /** Calls back when the message has left, or never will. */
+  write(message: T, left: () => void): boolean
   once(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
   off(event: 'drain' | 'close' | 'error', listener: (error?: unknown) => void): unknown
 }
 
 /** Streams that are full at the moment: all who write to one wait for the same news. */
 const full = new WeakMap<object, Promise<void>>()
+
+/** When the last message of a stream has left, or never will. */
+const written = new WeakMap<object, Promise<void>>()
 
 /**
  * Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile; the signal is
@@ -22,7 +26,9 @@ export async function writeMessage<T>(
 ): Promise<void> {
   // A stream that is gone already announces nothing any more.
   if (stream.destroyed === true) throw refuse('cancelled', 'stream was closed')
-  if (stream.write(message)) return
+  const left = Promise.withResolvers<void>()
+  written.set(stream, left.promise)
+  if (stream.write(message, () => left.resolve())) return
   if (signal?.aborted === true) throw refuse('cancelled', 'stream was cancelled')
   let room = full.get(stream)
   if (room === undefined) {
@@ -50,3 +56,6 @@ function waitForRoom<T>(stream: MessageWriter<T>, signal: AbortSignal | undefine
     signal?.addEventListener('abort', onClose, { once: true })
   })
 }
+
+/** Resolves once all messages of a stream have left: a status that is sent before that never arrives. */
+export const messagesLeft = (stream: object): Promise<void> => written.get(stream) ?? Promise.resolve()
