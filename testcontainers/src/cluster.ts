@@ -72,7 +72,7 @@ export interface ClusterNode {
   changeProgram(root: string | undefined): Promise<void>
   /** Starts it under that command, which may fork, and kills it after so long, whatever it has got to. */
   startAndKill(afterMs: number, under: readonly string[]): Promise<void>
-  /** The last 64 KiB of its log. */
+  /** The last 64 KiB of its log, also after its end. */
   log(): string
 }
 
@@ -102,6 +102,8 @@ class Node implements ClusterNode {
   readonly #parentDeathSignal: NodeJS.Signals
   readonly #environment: Readonly<Record<string, string>>
   #process: RunningProcess | undefined
+  /** The one before, for its log. */
+  #ended: RunningProcess | undefined
   /** Of the checkout whose program it runs; undefined = this one. */
   #root: string | undefined
 
@@ -134,7 +136,7 @@ class Node implements ClusterNode {
   }
 
   log(): string {
-    return this.#process?.output() ?? ''
+    return (this.#process ?? this.#ended)?.output() ?? ''
   }
 
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
@@ -174,11 +176,16 @@ class Node implements ClusterNode {
   async kill(): Promise<void> {
     this.#process?.kill('SIGKILL')
     await this.#process?.exited
-    this.#process = undefined
+    this.#forget()
   }
 
   async stop(): Promise<void> {
     await this.#process?.stop()
+    this.#forget()
+  }
+
+  #forget(): void {
+    this.#ended = this.#process ?? this.#ended
     this.#process = undefined
   }
 }

@@ -1,5 +1,5 @@
 /** Calls of a compute to the safekeepers of its timeline, beside the stream of its WAL. */
-import { isErrorCode, lsnToBigint, refuse } from '@understory/base'
+import { UnderstoryError, isErrorCode, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { GetWalStatusResponse, PostgresIdentity } from '@understory/rpc'
@@ -8,8 +8,9 @@ import type { CheckedSpec } from './spec.ts'
 const DEADLINE_MS = 5_000
 
 /**
- * The answers of those that know the timeline; none where all answer and none knows it. Error: refused `unavailable` where
- * none of those that answer knows it, and one is away.
+ * The answers of those that know the timeline; none where all answer and none knows it. One that is away, or whose copy cannot
+ * be used, is not needed while another knows it. Error: refused `unavailable` where none of those that answer knows it, and
+ * one gave no answer.
  */
 export async function walStatuses(
   { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,
@@ -22,18 +23,22 @@ export async function walStatuses(
         const options = { deadlineMs: DEADLINE_MS, peer: `safekeeper ${address}`, signal }
         return await callUnary(client.getWalStatus.bind(client), { timeline }, options)
       } catch (error) {
-        if (isErrorCode(error, 'unavailable') || isErrorCode(error, 'timeout')) return 'away'
         if (isErrorCode(error, 'unknown_timeline')) return undefined
+        if (error instanceof UnderstoryError && !isErrorCode(error, 'cancelled')) return error
         throw error
       } finally {
         client.close()
       }
     }),
   )
-  const known = answers.filter((answer) => answer !== undefined && answer !== 'away')
-  if (known.length === 0 && answers.includes('away')) {
-    throw refuse('unavailable', 'no safekeeper that answers knows the timeline', {
+  const known = answers
+    .filter((answer) => !(answer instanceof UnderstoryError))
+    .filter((answer) => answer !== undefined)
+  const problem = answers.find((answer) => answer instanceof UnderstoryError)
+  if (known.length === 0 && problem !== undefined) {
+    throw refuse('unavailable', `no safekeeper that answers knows the timeline: ${problem.message}`, {
       hint: 'Start the safekeepers.',
+      cause: problem,
     })
   }
   return known

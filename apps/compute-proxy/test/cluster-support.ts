@@ -3,6 +3,7 @@
  * ledger, and what is asked of every cluster in the end. Conditions are polled; nothing sleeps for a time.
  */
 import { randomUUID } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -37,9 +38,11 @@ import type {
   PostgresMajor,
 } from '@understory/testcontainers'
 import pg from 'pg'
-import { expect } from 'vitest'
+import { afterEach, expect } from 'vitest'
 
 const ROOT = resolve(import.meta.dirname, '..', '..', '..')
+const FAILURES = join(ROOT, '.understory', 'failures')
+const REPORTED_LINES_MAX = 20
 const POLL_MS = 20
 /** Far above what anything takes on an idle machine: it ends a test that hangs, and measures nothing. */
 const WAIT_MS = 120_000
@@ -64,6 +67,12 @@ export interface RoadOptions extends Omit<ClusterOptions, 'dataDirectory'> {
   readonly settings?: Readonly<Record<string, string>>
 }
 
+/** Of this test file; also those that have ended. */
+const started = new Set<Road>()
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') for (const road of started) await road.reportLogs(task.name)
+})
+
 /** Starts a cluster in a folder of its own, with the tenant `road`. */
 export async function startRoad(options: RoadOptions = {}): Promise<Road> {
   const { major = 17, imageThresholdRecords, settings = {}, ...clusterOptions } = options
@@ -73,6 +82,7 @@ export async function startRoad(options: RoadOptions = {}): Promise<Road> {
     ...clusterOptions,
     dataDirectory: join(folder.path, 'data'),
   })
+  started.add(road)
   try {
     await road.start()
     await road.createTenant(road.tenant, major, settings, imageThresholdRecords)
@@ -90,6 +100,7 @@ export class Road implements AsyncDisposable {
   readonly #folder: AsyncDisposable
   readonly #options: ClusterOptions
   #cluster: Cluster | undefined
+  #stopped: Cluster | undefined
 
   constructor(folder: AsyncDisposable & { readonly path: string }, options: ClusterOptions) {
     this.folder = folder.path
@@ -109,8 +120,24 @@ export class Road implements AsyncDisposable {
   }
   async stop(): Promise<void> {
     const cluster = this.#cluster
+    this.#stopped = cluster
     this.#cluster = undefined
     await cluster?.stop()
+  }
+
+  /** After a failure, when the cluster may be gone: the logs into files, and what was wrong in them to standard error. */
+  async reportLogs(testName: string): Promise<void> {
+    const cluster = this.#cluster ?? this.#stopped
+    if (cluster === undefined) return
+    const folder = join(FAILURES, testName.replaceAll(/[^\w-]+/g, '-').slice(0, 80))
+    await mkdir(folder, { recursive: true })
+    const { controlPlane, computeHost, safekeepers, pageservers } = cluster
+    for (const node of [controlPlane, computeHost, ...safekeepers, ...pageservers]) {
+      const lines = node.log().split('\n')
+      await writeFile(join(folder, `${node.nodeId}.log`), lines.join('\n'))
+      const wrong = lines.filter((line) => /"level":"(warn|error)"/.test(line)).slice(-REPORTED_LINES_MAX)
+      process.stderr.write([`${node.nodeId}: ${folder}`, ...wrong, ''].join('\n'))
+    }
   }
   async [Symbol.asyncDispose](): Promise<void> {
     try {

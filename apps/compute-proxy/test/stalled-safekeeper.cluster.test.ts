@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { describeError, lsnFromBigint, present } from '@understory/base'
 import { runCommand, temporaryDirectory } from '@understory/testcontainers'
 import type { ClusterNode } from '@understory/testcontainers'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { loseCompute, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
@@ -73,11 +73,11 @@ test('a safekeeper whose timeline folder is read-only', async (context) => {
     (error: unknown) => error,
   )
   if (problem !== undefined) return context.skip(`chattr +i does not work here: ${describeError(problem)}`)
-  onTestFinished(() => chattr('-i', folder).catch(() => undefined) as Promise<void>)
+  // Before the road's own folder is removed, also after a failure.
+  await using _ = { [Symbol.asyncDispose]: async () => void (await chattr('-i', folder)) }
   await expectNothingLost(road, victim)
   expect(victim.log()).toContain('"event":"timeline_failed"')
   expect(victim.log()).toMatch(/"event":"subscription_ended".*"reason":"failed"/)
-  await chattr('-i', folder)
 })
 
 test('a safekeeper at its quota', async () => {

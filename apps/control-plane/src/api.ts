@@ -25,7 +25,7 @@ import { startsWithSettingOff } from './fpw-switch.ts'
 import { allSafekeepers } from './membership-change.ts'
 import { membershipMessage } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
-import { computeMissing, ifReachable } from './observed.ts'
+import { MEMBER_AWAY, computeMissing, memberStatus } from './observed.ts'
 import type { Peers } from './observed.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
 import { isPasswordPending } from './tenant-document.ts'
@@ -106,10 +106,10 @@ async function timelineResponse(
   const safekeepers = await Promise.all(
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
       const address = addressOf(node)
-      const status =
-        address === '' ? undefined : await ifReachable(peers.walStatus(address, refOf(tenant, timeline)))
-      const { flushLsn = 0n, commitLsn = 0n, failure = '' } = status ?? {}
-      return { address, alive: status !== undefined, flushLsn, commitLsn, failure }
+      const asked = address === '' ? undefined : peers.walStatus(address, refOf(tenant, timeline))
+      const { alive, flushLsn, commitLsn, failure } =
+        asked === undefined ? MEMBER_AWAY : await memberStatus(asked)
+      return { address, alive, flushLsn, commitLsn, failure }
     }),
   )
   return {

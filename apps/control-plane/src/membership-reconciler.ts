@@ -19,7 +19,7 @@ import {
   requestChange,
 } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { ifReachable } from './observed.ts'
+import { ifReachable, isCopyUnusable } from './observed.ts'
 import type { Peers } from './observed.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
@@ -349,8 +349,7 @@ export class MembershipReconciler {
 
 /** A member whose copy cannot be used is as good as away. */
 function undefinedWhenDamaged(error: unknown): undefined {
-  if (isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal') || isErrorCode(error, 'disk_failed'))
-    return undefined
+  if (isCopyUnusable(error)) return undefined
   throw error
 }
 

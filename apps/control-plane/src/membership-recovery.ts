@@ -7,7 +7,7 @@ import type { GetWalStatusResponse, TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
 import type { StoredRecovery } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { ifReachable } from './observed.ts'
+import { ifReachable, isCopyUnusable } from './observed.ts'
 import type { Peers } from './observed.ts'
 import type { TimelineDocument } from './tenant-document.ts'
 
@@ -100,12 +100,7 @@ async function statusOf(
   try {
     return await ifReachable(peers.walStatus(address, ref))
   } catch (error) {
-    if (
-      isErrorCode(error, 'bad_file') ||
-      isErrorCode(error, 'bad_wal') ||
-      isErrorCode(error, 'unknown_timeline')
-    )
-      return undefined
+    if (isCopyUnusable(error)) return undefined
     throw error
   }
 }

@@ -1,7 +1,15 @@
 /**
  * Calls to the processes that serve a timeline, with clients kept per address (client-cache.ts).
  */
-import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import {
+  LSN_ZERO,
+  UnderstoryError,
+  formatLsn,
+  isErrorCode,
+  lsnFromBigint,
+  lsnToBigint,
+  refuse,
+} from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import {
@@ -26,6 +34,7 @@ import type {
   PostgresIdentity,
   PullTimelineResponse,
   SafekeeperMember,
+  SafekeeperMemberView,
   ShardRef,
   ShardStatus,
   TimelineRef,
@@ -261,6 +270,33 @@ export async function ifReachable<T>(promise: Promise<T>): Promise<T | undefined
     ) {
       return undefined
     }
+    throw error
+  }
+}
+
+/** Whether a safekeeper answers and its copy of the timeline cannot be used: for a quorum that is as good as away. */
+export const isCopyUnusable = (error: unknown): error is UnderstoryError =>
+  isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal') || isErrorCode(error, 'disk_failed')
+
+type MemberStatusView = Omit<SafekeeperMemberView, 'nodeId' | 'role'>
+
+export const MEMBER_AWAY: MemberStatusView = {
+  alive: false,
+  membershipGeneration: 0n,
+  flushLsn: 0n,
+  commitLsn: 0n,
+  failure: '',
+}
+
+/** What one safekeeper says of a timeline, for people to read: no single one of them may keep the others from being shown. */
+export async function memberStatus(asked: Promise<GetWalStatusResponse>): Promise<MemberStatusView> {
+  try {
+    const status = await ifReachable(asked)
+    if (status === undefined) return MEMBER_AWAY
+    const { membershipGeneration, flushLsn, commitLsn, failure } = status
+    return { alive: true, membershipGeneration, flushLsn, commitLsn, failure }
+  } catch (error) {
+    if (error instanceof UnderstoryError) return { ...MEMBER_AWAY, alive: true, failure: error.message }
     throw error
   }
 }

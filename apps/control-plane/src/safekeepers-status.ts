@@ -1,10 +1,10 @@
 /** What the API tells of a timeline's safekeepers. */
-import { LSN_ZERO, isErrorCode, lsnToBigint } from '@understory/base'
+import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Clock } from '@understory/env'
 import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
 import { allSafekeepers, isUnderWay } from './membership-change.ts'
 import { membershipMessage } from './membership-reconciler.ts'
-import { ifReachable } from './observed.ts'
+import { MEMBER_AWAY, memberStatus } from './observed.ts'
 import type { Peers } from './observed.ts'
 import type { TimelineDocument } from './tenant-document.ts'
 import type { SafekeepersView } from './timeline-view.ts'
@@ -25,18 +25,8 @@ export async function safekeepersStatus(
   const safekeepers = await Promise.all(
     shown.map(async (nodeId): Promise<SafekeeperMemberView> => {
       const address = timeline.addresses[nodeId]
-      const none = { alive: false, membershipGeneration: 0n, flushLsn: 0n, commitLsn: 0n, failure: '' }
-      const role = roleOf(timeline, nodeId)
-      if (address === undefined) return { nodeId, role, ...none }
-      try {
-        const status = await ifReachable(peers.walStatus(address, ref))
-        if (status === undefined) return { nodeId, role, ...none }
-        const { membershipGeneration, flushLsn, commitLsn, failure } = status
-        return { nodeId, role, alive: true, membershipGeneration, flushLsn, commitLsn, failure }
-      } catch (error) {
-        if (!isErrorCode(error, 'bad_file') && !isErrorCode(error, 'bad_wal')) throw error
-        return { nodeId, role, ...none, alive: true, failure: error.message }
-      }
+      const status = address === undefined ? MEMBER_AWAY : await memberStatus(peers.walStatus(address, ref))
+      return { nodeId, role: roleOf(timeline, nodeId), ...status }
     }),
   )
   const { safekeeperChange: change } = timeline

@@ -1,6 +1,13 @@
 /** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
 import { dirname, join } from 'node:path'
-import { describeError, isErrorCode, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import {
+  UnderstoryError,
+  describeError,
+  isErrorCode,
+  parseTenantId,
+  parseTimelineId,
+  refuse,
+} from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
@@ -12,6 +19,7 @@ import { describeIdentity, isSameIdentity } from './identity.ts'
 import type { PostgresIdentity } from './identity.ts'
 import type { SafekeeperObserver } from './safekeeper-observer.ts'
 import { Timeline } from './timeline.ts'
+import { isDamage } from './wal-check.ts'
 
 type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
   | { readonly timeline: Timeline }
@@ -131,7 +139,10 @@ export class Timelines {
     return entry?.tenantId === ref.tenantId && 'timeline' in entry ? entry.timeline : undefined
   }
 
-  /** Error: refused `unknown_timeline`, or why it could not be opened. */
+  /**
+   * Error: refused `unknown_timeline`; what is damaged (wal-check.ts, isDamage); `disk_failed` where it could not be opened
+   * for any other reason, whatever that was: nobody else needs to know what can go wrong with a disk.
+   */
   get(ref: TimelineRef | undefined): Timeline {
     const { tenantId, timelineId } = readRef(ref)
     const entry = this.#entries.get(timelineId)
@@ -141,7 +152,7 @@ export class Timelines {
         `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`,
       )
     }
-    if ('failure' in entry) throw entry.failure
+    if ('failure' in entry) throw closedError(timelineId, entry.failure)
     return entry.timeline
   }
 
@@ -272,5 +283,13 @@ export function explainDataFolder(error: unknown, dataDir: string): unknown {
     ...(error.detail === undefined ? {} : { detail: error.detail }),
     hint: error.hint ?? 'Name a folder with --data-dir.',
     cause: error,
+  })
+}
+
+function closedError(timelineId: TimelineId, failure: unknown): unknown {
+  if (!(failure instanceof UnderstoryError) || isDamage(failure)) return failure
+  return refuse('disk_failed', `timeline ${timelineId} is not open on this safekeeper: ${failure.message}`, {
+    hint: `${failure.hint ?? 'See to its disk.'} It opens again by itself.`,
+    cause: failure,
   })
 }
