@@ -60,14 +60,20 @@ export async function killPod(tools: Tools, load: Load, component: string, more 
   })
 }
 
+/** A clean end that uses up the pod's grace was cut off by Kubernetes, and so was no clean end. */
+const CLEAN_END_MS_MAX = 40_000
+
 /** Told to end with all the time that it has, as by `kubectl drain`: Postgres stops cleanly. */
 export async function endPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const [victim] = (await podsOf(tools, component, more)).filter(isReady)
   if (victim === undefined) throw refuse('precondition', `no ${component} is ready`)
-  return around(load, `pod of ${component}, cleanly`, async () => {
+  const result = await around(load, `pod of ${component}, cleanly`, async () => {
     await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--wait=false')
     await untilBack(tools, component, more, 1, victim.metadata.uid)
   })
+  if (result.backMs > CLEAN_END_MS_MAX)
+    throw refuse('timeout', `a clean end of ${component} took ${result.backMs} ms`)
+  return result
 }
 
 /** Whether a node with pods of this release could be drained. Error: refused with what kubectl has against it. */

@@ -39,10 +39,11 @@ for target in /etc/understory/tls/tls.key /proc/self/environ /own/spec; do
 done
 rm pg_ident.conf && cp -p /tmp/pg_ident.conf pg_ident.conf`
 
-/** What the proxy has kept of the configuration meanwhile, in the clear. */
+/** What the proxy has kept of the configuration meanwhile, in the clear, but for the key that is Postgres's own. */
 const KEPT = `node -e "
 const { files, soundFiles } = JSON.parse(require('fs').readFileSync('/own/configuration.json', 'utf8'))
-for (const text of [...Object.values(files), ...Object.values(soundFiles)]) console.log(Buffer.from(text, 'base64').toString())"`
+for (const [name, text] of [...Object.entries(files), ...Object.entries(soundFiles)])
+  if (name !== 'server.key') console.log(Buffer.from(text, 'base64').toString())"`
 
 /** Error: refused with what is open, or where nothing was seen and so nothing tried. */
 export async function checkSecrets(tools: Tools, pod: string): Promise<void> {

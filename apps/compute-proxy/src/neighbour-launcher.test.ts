@@ -108,10 +108,12 @@ test('an order to stop goes to the proxy, and the server runs on until that has 
   const server = await launcher.start(files, [])
   container.kill('SIGTERM')
   await stopAsked
+  launcher.giveUp()
   process.kill(server.pid, 0)
   await serving(files)
   server.signal('SIGINT')
   expect(await server.exited).toBe(CLEAN_EXIT)
+  await launcher.endOld()
   launcher.finish()
   expect(await containerEnded).toBe(0)
 })
@@ -125,6 +127,7 @@ test('a container that is killed takes its server with it, and is the end of the
   process.kill(server.pid, 'SIGKILL')
   await stopAsked
   expect(await server.exited).toBe('ended with its container')
+  await launcher.endOld()
   await allowStart(files)
   await expect(launcher.start(files, [])).rejects.toThrow('the container of Postgres has ended')
 })

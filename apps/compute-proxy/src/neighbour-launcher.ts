@@ -89,9 +89,18 @@ export class NeighbourLauncher implements Launcher {
     })
   }
 
-  /** Where the container has not begun, nothing of Postgres runs. */
+  /**
+   * Where the container has not begun, or has ended, nothing of Postgres runs. Also after `giveUp`, which cuts waits for work
+   * short: this is how a clean end ends.
+   */
   async endOld(): Promise<void> {
-    if ((await this.#read('runner')) !== undefined) await this.#do('end_old', newId())
+    if ((await this.#read('runner')) === undefined || (await this.#isRunnerGone())) return
+    const id = newId()
+    this.#ask('end_old', id)
+    while ((await this.#read(`done.${id}`)) === undefined) {
+      if (await this.#isRunnerGone()) return
+      await this.#parts.clock.sleep(POLL_MS)
+    }
   }
 
   emptyPgdata(): Promise<void> {
