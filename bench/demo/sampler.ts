@@ -4,7 +4,7 @@
  */
 import { lsnFromBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { PageserverServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
+import { PLAIN_CLIENT, PageserverServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
 import type { ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
 import { blockKey, encodePageRequests, shardOfBlock } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
@@ -70,7 +70,7 @@ export class Sampler {
     this.#timeline = timeline
     this.#shards = shards
     this.#relations = relations
-    this.#clients = shards.map(({ address }) => createClient(PageserverServiceClient, address))
+    this.#clients = shards.map(({ address }) => createClient(PLAIN_CLIENT, PageserverServiceClient, address))
   }
 
   async start(): Promise<void> {

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, present, refuse } from '@understory/base'
 import {
+  PLAIN_CLIENT,
   ComputeState,
   PageserverServiceClient,
   SafekeeperServiceClient,
@@ -239,7 +240,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async walStatus(node: ClusterNode): Promise<GetWalStatusResponse> {
-    const client = createRpcClient(SafekeeperServiceClient, node.address)
+    const client = createRpcClient(PLAIN_CLIENT, SafekeeperServiceClient, node.address)
     try {
       const options = { deadlineMs: 2_000 }
       return await callUnary(client.getWalStatus.bind(client), { timeline: this.#parts.timeline }, options)
@@ -271,7 +272,7 @@ export class Lab implements AsyncDisposable {
 
   /** Asks the shards on a node for layers of all that they have; gives what a shard said that could not, or undefined. */
   async flush(node: ClusterNode): Promise<string | undefined> {
-    const client = createRpcClient(PageserverServiceClient, node.address)
+    const client = createRpcClient(PLAIN_CLIENT, PageserverServiceClient, node.address)
     try {
       const { timeline } = this.#parts
       const status = { deadlineMs: 2_000 }
@@ -290,7 +291,7 @@ export class Lab implements AsyncDisposable {
   async #shards(): Promise<ShardStatus[]> {
     const { spec } = await this.client.getTimeline(TENANT)
     const perShard = (spec?.pageservers ?? []).map(async (address, number) => {
-      const client = createRpcClient(PageserverServiceClient, address)
+      const client = createRpcClient(PLAIN_CLIENT, PageserverServiceClient, address)
       try {
         const request = { timeline: this.#parts.timeline }
         const options = { deadlineMs: 2_000 }

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, formatLsn, lsnFromBigint, lsnToBigint, present } from '@understory/base'
 import {
+  processClient,
   BrokerServiceService,
   ComputeHostServiceService,
   ComputeServiceService,
@@ -172,7 +173,11 @@ class Fuzzer {
     this.#nodes = nodes
     this.#view = view
     this.#timeline = present(view.timeline?.timeline, 'timeline')
-    this.#safekeeper = createRpcClient(SafekeeperServiceClient, (nodes[0] as ClusterNode).address)
+    this.#safekeeper = createRpcClient(
+      processClient(),
+      SafekeeperServiceClient,
+      (nodes[0] as ClusterNode).address,
+    )
   }
 
   #fault(text: string): void {

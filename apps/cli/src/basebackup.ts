@@ -5,12 +5,13 @@ import { LSN_ZERO, formatLsn, lsnFromBigint, maxLsn, refuse } from '@understory/
 import type { Lsn } from '@understory/base'
 import { assemblePgdata, asRecordEnd, writeStandaloneConfiguration } from '@understory/pgdata'
 import type { PgdataSource } from '@understory/pgdata'
-import type { GetTimelineResponse } from '@understory/rpc'
+import type { ClientContext, GetTimelineResponse } from '@understory/rpc'
 
 /** Longer than a read waits on its own, so that a shard that is catching up is waited for. */
 const PATIENCE_MS = 60_000
 
 export interface BasebackupOptions {
+  readonly rpc: ClientContext
   readonly view: GetTimelineResponse
   /** Must not exist or be empty. */
   readonly directory: string
@@ -34,12 +35,13 @@ export type BasebackupRow = {
 
 /** Errors: refused `bad_lsn`, `out_of_range`, `precondition` (directory), or what storage says. */
 export async function basebackup({
+  rpc,
   view,
   directory,
   lsn,
   onProgress,
 }: BasebackupOptions): Promise<BasebackupRow> {
-  const source = sourceOf(view)
+  const source = sourceOf(rpc, view)
   // A link to an empty folder is the folder.
   const path = await realpath(directory).catch(() => resolve(directory))
   const at = chooseLsn(view, lsn, source.postgres.walSegmentBytes)
@@ -63,7 +65,7 @@ export async function basebackup({
   }
 }
 
-function sourceOf(view: GetTimelineResponse): PgdataSource {
+function sourceOf(rpc: ClientContext, view: GetTimelineResponse): PgdataSource {
   const { timeline, spec } = view
   const { postgres } = timeline ?? {}
   if (timeline?.timeline === undefined || spec === undefined || postgres === undefined) {
@@ -76,6 +78,7 @@ function sourceOf(view: GetTimelineResponse): PgdataSource {
     throw refuse('unsupported', `PostgreSQL ${major} is not supported`)
   const { pageservers, stripeBlocks, safekeepers } = spec
   return {
+    rpc,
     timeline: timeline.timeline,
     postgres: { major, systemId, pgTimelineId, walSegmentBytes },
     pageservers,

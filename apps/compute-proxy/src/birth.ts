@@ -4,6 +4,7 @@
  */
 import { refuse } from '@understory/base'
 import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
+import type { ClientContext } from '@understory/rpc'
 import type { CheckedSpec } from './spec.ts'
 
 const SHARD_DEADLINE_MS = 5_000
@@ -13,22 +14,24 @@ export type BirthProgress = 'nowhere' | 'half-way' | 'to its end'
 
 /** Of a timeline that some safekeeper knows. Errors: what keeps a shard from telling. */
 export async function howFarBirthGot(
+  rpc: ClientContext,
   spec: CheckedSpec,
   signal: AbortSignal,
 ): Promise<Exclude<BirthProgress, 'nowhere'>> {
   const imported = await Promise.all(
-    spec.pageservers.map((address, number) => isImported(spec, address, number, signal)),
+    spec.pageservers.map((address, number) => isImported(rpc, spec, address, number, signal)),
   )
   return imported.every(Boolean) ? 'to its end' : 'half-way'
 }
 
 async function isImported(
+  rpc: ClientContext,
   { timeline }: CheckedSpec,
   address: string,
   number: number,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const client = createClient(PageserverServiceClient, address)
+  const client = createClient(rpc, PageserverServiceClient, address)
   try {
     const options = { deadlineMs: SHARD_DEADLINE_MS, peer: `pageserver ${address}`, signal }
     const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline }, options)

@@ -23,7 +23,7 @@ import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
 import { ComputeState } from '@understory/rpc'
-import type { PostgresIdentity } from '@understory/rpc'
+import type { ClientContext, PostgresIdentity } from '@understory/rpc'
 import {
   PROXY_ROLE,
   STANDBY_NAME,
@@ -88,6 +88,8 @@ export interface ComputeParts {
   readonly launcher: Launcher
   readonly front: SqlFront
   readonly nodeId: string
+  /** What safekeepers and pageservers are called with. */
+  readonly rpc: ClientContext
   readonly contactTimeoutMs: number
   /** It gave way to another compute before, and is to run all the same. */
   readonly isWantedAnew: boolean
@@ -479,10 +481,10 @@ export class Compute {
    * the timeline anew; nothing is lost by that, because clients are let in only after a whole birth.
    */
   async #needsBirth(): Promise<boolean> {
-    const { spec } = this.#parts
+    const { rpc, spec } = this.#parts
     if (this.#remembered.born || !spec.bootstrap) return false
-    const known = await walStatuses(spec, this.#stop.signal)
-    const got = known.length === 0 ? 'nowhere' : await howFarBirthGot(spec, this.#stop.signal)
+    const known = await walStatuses(rpc, spec, this.#stop.signal)
+    const got = known.length === 0 ? 'nowhere' : await howFarBirthGot(rpc, spec, this.#stop.signal)
     this.#isBirthInterrupted = got === 'half-way'
     if (got === 'half-way') {
       throw refuse('precondition', 'the birth of this timeline was cut short', {
@@ -493,8 +495,9 @@ export class Compute {
   }
 
   #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
-    const { spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
+    const { rpc, spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
     const quorum = new Quorum({
+      rpc,
       timeline: spec.timeline,
       postgres,
       membership: this.#newestMembership(),
@@ -520,12 +523,12 @@ export class Compute {
   }
 
   async #rebuild(): Promise<Session> {
-    const { spec, launcher, log } = this.#parts
+    const { rpc, spec, launcher, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_ELECTING
     this.#progressPercent = 0
     await this.#parts.launcher.endOld(this.files)
     await this.#knownConfiguration()
-    const [status] = await walStatuses(spec, this.#stop.signal)
+    const [status] = await walStatuses(rpc, spec, this.#stop.signal)
     if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
     const { postgres } = status
     this.#identity = postgres
@@ -535,6 +538,7 @@ export class Compute {
       await quorum.waitForCommit(atLsn)
       this.#state = ComputeState.COMPUTE_STATE_REBUILDING
       const source = {
+        rpc,
         timeline: spec.timeline,
         postgres: { ...postgres, major: spec.postgresMajor },
         pageservers: spec.pageservers,
@@ -690,7 +694,7 @@ export class Compute {
 
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
-    const { spec, launcher, clock, log } = this.#parts
+    const { rpc, spec, launcher, clock, log } = this.#parts
     this.#state = ComputeState.COMPUTE_STATE_IMPORTING
     log.info('birth', { major: spec.postgresMajor })
     await launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
@@ -729,7 +733,7 @@ export class Compute {
         pgTimelineId: timelineId,
         walSegmentBytes: WAL_SEGMENT_BYTES,
       }
-      await createTimeline(spec, postgres, startLsn, this.#stop.signal)
+      await createTimeline(rpc, spec, postgres, startLsn, this.#stop.signal)
       quorum = this.#candidate(postgres, startLsn)
       await orStopped(quorum.elected, this.#stop.signal)
       const stream = await replication.startReplication({ slot: STANDBY_NAME, startLsn, timelineId })
@@ -765,6 +769,7 @@ export class Compute {
     const replication = await connectReplication(target)
     try {
       const imported = await importBaseBackup({
+        rpc: this.#parts.rpc,
         backup: replication.baseBackup('understory import'),
         major: spec.postgresMajor,
         layout: { count: spec.pageservers.length, stripeBlocks: spec.stripeBlocks },

@@ -21,6 +21,7 @@ import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understo
 import {
   logCalls,
   observeRpc,
+  processClient,
   setBugReporter,
   startServer,
   useSecurity,
@@ -95,7 +96,8 @@ async function host(argv: readonly string[]): Promise<number> {
   }
   await computes.load()
   const server = await startServer({ ...listen, services: [hostService(computes)] })
-  const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log })
+  const broker =
+    brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log, rpc: processClient() })
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'compute-host',
     address: server.address,
@@ -139,6 +141,7 @@ async function run(argv: readonly string[]): Promise<number> {
     spec,
     files,
     launcher: childLauncher({ bin, owner, environment: postgresEnvironment(), clock, log }),
+    rpc: processClient(),
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs,
@@ -152,7 +155,7 @@ async function run(argv: readonly string[]): Promise<number> {
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
-    services: [computeService(() => ({ compute, spec }))],
+    services: [computeService(processClient(), () => ({ compute, spec }))],
   })
   process.on('message', (message) => {
     if (typeof message === 'object' && message !== null && 'spec' in message)
@@ -230,6 +233,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     address: `${advertise}:${listen.port}`,
     files,
     launcher,
+    rpc: processClient(),
     front: { listenAddresses: '*', host: sqlHost },
     nodeId,
     contactTimeoutMs: rest.contactTimeoutMs,
@@ -247,7 +251,7 @@ async function pod(argv: readonly string[]): Promise<number> {
   const server = await startServer({
     ...listen,
     healthListen: rest.healthListen,
-    services: [hostService(compute), computeService(() => compute.current())],
+    services: [hostService(compute), computeService(processClient(), () => compute.current())],
     health: (name) => ({ '': true, pgdata: launcher.isWanted, sql: compute.isOpen })[name],
   })
   const stopped = stopSignal().then(requestStop)

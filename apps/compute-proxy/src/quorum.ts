@@ -46,6 +46,7 @@ import {
 } from '@understory/rpc'
 import type {
   BidiStream,
+  ClientContext,
   PostgresIdentity,
   ProposeRequest,
   ProposeResponse,
@@ -71,6 +72,7 @@ const DONOR_WAIT_MS = 5_000
 const DONOR_SILENCE_MS_MAX = 20_000
 
 export interface QuorumOptions {
+  readonly rpc: ClientContext
   readonly timeline: TimelineRef
   readonly postgres: PostgresIdentity
   /** Which safekeepers count, until `changeMembership`. */
@@ -184,7 +186,7 @@ export class Quorum {
     const peer: Peer = {
       name,
       address,
-      client: createClient(SafekeeperServiceClient, address),
+      client: createClient(this.#options.rpc, SafekeeperServiceClient, address),
       stream: undefined,
       lastContactMs: this.#options.clock.nowMs(),
       fetched: undefined,
@@ -232,7 +234,7 @@ export class Quorum {
   #movePeer(peer: Peer, address: string): void {
     peer.client.close()
     peer.address = address
-    peer.client = createClient(SafekeeperServiceClient, address)
+    peer.client = createClient(this.#options.rpc, SafekeeperServiceClient, address)
     this.#hangUp(peer)
   }
 

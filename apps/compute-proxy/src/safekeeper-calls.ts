@@ -2,7 +2,7 @@
 import { UnderstoryError, isErrorCode, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { GetWalStatusResponse, PostgresIdentity } from '@understory/rpc'
+import type { ClientContext, GetWalStatusResponse, PostgresIdentity } from '@understory/rpc'
 import type { CheckedSpec } from './spec.ts'
 
 const DEADLINE_MS = 5_000
@@ -13,12 +13,13 @@ const DEADLINE_MS = 5_000
  * one gave no answer.
  */
 export async function walStatuses(
+  rpc: ClientContext,
   { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,
   signal: AbortSignal,
 ): Promise<GetWalStatusResponse[]> {
   const answers = await Promise.all(
     safekeepers.map(async (address) => {
-      const client = createClient(SafekeeperServiceClient, address)
+      const client = createClient(rpc, SafekeeperServiceClient, address)
       try {
         const options = { deadlineMs: DEADLINE_MS, peer: `safekeeper ${address}`, signal }
         return await callUnary(client.getWalStatus.bind(client), { timeline }, options)
@@ -46,6 +47,7 @@ export async function walStatuses(
 
 /** On every safekeeper: one that is made later could not be told from one that forgot. Error: the first of any of them. */
 export async function createTimeline(
+  rpc: ClientContext,
   { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,
   postgres: PostgresIdentity,
   startLsn: Lsn,
@@ -53,7 +55,7 @@ export async function createTimeline(
 ): Promise<void> {
   await Promise.all(
     safekeepers.map(async (address) => {
-      const client = createClient(SafekeeperServiceClient, address)
+      const client = createClient(rpc, SafekeeperServiceClient, address)
       try {
         await callUnary(
           client.createTimeline.bind(client),

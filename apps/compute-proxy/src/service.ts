@@ -3,6 +3,7 @@ import { lsnToBigint, parseLsn, refuse } from '@understory/base'
 import { realClock } from '@understory/env'
 import { ComputeServiceService, serverStream, service, unary } from '@understory/rpc'
 import type {
+  ClientContext,
   ComputeServiceServer,
   GetComputeStatusResponse,
   RpcService,
@@ -29,7 +30,7 @@ export interface RunningCompute {
 }
 
 /** Error of `current`, and so of every call: refused `unavailable` where there is no compute yet. */
-export function computeService(current: () => RunningCompute): RpcService {
+export function computeService(rpc: ClientContext, current: () => RunningCompute): RpcService {
   const passwords = new PasswordSetter()
   return service<ComputeServiceServer>(ComputeServiceService, {
     getComputeStatus: unary(() => statusOf(current())),
@@ -65,7 +66,7 @@ export function computeService(current: () => RunningCompute): RpcService {
       return { redoLsn: lsnToBigint(parseLsn(redo)) }
     }),
 
-    verifyTimeline: serverStream((_, { signal }) => verify(current(), signal)),
+    verifyTimeline: serverStream((_, { signal }) => verify(rpc, current(), signal)),
 
     stopCompute: unary(({ deadlineMs }) => {
       if (deadlineMs > STOP_DEADLINE_MAX_MS) {
@@ -145,6 +146,7 @@ async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
 }
 
 async function* verify(
+  rpc: ClientContext,
   { compute, spec }: RunningCompute,
   signal: AbortSignal,
 ): AsyncGenerator<VerifyTimelineResponse, void, void> {
@@ -155,6 +157,7 @@ async function* verify(
   let progress: { pagesDone: bigint; pagesTotal: bigint } | undefined
   let wake = Promise.withResolvers<void>()
   const running = verifyTimeline({
+    rpc,
     dataDirectory: compute.files.pgdata,
     major: spec.postgresMajor,
     postgres: { ...postgres, major: spec.postgresMajor },

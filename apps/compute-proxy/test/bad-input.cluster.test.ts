@@ -9,6 +9,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { UnderstoryError, advance, formatLsn, isErrorCode, parseLsn, present } from '@understory/base'
 import {
+  PLAIN_CLIENT,
   PageserverServiceClient,
   SafekeeperServiceClient,
   callServerStream,
@@ -235,10 +236,12 @@ describe('over the network', () => {
   test('an unknown timeline is NOT_FOUND', async () => {
     const shard = { number: 0, count: 2, stripeBlocks: 256 }
     const pageserver = createClient(
+      PLAIN_CLIENT,
       PageserverServiceClient,
       present(road.cluster.pageservers[0], 'pageserver').address,
     )
     const safekeeper = createClient(
+      PLAIN_CLIENT,
       SafekeeperServiceClient,
       present(road.cluster.safekeepers[0], 'safekeeper').address,
     )
@@ -266,8 +269,13 @@ describe('over the network', () => {
     const { timeline, spec } = await road.timeline()
     const ref = timeline?.timeline
     const shard = { number: 0, count: spec?.pageservers.length ?? 0, stripeBlocks: spec?.stripeBlocks ?? 0 }
-    const pageserver = createClient(PageserverServiceClient, (await road.pageserverOf(0)).address)
+    const pageserver = createClient(
+      PLAIN_CLIENT,
+      PageserverServiceClient,
+      (await road.pageserverOf(0)).address,
+    )
     const safekeeper = createClient(
+      PLAIN_CLIENT,
       SafekeeperServiceClient,
       present(road.cluster.safekeepers[0], 'safekeeper').address,
     )
@@ -323,7 +331,7 @@ test.skipIf(!canMount())(
   async () => {
     const victim = present(road.cluster.safekeepers[2], 'safekeeper')
     const { timeline } = await road.timeline()
-    const client = createClient(SafekeeperServiceClient, victim.address)
+    const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, victim.address)
     const status = () => callUnary(client.getWalStatus.bind(client), { timeline: timeline?.timeline })
     try {
       await victim.stop()

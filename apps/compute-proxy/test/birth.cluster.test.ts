@@ -6,7 +6,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { present } from '@understory/base'
-import { ComputeHostServiceClient, callUnary, createClient } from '@understory/rpc'
+import { PLAIN_CLIENT, ComputeHostServiceClient, callUnary, createClient } from '@understory/rpc'
 import { TENANT_PASSWORD } from '@understory/testcontainers'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
@@ -38,7 +38,7 @@ async function beginBirth(name: string, event: string): Promise<{ timelineId: st
 }
 
 async function pidOf(timelineId: string): Promise<number | undefined> {
-  const host = createClient(ComputeHostServiceClient, road.cluster.computeHost.address)
+  const host = createClient(PLAIN_CLIENT, ComputeHostServiceClient, road.cluster.computeHost.address)
   try {
     const { computes } = await callUnary(host.listComputes.bind(host), {})
     const found = computes.find(({ timeline }) => timeline?.timelineId === timelineId)
@@ -88,7 +88,7 @@ test('some of them had to begin anew, and what the interrupted births left is re
   const log = road.cluster.controlPlane.log().split('\n')
   const anew = log.filter((line) => line.includes('"event":"birth_interrupted"'))
   expect(anew.length).toBeGreaterThanOrEqual(3)
-  const host = createClient(ComputeHostServiceClient, road.cluster.computeHost.address)
+  const host = createClient(PLAIN_CLIENT, ComputeHostServiceClient, road.cluster.computeHost.address)
   try {
     const tenants = []
     for await (const { name } of road.client.listTenants()) tenants.push(name)

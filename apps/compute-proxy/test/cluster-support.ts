@@ -10,6 +10,7 @@ import type { Lsn } from '@understory/base'
 import { Ledger, checkLedger, loadTpcb, newProgress, runWorkload, tpcb } from '@understory/bench/workloads'
 import type { LedgerCheck, RunProgress, RunStats } from '@understory/bench/workloads'
 import {
+  PLAIN_CLIENT,
   ComputeState,
   PageserverServiceClient,
   callUnary,
@@ -222,7 +223,7 @@ export class Road implements AsyncDisposable {
     const addresses = spec?.pageservers ?? []
     return Promise.all(
       addresses.map(async (address, number) => {
-        const client = createRpcClient(PageserverServiceClient, address)
+        const client = createRpcClient(PLAIN_CLIENT, PageserverServiceClient, address)
         try {
           const { shards } = await callUnary(client.getShardStatus.bind(client), {
             timeline: timeline?.timeline,
@@ -253,7 +254,11 @@ export class Road implements AsyncDisposable {
     await this.ingested(tenant)
     const { spec, timeline } = await this.timeline(tenant)
     for (const { shard } of await this.shards(tenant)) {
-      const client = createRpcClient(PageserverServiceClient, spec?.pageservers[shard?.number ?? 0] ?? '')
+      const client = createRpcClient(
+        PLAIN_CLIENT,
+        PageserverServiceClient,
+        spec?.pageservers[shard?.number ?? 0] ?? '',
+      )
       try {
         await callUnary(client.flushShard.bind(client), { timeline: timeline?.timeline, shard })
       } finally {

@@ -5,6 +5,7 @@
 import { mkdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import {
+  PLAIN_CLIENT,
   ComputeHostServiceClient,
   ComputeServiceClient,
   ComputeState,
@@ -67,7 +68,7 @@ async function prepareSuccessor(tenant: string) {
     stopTimeoutMs: 60_000,
   })
   const { spec } = await road.timeline(tenant)
-  const client = createClient(ComputeHostServiceClient, address)
+  const client = createClient(PLAIN_CLIENT, ComputeHostServiceClient, address)
   const configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
   const take = () => callUnary(client.ensureCompute.bind(client), { spec, configuration })
   const status = (): Promise<GetComputeStatusResponse> =>
@@ -75,7 +76,7 @@ async function prepareSuccessor(tenant: string) {
       const { computes } = await callUnary(client.listComputes.bind(client), {})
       const computeAddress = computes[0]?.address ?? ''
       if (computeAddress === '') return undefined
-      const compute = createClient(ComputeServiceClient, computeAddress)
+      const compute = createClient(PLAIN_CLIENT, ComputeServiceClient, computeAddress)
       try {
         const found = await callUnary(compute.getComputeStatus.bind(compute), {})
         return found.state === ComputeState.COMPUTE_STATE_RUNNING ? found : undefined

@@ -23,6 +23,7 @@ import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import { ReplicationConnection } from '@understory/postgres/wire'
 import type { BackupEvent } from '@understory/postgres/wire'
 import {
+  PLAIN_CLIENT,
   PageserverServiceClient,
   SafekeeperServiceClient,
   callServerStream,
@@ -230,7 +231,7 @@ test.each([16, 17, 18] as const)(
       services: [pageserverService(bench.registry, realClock)],
     })
     onTestFinished(() => rpc.stop(0))
-    const pageserver = createClient(PageserverServiceClient, rpc.address)
+    const pageserver = createClient(PLAIN_CLIENT, PageserverServiceClient, rpc.address)
     onTestFinished(() => pageserver.close())
 
     // A timeline on the safekeeper, a quorum of one, and the server's WAL into it.
@@ -240,7 +241,11 @@ test.each([16, 17, 18] as const)(
     const { restartLsn } = present(await replication.readSlot('understory'), 'slot')
     const slotLsn = (restartLsn - offsetInSegment(restartLsn, SEGMENT_BYTES)) as Lsn
     const postgres = { major, systemId, pgTimelineId: timelineId, walSegmentBytes: SEGMENT_BYTES }
-    const safekeeper = createClient(SafekeeperServiceClient, present(safekeepers[0], 'safekeeper'))
+    const safekeeper = createClient(
+      PLAIN_CLIENT,
+      SafekeeperServiceClient,
+      present(safekeepers[0], 'safekeeper'),
+    )
     onTestFinished(() => safekeeper.close())
     await callUnary(safekeeper.createTimeline.bind(safekeeper), {
       timeline: TIMELINE,
@@ -248,6 +253,7 @@ test.each([16, 17, 18] as const)(
       startLsn: BigInt(slotLsn),
     })
     const quorum = new Quorum({
+      rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
       membership: asMade(safekeepers),
@@ -282,6 +288,7 @@ test.each([16, 17, 18] as const)(
     }
     const backupConnection = await connectReplication(server)
     const imported = await importBaseBackup({
+      rpc: PLAIN_CLIENT,
       backup: disturbed(backupConnection.baseBackup('test'), client),
       major,
       layout: LAYOUT,

@@ -5,7 +5,7 @@
  */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ComputeServiceClient, callUnary, createClient } from '@understory/rpc'
+import { PLAIN_CLIENT, ComputeServiceClient, callUnary, createClient } from '@understory/rpc'
 import { tenantLogin } from '@understory/testcontainers'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
@@ -150,7 +150,7 @@ test('what is no password changes nothing', async () => {
 
 test('a compute takes no verifier that is none, and no password that is older', async () => {
   const { computeAddress } = await road.timeline(OTHER)
-  const client = createClient(ComputeServiceClient, computeAddress)
+  const client = createClient(PLAIN_CLIENT, ComputeServiceClient, computeAddress)
   onTestFinished(() => client.close())
   const set = (verifier: string, generation: bigint) =>
     callUnary(client.setPassword.bind(client), { verifier, generation })

@@ -7,7 +7,7 @@ import { offsetInSegment, present } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
 import { ReplicationConnection } from '@understory/postgres/wire'
-import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import { freePort, startPostgres, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -61,7 +61,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const startLsn = (restartLsn - offsetInSegment(restartLsn, SEGMENT_BYTES)) as Lsn
   const postgres = { major: 17, systemId, pgTimelineId: timelineId, walSegmentBytes: SEGMENT_BYTES }
   for (const address of members) {
-    const client = createClient(SafekeeperServiceClient, address)
+    const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, address)
     await callUnary(client.createTimeline.bind(client), {
       timeline: TIMELINE,
       postgres,
@@ -73,6 +73,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const remembered: number[] = []
   const candidate = (ownTerm?: number) =>
     new Quorum({
+      rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
       membership: asMade(members),

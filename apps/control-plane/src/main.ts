@@ -6,6 +6,7 @@ import { observeStore, openObjectStore, probeConditionalPut } from '@understory/
 import {
   logCalls,
   observeRpc,
+  processClient,
   setBugReporter,
   startServer,
   useSecurity,
@@ -56,6 +57,7 @@ async function main(): Promise<void> {
   logCalls(env)
   setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
+  const rpc = processClient()
 
   // First of all: a process with number 1, as in a container, does not heed a signal that it has no handler for.
   const stopping = new AbortController()
@@ -72,9 +74,9 @@ async function main(): Promise<void> {
     return
   }
   const embedded = given.broker === 'embedded' ? memoryBroker(env) : undefined
-  const broker = embedded ?? openBroker(given.broker, env)
+  const broker = embedded ?? openBroker(given.broker, { ...env, rpc })
   const nodes = new Nodes(broker, env.log)
-  const peers = new Peers(clock)
+  const peers = new Peers(clock, rpc)
   const kubernetes = given.computePods === undefined ? undefined : await openKubernetes(given.computePods)
   const lead = new Lead({ store, nodeId, leaseMs, clock, rng, log })
   const directory = new Directory({

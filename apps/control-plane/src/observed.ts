@@ -22,6 +22,7 @@ import {
   createClient,
 } from '@understory/rpc'
 import type {
+  ClientContext,
   CloseStoredWalResponse,
   ComputeSpec,
   Configuration,
@@ -56,11 +57,15 @@ export class Peers {
   readonly #hosts: ClientCache<ComputeHostServiceClient>
   readonly #computes: ClientCache<ComputeServiceClient>
 
-  constructor(clock: Clock) {
-    this.#pageservers = new ClientCache(clock, (address) => createClient(PageserverServiceClient, address))
-    this.#safekeepers = new ClientCache(clock, (address) => createClient(SafekeeperServiceClient, address))
-    this.#hosts = new ClientCache(clock, (address) => createClient(ComputeHostServiceClient, address))
-    this.#computes = new ClientCache(clock, (address) => createClient(ComputeServiceClient, address))
+  constructor(clock: Clock, rpc: ClientContext) {
+    this.#pageservers = new ClientCache(clock, (address) =>
+      createClient(rpc, PageserverServiceClient, address),
+    )
+    this.#safekeepers = new ClientCache(clock, (address) =>
+      createClient(rpc, SafekeeperServiceClient, address),
+    )
+    this.#hosts = new ClientCache(clock, (address) => createClient(rpc, ComputeHostServiceClient, address))
+    this.#computes = new ClientCache(clock, (address) => createClient(rpc, ComputeServiceClient, address))
   }
 
   compute(address: string): ComputeServiceClient {

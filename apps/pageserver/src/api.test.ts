@@ -1,6 +1,6 @@
 // Goal: a request that makes no sense is refused before it changes anything. Method: a real server, no WAL.
 import { realClock } from '@understory/env'
-import { PageserverServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
+import { PLAIN_CLIENT, PageserverServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { TENANT, TIMELINE, openBench } from '../test/support.ts'
@@ -15,7 +15,7 @@ test('a shard is not attached with a safekeeper that is no address, which nobody
     services: [pageserverService(bench.registry, realClock)],
   })
   onTestFinished(() => server.stop(1_000))
-  const client = createClient(PageserverServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, PageserverServiceClient, server.address)
   onTestFinished(() => client.close())
   for (const address of ['', 'sk-1', 'sk-1:70000', 'sk 1:80']) {
     const attached = callUnary(client.attachShard.bind(client), {

@@ -6,7 +6,7 @@ import { LSN_ZERO, UnderstoryError, lsnFromBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { TimelineRef } from '@understory/rpc'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
 
 const ROUND_MS = 1_000
 const DEADLINE_MS = 2_000
@@ -24,12 +24,14 @@ export interface PositionWatcher {
 
 export class CommitPositions {
   readonly #clock: Clock
+  readonly #rpc: ClientContext
   readonly #watchers = new Set<PositionWatcher>()
   readonly #clients = new Map<string, SafekeeperServiceClient>()
   #running: { readonly stop: AbortController } | undefined
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, rpc: ClientContext) {
     this.#clock = clock
+    this.#rpc = rpc
   }
 
   /** Returns how to stop it. Nothing runs while nobody watches. */
@@ -91,7 +93,7 @@ export class CommitPositions {
     timelines: readonly TimelineRef[],
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, Lsn>> {
-    const client = this.#clients.get(address) ?? createClient(SafekeeperServiceClient, address)
+    const client = this.#clients.get(address) ?? createClient(this.#rpc, SafekeeperServiceClient, address)
     this.#clients.set(address, client)
     const options = { deadlineMs: DEADLINE_MS, signal, peer: `safekeeper ${address}` }
     try {

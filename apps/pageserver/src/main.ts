@@ -7,6 +7,7 @@ import { observeStore, openObjectStore, probeConditionalPut } from '@understory/
 import {
   logCalls,
   observeRpc,
+  processClient,
   setBugReporter,
   startServer,
   useSecurity,
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
   logCalls(env)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
+  const rpc = processClient()
 
   // A process with number 1, as in a container, does not heed a signal that it has no handler for. Before it serves there is
   // nothing to end.
@@ -79,7 +81,7 @@ async function main(): Promise<void> {
   const opened = await openObjectStore(urls.objectStore, { clock, rng, environment: process.env })
   const store = observeStore(opened, telemetry?.objectStore, clock)
   await probeConditionalPut(store, env.rng)
-  const broker = openBroker(urls.broker, env)
+  const broker = openBroker(urls.broker, { ...env, rpc })
   const script = new URL('./image-worker.ts', import.meta.url)
   const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
   const limits = {
@@ -91,8 +93,8 @@ async function main(): Promise<void> {
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   // One runs in each thread, and one is gathered meanwhile.
   const imageTurns = new Turns(imageThreads * 2)
-  const positions = new CommitPositions(clock)
-  const parts = { env, store, cache, workers, imageTurns, positions, limits, observer }
+  const positions = new CommitPositions(clock, rpc)
+  const parts = { env, rpc, store, cache, workers, imageTurns, positions, limits, observer }
   const registry = new ShardRegistry(parts, dataDirectory)
   telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
   // Before anybody can ask: a shard that is on the disk must not look lost.

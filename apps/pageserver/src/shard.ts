@@ -11,6 +11,7 @@ import type { Lsn } from '@understory/base'
 import type { Env, Timer, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
+import type { ClientContext } from '@understory/rpc'
 import {
   KEY_BARRIER,
   KEY_CONTROL_FILE,
@@ -55,6 +56,7 @@ interface ShardLimits {
 
 export interface ShardParts {
   readonly env: Env
+  readonly rpc: ClientContext
   readonly store: ObjectStore
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
@@ -150,6 +152,7 @@ export class Shard implements WalConsumer {
     )
     const subscription = {
       env: this.#env,
+      rpc: parts.rpc,
       positions: parts.positions,
       onEnd: (reason: SubscriptionEnd) => observer?.subscriptionEnded(reason),
     }

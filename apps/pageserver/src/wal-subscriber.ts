@@ -14,7 +14,7 @@ import {
   createClient,
   openBidi,
 } from '@understory/rpc'
-import type { BidiStream, SubscribeWalRequest } from '@understory/rpc'
+import type { BidiStream, ClientContext, SubscribeWalRequest } from '@understory/rpc'
 import { RECORD_BYTES_MAX } from '@understory/postgres/wal'
 import type { LayerOwner } from '@understory/storage'
 import type { CommitPositions, Positions } from './commit-positions.ts'
@@ -50,6 +50,7 @@ export interface WalConsumer {
 
 export interface WalSubscriberParts {
   readonly env: Env
+  readonly rpc: ClientContext
   readonly positions: CommitPositions
   /** Called when a subscription ended that was still wanted. */
   readonly onEnd?: ((reason: SubscriptionEnd) => void) | undefined
@@ -163,7 +164,7 @@ export class WalSubscriber {
   }
 
   async #follow(address: string, onBatch: () => void): Promise<void> {
-    const client = createClient(SafekeeperServiceClient, address)
+    const client = createClient(this.#parts.rpc, SafekeeperServiceClient, address)
     const { clock } = this.#parts.env
     const source = new Source(address, this.#consumer.ingestedLsn)
     this.#source = source

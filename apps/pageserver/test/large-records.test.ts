@@ -9,7 +9,7 @@ import { realClock, realEnv, silentLog } from '@understory/env'
 import type { Log } from '@understory/env'
 import { RM_LOGICALMSG_ID, RM_XACT_ID, encodeRecord, placeRecord } from '@understory/postgres/wal'
 import type { RecordToEncode } from '@understory/postgres/wal'
-import { openBidi } from '@understory/rpc'
+import { PLAIN_CLIENT, openBidi } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
 import type { ShardEntry } from '@understory/storage'
 import { expect, onTestFinished, test } from 'vitest'
@@ -117,7 +117,11 @@ async function setUp(): Promise<Setup> {
     timelineId: REF.timelineId as TimelineId,
     shard: SHARD,
   }
-  const parts = { env: realEnv(log), positions: new CommitPositions(realClock) }
+  const parts = {
+    env: realEnv(log),
+    rpc: PLAIN_CLIENT,
+    positions: new CommitPositions(realClock, PLAIN_CLIENT),
+  }
   const subscriber = new WalSubscriber(parts, owner, [safekeeper.address], consumer)
   let at: Lsn = START
   return {

@@ -8,6 +8,7 @@ import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realClock, realDisk, realEnv, silentLog } from '@understory/env'
 import type { Disk, DiskFile, Log } from '@understory/env'
 import { refuse } from '@understory/base'
+import { PLAIN_CLIENT } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { DiskSpace } from '../../safekeeper/src/disk-space.ts'
 import { REF, create, folder, start } from '../../safekeeper/test/peers.ts'
@@ -111,7 +112,8 @@ async function setUp(options: SafekeeperOptions = {}) {
   const subscriber = new WalSubscriber(
     {
       env: realEnv(log),
-      positions: new CommitPositions(realClock),
+      rpc: PLAIN_CLIENT,
+      positions: new CommitPositions(realClock, PLAIN_CLIENT),
       onEnd: (reason) => ends.push(reason),
     },
     {

@@ -10,6 +10,7 @@ import { realEnv, silentLog } from '@understory/env'
 import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
 import type { RedoSettings } from '@understory/postgres/redo'
 import {
+  PLAIN_CLIENT,
   FullPageWrites,
   PageserverServiceClient,
   SUBSCRIBE_VERSIONS,
@@ -135,7 +136,7 @@ test(
       services: [pageserverService(bench.registry, clock)],
     })
     onTestFinished(() => rpc.stop(0))
-    const client = createClient(PageserverServiceClient, rpc.address)
+    const client = createClient(PLAIN_CLIENT, PageserverServiceClient, rpc.address)
     onTestFinished(() => client.close())
 
     const attachRequest = (number: number, generation: bigint) => ({

@@ -19,6 +19,7 @@ import {
 } from '@understory/postgres/cluster'
 import type { PgMajor, RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE, readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
+import { PLAIN_CLIENT } from '@understory/rpc'
 import {
   BlockCache,
   KEY_CONTROL_FILE,
@@ -90,7 +91,8 @@ export async function openBench(
       cache: new BlockCache(32 << 20),
       workers,
       imageTurns: new Turns(4),
-      positions: new CommitPositions(env.clock),
+      rpc: PLAIN_CLIENT,
+      positions: new CommitPositions(env.clock, PLAIN_CLIENT),
       limits,
     },
     parts.dataDirectory ?? join(directory, 'local'),

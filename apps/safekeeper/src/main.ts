@@ -9,6 +9,7 @@ import type { TimelineRef } from '@understory/rpc'
 import {
   logCalls,
   observeRpc,
+  processClient,
   setBugReporter,
   startServer,
   useSecurity,
@@ -55,6 +56,7 @@ async function main(): Promise<void> {
   logCalls(env)
   setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
   watchSecurity(env)
+  const rpc = processClient()
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
   timelines.space = new DiskSpace(
@@ -65,7 +67,7 @@ async function main(): Promise<void> {
     env.clock,
   )
   timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
-  const repairs = new Repairs({ timelines, disk: env.disk, nodeId, clock: env.clock, log: env.log })
+  const repairs = new Repairs({ timelines, rpc, disk: env.disk, nodeId, clock: env.clock, log: env.log })
   const reopenings = new Reopenings({ timelines, clock: env.clock, rng: env.rng, log: env.log })
   const { objectStore } = options.values
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
@@ -94,7 +96,7 @@ async function main(): Promise<void> {
           },
         })
   const remoteOf = (ref: TimelineRef): RemoteWal | undefined => offloader?.remoteOf(ref)
-  const pulls = new Pulls({ timelines, nodeId, clock: env.clock, log: env.log, remoteOf })
+  const pulls = new Pulls({ timelines, rpc, nodeId, clock: env.clock, log: env.log, remoteOf })
   telemetry?.meter.onCollect(() => {
     tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
     tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
@@ -106,7 +108,7 @@ async function main(): Promise<void> {
   })
   const services = [safekeeperService({ timelines, pulls, remoteOf, nodeId, clock: env.clock })]
   const server = await startServer({ ...listen, advertise, healthListen, services })
-  const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, env)
+  const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { ...env, rpc })
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'safekeeper',
     address: server.address,

@@ -2,7 +2,7 @@
 import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
-import type { TimelineRef } from '@understory/rpc'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { readIdentity } from './identity.ts'
 import type { Member } from './membership-file.ts'
 import { readHistory } from './history-message.ts'
@@ -18,11 +18,11 @@ export class PeerSource implements WalSource {
   readonly #timeline: TimelineRef
   readonly #client: SafekeeperServiceClient
 
-  constructor(member: Member, timeline: TimelineRef) {
+  constructor(rpc: ClientContext, member: Member, timeline: TimelineRef) {
     this.name = `safekeeper "${member.nodeId}"`
     this.#member = member
     this.#timeline = timeline
-    this.#client = createClient(SafekeeperServiceClient, member.address)
+    this.#client = createClient(rpc, SafekeeperServiceClient, member.address)
   }
 
   async status(signal: AbortSignal): Promise<SourceStatus> {

@@ -6,7 +6,7 @@
 import { LSN_ZERO, describeError, formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
-import type { TimelineRef } from '@understory/rpc'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
 import type { Member } from './membership-file.ts'
 import { everyMember } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
@@ -46,6 +46,8 @@ interface Pull {
 
 export interface PullsParts {
   readonly timelines: Timelines
+  /** What peers are called with. */
+  readonly rpc: ClientContext
   /** Of this safekeeper. */
   readonly nodeId: string
   readonly clock: Clock
@@ -115,7 +117,7 @@ export class Pulls {
   #peers(ref: TimelineRef, donors: readonly Member[]): readonly WalSource[] {
     return donors
       .filter(({ nodeId }) => nodeId !== this.#parts.nodeId)
-      .map((donor) => new PeerSource(donor, ref))
+      .map((donor) => new PeerSource(this.#parts.rpc, donor, ref))
   }
 
   #stored(ref: TimelineRef, end: StoredEnd): WalSource {

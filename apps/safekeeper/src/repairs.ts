@@ -5,7 +5,7 @@
  */
 import { describeError, isErrorCode } from '@understory/base'
 import type { Clock, Disk, Log } from '@understory/env'
-import type { TimelineRef } from '@understory/rpc'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { everyMember, readMembershipFile } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
 import { repairWal } from './repair.ts'
@@ -20,6 +20,8 @@ const CHECK_PAUSE_MS = 10
 
 export interface RepairsParts {
   readonly timelines: Timelines
+  /** What peers are called with. */
+  readonly rpc: ClientContext
   readonly disk: Disk
   /** Of this safekeeper. */
   readonly nodeId: string
@@ -90,14 +92,14 @@ export class Repairs {
   }
 
   async #repair(ref: TimelineRef): Promise<void> {
-    const { timelines, disk, nodeId } = this.#parts
+    const { timelines, rpc, disk, nodeId } = this.#parts
     const log = this.#log(ref)
     const folder = timelines.folderOf(ref)
     const sources: PeerSource[] = []
     try {
       const membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
       const peers = membership === undefined ? [] : everyMember(membership)
-      for (const peer of peers) if (peer.nodeId !== nodeId) sources.push(new PeerSource(peer, ref))
+      for (const peer of peers) if (peer.nodeId !== nodeId) sources.push(new PeerSource(rpc, peer, ref))
       const bytes = await repairWal({ disk, folder, sources, signal: this.#stop.signal, log })
       await timelines.reopen(ref)
       log.warn('timeline_repaired', { bytes })

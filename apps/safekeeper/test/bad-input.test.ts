@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { formatLsn, lsnToBigint } from '@understory/base'
-import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { GetWalStatusResponse } from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
@@ -42,7 +42,7 @@ class Safekeeper {
       args: [MAIN, '--data-dir', this.dataDir, '--listen', address, '--node-id', 'sk-1'],
       ready: /"event":"started"/,
     })
-    this.#client = createClient(SafekeeperServiceClient, address)
+    this.#client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, address)
     this.kill = async () => {
       this.#client?.close()
       await running.stop('SIGKILL')

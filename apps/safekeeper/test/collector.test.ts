@@ -3,7 +3,7 @@
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { lsnToBigint } from '@understory/base'
-import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { writeIdentity } from '../src/identity.ts'
@@ -53,7 +53,7 @@ test.for([
     ready: /"event":"started"/,
     readyTimeoutMs: 15_000,
   })
-  const client = createClient(SafekeeperServiceClient, `127.0.0.1:${port}`)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, `127.0.0.1:${port}`)
   onTestFinished(async () => {
     client.close()
     await running.stop('SIGKILL')

@@ -10,7 +10,13 @@ import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, seededRng, silentLog } from '@understory/env'
 import type { Clock, Disk, DiskFile } from '@understory/env'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import {
+  PLAIN_CLIENT,
+  SafekeeperServiceClient,
+  callServerStream,
+  callUnary,
+  createClient,
+} from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
@@ -56,7 +62,7 @@ async function start(dataDir: string, port: number, ...more: readonly string[]):
     ready: /"event":"started"/,
     readyTimeoutMs: 15_000,
   })
-  const client = createClient(SafekeeperServiceClient, `127.0.0.1:${port}`)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, `127.0.0.1:${port}`)
   onTestFinished(async () => {
     client.close()
     await running.stop('SIGKILL')

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, lsnToBigint } from '@understory/base'
-import { SafekeeperServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
+import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse, TimelineRef } from '@understory/rpc'
 import { appCommand, freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -76,7 +76,7 @@ test('200 idle timelines and 10 busy ones fit into 300 MB', { timeout: 240_000 }
     ready: /"event":"started"/,
     readyTimeoutMs: 30_000,
   })
-  const client = createClient(SafekeeperServiceClient, `127.0.0.1:${port}`)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, `127.0.0.1:${port}`)
   const stalled: (() => void)[] = []
   const atStart = await peakRssBytes(safekeeper.pid)
   try {

@@ -5,6 +5,7 @@ import type { Lsn } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import type { Disk, Log } from '@understory/env'
 import {
+  PLAIN_CLIENT,
   SafekeeperServiceClient,
   callServerStream,
   callUnary,
@@ -49,12 +50,19 @@ export async function start(
   const timelines = new Timelines(disk, log, join(folder, nodeId))
   if (space !== undefined) timelines.space = space
   await timelines.openAll()
-  const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
+  const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]
   const server = await startServer({ host: '127.0.0.1', port, services })
-  const repairs = new Repairs({ timelines, disk: realDisk, nodeId, clock: realClock, log: silentLog })
+  const repairs = new Repairs({
+    rpc: PLAIN_CLIENT,
+    timelines,
+    disk: realDisk,
+    nodeId,
+    clock: realClock,
+    log: silentLog,
+  })
   repairs.start()
-  const client = createClient(SafekeeperServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let isRunning = true
   const stop = async (): Promise<void> => {
     if (!isRunning) return

@@ -9,7 +9,13 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { advance, lsnFromBigint, lsnToBigint, minLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import {
+  PLAIN_CLIENT,
+  SafekeeperServiceClient,
+  callServerStream,
+  callUnary,
+  createClient,
+} from '@understory/rpc'
 import { WalStreamDecoder } from '@understory/postgres/wal'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
@@ -47,7 +53,7 @@ async function start(
     ready: /"event":"started"/,
     readyTimeoutMs: 15_000,
   })
-  const client = createClient(SafekeeperServiceClient, `127.0.0.1:${port}`)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, `127.0.0.1:${port}`)
   onTestFinished(async () => {
     client.close()
     await running.stop('SIGKILL')

@@ -8,6 +8,7 @@ import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint } from '@un
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import {
+  PLAIN_CLIENT,
   SafekeeperServiceClient,
   callServerStream,
   callUnary,
@@ -36,14 +37,14 @@ interface Safekeeper {
 
 async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeeper> {
   const timelines = new Timelines(realDisk, silentLog, dataDir)
-  const pulls = new Pulls({ timelines, nodeId, clock: realClock, log: silentLog })
+  const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   await timelines.openAll()
   const server = await startServer({
     host: '127.0.0.1',
     port: 0,
     services: [safekeeperService({ timelines, pulls, nodeId, clock: realClock })],
   })
-  const client = createClient(SafekeeperServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let running = true
   const stop = async (): Promise<void> => {
     if (!running) return

@@ -1,6 +1,7 @@
 /** A broker that another process embeds, over gRPC. */
 import { refuse } from '@understory/base'
 import { BrokerServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import type { ClientContext } from '@understory/rpc'
 import type { ChangeSink, Transport } from './transport.ts'
 
 const DEADLINE_MS = 5_000
@@ -13,10 +14,10 @@ export class EmbeddedClient implements Transport {
   #isAway = false
 
   /** `address` is host:port. */
-  constructor(address: string) {
+  constructor(rpc: ClientContext, address: string) {
     this.description = `grpc://${address}`
     this.#options = { deadlineMs: DEADLINE_MS, peer: `broker ${address}` }
-    this.#client = createClient(BrokerServiceClient, address)
+    this.#client = createClient(rpc, BrokerServiceClient, address)
   }
 
   async set(key: string, text: string, ttlMs: number): Promise<void> {

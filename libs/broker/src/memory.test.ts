@@ -1,5 +1,6 @@
 // The embedded broker's core keeps the contract, and a slow reader costs one entry a key.
 import { realClock as clock, realRng as rng, silentLog as log } from '@understory/env'
+import { PLAIN_CLIENT } from '@understory/rpc'
 import { describe, expect, test } from 'vitest'
 import { ChangeFeed, type FeedItem } from './change-feed.ts'
 import { brokerContract } from './contract.ts'
@@ -58,6 +59,8 @@ test('URLs that cannot be used are refused without being shown', () => {
     'redis:',
     'mysql://u:secret@h',
   ]) {
-    expect(() => openBroker(url, { clock, rng, log }), url).toThrow(/^could not understand the broker URL$/)
+    expect(() => openBroker(url, { clock, rng, log, rpc: PLAIN_CLIENT }), url).toThrow(
+      /^could not understand the broker URL$/,
+    )
   }
 })

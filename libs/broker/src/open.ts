@@ -1,5 +1,6 @@
 /** From a URL to a broker. */
 import { refuse } from '@understory/base'
+import type { ClientContext } from '@understory/rpc'
 import type { Broker } from './broker.ts'
 import { EmbeddedClient } from './embedded-client.ts'
 import { BrokerLink, type BrokerSeams } from './link.ts'
@@ -12,7 +13,7 @@ const PREFIX_DEFAULT = 'understory'
  * that a control plane embeds. Connects when it is first needed. Installations that share a Redis need a prefix each: what
  * is announced under the same one belongs together.
  */
-export function openBroker(url: string, seams: BrokerSeams): Broker {
+export function openBroker(url: string, seams: BrokerSeams & { readonly rpc: ClientContext }): Broker {
   const parsed = URL.parse(url)
   if (parsed !== null && parsed.hostname !== '') {
     if (parsed.protocol === 'redis:' || parsed.protocol === 'rediss:') {
@@ -29,7 +30,7 @@ export function openBroker(url: string, seams: BrokerSeams): Broker {
     }
     const isBare = parsed.username === '' && parsed.pathname.length <= 1 && parsed.search === ''
     if (parsed.protocol === 'grpc:' && parsed.port !== '' && isBare) {
-      return new BrokerLink(new EmbeddedClient(parsed.host), seams)
+      return new BrokerLink(new EmbeddedClient(seams.rpc, parsed.host), seams)
     }
   }
   // What cannot be understood may still contain a password.

@@ -1,5 +1,6 @@
 // In Redis the broker keeps the contract, and survives whatever happens to Redis.
 import { realClock as clock, realRng as rng, silentLog as log } from '@understory/env'
+import { PLAIN_CLIENT } from '@understory/rpc'
 import { type RedisServer, redisMissing, startRedis } from '@understory/testcontainers'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -13,7 +14,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
     server = await startRedis()
   })
   afterAll(() => server?.[Symbol.asyncDispose]())
-  const open = () => openBroker(server.url, { clock, rng, log })
+  const open = () => openBroker(server.url, { clock, rng, log, rpc: PLAIN_CLIENT })
 
   brokerContract(async () => open())
 
@@ -41,15 +42,17 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
   })
 
   test('installations with a prefix each share a Redis and see nothing of each other', async () => {
-    await using one = openBroker(`${server.url}?prefix=space.one`, { clock, rng, log })
-    await using other = openBroker(`${server.url}?prefix=space.other`, { clock, rng, log })
+    await using one = openBroker(`${server.url}?prefix=space.one`, { clock, rng, log, rpc: PLAIN_CLIENT })
+    await using other = openBroker(`${server.url}?prefix=space.other`, { clock, rng, log, rpc: PLAIN_CLIENT })
     const { state } = watched(one, 'shared/')
     await other.announce('shared/a', 'theirs')
     await one.announce('shared/b', 'ours')
     await expect.poll(() => state.get('shared/b')).toBe('ours')
     expect(state.has('shared/a')).toBe(false)
     expect(await one.list('shared/')).toEqual([{ key: 'shared/b', value: 'ours' }])
-    expect(() => openBroker(`${server.url}?prefix=a*`, { clock, rng, log })).toThrow('malformed prefix "a*"')
+    expect(() => openBroker(`${server.url}?prefix=a*`, { clock, rng, log, rpc: PLAIN_CLIENT })).toThrow(
+      'malformed prefix "a*"',
+    )
   })
 
   test('entries and messages that are not ours are passed over', async () => {
@@ -74,12 +77,17 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
     try {
       await using without = open()
       await expect(without.list('x/')).rejects.toMatchObject({ code: 'denied' })
-      await using wrong = openBroker(server.url.replace('redis://', 'redis://:simsim@'), { clock, rng, log })
+      await using wrong = openBroker(server.url.replace('redis://', 'redis://:simsim@'), {
+        clock,
+        rng,
+        log,
+        rpc: PLAIN_CLIENT,
+      })
       // Every time: some commands meet the refusal, and some that there is no connection after it.
       for (let call = 0; call < 8; call++)
         await expect(wrong.list('x/'), `call ${call}`).rejects.toMatchObject({ code: 'denied' })
       const url = server.url.replace('redis://', 'redis://:sesame@')
-      await using withPassword = openBroker(url, { clock, rng, log })
+      await using withPassword = openBroker(url, { clock, rng, log, rpc: PLAIN_CLIENT })
       expect(await withPassword.list('x/')).toEqual([])
       expect(withPassword.description).toBe(server.url)
     } finally {

@@ -164,7 +164,7 @@ async function receiveShard(
   progress: Progress,
   twoPhaseNames: string[],
 ): Promise<void> {
-  const client = createClient(PageserverServiceClient, address)
+  const client = createClient(source.rpc, PageserverServiceClient, address)
   try {
     const shard = { number, client, peer: `pageserver ${address}` }
     await receiveShardFiles(source, shard, atLsn, {

@@ -88,7 +88,7 @@ interface ControlState {
 
 async function readControlState(options: PgdataSource, atLsn: Lsn): Promise<ControlState> {
   const address = options.pageservers[0] as string
-  const client = createClient(PageserverServiceClient, address)
+  const client = createClient(options.rpc, PageserverServiceClient, address)
   try {
     const request = { timeline: options.timeline, shard: shardRefOf(options, 0), lsn: lsnToBigint(atLsn) }
     const call = { signal: options.signal, peer: `pageserver ${address}` }

@@ -150,7 +150,7 @@ async function tryEach<T>(
   let behind: unknown
   let failure: unknown
   for (const address of source.safekeepers) {
-    const client = createClient(SafekeeperServiceClient, address)
+    const client = createClient(source.rpc, SafekeeperServiceClient, address)
     try {
       const options = { deadlineMs: STATUS_DEADLINE_MS, signal: source.signal, peer: `safekeeper ${address}` }
       const status = await callUnary(client.getWalStatus.bind(client), { timeline: source.timeline }, options)

@@ -4,7 +4,7 @@ import type { Lsn } from '@understory/base'
 import { isRetryable, realClock, realRng, retry } from '@understory/env'
 import type { Clock, Rng } from '@understory/env'
 import type { WalIdentity } from '@understory/postgres/wal'
-import type { ShardRef, TimelineRef } from '@understory/rpc'
+import type { ClientContext, ShardRef, TimelineRef } from '@understory/rpc'
 
 /** What a timeline's Postgres is. */
 export interface PostgresOfPgdata {
@@ -15,6 +15,8 @@ export interface PostgresOfPgdata {
 }
 
 export interface PgdataSource {
+  /** What its servers are called with. */
+  readonly rpc: ClientContext
   readonly timeline: TimelineRef
   readonly postgres: PostgresOfPgdata
   /** Address of each shard's pageserver, by shard number. */

@@ -18,7 +18,7 @@ import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import { CONTROL_FILE_PATH, parseControlFile } from '@understory/postgres/cluster'
 import { WAL_SEGMENT_BYTES, walFileName } from '@understory/postgres/wal'
-import { SafekeeperServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
+import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { pageserverService } from '../../../apps/pageserver/src/api.ts'
@@ -71,13 +71,13 @@ export async function openTestStorage(
 
     const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
     await timelines.openAll()
-    const pulls = new Pulls({ timelines, nodeId: 'sk', clock: realClock, log: silentLog })
+    const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock, log: silentLog })
     const safekeeper = await startServer({
       host: '127.0.0.1',
       port: 0,
       services: [safekeeperService({ timelines, pulls, nodeId: 'sk', clock: realClock })],
     })
-    const client = createClient(SafekeeperServiceClient, safekeeper.address)
+    const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)
     await callUnary(client.createTimeline.bind(client), {
       timeline: TIMELINE,
@@ -127,6 +127,7 @@ export async function openTestStorage(
     const owned = stack.move()
     return {
       source: {
+        rpc: PLAIN_CLIENT,
         timeline: TIMELINE,
         postgres: { ...identity, walSegmentBytes: identity.segmentBytes },
         pageservers: shards.map(() => pageserver.address),

@@ -7,6 +7,7 @@ import { connectivityState, status } from '@grpc/grpc-js'
 import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import {
+  PLAIN_CLIENT,
   BrokerServiceClient,
   BrokerServiceService,
   ComputeHostServiceService,
@@ -302,7 +303,7 @@ test('a connection that is old is replaced, and the streams on it go on', async 
   ]
   const limits = { connectionAgeMs: 50 }
   const server = await startServer({ host: '127.0.0.1', port: 0, services, limits })
-  const client = createClient(BrokerServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)

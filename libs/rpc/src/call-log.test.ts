@@ -53,8 +53,9 @@ async function start() {
   ]
   const server = await startServer({ host: '127.0.0.1', port: 0, services, security: { token: 't' } })
   onTestFinished(() => server.stop(0))
-  const control = (token: string) => createClient(ControlPlaneServiceClient, server.address, { token })
-  const safekeeper = createClient(SafekeeperServiceClient, server.address, { token: 't' })
+  const control = (token: string) =>
+    createClient({ security: { token } }, ControlPlaneServiceClient, server.address)
+  const safekeeper = createClient({ security: { token: 't' } }, SafekeeperServiceClient, server.address)
   const clients = { control: control('t'), stranger: control('guess'), safekeeper }
   onTestFinished(() => Object.values(clients).forEach((client) => client.close()))
   return { ...clients, address: server.address }

@@ -13,12 +13,12 @@ import type {
   ClientWritableStream,
   ServiceError,
 } from '@grpc/grpc-js'
+import type { ClientContext } from './context.ts'
 import { clearTokenProblem, failing } from './exposure.ts'
 import { clientInterceptors } from './observer.ts'
 import { RedialingChannel } from './redial.ts'
 import { MESSAGE_BYTES_MAX } from './request-limits.ts'
-import { channelCredentials, currentSecurity, securityOptions } from './security.ts'
-import type { ClientSecurity } from './security.ts'
+import { channelCredentials, securityOptions } from './security.ts'
 import { KEEPALIVE_OPTIONS } from './server.ts'
 import { fromServiceError } from './status.ts'
 import { writeMessage } from './stream.ts'
@@ -33,17 +33,17 @@ type ClientConstructor<C> = new (
 export const DEADLINE_DEFAULT_MS = 30_000
 
 /**
- * A client for `address` (host:port); the connection is made by the first call and again after it was lost. It uses the
- * process's own TLS and token unless others are given. Where that would send a token off loopback in the clear, every call
- * is refused `precondition`.
+ * A client for `address` (host:port) with the TLS, token and observer of `context`; the connection is made by the first
+ * call and again after it was lost. Where a token would be sent off loopback in the clear, every call is refused
+ * `precondition`.
  */
 export function createClient<C>(
+  { security, observer }: ClientContext,
   Client: ClientConstructor<C>,
   address: string,
-  security: ClientSecurity = currentSecurity().client,
 ): C {
   const problem = clearTokenProblem(address, security)
-  const interceptors = [...clientInterceptors(), ...(problem === undefined ? [] : [failing(problem)])]
+  const interceptors = [...clientInterceptors(observer), ...(problem === undefined ? [] : [failing(problem)])]
   return new Client(address, channelCredentials(security), {
     ...securityOptions(security),
     interceptors,

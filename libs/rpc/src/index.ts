@@ -13,6 +13,8 @@ export {
   openBidi,
 } from './client.ts'
 export type { BidiStream, CallOptions } from './client.ts'
+export { PLAIN_CLIENT, processClient } from './context.ts'
+export type { ClientContext } from './context.ts'
 export { isServing } from './health-client.ts'
 export type { HealthCheck } from './health.ts'
 export {

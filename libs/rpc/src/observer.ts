@@ -35,6 +35,8 @@ export const observeRpc = (observer: RpcObserver | undefined): void => {
   current = observer
 }
 
+export const currentObserver = (): RpcObserver | undefined => current
+
 /** A call that came in; undefined where nobody observes. `path` is `/package.Service/Method`. */
 export function observeCall(path: string, metadata: Metadata, isStream: boolean): ObservedCall | undefined {
   if (current === undefined) return undefined
@@ -45,7 +47,8 @@ export function observeCall(path: string, metadata: Metadata, isStream: boolean)
 export const observeRefusal = (reason: Refusal): void => current?.refused(reason)
 
 /** Options of a client. */
-export const clientInterceptors = (): Interceptor[] => (current === undefined ? [] : [intercept(current)])
+export const clientInterceptors = (observer: RpcObserver | undefined): Interceptor[] =>
+  observer === undefined ? [] : [intercept(observer)]
 
 /** Only the beginning and the end of a call pass through it: messages of a stream go their way untouched. */
 const intercept =

@@ -6,6 +6,7 @@ import { UnderstoryError, refuse } from '@understory/base'
 import { afterEach, expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import {
+  PLAIN_CLIENT,
   BrokerServiceClient,
   BrokerServiceService,
   PageserverServiceService,
@@ -47,7 +48,7 @@ function brokerHandlers(changes: Partial<BrokerServiceServer>): BrokerServiceSer
 async function brokerClient(changes: Partial<BrokerServiceServer>): Promise<BrokerServiceClient> {
   const services = [service<BrokerServiceServer>(BrokerServiceService, brokerHandlers(changes))]
   const server = await startServer({ host: '127.0.0.1', port: 0, services })
-  const client = createClient(BrokerServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)
@@ -175,7 +176,7 @@ test('a deadline that passes is a timeout that names the peer', async () => {
 })
 
 test('a server that is not there is unavailable', async () => {
-  const client = createClient(BrokerServiceClient, '127.0.0.1:1')
+  const client = createClient(PLAIN_CLIENT, BrokerServiceClient, '127.0.0.1:1')
   onTestFinished(() => client.close())
   const call = callUnary(client.listAnnouncements.bind(client), { prefix: '' }, { peer: 'broker b' })
   await expect(call).rejects.toMatchObject({ code: 'unavailable', message: 'broker b is not reachable' })
@@ -286,7 +287,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     port: 0,
     services: [service<SafekeeperServiceServer>(SafekeeperServiceService, handlers)],
   })
-  const client = createClient(SafekeeperServiceClient, server.address)
+  const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)

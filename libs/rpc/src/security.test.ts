@@ -7,6 +7,7 @@ import { selfSignedCertificate, temporaryDirectory } from '@understory/testconta
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
 import {
   BrokerServiceClient,
+  processClient,
   BrokerServiceService,
   callServerStream,
   callUnary,
@@ -34,7 +35,11 @@ async function connect(security: ServerSecurity | undefined, own: ClientSecurity
   const services = [service<BrokerServiceServer>(BrokerServiceService, handlers)]
   const secured = security === undefined ? {} : { security }
   const server = await startServer({ host: '127.0.0.1', port: 0, services, ...secured })
-  const client = createClient(BrokerServiceClient, server.address, own)
+  const client = createClient(
+    own === undefined ? processClient() : { security: own },
+    BrokerServiceClient,
+    server.address,
+  )
   onTestFinished(async () => {
     client.close()
     await server.stop(0)
@@ -45,7 +50,7 @@ async function connect(security: ServerSecurity | undefined, own: ClientSecurity
     list: () => listBy(client),
     /** One more client of the same server. */
     another: (its: ClientSecurity) => {
-      const other = createClient(BrokerServiceClient, server.address, its)
+      const other = createClient({ security: its }, BrokerServiceClient, server.address)
       onTestFinished(() => other.close())
       return { list: () => listBy(other) }
     },
@@ -230,7 +235,7 @@ describe('off loopback', () => {
   test('no token is sent in the clear, whatever kind the call is', async () => {
     const address = await listen('0.0.0.0', { token: 't', insecure: true })
     const clientOf = (own: ClientSecurity): BrokerServiceClient => {
-      const client = createClient(BrokerServiceClient, address, own)
+      const client = createClient({ security: own }, BrokerServiceClient, address)
       onTestFinished(() => client.close())
       return client
     }

@@ -36,7 +36,7 @@ async function startService(path: string) {
   const server = await startServer({ host: '127.0.0.1', port: 0, services, security: { token } })
   onTestFinished(() => server.stop(0))
   const callTo = (address: string, own: ClientSecurity = { token }): (() => Promise<unknown>) => {
-    const client = createClient(BrokerServiceClient, address, own)
+    const client = createClient({ security: own }, BrokerServiceClient, address)
     onTestFinished(() => client.close())
     return () => callUnary(client.listAnnouncements.bind(client), { prefix: '' }, { deadlineMs: 3_000 })
   }
@@ -98,7 +98,7 @@ test('the file of the environment is read again and again', async () => {
   watchSecurity({ clock: { ...realClock, setTimer }, log: silentLog })
   const services = [service(BrokerServiceService, handlers as unknown as BrokerServiceServer)]
   const server = await startServer({ host: '127.0.0.1', port: 0, services })
-  const client = createClient(BrokerServiceClient, server.address, { token: 'new' })
+  const client = createClient({ security: { token: 'new' } }, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)

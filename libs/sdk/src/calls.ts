@@ -4,12 +4,17 @@
  */
 import { refuse } from '@understory/base'
 import { callServerStream, callUnary, createClient } from '@understory/rpc'
+import type { ClientContext } from '@understory/rpc'
 import type { CallOptions } from './api.ts'
 import { readDuration, readOptions, readSignal } from './arguments.ts'
-import type { ClientSettings, Credentials } from './options.ts'
+import type { ClientSettings } from './options.ts'
 import { retrying } from './retry.ts'
 import { joinSignals } from './signals.ts'
 import { asLoss, withHint } from './trouble.ts'
+
+export interface CallsSettings extends Omit<ClientSettings, 'credentials'> {
+  readonly rpc: ClientContext
+}
 
 interface Closable {
   close(): void
@@ -34,11 +39,11 @@ interface StreamOptions {
 }
 
 export class Calls {
-  readonly #settings: ClientSettings
+  readonly #settings: CallsSettings
   readonly #channels = new Map<string, Closable>()
   readonly #closing = new AbortController()
 
-  constructor(settings: ClientSettings) {
+  constructor(settings: CallsSettings) {
     this.#settings = settings
   }
 
@@ -54,7 +59,7 @@ export class Calls {
 
   /** The client of a service at an address, made by the first call. */
   to<C extends Closable>(
-    Client: Parameters<typeof createClient<C>>[0],
+    Client: Parameters<typeof createClient<C>>[1],
     address = this.#settings.endpoint,
   ): C {
     if (this.closing.aborted) {
@@ -62,7 +67,7 @@ export class Calls {
     }
     const known = this.#channels.get(address)
     if (known !== undefined) return known as C
-    const client = createClient(Client, address, this.#settings.credentials satisfies Credentials | undefined)
+    const client = createClient(this.#settings.rpc, Client, address)
     this.#channels.set(address, client)
     return client
   }

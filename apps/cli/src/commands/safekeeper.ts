@@ -1,5 +1,6 @@
 import { refuse } from '@understory/base'
-import { createClient } from '@understory/sdk'
+import type { ClientContext } from '@understory/rpc'
+import { createClientIn } from '@understory/sdk/in-context'
 import type { SafekeeperChangeView, SafekeeperWish, SafekeepersView } from '@understory/sdk'
 import type { Command } from 'commander'
 import { endProgress, printJson, printLine, printRows, progressLine } from '../output.ts'
@@ -62,11 +63,12 @@ function tellStep({ change }: SafekeepersView): void {
 }
 
 async function change(
+  rpc: ClientContext,
   { endpoint, format }: GlobalOptions,
   { tenant, timeline, wait, timeout }: ChangeOptions,
   wish: Omit<SafekeeperWish, 'timeline'>,
 ): Promise<void> {
-  const client = createClient({ endpoint })
+  const client = createClientIn(rpc, { endpoint })
   let view = await client.changeSafekeepers(tenant, { timeline, ...wish })
   if (wait) {
     view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs: timeout * 1_000, onStep: tellStep })
@@ -75,7 +77,7 @@ async function change(
   printSafekeepers(format, view)
 }
 
-export function addSafekeeperCommands(program: Command): void {
+export function addSafekeeperCommands(program: Command, rpc: ClientContext): void {
   const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
   const safekeeper = program.command('safekeeper').description('which safekeepers hold a timeline')
 
@@ -95,7 +97,7 @@ export function addSafekeeperCommands(program: Command): void {
     .description("a timeline's safekeepers, and where the last change of them stands")
     .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
       const { endpoint, format } = globals(command)
-      printSafekeepers(format, await createClient({ endpoint }).getSafekeepers(tenant, timeline))
+      printSafekeepers(format, await createClientIn(rpc, { endpoint }).getSafekeepers(tenant, timeline))
     })
 
   safekeeper
@@ -105,7 +107,10 @@ export function addSafekeeperCommands(program: Command): void {
     .description('give up the change that is under way, such as one whose newcomer is lost')
     .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
       const { endpoint, format } = globals(command)
-      printSafekeepers(format, await createClient({ endpoint }).cancelSafekeeperChange(tenant, timeline))
+      printSafekeepers(
+        format,
+        await createClientIn(rpc, { endpoint }).cancelSafekeeperChange(tenant, timeline),
+      )
     })
 
   changing('recover', 'the majority is lost for good: goes on with what is left')
@@ -123,7 +128,7 @@ export function addSafekeeperCommands(program: Command): void {
         if ((from === undefined) !== fromObjectStore)
           throw refuse('bad_argument', 'recover takes either --from NODE or --from-object-store')
         const node = from === undefined ? {} : { node: from }
-        const client = createClient({ endpoint })
+        const client = createClientIn(rpc, { endpoint })
         let view = await client.recoverSafekeepers(tenant, { timeline, ...node, acceptLostCommits })
         if (wait) {
           const timeoutMs = timeout * 1_000
@@ -138,18 +143,18 @@ export function addSafekeeperCommands(program: Command): void {
     .requiredOption('--from <node>', 'the one that leaves; it may be lost')
     .requiredOption('--to <node>', 'the one that takes its place')
     .action(async (options: ChangeOptions & { from: string; to: string }, command: Command) =>
-      change(globals(command), options, { remove: [options.from], add: [options.to] }),
+      change(rpc, globals(command), options, { remove: [options.from], add: [options.to] }),
     )
 
   changing('add', 'one more safekeeper holds the timeline')
     .requiredOption('--node <node>', 'the one that joins')
     .action(async (options: ChangeOptions & { node: string }, command: Command) =>
-      change(globals(command), options, { add: [options.node] }),
+      change(rpc, globals(command), options, { add: [options.node] }),
     )
 
   changing('remove', 'one safekeeper less holds the timeline')
     .requiredOption('--node <node>', 'the one that leaves')
     .action(async (options: ChangeOptions & { node: string }, command: Command) =>
-      change(globals(command), options, { remove: [options.node] }),
+      change(rpc, globals(command), options, { remove: [options.node] }),
     )
 }

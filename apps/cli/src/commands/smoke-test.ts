@@ -5,7 +5,8 @@
 import { isErrorCode, refuse } from '@understory/base'
 import { ProgressLine, realClock } from '@understory/env'
 import { isServing } from '@understory/rpc'
-import { createClient } from '@understory/sdk'
+import type { ClientContext } from '@understory/rpc'
+import { createClientIn } from '@understory/sdk/in-context'
 import type { UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
@@ -42,6 +43,7 @@ interface SmokeTestFlags {
 
 export function addSmokeTestCommand(
   program: Command,
+  rpc: ClientContext,
   environment: Readonly<Record<string, string | undefined>>,
 ): void {
   program
@@ -61,7 +63,7 @@ export function addSmokeTestCommand(
       const say = (line: string): void => {
         printLine(line)
       }
-      await smokeTest(createClient({ endpoint }), {
+      await smokeTest(createClientIn(rpc, { endpoint }), rpc, {
         tenant,
         postgresMajor: options.pg,
         nodes: options.nodes,
@@ -83,9 +85,9 @@ function readCounts(text: string): Map<string, number> {
   )
 }
 
-async function smokeTest(client: UnderstoryClient, smoke: SmokeTest): Promise<void> {
+async function smokeTest(client: UnderstoryClient, rpc: ClientContext, smoke: SmokeTest): Promise<void> {
   const { tenant, nodes, say } = smoke
-  await checkNodes(client, nodes, say)
+  await checkNodes(client, rpc, nodes, say)
   const password = await ensureTenant(client, smoke)
   await client.waitForPassword(tenant, { timeoutMs: READY_MS_MAX })
   const progress = new ProgressLine(process.stderr, realClock)
@@ -149,6 +151,7 @@ async function ensureTenant(
 /** Each announces itself a moment after it is ready, and answers for its own health from then on. */
 async function checkNodes(
   client: UnderstoryClient,
+  rpc: ClientContext,
   expected: ReadonlyMap<string, number>,
   say: (line: string) => void,
 ): Promise<void> {
@@ -161,7 +164,10 @@ async function checkNodes(
     }
     expect(found.length >= count, `${found.length} of ${count} nodes of kind ${kind} are there`)
     for (const { nodeId, address } of found)
-      expect(await isServing(address, { deadlineMs: HEALTH_MS_MAX }), `${nodeId} says that it does not serve`)
+      expect(
+        await isServing(rpc, address, { deadlineMs: HEALTH_MS_MAX }),
+        `${nodeId} says that it does not serve`,
+      )
     say(`ok  ${found.length} of kind ${kind} serve`)
   }
 }

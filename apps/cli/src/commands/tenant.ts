@@ -1,7 +1,8 @@
 import { text } from 'node:stream/consumers'
 import { isErrorCode, refuse } from '@understory/base'
 import { ProgressLine, realClock } from '@understory/env'
-import { createClient } from '@understory/sdk'
+import type { ClientContext } from '@understory/rpc'
+import { createClientIn } from '@understory/sdk/in-context'
 import type { FpwView, PasswordOptions, UnderstoryClient } from '@understory/sdk'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
@@ -90,7 +91,7 @@ async function waitForSql(
   }
 }
 
-export function addTenantCommands(program: Command): void {
+export function addTenantCommands(program: Command, rpc: ClientContext): void {
   const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
   const tenant = program
     .command('tenant')
@@ -116,7 +117,7 @@ export function addTenantCommands(program: Command): void {
     .description('make a tenant, and wait until its Postgres takes SQL')
     .action(async (name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
-      const client = createClient({ endpoint })
+      const client = createClientIn(rpc, { endpoint })
       const chosen = await chosenPassword({
         stdin: options.passwordStdin,
         verifier: options.passwordVerifier,
@@ -156,7 +157,7 @@ export function addTenantCommands(program: Command): void {
     .description('set a new password of the role postgres, a random one by default; open connections stay')
     .action(async (name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
-      const client = createClient({ endpoint })
+      const client = createClientIn(rpc, { endpoint })
       const password = await client.setTenantPassword(name, await chosenPassword(options))
       // Before the waiting, which may fail: nobody can tell it again.
       if (password !== undefined) printFields(format, { name, password })
@@ -179,7 +180,7 @@ export function addTenantCommands(program: Command): void {
     .action(async (_, command: Command) => {
       const { endpoint, format } = globals(command)
       const rows = []
-      for await (const { name, tenantId, postgresMajor, shardCount } of createClient({
+      for await (const { name, tenantId, postgresMajor, shardCount } of createClientIn(rpc, {
         endpoint,
       }).listTenants()) {
         rows.push({ name, tenant: tenantId, postgres: postgresMajor, shards: shardCount })
@@ -194,7 +195,7 @@ export function addTenantCommands(program: Command): void {
     .action(async (name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
       const { tenantId, postgresMajor, shardCount, stripeBlocks, imageThresholdRecords, ...rest } =
-        await createClient({
+        await createClientIn(rpc, {
           endpoint,
         }).getTenant(name)
       printRows(format, [
@@ -215,7 +216,7 @@ export function addTenantCommands(program: Command): void {
     .description("print the certificate of the tenant's Postgres, for sslmode=verify-full and sslrootcert")
     .action(async (name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
-      const { compute } = await createClient({ endpoint }).getTimeline(name)
+      const { compute } = await createClientIn(rpc, { endpoint }).getTimeline(name)
       const certificate = compute?.serverCertificate ?? ''
       if (certificate === '')
         throw refuse('unavailable', `the certificate of tenant "${name}" is not known now`, {
@@ -233,7 +234,7 @@ export function addTenantCommands(program: Command): void {
     .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 300)
     .description('delete a tenant with all its data, wherever it is')
     .action(async (name: string, options, command: Command) => {
-      const client = createClient(globals(command))
+      const client = createClientIn(rpc, globals(command))
       const { tenantId } = await client.getTenant(name)
       await client.deleteTenant(name, options)
       if (options.wait) await client.waitForRemoval(tenantId, { timeoutMs: options.timeout * 1_000 })
@@ -250,7 +251,7 @@ export function addTenantCommands(program: Command): void {
     .description('switch full_page_writes of a running tenant, live; image generation takes its place')
     .action(async (action: 'off' | 'on' | 'status', name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
-      const client = createClient({ endpoint })
+      const client = createClientIn(rpc, { endpoint })
       if (action !== 'status') {
         await client.switchFullPageWrites(name, action)
         printSwitch(format, await client.waitForFullPageWrites(name, { timeoutMs: options.timeout * 1_000 }))

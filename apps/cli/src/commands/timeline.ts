@@ -1,6 +1,7 @@
 import { describeError, formatLsn, lsnFromBigint, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { createClient } from '@understory/sdk'
+import type { ClientContext } from '@understory/rpc'
+import { createClientIn } from '@understory/sdk/in-context'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { basebackup } from '../basebackup.ts'
@@ -18,7 +19,7 @@ function readLsn(value: string): Lsn {
 
 const text = (position: bigint): string => formatLsn(lsnFromBigint(position))
 
-export function addTimelineCommands(program: Command): void {
+export function addTimelineCommands(program: Command, rpc: ClientContext): void {
   const globals = (command: Command): GlobalOptions => command.optsWithGlobals()
   const timeline = program.command('timeline').description('timelines: the histories of a tenant')
 
@@ -28,7 +29,7 @@ export function addTimelineCommands(program: Command): void {
     .description('timelines of a tenant')
     .action(async (tenant: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
-      const timelines = await createClient({ endpoint }).listTimelines(tenant)
+      const timelines = await createClientIn(rpc, { endpoint }).listTimelines(tenant)
       printRows(
         format,
         timelines.map((item) => ({
@@ -47,7 +48,7 @@ export function addTimelineCommands(program: Command): void {
     .description('a timeline and everything that serves it')
     .action(async (tenant: string, name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
-      const view = await createClient({ endpoint }).getTimeline(tenant, name)
+      const view = await createClientIn(rpc, { endpoint }).getTimeline(tenant, name)
       if (format === 'json') return printJson(view)
       printLine(`timeline ${view.timeline?.timeline?.timelineId} (${view.timeline?.name})`)
       const { compute } = view
@@ -92,7 +93,7 @@ export function addTimelineCommands(program: Command): void {
     .option('--timeout <seconds>', 'how long to wait for that', wholeNumber(1, 86_400), 300)
     .description('delete a timeline with all its data, wherever it is')
     .action(async (tenant: string, name: string, options, command: Command) => {
-      const client = createClient(globals(command))
+      const client = createClientIn(rpc, globals(command))
       const { tenantId } = await client.getTenant(tenant)
       await client.deleteTimeline(tenant, name, options)
       if (options.wait) await client.waitForRemoval(tenantId, { timeoutMs: options.timeout * 1_000 })
@@ -107,7 +108,7 @@ export function addTimelineCommands(program: Command): void {
     )
     .action(async (tenant: string, name: string, _, command: Command) => {
       const { endpoint, format } = globals(command)
-      const result = await createClient({ endpoint }).verifyTimeline(tenant, name, {
+      const result = await createClientIn(rpc, { endpoint }).verifyTimeline(tenant, name, {
         onProgress: ({ pagesDone, pagesTotal }) => progressLine(`${pagesDone} of ${pagesTotal} pages`),
       })
       endProgress()
@@ -141,9 +142,10 @@ export function addTimelineCommands(program: Command): void {
     .description('write a data directory as of an LSN, on which a stock Postgres starts by itself')
     .action(async (tenant: string, name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
-      const view = await createClient({ endpoint }).getTimeline(tenant, name)
+      const view = await createClientIn(rpc, { endpoint }).getTimeline(tenant, name)
       if (view.spec === undefined) throw refuse('unavailable', `timeline "${name}" has no placement yet`)
       const result = await basebackup({
+        rpc,
         view,
         directory: options.output,
         ...(options.lsn === undefined ? {} : { lsn: options.lsn }),

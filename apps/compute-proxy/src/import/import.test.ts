@@ -2,7 +2,7 @@
 import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { BackupEvent } from '@understory/postgres/wire'
-import { PageserverServiceService, clientStream, service, startServer } from '@understory/rpc'
+import { PLAIN_CLIENT, PageserverServiceService, clientStream, service, startServer } from '@understory/rpc'
 import type { ImportShardRequest, PageserverServiceServer } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { importBaseBackup } from './import.ts'
@@ -54,6 +54,7 @@ async function* backup(at: number, before: () => void): AsyncGenerator<BackupEve
 }
 
 const OPTIONS = {
+  rpc: PLAIN_CLIENT,
   major: 17,
   layout: { count: 1, stripeBlocks: 8 },
   timeline: { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) },

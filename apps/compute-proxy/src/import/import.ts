@@ -11,7 +11,7 @@ import type { ShardLayout } from '@understory/base'
 import { throwIfCancelled } from '@understory/env'
 import type { PgMajor } from '@understory/postgres/redo'
 import type { BackupEvent } from '@understory/postgres/wire'
-import type { TimelineRef } from '@understory/rpc'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { KEY_CONTROL_FILE, shardOfKey } from '@understory/storage'
 import { BackupValues } from './backup-values.ts'
 import type { ImportedCluster } from './backup-values.ts'
@@ -28,6 +28,7 @@ export interface ImportOptions {
   readonly backup: AsyncIterable<BackupEvent>
   readonly major: PgMajor
   readonly layout: ShardLayout
+  readonly rpc: ClientContext
   /** host:port by shard number. */
   readonly pageservers: readonly string[]
   readonly timeline: TimelineRef
@@ -97,10 +98,10 @@ export async function importBaseBackup(options: ImportOptions): Promise<Imported
 }
 
 function openStreams(
-  { pageservers, timeline, layout, signal }: ImportOptions,
+  { rpc, pageservers, timeline, layout, signal }: ImportOptions,
   startLsn: ImportedCluster['startLsn'],
 ): ShardStream[] {
   return pageservers.map(
-    (pageserver, number) => new ShardStream({ pageserver, timeline, layout, number, startLsn, signal }),
+    (pageserver, number) => new ShardStream({ rpc, pageserver, timeline, layout, number, startLsn, signal }),
   )
 }

@@ -2,7 +2,7 @@
 import type { Lsn, ShardLayout } from '@understory/base'
 import { BoundedQueue } from '@understory/base'
 import { PageserverServiceClient, callClientStream, createClient } from '@understory/rpc'
-import type { ImportShardRequest, TimelineRef } from '@understory/rpc'
+import type { ClientContext, ImportShardRequest, TimelineRef } from '@understory/rpc'
 import { KEY_BYTES, encodeImportBatch } from '@understory/storage'
 import type { ImportValue, Key } from '@understory/storage'
 
@@ -11,6 +11,7 @@ const BATCH_BYTES = 1 << 20
 const QUEUE_BYTES_MAX = 4 << 20
 
 export interface ShardStreamOptions {
+  readonly rpc: ClientContext
   /** host:port */
   readonly pageserver: string
   readonly timeline: TimelineRef
@@ -37,6 +38,7 @@ export class ShardStream {
   }
 
   async #run({
+    rpc,
     pageserver,
     timeline,
     layout,
@@ -44,7 +46,7 @@ export class ShardStream {
     signal,
     startLsn,
   }: ShardStreamOptions): Promise<number> {
-    const client = createClient(PageserverServiceClient, pageserver)
+    const client = createClient(rpc, PageserverServiceClient, pageserver)
     try {
       const open = { timeline, shard: { ...layout, number }, startLsn: BigInt(startLsn) }
       const peer = `pageserver ${pageserver}`

@@ -271,7 +271,7 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
   const { timeline, pageservers, stripeBlocks, signal, major } = options
   await Promise.all(
     pageservers.map(async (address, number) => {
-      const client = createClient(PageserverServiceClient, address)
+      const client = createClient(options.rpc, PageserverServiceClient, address)
       try {
         const request = {
           timeline,
@@ -299,7 +299,7 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
 async function readTracker(options: VerifyOptions, lsn: Lsn): Promise<TrackerState> {
   const { timeline, pageservers, stripeBlocks, signal } = options
   const address = pageservers[0] as string
-  const client = createClient(PageserverServiceClient, address)
+  const client = createClient(options.rpc, PageserverServiceClient, address)
   try {
     const request = {
       timeline,

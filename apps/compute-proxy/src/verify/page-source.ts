@@ -122,7 +122,7 @@ class ShardStream {
     this.#options = options
     this.#number = number
     this.#address = address
-    this.#client = createClient(PageserverServiceClient, address)
+    this.#client = createClient(options.rpc, PageserverServiceClient, address)
   }
 
   async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
