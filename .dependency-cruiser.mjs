@@ -35,6 +35,7 @@ export default {
     ),
     only('storage', ['base', 'postgres'], 'pure where it can be'),
     only('rpc', ['base', 'env'], ''),
+    only('protocol', ['base', 'consensus', 'postgres', 'rpc', 'storage'], 'between wire and domain, once'),
     only('object-store', ['base', 'env'], ''),
     only('broker', ['base', 'env', 'rpc'], ''),
     only('telemetry', ['base', 'env'], 'what it observes hands itself in'),

@@ -221,8 +221,7 @@ class Fuzzer {
   }
 
   #identity(): { major: number; systemId: bigint; pgTimelineId: number; walSegmentBytes: number } {
-    const { major, systemId, pgTimelineId, segmentBytes } = IDENTITY
-    return { major, systemId, pgTimelineId, walSegmentBytes: segmentBytes }
+    return IDENTITY
   }
 
   async #round(count: number, seed: number): Promise<void> {

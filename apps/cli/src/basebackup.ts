@@ -5,6 +5,7 @@ import { LSN_ZERO, formatLsn, lsnFromBigint, maxLsn, refuse } from '@understory/
 import type { Lsn } from '@understory/base'
 import { assemblePgdata, asRecordEnd, writeStandaloneConfiguration } from '@understory/pgdata'
 import type { PgdataSource } from '@understory/pgdata'
+import { readPostgresIdentity } from '@understory/protocol'
 import type { ClientContext, GetTimelineResponse } from '@understory/rpc'
 
 /** Longer than a read waits on its own, so that a shard that is catching up is waited for. */
@@ -73,14 +74,11 @@ function sourceOf(rpc: ClientContext, view: GetTimelineResponse): PgdataSource {
       hint: 'Try again in a moment.',
     })
   }
-  const { major, systemId, pgTimelineId, walSegmentBytes } = postgres
-  if (major !== 16 && major !== 17 && major !== 18)
-    throw refuse('unsupported', `PostgreSQL ${major} is not supported`)
   const { pageservers, stripeBlocks, safekeepers } = spec
   return {
     rpc,
     timeline: timeline.timeline,
-    postgres: { major, systemId, pgTimelineId, walSegmentBytes },
+    postgres: readPostgresIdentity(postgres),
     pageservers,
     stripeBlocks,
     safekeepers,

@@ -3,9 +3,9 @@
  * store, and only then are clients let in: so a timeline whose birth got less far holds nothing that anybody relies on.
  */
 import { refuse } from '@understory/base'
+import type { CheckedSpec } from '@understory/protocol'
 import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
-import type { CheckedSpec } from './spec.ts'
 
 const SHARD_DEADLINE_MS = 5_000
 

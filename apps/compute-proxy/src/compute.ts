@@ -22,8 +22,11 @@ import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import { initialMembership, readMembership, readPostgresIdentity } from '@understory/protocol'
+import type { CheckedSpec, KnownMembership } from '@understory/protocol'
 import { ComputeState } from '@understory/rpc'
-import type { ClientContext, PostgresIdentity } from '@understory/rpc'
+import type { ClientContext } from '@understory/rpc'
 import {
   PROXY_ROLE,
   STANDBY_NAME,
@@ -48,14 +51,11 @@ import { saveLocalWal } from './local-wal.ts'
 import type { ComputeFiles } from './layout.ts'
 import { allowStart, endPostmaster, endedError, runSingleUser, startPostgres } from './postgres.ts'
 import type { PostgresParts } from './postgres.ts'
-import { asMade, readMembership } from './membership.ts'
-import type { KnownMembership } from './membership.ts'
 import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
 import type { Election, Loss } from './quorum.ts'
 import { createTimeline, walStatuses } from './safekeeper-calls.ts'
 import { checkPortIsFree } from './sql-port.ts'
 import { connectReplication } from './replication.ts'
-import type { CheckedSpec } from './spec.ts'
 import {
   areRulesReadable,
   hasTakenAllIn,
@@ -243,7 +243,7 @@ export class Compute {
 
   #newestMembership(): KnownMembership {
     const { membership, safekeepers } = this.#parts.spec
-    const wanted = membership === undefined ? asMade(safekeepers) : readMembership(membership)
+    const wanted = membership === undefined ? initialMembership(safekeepers) : readMembership(membership)
     const told = this.#toldMembership
     return told !== undefined && told.generation > wanted.generation ? told : wanted
   }
@@ -529,8 +529,8 @@ export class Compute {
     await this.#parts.launcher.endOld(this.files)
     await this.#knownConfiguration()
     const [status] = await walStatuses(rpc, spec, this.#stop.signal)
-    if (status?.postgres === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
-    const { postgres } = status
+    if (status === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
+    const postgres = readPostgresIdentity(status.postgres)
     this.#identity = postgres
     const quorum = this.#candidate(postgres, lsnFromBigint(status.timelineStartLsn))
     try {
@@ -540,7 +540,7 @@ export class Compute {
       const source = {
         rpc,
         timeline: spec.timeline,
-        postgres: { ...postgres, major: spec.postgresMajor },
+        postgres,
         pageservers: spec.pageservers,
         stripeBlocks: spec.stripeBlocks,
         safekeepers: spec.safekeepers,

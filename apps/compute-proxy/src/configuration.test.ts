@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto'
 import { mkdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
+import { checkSpec } from '@understory/protocol'
 import { ComputeSpec } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { describe, expect, test } from 'vitest'
@@ -16,7 +17,6 @@ import {
   writeGate,
 } from './configuration.ts'
 import { hostFiles } from './layout.ts'
-import { checkSpec } from './spec.ts'
 
 const SPEC = checkSpec({
   ...ComputeSpec.fromPartial({ postgresMajor: 17 }),

@@ -11,6 +11,8 @@ import { fileURLToPath } from 'node:url'
 import { describeError, parseTimelineId, refuse } from '@understory/base'
 import { diskError, realDisk } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
+import { checkSpec, decodeSpec, encodeSpec } from '@understory/protocol'
+import type { CheckedSpec } from '@understory/protocol'
 import { ComputeHostServiceService, service, unary } from '@understory/rpc'
 import type {
   ComputeHostServiceServer,
@@ -25,8 +27,6 @@ import { EXIT_FENCED } from './exit-codes.ts'
 import { readKeptIfWhole, takePublished, toMessage } from './kept-configuration.ts'
 import { hostFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
-import { checkSpec, decodeSpec, encodeSpec } from './spec.ts'
-import type { CheckedSpec } from './spec.ts'
 
 /** Between a compute's end and its next start, growing while it does not last. */
 const RESTART_MIN_MS = 100

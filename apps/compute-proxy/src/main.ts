@@ -18,6 +18,7 @@ import {
   unprivilegedUser,
 } from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
+import { decodeSpec } from '@understory/protocol'
 import {
   logCalls,
   observeRpc,
@@ -41,7 +42,6 @@ import { METRICS } from './metrics.ts'
 import { NeighbourLauncher } from './neighbour-launcher.ts'
 import { PodCompute } from './pod.ts'
 import { computeService } from './service.ts'
-import { decodeSpec } from './spec.ts'
 
 const STOP_GRACE_MS = 1_000
 const LOOPBACK = '127.0.0.1'

@@ -5,6 +5,8 @@
 import { readFile } from 'node:fs/promises'
 import { refuse } from '@understory/base'
 import { realDisk } from '@understory/env'
+import { checkSpec, decodeSpec, encodeSpec } from '@understory/protocol'
+import type { CheckedSpec } from '@understory/protocol'
 import { ComputeState } from '@understory/rpc'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { Compute } from './compute.ts'
@@ -12,8 +14,6 @@ import type { ComputeEnd, ComputeParts } from './compute.ts'
 import type { ComputeHosting } from './host.ts'
 import { readKeptIfWhole, takePublished, toMessage } from './kept-configuration.ts'
 import type { RunningCompute } from './service.ts'
-import { checkSpec, decodeSpec, encodeSpec } from './spec.ts'
-import type { CheckedSpec } from './spec.ts'
 
 interface PodParts extends Omit<ComputeParts, 'spec'> {
   readonly timelineId: string

@@ -31,10 +31,19 @@ import type {
   ProposerEffect,
   ProposerInput,
   ProposerState,
-  TermHistory,
   WalRange,
 } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import {
+  everyMember,
+  readHistory,
+  readMembership,
+  rulesOf,
+  writeHistory,
+  writeMembership,
+} from '@understory/protocol'
+import type { KnownMembership, Member } from '@understory/protocol'
 import {
   ElectionKind as WireElectionKind,
   PROPOSE_VERSIONS,
@@ -44,18 +53,8 @@ import {
   createClient,
   openBidi,
 } from '@understory/rpc'
-import type {
-  BidiStream,
-  ClientContext,
-  PostgresIdentity,
-  ProposeRequest,
-  ProposeResponse,
-  TermStart,
-  TimelineRef,
-} from '@understory/rpc'
+import type { BidiStream, ClientContext, ProposeRequest, ProposeResponse, TimelineRef } from '@understory/rpc'
 import { AnswerTimes } from './answer-times.ts'
-import { everyMember, readMembership, rulesOf, tellMembership } from './membership.ts'
-import type { KnownMembership, Member } from './membership.ts'
 import type { QuorumObserver } from './quorum-observer.ts'
 
 const HEARTBEAT_MS = 1_000
@@ -177,12 +176,12 @@ export class Quorum {
     // Whoever waits for the election hears of a loss through it; nobody has to.
     this.elected.catch(() => undefined)
     const members = everyMember(options.membership)
-    this.observer?.begins(members.map(({ name }) => name))
+    this.observer?.begins(members.map(({ nodeId }) => nodeId))
     for (const member of members) this.#addPeer(member)
     void this.#beat()
   }
 
-  #addPeer({ name, address }: Member): void {
+  #addPeer({ nodeId: name, address }: Member): void {
     const peer: Peer = {
       name,
       address,
@@ -205,27 +204,27 @@ export class Quorum {
   changeMembership(known: KnownMembership): void {
     if (this.#isLost || known.generation < this.#membership.generation) return
     const members = everyMember(known)
-    for (const { name, address } of members) {
+    for (const { nodeId: name, address } of members) {
       const peer = this.#peers.get(name)
       if (peer !== undefined && peer.address !== address) this.#movePeer(peer, address)
     }
     if (known.generation === this.#membership.generation) return
     this.#options.log.info('membership_changed', {
       generation: known.generation,
-      members: known.members.map(({ name }) => name),
-      newMembers: known.newMembers.map(({ name }) => name),
+      members: known.members.map(({ nodeId }) => nodeId),
+      newMembers: known.newMembers.map(({ nodeId }) => nodeId),
     })
     this.#known = known
     this.#membership = rulesOf(known)
-    this.observer?.membershipChanged(members.map(({ name }) => name))
+    this.observer?.membershipChanged(members.map(({ nodeId }) => nodeId))
     for (const [name, peer] of this.#peers) {
-      if (members.some((member) => member.name === name)) continue
+      if (members.some((member) => member.nodeId === name)) continue
       peer.isGone = true
       this.#peers.delete(name)
       this.#hangUp(peer)
       peer.client.close()
     }
-    for (const member of members) if (!this.#peers.has(member.name)) this.#addPeer(member)
+    for (const member of members) if (!this.#peers.has(member.nodeId)) this.#addPeer(member)
     this.#isChangingMembership = true
     this.#feed({ kind: 'membership', membership: this.#membership })
     this.#isChangingMembership = false
@@ -563,7 +562,7 @@ export class Quorum {
       postgres,
       nodeId,
       membershipGeneration: BigInt(this.#membership.generation),
-      membership: tellMembership(this.#known),
+      membership: isNamed(this.#known) ? writeMembership(this.#known) : undefined,
       commitLsn: lsnToBigint(this.#commitLsn),
     }
   }
@@ -605,10 +604,7 @@ export class Quorum {
           voteGiven,
           flushLsn: lsnFromBigint(flushLsn),
           commitLsn: lsnFromBigint(commitLsn),
-          history: termHistory.map((item) => ({
-            term: Number(item.term),
-            startLsn: lsnFromBigint(item.startLsn),
-          })),
+          history: readHistory(termHistory),
         }
         return this.#feed({ kind: 'voted', from, reply })
       }
@@ -673,8 +669,9 @@ export class Quorum {
 
 const EMPTY = Buffer.alloc(0)
 
-const writeHistory = (history: TermHistory): TermStart[] =>
-  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
+/** Not where names are addresses only, of a membership that never changed. */
+const isNamed = (known: KnownMembership): boolean =>
+  everyMember(known).some(({ nodeId, address }) => nodeId !== address)
 
 function ignoreCancelled(error: unknown): void {
   if (!isErrorCode(error, 'cancelled')) throw error

@@ -1,9 +1,10 @@
 /** Calls of a compute to the safekeepers of its timeline, beside the stream of its WAL. */
 import { UnderstoryError, isErrorCode, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import type { CheckedSpec } from '@understory/protocol'
 import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { ClientContext, GetWalStatusResponse, PostgresIdentity } from '@understory/rpc'
-import type { CheckedSpec } from './spec.ts'
+import type { ClientContext, GetWalStatusResponse } from '@understory/rpc'
 
 const DEADLINE_MS = 5_000
 

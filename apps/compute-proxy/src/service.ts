@@ -1,7 +1,8 @@
 /** ComputeService: parse, call the compute, convert. */
 import { lsnToBigint, parseLsn, refuse } from '@understory/base'
 import { realClock } from '@understory/env'
-import { ComputeServiceService, serverStream, service, unary } from '@understory/rpc'
+import type { CheckedSpec } from '@understory/protocol'
+import { ComputeServiceService, ComputeState, serverStream, service, unary } from '@understory/rpc'
 import type {
   ClientContext,
   ComputeServiceServer,
@@ -13,7 +14,6 @@ import type { Compute } from './compute.ts'
 import { toMessage } from './kept-configuration.ts'
 import { PasswordSetter } from './password.ts'
 import { withoutValues } from './postgres-log.ts'
-import type { CheckedSpec } from './spec.ts'
 import { connectSql, foreignReceivers, withSql } from './sql.ts'
 import type { SqlTarget } from './sql.ts'
 import { verifyTimeline } from './verify/verify.ts'
@@ -21,7 +21,6 @@ import { verifyTimeline } from './verify/verify.ts'
 const STOP_DEADLINE_DEFAULT_MS = 60_000
 /** A timer that is given more than 2^31 ms fires at once. */
 const STOP_DEADLINE_MAX_MS = 24 * 3_600_000
-const RUNNING = 5
 const FLUSH_PAUSES_MS = [5, 50, 500]
 
 export interface RunningCompute {
@@ -86,7 +85,7 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     state: view.state,
     progressPercent: view.progressPercent,
     connectionString:
-      view.state === RUNNING
+      view.state === ComputeState.COMPUTE_STATE_RUNNING
         ? `postgres://postgres@${view.sqlHost}:${view.sqlPort}/postgres${spec.requireTls ? '?sslmode=require' : ''}`
         : '',
     postmasterPid: view.postmasterPid,
@@ -160,7 +159,7 @@ async function* verify(
     rpc,
     dataDirectory: compute.files.pgdata,
     major: spec.postgresMajor,
-    postgres: { ...postgres, major: spec.postgresMajor },
+    postgres,
     connect: (database) => connectSql(target, { database }),
     pageservers: spec.pageservers,
     stripeBlocks: spec.stripeBlocks,

@@ -3,6 +3,7 @@ import { parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { socketWithin } from '@understory/env'
 import type { Clock } from '@understory/env'
+import type { PgMajor } from '@understory/postgres/redo'
 import pg from 'pg'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import { databaseNames } from './database-names.ts'
@@ -17,7 +18,7 @@ const RELOAD_MS_MAX = 1_000
 export interface SqlTarget {
   readonly files: ComputeFiles
   readonly port: number
-  readonly major: 16 | 17 | 18
+  readonly major: PgMajor
 }
 
 /** Where to go: by default as the proxy's role, into any database that is there. */

@@ -1,11 +1,11 @@
 // Goal: what a tenant's compute is told is not for other users of its machine, who may read every command line. Method: a real host.
 import { readFile } from 'node:fs/promises'
 import { realClock, silentLog } from '@understory/env'
+import { encodeSpec } from '@understory/protocol'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { namedUsers, ownRange } from '../src/compute-users.ts'
 import { Host } from '../src/host.ts'
-import { encodeSpec } from '../src/spec.ts'
 
 test('the settings of a tenant are on no command line', async () => {
   await using folder = await temporaryDirectory()

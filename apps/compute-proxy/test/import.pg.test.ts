@@ -17,6 +17,7 @@ import {
   parseSlruSegmentPath,
   tablespaceVersionDirectory,
 } from '@understory/postgres/cluster'
+import { initialMembership } from '@understory/protocol'
 import { isZeroPage, maskRelationPage } from '@understory/postgres/page'
 import type { PageKind } from '@understory/postgres/page'
 import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
@@ -44,7 +45,6 @@ import { expect, onTestFinished, test } from 'vitest'
 import { pageserverService } from '../../pageserver/src/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
-import { asMade } from '../src/membership.ts'
 import { Quorum } from '../src/quorum.ts'
 import { Standby } from '../src/standby.ts'
 
@@ -256,7 +256,7 @@ test.each([16, 17, 18] as const)(
       rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
-      membership: asMade(safekeepers),
+      membership: initialMembership(safekeepers),
       nodeId: 'test',
       timelineStartLsn: slotLsn,
       livingTerm: undefined,

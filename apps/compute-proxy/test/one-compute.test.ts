@@ -5,9 +5,9 @@ import { access, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { lockFolder } from '@understory/env'
+import { encodeSpec } from '@understory/protocol'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { encodeSpec } from '../src/spec.ts'
 
 const MAIN = resolve(import.meta.dirname, '..', 'src', 'main.ts')
 

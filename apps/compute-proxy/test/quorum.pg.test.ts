@@ -6,12 +6,12 @@ import { createConnection } from 'node:net'
 import { offsetInSegment, present } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
+import { initialMembership } from '@understory/protocol'
 import { ReplicationConnection } from '@understory/postgres/wire'
 import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import { freePort, startPostgres, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { asMade } from '../src/membership.ts'
 import { Quorum } from '../src/quorum.ts'
 import { Standby } from '../src/standby.ts'
 
@@ -59,7 +59,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   await replication.createPhysicalSlot('understory')
   const { restartLsn } = present(await replication.readSlot('understory'), 'slot')
   const startLsn = (restartLsn - offsetInSegment(restartLsn, SEGMENT_BYTES)) as Lsn
-  const postgres = { major: 17, systemId, pgTimelineId: timelineId, walSegmentBytes: SEGMENT_BYTES }
+  const postgres = { major: 17, systemId, pgTimelineId: timelineId, walSegmentBytes: SEGMENT_BYTES } as const
   for (const address of members) {
     const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, address)
     await callUnary(client.createTimeline.bind(client), {
@@ -76,7 +76,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
       rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
-      membership: asMade(members),
+      membership: initialMembership(members),
       nodeId: 'test',
       timelineStartLsn: startLsn,
       livingTerm: undefined,

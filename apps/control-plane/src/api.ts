@@ -20,15 +20,14 @@ import type {
   Timeline,
   TimelineRef,
 } from '@understory/rpc'
+import { computeSpecOf } from './compute-spec.ts'
 import type { Directory } from './directory.ts'
-import { startsWithSettingOff } from './fpw-switch.ts'
-import { allSafekeepers } from './membership-change.ts'
-import { membershipMessage } from './membership-reconciler.ts'
+import { addressOf } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
 import { MEMBER_AWAY, computeMissing, memberStatus } from './observed.ts'
 import type { Peers } from './observed.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
-import { isPasswordPending } from './tenant-document.ts'
+import { identityOf, isPasswordPending } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TimelineView } from './timeline-view.ts'
 
@@ -54,10 +53,7 @@ const refOf = (tenant: TenantDocument, timeline: TimelineDocument): TimelineRef 
 const timelineOf = (tenant: TenantDocument, timeline: TimelineDocument): Timeline => ({
   timeline: refOf(tenant, timeline),
   name: timeline.name,
-  postgres:
-    timeline.postgres === undefined
-      ? undefined
-      : { ...timeline.postgres, systemId: BigInt(timeline.postgres.systemId) },
+  postgres: identityOf(timeline),
   startLsn: lsnToBigint(parseLsn(timeline.startLsn)),
 })
 
@@ -102,10 +98,9 @@ async function timelineResponse(
   peers: Peers,
   { tenant, timeline, observed }: TimelineView,
 ): Promise<GetTimelineResponse> {
-  const addressOf = (node: string): string => timeline.addresses[node] ?? ''
   const safekeepers = await Promise.all(
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
-      const address = addressOf(node)
+      const address = addressOf(timeline, node)
       const asked = address === '' ? undefined : peers.walStatus(address, refOf(tenant, timeline))
       const { alive, flushLsn, commitLsn, failure } =
         asked === undefined ? MEMBER_AWAY : await memberStatus(asked)
@@ -114,26 +109,13 @@ async function timelineResponse(
   )
   return {
     timeline: timelineOf(tenant, timeline),
-    spec: {
-      timeline: refOf(tenant, timeline),
-      postgresMajor: tenant.postgresMajor,
-      bootstrap: !timeline.bootstrapped,
-      safekeepers: allSafekeepers(timeline).map(addressOf),
-      pageservers: timeline.shards.map(({ node }) => addressOf(node)),
-      stripeBlocks: tenant.stripeBlocks,
-      sqlPort: timeline.sqlPort,
-      settings: tenant.settings,
-      membership: membershipMessage(timeline),
-      specGeneration: BigInt(timeline.specGeneration),
-      fullPageWritesOff: startsWithSettingOff(timeline.fpw),
-      requireTls: !tenant.allowsPlaintext,
-    },
+    spec: computeSpecOf(tenant, timeline),
     compute: computeOf(tenant, timeline, observed),
     computeAddress: observed.computeAddress ?? '',
     safekeepers,
     shards: timeline.shards.map(({ node }, number) => ({
       number,
-      address: addressOf(node),
+      address: addressOf(timeline, node),
       alive: observed.shards[number] !== undefined,
       ingestedLsn: observed.shards[number]?.ingestedLsn ?? 0n,
       remoteConsistentLsn: observed.shards[number]?.remoteConsistentLsn ?? 0n,

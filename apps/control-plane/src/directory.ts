@@ -12,6 +12,7 @@ import {
   refuse,
 } from '@understory/base'
 import type { Clock } from '@understory/env'
+import { readPostgresMajor } from '@understory/postgres/cluster'
 import { requestSwitch } from './fpw-switch.ts'
 import {
   allSafekeepers,
@@ -476,7 +477,7 @@ function validateWish(wish: TenantWish): void {
     if (value < min || value > max)
       throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
   }
-  within('postgres major', wish.postgresMajor, 16, 18)
+  readPostgresMajor(wish.postgresMajor)
   within('shard count', wish.shardCount, 1, 256)
   within('stripe', wish.stripeBlocks, 1, 2 ** 20)
   within('image threshold', wish.imageThresholdRecords, 1, 10_000)

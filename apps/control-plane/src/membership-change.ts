@@ -21,6 +21,7 @@ import { formatLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
+import type { KnownMembership, Member } from '@understory/protocol'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
 
 const STEPS: readonly ChangeStepName[] = ['pull', 'joint', 'finish', 'spread']
@@ -42,6 +43,19 @@ export function membershipOf({
   newSafekeeperNodes: newMembers,
 }: TimelineDocument): Membership {
   return newMembers.length === 0 ? { generation, members } : { generation, members, newMembers }
+}
+
+/** Last known; empty where the node was never announced. */
+export const addressOf = ({ addresses }: TimelineDocument, node: string): string => addresses[node] ?? ''
+
+/** With addresses, as safekeepers and computes are sent it. */
+export function knownMembershipOf(timeline: TimelineDocument): KnownMembership {
+  const member = (nodeId: string): Member => ({ nodeId, address: addressOf(timeline, nodeId) })
+  return {
+    generation: timeline.membershipGeneration,
+    members: timeline.safekeeperNodes.map(member),
+    newMembers: timeline.newSafekeeperNodes.map(member),
+  }
 }
 
 /** Everyone that takes part, each once. */

@@ -6,7 +6,8 @@ import { formatLsn, isErrorCode, lsnFromBigint, parseLsn, present, refuse } from
 import type { Lsn } from '@understory/base'
 import type { MemberStatus } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
-import type { GetComputeStatusResponse, Membership, SafekeeperMember, TimelineRef } from '@understory/rpc'
+import { writeMembership } from '@understory/protocol'
+import type { GetComputeStatusResponse, TimelineRef } from '@understory/rpc'
 import {
   allSafekeepers,
   beginJoint,
@@ -14,6 +15,7 @@ import {
   describeChange,
   endJoint,
   isUnderWay,
+  knownMembershipOf,
   leftOut,
   nextChangeStep,
   requestChange,
@@ -44,19 +46,6 @@ export interface MembershipParts {
   /** 0: never. */
   readonly replaceAfterMs: number
   readonly observer?: ReconcileObserver | undefined
-}
-
-/** The message that tells who counts; addresses as last known. */
-export function membershipMessage(timeline: TimelineDocument): Membership {
-  const member = (node: string): SafekeeperMember => ({
-    nodeId: node,
-    address: timeline.addresses[node] ?? '',
-  })
-  return {
-    generation: BigInt(timeline.membershipGeneration),
-    members: timeline.safekeeperNodes.map(member),
-    newMembers: timeline.newSafekeeperNodes.map(member),
-  }
 }
 
 export class MembershipReconciler {
@@ -196,7 +185,7 @@ export class MembershipReconciler {
   ): Promise<boolean> {
     const { peers, ref } = this.#parts
     const isStored = reason === 'stored'
-    const donors = isStored ? [] : membershipMessage(timeline).members
+    const donors = isStored ? [] : knownMembershipOf(timeline).members
     const stored = isStored ? storedEndOf(timeline) : undefined
     const answers = await Promise.all(
       add.map(async (node) => ({
@@ -257,7 +246,7 @@ export class MembershipReconciler {
     const { peers, ref } = this.#parts
     const address = timeline.addresses[node]
     if (address === undefined) return undefined
-    const told = peers.configureMembership(address, ref, membershipMessage(timeline))
+    const told = peers.configureMembership(address, ref, writeMembership(knownMembershipOf(timeline)))
     const answer = await ifReachable(told.catch(undefinedWhenDamaged))
     if (answer === undefined || answer.nodeId !== node) return undefined
     return {

@@ -12,6 +12,7 @@ import {
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import {
   ComputeHostServiceClient,
   ComputeServiceClient,
@@ -32,7 +33,6 @@ import type {
   HostedCompute,
   ImageGeneration,
   Membership,
-  PostgresIdentity,
   PullTimelineResponse,
   SafekeeperMember,
   SafekeeperMemberView,

@@ -1,9 +1,9 @@
 /** What the API tells of a timeline's safekeepers. */
 import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Clock } from '@understory/env'
+import { writeMembership } from '@understory/protocol'
 import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
-import { allSafekeepers, isUnderWay } from './membership-change.ts'
-import { membershipMessage } from './membership-reconciler.ts'
+import { allSafekeepers, isUnderWay, knownMembershipOf } from './membership-change.ts'
 import { MEMBER_AWAY, memberStatus } from './observed.ts'
 import type { Peers } from './observed.ts'
 import type { TimelineDocument } from './tenant-document.ts'
@@ -48,7 +48,7 @@ export async function safekeepersStatus(
           pulledLsn: lsnToBigint(pull?.flushLsn ?? LSN_ZERO),
           pullGoalLsn: lsnToBigint(pull?.goalLsn ?? LSN_ZERO),
         }
-  return { membership: membershipMessage(timeline), safekeepers, change: told }
+  return { membership: writeMembership(knownMembershipOf(timeline)), safekeepers, change: told }
 }
 
 const NO_CHANGE: { readonly add: readonly string[]; readonly remove: readonly string[] } = {

@@ -3,6 +3,9 @@
  * compare-and-swap only. What is observed (addresses, positions) is never in it.
  */
 import { DOCUMENT_READER, keepUnknown } from '@understory/base'
+import { readPostgresMajor } from '@understory/postgres/cluster'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import { WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
 import { z } from 'zod'
 
 const lsnText = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/)
@@ -158,6 +161,21 @@ export type SafekeeperChange = z.infer<typeof safekeeperChange>
 export type ChangeStepName = z.infer<typeof changeStep>['name']
 export type FpwState = z.infer<typeof fpwState>
 export type FpwStepName = z.infer<typeof fpwStep>['name']
+
+/** Undefined until the timeline is bootstrapped. */
+export const identityOf = ({ postgres }: TimelineDocument): PostgresIdentity | undefined =>
+  postgres === undefined
+    ? undefined
+    : { ...postgres, major: readPostgresMajor(postgres.major), systemId: BigInt(postgres.systemId) }
+
+/** What a shard is attached with: before the timeline is bootstrapped, what its Postgres will be, but for its system id. */
+export const identityToAttach = (tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity =>
+  identityOf(timeline) ?? {
+    major: readPostgresMajor(tenant.postgresMajor),
+    systemId: 0n,
+    pgTimelineId: 1,
+    walSegmentBytes: WAL_SEGMENT_BYTES,
+  }
 
 /** Whether the timeline's Postgres lacks the password that was set last. */
 export const isPasswordPending = ({ password }: TenantDocument, timeline: TimelineDocument): boolean =>

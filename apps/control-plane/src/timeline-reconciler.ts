@@ -3,7 +3,6 @@
  * asked for. One pass observes, does the next thing that is missing, and stores what it did; every action is
  * idempotent, so a pass may be cut at any point and be run again, also by another control plane.
  */
-import { createHash } from 'node:crypto'
 import {
   describeError,
   formatLsn,
@@ -18,29 +17,21 @@ import {
 import type { Clock, Log, Rng } from '@understory/env'
 import { ComputeState } from '@understory/rpc'
 import type {
-  ComputeSpec,
   Configuration,
   GetComputeStatusResponse,
   ImageGeneration,
-  PostgresIdentity,
   ShardRef,
   ShardStatus,
   TimelineRef,
   WalRollback,
 } from '@understory/rpc'
+import { computeSpecOf, safekeeperAddresses, specDigest } from './compute-spec.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import { isNewer } from './configuration-store.ts'
 import type { ConfigurationStore } from './configuration-store.ts'
-import {
-  beginSwitch,
-  completeStep,
-  hasDrifted,
-  nextStep,
-  startsWithSettingOff,
-  stepLsn,
-} from './fpw-switch.ts'
+import { beginSwitch, completeStep, hasDrifted, nextStep, stepLsn } from './fpw-switch.ts'
 import { allSafekeepers, isFromStore } from './membership-change.ts'
-import { MembershipReconciler, membershipMessage } from './membership-reconciler.ts'
+import { MembershipReconciler } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
 import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
 import type { Peers } from './observed.ts'
@@ -49,7 +40,7 @@ import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import { withoutTimeline } from './removals.ts'
 import { ShardRecovery } from './shard-recovery.ts'
-import { isPasswordPending } from './tenant-document.ts'
+import { identityToAttach, isPasswordPending } from './tenant-document.ts'
 import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
@@ -362,7 +353,7 @@ export class TimelineReconciler {
         timeline: this.#ref(),
         shard: this.#shardRef(tenant, number),
         generation,
-        postgres: identityOf(tenant, timeline),
+        postgres: identityToAttach(tenant, timeline),
         create: !timeline.bootstrapped,
         safekeepers: safekeeperAddresses(timeline),
         imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
@@ -403,7 +394,7 @@ export class TimelineReconciler {
           timeline: this.#ref(),
           shard: this.#shardRef(tenant, number),
           generation,
-          postgres: identityOf(tenant, timeline),
+          postgres: identityToAttach(tenant, timeline),
           create: false,
           safekeepers,
           imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
@@ -416,20 +407,7 @@ export class TimelineReconciler {
   }
 
   async #ensureCompute(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
-    const spec: Omit<ComputeSpec, 'specGeneration'> = {
-      timeline: this.#ref(),
-      postgresMajor: tenant.postgresMajor,
-      bootstrap: !timeline.bootstrapped,
-      safekeepers: safekeeperAddresses(timeline),
-      membership: membershipMessage(timeline),
-      pageservers: timeline.shards.map(({ node }) => timeline.addresses[node] as string),
-      stripeBlocks: tenant.stripeBlocks,
-      sqlPort: timeline.sqlPort,
-      settings: tenant.settings,
-      fullPageWritesOff: startsWithSettingOff(timeline.fpw),
-      requireTls: !tenant.allowsPlaintext,
-    }
-    const specText = createHash('sha256').update(textOf(spec)).digest('hex')
+    const specText = specDigest(computeSpecOf(tenant, timeline))
     if (specText !== timeline.specText) {
       timeline = await this.#update((item) => ({
         ...item,
@@ -439,9 +417,9 @@ export class TimelineReconciler {
     }
     const { computes, configurations } = this.#parts
     this.#published ??= { configuration: await configurations.read(this.#timelineId) }
+    const spec = computeSpecOf(tenant, timeline)
     const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
-    const told = { ...spec, specGeneration: BigInt(timeline.specGeneration) }
-    const ensured = computes.ensure(this.#computePlace(tenant, timeline), told, known)
+    const ensured = computes.ensure(this.#computePlace(tenant, timeline), spec, known)
     const problem = (await ifReachable(ensured)) ?? ''
     // Told once: its words change while it lasts.
     if (problem !== '' && this.#computeProblem === '') this.#log.warn('compute_waits', { problem })
@@ -615,13 +593,6 @@ export class TimelineReconciler {
   }
 }
 
-const textOf = (spec: Omit<ComputeSpec, 'specGeneration'>): string =>
-  JSON.stringify(spec, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value))
-
-/** Of all that take part. */
-const safekeeperAddresses = (timeline: TimelineDocument): string[] =>
-  allSafekeepers(timeline).map((node) => timeline.addresses[node] as string)
-
 /** The same timeline to its owner, unplaced, under another id. */
 const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument => ({
   ...item,
@@ -635,16 +606,6 @@ const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument
 })
 
 const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phase !== 'on'
-
-function identityOf(tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity {
-  const { major, systemId, pgTimelineId, walSegmentBytes } = timeline.postgres ?? {
-    major: tenant.postgresMajor,
-    systemId: '0',
-    pgTimelineId: 1,
-    walSegmentBytes: 16 * 1024 * 1024,
-  }
-  return { major, systemId: BigInt(systemId), pgTimelineId, walSegmentBytes }
-}
 
 const isOpen = ({ compute }: Observation): boolean => compute?.state === ComputeState.COMPUTE_STATE_RUNNING
 

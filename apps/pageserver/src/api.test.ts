@@ -30,7 +30,7 @@ test('a shard is not attached with a safekeeper that is no address, which nobody
     })
     await expect(attached).rejects.toMatchObject({
       code: 'bad_argument',
-      message: `safekeeper "${address}" is no address`,
+      message: `safekeeper address "${address}" is malformed`,
     })
   }
   expect(bench.registry.all).toEqual([])

@@ -1,15 +1,14 @@
 /** The gRPC face: parses, asks the shard, converts. */
-import {
-  isAddress,
-  isErrorCode,
-  lsnFromBigint,
-  parseTenantId,
-  parseTimelineId,
-  refuse,
-} from '@understory/base'
-import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
+import { isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
-import { isValidSegmentBytes } from '@understory/postgres/wal'
+import {
+  readGeneration,
+  readPostgresIdentity,
+  readSafekeeperAddresses,
+  readShardRef,
+  readTimelineRef,
+} from '@understory/protocol'
 import {
   FullPageWrites,
   PageserverServiceService,
@@ -47,16 +46,16 @@ export function pageserverService(
   observer?: PageserverObserver,
 ): RpcService {
   const find = (timeline: TimelineRef | undefined, shard: ShardRef | undefined): Shard => {
-    const { tenantId, timelineId } = readTimeline(timeline)
-    return registry.get(tenantId, timelineId, readShard(shard))
+    const { tenantId, timelineId } = readTimelineRef(timeline)
+    return registry.get(tenantId, timelineId, readShardRef(shard))
   }
   return service<PageserverServiceServer>(PageserverServiceService, {
     attachShard: unary(async (request: AttachShardRequest) => ({
       ingestedLsn: BigInt(await registry.attach(readAttach(request))),
     })),
     detachShard: unary(async ({ timeline, shard }) => {
-      const { tenantId, timelineId } = readTimeline(timeline)
-      await registry.detach(tenantId, timelineId, readShard(shard))
+      const { tenantId, timelineId } = readTimelineRef(timeline)
+      await registry.detach(tenantId, timelineId, readShardRef(shard))
       return {}
     }),
     importShard: clientStream(async (messages: AsyncIterable<ImportShardRequest>) => {
@@ -113,7 +112,7 @@ export function pageserverService(
     setImageGeneration: unary(async ({ timeline, shard, imageGeneration, generation }) => {
       const settings = readImageGeneration(imageGeneration)
       if (settings === undefined) throw refuse('bad_argument', 'image generation settings are missing')
-      await find(timeline, shard).setImageGeneration(settings, readWish(generation))
+      await find(timeline, shard).setImageGeneration(settings, readGeneration('image', generation))
       return {}
     }),
     getShardStatus: unary(({ timeline }) => {
@@ -160,22 +159,6 @@ function statusOf(shard: Shard): ShardStatus {
   }
 }
 
-function readTimeline(timeline: TimelineRef | undefined): { tenantId: TenantId; timelineId: TimelineId } {
-  if (timeline === undefined) throw refuse('bad_argument', 'request names no timeline')
-  return { tenantId: parseTenantId(timeline.tenantId), timelineId: parseTimelineId(timeline.timelineId) }
-}
-
-function readShard(shard: ShardRef | undefined): ShardIdentity {
-  const { number, count, stripeBlocks } = shard ?? { number: 0, count: 0, stripeBlocks: 0 }
-  if (count < 1 || count > 256 || number >= count || stripeBlocks < 1 || stripeBlocks > 2 ** 20) {
-    throw refuse(
-      'bad_argument',
-      `shard ${number} of ${count} with stripes of ${stripeBlocks} blocks is not possible`,
-    )
-  }
-  return { number, count, stripeBlocks }
-}
-
 function readImageGeneration(images: ImageGeneration | undefined): ImageGenerationSettings | undefined {
   if (images === undefined) return undefined
   const { enabled, thresholdRecords } = images
@@ -185,15 +168,6 @@ function readImageGeneration(images: ImageGeneration | undefined): ImageGenerati
   return { enabled, thresholdRecords }
 }
 
-function readWish(generation: bigint): number {
-  if (generation <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(generation)
-  throw refuse('bad_argument', `generation ${generation} is out of range`)
-}
-
-/** Of a timeline: far more than anybody runs. */
-const SAFEKEEPERS_COUNT_MAX = 100
-const WAL_SEGMENT_BYTES_DEFAULT = 16 * 1024 * 1024
-
 /** Records after which a chain is cut, unless told otherwise. */
 const THRESHOLD_RECORDS_DEFAULT = 32
 
@@ -201,31 +175,12 @@ function readAttach(request: AttachShardRequest): AttachRequest {
   const { generation, postgres, create, safekeepers } = request
   if (generation < 1n || generation > 0xffff_ffffn)
     throw refuse('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
-  const major = postgres?.major ?? 0
-  if (major !== 16 && major !== 17 && major !== 18) {
-    throw refuse('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
-  }
-  if (safekeepers.length > SAFEKEEPERS_COUNT_MAX)
-    throw refuse('bad_argument', `${safekeepers.length} safekeepers are too many`)
-  for (const address of safekeepers)
-    if (!isAddress(address))
-      throw refuse('bad_argument', `safekeeper "${address}" is no address`, {
-        hint: 'Write it as host:port.',
-      })
-  const walSegmentBytes = postgres?.walSegmentBytes || WAL_SEGMENT_BYTES_DEFAULT
-  if (!isValidSegmentBytes(walSegmentBytes))
-    throw refuse('bad_argument', `WAL segments cannot be ${walSegmentBytes} bytes`)
   return {
-    owner: { ...readTimeline(request.timeline), shard: readShard(request.shard) },
+    owner: { ...readTimelineRef(request.timeline), shard: readShardRef(request.shard) },
     generation: Number(generation),
     create,
-    safekeepers,
-    postgres: {
-      major,
-      systemId: postgres?.systemId ?? 0n,
-      pgTimelineId: postgres?.pgTimelineId ?? 0,
-      walSegmentBytes,
-    },
+    safekeepers: readSafekeeperAddresses(safekeepers),
+    postgres: readPostgresIdentity(postgres),
     imageGeneration: readImageGeneration(request.imageGeneration) ?? {
       enabled: false,
       thresholdRecords: THRESHOLD_RECORDS_DEFAULT,

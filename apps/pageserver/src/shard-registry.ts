@@ -3,7 +3,8 @@ import { resolve } from 'node:path'
 import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
-import type { ImageGenerationSettings, IndexPart, LayerOwner, PostgresOfTimeline } from '@understory/storage'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import type { ImageGenerationSettings, IndexPart, LayerOwner } from '@understory/storage'
 import { LayerRoom } from './layer-room.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { rollBack } from './rollback.ts'
@@ -19,7 +20,7 @@ export interface AttachRequest {
   readonly generation: number
   readonly create: boolean
   readonly safekeepers: readonly string[]
-  readonly postgres: PostgresOfTimeline
+  readonly postgres: PostgresIdentity
   readonly imageGeneration: ImageGenerationSettings
   readonly rollback?: Rollback | undefined
 }

@@ -61,7 +61,7 @@ async function until(what: string, probe: () => boolean): Promise<void> {
 
 /** The bytes that put the record behind what `maker` made. */
 function place(maker: WalMaker, record: Omit<RecordToEncode, 'prevLsn'>): Uint8Array {
-  const { major, systemId, pgTimelineId: timelineId, segmentBytes } = IDENTITY
+  const { major, systemId, pgTimelineId: timelineId, walSegmentBytes: segmentBytes } = IDENTITY
   const encoded = encodeRecord({ ...record, prevLsn: maker.lastRecordLsn })
   const placed = placeRecord(maker.endLsn, encoded, { major, systemId, timelineId, segmentBytes })
   maker.endLsn = placed.nextLsn

@@ -6,7 +6,7 @@
  *   0   magic     "USAFEKPR"
  *   8   version   u32 = 1
  *   12  length    u32  of all that follows but the checksum
- *   16  major u16 | zero u16 | pgTimelineId u32 | systemId u64 | segmentBytes u32 | zero u32
+ *   16  major u16 | zero u16 | pgTimelineId u32 | systemId u64 | walSegmentBytes u32 | zero u32
  *   40  membershipGeneration u64 | term u64 | timelineStartLsn u64 | commitLsn u64
  *   72  election u8 (0 none, 1 adopt, 2 rebuild) | zero u8 x3 | historyCount u32
  *   80  historyCount x (term u64, startLsn u64)
@@ -18,8 +18,9 @@ import type { Lsn } from '@understory/base'
 import { isWellFormedHistory, lastTermStart } from '@understory/consensus'
 import type { AcceptorControl, ElectionKind, TermStart } from '@understory/consensus'
 import type { Disk } from '@understory/env'
+import { isPostgresMajor } from '@understory/postgres/cluster'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { crc32c } from '@understory/postgres/wal'
-import type { PostgresIdentity } from './identity.ts'
 
 export interface ControlFile {
   readonly postgres: PostgresIdentity
@@ -47,7 +48,7 @@ export function encodeControlFile({ postgres, acceptor }: ControlFile): Uint8Arr
   view.setUint16(16, postgres.major, true)
   view.setUint32(20, postgres.pgTimelineId, true)
   view.setBigUint64(24, postgres.systemId, true)
-  view.setUint32(32, postgres.segmentBytes, true)
+  view.setUint32(32, postgres.walSegmentBytes, true)
   u64(40, acceptor.membershipGeneration)
   u64(48, acceptor.term)
   u64(56, acceptor.timelineStartLsn)
@@ -136,7 +137,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
   cursor.skip(2)
   const pgTimelineId = cursor.u32()
   const systemId = cursor.u64()
-  const segmentBytes = cursor.u32()
+  const walSegmentBytes = cursor.u32()
   cursor.skip(4)
   const membershipGeneration = cursor.lsn()
   const term = cursor.lsn()
@@ -151,7 +152,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
     startLsn: cursor.lsn(),
   }))
   if (
-    (major !== 16 && major !== 17 && major !== 18) ||
+    !isPostgresMajor(major) ||
     election >= ELECTIONS.length ||
     commitLsn < timelineStartLsn ||
     timelineStartLsn === LSN_ZERO ||
@@ -161,7 +162,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
     throw fail('contradicts itself')
   }
   return {
-    postgres: { major, pgTimelineId, systemId, segmentBytes },
+    postgres: { major, pgTimelineId, systemId, walSegmentBytes },
     acceptor: {
       membershipGeneration,
       term,

@@ -9,8 +9,8 @@ import {
   segmentStart,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { WalStreamDecoder, crc32c } from '@understory/postgres/wal'
-import type { PostgresIdentity } from './identity.ts'
 import type { WalFiles } from './wal-files.ts'
 
 export interface EndOfWal {
@@ -37,7 +37,7 @@ export function decoderAt(
   { startLsn, findFirst, prevLsn }: DecoderPlace,
   keepsBody: (rmid: number) => boolean = () => false,
 ): WalStreamDecoder {
-  const { major, systemId, pgTimelineId, segmentBytes } = identity
+  const { major, systemId, pgTimelineId, walSegmentBytes: segmentBytes } = identity
   return new WalStreamDecoder({
     startLsn,
     findFirst,
@@ -61,7 +61,7 @@ export async function findEndOfWal(
   timelineStartLsn: Lsn,
 ): Promise<EndOfWal> {
   if (commitLsn === timelineStartLsn) return scan(files, identity, { startLsn: commitLsn, findFirst: true })
-  const { segmentBytes } = identity
+  const { walSegmentBytes: segmentBytes } = identity
   const last = advance(commitLsn, -1)
   const damaged = (why: string): Error =>
     refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
@@ -119,7 +119,7 @@ export async function rewriteTail(
 }
 
 async function scan(files: WalFiles, identity: PostgresIdentity, place: DecoderPlace): Promise<EndOfWal> {
-  const { segmentBytes } = identity
+  const { walSegmentBytes: segmentBytes } = identity
   const { startLsn } = place
   const decoder = decoderAt(identity, place)
   const end = (reason: string | undefined): EndOfWal => {

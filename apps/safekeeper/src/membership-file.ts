@@ -3,27 +3,13 @@
  * peers, tells proposers of a change that they missed, and tells a member that it is none any more. The rules rest on
  * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
-import { isAddress, isErrorCode, parseNodeId, refuse } from '@understory/base'
+import { isErrorCode, refuse } from '@understory/base'
 import type { Disk } from '@understory/env'
+import { everyMember } from '@understory/protocol'
+import type { KnownMembership } from '@understory/protocol'
 import { crc32c } from '@understory/postgres/wal'
-import type { Membership as MembershipMessage } from '@understory/rpc'
-import { readGeneration } from './history-message.ts'
-
-export interface Member {
-  readonly nodeId: string
-  /** host:port */
-  readonly address: string
-}
-
-export interface KnownMembership {
-  readonly generation: number
-  readonly members: readonly Member[]
-  /** During a change the members to come; empty otherwise. */
-  readonly newMembers: readonly Member[]
-}
 
 const VERSION = 1
-const MEMBERS_COUNT_MAX = 100
 
 export function encodeMembershipFile({ generation, members, newMembers }: KnownMembership): Uint8Array {
   const line = Buffer.from(`${JSON.stringify({ version: VERSION, generation, members, newMembers })}\n`)
@@ -53,36 +39,6 @@ export async function readMembershipFile(disk: Disk, path: string): Promise<Know
     if (isErrorCode(error, 'not_found')) return undefined
     throw error
   }
-}
-
-/** Error: refused `bad_argument`. */
-export function readMembership(message: MembershipMessage | undefined): KnownMembership {
-  if (message === undefined || message.members.length === 0)
-    throw refuse('bad_argument', 'the membership names no members')
-  const generation = readGeneration(message.generation)
-  return { generation, members: readMembers(message.members), newMembers: readMembers(message.newMembers) }
-}
-
-/** Error: refused `bad_argument`. */
-export function readMembers(members: readonly Member[]): Member[] {
-  if (members.length > MEMBERS_COUNT_MAX)
-    throw refuse('bad_argument', `${members.length} safekeepers are too many`)
-  return members.map(({ nodeId, address }) => {
-    if (!isAddress(address))
-      throw refuse('bad_argument', `"${address}" is no address`, { hint: 'Write it as host:port.' })
-    return { nodeId: parseNodeId(nodeId), address }
-  })
-}
-
-export const writeMembership = ({ generation, members, newMembers }: KnownMembership): MembershipMessage => ({
-  generation: BigInt(generation),
-  members: [...members],
-  newMembers: [...newMembers],
-})
-
-/** Everyone that takes part, each once. */
-export function everyMember({ members, newMembers }: KnownMembership): readonly Member[] {
-  return [...new Map([...members, ...newMembers].map((member) => [member.nodeId, member])).values()]
 }
 
 interface Told {

@@ -196,7 +196,7 @@ export class Offloader {
   async #offload(ref: TimelineRef, progress: Progress): Promise<void> {
     const { clock, settings } = this.#parts
     const { timeline } = progress
-    const { segmentBytes } = timeline.identity
+    const { walSegmentBytes: segmentBytes } = timeline.identity
     const patienceMs = rankOf(this.#parts.nodeId, ref, timeline) * settings.takeOverMs
     const { commitLsn } = timeline
     if (commitLsn > progress.commitLsn) {
@@ -230,10 +230,10 @@ export class Offloader {
     const { timeline, remote, wholeUntil } = progress
     const { identity } = timeline
     const { signal } = this.#stop
-    const segment = segmentOf(wholeUntil, identity.segmentBytes)
+    const segment = segmentOf(wholeUntil, identity.walSegmentBytes)
     if (await remote.hasSegment(identity, segment, { signal })) return true
     if (!isOurs) return false
-    const endLsn = advance(wholeUntil, identity.segmentBytes)
+    const endLsn = advance(wholeUntil, identity.walSegmentBytes)
     const bytes = await this.#readWhole(ref, timeline, wholeUntil, endLsn)
     await remote.putSegment(identity, segment, bytes, signal)
     await this.#storeHistory(progress, endLsn)
@@ -292,7 +292,7 @@ export class Offloader {
   }
 
   async #trim({ timeline, wholeUntil }: Progress): Promise<void> {
-    const { segmentBytes } = timeline.identity
+    const { walSegmentBytes: segmentBytes } = timeline.identity
     const keepBytes = timeline.isTight ? segmentBytes : this.#parts.settings.keepBytes
     const kept = advance(timeline.commitLsn, -Math.min(keepBytes, timeline.commitLsn))
     const until = minLsn(wholeUntil, kept)

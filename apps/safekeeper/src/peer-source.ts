@@ -1,11 +1,10 @@
 /** Another safekeeper as a source of committed WAL. */
 import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import { readHistory, readPostgresIdentity } from '@understory/protocol'
+import type { Member } from '@understory/protocol'
 import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
-import { readIdentity } from './identity.ts'
-import type { Member } from './membership-file.ts'
-import { readHistory } from './history-message.ts'
 import type { SourceStatus, WalSource } from './recovery.ts'
 
 const STATUS_DEADLINE_MS = 2_000
@@ -35,7 +34,7 @@ export class PeerSource implements WalSource {
     if (status.nodeId !== this.#member.nodeId)
       throw refuse('unavailable', `"${status.nodeId}" answers at the address of ${this.name}`)
     return {
-      identity: readIdentity(status.postgres),
+      identity: readPostgresIdentity(status.postgres),
       timelineStartLsn: lsnFromBigint(status.timelineStartLsn),
       history: readHistory(status.termHistory),
       commitLsn: lsnFromBigint(status.commitLsn),

@@ -1,12 +1,19 @@
 /** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
 import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { AcceptorInput, ElectionKind } from '@understory/consensus'
-import { PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
-import type { ElectionKind as WireElectionKind, ProposeRequest, ProposeResponse } from '@understory/rpc'
-import { readGeneration, readHistory, readTerm, writeHistory } from './history-message.ts'
-import { describeIdentity, isSameIdentity, readIdentity } from './identity.ts'
-import { readMembership, writeMembership } from './membership-file.ts'
-import type { KnownMembership } from './membership-file.ts'
+import { describeIdentity, isSameIdentity } from '@understory/postgres/cluster'
+import {
+  readGeneration,
+  readHistory,
+  readMembership,
+  readPostgresIdentity,
+  readTerm,
+  writeHistory,
+  writeMembership,
+} from '@understory/protocol'
+import type { KnownMembership } from '@understory/protocol'
+import { ElectionKind as WireElectionKind, PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
+import type { ProposeRequest, ProposeResponse } from '@understory/rpc'
 import type { Pulls } from './pulls.ts'
 import type { ProposerSession } from './proposer-session.ts'
 import type { Timelines } from './timelines.ts'
@@ -33,9 +40,9 @@ export async function* propose(
     throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
   const { timeline: ref, postgres, membershipGeneration, membership, commitLsn } = greeting.value
   const protocolVersion = agreeOnVersion('the proposer protocol', PROPOSE_VERSIONS, greeting.value)
-  const generation = readGeneration(membershipGeneration)
+  const generation = readGeneration('membership', membershipGeneration)
   const timeline = timelines.get(ref)
-  const identity = readIdentity(postgres)
+  const identity = readPostgresIdentity(postgres)
   if (!isSameIdentity(timeline.identity, identity)) {
     throw refuse(
       'precondition',
@@ -121,9 +128,9 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
 
 function readElection(kind: WireElectionKind): ElectionKind {
   switch (kind) {
-    case 1:
+    case WireElectionKind.ELECTION_KIND_ADOPT:
       return 'adopt'
-    case 2:
+    case WireElectionKind.ELECTION_KIND_REBUILD:
       return 'rebuild'
     default:
       throw refuse('bad_argument', 'the election does not say how the compute goes on')

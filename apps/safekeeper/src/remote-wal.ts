@@ -25,9 +25,9 @@ import { lastTermStart } from '@understory/consensus'
 import type { TermHistory } from '@understory/consensus'
 import { getIfPresent } from '@understory/object-store'
 import type { CallOptions, ObjectStore } from '@understory/object-store'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { parseWalFileName, walFileName } from '@understory/postgres/wal'
 import type { TimelineRef } from '@understory/rpc'
-import type { PostgresIdentity } from './identity.ts'
 
 const FORMAT_VERSION = 1
 /** Of one read from the store. */
@@ -79,7 +79,7 @@ export class RemoteWal {
   }
 
   #segmentKey(identity: PostgresIdentity, segment: number): string {
-    return this.#prefix + walFileName(identity.pgTimelineId, segment, identity.segmentBytes)
+    return this.#prefix + walFileName(identity.pgTimelineId, segment, identity.walSegmentBytes)
   }
 
   hasSegment(identity: PostgresIdentity, segment: number, options?: CallOptions): Promise<boolean> {
@@ -104,7 +104,7 @@ export class RemoteWal {
     bytes: Uint8Array,
     signal: AbortSignal,
   ): Promise<void> {
-    const segment = segmentOf(endLsn, identity.segmentBytes)
+    const segment = segmentOf(endLsn, identity.walSegmentBytes)
     const key = `${this.#segmentKey(identity, segment)}.partial.${endLsn.toString(16).padStart(16, '0')}`
     await this.#store.put(key, bytes, { signal, deadlineMs: WRITE_DEADLINE_MS })
     await this.removePartials(identity, endLsn, signal)
@@ -122,7 +122,7 @@ export class RemoteWal {
    * one goes, so that a crash in between leaves both.
    */
   async cutAt(identity: PostgresIdentity, endLsn: Lsn, kept: Uint8Array, signal: AbortSignal): Promise<void> {
-    const cut = segmentOf(endLsn, identity.segmentBytes)
+    const cut = segmentOf(endLsn, identity.walSegmentBytes)
     if (kept.length > 0) await this.putPartial(identity, endLsn, kept, signal)
     const { segments, partials } = await this.list(identity, signal)
     const gone = [
@@ -140,7 +140,7 @@ export class RemoteWal {
     const partials: Partial[] = []
     for await (const { key } of this.#store.list(this.#prefix, { signal })) {
       const [name = '', kind, end] = key.slice(this.#prefix.length).split('.')
-      const parsed = parseWalFileName(name, identity.segmentBytes)
+      const parsed = parseWalFileName(name, identity.walSegmentBytes)
       if (parsed === undefined || parsed.timelineId !== identity.pgTimelineId) continue
       if (kind === undefined) segments.push(parsed.segment)
       else if (kind === 'partial' && end !== undefined && /^[0-9a-f]{16}$/.test(end))
@@ -152,14 +152,14 @@ export class RemoteWal {
   /** Up to where whole segments lie one behind the other from `startLsn` on. */
   async wholeUntil(identity: PostgresIdentity, startLsn: Lsn, signal?: AbortSignal): Promise<Lsn> {
     const there = new Set((await this.list(identity, signal)).segments)
-    let segment = segmentOf(startLsn, identity.segmentBytes)
+    let segment = segmentOf(startLsn, identity.walSegmentBytes)
     while (there.has(segment)) segment++
-    return maxLsn(startLsn, segmentStart(segment, identity.segmentBytes))
+    return maxLsn(startLsn, segmentStart(segment, identity.walSegmentBytes))
   }
 
   /** [startLsn, endLsn) of whole segments. Error: refused `not_found` where one is not there. */
   async read(identity: PostgresIdentity, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
-    const { segmentBytes } = identity
+    const { walSegmentBytes: segmentBytes } = identity
     const bytes = new Uint8Array(endLsn - startLsn)
     for (let at = startLsn; at < endLsn;) {
       const key = this.#segmentKey(identity, segmentOf(at, segmentBytes))
@@ -184,7 +184,7 @@ export class RemoteWal {
   ): Promise<{ readonly endLsn: Lsn; readonly bytes: Uint8Array } | undefined> {
     const { partials } = await this.list(identity, signal)
     const last = partials
-      .filter(({ segment }) => segment === segmentOf(wholeUntil, identity.segmentBytes))
+      .filter(({ segment }) => segment === segmentOf(wholeUntil, identity.walSegmentBytes))
       .toSorted((a, b) => b.endLsn - a.endLsn)[0]
     if (last === undefined) return undefined
     const { bytes } = await this.#store.get(last.key, { signal })
@@ -221,7 +221,12 @@ const encodeTimeline = ({ identity, timelineStartLsn, history }: RemoteTimeline)
   Buffer.from(
     JSON.stringify({
       version: FORMAT_VERSION,
-      postgres: { ...identity, systemId: String(identity.systemId) },
+      postgres: {
+        major: identity.major,
+        systemId: String(identity.systemId),
+        pgTimelineId: identity.pgTimelineId,
+        segmentBytes: identity.walSegmentBytes,
+      },
       timelineStartLsn,
       history,
     }),
@@ -231,13 +236,18 @@ function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
   try {
     const { version, postgres, timelineStartLsn, history } = JSON.parse(Buffer.from(bytes).toString()) as {
       version: number
-      postgres: Omit<PostgresIdentity, 'systemId'> & { systemId: string }
+      postgres: Pick<PostgresIdentity, 'major' | 'pgTimelineId'> & { systemId: string; segmentBytes: number }
       timelineStartLsn: number
       history: { term: number; startLsn: number }[]
     }
     if (version !== FORMAT_VERSION) throw refuse('bad_file', `its version is ${version}`)
     return {
-      identity: { ...postgres, systemId: BigInt(postgres.systemId) },
+      identity: {
+        major: postgres.major,
+        systemId: BigInt(postgres.systemId),
+        pgTimelineId: postgres.pgTimelineId,
+        walSegmentBytes: postgres.segmentBytes,
+      },
       timelineStartLsn: lsn(timelineStartLsn),
       history: history.map(({ term, startLsn }) => ({ term, startLsn: lsn(startLsn) })),
     }

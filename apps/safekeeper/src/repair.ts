@@ -8,11 +8,11 @@
 import { advance, formatLsn, minLsn, offsetInSegment, refuse, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Disk, Log } from '@understory/env'
+import { isSameIdentity } from '@understory/postgres/cluster'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { readControlFile } from './control-file.ts'
 import { decoderAt } from './end-of-wal.ts'
 import type { DecoderPlace } from './end-of-wal.ts'
-import { isSameIdentity } from './identity.ts'
-import type { PostgresIdentity } from './identity.ts'
 import { askSources } from './recovery.ts'
 import type { Found, WalSource } from './recovery.ts'
 import { beginning, beginsAt, checkWal, isDamage } from './wal-check.ts'
@@ -54,7 +54,7 @@ async function assertTailThere(
   commitLsn: Lsn,
   timelineStartLsn: Lsn,
 ): Promise<void> {
-  const { segmentBytes } = identity
+  const { walSegmentBytes: segmentBytes } = identity
   if (commitLsn === timelineStartLsn || (await beginsAt(files, identity, commitLsn))) return
   const last = offsetInSegment(commitLsn, segmentBytes) === 0 ? advance(commitLsn, -1) : commitLsn
   const bytes = await files.readSegment(segmentOf(last, segmentBytes))
@@ -73,7 +73,7 @@ async function replaceFrom(
   sources: readonly WalSource[],
   signal: AbortSignal,
 ): Promise<DecoderPlace> {
-  const wantedLsn = minLsn(commitLsn, advance(place.startLsn, identity.segmentBytes))
+  const wantedLsn = minLsn(commitLsn, advance(place.startLsn, identity.walSegmentBytes))
   const donors = (await askSources(sources, signal)).filter(
     ({ status }) => isSameIdentity(status.identity, identity) && status.commitLsn >= wantedLsn,
   )

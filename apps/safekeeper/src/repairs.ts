@@ -5,8 +5,9 @@
  */
 import { describeError, isErrorCode } from '@understory/base'
 import type { Clock, Disk, Log } from '@understory/env'
+import { everyMember } from '@understory/protocol'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
-import { everyMember, readMembershipFile } from './membership-file.ts'
+import { readMembershipFile } from './membership-file.ts'
 import { PeerSource } from './peer-source.ts'
 import { repairWal } from './repair.ts'
 import { Timeline } from './timeline.ts'

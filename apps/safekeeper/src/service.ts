@@ -10,6 +10,15 @@ import {
   refuse,
 } from '@understory/base'
 import type { Clock } from '@understory/env'
+import {
+  readGeneration,
+  readMembers,
+  readMembership,
+  readPostgresIdentity,
+  readTerm,
+  readTimelineRef,
+  writeHistory,
+} from '@understory/protocol'
 import { SafekeeperServiceService, bidiStream, serverStream, service, unary } from '@understory/rpc'
 import type {
   GetWalStatusResponse,
@@ -19,9 +28,6 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
-import { readGeneration, readTerm, writeHistory } from './history-message.ts'
-import { readIdentity, writeIdentity } from './identity.ts'
-import { readMembers, readMembership } from './membership-file.ts'
 import { noObjectStore } from './pulls.ts'
 import type { Pulls } from './pulls.ts'
 import { propose } from './propose.ts'
@@ -45,7 +51,7 @@ export interface ServiceParts {
 export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }: ServiceParts): RpcService {
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
-      await timelines.create(timeline, readIdentity(postgres), lsnFromBigint(startLsn))
+      await timelines.create(timeline, readPostgresIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
     propose: bidiStream((requests, { signal }) => propose({ timelines, pulls, nodeId }, requests, signal)),
@@ -68,8 +74,8 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
         commitLsn: lsnToBigint(status.commitLsn),
       }
     }),
-    pullTimeline: unary(({ timeline, donors, storedUntilLsn, storedTerm }) => {
-      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+    pullTimeline: unary(({ timeline: ref, donors, storedUntilLsn, storedTerm }) => {
+      const timeline = readTimelineRef(ref)
       const stored =
         storedUntilLsn === 0n
           ? undefined
@@ -77,8 +83,8 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
       const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, readMembers(donors), stored)
       return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
     }),
-    closeStoredWal: unary(async ({ timeline, noSafekeeperIsLeft }, { signal }) => {
-      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+    closeStoredWal: unary(async ({ timeline: ref, noSafekeeperIsLeft }, { signal }) => {
+      const timeline = readTimelineRef(ref)
       if (!noSafekeeperIsLeft)
         throw refuse('precondition', 'a safekeeper may still store WAL of the timeline')
       if (timelines.has(timeline)) {
@@ -91,10 +97,10 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
       const { endLsn, term } = await closeStoredWal(remote, signal)
       return { endLsn: lsnToBigint(endLsn), term: BigInt(term) }
     }),
-    deleteTimeline: unary(async ({ timeline, leftWithGeneration }) => {
-      if (timeline === undefined) throw refuse('bad_argument', 'the timeline is not named')
+    deleteTimeline: unary(async ({ timeline: ref, leftWithGeneration }) => {
+      const timeline = readTimelineRef(ref)
       await pulls.forget(timeline)
-      await timelines.delete(timeline, readGeneration(leftWithGeneration))
+      await timelines.delete(timeline, readGeneration('membership', leftWithGeneration))
       return {}
     }),
     listWalTimelines: unary(() => ({ timelines: timelines.list() })),
@@ -137,7 +143,7 @@ function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: s
   const trouble = timeline.failure ?? timeline.shortage
   return {
     nodeId,
-    postgres: writeIdentity(timeline.identity),
+    postgres: timeline.identity,
     timelineStartLsn: lsnToBigint(control.timelineStartLsn),
     term: BigInt(control.term),
     termHistory: writeHistory(control.history),

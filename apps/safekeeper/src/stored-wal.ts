@@ -42,7 +42,7 @@ export async function closeStoredWal(remote: RemoteWal, signal: AbortSignal): Pr
   const partial = await remote.readPartial(identity, wholeUntil, signal)
   const endLsn = await lastRecordEnd(remote, told, wholeUntil, partial?.bytes, signal)
   if (endLsn === undefined) throw nothingStored()
-  const { segmentBytes } = identity
+  const { walSegmentBytes: segmentBytes } = identity
   const startLsn = segmentStart(segmentOf(endLsn, segmentBytes), segmentBytes)
   const kept =
     startLsn < wholeUntil
@@ -60,7 +60,7 @@ async function lastRecordEnd(
   partial: Uint8Array | undefined,
   signal: AbortSignal,
 ): Promise<Lsn | undefined> {
-  const { segmentBytes } = identity
+  const { walSegmentBytes: segmentBytes } = identity
   for (let back = 1; ; back *= 2) {
     const startLsn = maxLsn(timelineStartLsn, advance(wholeUntil, -Math.min(back * segmentBytes, wholeUntil)))
     const decoder = decoderAt(identity, { startLsn, findFirst: true })
@@ -114,7 +114,7 @@ export class StoredSource implements WalSource {
   async status(signal: AbortSignal): Promise<SourceStatus> {
     this.#told ??= await readTold(this.#remote, signal)
     const { identity, timelineStartLsn, history } = this.#told
-    const { segmentBytes } = identity
+    const { walSegmentBytes: segmentBytes } = identity
     const last = advance(this.#endLsn, -1)
     return {
       identity,
@@ -131,7 +131,7 @@ export class StoredSource implements WalSource {
 
   async *read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
     const { identity } = (this.#told ??= await readTold(this.#remote, signal))
-    const { segmentBytes } = identity
+    const { walSegmentBytes: segmentBytes } = identity
     const wholeUntil = segmentStart(segmentOf(this.#endLsn, segmentBytes), segmentBytes)
     let at = startLsn
     while (at < minLsn(endLsn, wholeUntil)) {

@@ -3,10 +3,11 @@
  * but small batches not more often than every some milliseconds. Bounded on both sides: a subscriber that reports nothing gets no more than its window.
  */
 import { describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
-import type { Lsn, ShardIdentity } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
+import { readShardRef } from '@understory/protocol'
 import { SUBSCRIBE_VERSIONS, agreeOnVersion } from '@understory/rpc'
-import type { SubscribeWalRequest, SubscribeWalResponse, ShardRef } from '@understory/rpc'
+import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { TimelineStalledError, waitForCommit } from './committed-wal.ts'
 import { onLeftOut } from './membership-file.ts'
 import type { SubscriptionRefusal } from './metrics.ts'
@@ -88,7 +89,7 @@ export async function* subscribeWal(
   } = open.value
   const protocolVersion = agreeOnVersion('the shard stream', SUBSCRIBE_VERSIONS, open.value)
   const timeline = timelines.get(ref)
-  const shard = readShard(shardRef)
+  const shard = readShardRef(shardRef)
   const startLsn = lsnFromBigint(startWire)
   if (startLsn < timeline.timelineStartLsn) {
     throw refuse(
@@ -190,15 +191,3 @@ function* messagesOf(
 }
 
 const clampWindow = (bytes: bigint): number => Math.min(Number(bytes), WINDOW_BYTES_MAX)
-
-function readShard(ref: ShardRef | undefined): ShardIdentity {
-  if (ref === undefined) throw refuse('bad_argument', 'the shard is not named')
-  const { number, count, stripeBlocks } = ref
-  if (count < 1 || count > 256 || number >= count || stripeBlocks < 1 || stripeBlocks > 2 ** 20) {
-    throw refuse(
-      'bad_argument',
-      `there is no shard ${number} of ${count} with stripes of ${stripeBlocks} blocks`,
-    )
-  }
-  return { number, count, stripeBlocks }
-}

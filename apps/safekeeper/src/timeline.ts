@@ -42,15 +42,15 @@ import type {
   MemberStatus,
 } from '@understory/consensus'
 import type { Disk, Log } from '@understory/env'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import type { KnownMembership } from '@understory/protocol'
 import { readControlFile, writeControlFile } from './control-file.ts'
 import type { ControlFile } from './control-file.ts'
 import type { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
-import type { PostgresIdentity } from './identity.ts'
 import { checkJump, checkJumps } from './jump.ts'
 import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
-import type { KnownMembership } from './membership-file.ts'
 import type { ProposerSession } from './proposer-session.ts'
 import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
@@ -549,7 +549,7 @@ export class Timeline {
         this.#space.taken()
         this.#observer?.answered(endLsn)
         this.#startFlush()
-        const { segmentBytes } = this.identity
+        const { walSegmentBytes: segmentBytes } = this.identity
         return segmentOf(before, segmentBytes) === segmentOf(recordEndLsn, segmentBytes)
           ? undefined
           : this.#rememberCommit()
@@ -599,7 +599,7 @@ export class Timeline {
     if (this.#space.isDiskFull && !this.#owesControl) {
       // Where nobody appends, nobody finds out.
       const freeBytes = await this.#disk.freeBytes(this.#folder).catch(() => 0)
-      if (freeBytes > this.identity.segmentBytes) this.#space.taken()
+      if (freeBytes > this.identity.walSegmentBytes) this.#space.taken()
     }
     const isIdle = flushLsn === this.#seenFlushLsn
     this.#seenFlushLsn = flushLsn

@@ -12,11 +12,12 @@ import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
 import type { Clock, Disk, Log } from '@understory/env'
+import { describeIdentity, isSameIdentity } from '@understory/postgres/cluster'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import { readTimelineRef } from '@understory/protocol'
 import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
 import { DiskSpace } from './disk-space.ts'
-import { describeIdentity, isSameIdentity } from './identity.ts'
-import type { PostgresIdentity } from './identity.ts'
 import type { SafekeeperObserver } from './safekeeper-observer.ts'
 import { Timeline } from './timeline.ts'
 import { isDamage } from './wal-check.ts'
@@ -109,9 +110,9 @@ export class Timelines {
     identity: PostgresIdentity,
     control: AcceptorControl,
   ): Promise<void> {
-    const { tenantId, timelineId } = readRef(ref)
+    const { tenantId, timelineId } = readTimelineRef(ref)
     const { timelineStartLsn: startLsn } = control
-    if (startLsn === 0 || startLsn % identity.segmentBytes !== 0) {
+    if (startLsn === 0 || startLsn % identity.walSegmentBytes !== 0) {
       throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, {
         hint: 'It starts with a WAL segment.',
       })
@@ -144,7 +145,7 @@ export class Timelines {
    * for any other reason, whatever that was: nobody else needs to know what can go wrong with a disk.
    */
   get(ref: TimelineRef | undefined): Timeline {
-    const { tenantId, timelineId } = readRef(ref)
+    const { tenantId, timelineId } = readTimelineRef(ref)
     const entry = this.#entries.get(timelineId)
     if (entry === undefined || entry.tenantId !== tenantId) {
       throw refuse(
@@ -178,7 +179,7 @@ export class Timelines {
 
   /** Closes one that is damaged: whoever asks for it hears why, until `reopen`. */
   async shut(ref: TimelineRef, why: Error): Promise<void> {
-    const { tenantId, timelineId } = readRef(ref)
+    const { tenantId, timelineId } = readTimelineRef(ref)
     const entry = this.#entries.get(timelineId)
     if (entry === undefined || !('timeline' in entry)) return
     this.#log.error('timeline_closed', { tenant: tenantId, timeline: timelineId, reason: describeError(why) })
@@ -188,7 +189,7 @@ export class Timelines {
 
   /** Error: why it could not be opened. */
   reopen(ref: TimelineRef): Promise<void> {
-    const { tenantId, timelineId } = readRef(ref)
+    const { tenantId, timelineId } = readTimelineRef(ref)
     const opening = this.#creating.then(async () => {
       await this.#open(tenantId, timelineId)
       this.get(ref)
@@ -208,7 +209,7 @@ export class Timelines {
   }
 
   async #delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
-    const { tenantId, timelineId } = readRef(ref)
+    const { tenantId, timelineId } = readTimelineRef(ref)
     const entry = this.#entries.get(timelineId)
     if (entry !== undefined && entry.tenantId !== tenantId) return
     const timeline = entry !== undefined && 'timeline' in entry ? entry.timeline : undefined
@@ -260,14 +261,6 @@ export class Timelines {
       if ('timeline' in entry) await entry.timeline.close()
     }
   }
-}
-
-function readRef(ref: TimelineRef | undefined): {
-  readonly tenantId: TenantId
-  readonly timelineId: TimelineId
-} {
-  if (ref === undefined) throw refuse('bad_argument', 'the timeline is not named')
-  return { tenantId: parseTenantId(ref.tenantId), timelineId: parseTimelineId(ref.timelineId) }
 }
 
 /** Says what to do about a data folder that cannot be used. */

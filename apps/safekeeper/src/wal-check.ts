@@ -10,9 +10,9 @@ import {
   segmentStart,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { decoderAt } from './end-of-wal.ts'
 import type { DecoderPlace } from './end-of-wal.ts'
-import type { PostgresIdentity } from './identity.ts'
 import type { WalFiles } from './wal-files.ts'
 
 /** Taken at a time: others get a turn between. */
@@ -28,7 +28,7 @@ export interface WalCheck {
 /** Where the WAL that is kept here begins. */
 export async function beginning(
   files: WalFiles,
-  { segmentBytes }: PostgresIdentity,
+  { walSegmentBytes: segmentBytes }: PostgresIdentity,
   timelineStartLsn: Lsn,
 ): Promise<DecoderPlace> {
   const [first] = await files.segments()
@@ -40,7 +40,7 @@ export async function beginning(
 /** Whether the WAL that is kept here begins at `lsn`, be it that there is none yet. */
 export async function beginsAt(
   files: WalFiles,
-  { segmentBytes }: PostgresIdentity,
+  { walSegmentBytes: segmentBytes }: PostgresIdentity,
   lsn: Lsn,
 ): Promise<boolean> {
   if (offsetInSegment(lsn, segmentBytes) !== 0) return false

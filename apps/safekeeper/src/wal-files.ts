@@ -21,8 +21,8 @@ import {
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Disk, DiskFile } from '@understory/env'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { parseWalFileName, walFileName } from '@understory/postgres/wal'
-import type { PostgresIdentity } from './identity.ts'
 
 const READERS_KEPT = 4
 
@@ -54,7 +54,10 @@ export class WalFiles {
   }
 
   #path(segment: number): string {
-    return join(this.#folder, walFileName(this.#identity.pgTimelineId, segment, this.#identity.segmentBytes))
+    return join(
+      this.#folder,
+      walFileName(this.#identity.pgTimelineId, segment, this.#identity.walSegmentBytes),
+    )
   }
 
   /** Numbers of the segments that are there, rising. */
@@ -62,7 +65,7 @@ export class WalFiles {
     const found: number[] = []
     for (const { name, kind } of await this.#disk.list(this.#folder)) {
       if (kind !== 'file' || name.length !== 24) continue
-      const parsed = parseWalFileName(name, this.#identity.segmentBytes)
+      const parsed = parseWalFileName(name, this.#identity.walSegmentBytes)
       if (parsed !== undefined && parsed.timelineId === this.#identity.pgTimelineId)
         found.push(parsed.segment)
     }
@@ -80,8 +83,8 @@ export class WalFiles {
     const path = this.#path(segment)
     const isNew = (await this.#disk.stat(path)) === undefined
     const file = await this.#disk.open(path, 'createDurable')
-    if ((await file.sizeBytes()) < this.#identity.segmentBytes) {
-      await file.truncate(this.#identity.segmentBytes)
+    if ((await file.sizeBytes()) < this.#identity.walSegmentBytes) {
+      await file.truncate(this.#identity.walSegmentBytes)
       await file.sync()
     }
     if (isNew) await this.#disk.syncDirectory(this.#folder)
@@ -111,7 +114,7 @@ export class WalFiles {
   }
 
   async #write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
-    const { segmentBytes } = this.#identity
+    const { walSegmentBytes: segmentBytes } = this.#identity
     let at = startLsn
     let [part, partStart, partBytes]: [Uint8Array[], Lsn, number] = [[], at, 0]
     const writePart = async (): Promise<void> => {
@@ -136,7 +139,7 @@ export class WalFiles {
 
   /** [fromLsn, toLsn) in parts of at most a segment. */
   *parts(fromLsn: Lsn, toLsn: Lsn): Generator<{ readonly startLsn: Lsn; readonly endLsn: Lsn }> {
-    const { segmentBytes } = this.#identity
+    const { walSegmentBytes: segmentBytes } = this.#identity
     for (let startLsn = fromLsn; startLsn < toLsn;) {
       const endLsn = minLsn(toLsn, segmentStart(segmentOf(startLsn, segmentBytes) + 1, segmentBytes))
       yield { startLsn, endLsn }
@@ -146,7 +149,7 @@ export class WalFiles {
 
   /** Cuts everything from `toLsn` on: later segments go, the rest of its own becomes zeros. */
   async truncate(toLsn: Lsn): Promise<void> {
-    const { segmentBytes } = this.#identity
+    const { walSegmentBytes: segmentBytes } = this.#identity
     const keptOffset = offsetInSegment(toLsn, segmentBytes)
     const cut = segmentOf(toLsn, segmentBytes)
     const firstGone = keptOffset === 0 ? cut : cut + 1
@@ -167,7 +170,7 @@ export class WalFiles {
   /** Removes whole segments before `lsn`, from the beginning on, so that a crash in between leaves no gap. */
   async removeBefore(lsn: Lsn): Promise<void> {
     const gone = (await this.segments()).filter(
-      (segment) => segment < segmentOf(lsn, this.#identity.segmentBytes),
+      (segment) => segment < segmentOf(lsn, this.#identity.walSegmentBytes),
     )
     for (const segment of gone) {
       await this.#close(segment)
@@ -178,7 +181,7 @@ export class WalFiles {
 
   /** [startLsn, endLsn), all of it. Error: refused `bad_file` where a segment is missing or short. */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
-    const { segmentBytes } = this.#identity
+    const { walSegmentBytes: segmentBytes } = this.#identity
     const bytes = new Uint8Array(bytesBetween(startLsn, endLsn))
     for (let done = 0; done < bytes.length;) {
       const at = advance(startLsn, done)

@@ -10,7 +10,6 @@ import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '
 import type { GetWalStatusResponse } from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
@@ -67,7 +66,7 @@ async function startSafekeeper(): Promise<Safekeeper> {
     await folder[Symbol.asyncDispose]()
   })
   await safekeeper.start()
-  const request = { timeline: REF, postgres: writeIdentity(IDENTITY), startLsn: lsnToBigint(START) }
+  const request = { timeline: REF, postgres: IDENTITY, startLsn: lsnToBigint(START) }
   await callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), request)
   return safekeeper
 }

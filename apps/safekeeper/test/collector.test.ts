@@ -6,7 +6,6 @@ import { lsnToBigint } from '@understory/base'
 import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
@@ -60,7 +59,7 @@ test.for([
   })
   await callUnary(client.createTimeline.bind(client), {
     timeline: REF,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
   const leader = new SingleProposer(client)

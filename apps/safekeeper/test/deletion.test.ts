@@ -141,7 +141,7 @@ test('nothing comes into the object store once the deletion is answered', async 
     clock: realClock,
     rng: realRng,
     log: silentLog,
-    settings: { quietMs: 3_600_000, takeOverMs: 0, keepBytes: IDENTITY.segmentBytes },
+    settings: { quietMs: 3_600_000, takeOverMs: 0, keepBytes: IDENTITY.walSegmentBytes },
     roundMs: 20,
   })
   safekeeper.timelines.beforeDelete = (ref) => offloader.forget(ref)

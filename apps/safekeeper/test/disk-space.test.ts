@@ -21,7 +21,6 @@ import { freePort, startProcess, temporaryDirectory } from '@understory/testcont
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { DiskSpace } from '../src/disk-space.ts'
-import { writeIdentity } from '../src/identity.ts'
 import type { ProposerSession } from '../src/proposer-session.ts'
 import { Reopenings } from '../src/reopenings.ts'
 import { Timelines } from '../src/timelines.ts'
@@ -73,7 +72,7 @@ async function start(dataDir: string, port: number, ...more: readonly string[]):
 const create = (client: SafekeeperServiceClient, timeline = REF): Promise<unknown> =>
   callUnary(client.createTimeline.bind(client), {
     timeline,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
 const status = (client: SafekeeperServiceClient, timeline = REF) =>

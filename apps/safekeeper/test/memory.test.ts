@@ -9,7 +9,6 @@ import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient, openBid
 import type { SubscribeWalRequest, SubscribeWalResponse, TimelineRef } from '@understory/rpc'
 import { appCommand, freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
@@ -83,7 +82,7 @@ test('200 idle timelines and 10 busy ones fit into 300 MB', { timeout: 240_000 }
     const create = (timeline: TimelineRef) =>
       callUnary(client.createTimeline.bind(client), {
         timeline,
-        postgres: writeIdentity(IDENTITY),
+        postgres: IDENTITY,
         startLsn: lsnToBigint(START),
       })
     // The same bytes for all: they are of one Postgres as far as a safekeeper can see.

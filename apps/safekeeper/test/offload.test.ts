@@ -22,7 +22,7 @@ import { REF, committedWal, configure, create, folder, membership, start, write 
 import type { Safekeeper, Written } from './peers.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 
-const { segmentBytes } = IDENTITY
+const { walSegmentBytes: segmentBytes } = IDENTITY
 const EAGER: OffloadSettings = { quietMs: 3_600_000, takeOverMs: 0, keepBytes: segmentBytes }
 
 function offload(

@@ -16,7 +16,6 @@ import type { Membership } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { onTestFinished } from 'vitest'
 import type { DiskSpace } from '../src/disk-space.ts'
-import { writeIdentity } from '../src/identity.ts'
 import { Pulls } from '../src/pulls.ts'
 import { Repairs } from '../src/repairs.ts'
 import { safekeeperService } from '../src/service.ts'
@@ -85,7 +84,7 @@ export async function folder(): Promise<string> {
 export const create = ({ client }: Safekeeper): Promise<unknown> =>
   callUnary(client.createTimeline.bind(client), {
     timeline: REF,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
 export const status = ({ client }: Safekeeper) =>

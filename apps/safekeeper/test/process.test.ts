@@ -20,7 +20,6 @@ import { WalStreamDecoder } from '@understory/postgres/wal'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
@@ -64,7 +63,7 @@ async function start(
 const create = (client: SafekeeperServiceClient): Promise<unknown> =>
   callUnary(client.createTimeline.bind(client), {
     timeline: REF,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
 const status = (client: SafekeeperServiceClient) =>
@@ -123,7 +122,7 @@ test('what was acknowledged survives SIGKILL in the middle of appends', { timeou
 
 /** Start of the last record, so that the next one can name it. */
 function lastRecordLsn(wal: Uint8Array): Lsn {
-  const { major, systemId, segmentBytes } = IDENTITY
+  const { major, systemId, walSegmentBytes: segmentBytes } = IDENTITY
   const decoder = new WalStreamDecoder({ startLsn: START, findFirst: true, major, systemId, segmentBytes })
   decoder.push(START, wal)
   while (decoder.next());

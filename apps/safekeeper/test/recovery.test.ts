@@ -9,7 +9,6 @@ import { memoryObjectStore } from '@understory/object-store'
 import { openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { decodeMembershipFile, encodeMembershipFile } from '../src/membership-file.ts'
 import { catchUp, controlFrom } from '../src/recovery.ts'
 import type { WalSource } from '../src/recovery.ts'
@@ -65,7 +64,7 @@ test('a new member begins where its donor keeps WAL, and opens again at any poin
   await create(donor)
   const { maker } = await write(donor, 2, 600)
   const from = donor.timelines.get(REF)
-  const { segmentBytes } = IDENTITY
+  const { walSegmentBytes: segmentBytes } = IDENTITY
   const keptLsn = advance(START, 2 * segmentBytes)
   const store = memoryObjectStore()
   from.attachRemote(new RemoteWal(store, REF, new ChunkCache()))
@@ -225,7 +224,7 @@ test('a safekeeper that is far behind catches up from its peers before it answer
       protocolVersion: 1,
       protocolVersionMax: 0,
       timeline: REF,
-      postgres: writeIdentity(IDENTITY),
+      postgres: IDENTITY,
       nodeId: 'leader',
       membershipGeneration: 0n,
       membership: membership(0, [donor, lagging]),
@@ -261,7 +260,7 @@ test('a member tells what it has under the newest membership, and refuses an old
       protocolVersion: 1,
       protocolVersionMax: 0,
       timeline: REF,
-      postgres: writeIdentity(IDENTITY),
+      postgres: IDENTITY,
       nodeId: 'test',
       membershipGeneration: 4n,
       membership: undefined,

@@ -52,14 +52,14 @@ async function pair(): Promise<Pair> {
 const portOf = ({ address }: Safekeeper): number => Number(address.split(':')[1])
 
 function segmentPath(at: string, nodeId: string, lsn: Lsn): string {
-  const { pgTimelineId, segmentBytes } = IDENTITY
+  const { pgTimelineId, walSegmentBytes: segmentBytes } = IDENTITY
   const name = walFileName(pgTimelineId, segmentOf(lsn, segmentBytes), segmentBytes)
   return join(at, nodeId, 'timelines', REF.tenantId, REF.timelineId, name)
 }
 
 async function flipBit(at: string, nodeId: string, lsn: Lsn): Promise<void> {
   await using file = await open(segmentPath(at, nodeId, lsn), 'r+')
-  const offset = offsetInSegment(lsn, IDENTITY.segmentBytes)
+  const offset = offsetInSegment(lsn, IDENTITY.walSegmentBytes)
   const byte = Buffer.alloc(1)
   await file.read(byte, 0, 1, offset)
   byte[0] = (byte[0] as number) ^ 0x10

@@ -20,7 +20,6 @@ import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { writeIdentity } from '../src/identity.ts'
 import { Pulls } from '../src/pulls.ts'
 import { safekeeperService } from '../src/service.ts'
 import { Timelines } from '../src/timelines.ts'
@@ -67,7 +66,7 @@ async function dataFolder(): Promise<string> {
 const create = (client: SafekeeperServiceClient): Promise<unknown> =>
   callUnary(client.createTimeline.bind(client), {
     timeline: REF,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
 const status = (client: SafekeeperServiceClient) =>
@@ -153,7 +152,7 @@ test('WAL appended in chunks of any size is flushed at record ends and lies on d
   const files = (await readdir(safekeeper.folder)).filter((name) => !name.startsWith('control'))
   expect(files).toEqual(['000000010000000000000003', '000000010000000000000004', '000000010000000000000005'])
   const first = await readFile(join(safekeeper.folder, files[0] as string))
-  expect(Buffer.compare(first, wal.subarray(0, IDENTITY.segmentBytes))).toBe(0)
+  expect(Buffer.compare(first, wal.subarray(0, IDENTITY.walSegmentBytes))).toBe(0)
 })
 
 test('the flush position never lies within a record', async () => {
@@ -370,7 +369,7 @@ test('one damaged copy of a control file costs nothing; two stop their timeline 
   const other = { tenantId: REF.tenantId, timelineId: 'c'.repeat(32) }
   await callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), {
     timeline: other,
-    postgres: writeIdentity(IDENTITY),
+    postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
   const before = await status(safekeeper.client)
@@ -404,10 +403,12 @@ test('a timeline is made once, and the same again is fine', async () => {
   const make = (startLsn: Lsn, timeline = REF) =>
     callUnary(safekeeper.client.createTimeline.bind(safekeeper.client), {
       timeline,
-      postgres: writeIdentity(IDENTITY),
+      postgres: IDENTITY,
       startLsn: lsnToBigint(startLsn),
     })
-  await expect(make(advance(START, IDENTITY.segmentBytes))).rejects.toMatchObject({ code: 'already_exists' })
+  await expect(make(advance(START, IDENTITY.walSegmentBytes))).rejects.toMatchObject({
+    code: 'already_exists',
+  })
   await expect(make(advance(START, 8), { ...REF, timelineId: 'd'.repeat(32) })).rejects.toMatchObject({
     code: 'bad_lsn',
   })

@@ -3,6 +3,7 @@ import { BoundedQueue, lsnFromBigint, lsnToBigint, present } from '@understory/b
 import type { Lsn } from '@understory/base'
 import { highestCommonPoint } from '@understory/consensus'
 import type { TermHistory } from '@understory/consensus'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { openBidi } from '@understory/rpc'
 import type {
   AppendResponse,
@@ -14,8 +15,6 @@ import type {
   TimelineRef,
   VoteResponse,
 } from '@understory/rpc'
-import { writeIdentity } from '../src/identity.ts'
-import type { PostgresIdentity } from '../src/identity.ts'
 
 type Message = NonNullable<ProposeRequest['message']>
 const toWire = (history: TermHistory): TermStart[] =>
@@ -61,7 +60,7 @@ export class SingleProposer {
         protocolVersion: 1,
         protocolVersionMax: 0,
         timeline: ref,
-        postgres: writeIdentity(identity),
+        postgres: identity,
         nodeId: this.#nodeId,
         membershipGeneration: this.membershipGeneration,
         membership: undefined,

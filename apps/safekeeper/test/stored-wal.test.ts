@@ -12,7 +12,7 @@ import { StoredSource, closeStoredWal } from '../src/stored-wal.ts'
 import { REF } from './peers.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
-const { segmentBytes } = IDENTITY
+const { walSegmentBytes: segmentBytes } = IDENTITY
 const { signal } = new AbortController()
 
 const remoteOf = (store: ObjectStore): RemoteWal => new RemoteWal(store, REF, new ChunkCache())

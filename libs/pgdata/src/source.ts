@@ -3,22 +3,15 @@ import { assert, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable, realClock, realRng, retry } from '@understory/env'
 import type { Clock, Rng } from '@understory/env'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { WalIdentity } from '@understory/postgres/wal'
 import type { ClientContext, ShardRef, TimelineRef } from '@understory/rpc'
-
-/** What a timeline's Postgres is. */
-export interface PostgresOfPgdata {
-  readonly major: 16 | 17 | 18
-  readonly systemId: bigint
-  readonly pgTimelineId: number
-  readonly walSegmentBytes: number
-}
 
 export interface PgdataSource {
   /** What its servers are called with. */
   readonly rpc: ClientContext
   readonly timeline: TimelineRef
-  readonly postgres: PostgresOfPgdata
+  readonly postgres: PostgresIdentity
   /** Address of each shard's pageserver, by shard number. */
   readonly pageservers: readonly string[]
   readonly stripeBlocks: number

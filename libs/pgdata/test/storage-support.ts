@@ -24,7 +24,6 @@ import type { PostgresServer } from '@understory/testcontainers'
 import { pageserverService } from '../../../apps/pageserver/src/api.ts'
 import type { Shard } from '../../../apps/pageserver/src/shard.ts'
 import { importCluster, openBench } from '../../../apps/pageserver/test/support.ts'
-import { writeIdentity } from '../../../apps/safekeeper/src/identity.ts'
 import { Pulls } from '../../../apps/safekeeper/src/pulls.ts'
 import { safekeeperService } from '../../../apps/safekeeper/src/service.ts'
 import { Timelines } from '../../../apps/safekeeper/src/timelines.ts'
@@ -62,7 +61,7 @@ export async function openTestStorage(
       major: server.major,
       systemId: control.systemId,
       pgTimelineId: control.checkpoint.timelineId,
-      segmentBytes: WAL_SEGMENT_BYTES,
+      walSegmentBytes: WAL_SEGMENT_BYTES,
     }
     const walStartLsn = segmentStart(
       segmentOf(control.checkpoint.redoLsn, WAL_SEGMENT_BYTES),
@@ -81,7 +80,7 @@ export async function openTestStorage(
     const startLsn = lsnToBigint(walStartLsn)
     await callUnary(client.createTimeline.bind(client), {
       timeline: TIMELINE,
-      postgres: writeIdentity(identity),
+      postgres: identity,
       startLsn,
     })
     const proposer = new SingleProposer(client)
@@ -102,7 +101,7 @@ export async function openTestStorage(
         timelineId: TIMELINE.timelineId as TimelineId,
         shard,
       }
-      const postgres = { ...identity, walSegmentBytes: identity.segmentBytes }
+      const postgres = identity
       const imageGeneration = { enabled: true, thresholdRecords: 16 }
       await bench.registry.attach({
         owner,
@@ -129,7 +128,7 @@ export async function openTestStorage(
       source: {
         rpc: PLAIN_CLIENT,
         timeline: TIMELINE,
-        postgres: { ...identity, walSegmentBytes: identity.segmentBytes },
+        postgres: identity,
         pageservers: shards.map(() => pageserver.address),
         stripeBlocks: layout.stripeBlocks,
         safekeepers: ['127.0.0.1:9', safekeeper.address],

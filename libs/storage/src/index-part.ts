@@ -14,6 +14,8 @@ import {
   refuse,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
+import type { PgMajor } from '@understory/postgres/redo'
 import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_NAME } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
 
@@ -48,13 +50,6 @@ export interface LayerEntry {
   readonly unknown?: Json
 }
 
-export interface PostgresOfTimeline {
-  readonly major: 16 | 17 | 18
-  readonly systemId: bigint
-  readonly pgTimelineId: number
-  readonly walSegmentBytes: number
-}
-
 export interface ImageGenerationSettings {
   readonly enabled: boolean
   /** 1 to 10,000. */
@@ -64,7 +59,7 @@ export interface ImageGenerationSettings {
 export interface IndexPart {
   readonly owner: LayerOwner
   readonly generation: number
-  readonly postgres: PostgresOfTimeline
+  readonly postgres: PostgresIdentity
   /** Where ingest began; 0 while an import is awaited. */
   readonly startLsn: Lsn
   /** No read below. */
@@ -168,7 +163,7 @@ function parse(document: unknown): IndexPart {
   const shard = object(root['shard'], 'shard')
   const postgres = object(root['postgres'], 'postgres')
   const images = object(root['imageGeneration'], 'imageGeneration')
-  const major = integer(postgres, 'major', 16, 18) as 16 | 17 | 18
+  const major = integer(postgres, 'major', 16, 18) as PgMajor
   const count = integer(shard, 'count', 1, 256)
   if (!Array.isArray(root['layers'])) throw new Error('"layers" is not a list')
   if (typeof images['enabled'] !== 'boolean') throw new Error('"enabled" is not true or false')

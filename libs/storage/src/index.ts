@@ -20,7 +20,7 @@ export {
   parseIndexPart,
   shardPrefix,
 } from './index-part.ts'
-export type { ImageGenerationSettings, IndexPart, LayerEntry, PostgresOfTimeline } from './index-part.ts'
+export type { ImageGenerationSettings, IndexPart, LayerEntry } from './index-part.ts'
 export { KeyTable } from './key-table.ts'
 export type { Fork } from './key-table.ts'
 export {

@@ -1,19 +1,19 @@
 /** Postgres's own WAL for the simulation, in segments so small that a schedule crosses several. */
 import { isErrorCode, lsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { RM_XLOG_ID, XLOG_NOOP, encodeRecord, placeRecord } from '@understory/postgres/wal'
 import { fill } from '@understory/simulation'
 import type { WalFormat } from '@understory/simulation'
 import { decoderAt } from '../../src/end-of-wal.ts'
-import type { PostgresIdentity } from '../../src/identity.ts'
 
 export const SIMULATED_POSTGRES: PostgresIdentity = {
   major: 17,
   systemId: 7_411_222_333_444_555_666n,
   pgTimelineId: 1,
-  segmentBytes: 32 * 1024,
+  walSegmentBytes: 32 * 1024,
 }
-const { major, systemId, pgTimelineId: timelineId, segmentBytes } = SIMULATED_POSTGRES
+const { major, systemId, pgTimelineId: timelineId, walSegmentBytes: segmentBytes } = SIMULATED_POSTGRES
 const startLsn = lsn(3 * segmentBytes)
 
 export const postgresFormat: WalFormat = {

@@ -27,7 +27,7 @@ import { SIMULATED_POSTGRES, postgresFormat } from './postgres-wal.ts'
 
 const REF = { tenantId: '0'.repeat(31) + '1', timelineId: '0'.repeat(31) + '2' }
 const FOLDER = `/data/timelines/${REF.tenantId}/${REF.timelineId}`
-const { segmentBytes, pgTimelineId } = SIMULATED_POSTGRES
+const { walSegmentBytes: segmentBytes, pgTimelineId } = SIMULATED_POSTGRES
 const pathOf = (segment: number): string => `${FOLDER}/${walFileName(pgTimelineId, segment, segmentBytes)}`
 
 interface Life extends DiskProcess {

@@ -57,3 +57,5 @@ export {
   encodeOriginCheckpoint,
   parseOriginCheckpoint,
 } from './replication-origins.ts'
+export { describeIdentity, isPostgresMajor, isSameIdentity, readPostgresMajor } from './identity.ts'
+export type { PostgresIdentity } from './identity.ts'

@@ -1,30 +1,32 @@
-/** What a compute is told to be: `ComputeSpec` of proto/, as it lies in a file between host and compute. */
+/** What a compute is to be: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host. */
 import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { readPostgresMajor } from '@understory/postgres/cluster'
+import type { PgMajor } from '@understory/postgres/redo'
 import { ComputeSpec } from '@understory/rpc'
+import { readMembership } from './membership.ts'
 
 /** A spec whose required parts are there. */
 export interface CheckedSpec extends ComputeSpec {
   readonly timeline: { readonly tenantId: string; readonly timelineId: string }
-  readonly postgresMajor: 16 | 17 | 18
+  readonly postgresMajor: PgMajor
 }
 
-/** Error: refused `bad_argument` that names what is wrong. */
+/** Error: refused `bad_argument` that names what is wrong, `unsupported` for a version that is not supported. */
 export function checkSpec(spec: ComputeSpec | undefined): CheckedSpec {
   if (spec?.timeline === undefined) throw refuse('bad_argument', 'the compute spec names no timeline')
   parseTenantId(spec.timeline.tenantId)
   parseTimelineId(spec.timeline.timelineId)
-  const { postgresMajor } = spec
-  if (postgresMajor !== 16 && postgresMajor !== 17 && postgresMajor !== 18) {
-    throw refuse('bad_argument', `postgres ${postgresMajor} is not supported`, { hint: 'Use 16, 17 or 18.' })
-  }
+  const postgresMajor = readPostgresMajor(spec.postgresMajor)
   if (spec.safekeepers.length === 0) throw refuse('bad_argument', 'the compute spec names no safekeeper')
   if (spec.pageservers.length === 0) throw refuse('bad_argument', 'the compute spec names no pageserver')
+  if (spec.membership !== undefined) readMembership(spec.membership)
   return { ...spec, timeline: spec.timeline, postgresMajor }
 }
 
 export const encodeSpec = (spec: ComputeSpec): string =>
   Buffer.from(ComputeSpec.encode(spec).finish()).toString('base64')
 
+/** Error: refused `bad_argument`. */
 export function decodeSpec(text: string): CheckedSpec {
   try {
     return checkSpec(ComputeSpec.decode(Buffer.from(text, 'base64')))
