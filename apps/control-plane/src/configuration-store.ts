@@ -5,10 +5,10 @@
 import { DOCUMENT_READER, describeError, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
+import { configurationKey } from '@understory/protocol'
 import type { Configuration, ConfigurationVersion } from '@understory/rpc'
 import { z } from 'zod'
 
-const CONFIGURATIONS = 'control/configurations/'
 const ATTEMPTS_MAX = 5
 
 const document = z.object({
@@ -50,7 +50,7 @@ export class ConfigurationStore {
 
   /** Stores it unless something newer is there; gives what is there then. */
   async publish(timelineId: string, configuration: Configuration): Promise<Configuration> {
-    const key = keyOf(timelineId)
+    const key = configurationKey(timelineId)
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const found = await this.#read(timelineId)
       if (found !== undefined && !isNewer(configuration.version, found.configuration.version))
@@ -66,11 +66,11 @@ export class ConfigurationStore {
   }
 
   async remove(timelineId: string): Promise<void> {
-    await this.#store.delete([keyOf(timelineId)])
+    await this.#store.delete([configurationKey(timelineId)])
   }
 
   async #read(timelineId: string): Promise<StoredConfiguration | undefined> {
-    const key = keyOf(timelineId)
+    const key = configurationKey(timelineId)
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     try {
@@ -88,8 +88,6 @@ export class ConfigurationStore {
     }
   }
 }
-
-const keyOf = (timelineId: string): string => `${CONFIGURATIONS}${timelineId}.json`
 
 const fromBase64 = (files: Readonly<Record<string, string>>): Record<string, Buffer> =>
   Object.fromEntries(Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))

@@ -15,9 +15,9 @@ import { isRetryable, throwIfCancelled } from '@understory/env'
 import type { Clock, Log, Rng } from '@understory/env'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
+import { LEADER_KEY } from '@understory/protocol'
 import { z } from 'zod'
 
-const KEY = 'control/lead.json'
 /** Renewals, and looks at another's, in a lease. */
 const RENEWALS_PER_LEASE = 5
 
@@ -199,17 +199,19 @@ export class Lead {
     const bytes = Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
     const { store } = this.#parts
     const result =
-      over === undefined ? await store.putIfAbsent(KEY, bytes) : await store.putIfMatch(KEY, over, bytes)
+      over === undefined
+        ? await store.putIfAbsent(LEADER_KEY, bytes)
+        : await store.putIfMatch(LEADER_KEY, over, bytes)
     return result.kind === 'stored' ? result.etag : undefined
   }
 
   async #read(signal?: AbortSignal): Promise<Found | undefined> {
-    const found = await getIfPresent(this.#parts.store, KEY, { signal })
+    const found = await getIfPresent(this.#parts.store, LEADER_KEY, { signal })
     if (found === undefined) return undefined
     try {
       return { record: record.parse(JSON.parse(Buffer.from(found.bytes).toString())), etag: found.etag }
     } catch (cause) {
-      throw refuse('bad_file', `lead record "${KEY}" is not what this version writes`, {
+      throw refuse('bad_file', `lead record "${LEADER_KEY}" is not what this version writes`, {
         detail: describeError(cause),
         hint: 'Stop every control plane, then remove the object.',
         cause,

@@ -9,6 +9,7 @@
 import { describeError, isErrorCode } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
+import { timelinePrefixes } from '@understory/protocol'
 import type { ComputeDriver } from './compute-driver.ts'
 import type { ConfigurationStore } from './configuration-store.ts'
 import { allSafekeepers } from './membership-change.ts'
@@ -156,8 +157,7 @@ export class Removals {
         return address !== undefined && (await isDone(peers.detachShard(address, ref, shard)))
       }),
     ])
-    await this.#sweep(`wal/${tenant.tenantId}/${timelineId}/`)
-    await this.#sweep(`tenants/${tenant.tenantId}/timelines/${timelineId}/`)
+    for (const prefix of timelinePrefixes(ref)) await this.#sweep(prefix)
     await configurations.remove(timelineId)
     // What was removed before the compute ended may be there again.
     const after: Removal = isComputeRemoved

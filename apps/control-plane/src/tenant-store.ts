@@ -6,13 +6,17 @@
 import { UnderstoryError, assert, describeError, parseNodeId, refuse } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
+import {
+  TENANT_DOCUMENTS_PREFIX,
+  tenantDocumentKey,
+  tenantNameKey,
+  tenantOfDocumentKey,
+} from '@understory/protocol'
 import { z } from 'zod'
 import type { Lead } from './lead.ts'
 import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
 
-const TENANTS = 'control/tenants/'
-const NAMES = 'control/names/'
 /** Attempts of one change under contention with another control plane. */
 const ATTEMPTS_MAX = 20
 
@@ -42,12 +46,12 @@ export class TenantStore {
   async create(document: TenantDocument): Promise<TenantDocument> {
     const { epoch } = this.#lead
     const named = await this.#store.putIfAbsent(
-      NAMES + document.name,
+      tenantNameKey(document.name),
       encode({ tenantId: document.tenantId }),
     )
     const claimed = named.kind === 'stored' ? document.tenantId : await this.#idOf(document.name)
     const created = { ...document, epoch, tenantId: claimed ?? document.tenantId }
-    const stored = await this.#store.putIfAbsent(`${TENANTS}${created.tenantId}.json`, encode(created))
+    const stored = await this.#store.putIfAbsent(tenantDocumentKey(created.tenantId), encode(created))
     if (stored.kind === 'stored') return created
     throw refuse('already_exists', `tenant "${document.name}" already exists`, {
       hint: 'Choose another name.',
@@ -60,7 +64,7 @@ export class TenantStore {
     const id = isId ? nameOrId : await this.#idOf(parseNodeId(nameOrId))
     const found = id === undefined ? undefined : await this.#read(id)
     if (found !== undefined && !isId && found.document.name !== nameOrId)
-      throw wrongOwner(NAMES + nameOrId, `tenant "${found.document.name}"`)
+      throw wrongOwner(tenantNameKey(nameOrId), `tenant "${found.document.name}"`)
     if (found !== undefined && !found.document.isDeleted) return found.document
     throw refuse('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
       hint: 'List the tenants with `understory tenant list`.',
@@ -70,8 +74,8 @@ export class TenantStore {
   /** Deleted ones too, of which something is left. */
   async list(): Promise<TenantDocument[]> {
     const documents: TenantDocument[] = []
-    for await (const { key } of this.#store.list(TENANTS)) {
-      const found = await this.#read(key.slice(TENANTS.length).replace(/\.json$/, ''))
+    for await (const { key } of this.#store.list(TENANT_DOCUMENTS_PREFIX)) {
+      const found = await this.#read(tenantOfDocumentKey(key))
       if (found !== undefined) documents.push(found.document)
     }
     return documents.toSorted((a, b) => a.name.localeCompare(b.name))
@@ -95,7 +99,7 @@ export class TenantStore {
       const changed = change(document)
       if (changed === document && document.epoch === epoch) return changed
       const next = { ...changed, epoch }
-      const result = await this.#store.putIfMatch(`${TENANTS}${tenantId}.json`, found.etag, encode(next))
+      const result = await this.#store.putIfMatch(tenantDocumentKey(tenantId), found.etag, encode(next))
       if (result.kind === 'stored') return next
     }
     throw refuse('conflict', `tenant ${tenantId} was changed by others ${ATTEMPTS_MAX} times in a row`)
@@ -103,7 +107,7 @@ export class TenantStore {
 
   /** Another tenant may have the name of a deleted one. Called by one at a time. */
   async releaseName({ name, tenantId }: TenantDocument): Promise<void> {
-    if ((await this.#idOf(name)) === tenantId) await this.#store.delete([NAMES + name])
+    if ((await this.#idOf(name)) === tenantId) await this.#store.delete([tenantNameKey(name)])
   }
 
   /** The last of a deleted tenant. Error: refused `stale` where another control plane leads by now. */
@@ -113,11 +117,11 @@ export class TenantStore {
     assert(document.isDeleted && document.removals.length === 0, () => `tenant ${tenantId} is in use`)
     if (document.epoch > this.#lead.epoch)
       throw refuse('stale', `a control plane with epoch ${document.epoch} leads`)
-    await this.#store.delete([`${TENANTS}${tenantId}.json`])
+    await this.#store.delete([tenantDocumentKey(tenantId)])
   }
 
   async #idOf(name: string): Promise<string | undefined> {
-    const key = NAMES + name
+    const key = tenantNameKey(name)
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     const { success, data } = claim.safeParse(parseJson(found.bytes, key))
@@ -130,7 +134,7 @@ export class TenantStore {
   async #read(tenantId: string): Promise<Versioned | undefined> {
     // One that does not lead tells nobody what may be of the past.
     void this.#lead.epoch
-    const key = `${TENANTS}${tenantId}.json`
+    const key = tenantDocumentKey(tenantId)
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined
     const read = readTenantDocument(parseJson(found.bytes, key))

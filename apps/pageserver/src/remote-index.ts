@@ -6,15 +6,10 @@
  */
 import { createHash } from 'node:crypto'
 import { isErrorCode, refuse } from '@understory/base'
+import { shardPrefix } from '@understory/protocol'
 import { crc32c } from '@understory/postgres/wal'
 import type { ObjectStore } from '@understory/object-store'
-import {
-  encodeIndexPart,
-  generationOfIndexPart,
-  indexPartName,
-  parseIndexPart,
-  shardPrefix,
-} from '@understory/storage'
+import { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from '@understory/storage'
 import type { IndexPart, LayerEntry, LayerOwner } from '@understory/storage'
 
 /** Whether the bytes are those of a layer as its index has it. */

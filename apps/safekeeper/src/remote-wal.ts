@@ -26,7 +26,8 @@ import type { TermHistory } from '@understory/consensus'
 import { getIfPresent } from '@understory/object-store'
 import type { CallOptions, ObjectStore } from '@understory/object-store'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import { parseWalFileName, walFileName } from '@understory/postgres/wal'
+import { walPartialKey, walPrefix, walSegmentKey, walTimelineKey } from '@understory/protocol'
+import { parseWalFileName } from '@understory/postgres/wal'
 import type { TimelineRef } from '@understory/rpc'
 
 const FORMAT_VERSION = 1
@@ -69,17 +70,19 @@ interface Partial {
 
 export class RemoteWal {
   readonly #store: ObjectStore
+  readonly #ref: TimelineRef
   readonly #prefix: string
   readonly #cache: ChunkCache
 
   constructor(store: ObjectStore, ref: TimelineRef, cache: ChunkCache) {
     this.#store = store
-    this.#prefix = `wal/${ref.tenantId}/${ref.timelineId}/`
+    this.#ref = ref
+    this.#prefix = walPrefix(ref)
     this.#cache = cache
   }
 
   #segmentKey(identity: PostgresIdentity, segment: number): string {
-    return this.#prefix + walFileName(identity.pgTimelineId, segment, identity.walSegmentBytes)
+    return walSegmentKey(this.#ref, identity, segment)
   }
 
   hasSegment(identity: PostgresIdentity, segment: number, options?: CallOptions): Promise<boolean> {
@@ -105,7 +108,7 @@ export class RemoteWal {
     signal: AbortSignal,
   ): Promise<void> {
     const segment = segmentOf(endLsn, identity.walSegmentBytes)
-    const key = `${this.#segmentKey(identity, segment)}.partial.${endLsn.toString(16).padStart(16, '0')}`
+    const key = walPartialKey(this.#ref, identity, segment, endLsn)
     await this.#store.put(key, bytes, { signal, deadlineMs: WRITE_DEADLINE_MS })
     await this.removePartials(identity, endLsn, signal)
   }
@@ -193,13 +196,14 @@ export class RemoteWal {
 
   /** Undefined where nothing of the timeline was offloaded. Error: refused `bad_file`. */
   async readTimeline(signal?: AbortSignal): Promise<RemoteTimeline | undefined> {
-    const object = await getIfPresent(this.#store, `${this.#prefix}timeline.json`, { signal })
-    return object === undefined ? undefined : decodeTimeline(object.bytes, `${this.#prefix}timeline.json`)
+    const key = walTimelineKey(this.#ref)
+    const object = await getIfPresent(this.#store, key, { signal })
+    return object === undefined ? undefined : decodeTimeline(object.bytes, key)
   }
 
   /** Stores it unless what is there knows of a later term. */
   async writeTimeline(timeline: RemoteTimeline, signal: AbortSignal): Promise<void> {
-    const key = `${this.#prefix}timeline.json`
+    const key = walTimelineKey(this.#ref)
     const options = { signal, deadlineMs: WRITE_DEADLINE_MS }
     const bytes = encodeTimeline(timeline)
     for (;;) {

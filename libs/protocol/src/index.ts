@@ -15,3 +15,17 @@ export {
 export type { KnownMembership, Member } from './membership.ts'
 export { checkSpec, decodeSpec, encodeSpec } from './compute-spec.ts'
 export type { CheckedSpec } from './compute-spec.ts'
+export {
+  LEADER_KEY,
+  TENANT_DOCUMENTS_PREFIX,
+  configurationKey,
+  shardPrefix,
+  tenantDocumentKey,
+  tenantNameKey,
+  tenantOfDocumentKey,
+  timelinePrefixes,
+  walPartialKey,
+  walPrefix,
+  walSegmentKey,
+  walTimelineKey,
+} from './object-keys.ts'

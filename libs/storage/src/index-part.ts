@@ -1,9 +1,9 @@
 /**
  * What a shard consists of, as one JSON document: in the object store one per generation, locally one. A layer that
- * it lists was durable in the same place before. `version` 1.
+ * it lists was durable in the same place before. `version` 1. Below the prefix of the shard (libs/protocol):
  *
- *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/index_part-<generation, 8 hex digits>.json
- *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/<layer name>
+ *   index_part-<generation, 8 hex digits>.json
+ *   <layer name>
  */
 import {
   DOCUMENT_READER,
@@ -77,8 +77,6 @@ export interface IndexPart {
   readonly unknown?: Json
 }
 
-export const shardPrefix = ({ tenantId, timelineId, shard }: LayerOwner): string =>
-  `tenants/${tenantId}/timelines/${timelineId}/shard-${shard.number}-of-${shard.count}/`
 const hex8 = (value: number): string => value.toString(16).padStart(8, '0')
 export const indexPartName = (generation: number): string => `index_part-${hex8(generation)}.json`
 /** The generation in the name of an index part, or undefined for other names. */

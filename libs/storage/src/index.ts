@@ -13,13 +13,7 @@ export {
   readPageRequests,
 } from './import-batch.ts'
 export type { ImportValue, PageRequest } from './import-batch.ts'
-export {
-  encodeIndexPart,
-  generationOfIndexPart,
-  indexPartName,
-  parseIndexPart,
-  shardPrefix,
-} from './index-part.ts'
+export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from './index-part.ts'
 export type { ImageGenerationSettings, IndexPart, LayerEntry } from './index-part.ts'
 export { KeyTable } from './key-table.ts'
 export type { Fork } from './key-table.ts'
