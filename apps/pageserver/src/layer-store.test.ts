@@ -16,6 +16,7 @@ import { LayerRoom } from './layer-room.ts'
 import { LayerStore } from './layer-store.ts'
 import { ShardFiles } from './shard-files.ts'
 import { Stalls } from './stalls.ts'
+import { Turns } from './turns.ts'
 
 const INDEX: IndexPart = {
   owner: {
@@ -61,7 +62,10 @@ async function open(refusal: (path: string) => Error | undefined): Promise<Layer
   await files.make()
   const stalls = new Stalls(env)
   onTestFinished(() => stalls.stop())
-  return new LayerStore({ env, files, store, cache: new BlockCache(1 << 20), stalls }, INDEX)
+  return new LayerStore(
+    { env, files, store, cache: new BlockCache(1 << 20), fetchTurns: new Turns(2), stalls },
+    INDEX,
+  )
 }
 
 test.each(['a layer', 'an index'])(
@@ -120,7 +124,14 @@ async function withTwoLayers() {
   const local = join(directory.path, 'local')
   const files = new ShardFiles(env.disk, new LayerRoom(env.disk), local, INDEX.owner)
   await files.make()
-  const parts = { env, files, store, cache: new BlockCache(1 << 20), stalls: new Stalls(env) }
+  const parts = {
+    env,
+    files,
+    store,
+    cache: new BlockCache(1 << 20),
+    fetchTurns: new Turns(2),
+    stalls: new Stalls(env),
+  }
   const layers = new LayerStore(parts, INDEX)
   for (const at of [0x2000, 0x3000] as Lsn[]) await layers.write(frozenLayer(at), at)
   const [first] = layers.index.layers as [LayerEntry]
@@ -201,6 +212,17 @@ test('a local layer that is gone before it is uploaded ends the uploads as a dam
   expect(await layers.remote.newestGeneration()).toBeUndefined()
 })
 
+test('a stop ends an upload between two layers, however many wait', async () => {
+  const { layers, store } = await withTwoLayers()
+  const put = vi.spyOn(store, 'put')
+  put.mockImplementationOnce(async () => {
+    layers.giveUpUploads()
+    return '1'
+  })
+  await expect(layers.upload()).rejects.toMatchObject({ code: 'cancelled' })
+  expect(put).toHaveBeenCalledTimes(1)
+})
+
 test('files older than what is published are not published over it', async () => {
   await using directory = await temporaryDirectory()
   const env = realEnv(silentLog)
@@ -208,7 +230,14 @@ test('files older than what is published are not published over it', async () =>
   onTestFinished(() => store.close())
   const files = new ShardFiles(env.disk, new LayerRoom(env.disk), join(directory.path, 'local'), INDEX.owner)
   await files.make()
-  const parts = { env, files, store, cache: new BlockCache(1 << 20), stalls: new Stalls(env) }
+  const parts = {
+    env,
+    files,
+    store,
+    cache: new BlockCache(1 << 20),
+    fetchTurns: new Turns(2),
+    stalls: new Stalls(env),
+  }
   const layers = new LayerStore(parts, INDEX)
   await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
   await layers.upload()

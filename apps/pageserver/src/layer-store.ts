@@ -25,6 +25,7 @@ import { RemoteIndex, isWhole, staleGeneration } from './remote-index.ts'
 import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
 import type { Stalls } from './stalls.ts'
+import type { Turns } from './turns.ts'
 
 const UPLOAD_PAUSE_MS_MAX = 10_000
 /** Another pageserver has the shard, or what is there is damaged: to try again changes nothing. */
@@ -35,6 +36,7 @@ export interface LayerStoreParts {
   readonly files: ShardFiles
   readonly store: ObjectStore
   readonly cache: BlockCache
+  readonly fetchTurns: Turns
   readonly stalls: Stalls
   readonly observer?: ShardObserver | undefined
 }
@@ -117,7 +119,8 @@ export class LayerStore {
     }
   }
   async #fetch(entry: LayerEntry): Promise<void> {
-    await this.#parts.files.writeLayer(entry.name, await this.remote.getLayer(entry))
+    const { files, fetchTurns } = this.#parts
+    await fetchTurns.run(async () => files.writeLayer(entry.name, await this.remote.getLayer(entry)))
     this.#uploaded.add(entry.name)
   }
   /** In place of a damaged file: once for each time that the layer is opened. Error: the damage, where the object is no better. */
@@ -236,6 +239,7 @@ export class LayerStore {
       for (const entry of index.layers) {
         const { name } = entry
         if (this.#uploaded.has(name)) continue
+        if (this.#isStopped) throw uploadGivenUp()
         const bytes = await this.#parts.files.readLayer(name)
         if (bytes === undefined || !isWhole(entry, bytes)) {
           const state = bytes === undefined ? 'missing' : 'damaged'
@@ -290,7 +294,7 @@ export class LayerStore {
         await clock.sleep(pauseMs, this.#stopSignal.signal).catch(() => undefined)
       }
     }
-    throw refuse('cancelled', 'the upload was given up: the shard stops')
+    throw uploadGivenUp()
   }
 
   /** Ends the tries that are under way, so that nothing waits for an object store that does not answer. */
@@ -304,3 +308,5 @@ export class LayerStore {
     await Promise.all([this.#writes.idle(), this.#local.idle(), this.#uploads.idle()])
   }
 }
+
+const uploadGivenUp = (): Error => refuse('cancelled', 'the upload was given up: the shard stops')

@@ -28,6 +28,8 @@ import { Turns } from './turns.ts'
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
 const IMPORT_LAYER_BYTES_MAX = 128 * MIB
+/** Of the object store, each as a whole in memory. */
+const LAYER_FETCHES_COUNT_MAX = 2
 
 async function main(): Promise<void> {
   const options = parseOptions('pageserver', CONFIG, process.argv.slice(2), process.env)
@@ -93,8 +95,9 @@ async function main(): Promise<void> {
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   // One runs in each thread, and one is gathered meanwhile.
   const imageTurns = new Turns(imageThreads * 2)
+  const fetchTurns = new Turns(LAYER_FETCHES_COUNT_MAX)
   const positions = new CommitPositions(clock, rpc)
-  const parts = { env, rpc, store, cache, workers, imageTurns, positions, limits, observer }
+  const parts = { env, rpc, store, cache, workers, imageTurns, fetchTurns, positions, limits, observer }
   const registry = new ShardRegistry(parts, dataDirectory)
   telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
   // Before anybody can ask: a shard that is on the disk must not look lost.

@@ -14,3 +14,24 @@ export class Serial {
     return this.#tail
   }
 }
+
+/** A `Serial` for each key: work of one key runs in order, work of different keys at the same time. */
+export class KeyedSerial {
+  readonly #tails = new Map<string, Promise<unknown>>()
+
+  run<T>(key: string, work: () => Promise<T>): Promise<T> {
+    const result = (this.#tails.get(key) ?? Promise.resolve()).then(work)
+    const tail = result
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#tails.get(key) === tail) this.#tails.delete(key)
+      })
+    this.#tails.set(key, tail)
+    return result
+  }
+
+  /** Resolves when everything asked for so far has ended. */
+  idle(): Promise<unknown> {
+    return Promise.all(this.#tails.values())
+  }
+}

@@ -44,9 +44,14 @@ export class ShardFiles {
   async make(): Promise<void> {
     await this.#disk.makeDirectory(this.directory)
   }
-  /** And the folders above, where it was the last of its timeline and tenant. */
   async remove(): Promise<void> {
     await this.#disk.removeTree(this.directory)
+  }
+  /**
+   * After `remove`: the folders above go too, where this was the last shard of its timeline or tenant. No shard of the same
+   * data folder may be made meanwhile.
+   */
+  async removeEmptyParents(): Promise<void> {
     const timeline = dirname(this.directory)
     for (const folder of [timeline, dirname(timeline), dirname(dirname(timeline))]) {
       if ((await this.#disk.stat(folder)) === undefined) continue

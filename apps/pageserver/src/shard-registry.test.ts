@@ -1,7 +1,7 @@
 // Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
 // never replaced by an older index.
 // Method: a shard without layers; the published indexes are put in place by hand.
-import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { realDisk } from '@understory/env'
@@ -164,4 +164,86 @@ test("another shard's index or folder under a wrong name is refused, and the liv
   await bench.store.delete([`${shardPrefix(other)}${indexPartName(1)}`])
   await expect(bench.registry.attach(requestFor(other, index!))).rejects.toMatchObject({ code: 'bad_file' })
   expect(bench.registry.all).toHaveLength(1)
+})
+
+const OTHER_TIMELINE = { ...OWNER, timelineId: 'c'.repeat(32) as typeof TIMELINE }
+const requestToCreate = (owner: typeof OWNER): AttachRequest => ({
+  owner,
+  generation: 1,
+  create: true,
+  safekeepers: [],
+  postgres: { major: 17, systemId: 1n, pgTimelineId: 1, walSegmentBytes: 16 << 20 },
+  imageGeneration: IMAGES,
+})
+
+test('an import whose sender says nothing is ended by the detaching of its shard, and keeps no other shard waiting', async () => {
+  await using directory = await temporaryDirectory()
+  await using bench = await openBench(directory.path)
+  const [shard] = await attach(bench, LAYOUT, 1, true, IMAGES)
+  const asked = Promise.withResolvers<void>()
+  const silence = Promise.withResolvers<never[]>()
+  async function* silent(): AsyncGenerator<never[], void, void> {
+    asked.resolve()
+    yield await silence.promise
+  }
+  const imported = shard!.import(0x1000 as Lsn, silent(), () => undefined)
+  const refused = expect(imported).rejects.toMatchObject({
+    code: 'unavailable',
+    message: 'shard 0 was detached during its import',
+  })
+  await asked.promise
+  await bench.registry.attach(requestToCreate(OTHER_TIMELINE))
+  await bench.registry.detach(TENANT, TIMELINE, SHARD)
+  await refused
+  expect(bench.registry.all.map(({ owner }) => owner.timelineId)).toEqual([OTHER_TIMELINE.timelineId])
+  silence.resolve([])
+})
+
+test('a shard that is loading keeps no other shard from being attached or detached', async () => {
+  await using directory = await temporaryDirectory()
+  const layer = layerName(LAYER_KIND_DELTA, 0x1000 as Lsn, 0x2000 as Lsn, 0, 1)
+  const opening = Promise.withResolvers<void>()
+  const disk: Disk = {
+    ...realDisk,
+    stat: async (path) => {
+      if (path.endsWith(layer)) await opening.promise
+      return realDisk.stat(path)
+    },
+  }
+  await using bench = await openBench(directory.path, LIMITS, { disk })
+  const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
+  const entry = { name: layer, kind: LAYER_KIND_DELTA, sizeBytes: 1, crc: 0, lsnMin: 0x1000, lsnMax: 0x2000 }
+  const index = { ...publishedAt(first!.index, 2, 0x2000), nextSequence: 1, layers: [entry as LayerEntry] }
+  await new RemoteIndex(bench.store, OWNER).publish(index)
+  const attached = attach(bench, LAYOUT, 3, false, IMAGES)
+  await vi.waitFor(() => expect(bench.registry.get(TENANT, TIMELINE, SHARD).isLoading).toBe(true))
+  await bench.registry.attach(requestToCreate(OTHER_TIMELINE))
+  await bench.registry.detach(TENANT, OTHER_TIMELINE.timelineId, SHARD)
+  expect(bench.registry.all.map(({ isLoading }) => isLoading)).toEqual([true])
+  opening.resolve()
+  await attached
+})
+
+test('a shard that is attached while the last other one of its timeline is detached keeps its files', async () => {
+  await using directory = await temporaryDirectory()
+  const [one, two] = [0, 1].map((number) => ({ ...OWNER, shard: { number, count: 2, stripeBlocks: 8 } }))
+  const path = join(directory.path, 'local', shardPrefix(two!))
+  let attached: Promise<unknown> | undefined
+  const disk: Disk = {
+    ...realDisk,
+    list: async (folder) => {
+      const entries = await realDisk.list(folder)
+      if (folder !== join(path, '..') || entries.length > 0) return entries
+      attached = bench.registry.attach(requestToCreate(two!))
+      // Far more than the attach needs to make its folder, if nothing is in its way.
+      for (let looks = 0; looks < 200; looks++) await stat(directory.path)
+      return entries
+    },
+  }
+  await using bench = await openBench(directory.path, LIMITS, { disk })
+  await bench.registry.attach(requestToCreate(one!))
+  await bench.registry.detach(TENANT, TIMELINE, one!.shard)
+  expect(attached).toBeDefined()
+  await attached
+  expect((await readdir(path)).sort()).toEqual(['attach.json', 'index.json'])
 })

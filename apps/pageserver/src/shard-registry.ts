@@ -9,7 +9,7 @@ import { LayerRoom } from './layer-room.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { rollBack } from './rollback.ts'
 import type { Rollback } from './rollback.ts'
-import { Serial } from './serial.ts'
+import { KeyedSerial, Serial } from './serial.ts'
 import { ShardFiles, listAttached } from './shard-files.ts'
 import type { AttachDocument } from './shard-files.ts'
 import { Shard } from './shard.ts'
@@ -33,7 +33,10 @@ export class ShardRegistry {
   readonly #dataDirectory: string
   readonly #room: LayerRoom
   readonly #shards = new Map<string, Shard>()
-  readonly #serial = new Serial()
+  /** By shard: one that waits, for the rest of its import or for its layers, keeps no other waiting. */
+  readonly #serial = new KeyedSerial()
+  /** Of what makes and removes folders that shards have in common. */
+  readonly #folders = new Serial()
 
   constructor(parts: ShardParts, dataDirectory: string) {
     this.#parts = parts
@@ -110,7 +113,7 @@ export class ShardRegistry {
    * there is nothing to load and `create` is not set.
    */
   attach(request: AttachRequest): Promise<Lsn> {
-    return this.#serial.run(() => this.#attach(request))
+    return this.#serial.run(shardName(request.owner), () => this.#attach(request))
   }
   async #attach(request: AttachRequest): Promise<Lsn> {
     const { owner, generation } = request
@@ -138,7 +141,7 @@ export class ShardRegistry {
     if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
     const published = newest === undefined ? undefined : await this.#readPublished(remote, newest, request)
     const files = this.#files(owner)
-    await files.make()
+    await this.#folders.run(() => files.make())
     await files.removeLeftovers()
     const index = await this.#chooseIndex(files, published, request, here?.isDamaged === true)
     await files.removeOrphans(index)
@@ -255,8 +258,8 @@ export class ShardRegistry {
    * loaded, or that a crash left while it was detached.
    */
   detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
-    return this.#serial.run(async () => {
-      const owner: LayerOwner = { tenantId, timelineId, shard: identity }
+    const owner: LayerOwner = { tenantId, timelineId, shard: identity }
+    return this.#serial.run(shardName(owner), async () => {
       if (this.#shards.has(shardName(owner))) {
         const shard = this.get(tenantId, timelineId, identity)
         this.#shards.delete(shardName(owner))
@@ -268,7 +271,9 @@ export class ShardRegistry {
           shard: identity.number,
         })
       }
-      await this.#files(owner).remove()
+      const files = this.#files(owner)
+      await files.remove()
+      await this.#folders.run(() => files.removeEmptyParents())
     })
   }
 

@@ -42,6 +42,7 @@ import type { AttachDocument, ShardFiles } from './shard-files.ts'
 import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
 import { Stalls } from './stalls.ts'
 import type { Turns } from './turns.ts'
+import { untilAborted } from './until-aborted.ts'
 import { WalSubscriber } from './wal-subscriber.ts'
 import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
 
@@ -62,6 +63,8 @@ export interface ShardParts {
   readonly workers: Workers<ImageJobs>
   /** Whose turn it is to use them. */
   readonly imageTurns: Turns
+  /** Whose turn it is to have a layer of the object store in memory. */
+  readonly fetchTurns: Turns
   readonly positions: CommitPositions
   readonly limits: ShardLimits
   /** Undefined where nothing is measured. */
@@ -103,7 +106,7 @@ export class Shard implements WalConsumer {
   #writing: Promise<unknown> = Promise.resolve()
   #ageTimer: Timer | undefined
   #waiters: Waiter[] = []
-  #isStopped = false
+  readonly #stopping = new AbortController()
   /** False while layers are missing: what is there could answer wrongly. */
   #isReadable = false
   #isLoading = false
@@ -122,7 +125,15 @@ export class Shard implements WalConsumer {
     const stalls = new Stalls(this.#env, observer)
     this.#stalls = stalls
     this.#layers = new LayerStore(
-      { env: this.#env, files, store: parts.store, cache: parts.cache, stalls, observer },
+      {
+        env: this.#env,
+        files,
+        store: parts.store,
+        cache: parts.cache,
+        fetchTurns: parts.fetchTurns,
+        stalls,
+        observer,
+      },
       index,
     )
     this.#images = new ImageMaker(
@@ -160,6 +171,9 @@ export class Shard implements WalConsumer {
     this.#openedAtMs = parts.env.clock.nowMs()
   }
 
+  get #isStopped(): boolean {
+    return this.#stopping.signal.aborted
+  }
   get owner(): IndexPart['owner'] {
     return this.#layers.index.owner
   }
@@ -528,7 +542,7 @@ export class Shard implements WalConsumer {
       let count = 0
       let controlFile: Uint8Array | undefined
       let hasTracker = false
-      for await (const batch of values) {
+      for await (const batch of untilAborted(values, this.#stopping.signal, () => this.#importEnded())) {
         for (const { key, bytes } of batch) {
           this.#checkImport(key, bytes)
           if (key.keyClass === KEY_CONTROL_FILE) controlFile = Uint8Array.from(bytes)
@@ -582,6 +596,11 @@ export class Shard implements WalConsumer {
       return count
     })
   }
+  #importEnded(): Error {
+    return refuse('unavailable', `shard ${this.owner.shard.number} was detached during its import`, {
+      hint: 'The import begins again where the shard is attached.',
+    })
+  }
   #writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
     layer.freeze()
     return this.#layers.writeImported(layer, startLsn)
@@ -603,7 +622,7 @@ export class Shard implements WalConsumer {
 
   /** Ends everything under way. What is ingested but not in layers comes again from the WAL. */
   async stop(): Promise<void> {
-    this.#isStopped = true
+    this.#stopping.abort()
     this.#ageTimer?.cancel()
     this.#images.stop()
     this.#stalls.stop()

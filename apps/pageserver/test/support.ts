@@ -91,6 +91,7 @@ export async function openBench(
       cache: new BlockCache(32 << 20),
       workers,
       imageTurns: new Turns(4),
+      fetchTurns: new Turns(2),
       rpc: PLAIN_CLIENT,
       positions: new CommitPositions(env.clock, PLAIN_CLIENT),
       limits,
