@@ -1,7 +1,6 @@
 // Goal: a few thousand wrong messages to every RPC end in a status and change nothing. Method: the fuzzer of
 // `npm run fuzz:rpc` with one seed.
 import { join } from 'node:path'
-import { useSecurity } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
@@ -12,8 +11,6 @@ const TENANT = 'fuzzed'
 const MESSAGES = 3_000
 
 test('wrong messages to every RPC of every service get a status, and change nothing', async () => {
-  useSecurity({ UNDERSTORY_TOKEN: FUZZ_TOKEN })
-  onTestFinished(() => useSecurity({}))
   const folder = await temporaryDirectory({ prefix: 'fuzz' })
   onTestFinished(() => folder[Symbol.asyncDispose]())
   await using cluster = await startCluster({

@@ -7,7 +7,6 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describeError, formatLsn, lsnFromBigint, lsnToBigint, present } from '@understory/base'
 import {
-  processClient,
   BrokerServiceService,
   ComputeHostServiceService,
   ComputeServiceService,
@@ -57,7 +56,7 @@ export const FUZZ_TOKEN = 'the token of the fuzzer'
 export const FUZZ_ENVIRONMENT = { ...SMALL_HEAP, UNDERSTORY_TOKEN: FUZZ_TOKEN } as const
 
 export interface FuzzOptions {
-  /** Its processes demand `FUZZ_TOKEN`, and this one has it (`useSecurity`). */
+  /** Its processes demand `FUZZ_TOKEN`. */
   readonly cluster: Cluster
   readonly client: UnderstoryClient
   readonly tenant: string
@@ -174,7 +173,7 @@ class Fuzzer {
     this.#view = view
     this.#timeline = present(view.timeline?.timeline, 'timeline')
     this.#safekeeper = createRpcClient(
-      processClient(),
+      { security: { token: FUZZ_TOKEN } },
       SafekeeperServiceClient,
       (nodes[0] as ClusterNode).address,
     )

@@ -6,7 +6,6 @@ import { writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { parseOptions, text, wholeNumber } from '@understory/env'
-import { useSecurity } from '@understory/rpc'
 import { createClient } from '@understory/sdk'
 import { startCluster, temporaryDirectory } from '@understory/testcontainers'
 import { FUZZ_ENVIRONMENT, FUZZ_TOKEN, fuzz } from './fuzz.ts'
@@ -32,7 +31,6 @@ async function main(): Promise<number> {
     return 0
   }
   const { messages, seed, json } = options.values
-  useSecurity({ UNDERSTORY_TOKEN: FUZZ_TOKEN })
   await using folder = await temporaryDirectory({ prefix: 'fuzz' })
   await using cluster = await startCluster({
     dataDirectory: join(folder.path, 'data'),

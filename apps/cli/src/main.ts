@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** `understory`: the command line. Exit codes: 0 done, 1 failed or differing, 2 wrong usage. */
 import { describeError } from '@understory/base'
-import { processClient, useSecurity } from '@understory/rpc'
+import { readSecurity } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
 import { createClientIn } from '@understory/sdk/in-context'
 import { Command, CommanderError, Option } from 'commander'
@@ -64,8 +64,7 @@ function programIn(rpc: ClientContext): Command {
 }
 
 try {
-  useSecurity(process.env)
-  await programIn(processClient()).parseAsync()
+  await programIn({ security: readSecurity(process.env).client }).parseAsync()
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2

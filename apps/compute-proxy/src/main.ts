@@ -19,15 +19,8 @@ import {
 } from '@understory/env'
 import type { Clock, Env, FolderLock, Log, LogFields, LogLevel } from '@understory/env'
 import { decodeSpec } from '@understory/protocol'
-import {
-  logCalls,
-  observeRpc,
-  processClient,
-  setBugReporter,
-  startServer,
-  useSecurity,
-  watchSecurity,
-} from '@understory/rpc'
+import { readSecurity, rpcContext, startServer } from '@understory/rpc'
+import type { RpcContext, Security } from '@understory/rpc'
 import { fetchPages, startTelemetry } from '@understory/telemetry'
 import { childLauncher } from './child-launcher.ts'
 import { Compute } from './compute.ts'
@@ -49,7 +42,7 @@ const LOOPBACK = '127.0.0.1'
 const LOCK_WAIT_MS = 20_000
 const LOCK_POLL_MS = 50
 
-async function host(argv: readonly string[]): Promise<number> {
+async function host(argv: readonly string[], security: Security): Promise<number> {
   const options = parseOptions('compute-proxy', HOST_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
   const { nodeId, listen, dataDir, broker: brokerUrl, contactTimeoutMs, logLevel, ...rest } = options.values
@@ -64,7 +57,7 @@ async function host(argv: readonly string[]): Promise<number> {
     morePages: () => fetchPages(computes.metricsPorts()),
     metrics: METRICS,
   })
-  const { clock, rng, log } = observedEnv(logLevel, { node: nodeId }, telemetry)
+  const { clock, rng, log, rpc } = observedEnv(security, logLevel, { node: nodeId }, telemetry)
   const binaries = Object.fromEntries(
     [16, 17, 18].map((major) => [major, bins[`postgresBin-${major}` as keyof typeof bins]]),
   )
@@ -95,9 +88,9 @@ async function host(argv: readonly string[]): Promise<number> {
     if (bin !== undefined) checkReachable(resolve(bin), user, `the programs of PostgreSQL ${major} in`)
   }
   await computes.load()
-  const server = await startServer({ ...listen, services: [hostService(computes)] })
+  const server = await startServer(rpc.server, { ...listen, services: [hostService(computes)] })
   const broker =
-    brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log, rpc: processClient() })
+    brokerUrl === undefined ? undefined : openBroker(brokerUrl, { clock, rng, log, rpc: rpc.client })
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'compute-host',
     address: server.address,
@@ -112,7 +105,7 @@ async function host(argv: readonly string[]): Promise<number> {
   return EXIT_STOPPED
 }
 
-async function run(argv: readonly string[]): Promise<number> {
+async function run(argv: readonly string[], security: Security): Promise<number> {
   const options = parseOptions('compute-proxy', RUN_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
   const { nodeId, spec: specText, bin, contactTimeoutMs, metricsListen, logLevel } = options.values
@@ -127,7 +120,12 @@ async function run(argv: readonly string[]): Promise<number> {
     dataDirectory: options.values.root,
     metrics: METRICS,
   })
-  const { clock, rng, log } = observedEnv(logLevel, { node: nodeId, timeline: timelineId }, telemetry)
+  const { clock, rng, log, rpc } = observedEnv(
+    security,
+    logLevel,
+    { node: nodeId, timeline: timelineId },
+    telemetry,
+  )
   await mkdir(options.values.root, { recursive: true })
   // Postgres's user passes through it to what is its own.
   await chmod(options.values.root, 0o711)
@@ -141,7 +139,7 @@ async function run(argv: readonly string[]): Promise<number> {
     spec,
     files,
     launcher: childLauncher({ bin, owner, environment: postgresEnvironment(), clock, log }),
-    rpc: processClient(),
+    rpc: rpc.client,
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs,
@@ -152,10 +150,10 @@ async function run(argv: readonly string[]): Promise<number> {
     rng,
     log,
   })
-  const server = await startServer({
+  const server = await startServer(rpc.server, {
     host: '127.0.0.1',
     port: 0,
-    services: [computeService(processClient(), () => ({ compute, spec }))],
+    services: [computeService(rpc.client, () => ({ compute, spec }))],
   })
   process.on('message', (message) => {
     if (typeof message === 'object' && message !== null && 'spec' in message)
@@ -206,7 +204,7 @@ function warnIfOpenToPostgres(log: Log): void {
   })
 }
 
-async function pod(argv: readonly string[]): Promise<number> {
+async function pod(argv: readonly string[], security: Security): Promise<number> {
   const options = parseOptions('compute-proxy', POD_CONFIG, argv, process.env)
   if (options.kind === 'help') return help(options.text)
   const { nodeId, timeline, listen, advertise, sqlHost, stopDeadlineMs, ...rest } = options.values
@@ -218,7 +216,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     dataDirectory: rest.sharedDir,
     metrics: METRICS,
   })
-  const { clock, rng, log } = observedEnv(rest.logLevel, { node: nodeId, timeline }, telemetry)
+  const { clock, rng, log, rpc } = observedEnv(security, rest.logLevel, { node: nodeId, timeline }, telemetry)
   // What is written into PGDATA is for the group, which Postgres's user has.
   process.umask(0o007)
   const files = podFiles({ shared: rest.sharedDir, orders: rest.ordersDir, own: rest.ownDir })
@@ -233,7 +231,7 @@ async function pod(argv: readonly string[]): Promise<number> {
     address: `${advertise}:${listen.port}`,
     files,
     launcher,
-    rpc: processClient(),
+    rpc: rpc.client,
     front: { listenAddresses: '*', host: sqlHost },
     nodeId,
     contactTimeoutMs: rest.contactTimeoutMs,
@@ -248,10 +246,10 @@ async function pod(argv: readonly string[]): Promise<number> {
   await launcher.open()
   await launcher.endOld()
   await compute.load()
-  const server = await startServer({
+  const server = await startServer(rpc.server, {
     ...listen,
     healthListen: rest.healthListen,
-    services: [hostService(compute), computeService(processClient(), () => compute.current())],
+    services: [hostService(compute), computeService(rpc.client, () => compute.current())],
     health: (name) => ({ '': true, pgdata: launcher.isWanted, sql: compute.isOpen })[name],
   })
   const stopped = stopSignal().then(requestStop)
@@ -268,14 +266,17 @@ async function pod(argv: readonly string[]): Promise<number> {
 }
 
 /** The real world, with whatever of it is observed. */
-function observedEnv(level: LogLevel, fields: LogFields, telemetry: ComputeTelemetry | undefined): Env {
+function observedEnv(
+  security: Security,
+  level: LogLevel,
+  fields: LogFields,
+  telemetry: ComputeTelemetry | undefined,
+): Env & { readonly rpc: RpcContext } {
   const env = realEnv(jsonLog({ level, fields, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
-  observeRpc(telemetry?.rpc)
-  logCalls(env)
-  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
-  watchSecurity(env)
-  return env
+  const rpc = rpcContext({ security, observer: telemetry?.rpc, clock: env.clock, log: env.log })
+  security.watch(env)
+  return { ...env, rpc }
 }
 
 /**
@@ -322,12 +323,12 @@ function freePort(): Promise<number> {
 
 async function main(): Promise<number> {
   const [command, ...argv] = process.argv.slice(2)
-  useSecurity(process.env)
+  const security = readSecurity(process.env)
   // Not for the eyes of a superuser of the Postgres that is started from here; a host's computes need it once more.
   if (command !== 'host') delete process.env['UNDERSTORY_TOKEN']
-  if (command === 'host') return host(argv)
-  if (command === 'run') return run(argv)
-  if (command === 'pod') return pod(argv)
+  if (command === 'host') return host(argv, security)
+  if (command === 'run') return run(argv, security)
+  if (command === 'pod') return pod(argv, security)
   throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, {
     hint: 'Use "host", "pod" or "run"; see --help of each.',
   })

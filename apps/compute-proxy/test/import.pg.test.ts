@@ -24,6 +24,7 @@ import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import { ReplicationConnection } from '@understory/postgres/wire'
 import type { BackupEvent } from '@understory/postgres/wire'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   PageserverServiceClient,
   SafekeeperServiceClient,
@@ -225,7 +226,7 @@ test.each([16, 17, 18] as const)(
     })
     const safekeepers = [`127.0.0.1:${port}`]
     await using bench = await openBench(directory.path)
-    const rpc = await startServer({
+    const rpc = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
       services: [pageserverService(bench.registry, realClock)],

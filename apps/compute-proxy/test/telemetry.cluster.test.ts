@@ -304,7 +304,6 @@ const ASKED = new Set([
   'readOtlpSettings',
   'isExported',
   'observeStore',
-  'observeRpc',
   'observeCall',
   'clientInterceptors',
 ])

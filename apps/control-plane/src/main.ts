@@ -3,15 +3,7 @@ import { describeError, isErrorCode } from '@understory/base'
 import { brokerService, memoryBroker, openBroker } from '@understory/broker'
 import { jsonLog, parseOptions, realEnv } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import {
-  logCalls,
-  observeRpc,
-  processClient,
-  setBugReporter,
-  startServer,
-  useSecurity,
-  watchSecurity,
-} from '@understory/rpc'
+import { readSecurity, rpcContext, startServer } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { controlPlaneService } from './api.ts'
 import { tellAll } from './collect.ts'
@@ -42,7 +34,7 @@ async function main(): Promise<void> {
   }
   const { nodeId, listen, metricsListen, objectStore, leaseMs, replaceAfterMs, logLevel, ...given } =
     options.values
-  useSecurity(process.env)
+  const security = readSecurity(process.env)
   const telemetry = await startTelemetry({
     service: 'understory-control-plane',
     node: nodeId,
@@ -53,11 +45,9 @@ async function main(): Promise<void> {
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   const { clock, rng, log } = env
   telemetry?.reportTo(log)
-  observeRpc(telemetry?.rpc)
-  logCalls(env)
-  setBugReporter((error, method) => log.error('rpc_handler_bug', { method, error }))
-  watchSecurity(env)
-  const rpc = processClient()
+  const contexts = rpcContext({ security, observer: telemetry?.rpc, clock: env.clock, log: env.log })
+  security.watch(env)
+  const rpc = contexts.client
 
   // First of all: a process with number 1, as in a container, does not heed a signal that it has no handler for.
   const stopping = new AbortController()
@@ -106,7 +96,7 @@ async function main(): Promise<void> {
   const services = [controlPlaneService(directory, nodes, peers)]
   if (embedded !== undefined) services.push(brokerService(embedded))
   // Before the lead: one whose port is taken must not take it from the one that has the port.
-  const server = await startServer({
+  const server = await startServer(contexts.server, {
     ...listen,
     advertise: given.advertise,
     healthListen: given.healthListen,

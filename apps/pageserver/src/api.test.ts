@@ -1,6 +1,13 @@
 // Goal: a request that makes no sense is refused before it changes anything. Method: a real server, no WAL.
 import { realClock } from '@understory/env'
-import { PLAIN_CLIENT, PageserverServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
+import {
+  PLAIN_SERVER,
+  PLAIN_CLIENT,
+  PageserverServiceClient,
+  callUnary,
+  createClient,
+  startServer,
+} from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { TENANT, TIMELINE, openBench } from '../test/support.ts'
@@ -9,7 +16,7 @@ import { pageserverService } from './api.ts'
 test('a shard is not attached with a safekeeper that is no address, which nobody could dial', async () => {
   await using directory = await temporaryDirectory()
   await using bench = await openBench(directory.path)
-  const server = await startServer({
+  const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
     services: [pageserverService(bench.registry, realClock)],

@@ -4,15 +4,7 @@ import { describeError, isErrorCode } from '@understory/base'
 import { openBroker } from '@understory/broker'
 import { jsonLog, lockFolder, parseOptions, realEnv, realWorkers } from '@understory/env'
 import { observeStore, openObjectStore, probeConditionalPut } from '@understory/object-store'
-import {
-  logCalls,
-  observeRpc,
-  processClient,
-  setBugReporter,
-  startServer,
-  useSecurity,
-  watchSecurity,
-} from '@understory/rpc'
+import { readSecurity, rpcContext, startServer } from '@understory/rpc'
 import { BlockCache } from '@understory/storage'
 import { startTelemetry } from '@understory/telemetry'
 import { pageserverService } from './api.ts'
@@ -51,7 +43,7 @@ async function main(): Promise<void> {
     logLevel,
     ...urls
   } = options.values
-  useSecurity(process.env)
+  const security = readSecurity(process.env)
   const dataDirectory = resolve(dataDir)
   const telemetry = await startTelemetry({
     service: 'understory-pageserver',
@@ -63,11 +55,9 @@ async function main(): Promise<void> {
   })
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
-  observeRpc(telemetry?.rpc)
-  logCalls(env)
-  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
-  watchSecurity(env)
-  const rpc = processClient()
+  const contexts = rpcContext({ security, observer: telemetry?.rpc, clock: env.clock, log: env.log })
+  security.watch(env)
+  const rpc = contexts.client
 
   // A process with number 1, as in a container, does not heed a signal that it has no handler for. Before it serves there is
   // nothing to end.
@@ -104,7 +94,7 @@ async function main(): Promise<void> {
   await registry.loadAll()
 
   const services = [pageserverService(registry, env.clock, observer)]
-  const server = await startServer({ ...listen, advertise, healthListen, services })
+  const server = await startServer(contexts.server, { ...listen, advertise, healthListen, services })
   const announcement = await broker.announce(`node/${nodeId}`, {
     kind: 'pageserver',
     address: server.address,

@@ -10,6 +10,7 @@ import { realEnv, silentLog } from '@understory/env'
 import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
 import type { RedoSettings } from '@understory/postgres/redo'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   FullPageWrites,
   PageserverServiceClient,
@@ -24,7 +25,7 @@ import {
   service,
   startServer,
 } from '@understory/rpc'
-import type { StreamFilesResponse } from '@understory/rpc'
+import type { Handlers, StreamFilesResponse } from '@understory/rpc'
 import type {
   ImportShardRequest,
   RpcServer,
@@ -91,9 +92,9 @@ async function startStandIn(root: string, settings: RedoSettings, batchesCount: 
     getWalStatus: NO_CHANGE,
     listWalTimelines: NO_CHANGE,
   }
-  const implementation = { ...others, subscribeWal } as unknown as SafekeeperServiceServer
+  const implementation = { ...others, subscribeWal } as unknown as Handlers<SafekeeperServiceServer>
   const services = [service<SafekeeperServiceServer>(SafekeeperServiceService, implementation)]
-  const server: RpcServer = await startServer({ host: '127.0.0.1', port: 0, services })
+  const server: RpcServer = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services })
   return { address: server.address, starts, [Symbol.asyncDispose]: () => server.stop(0) }
 }
 
@@ -130,7 +131,7 @@ test(
     await using two = await startStandIn(root, redoSettings, 5)
     await using bench = await openBench(directory.path)
     const clock = realEnv(silentLog).clock
-    const rpc = await startServer({
+    const rpc = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
       services: [pageserverService(bench.registry, clock)],

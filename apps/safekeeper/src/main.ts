@@ -6,15 +6,7 @@ import { jsonLog, lockFolder, parseOptions, realEnv } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import { observeStore, openObjectStore } from '@understory/object-store'
 import type { TimelineRef } from '@understory/rpc'
-import {
-  logCalls,
-  observeRpc,
-  processClient,
-  setBugReporter,
-  startServer,
-  useSecurity,
-  watchSecurity,
-} from '@understory/rpc'
+import { readSecurity, rpcContext, startServer } from '@understory/rpc'
 import { startTelemetry } from '@understory/telemetry'
 import { tellSubscriptions, tellTimelines } from './collect.ts'
 import { CONFIG } from './config.ts'
@@ -40,7 +32,7 @@ async function main(): Promise<void> {
   }
   const { listen, advertise, healthListen, broker: brokerUrl, logLevel } = options.values
   const nodeId = parseNodeId(options.values.nodeId)
-  useSecurity(process.env)
+  const security = readSecurity(process.env)
   const dataDir = resolve(options.values.dataDir)
   const telemetry = await startTelemetry({
     service: 'understory-safekeeper',
@@ -52,11 +44,9 @@ async function main(): Promise<void> {
   })
   const env = realEnv(jsonLog({ level: logLevel, fields: { node: nodeId }, also: telemetry?.takeLog }))
   telemetry?.reportTo(env.log)
-  observeRpc(telemetry?.rpc)
-  logCalls(env)
-  setBugReporter((error, method) => env.log.error('rpc_handler_bug', { method, error }))
-  watchSecurity(env)
-  const rpc = processClient()
+  const contexts = rpcContext({ security, observer: telemetry?.rpc, clock: env.clock, log: env.log })
+  security.watch(env)
+  const rpc = contexts.client
 
   const timelines = new Timelines(env.disk, env.log, dataDir)
   timelines.space = new DiskSpace(
@@ -107,7 +97,7 @@ async function main(): Promise<void> {
     throw explainDataFolder(error, dataDir)
   })
   const services = [safekeeperService({ timelines, pulls, remoteOf, nodeId, clock: env.clock })]
-  const server = await startServer({ ...listen, advertise, healthListen, services })
+  const server = await startServer(contexts.server, { ...listen, advertise, healthListen, services })
   const broker = brokerUrl === undefined ? undefined : openBroker(brokerUrl, { ...env, rpc })
   const announcement = await broker?.announce(`node/${nodeId}`, {
     kind: 'safekeeper',

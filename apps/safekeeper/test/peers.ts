@@ -5,6 +5,7 @@ import type { Lsn } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import type { Disk, Log } from '@understory/env'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   SafekeeperServiceClient,
   callServerStream,
@@ -51,7 +52,7 @@ export async function start(
   await timelines.openAll()
   const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]
-  const server = await startServer({ host: '127.0.0.1', port, services })
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port, services })
   const repairs = new Repairs({
     rpc: PLAIN_CLIENT,
     timelines,

@@ -8,6 +8,7 @@ import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint } from '@un
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   SafekeeperServiceClient,
   callServerStream,
@@ -38,7 +39,7 @@ async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeep
   const timelines = new Timelines(realDisk, silentLog, dataDir)
   const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   await timelines.openAll()
-  const server = await startServer({
+  const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
     services: [safekeeperService({ timelines, pulls, nodeId, clock: realClock })],

@@ -1,6 +1,6 @@
 // Over gRPC the embedded broker keeps the contract too, and its users find back to a new one.
 import { realClock as clock, realRng as rng, silentLog as log } from '@understory/env'
-import { PLAIN_CLIENT, type RpcServer, startServer } from '@understory/rpc'
+import { PLAIN_SERVER, PLAIN_CLIENT, type RpcServer, startServer } from '@understory/rpc'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Broker } from './broker.ts'
 import { brokerContract, watched } from './contract.ts'
@@ -11,7 +11,11 @@ import { brokerService } from './service.ts'
 const seams = { clock, rng, log }
 
 function serve(port = 0): Promise<RpcServer> {
-  return startServer({ host: '127.0.0.1', port, services: [brokerService(memoryBroker(seams))] })
+  return startServer(PLAIN_SERVER, {
+    host: '127.0.0.1',
+    port,
+    services: [brokerService(memoryBroker(seams))],
+  })
 }
 
 const open = (server: RpcServer): Broker =>

@@ -18,7 +18,14 @@ import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { realClock, realDisk, silentLog } from '@understory/env'
 import { CONTROL_FILE_PATH, parseControlFile } from '@understory/postgres/cluster'
 import { WAL_SEGMENT_BYTES, walFileName } from '@understory/postgres/wal'
-import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient, startServer } from '@understory/rpc'
+import {
+  PLAIN_SERVER,
+  PLAIN_CLIENT,
+  SafekeeperServiceClient,
+  callUnary,
+  createClient,
+  startServer,
+} from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { pageserverService } from '../../../apps/pageserver/src/api.ts'
@@ -71,7 +78,7 @@ export async function openTestStorage(
     const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
     await timelines.openAll()
     const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock, log: silentLog })
-    const safekeeper = await startServer({
+    const safekeeper = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
       services: [safekeeperService({ timelines, pulls, nodeId: 'sk', clock: realClock })],
@@ -114,7 +121,7 @@ export async function openTestStorage(
       shards.push(bench.registry.get(owner.tenantId, owner.timelineId, shard))
     }
     await importCluster(shards, server.dataDirectory, server.major)
-    const pageserver = await startServer({
+    const pageserver = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
       services: [pageserverService(bench.registry, realClock)],

@@ -7,6 +7,7 @@ import { connectivityState, status } from '@grpc/grpc-js'
 import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   BrokerServiceClient,
   BrokerServiceService,
@@ -69,7 +70,10 @@ function countingServices(seen: Seen): RpcService[] {
 async function start(limits: Partial<ServerLimits> = {}, security: ServerSecurity = { token: TOKEN }) {
   const seen: Seen = { decoded: 0, handled: 0 }
   const services = countingServices(seen)
-  const server = await startServer({ host: '127.0.0.1', port: 0, services, security, limits })
+  const server = await startServer(
+    { ...PLAIN_SERVER, security },
+    { host: '127.0.0.1', port: 0, services, limits },
+  )
   onTestFinished(() => server.stop(0))
   const session = connect(`http://${server.address}`)
   session.on('error', () => undefined)
@@ -302,7 +306,7 @@ test('a connection that is old is replaced, and the streams on it go on', async 
     } as never),
   ]
   const limits = { connectionAgeMs: 50 }
-  const server = await startServer({ host: '127.0.0.1', port: 0, services, limits })
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services, limits })
   const client = createClient(PLAIN_CLIENT, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()

@@ -8,13 +8,13 @@ import { ServerInterceptingCall } from '@grpc/grpc-js'
 import type { Metadata, ServerInterceptor } from '@grpc/grpc-js'
 import { refuse } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
-import { effectOf, reportChange, reportRefusal } from './call-log.ts'
+import { effectOf } from './call-log.ts'
+import type { ServerContext } from './context.ts'
 import { HealthService } from './health.ts'
 import { IncomingCall } from './incoming-call.ts'
 import type { Refusal } from './observer.ts'
 import { RefusedRequest, limitsOf } from './request-limits.ts'
 import { tokenNumber } from './security.ts'
-import type { ServerSecurity } from './security.ts'
 import { statusName, toServiceError } from './status.ts'
 
 export interface ServerLimits {
@@ -101,11 +101,9 @@ const tooMany = (): UnderstoryError =>
 const isHealthCheck = (path: string): boolean => path === HealthService.check.path
 
 /** For one server. Without a token everybody may call; health checks need none. */
-export function admission(options: {
-  readonly token: ServerSecurity['token']
-  readonly limits: ServerLimits
-}): ServerInterceptor {
-  const { token, limits } = options
+export function admission(context: ServerContext, limits: ServerLimits): ServerInterceptor {
+  const { observer, callLog } = context
+  const { token } = context.security
   const waiting = new WaitingCalls(limits)
   const waitingChecks = new WaitingCalls({ ...limits, waitingCallsMax: HEALTH_CHECKS_WAITING_MAX })
 
@@ -144,12 +142,13 @@ export function admission(options: {
       if (change === undefined) return
       const { principal, request } = change
       change = undefined
-      reportChange({ path, peer, principal }, request, outcome)
+      callLog?.change({ path, peer, principal }, request, outcome)
     }
     const end = ({ reason, error }: Refused): void => {
       stopWaiting()
       change = undefined
-      reportRefusal(reason, path, peer)
+      observer?.refused(reason)
+      callLog?.refusal(reason, path, peer)
       call.sendStatus(toServiceError(error))
       incoming.close()
     }

@@ -1,10 +1,11 @@
 // Goal: who changed what, and who was refused, can be read afterwards, and refused calls cannot fill the log. Method:
 // real calls on loopback with a log in memory and a clock that stands.
 import { connect } from 'node:http2'
-import { jsonLog, realClock, silentLog } from '@understory/env'
-import { afterEach, expect, onTestFinished, test } from 'vitest'
-import { EFFECTS, logCalls } from './call-log.ts'
+import { jsonLog, realClock } from '@understory/env'
+import { expect, onTestFinished, test } from 'vitest'
+import { CallLog, EFFECTS } from './call-log.ts'
 import {
+  PLAIN_SERVER,
   BrokerServiceService,
   ComputeHostServiceService,
   ComputeServiceService,
@@ -15,30 +16,24 @@ import {
   SafekeeperServiceService,
   callUnary,
   createClient,
-  observeRpc,
   service,
   startServer,
   unary,
 } from './index.ts'
+import type { RpcObserver } from './index.ts'
 import { refuse } from '@understory/base'
 
 const TENANT_ID = 'a'.repeat(32)
 const TIMELINE_ID = 'b'.repeat(32)
 
 let nowMs = 0
-function openLog(): Record<string, unknown>[] {
+function openLog(): { readonly lines: Record<string, unknown>[]; readonly callLog: CallLog } {
   const lines: Record<string, unknown>[] = []
   const log = jsonLog({ write: (line) => lines.push(JSON.parse(line) as Record<string, unknown>) })
-  logCalls({ clock: { ...realClock, nowMs: () => nowMs }, log })
-  return lines
+  return { lines, callLog: new CallLog({ clock: { ...realClock, nowMs: () => nowMs }, log }) }
 }
 
-afterEach(() => {
-  logCalls({ clock: realClock, log: silentLog })
-  observeRpc(undefined)
-})
-
-async function start() {
+async function start(callLog: CallLog, observer?: RpcObserver) {
   const services = [
     service<never>(ControlPlaneServiceService, {
       deleteTenant: unary(() => ({})),
@@ -51,7 +46,8 @@ async function start() {
       deleteTimeline: unary(() => ({})),
     } as never),
   ]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services, security: { token: 't' } })
+  const context = { ...PLAIN_SERVER, security: { token: 't' }, callLog, observer }
+  const server = await startServer(context, { host: '127.0.0.1', port: 0, services })
   onTestFinished(() => server.stop(0))
   const control = (token: string) =>
     createClient({ security: { token } }, ControlPlaneServiceClient, server.address)
@@ -62,8 +58,8 @@ async function start() {
 }
 
 test('each call that changes something is one line: by whom, from where, of what, and how it ended', async () => {
-  const lines = openLog()
-  const { control, safekeeper } = await start()
+  const { lines, callLog } = openLog()
+  const { control, safekeeper } = await start(callLog)
   await callUnary(control.deleteTenant.bind(control), { tenant: 'shop', stopCompute: true })
   const lost = {
     tenant: 'shop',
@@ -104,8 +100,8 @@ test('each call that changes something is one line: by whom, from where, of what
 })
 
 test('a change that is asked for again and again is written once a minute', async () => {
-  const lines = openLog()
-  const { safekeeper } = await start()
+  const { lines, callLog } = openLog()
+  const { safekeeper } = await start(callLog)
   const drop = (timelineId: string): Promise<unknown> =>
     callUnary(safekeeper.deleteTimeline.bind(safekeeper), {
       timeline: { tenantId: TENANT_ID, timelineId },
@@ -123,15 +119,15 @@ test('a change that is asked for again and again is written once a minute', asyn
 })
 
 test('refused calls are counted each, and logged once a minute', async () => {
-  const lines = openLog()
+  const { lines, callLog } = openLog()
   const counted: string[] = []
   const observed = { traceparent: undefined, run: <T>(work: () => T) => work(), end: () => undefined }
-  observeRpc({
+  const observer: RpcObserver = {
     beginClient: () => observed,
     beginServer: () => observed,
     refused: (reason) => counted.push(reason),
-  })
-  const { stranger, address } = await start()
+  }
+  const { stranger, address } = await start(callLog, observer)
   for (let i = 0; i < 5; i++)
     await expect(callUnary(stranger.listNodes.bind(stranger), {})).rejects.toMatchObject({
       code: 'unauthenticated',

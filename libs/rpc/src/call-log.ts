@@ -5,7 +5,6 @@
  * written once a minute with how many like it came meanwhile.
  */
 import type { Clock, Log } from '@understory/env'
-import { observeRefusal } from './observer.ts'
 import type { Refusal } from './observer.ts'
 
 /** What an RPC does. `repeats`: a change that its caller asks for again and again. */
@@ -102,35 +101,38 @@ class Repeats {
   }
 }
 
-let current: { readonly clock: Clock; readonly log: Log; readonly repeats: Repeats } | undefined
-
-/** Set once by an app's `main`. */
-export const logCalls = ({ clock, log }: { readonly clock: Clock; readonly log: Log }): void => {
-  current = { clock, log, repeats: new Repeats() }
-}
-
 const hostOf = (peer: string): string => peer.replace(/:\d+$/, '')
 
-function write(event: 'audit' | 'call_refused', fields: object, repeatKey: string | undefined): void {
-  if (current === undefined) return
-  const { clock, log, repeats } = current
-  const left = repeatKey === undefined ? 0 : repeats.take(`${event} ${repeatKey}`, clock.nowMs())
-  if (left === undefined) return
-  const all = { ...fields, ...(left === 0 ? {} : { leftOut: left }) }
-  if (event === 'audit') log.info('audit', all)
-  else log.warn('call_refused', all)
-}
+export class CallLog {
+  readonly #clock: Clock
+  readonly #log: Log
+  readonly #repeats = new Repeats()
 
-/** `request` is the call's first message, `outcome` the status as gRPC names it. */
-export function reportChange({ path, peer, principal }: Caller, request: unknown, outcome: string): void {
-  const fields = { method: methodOf(path), principal, ...subjectOf(request), outcome }
-  const isRepeated = effectOf(path) === 'repeats'
-  write('audit', { ...fields, peer }, isRepeated ? JSON.stringify([fields, hostOf(peer)]) : undefined)
-}
+  constructor({ clock, log }: { readonly clock: Clock; readonly log: Log }) {
+    this.#clock = clock
+    this.#log = log
+  }
 
-export function reportRefusal(reason: Refusal, path: string, peer: string): void {
-  observeRefusal(reason)
-  write('call_refused', { reason, method: methodOf(path), peer }, `${reason} ${hostOf(peer)}`)
+  /** `request` is the call's first message, `outcome` the status as gRPC names it. */
+  change({ path, peer, principal }: Caller, request: unknown, outcome: string): void {
+    const fields = { method: methodOf(path), principal, ...subjectOf(request), outcome }
+    const isRepeated = effectOf(path) === 'repeats'
+    const leftOut = isRepeated ? this.#leftOut('audit', JSON.stringify([fields, hostOf(peer)])) : {}
+    if (leftOut !== undefined) this.#log.info('audit', { ...fields, peer, ...leftOut })
+  }
+
+  refusal(reason: Refusal, path: string, peer: string): void {
+    const leftOut = this.#leftOut('call_refused', `${reason} ${hostOf(peer)}`)
+    if (leftOut !== undefined)
+      this.#log.warn('call_refused', { reason, method: methodOf(path), peer, ...leftOut })
+  }
+
+  /** Undefined where the line is left out. */
+  #leftOut(event: string, key: string): { readonly leftOut?: number } | undefined {
+    const count = this.#repeats.take(`${event} ${key}`, this.#clock.nowMs())
+    if (count === undefined) return undefined
+    return count === 0 ? {} : { leftOut: count }
+  }
 }
 
 /** The tenant and timeline that a request is about, as it names them. */

@@ -13,27 +13,17 @@ export {
   openBidi,
 } from './client.ts'
 export type { BidiStream, CallOptions } from './client.ts'
-export { PLAIN_CLIENT, processClient } from './context.ts'
-export type { ClientContext } from './context.ts'
+export { PLAIN_CLIENT, PLAIN_SERVER, rpcContext } from './context.ts'
+export type { ClientContext, RpcContext, ServerContext } from './context.ts'
 export { isServing } from './health-client.ts'
 export type { HealthCheck } from './health.ts'
-export {
-  bidiStream,
-  clientStream,
-  serverStream,
-  service,
-  setBugReporter,
-  startServer,
-  unary,
-} from './server.ts'
+export { bidiStream, clientStream, serverStream, service, startServer, unary } from './server.ts'
 export { MESSAGE_BYTES_MAX } from './request-limits.ts'
-export type { BugReporter, CallContext, RpcServer, RpcService } from './server.ts'
+export type { CallContext, Handlers, RpcServer, RpcService } from './server.ts'
 export { isLoopback } from './exposure.ts'
-export { logCalls } from './call-log.ts'
-export { observeRpc } from './observer.ts'
 export type { ObservedCall, Refusal, RpcObserver } from './observer.ts'
-export { useSecurity, watchSecurity } from './security.ts'
-export type { ClientSecurity, ServerSecurity } from './security.ts'
+export { readSecurity } from './security.ts'
+export type { ClientSecurity, Security, ServerSecurity } from './security.ts'
 export {
   PROPOSE_VERSIONS,
   SUBSCRIBE_VERSIONS,

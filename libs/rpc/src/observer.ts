@@ -28,23 +28,17 @@ export interface RpcObserver {
   readonly refused: (reason: Refusal) => void
 }
 
-let current: RpcObserver | undefined
-
-/** Set once by an app's `main`, before it makes clients and servers. */
-export const observeRpc = (observer: RpcObserver | undefined): void => {
-  current = observer
-}
-
-export const currentObserver = (): RpcObserver | undefined => current
-
-/** A call that came in; undefined where nobody observes. `path` is `/package.Service/Method`. */
-export function observeCall(path: string, metadata: Metadata, isStream: boolean): ObservedCall | undefined {
-  if (current === undefined) return undefined
+/** A call that came in; undefined without an observer. `path` is `/package.Service/Method`. */
+export function observeCall(
+  observer: RpcObserver | undefined,
+  path: string,
+  metadata: Metadata,
+  isStream: boolean,
+): ObservedCall | undefined {
+  if (observer === undefined) return undefined
   const [value] = metadata.get(TRACEPARENT)
-  return current.beginServer(path.slice(1), typeof value === 'string' ? value : undefined, isStream)
+  return observer.beginServer(path.slice(1), typeof value === 'string' ? value : undefined, isStream)
 }
-
-export const observeRefusal = (reason: Refusal): void => current?.refused(reason)
 
 /** Options of a client. */
 export const clientInterceptors = (observer: RpcObserver | undefined): Interceptor[] =>

@@ -8,6 +8,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import { RedialingChannel } from './redial.ts'
 import { startServer } from './server.ts'
+import { PLAIN_SERVER } from './index.ts'
 
 const CONNECT_MS_MAX = 200
 
@@ -25,7 +26,7 @@ async function silentPort(): Promise<number> {
 
 test('a call to where nobody answers fails soon, and the next one finds who is there by then', async () => {
   const silent = await silentPort()
-  const server = await startServer({ host: '127.0.0.1', port: 0, services: [] })
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [] })
   let dials = 0
   const channel = new RedialingChannel(
     () =>

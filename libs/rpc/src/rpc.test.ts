@@ -3,9 +3,10 @@
 import { connect } from 'node:http2'
 import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
 import { UnderstoryError, refuse } from '@understory/base'
-import { afterEach, expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import {
+  PLAIN_SERVER,
   PLAIN_CLIENT,
   BrokerServiceClient,
   BrokerServiceService,
@@ -20,11 +21,12 @@ import {
   openBidi,
   serverStream,
   service,
-  setBugReporter,
   startServer,
   unary,
 } from './index.ts'
 import type {
+  Handlers,
+  ServerContext,
   BrokerServiceServer,
   PageserverServiceServer,
   SafekeeperServiceServer,
@@ -33,7 +35,7 @@ import type {
 
 const nothing = { announcements: [] }
 
-function brokerHandlers(changes: Partial<BrokerServiceServer>): BrokerServiceServer {
+function brokerHandlers(changes: Partial<Handlers<BrokerServiceServer>>): Handlers<BrokerServiceServer> {
   return {
     announce: unary(() => ({})),
     withdraw: unary(() => ({})),
@@ -42,12 +44,15 @@ function brokerHandlers(changes: Partial<BrokerServiceServer>): BrokerServiceSer
       yield* []
     }),
     ...changes,
-  } as BrokerServiceServer
+  } as Handlers<BrokerServiceServer>
 }
 
-async function brokerClient(changes: Partial<BrokerServiceServer>): Promise<BrokerServiceClient> {
+async function brokerClient(
+  changes: Partial<Handlers<BrokerServiceServer>>,
+  context: Partial<ServerContext> = {},
+): Promise<BrokerServiceClient> {
   const services = [service<BrokerServiceServer>(BrokerServiceService, brokerHandlers(changes))]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  const server = await startServer({ ...PLAIN_SERVER, ...context }, { host: '127.0.0.1', port: 0, services })
   const client = createClient(PLAIN_CLIENT, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
@@ -55,8 +60,6 @@ async function brokerClient(changes: Partial<BrokerServiceServer>): Promise<Brok
   })
   return client
 }
-
-afterEach(() => setBugReporter(() => undefined))
 
 test('an error of ours arrives with its code, message, detail and hint', async () => {
   const client = await brokerClient({
@@ -83,12 +86,12 @@ test('an error of ours arrives with its code, message, detail and hint', async (
 
 test("a handler's bug is reported to the server's log, and tells the caller nothing", async () => {
   const reported: string[] = []
-  setBugReporter((error, method) => reported.push(`${method}: ${String(error)}`))
-  const client = await brokerClient({
-    announce: unary(() => {
-      throw new TypeError('secret of the server')
-    }),
+  const reportBug = (error: unknown, method: string): void =>
+    void reported.push(`${method}: ${String(error)}`)
+  const throwing = unary(() => {
+    throw new TypeError('secret of the server')
   })
+  const client = await brokerClient({ announce: throwing }, { reportBug })
   const error = await callUnary(client.announce.bind(client), {
     key: '',
     value: Buffer.alloc(0),
@@ -125,7 +128,8 @@ test('an error that quotes much of what a caller sent arrives short, and its con
 
 test('a caller that sends what is no message, or goes away, is no bug of the server', async () => {
   const reported: string[] = []
-  setBugReporter((error, method) => reported.push(`${method}: ${String(error)}`))
+  const reportBug = (error: unknown, method: string): void =>
+    void reported.push(`${method}: ${String(error)}`)
   const over = Promise.withResolvers<unknown>()
   const services = [
     service<PageserverServiceServer>(PageserverServiceService, {
@@ -138,9 +142,9 @@ test('a caller that sends what is no message, or goes away, is no bug of the ser
         }
         return { valuesCount: 0n }
       }),
-    } as Partial<PageserverServiceServer> as PageserverServiceServer),
+    } as Partial<Handlers<PageserverServiceServer>> as Handlers<PageserverServiceServer>),
   ]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  const server = await startServer({ ...PLAIN_SERVER, reportBug }, { host: '127.0.0.1', port: 0, services })
   onTestFinished(() => server.stop(0))
   const session = connect(`http://${server.address}`)
   onTestFinished(() => session.destroy())
@@ -243,9 +247,9 @@ test('a stream that sends nothing for too long ends; the time that its reader ta
 })
 
 test('a port that is taken is refused with what to do', async () => {
-  const first = await startServer({ host: '127.0.0.1', port: 0, services: [] })
+  const first = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [] })
   onTestFinished(() => first.stop(0))
-  const second = startServer({ host: '127.0.0.1', port: first.port, services: [] })
+  const second = startServer(PLAIN_SERVER, { host: '127.0.0.1', port: first.port, services: [] })
   await expect(second).rejects.toMatchObject({
     code: 'precondition',
     message: `could not listen on ${first.address}`,
@@ -281,8 +285,8 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
         position += 8n
       }
     }),
-  } as unknown as SafekeeperServiceServer
-  const server = await startServer({
+  } as unknown as Handlers<SafekeeperServiceServer>
+  const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
     services: [service<SafekeeperServiceServer>(SafekeeperServiceService, handlers)],
@@ -324,7 +328,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
 
 test('probes are told whether the whole and each of its services are well', async () => {
   const well = { '': true, sql: false }
-  const server = await startServer({
+  const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
     services: [],

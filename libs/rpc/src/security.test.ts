@@ -2,25 +2,25 @@
 // and clients on loopback, certificates made by openssl.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { jsonLog, realClock } from '@understory/env'
+import { jsonLog, realClock, silentLog } from '@understory/env'
 import { selfSignedCertificate, temporaryDirectory } from '@understory/testcontainers'
-import { afterEach, describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import {
+  PLAIN_SERVER,
   BrokerServiceClient,
-  processClient,
   BrokerServiceService,
   callServerStream,
   callUnary,
   createClient,
+  readSecurity,
+  rpcContext,
   serverStream,
   service,
   startServer,
   unary,
-  useSecurity,
-  watchSecurity,
 } from './index.ts'
 import { CertificateFiles } from './certificate-files.ts'
-import type { BrokerServiceServer, ClientSecurity, ServerSecurity } from './index.ts'
+import type { RpcContext, Handlers, BrokerServiceServer, ClientSecurity, ServerSecurity } from './index.ts'
 
 const handlers = {
   announce: unary(() => ({})),
@@ -29,17 +29,21 @@ const handlers = {
   watchAnnouncements: serverStream(async function* () {
     yield { announcements: [] }
   }),
-} as unknown as BrokerServiceServer
+} as unknown as Handlers<BrokerServiceServer>
 
-async function connect(security: ServerSecurity | undefined, own: ClientSecurity | undefined) {
+/** What a program does with its environment. */
+const secured = (environment: Readonly<Record<string, string>>) => {
+  const security = readSecurity(environment)
+  return rpcContext({ security, observer: undefined, clock: realClock, log: silentLog })
+}
+
+const connectIn = ({ server, client }: RpcContext) => connect(server.security, client.security)
+
+async function connect(security: ServerSecurity, own: ClientSecurity) {
   const services = [service<BrokerServiceServer>(BrokerServiceService, handlers)]
-  const secured = security === undefined ? {} : { security }
-  const server = await startServer({ host: '127.0.0.1', port: 0, services, ...secured })
-  const client = createClient(
-    own === undefined ? processClient() : { security: own },
-    BrokerServiceClient,
-    server.address,
-  )
+  const context = { ...PLAIN_SERVER, security }
+  const server = await startServer(context, { host: '127.0.0.1', port: 0, services })
+  const client = createClient({ security: own }, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
     await server.stop(0)
@@ -71,8 +75,6 @@ async function certificateFor(name: string): Promise<{ cert: Buffer; key: Buffer
   return { cert: readFileSync(cert), key: readFileSync(key), folder: folder.path }
 }
 
-afterEach(() => useSecurity({}))
-
 describe('a token', () => {
   const security: ServerSecurity = { token: 'a long random text' }
 
@@ -95,10 +97,10 @@ describe('a token', () => {
   })
 
   test('of the environment serves both sides of a process', async () => {
-    useSecurity({ UNDERSTORY_TOKEN: 'of the environment' })
-    const { list } = await connect(undefined, undefined)
+    const own = secured({ UNDERSTORY_TOKEN: 'of the environment' })
+    const { list } = await connectIn(own)
     expect(await list()).toEqual({ announcements: [] })
-    const stranger = await connect(undefined, {})
+    const stranger = await connect(own.server.security, {})
     await expect(stranger.list()).rejects.toMatchObject({ code: 'unauthenticated' })
   })
 })
@@ -122,13 +124,13 @@ describe('TLS', () => {
 
   test('of the environment serves both sides of a process', async () => {
     const { folder } = await certificateFor('understory')
-    useSecurity({
+    const own = secured({
       UNDERSTORY_TLS_CERT: join(folder, 'cert.pem'),
       UNDERSTORY_TLS_KEY: join(folder, 'key.pem'),
       UNDERSTORY_TLS_CA: join(folder, 'cert.pem'),
       UNDERSTORY_TLS_NAME: 'understory',
     })
-    const { list } = await connect(undefined, undefined)
+    const { list } = await connectIn(own)
     expect(await list()).toEqual({ announcements: [] })
   })
 })
@@ -168,7 +170,7 @@ describe('renewed certificates', () => {
 
   test('are looked for again and again, and one that ends soon is told once', async () => {
     const { folder } = await certificateFor('understory')
-    useSecurity({
+    const security = readSecurity({
       UNDERSTORY_TLS_CERT: join(folder, 'cert.pem'),
       UNDERSTORY_TLS_KEY: join(folder, 'key.pem'),
     })
@@ -178,7 +180,7 @@ describe('renewed certificates', () => {
       timers.push(callback)
       return { cancel: () => undefined }
     }
-    watchSecurity({
+    security.watch({
       clock: { ...realClock, setTimer },
       log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
     })
@@ -193,18 +195,18 @@ test('wrong settings name the variable', async () => {
   onTestFinished(() => folder[Symbol.asyncDispose]())
   const empty = join(folder.path, 'empty')
   writeFileSync(empty, '\n')
-  expect(() => useSecurity({ UNDERSTORY_TLS_CERT: '/nowhere', UNDERSTORY_TLS_KEY: empty })).toThrow(
+  expect(() => readSecurity({ UNDERSTORY_TLS_CERT: '/nowhere', UNDERSTORY_TLS_KEY: empty })).toThrow(
     /UNDERSTORY_TLS_CERT: could not read/,
   )
-  expect(() => useSecurity({ UNDERSTORY_TLS_CA: empty })).toThrow(/what UNDERSTORY_TLS_CA name/)
-  expect(() => useSecurity({ UNDERSTORY_TLS_KEY: empty })).toThrow(/only one is set/)
-  expect(() => useSecurity({ UNDERSTORY_TOKEN_FILE: empty })).toThrow(/token is empty/)
+  expect(() => readSecurity({ UNDERSTORY_TLS_CA: empty })).toThrow(/what UNDERSTORY_TLS_CA name/)
+  expect(() => readSecurity({ UNDERSTORY_TLS_KEY: empty })).toThrow(/only one is set/)
+  expect(() => readSecurity({ UNDERSTORY_TOKEN_FILE: empty })).toThrow(/token is empty/)
 })
 
 describe('off loopback', () => {
   const services = [service<BrokerServiceServer>(BrokerServiceService, handlers)]
   const listen = async (host: string, security: ServerSecurity): Promise<string> => {
-    const server = await startServer({ host, port: 0, services, security })
+    const server = await startServer({ ...PLAIN_SERVER, security }, { host, port: 0, services })
     onTestFinished(() => server.stop(0))
     return server.address
   }
@@ -228,7 +230,7 @@ describe('off loopback', () => {
     }
     await listen('0.0.0.0', { token: 't', tls })
     // Probes are told nothing of value.
-    const probed = await startServer({ host: '0.0.0.0', port: 0, services: [], security: {} })
+    const probed = await startServer(PLAIN_SERVER, { host: '0.0.0.0', port: 0, services: [] })
     await probed.stop(0)
   })
 
@@ -251,9 +253,9 @@ describe('off loopback', () => {
   })
 
   test('of the environment "yes" alone says that the network is private', async () => {
-    expect(() => useSecurity({ UNDERSTORY_INSECURE: 'true' })).toThrow(/^UNDERSTORY_INSECURE is "true"/)
-    useSecurity({ UNDERSTORY_INSECURE: 'yes' })
-    const server = await startServer({ host: '0.0.0.0', port: 0, services })
+    expect(() => readSecurity({ UNDERSTORY_INSECURE: 'true' })).toThrow(/^UNDERSTORY_INSECURE is "true"/)
+    const { server: context } = secured({ UNDERSTORY_INSECURE: 'yes' })
+    const server = await startServer(context, { host: '0.0.0.0', port: 0, services })
     await server.stop(0)
   })
 })

@@ -1,7 +1,7 @@
 /**
- * TLS and the token between processes. One set for a whole process, read from the environment, because every client and
- * every server of it needs the same; processes that it starts inherit it. Without any of the variables everything is
- * plain, as suits one machine.
+ * TLS and the token between processes. A node's clients and servers use one set, which its main reads from the
+ * environment; processes that it starts inherit it. Without any of the variables everything is plain, as suits one
+ * machine.
  *
  *   UNDERSTORY_TLS_CERT, UNDERSTORY_TLS_KEY   PEM files of this process's own certificate: it serves TLS alone
  *   UNDERSTORY_TLS_CA                         PEM file of the authority that peers' certificates are checked against
@@ -46,15 +46,9 @@ export interface ServerSecurity {
 export interface Security {
   readonly client: ClientSecurity
   readonly server: ServerSecurity
+  /** From now on renewed certificates and tokens are used as soon as they are seen, without a restart. */
+  watch(seams: { readonly clock: Clock; readonly log: Log }): void
 }
-
-const PLAIN: Security = { client: {}, server: {} }
-let current = PLAIN
-let files: CertificateFiles | undefined
-let tokenFile: TokenFile | undefined
-
-/** What this process's clients and servers use unless told otherwise. */
-export const currentSecurity = (): Security => current
 
 const nonEmpty = (text: string | undefined): string | undefined => (text === '' ? undefined : text)
 
@@ -74,8 +68,8 @@ function insecureOf(value: string | undefined): boolean {
   })
 }
 
-/** Reads the variables and makes them this process's. Error: refused `bad_argument` that names the variable. */
-export function useSecurity(environment: Readonly<Record<string, string | undefined>>): void {
+/** What the variables say. Error: refused `bad_argument` that names the variable. */
+export function readSecurity(environment: Readonly<Record<string, string | undefined>>): Security {
   const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => nonEmpty(environment[`UNDERSTORY_TLS_${name}`]))
   if ((cert === undefined) !== (key === undefined)) {
     throw refuse('bad_argument', 'of UNDERSTORY_TLS_CERT and UNDERSTORY_TLS_KEY only one is set', {
@@ -84,20 +78,17 @@ export function useSecurity(environment: Readonly<Record<string, string | undefi
   }
   const token = tokenOf(environment)
   const serverName = environment['UNDERSTORY_TLS_NAME']
-  files = cert === undefined && ca === undefined ? undefined : new CertificateFiles({ cert, key, ca })
+  const files = cert === undefined && ca === undefined ? undefined : new CertificateFiles({ cert, key, ca })
   const authority = files?.hasAuthority === true ? files : undefined
   const insecure = insecureOf(environment['UNDERSTORY_INSECURE'])
-  tokenFile = token instanceof TokenFile ? token : undefined
-  current = {
+  return {
     client: { insecure, token, tls: files === undefined ? undefined : { ca: authority, serverName } },
     server: { insecure, token, tls: files?.hasIdentity === true ? files : undefined },
+    watch({ clock, log }) {
+      files?.watch(clock, log)
+      if (token instanceof TokenFile) token.watch(clock, log)
+    },
   }
-}
-
-/** From now on renewed certificates and tokens count as soon as they are seen, without a start. */
-export function watchSecurity({ clock, log }: { readonly clock: Clock; readonly log: Log }): void {
-  files?.watch(clock, log)
-  tokenFile?.watch(clock, log)
 }
 
 export function channelCredentials({ tls }: ClientSecurity): ChannelCredentials {

@@ -16,11 +16,11 @@ import type {
 } from '@grpc/grpc-js'
 import { SERVER_LIMITS, admission } from './admission.ts'
 import type { ServerLimits } from './admission.ts'
+import type { ServerContext } from './context.ts'
 import { checkListener } from './exposure.ts'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
-import { currentSecurity, serverCredentials } from './security.ts'
-import type { ServerSecurity } from './security.ts'
+import { serverCredentials } from './security.ts'
 import { messagesLeft, writeMessage } from './stream.ts'
 import { observeCall } from './observer.ts'
 import type { ObservedCall } from './observer.ts'
@@ -57,19 +57,8 @@ export interface CallContext {
   readonly signal: AbortSignal
 }
 
-/** Called with what a handler threw that is not an `UnderstoryError`: a bug, to be logged as an error. */
-export type BugReporter = (error: unknown, method: string) => void
-let reportBug: BugReporter = (error, method) => {
-  process.stderr.write(
-    `${JSON.stringify({ level: 'error', event: 'rpc_handler_bug', method, error: stackOf(error) })}\n`,
-  )
-}
-/** Set once by an app's `main` to send such reports to its own log. */
-export const setBugReporter = (reporter: BugReporter): void => {
-  reportBug = reporter
-}
-const stackOf = (error: unknown): string =>
-  error instanceof Error ? (error.stack ?? error.message) : String(error)
+/** A handler that the server which it is added to gives its context. */
+export type ForServer<H> = (server: ServerContext) => H
 
 interface Cancellable {
   readonly metadata: Metadata
@@ -82,54 +71,52 @@ interface Begun {
   readonly controller: AbortController
   /** Undefined where nobody observes. */
   readonly observed: ObservedCall | undefined
+  /** What is sent for an error, which ends the call. */
+  readonly refusal: (error: unknown) => ReturnType<typeof toServiceError>
 }
 
-function begin(call: Cancellable, isStream: boolean): Begun {
+function begin({ observer, reportBug }: ServerContext, call: Cancellable, isStream: boolean): Begun {
   const controller = new AbortController()
-  const observed = observeCall(call.getPath(), call.metadata, isStream)
+  const observed = observeCall(observer, call.getPath(), call.metadata, isStream)
   call.on('cancelled', () => {
     controller.abort()
     observed?.end('CANCELLED')
   })
-  return { context: { signal: controller.signal }, controller, observed }
+  const refusal = (error: unknown): ReturnType<typeof toServiceError> => {
+    const cause = isCut(error) ? refuse('cancelled', 'the caller went away', { cause: error }) : error
+    if (!(cause instanceof UnderstoryError)) reportBug(cause, call.getPath())
+    const converted = toServiceError(cause)
+    observed?.end(statusName(converted.code))
+    return converted
+  }
+  return { context: { signal: controller.signal }, controller, observed, refusal }
 }
 
-/** What is sent for an error, which ends the call. */
-function refusal(error: unknown, call: Cancellable, observed: ObservedCall | undefined) {
-  const converted = convert(error, call)
-  observed?.end(statusName(converted.code))
-  return converted
-}
-
-function convert(error: unknown, call: Cancellable): ReturnType<typeof toServiceError> {
-  // What reading the requests of a call gives that was cut: a caller that went away, or sent what is no message.
-  if (error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE')
-    return toServiceError(refuse('cancelled', 'the caller went away', { cause: error }))
-  if (!(error instanceof UnderstoryError)) reportBug(error, call.getPath())
-  return toServiceError(error)
-}
+/** What reading the requests of a call gives that was cut: a caller that went away, or sent what is no message. */
+const isCut = (error: unknown): error is Error =>
+  error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE'
 
 export function unary<Q, S>(
   handle: (request: Q, context: CallContext) => Promise<S> | S,
-): handleUnaryCall<Q, S> {
-  return (call, callback) => {
-    const { context, observed } = begin(call, false)
+): ForServer<handleUnaryCall<Q, S>> {
+  return (server) => (call, callback) => {
+    const { context, observed, refusal } = begin(server, call, false)
     const work = async (): Promise<S> => handle(call.request, context)
     void (observed === undefined ? work() : observed.run(work)).then(
       (response) => {
         observed?.end('OK')
         callback(null, response)
       },
-      (error: unknown) => callback(refusal(error, call, observed)),
+      (error: unknown) => callback(refusal(error)),
     )
   }
 }
 
 export function serverStream<Q, S>(
   handle: (request: Q, context: CallContext) => AsyncIterable<S>,
-): handleServerStreamingCall<Q, S> {
-  return (call) => {
-    const { context, controller, observed } = begin(call, true)
+): ForServer<handleServerStreamingCall<Q, S>> {
+  return (server) => (call) => {
+    const { context, controller, observed, refusal } = begin(server, call, true)
     void (async () => {
       for await (const response of handle(call.request, context)) {
         if (context.signal.aborted) return
@@ -139,7 +126,7 @@ export function serverStream<Q, S>(
       call.end()
     })().catch(async (error: unknown) => {
       await messagesLeft(call)
-      if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
+      if (!context.signal.aborted) call.emit('error', refusal(error))
       controller.abort()
     })
   }
@@ -152,15 +139,15 @@ function requestsOf<Q>(call: Readable): AsyncIterable<Q> {
 
 export function clientStream<Q, S>(
   handle: (requests: AsyncIterable<Q>, context: CallContext) => Promise<S>,
-): handleClientStreamingCall<Q, S> {
-  return (call, callback) => {
-    const { context, observed } = begin(call, true)
+): ForServer<handleClientStreamingCall<Q, S>> {
+  return (server) => (call, callback) => {
+    const { context, observed, refusal } = begin(server, call, true)
     void handle(requestsOf<Q>(call), context).then(
       (response) => {
         observed?.end('OK')
         callback(null, response)
       },
-      (error: unknown) => callback(refusal(error, call, observed)),
+      (error: unknown) => callback(refusal(error)),
     )
   }
 }
@@ -168,9 +155,9 @@ export function clientStream<Q, S>(
 /** `requests` ends when the caller half-closes. The handler's generator ending closes the call. */
 export function bidiStream<Q, S>(
   handle: (requests: AsyncIterable<Q>, context: CallContext) => AsyncIterable<S>,
-): handleBidiStreamingCall<Q, S> {
-  return (call) => {
-    const { context, controller, observed } = begin(call, true)
+): ForServer<handleBidiStreamingCall<Q, S>> {
+  return (server) => (call) => {
+    const { context, controller, observed, refusal } = begin(server, call, true)
     // A caller that dies resets the stream; the handler hears of it through the signal and the end of `requests`.
     call.on('error', () => controller.abort())
     void (async () => {
@@ -182,15 +169,18 @@ export function bidiStream<Q, S>(
       call.end()
     })().catch(async (error: unknown) => {
       await messagesLeft(call)
-      if (!context.signal.aborted) call.emit('error', refusal(error, call, observed))
+      if (!context.signal.aborted) call.emit('error', refusal(error))
       controller.abort()
     })
   }
 }
 
+/** The handlers of a service as `unary`, `serverStream`, `clientStream` and `bidiStream` make them. */
+export type Handlers<I extends UntypedServiceImplementation> = { readonly [K in keyof I]: ForServer<I[K]> }
+
 export interface RpcService {
   readonly definition: ServiceDefinition
-  readonly implementation: UntypedServiceImplementation
+  readonly handlers: Handlers<UntypedServiceImplementation>
 }
 
 /**
@@ -199,10 +189,14 @@ export interface RpcService {
  */
 export function service<I extends UntypedServiceImplementation = never>(
   definition: ServiceDefinition,
-  implementation: I,
+  handlers: Handlers<I>,
 ): RpcService {
-  return { definition, implementation }
+  return { definition, handlers }
 }
+
+/** What grpc-js takes. */
+const implementationOf = ({ handlers }: RpcService, context: ServerContext): UntypedServiceImplementation =>
+  Object.fromEntries(Object.entries(handlers).map(([name, handler]) => [name, handler(context)]))
 
 export interface RpcServer {
   readonly port: number
@@ -214,7 +208,7 @@ export interface RpcServer {
 
 const healthService = (check: HealthCheck): RpcService => ({
   definition: HealthService,
-  implementation: {
+  handlers: {
     check: unary(({ service: name }: HealthRequest) => {
       const isServing = check(name)
       if (isServing === undefined) throw refuse('not_found', `there is no service "${name}" here`)
@@ -245,13 +239,13 @@ function bind(
   })
 }
 
-function newServer(token: ServerSecurity['token'], changedLimits: Partial<ServerLimits> = {}): Server {
+function newServer(context: ServerContext, changedLimits: Partial<ServerLimits> = {}): Server {
   const limits = { ...SERVER_LIMITS, ...changedLimits }
   return new Server({
     ...CHANNEL_OPTIONS,
     'grpc.max_connection_idle_ms': limits.connectionIdleMs,
     'grpc.max_connection_age_ms': limits.connectionAgeMs,
-    interceptors: [admission({ token, limits })],
+    interceptors: [admission(context, limits)],
   })
 }
 
@@ -259,31 +253,33 @@ function newServer(token: ServerSecurity['token'], changedLimits: Partial<Server
  * Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken, or when the services
  * would be open to a network: off loopback without TLS or token, and nobody has said that it is private.
  */
-export async function startServer(options: {
-  readonly host: string
-  readonly port: number
-  /** host:port under which others find it; by default what it listens on. */
-  readonly advertise?: string | undefined
-  readonly services: readonly RpcService[]
-  /** What probes are told; by default that the whole is well. */
-  readonly health?: HealthCheck
-  /** Where they are told it too, without TLS: the probes of Kubernetes know none. */
-  readonly healthListen?: { readonly host: string; readonly port: number } | undefined
-  /** By default the process's own. */
-  readonly security?: ServerSecurity
-  readonly limits?: Partial<ServerLimits> | undefined
-}): Promise<RpcServer> {
-  const security = options.security ?? currentSecurity().server
+export async function startServer(
+  context: ServerContext,
+  options: {
+    readonly host: string
+    readonly port: number
+    /** host:port under which others find it; by default what it listens on. */
+    readonly advertise?: string | undefined
+    readonly services: readonly RpcService[]
+    /** What probes are told; by default that the whole is well. */
+    readonly health?: HealthCheck
+    /** Where they are told it too, without TLS: the probes of Kubernetes know none. */
+    readonly healthListen?: { readonly host: string; readonly port: number } | undefined
+    readonly limits?: Partial<ServerLimits> | undefined
+  },
+): Promise<RpcServer> {
+  const { security } = context
   if (options.services.length > 0) checkListener(options.host, security)
-  const server = newServer(security.token, options.limits)
-  for (const { definition, implementation } of options.services)
-    server.addService(limitRequests(definition), implementation)
+  const server = newServer(context, options.limits)
+  for (const added of options.services)
+    server.addService(limitRequests(added.definition), implementationOf(added, context))
   const health = healthService(options.health ?? serving)
-  server.addService(health.definition, health.implementation)
+  server.addService(health.definition, implementationOf(health, context))
   const port = await bind(server, options, serverCredentials(security))
-  const probed = options.healthListen === undefined ? undefined : newServer(undefined, options.limits)
+  const probed =
+    options.healthListen === undefined ? undefined : newServer({ ...context, security: {} }, options.limits)
   if (probed !== undefined && options.healthListen !== undefined) {
-    probed.addService(health.definition, health.implementation)
+    probed.addService(health.definition, implementationOf(health, context))
     await bind(probed, options.healthListen, ServerCredentials.createInsecure())
   }
   return {

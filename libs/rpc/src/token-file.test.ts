@@ -4,22 +4,20 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { jsonLog, realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
-import { afterEach, expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import {
+  PLAIN_SERVER,
   BrokerServiceClient,
   BrokerServiceService,
   callUnary,
   createClient,
+  readSecurity,
   service,
   startServer,
   unary,
-  useSecurity,
-  watchSecurity,
 } from './index.ts'
-import type { BrokerServiceServer, ClientSecurity } from './index.ts'
+import type { Handlers, BrokerServiceServer, ClientSecurity } from './index.ts'
 import { TokenFile } from './token-file.ts'
-
-afterEach(() => useSecurity({}))
 
 async function folderPath(): Promise<string> {
   const folder = await temporaryDirectory({ prefix: 'tokens' })
@@ -32,8 +30,11 @@ const handlers = { listAnnouncements: unary(() => ({ announcements: [] })) }
 /** A service that takes and sends what its file says. */
 async function startService(path: string) {
   const token = new TokenFile(path)
-  const services = [service(BrokerServiceService, handlers as unknown as BrokerServiceServer)]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services, security: { token } })
+  const services = [service(BrokerServiceService, handlers as unknown as Handlers<BrokerServiceServer>)]
+  const server = await startServer(
+    { ...PLAIN_SERVER, security: { token } },
+    { host: '127.0.0.1', port: 0, services },
+  )
   onTestFinished(() => server.stop(0))
   const callTo = (address: string, own: ClientSecurity = { token }): (() => Promise<unknown>) => {
     const client = createClient({ security: own }, BrokerServiceClient, address)
@@ -89,15 +90,16 @@ test('a file that cannot be used changes nothing and is reported once', async ()
 test('the file of the environment is read again and again', async () => {
   const path = join(await folderPath(), 'tokens')
   writeFileSync(path, 'old\n')
-  useSecurity({ UNDERSTORY_TOKEN_FILE: path })
+  const security = readSecurity({ UNDERSTORY_TOKEN_FILE: path })
   const timers: { readonly afterMs: number; readonly fire: () => void }[] = []
   const setTimer = (afterMs: number, fire: () => void) => {
     timers.push({ afterMs, fire })
     return { cancel: () => undefined }
   }
-  watchSecurity({ clock: { ...realClock, setTimer }, log: silentLog })
-  const services = [service(BrokerServiceService, handlers as unknown as BrokerServiceServer)]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  security.watch({ clock: { ...realClock, setTimer }, log: silentLog })
+  const services = [service(BrokerServiceService, handlers as unknown as Handlers<BrokerServiceServer>)]
+  const context = { ...PLAIN_SERVER, security: security.server }
+  const server = await startServer(context, { host: '127.0.0.1', port: 0, services })
   const client = createClient({ security: { token: 'new' } }, BrokerServiceClient, server.address)
   onTestFinished(async () => {
     client.close()
@@ -116,5 +118,5 @@ test('a token that no header can carry is refused without its text', async () =>
   const path = join(await folderPath(), 'tokens')
   writeFileSync(path, 'good\n\nb\u0000d\n')
   expect(() => new TokenFile(path)).toThrow(/^line 3 of ".*tokens" has characters/)
-  expect(() => useSecurity({ UNDERSTORY_TOKEN: 'b\u{e9}d' })).toThrow(/^UNDERSTORY_TOKEN has characters/)
+  expect(() => readSecurity({ UNDERSTORY_TOKEN: 'b\u{e9}d' })).toThrow(/^UNDERSTORY_TOKEN has characters/)
 })

@@ -6,6 +6,7 @@ import { getEventListeners } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { ERROR_CODES, refuse } from '@understory/base'
 import {
+  PLAIN_SERVER,
   ControlPlaneServiceService,
   FpwPhase,
   FullPageWrites,
@@ -19,6 +20,7 @@ import {
   unary,
 } from '@understory/rpc'
 import type {
+  Handlers,
   ControlPlaneServiceServer,
   FpwStatus,
   RpcServer,
@@ -30,7 +32,7 @@ import type { ClientOptions, UnderstoryClient } from '../src/index.ts'
 import { mayPass, retrying } from '../src/retry.ts'
 import { withHint } from '../src/trouble.ts'
 
-type Handlers = Partial<ControlPlaneServiceServer>
+type ControlPlane = Partial<Handlers<ControlPlaneServiceServer>>
 
 const fpwStatus = (phase: FpwPhase, changes: Partial<FpwStatus> = {}): FpwStatus => ({
   wanted: FullPageWrites.FULL_PAGE_WRITES_OFF,
@@ -53,11 +55,14 @@ const tenant = {
 }
 const timeline = { tenantId: tenant.tenantId, timelineId: '1'.repeat(32) }
 
-async function serve(handlers: Handlers, port = 0): Promise<RpcServer> {
+async function serve(handlers: ControlPlane, port = 0): Promise<RpcServer> {
   const services = [
-    service<ControlPlaneServiceServer>(ControlPlaneServiceService, handlers as ControlPlaneServiceServer),
+    service<ControlPlaneServiceServer>(
+      ControlPlaneServiceService,
+      handlers as Handlers<ControlPlaneServiceServer>,
+    ),
   ]
-  const server = await startServer({ host: '127.0.0.1', port, services })
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port, services })
   onTestFinished(() => server.stop(0))
   return server
 }
@@ -86,7 +91,7 @@ async function hanging(): Promise<{ readonly endpoint: string; readonly asked: (
           }),
     ]),
   )
-  const server = await serve(handlers as Handlers)
+  const server = await serve(handlers as ControlPlane)
   return { endpoint: server.address, asked: () => asked }
 }
 
@@ -327,7 +332,7 @@ describe('tries', () => {
 test('a watch goes on over the loss of the control plane, and tells each state once', async () => {
   let phase: FpwPhase = FpwPhase.FPW_PHASE_SWITCHING_OFF
   let watching = 0
-  const handlers: Handlers = {
+  const handlers: ControlPlane = {
     getFullPageWrites: unary(() => ({ status: fpwStatus(phase) })),
     watchFullPageWrites: serverStream(async function* (_, { signal }) {
       watching++
@@ -431,7 +436,7 @@ describe('arguments', () => {
 test('a reader of the WAL that takes its time is no silence: the tail goes on over a loss', async () => {
   const broken = Promise.withResolvers<void>()
   let reads = 0
-  const wal: Partial<SafekeeperServiceServer> = {
+  const wal: Partial<Handlers<SafekeeperServiceServer>> = {
     getWalStatus: unary(() => GetWalStatusResponse.fromPartial({ commitLsn: 0x200n })),
     readWal: serverStream(async function* ({ startLsn }) {
       reads++
@@ -441,10 +446,12 @@ test('a reader of the WAL that takes its time is no silence: the tail goes on ov
       throw refuse('unavailable', 'the safekeeper stops')
     }),
   }
-  const safekeeper = await startServer({
+  const safekeeper = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
-    services: [service<SafekeeperServiceServer>(SafekeeperServiceService, wal as SafekeeperServiceServer)],
+    services: [
+      service<SafekeeperServiceServer>(SafekeeperServiceService, wal as Handlers<SafekeeperServiceServer>),
+    ],
   })
   onTestFinished(() => safekeeper.stop(0))
   const view: GetTimelineResponse = {

@@ -2,8 +2,15 @@
 import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { BackupEvent } from '@understory/postgres/wire'
-import { PLAIN_CLIENT, PageserverServiceService, clientStream, service, startServer } from '@understory/rpc'
-import type { ImportShardRequest, PageserverServiceServer } from '@understory/rpc'
+import {
+  PLAIN_SERVER,
+  PLAIN_CLIENT,
+  PageserverServiceService,
+  clientStream,
+  service,
+  startServer,
+} from '@understory/rpc'
+import type { Handlers, ImportShardRequest, PageserverServiceServer } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { importBaseBackup } from './import.ts'
 
@@ -35,9 +42,9 @@ async function startStandIn(messagesCount: number): Promise<StandIn> {
   const services = [
     service<PageserverServiceServer>(PageserverServiceService, {
       importShard,
-    } as unknown as PageserverServiceServer),
+    } as unknown as Handlers<PageserverServiceServer>),
   ]
-  const server = await startServer({ host: '127.0.0.1', port: 0, services })
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services })
   onTestFinished(() => server.stop(0))
   return { address: server.address, ended: ended.promise }
 }
