@@ -27,7 +27,14 @@ export default {
     only('base', [], 'base imports nothing'),
     only('env', ['base'], 'the seams know base alone'),
     only('postgres', ['base'], 'facts about Postgres: no I/O, no clock, no network'),
-    only('consensus', ['base', 'postgres'], 'pure state machines'),
+    only('consensus', ['base', 'env', 'postgres'], 'pure state machines, and what drives them by the seams'),
+    {
+      name: 'consensus-rules-stay-pure',
+      comment: 'What drives them knows them; they know neither it nor the seams.',
+      severity: 'error',
+      from: { path: '^libs/consensus/src/(?!driver/)', pathNot: '\\.test\\.ts$' },
+      to: { path: '^libs/(env/|consensus/src/driver/)' },
+    },
     only(
       'simulation',
       ['base', 'env', 'consensus'],

@@ -9,7 +9,7 @@ import type { Telemetry } from '@understory/telemetry'
 import { CommitTraces } from './commit-trace.ts'
 import { COMPUTE_PHASES } from './metrics.ts'
 import type { METRICS } from './metrics.ts'
-import type { QuorumObserver } from './quorum-observer.ts'
+import type { DriverObserver } from '@understory/consensus/driver'
 
 /** Safekeepers answer heartbeats of one second. */
 const CONNECTED_MS_MAX = 3_000
@@ -40,7 +40,7 @@ interface Peer {
   heardMs: number
 }
 
-export class ComputeObserver implements QuorumObserver {
+export class ComputeObserver implements DriverObserver {
   readonly #metrics: ComputeTelemetry['metrics']
   readonly #labels: { readonly tenant: string; readonly timeline: string }
   readonly #received

@@ -51,8 +51,9 @@ import { saveLocalWal } from './local-wal.ts'
 import type { ComputeFiles } from './layout.ts'
 import { allowStart, endPostmaster, endedError, runSingleUser, startPostgres } from './postgres.ts'
 import type { PostgresParts } from './postgres.ts'
-import { LeadLostError, Quorum, isFinal, lossError } from './quorum.ts'
-import type { Election, Loss } from './quorum.ts'
+import { LeadLostError, isFinal, lossError } from '@understory/consensus/driver'
+import type { Election, Loss } from '@understory/consensus/driver'
+import { WalProposer } from './wal-proposer/wal-proposer.ts'
 import { createTimeline, walStatuses } from './safekeeper-calls.ts'
 import { checkPortIsFree } from './sql-port.ts'
 import { connectReplication } from './replication.ts'
@@ -109,7 +110,7 @@ export type ComputeEnd =
 /** A Postgres that streams through a quorum. */
 interface Session {
   readonly postmaster: Postmaster
-  readonly quorum: Quorum
+  readonly quorum: WalProposer
   readonly standby: Standby
   /** The stream's end: normally where Postgres stops cleanly. */
   readonly streaming: Promise<void>
@@ -168,7 +169,7 @@ export class Compute {
   /** The highest term that this compute has asked for; undefined before the first. */
   #ownTerm: number | undefined
   /** The candidate, or the leader of the session. */
-  #quorum: Quorum | undefined
+  #quorum: WalProposer | undefined
   /** As a safekeeper told it, where that is newer than the spec's. */
   #toldMembership: KnownMembership | undefined
   readonly #observer: ComputeObserver | undefined
@@ -494,9 +495,9 @@ export class Compute {
     return got === 'nowhere'
   }
 
-  #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): Quorum {
+  #candidate(postgres: PostgresIdentity, timelineStartLsn: Lsn): WalProposer {
     const { rpc, spec, nodeId, contactTimeoutMs, clock, log } = this.#parts
-    const quorum = new Quorum({
+    const quorum = new WalProposer({
       rpc,
       timeline: spec.timeline,
       postgres,
@@ -607,7 +608,7 @@ export class Compute {
   }
 
   async #startRebuilt(
-    quorum: Quorum,
+    quorum: WalProposer,
     postgres: PostgresIdentity,
     nextLsn: Lsn,
     prevLsn: Lsn,
@@ -703,7 +704,7 @@ export class Compute {
     await allowStart(this.files)
     const postmaster = await this.#startPostgres()
     const target = this.#target()
-    let quorum: Quorum | undefined
+    let quorum: WalProposer | undefined
     try {
       await waitForSql(target, clock, postmaster.exited, 'postgres').catch((cause: unknown) => {
         // Its files are new: what keeps it from starting is what it was given, or the machine.
@@ -764,7 +765,7 @@ export class Compute {
     }
   }
 
-  async #import(target: SqlTarget, quorum: Quorum): Promise<void> {
+  async #import(target: SqlTarget, quorum: WalProposer): Promise<void> {
     const { spec } = this.#parts
     const replication = await connectReplication(target)
     try {

@@ -19,8 +19,8 @@ import { readWithin } from '@understory/env'
 import type { Log } from '@understory/env'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { WalStreamDecoder, walFileName } from '@understory/postgres/wal'
-import type { Quorum } from './quorum.ts'
-import { lossError } from './quorum.ts'
+import type { WalProposer } from './wal-proposer/wal-proposer.ts'
+import { lossError } from '@understory/consensus/driver'
 import type { Standby } from './standby.ts'
 import { orStopped } from './stoppable.ts'
 
@@ -65,7 +65,7 @@ export interface DeadPostgres {
   readonly pgdata: string
   readonly postgres: PostgresIdentity
   readonly standby: Standby
-  readonly quorum: Quorum
+  readonly quorum: WalProposer
   /** The stream from Postgres, whose processes are gone. */
   readonly streaming: Promise<void>
   readonly signal: AbortSignal

@@ -5,7 +5,7 @@ import { realClock } from '@understory/env'
 import { RM_XLOG_ID, XLOG_NOOP, encodeRecord, placeRecord } from '@understory/postgres/wal'
 import type { ReplicationStream } from '@understory/postgres/wire'
 import { expect, test } from 'vitest'
-import type { Quorum } from './quorum.ts'
+import type { WalProposer } from './wal-proposer/wal-proposer.ts'
 import { Standby } from './standby.ts'
 
 const WAL = { major: 17, systemId: 1n, timelineId: 1, segmentBytes: 16 << 20 } as const
@@ -14,7 +14,7 @@ const START = lsn((16 << 20) + 40)
 test('whole records are waited for, not the part of one that Postgres holds back', async () => {
   const waited: { lsn: Lsn; resolve: () => void }[] = []
   let committedLsn = START
-  const quorum: Pick<Quorum, 'push' | 'waitForCommit' | 'observer'> = {
+  const quorum: Pick<WalProposer, 'push' | 'waitForCommit' | 'observer'> = {
     observer: undefined,
     push: async (_startLsn, _bytes, recordEndLsn) => {
       committedLsn = recordEndLsn
@@ -25,7 +25,7 @@ test('whole records are waited for, not the part of one that Postgres holds back
   }
   const standby = new Standby(
     {} as ReplicationStream,
-    quorum as Quorum,
+    quorum as WalProposer,
     START,
     undefined,
     WAL.segmentBytes,

@@ -16,13 +16,13 @@ import {
 } from '@understory/postgres/wal'
 import type { ReplicationStream } from '@understory/postgres/wire'
 import type { Clock } from '@understory/env'
-import type { Quorum } from './quorum.ts'
+import type { WalProposer } from './wal-proposer/wal-proposer.ts'
 
 const REPORT_MS = 1_000
 
 export class Standby {
   readonly #stream: ReplicationStream
-  readonly #quorum: Quorum
+  readonly #quorum: WalProposer
   readonly #decoder: WalStreamDecoder
   readonly #clock: Clock
   readonly #record = new DecodedRecord()
@@ -32,7 +32,7 @@ export class Standby {
   /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
   constructor(
     stream: ReplicationStream,
-    quorum: Quorum,
+    quorum: WalProposer,
     startLsn: Lsn,
     prevLsn: Lsn | undefined,
     segmentBytes: number,

@@ -46,7 +46,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { pageserverService } from '../../pageserver/src/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
-import { Quorum } from '../src/quorum.ts'
+import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
 import { Standby } from '../src/standby.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
@@ -253,7 +253,7 @@ test.each([16, 17, 18] as const)(
       postgres,
       startLsn: BigInt(slotLsn),
     })
-    const quorum = new Quorum({
+    const quorum = new WalProposer({
       rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,

@@ -3,16 +3,15 @@ export type { TimelineName } from './refs.ts'
 export { readGeneration, readTerm } from './numbers.ts'
 export { readPostgresIdentity } from './postgres-identity.ts'
 export { readHistory, writeHistory } from './term-history.ts'
+export { everyMember, rulesOf } from '@understory/consensus/driver'
+export type { KnownMembership, Member } from '@understory/consensus/driver'
 export {
-  everyMember,
   initialMembership,
   readMembers,
   readMembership,
   readSafekeeperAddresses,
-  rulesOf,
   writeMembership,
 } from './membership.ts'
-export type { KnownMembership, Member } from './membership.ts'
 export { checkSpec, decodeSpec, encodeSpec } from './compute-spec.ts'
 export type { CheckedSpec } from './compute-spec.ts'
 export {

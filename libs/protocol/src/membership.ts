@@ -1,22 +1,8 @@
-/** Which safekeepers hold a timeline, with their addresses; the rules of libs/consensus take the names alone. */
+/** Which safekeepers hold a timeline, on the wire and as libs/consensus knows it. */
 import { isAddress, parseNodeId, refuse } from '@understory/base'
-import type { Membership } from '@understory/consensus'
+import type { KnownMembership, Member } from '@understory/consensus/driver'
 import type { Membership as MembershipMessage, SafekeeperMember } from '@understory/rpc'
 import { readGeneration } from './numbers.ts'
-
-export interface Member {
-  readonly nodeId: string
-  /** host:port */
-  readonly address: string
-}
-
-export interface KnownMembership {
-  /** Rises with every change; 0 = as the timeline was created. */
-  readonly generation: number
-  readonly members: readonly Member[]
-  /** During a change the members to come; empty otherwise. */
-  readonly newMembers: readonly Member[]
-}
 
 const MEMBERS_COUNT_MAX = 100
 
@@ -64,16 +50,3 @@ export const initialMembership = (addresses: readonly string[]): KnownMembership
   members: addresses.map((address) => ({ nodeId: address, address })),
   newMembers: [],
 })
-
-/** As the rules of libs/consensus take it. */
-export function rulesOf({ generation, members, newMembers }: KnownMembership): Membership {
-  const names = (items: readonly Member[]): string[] => items.map(({ nodeId }) => nodeId)
-  return newMembers.length === 0
-    ? { generation, members: names(members) }
-    : { generation, members: names(members), newMembers: names(newMembers) }
-}
-
-/** Everyone that takes part, each once. */
-export const everyMember = ({ members, newMembers }: KnownMembership): readonly Member[] => [
-  ...new Map([...members, ...newMembers].map((member) => [member.nodeId, member])).values(),
-]

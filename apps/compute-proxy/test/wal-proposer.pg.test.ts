@@ -12,7 +12,7 @@ import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '
 import { freePort, startPostgres, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { Quorum } from '../src/quorum.ts'
+import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
 import { Standby } from '../src/standby.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
@@ -72,7 +72,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
 
   const remembered: number[] = []
   const candidate = (ownTerm?: number) =>
-    new Quorum({
+    new WalProposer({
       rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
