@@ -45,6 +45,11 @@ export default {
     only('protocol', ['base', 'consensus', 'postgres', 'rpc', 'storage'], 'between wire and domain, once'),
     only('object-store', ['base', 'env'], ''),
     only('broker', ['base', 'env', 'rpc'], ''),
+    only(
+      'service',
+      ['base', 'broker', 'env', 'object-store', 'rpc', 'telemetry'],
+      'the shell of a process: it knows no domain',
+    ),
     only('telemetry', ['base', 'env'], 'what it observes hands itself in'),
     only(
       'sdk',

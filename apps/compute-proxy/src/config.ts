@@ -1,25 +1,12 @@
-/** Settings of the two commands. */
-import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
-
-const logLevel = {
-  read: oneOf('error', 'warn', 'info', 'debug'),
-  fallback: 'info',
-  placeholder: 'LEVEL',
-  help: 'least level logged',
-} as const
+/** Settings of the three commands. */
+import { oneOf, text, wholeNumber } from '@understory/env'
+import { COMMON, loopback } from '@understory/service'
 
 const contactTimeoutMs = {
   read: wholeNumber(2_000, 3_600_000),
   fallback: 30_000,
   placeholder: 'MS',
   help: 'a compute without contact to a majority of its safekeepers for so long stops its Postgres',
-} as const
-
-const metricsListen = {
-  read: hostPort,
-  optional: true,
-  placeholder: 'HOST:PORT',
-  help: 'where /metrics is served; nowhere by default',
 } as const
 
 const binaries = (major: number) =>
@@ -32,35 +19,25 @@ const binaries = (major: number) =>
 
 /** `compute-proxy host`: runs computes. */
 export const HOST_CONFIG = {
-  nodeId: { read: text, fallback: 'compute-host-1', placeholder: 'ID', help: 'name of this process' },
-  listen: {
-    read: hostPort,
-    fallback: { host: '127.0.0.1', port: 7700 },
-    placeholder: 'HOST:PORT',
-    help: 'address of the gRPC service',
-  },
+  nodeId: { ...COMMON.nodeId, fallback: 'compute-host-1' },
+  listen: { ...COMMON.listen, fallback: loopback(7700) },
   dataDir: {
     read: text,
     placeholder: 'DIR',
     help: 'folder of the computes; their Postgres users must be able to enter it',
   },
-  broker: {
-    read: text,
-    optional: true,
-    placeholder: 'URL',
-    help: 'where to announce this process: redis://host:port or grpc://host:port',
-  },
+  broker: COMMON.broker,
   'postgresBin-16': binaries(16),
   'postgresBin-17': binaries(17),
   'postgresBin-18': binaries(18),
-  metricsListen,
+  metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
-  logLevel,
+  logLevel: COMMON.logLevel,
 } as const
 
 /** `compute-proxy run`: one compute, started by a host. */
 export const RUN_CONFIG = {
-  nodeId: { read: text, placeholder: 'ID', help: 'name of the host' },
+  nodeId: { ...COMMON.nodeId, help: 'name of the host' },
   spec: { read: text, placeholder: 'BASE64', help: 'the compute spec' },
   root: { read: text, placeholder: 'DIR', help: "the compute's own folder" },
   bin: { read: text, placeholder: 'DIR', help: 'folder of initdb and postgres' },
@@ -76,27 +53,17 @@ export const RUN_CONFIG = {
     placeholder: 'yes|no',
     help: 'whether it takes the lead although another compute had it since it last ran',
   },
-  metricsListen,
+  metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
-  logLevel,
+  logLevel: COMMON.logLevel,
 } as const
 
 /** `compute-proxy pod`: the compute of a Kubernetes pod, whose Postgres is a container beside this one. */
 export const POD_CONFIG = {
-  nodeId: { read: text, placeholder: 'ID', help: 'name of the pod' },
+  nodeId: { ...COMMON.nodeId, help: 'name of the pod' },
   timeline: { read: text, placeholder: 'ID', help: 'the only timeline that may run here' },
-  listen: {
-    read: hostPort,
-    fallback: { host: '0.0.0.0', port: 7700 },
-    placeholder: 'HOST:PORT',
-    help: 'address of the gRPC service',
-  },
-  healthListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where probes are answered in plain text, beside the gRPC service',
-  },
+  listen: { ...COMMON.listen, fallback: { host: '0.0.0.0', port: 7700 } },
+  healthListen: COMMON.healthListen,
   advertise: { read: text, placeholder: 'HOST', help: 'where others find it: the address of the pod' },
   sharedDir: {
     read: text,
@@ -116,7 +83,7 @@ export const POD_CONFIG = {
     placeholder: 'MS',
     help: 'a clean stop that takes longer is given up',
   },
-  metricsListen,
+  metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
-  logLevel,
+  logLevel: COMMON.logLevel,
 } as const

@@ -1,37 +1,14 @@
 /** Settings of the control plane. */
-import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
+import { text, wholeNumber } from '@understory/env'
+import { COMMON, loopback } from '@understory/service'
 
 export const CONFIG = {
-  nodeId: { read: text, fallback: 'control-plane-1', placeholder: 'ID', help: 'name of this process' },
-  listen: {
-    read: hostPort,
-    fallback: { host: '127.0.0.1', port: 7400 },
-    placeholder: 'HOST:PORT',
-    help: 'address of the gRPC API',
-  },
-  advertise: {
-    read: text,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where others find this process (by default where it listens)',
-  },
-  healthListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where probes are answered in plain text, beside the gRPC service',
-  },
-  metricsListen: {
-    read: hostPort,
-    fallback: { host: '127.0.0.1', port: 7480 },
-    placeholder: 'HOST:PORT',
-    help: 'address of /metrics',
-  },
-  objectStore: {
-    read: text,
-    placeholder: 'URL',
-    help: 'a directory, or s3://bucket/prefix?endpoint=URL&region=NAME',
-  },
+  nodeId: { ...COMMON.nodeId, fallback: 'control-plane-1' },
+  listen: { ...COMMON.listen, fallback: loopback(7400), help: 'address of the gRPC API' },
+  advertise: COMMON.advertise,
+  healthListen: COMMON.healthListen,
+  metricsListen: { ...COMMON.listen, fallback: loopback(7480), help: 'address of /metrics' },
+  objectStore: COMMON.objectStore,
   broker: {
     read: text,
     fallback: 'embedded',
@@ -56,10 +33,5 @@ export const CONFIG = {
     placeholder: 'MS',
     help: 'another control plane over the same store takes over from one that was silent for so long',
   },
-  logLevel: {
-    read: oneOf('error', 'warn', 'info', 'debug'),
-    fallback: 'info',
-    placeholder: 'LEVEL',
-    help: 'least level logged',
-  },
+  logLevel: COMMON.logLevel,
 } as const

@@ -1,42 +1,19 @@
 /** Settings of a pageserver. */
-import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
+import { text, wholeNumber } from '@understory/env'
+import { COMMON, loopback } from '@understory/service'
 
 export const CONFIG = {
-  nodeId: { read: text, fallback: 'pageserver-1', placeholder: 'ID', help: 'name of this process' },
-  listen: {
-    read: hostPort,
-    fallback: { host: '127.0.0.1', port: 7420 },
-    placeholder: 'HOST:PORT',
-    help: 'address of the gRPC API',
-  },
-  advertise: {
-    read: text,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where others find this process (by default where it listens)',
-  },
-  healthListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where probes are answered in plain text, beside the gRPC service',
-  },
-  metricsListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where /metrics is served; nowhere by default',
-  },
+  nodeId: { ...COMMON.nodeId, fallback: 'pageserver-1' },
+  listen: { ...COMMON.listen, fallback: loopback(7420), help: 'address of the gRPC API' },
+  advertise: COMMON.advertise,
+  healthListen: COMMON.healthListen,
+  metricsListen: COMMON.metricsListen,
   dataDir: {
     read: text,
     placeholder: 'DIR',
     help: 'local layers; may be lost, the object store has everything flushed',
   },
-  objectStore: {
-    read: text,
-    placeholder: 'URL',
-    help: 'a directory, or s3://bucket/prefix?endpoint=URL&region=NAME',
-  },
+  objectStore: COMMON.objectStore,
   broker: {
     read: text,
     placeholder: 'URL',
@@ -66,10 +43,5 @@ export const CONFIG = {
     placeholder: 'MIB',
     help: 'decompressed blocks of layers kept',
   },
-  logLevel: {
-    read: oneOf('error', 'warn', 'info', 'debug'),
-    fallback: 'info',
-    placeholder: 'LEVEL',
-    help: 'least level logged',
-  },
+  logLevel: COMMON.logLevel,
 } as const

@@ -1,39 +1,15 @@
 /** Settings of a safekeeper. */
-import { hostPort, oneOf, text, wholeNumber } from '@understory/env'
+import { text, wholeNumber } from '@understory/env'
+import { COMMON, loopback } from '@understory/service'
 
 export const CONFIG = {
-  nodeId: { read: text, fallback: 'safekeeper-1', placeholder: 'ID', help: 'name of this process' },
-  listen: {
-    read: hostPort,
-    fallback: { host: '127.0.0.1', port: 7500 },
-    placeholder: 'HOST:PORT',
-    help: 'address of the gRPC service',
-  },
-  advertise: {
-    read: text,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where others find this process (by default where it listens)',
-  },
-  healthListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where probes are answered in plain text, beside the gRPC service',
-  },
-  metricsListen: {
-    read: hostPort,
-    optional: true,
-    placeholder: 'HOST:PORT',
-    help: 'where /metrics is served; nowhere by default',
-  },
+  nodeId: { ...COMMON.nodeId, fallback: 'safekeeper-1' },
+  listen: { ...COMMON.listen, fallback: loopback(7500) },
+  advertise: COMMON.advertise,
+  healthListen: COMMON.healthListen,
+  metricsListen: COMMON.metricsListen,
   dataDir: { read: text, placeholder: 'DIR', help: 'folder of the WAL, made if it is not there' },
-  broker: {
-    read: text,
-    optional: true,
-    placeholder: 'URL',
-    help: 'where to announce this process: redis://host:port or grpc://host:port',
-  },
+  broker: COMMON.broker,
   objectStore: {
     read: text,
     optional: true,
@@ -70,10 +46,5 @@ export const CONFIG = {
     placeholder: 'SECONDS',
     help: 'how long a safekeeper waits for the one before it to store a segment',
   },
-  logLevel: {
-    read: oneOf('error', 'warn', 'info', 'debug'),
-    fallback: 'info',
-    placeholder: 'LEVEL',
-    help: 'least level logged',
-  },
+  logLevel: COMMON.logLevel,
 } as const

@@ -1,0 +1,27 @@
+/** The lock on a compute's folder. */
+import { isErrorCode } from '@understory/base'
+import { lockFolder, realDisk } from '@understory/env'
+import type { Clock, FolderLock, Log } from '@understory/env'
+
+/** Longer than a compute whose host died takes to stop. */
+const LOCK_WAIT_MS = 20_000
+const LOCK_POLL_MS = 50
+
+/**
+ * Two computes on one folder would end each other's Postgres and write one PGDATA from two positions. The one before,
+ * whose host died, stops by itself: it is waited for.
+ */
+export async function lockRoot(root: string, clock: Clock, log: Log): Promise<FolderLock> {
+  const untilMs = clock.nowMs() + LOCK_WAIT_MS
+  for (let attempt = 0; ; attempt++) {
+    try {
+      const lock = await lockFolder(root)
+      await realDisk.removeLeftovers(root)
+      return lock
+    } catch (error) {
+      if (!isErrorCode(error, 'precondition') || clock.nowMs() > untilMs) throw error
+    }
+    if (attempt === 0) log.info('waiting_for_folder', { root })
+    await clock.sleep(LOCK_POLL_MS)
+  }
+}

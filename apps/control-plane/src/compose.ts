@@ -1,0 +1,131 @@
+/** The control plane's composition root. */
+import { brokerService, memoryBroker } from '@understory/broker'
+import { probeConditionalPut } from '@understory/object-store'
+import { defineService } from '@understory/service'
+import type { Composition, Service } from '@understory/service'
+import { controlPlaneService } from './api.ts'
+import { tellAll } from './collect.ts'
+import { CONFIG } from './config.ts'
+import { ConfigurationStore } from './configuration-store.ts'
+import { Directory } from './directory.ts'
+import { hostDriver } from './host-driver.ts'
+import { apiServer, openKubernetesApi } from './kubernetes/api.ts'
+import type { KubernetesApi } from './kubernetes/api.ts'
+import { KubernetesDriver } from './kubernetes/kubernetes-driver.ts'
+import { keepLeaderLabel } from './kubernetes/leader-label.ts'
+import { readPodSettings } from './kubernetes/pod-settings.ts'
+import type { PodSettings } from './kubernetes/pod-settings.ts'
+import { Lead } from './lead.ts'
+import { METRICS } from './metrics.ts'
+import { Nodes } from './nodes.ts'
+import { Peers } from './observed.ts'
+import { ReconcileObserver } from './reconcile-observer.ts'
+import { TenantStore } from './tenant-store.ts'
+
+const STOP_GRACE_MS = 2_000
+const EXIT_STOPPED = 0
+/** Whoever supervises it starts it again: then it waits for its turn. */
+const EXIT_LEAD_LOST = 1
+
+export const CONTROL_PLANE = defineService(
+  {
+    name: 'control-plane',
+    telemetryName: 'understory-control-plane',
+    config: CONFIG,
+    metrics: METRICS,
+    identity: ({ nodeId }) => ({ nodeId }),
+  },
+  compose,
+)
+
+async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise<Composition> {
+  const { nodeId, values, env, telemetry, stop } = service
+  const { clock, rng, log } = env
+  const store = await service.openStore(values.objectStore)
+  await probeConditionalPut(store, rng, { signal: stop.signal })
+  const embedded = values.broker === 'embedded' ? memoryBroker(env) : undefined
+  const broker = embedded ?? service.openBroker(values.broker)
+  const nodes = new Nodes(broker, log)
+  const peers = new Peers(clock, service.rpc.client)
+  const kubernetes =
+    values.computePods === undefined
+      ? undefined
+      : await openKubernetes(values.computePods, service.environment)
+  const lead = new Lead({ store, nodeId, leaseMs: values.leaseMs, clock, rng, log })
+  const directory = new Directory({
+    store: new TenantStore(store, lead),
+    configurations: new ConfigurationStore(store),
+    objects: store,
+    nodes,
+    peers,
+    computes:
+      kubernetes === undefined
+        ? hostDriver(peers)
+        : new KubernetesDriver({ ...kubernetes, peers, clock, log }),
+    replaceAfterMs: values.replaceAfterMs,
+    observer: telemetry === undefined ? undefined : new ReconcileObserver(telemetry),
+    clock,
+    rng,
+    log,
+  })
+  telemetry?.meter.onCollect(async () => {
+    telemetry.metrics.lead.observe({}, lead.isHeld ? 1 : 0)
+    // One that waits for its turn would tell the same as the one that leads.
+    telemetry.metrics.brokerAway.observe({}, nodes.isBrokerAway ? 1 : 0)
+    if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), nodes.known())
+  })
+  const following = nodes.follow(stop.signal)
+  const ended = new AbortController()
+  let labelling: Promise<void> | undefined
+  let running: Promise<void> | undefined
+
+  return {
+    server: {
+      ...values.listen,
+      advertise: values.advertise,
+      healthListen: values.healthListen,
+      services: [
+        controlPlaneService(directory, nodes, peers),
+        ...(embedded === undefined ? [] : [brokerService(embedded)]),
+      ],
+      health: (name) => ({ '': true, lead: lead.isHeld, ready: lead.isHeld || lead.standsBy })[name],
+    },
+    // After the server listens: one whose port is taken must not take the lead from the one that has the port.
+    prepare: () => lead.acquire(stop.signal),
+    announce: { broker, kind: 'control-plane' },
+    begin: () => {
+      running = directory.run()
+      if (kubernetes !== undefined)
+        labelling = keepLeaderLabel({ ...kubernetes, podName: nodeId, clock, log }, ended.signal)
+    },
+    run: async () => {
+      const reason = await Promise.race([stop.requested.then(() => undefined), lead.lost])
+      if (reason === undefined) log.info('stopping')
+      else log.error('lead_lost', { reason })
+      ended.abort()
+      await labelling
+      return reason === undefined ? EXIT_STOPPED : EXIT_LEAD_LOST
+    },
+    stopGraceMs: STOP_GRACE_MS,
+    stop: async (stopServer) => {
+      if (running !== undefined) {
+        await directory.stop()
+        await running
+        await lead.release()
+      }
+      await stopServer()
+      await broker.close()
+      await following
+      await store.close()
+    },
+  }
+}
+
+async function openKubernetes(
+  settingsFile: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<{ readonly api: KubernetesApi; readonly settings: PodSettings }> {
+  const settings = await readPodSettings(settingsFile)
+  const api = await openKubernetesApi({ namespace: settings.namespace, server: apiServer(environment) })
+  return { api, settings }
+}

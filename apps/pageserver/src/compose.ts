@@ -1,0 +1,88 @@
+/** The pageserver's composition root. */
+import { resolve } from 'node:path'
+import { lockFolder, realWorkers } from '@understory/env'
+import { probeConditionalPut } from '@understory/object-store'
+import { defineService } from '@understory/service'
+import type { Composition, Service } from '@understory/service'
+import { BlockCache } from '@understory/storage'
+import { pageserverService } from './api.ts'
+import { tellShards } from './collect.ts'
+import { CommitPositions } from './commit-positions.ts'
+import { CONFIG } from './config.ts'
+import type { ImageJobs } from './image-protocol.ts'
+import { METRICS } from './metrics.ts'
+import { PageserverObserver } from './pageserver-observer.ts'
+import { ShardRegistry } from './shard-registry.ts'
+import { Turns } from './turns.ts'
+
+const STOP_GRACE_MS = 2_000
+const MIB = 1024 * 1024
+const IMPORT_LAYER_BYTES_MAX = 128 * MIB
+/** Of the object store, each as a whole in memory. */
+const LAYER_FETCHES_COUNT_MAX = 2
+
+export const PAGESERVER = defineService(
+  {
+    name: 'pageserver',
+    telemetryName: 'understory-pageserver',
+    config: CONFIG,
+    metrics: METRICS,
+    identity: ({ nodeId, dataDir }) => ({ nodeId, dataDirectory: resolve(dataDir) }),
+  },
+  compose,
+)
+
+async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise<Composition> {
+  const { values, env, telemetry } = service
+  const { imageThreads } = values
+  const rpc = service.rpc.client
+  const dataDirectory = resolve(values.dataDir)
+  await env.disk.makeDirectory(dataDirectory)
+  // Two processes on one folder would publish under the same generations.
+  const lock = await lockFolder(dataDirectory)
+  const store = await service.openStore(values.objectStore)
+  await probeConditionalPut(store, env.rng)
+  const broker = service.openBroker(values.broker)
+  const script = new URL('./image-worker.ts', import.meta.url)
+  const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
+  const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
+  const parts = {
+    env,
+    rpc,
+    store,
+    cache: new BlockCache(values.blockCacheMib * MIB),
+    workers,
+    // One runs in each thread, and one is gathered meanwhile.
+    imageTurns: new Turns(imageThreads * 2),
+    fetchTurns: new Turns(LAYER_FETCHES_COUNT_MAX),
+    positions: new CommitPositions(env.clock, rpc),
+    limits: {
+      openLayerBytesMax: values.openLayerMib * MIB,
+      openLayerAgeMsMax: values.openLayerAgeS * 1000,
+      importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
+    },
+    observer,
+  }
+  const registry = new ShardRegistry(parts, dataDirectory)
+  telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
+  // Before anybody can ask: a shard that is on the disk must not look lost.
+  await registry.loadAll()
+  return {
+    server: {
+      ...values.listen,
+      advertise: values.advertise,
+      healthListen: values.healthListen,
+      services: [pageserverService(registry, env.clock, observer)],
+    },
+    announce: { broker, kind: 'pageserver' },
+    startedFields: () => ({ shards: registry.all.length }),
+    stopGraceMs: STOP_GRACE_MS,
+    stop: async (stopServer) => {
+      await Promise.all([registry.stop(), stopServer()])
+      await workers.close()
+      await broker.close()
+      await store.close()
+      await lock.release()
+    },
+  }
+}

@@ -1,0 +1,122 @@
+/** The safekeeper's composition root. */
+import { resolve } from 'node:path'
+import { parseNodeId } from '@understory/base'
+import { lockFolder } from '@understory/env'
+import type { Disk, FolderLock } from '@understory/env'
+import type { ObjectStore } from '@understory/object-store'
+import type { TimelineRef } from '@understory/rpc'
+import { defineService } from '@understory/service'
+import type { Composition, Service } from '@understory/service'
+import { tellSubscriptions, tellTimelines } from './collect.ts'
+import { CONFIG } from './config.ts'
+import { DiskSpace } from './disk-space.ts'
+import { METRICS } from './metrics.ts'
+import { Offloader } from './offload.ts'
+import { Pulls } from './pulls.ts'
+import type { RemoteWal } from './remote-wal.ts'
+import { Reopenings } from './reopenings.ts'
+import { Repairs } from './repairs.ts'
+import { SafekeeperObserver } from './safekeeper-observer.ts'
+import { safekeeperService } from './service.ts'
+import { Timelines, explainDataFolder } from './timelines.ts'
+
+const STOP_GRACE_MS = 2_000
+const MIB = 1024 * 1024
+
+type Safekeeper = Service<typeof CONFIG, typeof METRICS>
+
+export const SAFEKEEPER = defineService(
+  {
+    name: 'safekeeper',
+    telemetryName: 'understory-safekeeper',
+    config: CONFIG,
+    metrics: METRICS,
+    identity: ({ nodeId, dataDir }) => ({ nodeId: parseNodeId(nodeId), dataDirectory: resolve(dataDir) }),
+  },
+  compose,
+)
+
+async function compose(service: Safekeeper): Promise<Composition> {
+  const { nodeId, values, env, telemetry } = service
+  const { clock, disk, log, rng } = env
+  const rpc = service.rpc.client
+  const dataDir = resolve(values.dataDir)
+  const timelines = openTimelines(service, dataDir)
+  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, log })
+  const reopenings = new Reopenings({ timelines, clock, rng, log })
+  // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
+  const store = values.objectStore === undefined ? undefined : await service.openStore(values.objectStore)
+  const offloader = store === undefined ? undefined : openOffloader(service, timelines, store)
+  const remoteOf = (ref: TimelineRef): RemoteWal | undefined => offloader?.remoteOf(ref)
+  const pulls = new Pulls({ timelines, rpc, nodeId, clock, log, remoteOf })
+  telemetry?.meter.onCollect(() => {
+    tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
+    tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
+  })
+  timelines.beforeDelete = (ref) => offloader?.forget(ref)
+  // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
+  const lock = await openFolder(disk, dataDir, timelines).catch((error: unknown) => {
+    throw explainDataFolder(error, dataDir)
+  })
+  const broker = values.broker === undefined ? undefined : service.openBroker(values.broker)
+  const resting = new AbortController()
+  let rested: Promise<void> | undefined
+  return {
+    server: {
+      ...values.listen,
+      advertise: values.advertise,
+      healthListen: values.healthListen,
+      services: [safekeeperService({ timelines, pulls, remoteOf, nodeId, clock })],
+    },
+    announce: broker && { broker, kind: 'safekeeper' },
+    begin: () => {
+      repairs.start()
+      reopenings.start()
+      rested = timelines.restIdle(clock, resting.signal)
+      offloader?.start()
+    },
+    startedFields: () => ({ timelines: timelines.list().length }),
+    stopGraceMs: STOP_GRACE_MS,
+    stop: async (stopServer) => {
+      await broker?.close()
+      resting.abort()
+      await Promise.all([rested, pulls.stop(), repairs.stop(), reopenings.stop(), offloader?.stop()])
+      await store?.close()
+      await timelines.close()
+      await stopServer()
+      await lock.release()
+    },
+  }
+}
+
+function openTimelines({ values, env, telemetry }: Safekeeper, dataDir: string): Timelines {
+  const timelines = new Timelines(env.disk, env.log, dataDir)
+  timelines.space = new DiskSpace(
+    { timelineBytes: bytesOf(values.timelineQuotaMib), nodeBytes: bytesOf(values.nodeQuotaMib) },
+    env.clock,
+  )
+  timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
+  return timelines
+}
+
+function openOffloader(
+  { nodeId, values, env: { clock, rng, log } }: Safekeeper,
+  timelines: Timelines,
+  store: ObjectStore,
+): Offloader {
+  const settings = {
+    quietMs: values.offloadQuietS * 1000,
+    takeOverMs: values.offloadTakeOverS * 1000,
+    keepBytes: values.keepWalMib * MIB,
+  }
+  return new Offloader({ timelines, store, nodeId, clock, rng, log, settings })
+}
+
+const bytesOf = (mib: number | undefined): number | undefined => (mib === undefined ? undefined : mib * MIB)
+
+async function openFolder(disk: Disk, dataDir: string, timelines: Timelines): Promise<FolderLock> {
+  await disk.makeDirectory(dataDir)
+  const lock = await lockFolder(dataDir)
+  await timelines.openAll()
+  return lock
+}

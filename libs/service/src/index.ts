@@ -1,0 +1,3 @@
+export type { Composition, Service } from './definition.ts'
+export { COMMON, loopback } from './options.ts'
+export { defineService } from './shell.ts'
