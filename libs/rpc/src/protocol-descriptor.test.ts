@@ -1,0 +1,55 @@
+/**
+ * Goal: no message changes unnoticed. Method: the compiled descriptor of every file of proto/, without comments, is hashed
+ * together with the versions of the long conversations and compared with what was acknowledged here.
+ */
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+import { PROPOSE_VERSIONS, SUBSCRIBE_VERSIONS } from './protocol-version.ts'
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
+
+const ACKNOWLEDGED: Readonly<Record<string, string>> = {
+  'understory/v1/broker.proto': '6bacecbe102f1d268c6b3b07d5ac5e27',
+  'understory/v1/common.proto': 'ffaa52bd090e9107c81871a616cf8a4d',
+  'understory/v1/compute.proto': '94f2183bd25861458ff3aea021f39a6b',
+  'understory/v1/control.proto': '714ae0a6a3fbba011431493cd896cacf',
+  'understory/v1/pageserver.proto': 'f19aa7cca8a51c0f818e18eacf753737',
+  'understory/v1/safekeeper.proto': 'bb28d10fd590410065ec6fe0c3d7180a',
+}
+
+const WHAT_TO_DO = `A message of proto/ has changed, or the version of a conversation has.
+1. Ask what a program of the release before does with it, and what this one does with a message of that release: a rolling
+   upgrade has both. A new field is safe where its zero means "as before"; nothing may be renumbered, retyped or reused.
+2. Where the two would misunderstand one another in Propose or SubscribeWal, add a version: raise \`max\` of PROPOSE_VERSIONS or
+   SUBSCRIBE_VERSIONS (protocol-version.ts), and keep the old behaviour for peers that choose the old one.
+3. Write in CHANGELOG.md what was added, run \`npm run gen\`, and put the new hash of the file into ACKNOWLEDGED.`
+
+interface Descriptors {
+  readonly file: readonly { readonly name: string }[]
+}
+
+/** SHA-256 by file name. */
+function descriptorHashes(): Record<string, string> {
+  const text = execFileSync(
+    'node_modules/.bin/buf',
+    ['build', '--exclude-source-info', '-o', '-#format=json'],
+    {
+      cwd: ROOT,
+      encoding: 'utf8',
+      maxBuffer: 64 << 20,
+    },
+  )
+  const versions = JSON.stringify({ propose: PROPOSE_VERSIONS, subscribe: SUBSCRIBE_VERSIONS })
+  const hashOf = (file: object): string =>
+    createHash('sha256')
+      .update(JSON.stringify(file) + versions)
+      .digest('hex')
+      .slice(0, 32)
+  return Object.fromEntries((JSON.parse(text) as Descriptors).file.map((file) => [file.name, hashOf(file)]))
+}
+
+test('the messages are those that were acknowledged', () => {
+  expect(descriptorHashes(), WHAT_TO_DO).toEqual(ACKNOWLEDGED)
+})
