@@ -24,8 +24,8 @@ import { computeSpecOf } from './compute-spec.ts'
 import type { Directory } from './directory.ts'
 import { addressOf } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { MEMBER_AWAY, computeMissing, memberStatus } from './observed.ts'
-import type { Peers } from './observed.ts'
+import { MEMBER_AWAY, computeMissing, memberStatus } from './clients.ts'
+import type { NodeClients } from './clients.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
 import { identityOf, isPasswordPending } from './tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
@@ -95,7 +95,7 @@ function computeOf(
 }
 
 async function timelineResponse(
-  peers: Peers,
+  peers: NodeClients,
   { tenant, timeline, observed }: TimelineView,
 ): Promise<GetTimelineResponse> {
   const safekeepers = await Promise.all(
@@ -125,7 +125,7 @@ async function timelineResponse(
   }
 }
 
-export function controlPlaneService(directory: Directory, nodes: Nodes, peers: Peers): RpcService {
+export function controlPlaneService(directory: Directory, nodes: Nodes, peers: NodeClients): RpcService {
   return service<ControlPlaneServiceServer>(ControlPlaneServiceService, {
     createTenant: unary(async (request) => {
       const { document, password } = await directory.create({

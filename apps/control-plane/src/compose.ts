@@ -18,7 +18,7 @@ import type { PodSettings } from './kubernetes/pod-settings.ts'
 import { Lead } from './lead.ts'
 import { METRICS } from './metrics.ts'
 import { Nodes } from './nodes.ts'
-import { Peers } from './observed.ts'
+import { NodeClients } from './clients.ts'
 import { ReconcileObserver } from './reconcile-observer.ts'
 import { TenantStore } from './tenant-store.ts'
 
@@ -46,7 +46,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const embedded = values.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? service.openBroker(values.broker)
   const nodes = new Nodes(broker, log)
-  const peers = new Peers(clock, service.rpc.client)
+  const peers = new NodeClients(clock, service.rpc.client)
   const kubernetes =
     values.computePods === undefined
       ? undefined

@@ -4,7 +4,7 @@
  */
 import type { ComputeSpec, Configuration, HostedCompute, TimelineRef } from '@understory/rpc'
 import { isNewer } from './configuration-store.ts'
-import type { Peers } from './observed.ts'
+import type { NodeClients } from './clients.ts'
 
 /** A compute's whereabouts, as the tenant's document has them. */
 export interface ComputePlace {
@@ -32,7 +32,7 @@ export interface ComputeDriver {
 
 /** With the configuration, where it lost what it had or never had any. */
 export async function tellCompute(
-  peers: Peers,
+  peers: NodeClients,
   address: string,
   spec: ComputeSpec,
   configuration: Configuration | undefined,

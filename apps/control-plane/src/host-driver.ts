@@ -2,14 +2,14 @@
 import { present, refuse } from '@understory/base'
 import { tellCompute } from './compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
-import type { Peers } from './observed.ts'
+import type { NodeClients } from './clients.ts'
 
 const addressOf = ({ hostAddress }: ComputePlace): string => {
   if (hostAddress !== undefined) return hostAddress
   throw refuse('unavailable', 'the compute host is not announced', { hint: 'Start it.' })
 }
 
-export const hostDriver = (peers: Peers): ComputeDriver => ({
+export const hostDriver = (peers: NodeClients): ComputeDriver => ({
   usesHosts: true,
   find: ({ hostAddress, timeline }) =>
     hostAddress === undefined ? Promise.resolve(undefined) : peers.hostedCompute(hostAddress, timeline),

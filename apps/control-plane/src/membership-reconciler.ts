@@ -21,8 +21,8 @@ import {
   requestChange,
 } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { ifReachable, isCopyUnusable } from './observed.ts'
-import type { Peers } from './observed.ts'
+import { ifReachable, isCopyUnusable } from './clients.ts'
+import type { NodeClients } from './clients.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
 
@@ -38,7 +38,7 @@ const COPIES_LOOK_MS = 5_000
 
 export interface MembershipParts {
   readonly nodes: Nodes
-  readonly peers: Peers
+  readonly peers: NodeClients
   readonly clock: Clock
   readonly log: Log
   readonly ref: TimelineRef

@@ -7,13 +7,13 @@ import type { GetWalStatusResponse, TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
 import type { StoredRecovery } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { ifReachable, isCopyUnusable } from './observed.ts'
-import type { Peers } from './observed.ts'
+import { ifReachable, isCopyUnusable } from './clients.ts'
+import type { NodeClients } from './clients.ts'
 import type { TimelineDocument } from './tenant-document.ts'
 
 /** What the survivor says of itself. Errors: refused `bad_argument`, `precondition`. */
 export async function checkRecovery(
-  peers: Peers,
+  peers: NodeClients,
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,
@@ -50,7 +50,7 @@ export async function checkRecovery(
  * taken where they are there again, empty. Errors: refused `precondition`, `not_found`.
  */
 export async function prepareStoredRecovery(
-  peers: Peers,
+  peers: NodeClients,
   nodes: Nodes,
   ref: TimelineRef,
   timeline: TimelineDocument,
@@ -77,7 +77,7 @@ export async function prepareStoredRecovery(
   return { members, endLsn: lsnFromBigint(endLsn), term: Number(term) }
 }
 
-async function isWithout(peers: Peers, address: string, ref: TimelineRef): Promise<boolean> {
+async function isWithout(peers: NodeClients, address: string, ref: TimelineRef): Promise<boolean> {
   try {
     await peers.walStatus(address, ref)
     return false
@@ -92,7 +92,7 @@ async function isWithout(peers: Peers, address: string, ref: TimelineRef): Promi
 }
 
 async function statusOf(
-  peers: Peers,
+  peers: NodeClients,
   address: string | undefined,
   ref: TimelineRef,
 ): Promise<GetWalStatusResponse | undefined> {
@@ -107,7 +107,7 @@ async function statusOf(
 
 /** Pages of WAL that is given up would stay, and be read with what comes instead of it. */
 async function checkStorage(
-  peers: Peers,
+  peers: NodeClients,
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,

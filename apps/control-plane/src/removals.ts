@@ -14,7 +14,7 @@ import type { ComputeDriver } from './compute-driver.ts'
 import type { ConfigurationStore } from './configuration-store.ts'
 import { allSafekeepers } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import type { Peers } from './observed.ts'
+import type { NodeClients } from './clients.ts'
 import type { Removal, TenantDocument, TimelineDocument } from './tenant-document.ts'
 import type { TenantStore } from './tenant-store.ts'
 
@@ -31,7 +31,7 @@ export interface RemovalParts {
   readonly objects: ObjectStore
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
-  readonly peers: Peers
+  readonly peers: NodeClients
   readonly computes: ComputeDriver
   readonly clock: Clock
   readonly log: Log

@@ -4,14 +4,14 @@ import type { Clock } from '@understory/env'
 import { writeMembership } from '@understory/protocol'
 import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
 import { allSafekeepers, isUnderWay, knownMembershipOf } from './membership-change.ts'
-import { MEMBER_AWAY, memberStatus } from './observed.ts'
-import type { Peers } from './observed.ts'
+import { MEMBER_AWAY, memberStatus } from './clients.ts'
+import type { NodeClients } from './clients.ts'
 import type { TimelineDocument } from './tenant-document.ts'
 import type { SafekeepersView } from './timeline-view.ts'
 
 export async function safekeepersStatus(
   { tenant, timeline, pull }: SafekeepersView,
-  peers: Peers,
+  peers: NodeClients,
   clock: Clock,
 ): Promise<SafekeepersStatus> {
   const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }

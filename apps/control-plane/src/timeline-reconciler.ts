@@ -33,8 +33,8 @@ import { beginSwitch, completeStep, hasDrifted, nextStep, stepLsn } from './fpw-
 import { allSafekeepers, isFromStore } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
-import { computeMissing, ifReachable, seenFullPageWrites } from './observed.ts'
-import type { Peers } from './observed.ts'
+import { computeMissing, ifReachable, seenFullPageWrites } from './clients.ts'
+import type { NodeClients } from './clients.ts'
 import { Pace } from './pace.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from './reconcile-observer.ts'
@@ -56,7 +56,7 @@ export interface ReconcilerParts {
   readonly store: TenantStore
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
-  readonly peers: Peers
+  readonly peers: NodeClients
   readonly computes: ComputeDriver
   /** How long a safekeeper may be away or damaged before another takes its place; 0 = for ever. */
   readonly replaceAfterMs: number

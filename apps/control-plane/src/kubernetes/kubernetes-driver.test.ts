@@ -5,7 +5,7 @@ import { jsonLog, realClock } from '@understory/env'
 import type { ComputeSpec } from '@understory/rpc'
 import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
-import type { Peers } from '../observed.ts'
+import type { NodeClients } from '../clients.ts'
 import { SETTINGS_ANNOTATION, digestOf } from './compute-pod.ts'
 import { KubernetesDriver } from './kubernetes-driver.ts'
 import type { PodSettings } from './pod-settings.ts'
@@ -73,7 +73,7 @@ function world() {
       deploymentUid: () => Promise.resolve('u-1'),
     },
     settings: SETTINGS,
-    peers: away as unknown as Peers,
+    peers: away as unknown as NodeClients,
     clock: { ...realClock, nowMs: () => nowMs, wallMs: () => Date.parse('2026-01-01T00:00:00Z') + nowMs },
     log: jsonLog({ write: () => undefined }),
   })

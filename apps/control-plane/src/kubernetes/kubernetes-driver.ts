@@ -7,7 +7,7 @@ import type { Clock, Log } from '@understory/env'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { tellCompute } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
-import type { Peers } from '../observed.ts'
+import type { NodeClients } from '../clients.ts'
 import type { KubernetesApi } from './api.ts'
 import {
   PROXY_PORT,
@@ -35,7 +35,7 @@ const SERVICE_MS = 300_000
 export interface KubernetesDriverParts {
   readonly api: KubernetesApi
   readonly settings: PodSettings
-  readonly peers: Peers
+  readonly peers: NodeClients
   readonly clock: Clock
   readonly log: Log
 }

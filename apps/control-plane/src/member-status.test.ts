@@ -2,7 +2,7 @@
 import { refuse } from '@understory/base'
 import { GetWalStatusResponse } from '@understory/rpc'
 import { expect, test } from 'vitest'
-import { MEMBER_AWAY, memberStatus } from './observed.ts'
+import { MEMBER_AWAY, memberStatus } from './clients.ts'
 
 test('what a member answers becomes what is shown of it', async () => {
   const whole = GetWalStatusResponse.fromPartial({ flushLsn: 3n, commitLsn: 2n, membershipGeneration: 1n })

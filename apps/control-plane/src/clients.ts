@@ -51,7 +51,7 @@ const REMOVE_DEADLINE_MS = 90_000
 /** A few segments are read from the object store. */
 const CLOSE_DEADLINE_MS = 60_000
 
-export class Peers {
+export class NodeClients {
   readonly #pageservers: ClientCache<PageserverServiceClient>
   readonly #safekeepers: ClientCache<SafekeeperServiceClient>
   readonly #hosts: ClientCache<ComputeHostServiceClient>
