@@ -53,8 +53,8 @@ export default {
     only('telemetry', ['base', 'env'], 'what it observes hands itself in'),
     only(
       'sdk',
-      ['base', 'rpc', 'storage'],
-      'of the servers the public client has keys and their shards alone',
+      ['base', 'protocol', 'rpc', 'storage'],
+      'of the servers the public client has pages, keys and their shards alone',
     ),
     only('pgdata', ['base', 'env', 'postgres', 'rpc', 'storage'], ''),
     {

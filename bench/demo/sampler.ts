@@ -4,9 +4,10 @@
  */
 import { lsnFromBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { PLAIN_CLIENT, PageserverServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
+import { PageStream } from '@understory/protocol/page-client'
+import { PLAIN_CLIENT, PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
-import { blockKey, encodePageRequests, shardOfBlock } from '@understory/storage'
+import { blockKey, shardOfBlock } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
 import type pg from 'pg'
 
@@ -149,15 +150,13 @@ export class Sampler {
     if (list.length === 0) return
     const client = this.#clients[index] as PageserverServiceClient
     const { shard } = this.#shards[index] as ShardAddress
-    const stream = openBidi(client.getPages.bind(client))
-    await stream.send({ timeline: this.#timeline, shard, requests: encodePageRequests(list.slice(0, 1)) })
-    let sent = 1
-    for await (const _ of stream.messages) {
-      const next = list[sent++]
-      if (next === undefined) break
-      await stream.send({ timeline: undefined, shard: undefined, requests: encodePageRequests([next]) })
+    const call = { peer: `pageserver of shard ${shard.number}` }
+    const stream = new PageStream({ client, timeline: this.#timeline, shard, call })
+    try {
+      for (const request of list) await stream.read([request])
+    } finally {
+      stream.close()
     }
-    stream.end()
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { refuse } from '@understory/base'
 import type { CheckedSpec } from '@understory/protocol'
-import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
+import { pageserverClient } from '@understory/protocol/clients'
 import type { ClientContext } from '@understory/rpc'
 
 const SHARD_DEADLINE_MS = 5_000
@@ -31,10 +31,9 @@ async function isImported(
   number: number,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const client = createClient(rpc, PageserverServiceClient, address)
+  const client = pageserverClient(rpc, address)
   try {
-    const options = { deadlineMs: SHARD_DEADLINE_MS, peer: `pageserver ${address}`, signal }
-    const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline }, options)
+    const shards = await client.shards(timeline, { deadlineMs: SHARD_DEADLINE_MS, signal })
     const found = shards.find(({ shard }) => shard?.number === number)
     if (found === undefined) throw refuse('unavailable', `shard ${number} is not at ${address} yet`)
     if (found.failure !== '') {

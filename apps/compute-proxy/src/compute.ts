@@ -12,7 +12,6 @@ import {
   describeError,
   formatLsn,
   isErrorCode,
-  lsnFromBigint,
   offsetInSegment,
   parseLsn,
   present,
@@ -23,7 +22,7 @@ import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import { initialMembership, readMembership, readPostgresIdentity } from '@understory/protocol'
+import { initialMembership, readMembership } from '@understory/protocol'
 import type { CheckedSpec, KnownMembership } from '@understory/protocol'
 import { ComputeState } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
@@ -531,9 +530,9 @@ export class Compute {
     await this.#knownConfiguration()
     const [status] = await walStatuses(rpc, spec, this.#stop.signal)
     if (status === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
-    const postgres = readPostgresIdentity(status.postgres)
+    const { postgres } = status
     this.#identity = postgres
-    const quorum = this.#candidate(postgres, lsnFromBigint(status.timelineStartLsn))
+    const quorum = this.#candidate(postgres, status.timelineStartLsn)
     try {
       const { startLsn: atLsn }: Election = await orStopped(quorum.elected, this.#stop.signal)
       await quorum.waitForCommit(atLsn)

@@ -1,10 +1,11 @@
 /** Calls of a compute to the safekeepers of its timeline, beside the stream of its WAL. */
-import { UnderstoryError, isErrorCode, lsnToBigint, refuse } from '@understory/base'
+import { UnderstoryError, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { CheckedSpec } from '@understory/protocol'
-import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { ClientContext, GetWalStatusResponse } from '@understory/rpc'
+import { safekeeperClient } from '@understory/protocol/clients'
+import type { WalStatus } from '@understory/protocol/clients'
+import type { ClientContext } from '@understory/rpc'
 
 const DEADLINE_MS = 5_000
 
@@ -17,13 +18,12 @@ export async function walStatuses(
   rpc: ClientContext,
   { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,
   signal: AbortSignal,
-): Promise<GetWalStatusResponse[]> {
+): Promise<WalStatus[]> {
   const answers = await Promise.all(
     safekeepers.map(async (address) => {
-      const client = createClient(rpc, SafekeeperServiceClient, address)
+      const client = safekeeperClient(rpc, address)
       try {
-        const options = { deadlineMs: DEADLINE_MS, peer: `safekeeper ${address}`, signal }
-        return await callUnary(client.getWalStatus.bind(client), { timeline }, options)
+        return await client.walStatus(timeline, { deadlineMs: DEADLINE_MS, signal })
       } catch (error) {
         if (isErrorCode(error, 'unknown_timeline')) return undefined
         if (error instanceof UnderstoryError && !isErrorCode(error, 'cancelled')) return error
@@ -56,13 +56,9 @@ export async function createTimeline(
 ): Promise<void> {
   await Promise.all(
     safekeepers.map(async (address) => {
-      const client = createClient(rpc, SafekeeperServiceClient, address)
+      const client = safekeeperClient(rpc, address)
       try {
-        await callUnary(
-          client.createTimeline.bind(client),
-          { timeline, postgres, startLsn: lsnToBigint(startLsn) },
-          { peer: `safekeeper ${address}`, signal },
-        )
+        await client.createTimeline(timeline, postgres, startLsn, { signal })
       } finally {
         client.close()
       }

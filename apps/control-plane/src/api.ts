@@ -5,7 +5,6 @@ import {
   FpwPhase,
   FullPageWrites,
   GetComputeStatusResponse,
-  callServerStream,
   serverStream,
   service,
   unary,
@@ -22,9 +21,10 @@ import type {
 } from '@understory/rpc'
 import { computeSpecOf } from './compute-spec.ts'
 import type { Directory } from './directory.ts'
+import { MEMBER_AWAY, memberStatus } from './member-status.ts'
 import { addressOf } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
-import { MEMBER_AWAY, computeMissing, memberStatus } from './clients.ts'
+import { computeMissing } from './clients.ts'
 import type { NodeClients } from './clients.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
 import { identityOf, isPasswordPending } from './tenant-document.ts'
@@ -190,10 +190,7 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: N
     verifyTenantTimeline: serverStream(async function* ({ tenant, timeline }, { signal }) {
       const { observed } = await directory.view(tenant, timeline)
       if (observed.computeAddress === undefined) throw computeMissing()
-      const compute = peers.compute(observed.computeAddress)
-      const options = { signal, peer: `compute ${observed.computeAddress}` }
-      for await (const progress of callServerStream(compute.verifyTimeline.bind(compute), {}, options))
-        yield { progress }
+      for await (const progress of peers.verifyTimeline(observed.computeAddress, signal)) yield { progress }
     }),
 
     changeSafekeepers: unary(async ({ tenant, timeline, add, remove }) => {

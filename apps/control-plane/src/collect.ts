@@ -6,7 +6,7 @@ import { allSafekeepers } from './membership-change.ts'
 import { FPW_PHASES } from './metrics.ts'
 import { NODE_KINDS } from './nodes.ts'
 import type { NodeView } from './nodes.ts'
-import { seenFullPageWrites } from './clients.ts'
+import { seenFullPageWrites } from './fpw-switch.ts'
 import type { ControlTelemetry } from './reconcile-observer.ts'
 import type { TimelineView } from './timeline-view.ts'
 

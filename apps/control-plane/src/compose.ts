@@ -3,6 +3,7 @@ import { brokerService, memoryBroker } from '@understory/broker'
 import { probeConditionalPut } from '@understory/object-store'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
+import { grpcConnector } from '@understory/protocol/clients'
 import { controlPlaneService } from './api.ts'
 import { tellAll } from './collect.ts'
 import { CONFIG } from './config.ts'
@@ -46,7 +47,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const embedded = values.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? service.openBroker(values.broker)
   const nodes = new Nodes(broker, log)
-  const peers = new NodeClients(clock, service.rpc.client)
+  const peers = new NodeClients(clock, grpcConnector(service.rpc.client))
   const kubernetes =
     values.computePods === undefined
       ? undefined

@@ -2,15 +2,7 @@
  * All tenants with their reconcilers: the domain behind the API. A tenant made by another control plane is found at
  * the next look into the store.
  */
-import {
-  describeError,
-  formatLsn,
-  hexId,
-  isErrorCode,
-  lsnFromBigint,
-  parseNodeId,
-  refuse,
-} from '@understory/base'
+import { describeError, formatLsn, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { readPostgresMajor } from '@understory/postgres/cluster'
 import { requestSwitch } from './fpw-switch.ts'
@@ -334,7 +326,7 @@ export class Directory {
       timeline: timeline.timelineId,
       survivor,
       givenUp: allSafekeepers(timeline).filter((node) => node !== survivor),
-      flushLsn: formatLsn(lsnFromBigint(flushLsn)),
+      flushLsn: formatLsn(flushLsn),
       consequence: 'commits that the survivor does not have are lost',
     })
     for (const item of changed.timelines) this.#take(changed, item).wake()

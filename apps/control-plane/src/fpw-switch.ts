@@ -8,13 +8,26 @@
  * Every step is idempotent and its completion is stored, so a control plane that dies half way goes on where it was.
  * A request in the opposite direction half way starts the other plan from its beginning.
  */
-import { parseLsn } from '@understory/base'
+import { formatLsn, lsnFromBigint, parseLsn } from '@understory/base'
+import { FullPageWrites } from '@understory/rpc'
+import type { ShardStatus } from '@understory/rpc'
 import type { FpwState, FpwStepName } from './tenant-document.ts'
 
 /** What shard 0 read in the WAL last, and where. */
 export interface SeenFullPageWrites {
   readonly value: 'on' | 'off'
   readonly lsn: string
+}
+
+export function seenFullPageWrites(shardZero: ShardStatus | undefined): SeenFullPageWrites | undefined {
+  switch (shardZero?.fullPageWrites) {
+    case FullPageWrites.FULL_PAGE_WRITES_ON:
+      return { value: 'on', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }
+    case FullPageWrites.FULL_PAGE_WRITES_OFF:
+      return { value: 'off', lsn: formatLsn(lsnFromBigint(shardZero.fullPageWritesLsn)) }
+    default:
+      return undefined
+  }
 }
 
 const STEPS_OFF: readonly FpwStepName[] = ['image_generation', 'setting', 'seen_in_wal']

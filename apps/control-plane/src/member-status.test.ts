@@ -1,12 +1,18 @@
 /** Goal: one safekeeper that answers with an error never keeps a view of the others from being made. Method: by table. */
-import { refuse } from '@understory/base'
-import { GetWalStatusResponse } from '@understory/rpc'
+import { lsn, refuse } from '@understory/base'
+import { MemoryNodes } from '@understory/protocol/clients/memory'
 import { expect, test } from 'vitest'
-import { MEMBER_AWAY, memberStatus } from './clients.ts'
+import { MEMBER_AWAY, memberStatus } from './member-status.ts'
+
+const REF = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
+const POSTGRES = { major: 17, systemId: 7n, pgTimelineId: 1, walSegmentBytes: 16 << 20 } as const
 
 test('what a member answers becomes what is shown of it', async () => {
-  const whole = GetWalStatusResponse.fromPartial({ flushLsn: 3n, commitLsn: 2n, membershipGeneration: 1n })
-  expect(await memberStatus(Promise.resolve(whole))).toEqual({
+  const nodes = new MemoryNodes()
+  const safekeeper = nodes.safekeeper('sk-1:1')
+  await safekeeper.createTimeline(REF, POSTGRES, lsn(2))
+  safekeeper.set(REF, { flushLsn: lsn(3), membershipGeneration: 1 })
+  expect(await memberStatus(safekeeper.walStatus(REF))).toEqual({
     alive: true,
     flushLsn: 3n,
     commitLsn: 2n,

@@ -2,11 +2,10 @@
  * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is lost
  * for good. One call does what can be done now; whatever cuts it short, the next call goes on.
  */
-import { formatLsn, isErrorCode, lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, isErrorCode, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { MemberStatus } from '@understory/consensus'
 import type { Clock, Log } from '@understory/env'
-import { writeMembership } from '@understory/protocol'
 import type { GetComputeStatusResponse, TimelineRef } from '@understory/rpc'
 import {
   allSafekeepers,
@@ -37,7 +36,7 @@ const HEALTH_LOOK_MS = 2_000
 const COPIES_LOOK_MS = 5_000
 
 export interface MembershipParts {
-  readonly nodes: Nodes
+  readonly nodes: Pick<Nodes, 'known' | 'list'>
   readonly peers: NodeClients
   readonly clock: Clock
   readonly log: Log
@@ -196,15 +195,13 @@ export class MembershipReconciler {
     this.#noteProgress(answers)
     const stuck = answers.find(({ problem }) => problem !== '')
     if (stuck !== undefined) throw refuse('unavailable', `"${stuck.node}" cannot pull: ${stuck.problem}`)
-    return answers.every(({ running, goalLsn }) => !running && goalLsn > 0n)
+    return answers.every(({ isRunning, goalLsn }) => !isRunning && goalLsn > LSN_ZERO)
   }
 
-  #noteProgress(answers: readonly { readonly flushLsn: bigint; readonly goalLsn: bigint }[]): void {
-    const [furthest] = answers.toSorted((a, b) => Number(b.goalLsn - b.flushLsn - (a.goalLsn - a.flushLsn)))
+  #noteProgress(answers: readonly { readonly flushLsn: Lsn; readonly goalLsn: Lsn }[]): void {
+    const [furthest] = answers.toSorted((a, b) => b.goalLsn - b.flushLsn - (a.goalLsn - a.flushLsn))
     this.pull =
-      furthest === undefined
-        ? undefined
-        : { flushLsn: lsnFromBigint(furthest.flushLsn), goalLsn: lsnFromBigint(furthest.goalLsn) }
+      furthest === undefined ? undefined : { flushLsn: furthest.flushLsn, goalLsn: furthest.goalLsn }
   }
 
   #address(timeline: TimelineDocument, node: string): string {
@@ -246,15 +243,10 @@ export class MembershipReconciler {
     const { peers, ref } = this.#parts
     const address = timeline.addresses[node]
     if (address === undefined) return undefined
-    const told = peers.configureMembership(address, ref, writeMembership(knownMembershipOf(timeline)))
+    const told = peers.configureMembership(address, ref, knownMembershipOf(timeline))
     const answer = await ifReachable(told.catch(undefinedWhenDamaged))
     if (answer === undefined || answer.nodeId !== node) return undefined
-    return {
-      membershipGeneration: Number(answer.membershipGeneration),
-      term: Number(answer.term),
-      lastLogTerm: Number(answer.lastLogTerm),
-      flushLsn: lsnFromBigint(answer.flushLsn),
-    }
+    return answer
   }
 
   async #spread(timeline: TimelineDocument, change: SafekeeperChange): Promise<void> {

@@ -3,7 +3,8 @@
  * `recoverFrom` and `recoverFromStore`).
  */
 import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
-import type { GetWalStatusResponse, TimelineRef } from '@understory/rpc'
+import type { WalStatus } from '@understory/protocol/clients'
+import type { TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
 import type { StoredRecovery } from './membership-change.ts'
 import type { Nodes } from './nodes.ts'
@@ -17,11 +18,11 @@ export async function checkRecovery(
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,
-): Promise<GetWalStatusResponse> {
+): Promise<WalStatus> {
   const nodes = allSafekeepers(timeline)
   if (!nodes.includes(survivor))
     throw refuse('bad_argument', `"${survivor}" is no safekeeper of this timeline`)
-  const statuses = new Map<string, GetWalStatusResponse>()
+  const statuses = new Map<string, WalStatus>()
   await Promise.all(
     nodes.map(async (node) => {
       const status = await statusOf(peers, timeline.addresses[node], ref)
@@ -74,7 +75,7 @@ export async function prepareStoredRecovery(
     })
   }
   const { endLsn, term } = await peers.closeStoredWal(first.address, ref)
-  return { members, endLsn: lsnFromBigint(endLsn), term: Number(term) }
+  return { members, endLsn, term }
 }
 
 async function isWithout(peers: NodeClients, address: string, ref: TimelineRef): Promise<boolean> {
@@ -95,7 +96,7 @@ async function statusOf(
   peers: NodeClients,
   address: string | undefined,
   ref: TimelineRef,
-): Promise<GetWalStatusResponse | undefined> {
+): Promise<WalStatus | undefined> {
   if (address === undefined) return undefined
   try {
     return await ifReachable(peers.walStatus(address, ref))
@@ -111,7 +112,7 @@ async function checkStorage(
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,
-  { flushLsn }: GetWalStatusResponse,
+  { flushLsn }: WalStatus,
 ): Promise<void> {
   for (const node of new Set(timeline.shards.map((shard) => shard.node))) {
     const address = timeline.addresses[node]
@@ -121,12 +122,11 @@ async function checkStorage(
         hint: 'Start it first.',
       })
     }
-    const ahead = shards.find(({ ingestedLsn }) => ingestedLsn > flushLsn)
+    const ahead = shards.find(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) > flushLsn)
     if (ahead !== undefined) {
-      const text = (lsn: bigint): string => formatLsn(lsnFromBigint(lsn))
       throw refuse(
         'precondition',
-        `pageserver "${node}" has WAL up to ${text(ahead.ingestedLsn)}, "${survivor}" only up to ${text(flushLsn)}`,
+        `pageserver "${node}" has WAL up to ${formatLsn(lsnFromBigint(ahead.ingestedLsn))}, "${survivor}" only up to ${formatLsn(flushLsn)}`,
         { hint: 'Name the safekeeper that is left and has most.' },
       )
     }

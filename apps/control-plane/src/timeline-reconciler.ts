@@ -9,7 +9,6 @@ import {
   hexId,
   isErrorCode,
   lsnFromBigint,
-  lsnToBigint,
   parseLsn,
   present,
   refuse,
@@ -23,17 +22,17 @@ import type {
   ShardRef,
   ShardStatus,
   TimelineRef,
-  WalRollback,
 } from '@understory/rpc'
 import { computeSpecOf, safekeeperAddresses, specDigest } from './compute-spec.ts'
+import type { ShardToAttach } from '@understory/protocol/clients'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import { isNewer } from './configuration-store.ts'
 import type { ConfigurationStore } from './configuration-store.ts'
-import { beginSwitch, completeStep, hasDrifted, nextStep, stepLsn } from './fpw-switch.ts'
+import { beginSwitch, completeStep, hasDrifted, nextStep, seenFullPageWrites, stepLsn } from './fpw-switch.ts'
 import { allSafekeepers, isFromStore } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
 import type { Nodes } from './nodes.ts'
-import { computeMissing, ifReachable, seenFullPageWrites } from './clients.ts'
+import { computeMissing, ifReachable } from './clients.ts'
 import type { NodeClients } from './clients.ts'
 import { Pace } from './pace.ts'
 import { placeTimeline } from './placement.ts'
@@ -622,8 +621,8 @@ function noneWhenUnknown(error: unknown): readonly ShardStatus[] {
 }
 
 /** What a shard is to give up of WAL that was, where it was. */
-function rollbackOf({ rollback }: TimelineDocument, shard: number): WalRollback | undefined {
+function rollbackOf({ rollback }: TimelineDocument, shard: number): ShardToAttach['rollback'] {
   const beforeGeneration = rollback?.shardGenerations[shard]
   if (rollback === undefined || beforeGeneration === undefined) return undefined
-  return { lsn: lsnToBigint(parseLsn(rollback.lsn)), beforeGeneration: BigInt(beforeGeneration) }
+  return { lsn: parseLsn(rollback.lsn), beforeGeneration }
 }

@@ -2,10 +2,11 @@
  * What the members of every followed timeline have committed, asked once a second: one call a safekeeper for all shards of
  * this process together, so that a thousand idle timelines cost no more than a few messages.
  */
-import { LSN_ZERO, UnderstoryError, lsnFromBigint } from '@understory/base'
+import { LSN_ZERO, UnderstoryError } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
-import { SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
+import { safekeeperClient } from '@understory/protocol/clients'
+import type { SafekeeperClient } from '@understory/protocol/clients'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
 
 const ROUND_MS = 1_000
@@ -26,7 +27,7 @@ export class CommitPositions {
   readonly #clock: Clock
   readonly #rpc: ClientContext
   readonly #watchers = new Set<PositionWatcher>()
-  readonly #clients = new Map<string, SafekeeperServiceClient>()
+  readonly #clients = new Map<string, SafekeeperClient>()
   #running: { readonly stop: AbortController } | undefined
 
   constructor(clock: Clock, rpc: ClientContext) {
@@ -93,12 +94,11 @@ export class CommitPositions {
     timelines: readonly TimelineRef[],
     signal: AbortSignal,
   ): Promise<ReadonlyMap<string, Lsn>> {
-    const client = this.#clients.get(address) ?? createClient(this.#rpc, SafekeeperServiceClient, address)
+    const client = this.#clients.get(address) ?? safekeeperClient(this.#rpc, address)
     this.#clients.set(address, client)
-    const options = { deadlineMs: DEADLINE_MS, signal, peer: `safekeeper ${address}` }
     try {
-      const { commitLsns } = await callUnary(client.getCommitPositions.bind(client), { timelines }, options)
-      return new Map(timelines.map(({ timelineId }, i) => [timelineId, lsnFromBigint(commitLsns[i] ?? 0n)]))
+      const positions = await client.commitPositions(timelines, { deadlineMs: DEADLINE_MS, signal })
+      return new Map(timelines.map(({ timelineId }, i) => [timelineId, positions[i] ?? LSN_ZERO]))
     } catch (error) {
       if (error instanceof UnderstoryError) return new Map()
       throw error

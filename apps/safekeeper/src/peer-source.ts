@@ -1,9 +1,9 @@
 /** Another safekeeper as a source of committed WAL. */
-import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { readHistory, readPostgresIdentity } from '@understory/protocol'
 import type { Member } from '@understory/protocol'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import { safekeeperClient } from '@understory/protocol/clients'
+import type { SafekeeperClient } from '@understory/protocol/clients'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
 import type { SourceStatus, WalSource } from './recovery.ts'
 
@@ -15,43 +15,26 @@ export class PeerSource implements WalSource {
   readonly name: string
   readonly #member: Member
   readonly #timeline: TimelineRef
-  readonly #client: SafekeeperServiceClient
+  readonly #client: SafekeeperClient
 
   constructor(rpc: ClientContext, member: Member, timeline: TimelineRef) {
     this.name = `safekeeper "${member.nodeId}"`
     this.#member = member
     this.#timeline = timeline
-    this.#client = createClient(rpc, SafekeeperServiceClient, member.address)
+    this.#client = safekeeperClient(rpc, member.address, this.name)
   }
 
   async status(signal: AbortSignal): Promise<SourceStatus> {
-    const options = { deadlineMs: STATUS_DEADLINE_MS, signal, peer: this.name }
-    const status = await callUnary(
-      this.#client.getWalStatus.bind(this.#client),
-      { timeline: this.#timeline },
-      options,
-    )
-    if (status.nodeId !== this.#member.nodeId)
-      throw refuse('unavailable', `"${status.nodeId}" answers at the address of ${this.name}`)
-    return {
-      identity: readPostgresIdentity(status.postgres),
-      timelineStartLsn: lsnFromBigint(status.timelineStartLsn),
-      history: readHistory(status.termHistory),
-      commitLsn: lsnFromBigint(status.commitLsn),
-      oldestLsn: lsnFromBigint(status.oldestLsn),
-    }
+    const options = { deadlineMs: STATUS_DEADLINE_MS, signal }
+    const { nodeId, postgres, ...status } = await this.#client.walStatus(this.#timeline, options)
+    if (nodeId !== this.#member.nodeId)
+      throw refuse('unavailable', `"${nodeId}" answers at the address of ${this.name}`)
+    return { identity: postgres, ...status }
   }
 
-  async *read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-    const request = {
-      timeline: this.#timeline,
-      startLsn: lsnToBigint(startLsn),
-      endLsn: lsnToBigint(endLsn),
-      term: 0n,
-    }
-    const read = this.#client.readWal.bind(this.#client)
-    const options = { signal, peer: this.name, silenceMsMax: SILENCE_MS_MAX }
-    for await (const { wal } of callServerStream(read, request, options)) yield wal
+  read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+    const options = { signal, silenceMsMax: SILENCE_MS_MAX }
+    return this.#client.readWal(this.#timeline, startLsn, endLsn, options)
   }
 
   close(): void {

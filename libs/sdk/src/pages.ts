@@ -1,9 +1,10 @@
 /** Pages of a timeline as they were at an LSN, straight from the shards that own them. */
 import { formatLsn, isErrorCode, lsnFromBigint, maxLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { PageserverServiceClient, openBidi } from '@understory/rpc'
-import type { GetPagesRequest, GetPagesResponse, GetTimelineResponse } from '@understory/rpc'
-import { PAGE_FOUND, blockKey, encodePageRequests, shardOfKey } from '@understory/storage'
+import { PageStream, READ_PAGES_COUNT } from '@understory/protocol/page-client'
+import { PageserverServiceClient } from '@understory/rpc'
+import type { GetTimelineResponse } from '@understory/rpc'
+import { blockKey, shardOfKey } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
 import { readOneOf, readOptions, readPosition, readWholeNumber } from './arguments.ts'
 import type { GetPagesOptions, PageAddress } from './api.ts'
@@ -11,9 +12,6 @@ import type { Calls, Try } from './calls.ts'
 import { joinSignals } from './signals.ts'
 import { asLoss } from './trouble.ts'
 
-const PAGE_BYTES = 8192
-/** Pages of one message. */
-const BATCH_PAGES = 128
 /** pg_tablespace.dat: pg_default. */
 const DEFAULT_TABLESPACE_OID = 1663
 const FORKS = { main: 0, fsm: 1, vm: 2, init: 3 } as const satisfies Record<
@@ -55,6 +53,7 @@ export async function readPages(
       hint: 'Wait until its Postgres takes SQL.',
     })
   }
+  const ref = timeline.timeline
   const layout = { count: view.shards.length, stripeBlocks: spec.stripeBlocks }
   const requests = questions.map(({ key, lsn }) => {
     const shard = present(shardOfKey(layout, key), 'shard of a block')
@@ -68,31 +67,22 @@ export async function readPages(
     view.shards.map(async ({ address, number, ingestedLsn }) => {
       const own = [...requests.keys()].filter((i) => requests[i]?.shard === number)
       if (own.length === 0) return
-      const pageserver = calls.to(PageserverServiceClient, address)
+      const client = calls.to(PageserverServiceClient, address)
       const call = { peer: `the pageserver at ${address}`, deadlineMs, signal: joined.signal }
-      const stream = openBidi<GetPagesRequest, GetPagesResponse>(pageserver.getPages.bind(pageserver), call)
+      const stream = new PageStream({ client, timeline: ref, shard: { number, ...layout }, call })
       try {
-        const batches = Array.from({ length: Math.ceil(own.length / BATCH_PAGES) }, (_, i) =>
-          own.slice(i * BATCH_PAGES, (i + 1) * BATCH_PAGES),
+        const batches = Array.from({ length: Math.ceil(own.length / READ_PAGES_COUNT) }, (_, i) =>
+          own.slice(i * READ_PAGES_COUNT, (i + 1) * READ_PAGES_COUNT),
         )
-        for (const batch of batches) {
-          const encoded = encodePageRequests(batch.map((i) => requests[i] as PageRequest))
-          // Where it breaks, the answers say so.
-          stream
-            .send({
-              timeline: timeline.timeline,
-              shard: { number, ...layout },
-              requests: encoded,
+        await Promise.all(
+          batches.map(async (batch) => {
+            const pages = await stream.read(
+              batch.map((i) => requests[i] as PageRequest),
               traceparent,
-            })
-            .catch(() => undefined)
-        }
-        for (const batch of batches) {
-          const { done, value } = await stream.messages.next()
-          if (done === true)
-            throw refuse('unavailable', `the pageserver at ${address} ended the stream of pages`)
-          takeAnswer(value, batch, results)
-        }
+            )
+            for (const [j, i] of batch.entries()) results[i] = nonZero(pages[j])
+          }),
+        )
       } catch (error) {
         const loss = asLoss(error, { signal: joined.signal, peer: call.peer })
         failed.abort()
@@ -102,7 +92,7 @@ export async function readPages(
           lsnFromBigint(ingestedLsn),
         )
       } finally {
-        stream.cancel()
+        stream.close()
       }
     }),
   )
@@ -120,19 +110,9 @@ function notReached(error: unknown, asked: readonly PageRequest[], ingestedLsn: 
   })
 }
 
-function takeAnswer(
-  { statuses, pages }: GetPagesResponse,
-  batch: readonly number[],
-  results: (Buffer | undefined)[],
-): void {
-  let found = 0
-  for (const [j, i] of batch.entries()) {
-    if (statuses[j] !== PAGE_FOUND) continue
-    const at = found++ * PAGE_BYTES
-    const page = Buffer.from(pages.subarray(at, at + PAGE_BYTES))
-    if (page.some((byte) => byte !== 0)) results[i] = page
-  }
-}
+/** A copy of the page; undefined where it is all zeros, or not there. */
+const nonZero = (page: Buffer | undefined): Buffer | undefined =>
+  page?.some((byte) => byte !== 0) === true ? Buffer.from(page) : undefined
 
 function keyOf(page: PageAddress): PageRequest['key'] {
   const {

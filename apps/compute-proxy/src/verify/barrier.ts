@@ -16,17 +16,18 @@ import {
   decodeTrackerState,
   nextMultiXactOf,
   parseControlFile,
+  parseDatabasePath,
   parseRelationPath,
   relationPath,
   relmapPath,
   slruSegmentPath,
-  parseDatabasePath,
 } from '@understory/postgres/cluster'
 import type { ControlFileValues, TrackerState } from '@understory/postgres/cluster'
 import { SizeOfPageHeaderData as HEADER_BYTES, getPageLsn } from '@understory/postgres/page'
 import type { SlruKind } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
-import { PageserverServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import { pageserverClient } from '@understory/protocol/clients'
+import { PageserverServiceClient, callServerStream, createClient } from '@understory/rpc'
 import { blockKey, slruKey } from '@understory/storage'
 import { asRecordEnd } from '@understory/pgdata'
 import type pg from 'pg'
@@ -299,16 +300,11 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
 async function readTracker(options: VerifyOptions, lsn: Lsn): Promise<TrackerState> {
   const { timeline, pageservers, stripeBlocks, signal } = options
   const address = pageservers[0] as string
-  const client = createClient(options.rpc, PageserverServiceClient, address)
+  const client = pageserverClient(options.rpc, address)
   try {
-    const request = {
-      timeline,
-      shard: { number: 0, count: pageservers.length, stripeBlocks },
-      lsn: lsnToBigint(lsn),
-    }
-    const call = { signal, peer: `pageserver ${address}` }
+    const shard = { number: 0, count: pageservers.length, stripeBlocks }
     const { tracker } = await retry({ clock: realClock, rng: realRng }, { signal, isRetryable }, () =>
-      callUnary(client.getControlState.bind(client), request, call),
+      client.controlState(timeline, shard, lsn, { signal }),
     )
     return decodeTrackerState(tracker)
   } finally {

@@ -4,7 +4,6 @@
  */
 import {
   LSN_ZERO,
-  UnderstoryError,
   describeError,
   formatLsn,
   isErrorCode,
@@ -14,15 +13,14 @@ import {
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realRng, retry } from '@understory/env'
-import { PAGE_SIZE } from '@understory/postgres/wal'
-import { PageserverServiceClient, callUnary, createClient, openBidi } from '@understory/rpc'
-import type { BidiStream, GetPagesRequest, GetPagesResponse } from '@understory/rpc'
-import { PAGE_FOUND, encodePageRequests, shardOfKey } from '@understory/storage'
+import { pageserverClient } from '@understory/protocol/clients'
+import type { PageserverClient } from '@understory/protocol/clients'
+import { PageStream, READ_PAGES_COUNT } from '@understory/protocol/page-client'
+import { PageserverServiceClient, createClient } from '@understory/rpc'
+import { shardOfKey } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
 import type { VerifyOptions } from './options.ts'
 
-/** Pages of one message. */
-const BATCH_PAGES = 128
 const ATTEMPTS = 12
 /** A shard that does not move for so long is not waited for. */
 const INGEST_PATIENCE_MS = 60_000
@@ -36,20 +34,15 @@ export type StoredPage =
 
 const ABSENT: StoredPage = { kind: 'absent' }
 
-interface Waiting {
-  readonly resolve: (response: GetPagesResponse) => void
-  readonly reject: (error: unknown) => void
-}
-
 export class PageSource implements Disposable {
   readonly #options: VerifyOptions
-  readonly #shards: ShardStream[]
+  readonly #shards: ShardPages[]
   readonly #layout: { readonly count: number; readonly stripeBlocks: number }
 
   constructor(options: VerifyOptions) {
     this.#options = options
     this.#layout = { count: options.pageservers.length, stripeBlocks: options.stripeBlocks }
-    this.#shards = options.pageservers.map((address, number) => new ShardStream(options, number, address))
+    this.#shards = options.pageservers.map((address, number) => new ShardPages(options, number, address))
   }
 
   /** In the order of the requests. */
@@ -61,8 +54,8 @@ export class PageSource implements Disposable {
     }
     const jobs: Promise<void>[] = []
     for (const [number, own] of indexes.entries()) {
-      for (let at = 0; at < own.length; at += BATCH_PAGES) {
-        const part = own.slice(at, at + BATCH_PAGES)
+      for (let at = 0; at < own.length; at += READ_PAGES_COUNT) {
+        const part = own.slice(at, at + READ_PAGES_COUNT)
         jobs.push(
           this.#readPart(
             present(this.#shards[number], 'shard'),
@@ -85,7 +78,7 @@ export class PageSource implements Disposable {
     await Promise.all(this.#shards.map((shard) => shard.waitFor(at)))
   }
 
-  async #readPart(shard: ShardStream, requests: readonly PageRequest[]): Promise<StoredPage[]> {
+  async #readPart(shard: ShardPages, requests: readonly PageRequest[]): Promise<StoredPage[]> {
     const { signal } = this.#options
     try {
       const retryOptions = { attemptsMax: ATTEMPTS, signal }
@@ -110,19 +103,27 @@ export class PageSource implements Disposable {
   }
 }
 
-class ShardStream {
+class ShardPages {
   readonly #options: VerifyOptions
   readonly #number: number
   readonly #address: string
+  readonly #pageserver: PageserverClient
   readonly #client: PageserverServiceClient
-  #stream: BidiStream<GetPagesRequest, GetPagesResponse> | undefined
-  #waiting: Waiting[] = []
+  readonly #stream: PageStream
 
   constructor(options: VerifyOptions, number: number, address: string) {
+    const { rpc, timeline, pageservers, stripeBlocks, signal } = options
     this.#options = options
     this.#number = number
     this.#address = address
-    this.#client = createClient(options.rpc, PageserverServiceClient, address)
+    this.#pageserver = pageserverClient(rpc, address)
+    this.#client = createClient(rpc, PageserverServiceClient, address)
+    this.#stream = new PageStream({
+      client: this.#client,
+      timeline,
+      shard: { number, count: pageservers.length, stripeBlocks },
+      call: { signal, peer: `pageserver ${address}` },
+    })
   }
 
   async read(requests: readonly PageRequest[]): Promise<StoredPage[]> {
@@ -130,21 +131,8 @@ class ShardStream {
       kind: 'client',
       attributes: { pages: requests.length, shard: String(this.#number) },
     })
-    const { statuses, pages } = await this.#ask(encodePageRequests(requests), span?.traceparent).finally(() =>
-      span?.end(),
-    )
-    if (statuses.length !== requests.length) {
-      throw refuse(
-        'bad_page',
-        `pageserver ${this.#address} answered ${statuses.length} pages, not ${requests.length}`,
-      )
-    }
-    let found = 0
-    return requests.map((_, i): StoredPage => {
-      if (statuses[i] !== PAGE_FOUND) return ABSENT
-      const at = found++ * PAGE_SIZE
-      return { kind: 'page', bytes: pages.subarray(at, at + PAGE_SIZE) }
-    })
+    const pages = await this.#stream.read(requests, span?.traceparent).finally(() => span?.end())
+    return pages.map((bytes) => (bytes === undefined ? ABSENT : { kind: 'page', bytes }))
   }
 
   async waitFor(at: Lsn): Promise<void> {
@@ -152,9 +140,8 @@ class ShardStream {
     let ingestedLsn = LSN_ZERO
     let movedAtMs = realClock.nowMs()
     for (;;) {
-      const call = { signal, peer: `pageserver ${this.#address}` }
-      const { shards } = await retry({ clock: realClock, rng: realRng }, { signal }, () =>
-        callUnary(this.#client.getShardStatus.bind(this.#client), { timeline }, call),
+      const shards = await retry({ clock: realClock, rng: realRng }, { signal }, () =>
+        this.#pageserver.shards(timeline, { signal }),
       )
       const own = shards.find(({ shard }) => shard?.number === this.#number)
       if (own !== undefined && own.failure !== '')
@@ -176,42 +163,9 @@ class ShardStream {
     }
   }
 
-  #ask(requests: Buffer, traceparent: string | undefined): Promise<GetPagesResponse> {
-    const stream = (this.#stream ??= this.#open())
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ resolve, reject })
-      const { timeline, pageservers, stripeBlocks } = this.#options
-      const shard = { number: this.#number, count: pageservers.length, stripeBlocks }
-      // A stream that breaks rejects all that wait on it.
-      stream.send({ timeline, shard, requests, traceparent }).catch(() => undefined)
-    })
-  }
-
-  #open(): BidiStream<GetPagesRequest, GetPagesResponse> {
-    const call = { signal: this.#options.signal, peer: `pageserver ${this.#address}` }
-    const stream = openBidi<GetPagesRequest, GetPagesResponse>(this.#client.getPages.bind(this.#client), call)
-    const follow = async (): Promise<never> => {
-      for await (const response of stream.messages) this.#waiting.shift()?.resolve(response)
-      throw refuse('unavailable', `pageserver ${this.#address} ended the stream of pages`)
-    }
-    void follow().catch((error: unknown) => {
-      this.#stream = undefined
-      const waiting = this.#waiting
-      this.#waiting = []
-      const [first, ...rest] = waiting
-      // The first is what failed; the others only shared its stream, and are tried again.
-      first?.reject(error)
-      const shared =
-        error instanceof UnderstoryError
-          ? refuse('unavailable', 'the stream of pages broke', { cause: error })
-          : error
-      for (const { reject } of rest) reject(shared)
-    })
-    return stream
-  }
-
   close(): void {
-    this.#stream?.cancel()
+    this.#stream.close()
     this.#client.close()
+    this.#pageserver.close()
   }
 }
