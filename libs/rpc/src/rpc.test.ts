@@ -1,6 +1,7 @@
 // Goal: errors, streams and cancellation cross the network as the modules promise. Method: real servers and clients on
 // loopback, with the embedded broker's service as the vehicle.
 import { connect } from 'node:http2'
+import { connect as connectSocket } from 'node:net'
 import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
 import { UnderstoryError, refuse } from '@understory/base'
 import { expect, onTestFinished, test } from 'vitest'
@@ -255,6 +256,20 @@ test('a port that is taken is refused with what to do', async () => {
     message: `could not listen on ${first.address}`,
     hint: 'Choose another port, or stop what is using this one.',
   })
+})
+
+test('a peer that hangs does not hold the stop of a server', async () => {
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [] })
+  // It reads nothing, so it never learns that its connection ends.
+  const peer = connectSocket(server.port, '127.0.0.1')
+  peer.pause()
+  onTestFinished(() => void peer.destroy())
+  const client = createClient(PLAIN_CLIENT, BrokerServiceClient, server.address)
+  onTestFinished(() => client.close())
+  // Once an answer is here, the connection that was made before is known to the server, too.
+  await expect(callUnary(client.listAnnouncements.bind(client), { prefix: '' })).rejects.toThrow()
+  await server.stop(100)
+  expect(peer.destroyed).toBe(false)
 })
 
 test('a bidirectional stream passes messages both ways, then an error that ends it', async () => {

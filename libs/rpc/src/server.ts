@@ -52,6 +52,9 @@ const CHANNEL_OPTIONS = {
   'grpc-node.max_session_memory': 256,
 }
 
+/** For connections to close once their calls are cut. */
+const CUT_MS_MAX = 1_000
+
 export interface CallContext {
   /** Fires when the caller cancelled, went away, or its deadline passed. */
   readonly signal: AbortSignal
@@ -202,7 +205,7 @@ export interface RpcServer {
   readonly port: number
   /** host:port, for others. */
   readonly address: string
-  /** Lets calls under way finish for `graceMs`, then cuts them. */
+  /** Lets calls under way finish for `graceMs`, then cuts them; a peer that hangs is not waited for. */
   stop(graceMs: number): Promise<void>
 }
 
@@ -285,15 +288,24 @@ export async function startServer(
   return {
     port,
     address: options.advertise ?? `${options.host}:${port}`,
-    stop: (graceMs) =>
-      new Promise((resolve) => {
-        const cut = setTimeout(() => server.forceShutdown(), graceMs)
-        server.tryShutdown(() => {
-          clearTimeout(cut)
-          // To the last: whoever probes is to see that this one still ends.
-          probed?.forceShutdown()
-          resolve()
-        })
-      }),
+    stop: async (graceMs) => {
+      await shutDown(server, graceMs)
+      // To the last: whoever probes is to see that this one still ends.
+      probed?.forceShutdown()
+    },
   }
+}
+
+function shutDown(server: Server, graceMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    let timer = setTimeout(() => {
+      server.forceShutdown()
+      // A peer that hangs reads not even the end of its connection.
+      timer = setTimeout(resolve, CUT_MS_MAX)
+    }, graceMs)
+    server.tryShutdown(() => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
 }
