@@ -23,6 +23,7 @@ import {
   minLsn,
   refuse,
   segmentOf,
+  segmentStart,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
@@ -705,16 +706,38 @@ export class Timeline {
     return this.#keptFromLsn
   }
 
-  /** Lets go of whole segments before `lsn`, which are in the object store. */
+  /**
+   * Releases whole segments before `lsn`, which are in the object store; fewer of them where the control file has an older
+   * commit position, and has no room for a newer one. Error: of the control file, which ends the writing of the timeline.
+   */
   async trim(lsn: Lsn): Promise<void> {
     if (lsn <= this.#keptFromLsn || this.#remote === undefined) return
     await this.#mailbox.run(async () => {
-      assert(lsn <= this.commitLsn, () => `${formatLsn(lsn)} is not committed, so it is not let go of`)
+      assert(lsn <= this.commitLsn, () => `${formatLsn(lsn)} is not committed, so it is not released`)
+      const durableLsn = await this.#durableCommit(lsn)
+      // The next start looks for the end of the WAL in the segment that holds the last byte before that (end-of-wal.ts).
+      const { walSegmentBytes: segmentBytes } = this.identity
+      const neededLsn = segmentStart(segmentOf(advance(durableLsn, -1), segmentBytes), segmentBytes)
+      const keptFromLsn = minLsn(lsn, neededLsn)
+      if (keptFromLsn <= this.#keptFromLsn) return
       // First, so that readers look elsewhere before the files are gone.
-      this.#keptFromLsn = lsn
-      await this.#files.removeBefore(lsn)
+      this.#keptFromLsn = keptFromLsn
+      await this.#files.removeBefore(keptFromLsn)
       this.#space.charge()
     })
+  }
+
+  /** The commit position in the control file, which is brought past `lsn` where it can be. */
+  async #durableCommit(lsn: Lsn): Promise<Lsn> {
+    if (this.#state.control.commitLsn <= lsn && this.#failure === undefined) {
+      try {
+        await this.#rememberCommit()
+      } catch (error) {
+        this.#fail(error)
+        throw error
+      }
+    }
+    return this.#state.control.commitLsn
   }
 
   /**

@@ -1,0 +1,57 @@
+/**
+ * Goal: a safekeeper that is killed at any moment after it trimmed WAL opens again with everything that was committed. Method:
+ * random records, of up to several segments, commits and trims on real files; a copy of the folder stands for the kill.
+ */
+import { cp, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { advance, segmentOf, segmentStart } from '@understory/base'
+import { realDisk, silentLog } from '@understory/env'
+import { memoryObjectStore } from '@understory/object-store'
+import fc from 'fast-check'
+import { expect, onTestFinished, test } from 'vitest'
+import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
+import { Timelines } from '../src/timelines.ts'
+import { REF, create, folder, start } from './peers.ts'
+import { SingleProposer } from './single-proposer.ts'
+import { IDENTITY, WalMaker } from './wal-maker.ts'
+
+const { walSegmentBytes: segmentBytes } = IDENTITY
+
+/** How much of a segment a record has, and how many segments before the commit position stay. */
+const STEP = fc.record({ segments: fc.double({ min: 0.001, max: 3, noNaN: true }), kept: fc.nat(2) })
+
+test('a folder that was copied after any trim opens with what was committed', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(STEP, { minLength: 1, maxLength: 5 }), async (steps) => {
+      const at = await folder()
+      const safekeeper = await start('sk', at)
+      await create(safekeeper)
+      const timeline = safekeeper.timelines.get(REF)
+      timeline.attachRemote(new RemoteWal(memoryObjectStore(), REF, new ChunkCache()))
+      const leader = new SingleProposer(safekeeper.client)
+      onTestFinished(() => leader.close())
+      const maker = new WalMaker()
+      maker.endLsn = await leader.lead(REF, IDENTITY, 1)
+      for (const [i, { segments, kept }] of steps.entries()) {
+        const beginLsn = maker.endLsn
+        const wal = maker.record(Math.ceil(segments * segmentBytes))
+        for (let from = 0; from < wal.length; from += 200_000)
+          await leader.append(advance(beginLsn, from), wal.subarray(from, from + 200_000))
+        await leader.flushed(maker.endLsn)
+        await leader.commit(maker.endLsn)
+        const segment = segmentOf(timeline.commitLsn, segmentBytes) - kept
+        await timeline.trim(segmentStart(Math.max(0, segment), segmentBytes))
+        const copy = join(at, `killed-${i}`)
+        await mkdir(copy)
+        await cp(join(at, 'sk'), copy, { recursive: true })
+        const after = new Timelines(realDisk, silentLog, copy)
+        await after.openAll()
+        expect(after.get(REF).state.flushLsn).toBe(maker.endLsn)
+        await after.close()
+      }
+      await safekeeper.stop()
+    }),
+    // Shrinking would take minutes; the steps that failed are short as they are.
+    { numRuns: 8, endOnFailure: true },
+  )
+}, 120_000)
