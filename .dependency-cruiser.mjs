@@ -26,6 +26,7 @@ export default {
     },
     only('base', [], 'base imports nothing'),
     only('env', ['base'], 'the seams know base alone'),
+    only('actor', ['base', 'env'], 'owners of state; none lives here'),
     only('postgres', ['base'], 'facts about Postgres: no I/O, no clock, no network'),
     only('consensus', ['base', 'env', 'postgres'], 'pure state machines, and what drives them by the seams'),
     {

@@ -7,6 +7,7 @@
  *   importing (birth) ---------------------^
  */
 import { rm } from 'node:fs/promises'
+import { ProblemReport } from '@understory/actor'
 import {
   BugError,
   describeError,
@@ -162,7 +163,7 @@ export class Compute {
   #isBirthInterrupted = false
   /** In a row. */
   #lastingFailures = 0
-  #keepProblem = ''
+  readonly #keepProblems: ProblemReport
   #isConfigurationSuspect = false
   #remembered: RememberedState = NOTHING_REMEMBERED
   /** The highest term that this compute has asked for; undefined before the first. */
@@ -176,7 +177,8 @@ export class Compute {
 
   constructor(parts: ComputeParts) {
     this.#parts = parts
-    const { telemetry, spec } = parts
+    const { telemetry, spec, clock, log } = parts
+    this.#keepProblems = new ProblemReport({ clock, log, event: 'configuration_not_kept' })
     if (telemetry !== undefined)
       this.#observer = new ComputeObserver(telemetry, spec.timeline, () => this.#state)
     this.files = parts.files
@@ -467,11 +469,9 @@ export class Compute {
     try {
       const isSound = (): Promise<boolean> => hasTakenAllIn(this.#target())
       await this.configuration.keep(this.#session?.quorum.term ?? 0, isSound)
-      this.#keepProblem = ''
+      this.#keepProblems.clear()
     } catch (error) {
-      const problem = describeError(error)
-      if (problem !== this.#keepProblem) this.#parts.log.warn('configuration_not_kept', { problem })
-      this.#keepProblem = problem
+      this.#keepProblems.report(error)
     }
   }
 

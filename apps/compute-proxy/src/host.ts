@@ -8,6 +8,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Mailbox } from '@understory/actor'
 import { describeError, parseTimelineId, refuse } from '@understory/base'
 import { diskError, realDisk } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
@@ -77,7 +78,7 @@ export class Host implements ComputeHosting {
   readonly #computes = new Map<string, Hosted>()
   /** By timeline: also of those that are being removed. */
   readonly #users = new Map<string, number>()
-  #storing: Promise<void> = Promise.resolve()
+  readonly #writes = new Mailbox({ name: 'computes' })
 
   constructor(parts: HostParts) {
     this.#parts = parts
@@ -225,8 +226,7 @@ export class Host implements ComputeHosting {
 
   /** One write at a time: the last one made is the last one stored. */
   #store(): Promise<void> {
-    this.#storing = this.#storing.catch(() => undefined).then(() => this.#write())
-    return this.#storing
+    return this.#writes.run(() => this.#write())
   }
 
   async #write(): Promise<void> {

@@ -6,6 +6,7 @@
  */
 import { mkdir, readFile } from 'node:fs/promises'
 import { relative } from 'node:path'
+import { Mailbox } from '@understory/actor'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { readWithin, realDisk } from '@understory/env'
 import type { Configuration } from '@understory/rpc'
@@ -151,7 +152,7 @@ export const hasOtherSoundFiles = (kept: KeptConfiguration | undefined): boolean
 export class ConfigurationKeeper {
   readonly #files: ComputeFiles
   #kept: KeptConfiguration | undefined
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #mailbox = new Mailbox({ name: 'configuration' })
 
   constructor(files: ComputeFiles) {
     this.#files = files
@@ -163,7 +164,7 @@ export class ConfigurationKeeper {
   }
 
   load(): Promise<KeptConfiguration | undefined> {
-    return this.#inTurn(async () => (this.#kept = await readKept(this.#files)))
+    return this.#mailbox.run(async () => (this.#kept = await readKept(this.#files)))
   }
 
   /**
@@ -171,7 +172,7 @@ export class ConfigurationKeeper {
    * the newest is not known to be sound: whether the server that runs has taken all of it in.
    */
   keep(term: number, isSound: () => Promise<boolean>): Promise<void> {
-    return this.#inTurn(() => this.#keep(term, isSound))
+    return this.#mailbox.run(() => this.#keep(term, isSound))
   }
 
   async #keep(term: number, isSound: () => Promise<boolean>): Promise<void> {
@@ -204,12 +205,6 @@ export class ConfigurationKeeper {
     }
     await writeKept(this.#files, kept)
     this.#kept = kept
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#last.then(work)
-    this.#last = turn.catch(() => undefined)
-    return turn
   }
 }
 

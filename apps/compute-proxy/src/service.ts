@@ -1,4 +1,5 @@
 /** ComputeService: parse, call the compute, convert. */
+import { Signal } from '@understory/actor'
 import { lsnToBigint, parseLsn, refuse } from '@understory/base'
 import { realClock } from '@understory/env'
 import type { CheckedSpec } from '@understory/protocol'
@@ -154,7 +155,7 @@ async function* verify(
   if (postgres === undefined) throw refuse('unavailable', 'the compute is not running')
   // Progress arrives by callback while the result is on its way: at most one line a wake-up is sent.
   let progress: { pagesDone: bigint; pagesTotal: bigint } | undefined
-  let wake = Promise.withResolvers<void>()
+  const changes = new Signal()
   const running = verifyTimeline({
     rpc,
     dataDirectory: compute.files.pgdata,
@@ -170,20 +171,17 @@ async function* verify(
     signal,
     onProgress: (done, total) => {
       progress = { pagesDone: BigInt(done), pagesTotal: BigInt(total) }
-      wake.resolve()
+      changes.notify()
     },
   })
-  const ended = running.then(
-    () => wake.resolve(),
-    () => wake.resolve(),
-  )
   let isOver = false
-  void ended.then(() => {
+  const end = (): void => {
     isOver = true
-  })
+    changes.notify()
+  }
+  running.then(end, end)
   while (!isOver) {
-    await wake.promise
-    wake = Promise.withResolvers<void>()
+    await changes.until(() => isOver || progress !== undefined)
     if (progress !== undefined) yield { ...progress, result: undefined }
     progress = undefined
     await Promise.resolve()

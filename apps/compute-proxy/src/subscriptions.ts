@@ -8,6 +8,7 @@
  * confirms nothing meanwhile. A subscription has a setting of its own, by default off, which no configuration overrides
  * (InitializeLogRepWorker sets it); so it is changed with ALTER SUBSCRIPTION, which a running worker follows.
  */
+import { ProblemReport } from '@understory/actor'
 import { describeError } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
@@ -39,16 +40,17 @@ export class SubscriptionGuard {
   readonly #log: Log
   #lookedLsn: Lsn | undefined
   #lookUntilMs = 0
-  #problem = ''
+  readonly #problems: ProblemReport
 
   constructor(clock: Clock, log: Log) {
     this.#clock = clock
     this.#log = log
+    this.#problems = new ProblemReport({ clock, log, event: 'subscription_not_synchronous' })
   }
 
   /** In one line, what keeps a subscription from being safe; empty while nothing does. */
   get problem(): string {
-    return this.#problem
+    return this.#problems.current
   }
 
   /** To be called every second or so; costs nothing while no catalog changes. */
@@ -63,13 +65,11 @@ export class SubscriptionGuard {
       for (const subscription of subscriptions)
         await this.#makeSafe(target, subscription).catch((error: unknown) => failures.push(error))
       if (failures.length > 0) throw failures[0]
-      this.#problem = ''
+      this.#problems.clear()
     } catch (error) {
       // The next look finds it again.
       this.#lookedLsn = undefined
-      const problem = `a subscription may confirm what no quorum has: ${describeError(error)}`
-      if (problem !== this.#problem) this.#log.warn('subscription_not_synchronous', { problem })
-      this.#problem = problem
+      this.#problems.report(`a subscription may confirm what no quorum has: ${describeError(error)}`)
     }
   }
 

@@ -13,7 +13,7 @@ import { hostDriver } from './host-driver.ts'
 import { apiServer, openKubernetesApi } from './kubernetes/api.ts'
 import type { KubernetesApi } from './kubernetes/api.ts'
 import { KubernetesDriver } from './kubernetes/kubernetes-driver.ts'
-import { keepLeaderLabel } from './kubernetes/leader-label.ts'
+import { leaderLabelLoop } from './kubernetes/leader-label.ts'
 import { readPodSettings } from './kubernetes/pod-settings.ts'
 import type { PodSettings } from './kubernetes/pod-settings.ts'
 import { Lead } from './lead.ts'
@@ -76,8 +76,10 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), nodes.known())
   })
   const following = nodes.follow(stop.signal)
-  const ended = new AbortController()
-  let labelling: Promise<void> | undefined
+  const labelling =
+    kubernetes === undefined
+      ? undefined
+      : leaderLabelLoop({ ...kubernetes, podName: nodeId, clock, rng, log })
   let running: Promise<void> | undefined
 
   return {
@@ -96,15 +98,13 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     announce: { broker, kind: 'control-plane' },
     begin: () => {
       running = directory.run()
-      if (kubernetes !== undefined)
-        labelling = keepLeaderLabel({ ...kubernetes, podName: nodeId, clock, log }, ended.signal)
+      labelling?.start()
     },
     run: async () => {
       const reason = await Promise.race([stop.requested.then(() => undefined), lead.lost])
       if (reason === undefined) log.info('stopping')
       else log.error('lead_lost', { reason })
-      ended.abort()
-      await labelling
+      await labelling?.stop()
       return reason === undefined ? EXIT_STOPPED : EXIT_LEAD_LOST
     },
     stopGraceMs: STOP_GRACE_MS,

@@ -2,6 +2,7 @@
  * All tenants with their reconcilers: the domain behind the API. A tenant made by another control plane is found at
  * the next look into the store.
  */
+import { Loop, ProblemReport } from '@understory/actor'
 import { describeError, formatLsn, hexId, isErrorCode, parseNodeId, refuse } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { readPostgresMajor } from '@understory/postgres/cluster'
@@ -53,14 +54,22 @@ export class Directory {
   readonly #parts: ReconcilerParts
   readonly #reconcilers = new Map<string, TimelineReconciler>()
   readonly #running = new Set<Promise<void>>()
-  readonly #stop = new AbortController()
   readonly #removals: Removals
+  readonly #loop: Loop
   #looking: Promise<void> | undefined
-  #wake: (() => void) | undefined
 
   constructor(parts: Omit<ReconcilerParts, 'timelinesCount'> & Pick<RemovalParts, 'objects'>) {
     this.#parts = { ...parts, timelinesCount: () => this.#reconcilers.size }
     this.#removals = new Removals(parts)
+    const { clock, rng, log } = parts
+    this.#loop = new Loop({
+      clock,
+      rng,
+      pauseMs: LOOK_MS,
+      backoff: { baseMs: LOOK_MS, pauseMsMax: LOOK_MS },
+      problems: new ProblemReport({ clock, log, event: 'tenants_not_listed' }),
+      round: () => this.#round(),
+    })
   }
 
   get clock(): Clock {
@@ -68,36 +77,25 @@ export class Directory {
   }
 
   /** Reconciles every tenant until `stop`. */
-  async run(): Promise<void> {
-    while (!this.#stop.signal.aborted) {
-      try {
-        for (const tenant of await this.#parts.store.list()) this.#take(tenant)
-        this.#lookAtRemovals()
-        await this.#pause()
-      } catch (error) {
-        if (isErrorCode(error, 'cancelled')) break
-        this.#parts.log.warn('tenants_not_listed', { problem: describeError(error) })
-        await this.#parts.clock.sleep(LOOK_MS, this.#stop.signal).catch(() => undefined)
-      }
-    }
+  run(): Promise<void> {
+    this.#loop.start()
+    return this.#loop.ended
   }
 
-  /** Until the next look is due, or asked for. */
-  async #pause(): Promise<void> {
-    const early = new AbortController()
-    this.#wake = () => early.abort()
+  async #round(): Promise<number> {
+    for (const tenant of await this.#parts.store.list()) this.#take(tenant)
+    this.#lookAtRemovals()
     // Each look reads every tenant's document.
-    const pauseMs = Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.size)
-    await this.#parts.clock
-      .sleep(pauseMs, AbortSignal.any([this.#stop.signal, early.signal]))
-      .catch(() => undefined)
-    this.#wake = undefined
+    return Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.size)
   }
 
   async stop(): Promise<void> {
-    this.#stop.abort()
-    for (const reconciler of this.#reconcilers.values()) reconciler.wake()
-    await Promise.all([...this.#running, this.#looking])
+    await Promise.all([
+      this.#loop.stop(),
+      ...[...this.#reconcilers.values()].map((reconciler) => reconciler.stop()),
+      ...this.#running,
+      this.#looking,
+    ])
   }
 
   /**
@@ -204,7 +202,7 @@ export class Directory {
   #removeSoon(tenant: TenantDocument): void {
     for (const { timelineId } of tenant.timelines) this.#reconcilers.get(timelineId)?.wake()
     this.#removals.hurry()
-    this.#wake?.()
+    this.#loop.wake()
   }
 
   /** Unless the last look is still under way: a node that hangs holds nothing else up. */
@@ -382,23 +380,17 @@ export class Directory {
   async *watchFpw(tenantName: string, signal: AbortSignal): AsyncGenerator<FpwState, void, void> {
     const { tenant, timeline } = await this.findTimeline(tenantName, '')
     const reconciler = this.#take(tenant, timeline)
-    let changed = Promise.withResolvers<void>()
-    const stopListening = reconciler.onChange(() => changed.resolve())
-    const onAbort = (): void => changed.resolve()
-    signal.addEventListener('abort', onAbort, { once: true })
-    try {
-      while (!signal.aborted && !this.#stop.signal.aborted) {
-        const { timeline: now } = await this.findTimeline(tenant.tenantId, timeline.timelineId)
-        yield now.fpw
-        // A change by another control plane is not heard of here: it is seen at the latest after a second.
-        const timer = this.#parts.clock.setTimer(1_000, () => changed.resolve())
-        await changed.promise
-        timer.cancel()
-        changed = Promise.withResolvers<void>()
-      }
-    } finally {
-      stopListening()
-      signal.removeEventListener('abort', onAbort)
+    const over = AbortSignal.any([signal, this.#loop.stopped])
+    while (!over.aborted) {
+      // Before it is read: no change in between is missed.
+      const late = new AbortController()
+      const changed = reconciler.changes.next(AbortSignal.any([over, late.signal]))
+      const { timeline: now } = await this.findTimeline(tenant.tenantId, timeline.timelineId)
+      yield now.fpw
+      // A change by another control plane is seen at the latest after a second.
+      const timer = this.#parts.clock.setTimer(1_000, () => late.abort())
+      await changed
+      timer.cancel()
     }
   }
 
@@ -409,7 +401,7 @@ export class Directory {
       if (this.#reconcilers.has(timelineId)) continue
       const reconciler = new TimelineReconciler(this.#parts, tenant.tenantId, timelineId)
       this.#reconcilers.set(timelineId, reconciler)
-      const running = reconciler.run(this.#stop.signal)
+      const running = reconciler.run()
       this.#running.add(running)
       // It ends before its time when its timeline was begun anew, under another id.
       void running.finally(() => {

@@ -10,6 +10,7 @@
  *
  *   waiting --(free, or silent for a lease)--> leading --(the record is another's)--> lost
  */
+import { Loop, ProblemReport } from '@understory/actor'
 import { describeError, hexId, refuse } from '@understory/base'
 import { isRetryable, throwIfCancelled } from '@understory/env'
 import type { Clock, Log, Rng } from '@understory/env'
@@ -54,19 +55,30 @@ export class Lead {
   readonly #lost = Promise.withResolvers<string>()
   readonly #parts: LeadParts
   readonly #nonce: string
-  readonly #stop = new AbortController()
   #own: Found | undefined
   #holder = ''
   /** Another's record, and since when it is as it is. */
   #seen: { readonly etag: string; readonly sinceMs: number } | undefined
   /** When another was last seen to renew its lead; it may have died since. */
   #othersRenewalMs = -Infinity
-  #renewing: Promise<void> = Promise.resolve()
+  readonly #renewals: Loop
 
   constructor(parts: LeadParts) {
     this.#parts = parts
     this.#nonce = hexId(parts.rng.bytes(16))
     this.lost = this.#lost.promise
+    const { clock, rng, log, leaseMs } = parts
+    const pauseMs = leaseMs / RENEWALS_PER_LEASE
+    this.#renewals = new Loop({
+      clock,
+      rng,
+      pauseMs,
+      firstAfterMs: pauseMs,
+      backoff: { baseMs: pauseMs, pauseMsMax: pauseMs },
+      // A store that is away is away for the others too: whose lead it is shows when it is back.
+      problems: new ProblemReport({ clock, log, event: 'lead_not_renewed' }),
+      round: async () => (this.#own === undefined ? 'end' : this.#renewOnce(this.#own)),
+    })
   }
 
   get isHeld(): boolean {
@@ -93,19 +105,17 @@ export class Lead {
    */
   async acquire(signal: AbortSignal): Promise<void> {
     const { clock, leaseMs, log } = this.#parts
-    let lastProblem = ''
+    const problems = new ProblemReport({ clock, log, event: 'lead_not_sought' })
     for (;;) {
       throwIfCancelled(signal)
       try {
         if (await this.#tryToTake(signal)) return
-        lastProblem = ''
+        problems.clear()
       } catch (error) {
         if (!isRetryable(error)) throw error
         // Whether another has renewed its lead meanwhile was not seen.
         this.#seen = undefined
-        const problem = describeError(error)
-        if (problem !== lastProblem) log.warn('lead_not_sought', { problem })
-        lastProblem = problem
+        problems.report(error)
       }
       await clock.sleep(leaseMs / RENEWALS_PER_LEASE, signal)
     }
@@ -133,8 +143,7 @@ export class Lead {
 
   /** Gives it up, so that the next one need not wait. */
   async release(): Promise<void> {
-    this.#stop.abort()
-    await this.#renewing
+    await this.#renewals.stop()
     const own = this.#own
     this.#own = undefined
     if (own === undefined) return
@@ -152,29 +161,8 @@ export class Lead {
     if (etag === undefined) return false
     this.#own = { record: next, etag }
     log.info('leading', { epoch, before: found?.record.nodeId })
-    this.#renewing = this.#renew()
+    this.#renewals.start()
     return true
-  }
-
-  async #renew(): Promise<void> {
-    const { clock, leaseMs, log } = this.#parts
-    let lastProblem = ''
-    for (;;) {
-      const isOver = await clock.sleep(leaseMs / RENEWALS_PER_LEASE, this.#stop.signal).then(
-        () => false,
-        () => true,
-      )
-      if (isOver || this.#own === undefined) return
-      try {
-        await this.#renewOnce(this.#own)
-        lastProblem = ''
-      } catch (error) {
-        // A store that is away is away for the others too: whether it is still this one's is told when it is back.
-        const problem = describeError(error)
-        if (problem !== lastProblem) log.warn('lead_not_renewed', { problem })
-        lastProblem = problem
-      }
-    }
   }
 
   async #renewOnce(own: Found): Promise<void> {

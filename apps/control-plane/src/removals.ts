@@ -6,7 +6,8 @@
  * when it is back. The compute ends first: until then it could make safekeepers and pageservers have the timeline anew.
  * Objects go after every step, because a node that was away may have stored some until it was told.
  */
-import { describeError, isErrorCode } from '@understory/base'
+import { Mailbox, ProblemReport } from '@understory/actor'
+import { isErrorCode } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { timelinePrefixes } from '@understory/protocol'
@@ -83,8 +84,8 @@ export class Removals {
   readonly #notBeforeMs = new Map<string, number>()
   /** By timeline: when its compute was first told to end, by this process. */
   readonly #computeToldMs = new Map<string, number>()
-  #releasing: Promise<void> = Promise.resolve()
-  readonly #problems = new Map<string, string>()
+  readonly #releases = new Mailbox({ name: 'released names' })
+  readonly #problems = new Map<string, ProblemReport>()
 
   constructor(parts: RemovalParts) {
     this.#parts = parts
@@ -92,14 +93,12 @@ export class Removals {
 
   /** Why the last try of a timeline's removal ended early; empty where it did not. */
   problemOf(timelineId: string): string {
-    return this.#problems.get(timelineId) ?? ''
+    return this.#problems.get(timelineId)?.current ?? ''
   }
 
   /** One at a time: another tenant may take the name in between. */
   releaseName(tenant: TenantDocument): Promise<void> {
-    const release = this.#releasing.then(() => this.#parts.store.releaseName(tenant))
-    this.#releasing = release.catch(() => undefined)
-    return release
+    return this.#releases.run(() => this.#parts.store.releaseName(tenant))
   }
 
   /** The next look tries every one of them. */
@@ -122,10 +121,10 @@ export class Removals {
         if (await this.#remove(tenant, removal)) leftCount--
         this.#problems.delete(timelineId)
       } catch (error) {
-        const problem = describeError(error)
-        if (this.#problems.get(timelineId) !== problem)
-          log.warn('removal_waits', { tenant: tenant.tenantId, timeline: timelineId, problem })
-        this.#problems.set(timelineId, problem)
+        const known = this.#problems.get(timelineId)
+        const problems = known ?? new ProblemReport({ clock, log, event: 'removal_waits' })
+        this.#problems.set(timelineId, problems)
+        problems.report(error, { tenant: tenant.tenantId, timeline: timelineId })
         this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
       }
     }

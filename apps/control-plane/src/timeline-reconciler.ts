@@ -3,6 +3,7 @@
  * asked for. One pass observes, does the next thing that is missing, and stores what it did; every action is
  * idempotent, so a pass may be cut at any point and be run again, also by another control plane.
  */
+import { Loop, ProblemReport, Signal } from '@understory/actor'
 import {
   describeError,
   formatLsn,
@@ -85,16 +86,17 @@ export class TimelineReconciler {
   readonly #tenantId: string
   readonly #timelineId: string
   readonly #log: Log
-  readonly #listeners = new Set<() => void>()
+  /** Notified after every stored change. */
+  readonly changes = new Signal()
   /** Of the safekeepers. */
   readonly membership: MembershipReconciler
   /** The safekeepers that the shards were last told. */
   #toldShards = ''
   readonly #pace = new Pace()
   readonly #recovery: ShardRecovery
-  #wake: (() => void) | undefined
-  #isWoken = false
-  #lastProblem = ''
+  readonly #problems: ProblemReport
+  readonly #loop: Loop
+  #isOurs = false
   #computeProblem = ''
   /** As in the object store; undefined until it was looked up. */
   #published: { readonly configuration: Configuration | undefined } | undefined
@@ -105,6 +107,9 @@ export class TimelineReconciler {
     this.#timelineId = timelineId
     this.#log = parts.log.child({ tenant: tenantId, timeline: timelineId })
     this.#recovery = new ShardRecovery(parts.clock)
+    const { clock, rng } = parts
+    this.#problems = new ProblemReport({ clock, log: this.#log, event: 'reconcile_failed' })
+    this.#loop = new Loop({ clock, rng, pauseMs: 0, problems: this.#problems, round: () => this.#round() })
     this.membership = new MembershipReconciler({
       nodes: parts.nodes,
       peers: parts.peers,
@@ -119,60 +124,43 @@ export class TimelineReconciler {
 
   /** Something was asked for: the next pass begins at once. */
   wake(): void {
-    this.#isWoken = true
     this.#pace.reset()
-    this.#wake?.()
+    this.#loop.wake()
   }
 
-  /** Called back after every stored change; returns how to stop that. */
-  onChange(listener: () => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+  /** Resolves once it was stopped, or the timeline is gone. Trouble is logged and tried again. */
+  run(): Promise<void> {
+    this.#loop.start()
+    return this.#loop.ended
   }
 
-  /** Runs until the signal fires or the timeline is no more. Trouble is logged once and tried again. */
-  async run(signal: AbortSignal): Promise<void> {
-    let isOurs = false
-    while (!signal.aborted) {
-      this.#isWoken = false
-      let isSettled = false
-      try {
-        // Written once under this lead, it is not written any more under an earlier one.
-        if (!isOurs) await this.#parts.store.update(this.#tenantId, (document) => document)
-        isOurs = true
-        const tenant = await this.#parts.store.find(this.#tenantId)
-        if (!tenant.timelines.some(({ timelineId }) => timelineId === this.#timelineId)) return
-        isSettled = await this.#pass(tenant)
-        this.#lastProblem = ''
-      } catch (error) {
-        // It was deleted, and its tenant with it.
-        if (isErrorCode(error, 'unknown_tenant')) return
-        await this.#report(error)
-      }
-      const { clock, timelinesCount } = this.#parts
-      if (!this.#isWoken)
-        await this.#pause(this.#pace.pauseMs(isSettled, clock.nowMs(), timelinesCount()), signal)
-    }
+  stop(): Promise<void> {
+    return this.#loop.stop()
   }
 
-  async #pause(durationMs: number, signal: AbortSignal): Promise<void> {
-    const early = new AbortController()
-    this.#wake = () => early.abort()
+  async #round(): Promise<number | 'end'> {
+    const { store, clock, timelinesCount } = this.#parts
+    let isSettled = false
     try {
-      await this.#parts.clock.sleep(durationMs, AbortSignal.any([signal, early.signal]))
+      // Written once under this lead, it is not written any more under an earlier one.
+      if (!this.#isOurs) await store.update(this.#tenantId, (document) => document)
+      this.#isOurs = true
+      const tenant = await store.find(this.#tenantId)
+      if (!tenant.timelines.some(({ timelineId }) => timelineId === this.#timelineId)) return 'end'
+      isSettled = await this.#pass(tenant)
+      this.#problems.clear()
     } catch (error) {
-      if (!isErrorCode(error, 'cancelled')) throw error
-    } finally {
-      this.#wake = undefined
+      // It was deleted, and its tenant with it.
+      if (isErrorCode(error, 'unknown_tenant')) return 'end'
+      await this.#report(error)
     }
+    return this.#pace.pauseMs(isSettled, clock.nowMs(), timelinesCount())
   }
 
   async #report(error: unknown): Promise<void> {
     this.#parts.observer?.failed()
-    const problem = describeError(error)
-    if (problem === this.#lastProblem) return
-    this.#lastProblem = problem
-    this.#log.warn('reconcile_failed', { problem })
+    if (!this.#problems.report(error)) return
+    const problem = this.#problems.current
     try {
       await this.#update((timeline) =>
         nextStep(timeline.fpw) === undefined || timeline.fpw.problem === problem
@@ -244,7 +232,7 @@ export class TimelineReconciler {
       shardProblems: shards.map((status, number) =>
         status === undefined ? '' : this.#recovery.problemOf(number, status),
       ),
-      problem: this.#lastProblem || this.#computeProblem,
+      problem: this.#problems.current || this.#computeProblem,
     }
   }
 
@@ -275,7 +263,7 @@ export class TimelineReconciler {
       if (after === before) return document
       return { ...document, timelines: document.timelines.map((item) => (item === before ? after : item)) }
     })
-    for (const listener of this.#listeners) listener()
+    this.changes.notify()
     return this.#timelineOf(tenant)
   }
 
@@ -470,7 +458,7 @@ export class TimelineReconciler {
       )
       return { ...document, timelines, removals }
     })
-    for (const listener of this.#listeners) listener()
+    this.changes.notify()
   }
 
   /** The timeline is born once its compute takes SQL: initdb and import are behind it then. */

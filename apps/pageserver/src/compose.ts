@@ -1,5 +1,6 @@
 /** The pageserver's composition root. */
 import { resolve } from 'node:path'
+import { Semaphore } from '@understory/actor'
 import { lockFolder, realWorkers } from '@understory/env'
 import { probeConditionalPut } from '@understory/object-store'
 import { defineService } from '@understory/service'
@@ -13,7 +14,6 @@ import type { ImageJobs } from './image-protocol.ts'
 import { METRICS } from './metrics.ts'
 import { PageserverObserver } from './pageserver-observer.ts'
 import { ShardRegistry } from './shard-registry.ts'
-import { Turns } from './turns.ts'
 
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
@@ -53,8 +53,8 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     cache: new BlockCache(values.blockCacheMib * MIB),
     workers,
     // One runs in each thread, and one is gathered meanwhile.
-    imageTurns: new Turns(imageThreads * 2),
-    fetchTurns: new Turns(LAYER_FETCHES_COUNT_MAX),
+    imageTurns: new Semaphore(imageThreads * 2),
+    fetchTurns: new Semaphore(LAYER_FETCHES_COUNT_MAX),
     positions: new CommitPositions(env.clock, rpc),
     limits: {
       openLayerBytesMax: values.openLayerMib * MIB,

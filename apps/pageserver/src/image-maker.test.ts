@@ -1,5 +1,6 @@
 // Goal: all records of an image are redone with the settings that hold for them. Method: a shard's state by hand, whose
 // settings change while the values of a page are read from a layer.
+import { Semaphore } from '@understory/actor'
 import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import type { Workers } from '@understory/env'
@@ -11,7 +12,6 @@ import { ImageMaker } from './image-maker.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { ShardState } from './shard-state.ts'
 import { Stalls } from './stalls.ts'
-import { Turns } from './turns.ts'
 
 const OWNER = {
   tenantId: 'a'.repeat(32),
@@ -59,7 +59,7 @@ test('a page that was gathered before settings changed is not redone with those 
     {
       state,
       workers: { run } as unknown as Workers<ImageJobs>,
-      turns: new Turns(1),
+      turns: new Semaphore(1),
       stalls: new Stalls(env),
       made: async () => undefined,
       fail,

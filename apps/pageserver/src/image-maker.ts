@@ -9,6 +9,8 @@
  *     ^ trouble outside: the pages of the job wait again     |
  *     +-----------------------------------------------------+
  */
+import { Signal } from '@understory/actor'
+import type { Semaphore } from '@understory/actor'
 import { LSN_MAX } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Workers } from '@understory/env'
@@ -19,7 +21,6 @@ import type { ImageJobs } from './image-protocol.ts'
 import type { ShardObserver } from './pageserver-observer.ts'
 import type { ShardState } from './shard-state.ts'
 import type { Stalls } from './stalls.ts'
-import type { Turns } from './turns.ts'
 
 /** Pages of a job: enough to hide its cost, few enough that images come soon. */
 const JOB_PAGES_MAX = 64
@@ -36,7 +37,7 @@ export interface ImageMakerParts {
   readonly state: ShardState
   readonly workers: Workers<ImageJobs>
   /** One for all shards that share the threads: each has its turn, and no job waits in memory for a thread. */
-  readonly turns: Turns
+  readonly turns: Semaphore
   readonly stalls: Stalls
   /** Images of a job are in the open layer. No more are made before it resolves. */
   readonly made: () => Promise<void>
@@ -57,7 +58,7 @@ export class ImageMaker {
   #queuedMs = new Float64Array(0)
   #jobsCount = 0
   #isStopped = false
-  #idle: (() => void)[] = []
+  readonly #ended = new Signal()
 
   constructor(parts: ImageMakerParts, settings: ImageGenerationSettings) {
     this.#parts = parts
@@ -128,7 +129,7 @@ export class ImageMaker {
 
   /** Resolves when nothing waits and nothing is under way. */
   async drained(): Promise<void> {
-    while (this.#jobsCount > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
+    await this.#ended.until(() => this.#jobsCount === 0)
   }
 
   #start(): void {
@@ -139,7 +140,7 @@ export class ImageMaker {
       })
       .finally(() => {
         this.#jobsCount--
-        for (const wake of this.#idle.splice(0)) wake()
+        this.#ended.notify()
         // What was queued after the loop had ended and before this has nobody else.
         if (this.queuedCount > 0 && !this.#isStopped && this.#jobsCount < JOBS_COUNT_MAX) this.#start()
       })

@@ -2,6 +2,7 @@
 // Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Semaphore } from '@understory/actor'
 import { refuse } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
@@ -16,7 +17,6 @@ import { LayerRoom } from './layer-room.ts'
 import { LayerStore } from './layer-store.ts'
 import { ShardFiles } from './shard-files.ts'
 import { Stalls } from './stalls.ts'
-import { Turns } from './turns.ts'
 
 const INDEX: IndexPart = {
   owner: {
@@ -63,7 +63,7 @@ async function open(refusal: (path: string) => Error | undefined): Promise<Layer
   const stalls = new Stalls(env)
   onTestFinished(() => stalls.stop())
   return new LayerStore(
-    { env, files, store, cache: new BlockCache(1 << 20), fetchTurns: new Turns(2), stalls },
+    { env, files, store, cache: new BlockCache(1 << 20), fetchTurns: new Semaphore(2), stalls },
     INDEX,
   )
 }
@@ -129,7 +129,7 @@ async function withTwoLayers() {
     files,
     store,
     cache: new BlockCache(1 << 20),
-    fetchTurns: new Turns(2),
+    fetchTurns: new Semaphore(2),
     stalls: new Stalls(env),
   }
   const layers = new LayerStore(parts, INDEX)
@@ -235,7 +235,7 @@ test('files older than what is published are not published over it', async () =>
     files,
     store,
     cache: new BlockCache(1 << 20),
-    fetchTurns: new Turns(2),
+    fetchTurns: new Semaphore(2),
     stalls: new Stalls(env),
   }
   const layers = new LayerStore(parts, INDEX)

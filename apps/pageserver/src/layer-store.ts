@@ -4,6 +4,8 @@
  * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up. What the local disk
  * refuses is tried again, in order: no layer is listed before one that holds older WAL.
  */
+import { Mailbox } from '@understory/actor'
+import type { Semaphore } from '@understory/actor'
 import { formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { ErrorCode, Lsn, UnderstoryError } from '@understory/base'
 import { backoffMs } from '@understory/env'
@@ -22,10 +24,8 @@ import type {
 } from '@understory/storage'
 import type { ShardObserver } from './pageserver-observer.ts'
 import { RemoteIndex, isWhole, staleGeneration } from './remote-index.ts'
-import { Serial } from './serial.ts'
 import type { ShardFiles } from './shard-files.ts'
 import type { Stalls } from './stalls.ts'
-import type { Turns } from './turns.ts'
 
 const UPLOAD_PAUSE_MS_MAX = 10_000
 /** Another pageserver has the shard, or what is there is damaged: to try again changes nothing. */
@@ -36,7 +36,7 @@ export interface LayerStoreParts {
   readonly files: ShardFiles
   readonly store: ObjectStore
   readonly cache: BlockCache
-  readonly fetchTurns: Turns
+  readonly fetchTurns: Semaphore
   readonly stalls: Stalls
   readonly observer?: ShardObserver | undefined
 }
@@ -47,12 +47,12 @@ export class LayerStore {
   readonly remote: RemoteIndex
   readonly #parts: LayerStoreParts
   /** Layers of ingest, and positions without one: one behind the other, each until it succeeds. */
-  readonly #writes = new Serial()
+  readonly #writes = new Mailbox({ name: 'layer index' })
   /** What ended them: an index that listed a later layer would have a gap. */
   #gap: Error | undefined
   /** Changes of the index. */
-  readonly #local = new Serial()
-  readonly #uploads = new Serial()
+  readonly #local = new Mailbox({ name: 'local index' })
+  readonly #uploads = new Mailbox({ name: 'uploads' })
   #index: IndexPart
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()

@@ -1,5 +1,6 @@
 /** The shards that this process serves, each under the newest generation it was given. */
 import { resolve } from 'node:path'
+import { KeyedMailbox, Mailbox } from '@understory/actor'
 import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
@@ -9,7 +10,6 @@ import { LayerRoom } from './layer-room.ts'
 import { RemoteIndex, staleGeneration } from './remote-index.ts'
 import { rollBack } from './rollback.ts'
 import type { Rollback } from './rollback.ts'
-import { KeyedSerial, Serial } from './serial.ts'
 import { ShardFiles, listAttached } from './shard-files.ts'
 import type { AttachDocument } from './shard-files.ts'
 import { Shard } from './shard.ts'
@@ -34,9 +34,9 @@ export class ShardRegistry {
   readonly #room: LayerRoom
   readonly #shards = new Map<string, Shard>()
   /** By shard: one that waits, for the rest of its import or for its layers, keeps no other waiting. */
-  readonly #serial = new KeyedSerial()
+  readonly #mailboxes = new KeyedMailbox({ name: 'shards' })
   /** Of what makes and removes folders that shards have in common. */
-  readonly #folders = new Serial()
+  readonly #folders = new Mailbox({ name: 'folders' })
 
   constructor(parts: ShardParts, dataDirectory: string) {
     this.#parts = parts
@@ -113,7 +113,7 @@ export class ShardRegistry {
    * there is nothing to load and `create` is not set.
    */
   attach(request: AttachRequest): Promise<Lsn> {
-    return this.#serial.run(shardName(request.owner), () => this.#attach(request))
+    return this.#mailboxes.run(shardName(request.owner), () => this.#attach(request))
   }
   async #attach(request: AttachRequest): Promise<Lsn> {
     const { owner, generation } = request
@@ -259,7 +259,7 @@ export class ShardRegistry {
    */
   detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
     const owner: LayerOwner = { tenantId, timelineId, shard: identity }
-    return this.#serial.run(shardName(owner), async () => {
+    return this.#mailboxes.run(shardName(owner), async () => {
       if (this.#shards.has(shardName(owner))) {
         const shard = this.get(tenantId, timelineId, identity)
         this.#shards.delete(shardName(owner))
@@ -278,7 +278,7 @@ export class ShardRegistry {
   }
 
   async stop(): Promise<void> {
-    await this.#serial.idle()
+    await this.#mailboxes.idle()
     await Promise.all(this.all.map((shard) => shard.stop()))
   }
 

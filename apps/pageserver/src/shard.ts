@@ -1,11 +1,13 @@
 /**
  * One shard of one timeline: the actor that owns its state. Everything that changes it (batches of WAL, imports,
- * freezing) runs one after another through `Serial`; reads run beside, at LSNs that are complete.
+ * freezing) runs one after another through its mailbox; reads run beside, at LSNs that are complete.
  *
  *   awaiting import --ImportShard--> ingesting --failure--> stopped (reads below stay possible)
  *                       loading --------^  |  ^
  *                              trouble outside: stalled, until it is over
  */
+import { Mailbox, Signal } from '@understory/actor'
+import type { Semaphore } from '@understory/actor'
 import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env, Timer, Workers } from '@understory/env'
@@ -37,11 +39,9 @@ import { LatencyHistogram } from './latency-histogram.ts'
 import { LayerStore } from './layer-store.ts'
 import type { SubscriptionEnd } from './metrics.ts'
 import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts'
-import { Serial } from './serial.ts'
 import type { AttachDocument, ShardFiles } from './shard-files.ts'
 import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
 import { Stalls } from './stalls.ts'
-import type { Turns } from './turns.ts'
 import { untilAborted } from './until-aborted.ts'
 import { WalSubscriber } from './wal-subscriber.ts'
 import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
@@ -62,9 +62,9 @@ export interface ShardParts {
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
   /** Whose turn it is to use them. */
-  readonly imageTurns: Turns
+  readonly imageTurns: Semaphore
   /** Whose turn it is to have a layer of the object store in memory. */
-  readonly fetchTurns: Turns
+  readonly fetchTurns: Semaphore
   readonly positions: CommitPositions
   readonly limits: ShardLimits
   /** Undefined where nothing is measured. */
@@ -76,11 +76,6 @@ const WRITES_COUNT_MAX = 3
 /** How long SetImageGeneration waits for chains that are too long already. */
 const CUT_DEADLINE_MS = 20_000
 const PAGE_BYTES = 8192
-
-interface Waiter {
-  readonly at: Lsn
-  readonly settle: (error?: unknown) => void
-}
 
 export class Shard implements WalConsumer {
   readonly state: ShardState
@@ -94,7 +89,7 @@ export class Shard implements WalConsumer {
   readonly #ingest: Ingest
   readonly #subscriber: WalSubscriber
   readonly #stalls: Stalls
-  readonly #serial = new Serial()
+  readonly #mailbox = new Mailbox({ name: 'shard' })
   #attached: AttachDocument
   #failure: string | undefined
   #isDamaged = false
@@ -105,7 +100,8 @@ export class Shard implements WalConsumer {
   #writesCount = 0
   #writing: Promise<unknown> = Promise.resolve()
   #ageTimer: Timer | undefined
-  #waiters: Waiter[] = []
+  /** Ingest got further, or ended. */
+  readonly #progress = new Signal()
   readonly #stopping = new AbortController()
   /** False while layers are missing: what is there could answer wrongly. */
   #isReadable = false
@@ -261,7 +257,7 @@ export class Shard implements WalConsumer {
     const { clock } = this.#env
     const { openLayerAgeMsMax } = this.#parts.limits
     if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
-      void this.#serial.run(async () => this.#freezeAged())
+      void this.#mailbox.run(async () => this.#freezeAged())
     this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
   }
 
@@ -269,7 +265,7 @@ export class Shard implements WalConsumer {
 
   /** The next batch. Error: refused `bad_wal` where it does not begin where ingest stands. */
   take(batch: WalBatch): Promise<void> {
-    return this.#serial.run(async () => {
+    return this.#mailbox.run(async () => {
       if (this.hasFailed || this.#isStopped) throw refuse('cancelled', 'shard has stopped')
       const { startLsn, endLsn, commitLsn, entries } = batch
       if (startLsn !== this.state.ingestedLsn || endLsn < startLsn) {
@@ -292,14 +288,14 @@ export class Shard implements WalConsumer {
       }
       this.#walBytes += endLsn - startLsn
       if (commitLsn > this.#commitLsn) this.#commitLsn = commitLsn
-      this.#wakeWaiters()
+      this.#progress.notify()
       await this.#freezeFull()
     })
   }
   /** Images fill the open layer as WAL does. */
   async #madeImages(): Promise<void> {
     if (this.#isOpenLayerFull || this.#writesCount > WRITES_COUNT_MAX)
-      await this.#serial.run(() => this.#freezeFull())
+      await this.#mailbox.run(() => this.#freezeFull())
   }
   get #isOpenLayerFull(): boolean {
     const { open } = this.state
@@ -340,7 +336,7 @@ export class Shard implements WalConsumer {
     const isBug = !(error instanceof UnderstoryError)
     this.#env.log.error('shard_stopped', { at: formatLsn(this.state.ingestedLsn), error, isBug })
     this.#images.stop()
-    for (const { settle } of this.#waiters.splice(0)) settle(this.#stoppedError())
+    this.#progress.notify()
   }
   #stoppedError(): Error {
     return refuse('precondition', `shard ${this.owner.shard.number} has stopped: ${this.#failure}`, {
@@ -350,7 +346,7 @@ export class Shard implements WalConsumer {
 
   // Layers
 
-  /** The open layer becomes a frozen one that is written and uploaded beside. Runs within `Serial`. */
+  /** The open layer becomes a frozen one that is written and uploaded beside. Runs within the mailbox. */
   #freeze(): void {
     this.#openedAtMs = this.#env.clock.nowMs()
     if (this.state.open.valuesCount === 0 || this.hasFailed) return
@@ -393,7 +389,7 @@ export class Shard implements WalConsumer {
   async flush(): Promise<Lsn> {
     this.#mustBeImported()
     this.#mustBeLoaded()
-    const flushed = this.#serial.run(async () => {
+    const flushed = this.#mailbox.run(async () => {
       const { ingestedLsn } = this.state
       const hasValues = this.state.open.valuesCount > 0
       this.#freeze()
@@ -440,40 +436,25 @@ export class Shard implements WalConsumer {
     }
     if (at <= this.state.ingestedLsn) return
     if (this.hasFailed) throw this.#stoppedError()
-    await new Promise<void>((resolve, reject) => {
-      const settle = (error?: unknown): void => {
-        timer.cancel()
-        signal?.removeEventListener('abort', onAbort)
-        this.#waiters = this.#waiters.filter((other) => other !== waiter)
-        if (error === undefined) resolve()
-        else reject(error as Error)
-      }
-      const waiter: Waiter = { at, settle }
-      const onAbort = (): void => settle(refuse('cancelled', 'read was cancelled'))
-      const timer = this.#env.clock.setTimer(deadlineMs, () => {
-        const { ingestedLsn } = this.state
-        settle(
-          refuse(
-            'timeout',
-            `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(ingestedLsn)}`,
-            {
-              detail: this.#standing,
-            },
-          ),
-        )
-      })
-      signal?.addEventListener('abort', onAbort, { once: true })
-      this.#waiters.push(waiter)
-    })
+    const late = new AbortController()
+    const timer = this.#env.clock.setTimer(deadlineMs, () => late.abort())
+    const over = signal === undefined ? late.signal : AbortSignal.any([signal, late.signal])
+    const isAnswered = (): boolean => at <= this.state.ingestedLsn || this.hasFailed || this.#isStopped
+    await this.#progress.until(isAnswered, over)
+    timer.cancel()
+    if (this.#isStopped) throw refuse('cancelled', 'shard was detached')
+    if (at <= this.state.ingestedLsn) return
+    if (this.hasFailed) throw this.#stoppedError()
+    if (signal?.aborted === true) throw refuse('cancelled', 'read was cancelled')
+    throw refuse(
+      'timeout',
+      `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard stands at ${formatLsn(this.state.ingestedLsn)}`,
+      { detail: this.#standing },
+    )
   }
   get #standing(): string {
     const known = `committed WAL is known up to ${formatLsn(this.#commitLsn)}`
     return this.stall === undefined ? known : `${known}; stalled: ${this.stall}`
-  }
-  #wakeWaiters(): void {
-    if (this.#waiters.length === 0) return
-    const { ingestedLsn } = this.state
-    for (const { settle } of this.#waiters.filter(({ at }) => at <= ingestedLsn)) settle()
   }
 
   // Settings
@@ -527,7 +508,7 @@ export class Shard implements WalConsumer {
     values: AsyncIterable<Iterable<ImportValue>>,
     finish: () => Lsn | undefined,
   ): Promise<number> {
-    return this.#serial.run(async () => {
+    return this.#mailbox.run(async () => {
       if (this.isImported) {
         throw refuse(
           'already_exists',
@@ -626,11 +607,11 @@ export class Shard implements WalConsumer {
     this.#ageTimer?.cancel()
     this.#images.stop()
     this.#stalls.stop()
-    // An import waits for its upload within `Serial`.
+    // An import waits for its upload within the mailbox.
     this.#layers.giveUpUploads()
-    for (const { settle } of this.#waiters.splice(0)) settle(refuse('cancelled', 'shard was detached'))
+    this.#progress.notify()
     await this.#subscriber.stop()
-    await this.#serial.idle()
+    await this.#mailbox.idle()
     await this.#images.drained()
     await this.#writing
     await this.#layers.stop()

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Semaphore } from '@understory/actor'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { inlineWorkers, realEnv, silentLog } from '@understory/env'
 import type { Disk, Log, Workers } from '@understory/env'
@@ -41,7 +42,6 @@ import { CommitPositions } from '../src/commit-positions.ts'
 import { imageHandlers } from '../src/image-worker.ts'
 import { ShardRegistry } from '../src/shard-registry.ts'
 import type { Shard, ShardParts } from '../src/shard.ts'
-import { Turns } from '../src/turns.ts'
 import type { WalBatch } from '../src/wal-subscriber.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
@@ -90,8 +90,8 @@ export async function openBench(
       store,
       cache: new BlockCache(32 << 20),
       workers,
-      imageTurns: new Turns(4),
-      fetchTurns: new Turns(2),
+      imageTurns: new Semaphore(4),
+      fetchTurns: new Semaphore(2),
       rpc: PLAIN_CLIENT,
       positions: new CommitPositions(env.clock, PLAIN_CLIENT),
       limits,

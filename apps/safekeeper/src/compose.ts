@@ -1,5 +1,6 @@
 /** The safekeeper's composition root. */
 import { resolve } from 'node:path'
+import { Loop, ProblemReport } from '@understory/actor'
 import { parseNodeId } from '@understory/base'
 import { lockFolder } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
@@ -22,6 +23,8 @@ import { Timelines, explainDataFolder } from './timelines.ts'
 
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
+/** A timeline rests once nothing was written to it for one to two of these. */
+const REST_MS = 5_000
 
 type Safekeeper = Service<typeof CONFIG, typeof METRICS>
 
@@ -42,7 +45,7 @@ async function compose(service: Safekeeper): Promise<Composition> {
   const rpc = service.rpc.client
   const dataDir = resolve(values.dataDir)
   const timelines = openTimelines(service, dataDir)
-  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, log })
+  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, rng, log })
   const reopenings = new Reopenings({ timelines, clock, rng, log })
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
   const store = values.objectStore === undefined ? undefined : await service.openStore(values.objectStore)
@@ -59,8 +62,13 @@ async function compose(service: Safekeeper): Promise<Composition> {
     throw explainDataFolder(error, dataDir)
   })
   const broker = values.broker === undefined ? undefined : service.openBroker(values.broker)
-  const resting = new AbortController()
-  let rested: Promise<void> | undefined
+  const resting = new Loop({
+    clock,
+    rng,
+    pauseMs: REST_MS,
+    problems: new ProblemReport({ clock, log, event: 'rest_failed' }),
+    round: (stop) => timelines.restIdle(stop),
+  })
   return {
     server: {
       ...values.listen,
@@ -72,15 +80,14 @@ async function compose(service: Safekeeper): Promise<Composition> {
     begin: () => {
       repairs.start()
       reopenings.start()
-      rested = timelines.restIdle(clock, resting.signal)
+      resting.start()
       offloader?.start()
     },
     startedFields: () => ({ timelines: timelines.list().length }),
     stopGraceMs: STOP_GRACE_MS,
     stop: async (stopServer) => {
       await broker?.close()
-      resting.abort()
-      await Promise.all([rested, pulls.stop(), repairs.stop(), reopenings.stop(), offloader?.stop()])
+      await Promise.all([resting.stop(), pulls.stop(), repairs.stop(), reopenings.stop(), offloader?.stop()])
       await store?.close()
       await timelines.close()
       await stopServer()

@@ -4,6 +4,7 @@
  *
  * Counted is WAL, from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
  */
+import { Signal } from '@understory/actor'
 import { refuse } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
 import type { Clock } from '@understory/env'
@@ -23,7 +24,7 @@ export class DiskSpace {
   readonly #timelineBytesMax: number
   readonly #nodeBytesMax: number
   readonly #clock: Clock | undefined
-  readonly #waiting = new Set<() => void>()
+  readonly #freed = new Signal()
   #usedBytes = 0
 
   /** Without a clock nobody waits for room. */
@@ -41,7 +42,7 @@ export class DiskSpace {
   /** A timeline keeps so much more, or less, than before. */
   charge(changeBytes: number): void {
     this.#usedBytes += changeBytes
-    if (changeBytes < 0) for (const wake of this.#waiting) wake()
+    if (changeBytes < 0) this.#freed.notify()
   }
 
   /** Why a timeline that keeps `keptBytes` cannot have `moreBytes` more; undefined where it can. */
@@ -68,15 +69,10 @@ export class DiskSpace {
   async waitForRoom(hasRoom: () => boolean): Promise<void> {
     const clock = this.#clock
     if (clock === undefined || hasRoom()) return
-    const done = Promise.withResolvers<void>()
-    const look = (): void => {
-      if (hasRoom()) done.resolve()
-    }
-    this.#waiting.add(look)
-    const timer = clock.setTimer(HOLD_MS, () => done.resolve())
-    await done.promise
+    const over = new AbortController()
+    const timer = clock.setTimer(HOLD_MS, () => over.abort())
+    await this.#freed.until(hasRoom, over.signal)
     timer.cancel()
-    this.#waiting.delete(look)
   }
 }
 

@@ -8,6 +8,7 @@
  * A segment is stored once all of it is committed; the last one, up to the commit position, once nothing was committed
  * for `quietMs`. What is read back from the disk is decoded before it leaves: damage stays here, and is reported.
  */
+import { Loop, ProblemReport } from '@understory/actor'
 import {
   LSN_ZERO,
   advance,
@@ -78,12 +79,24 @@ export class Offloader {
   readonly #parts: OffloaderParts
   readonly #cache = new ChunkCache()
   readonly #progress = new Map<string, Progress>()
-  readonly #stop = new AbortController()
-  #running: Promise<void> = Promise.resolve()
+  readonly #loop: Loop
+  readonly #storeAway: ProblemReport
+  readonly #storeUnfit: ProblemReport
+  #isStoreFit = false
   #attending: { readonly timelineId: string; readonly done: Promise<void> } | undefined
 
   constructor(parts: OffloaderParts) {
     this.#parts = parts
+    const { clock, rng, log, roundMs = ROUND_MS } = parts
+    this.#storeAway = new ProblemReport({ clock, log, event: 'object_store_not_ready' })
+    this.#storeUnfit = new ProblemReport({ clock, log, event: 'object_store_unfit', level: 'error' })
+    this.#loop = new Loop({
+      clock,
+      rng,
+      pauseMs: roundMs,
+      problems: new ProblemReport({ clock, log, event: 'offload_failed' }),
+      round: () => this.#round(),
+    })
   }
 
   /** The store's WAL of a timeline, for one that has to see it as it is: nothing read before is remembered. */
@@ -105,51 +118,41 @@ export class Offloader {
   }
 
   start(): void {
-    this.#running = this.#run()
+    this.#loop.start()
   }
 
   async stop(): Promise<void> {
-    this.#stop.abort()
-    await this.#running
+    await this.#loop.stop()
   }
 
-  async #run(): Promise<void> {
-    const { timelines, clock } = this.#parts
-    const { signal } = this.#stop
-    await this.#probe()
-    while (!signal.aborted) {
-      for (const ref of timelines.list()) {
-        const timeline = timelines.find(ref)
-        if (timeline === undefined || signal.aborted) continue
-        const done = this.#attend(ref, timeline)
-        this.#attending = { timelineId: ref.timelineId, done }
-        await done
-      }
-      await clock.sleep(this.#parts.roundMs ?? ROUND_MS, signal).catch(() => undefined)
+  /** Nothing is stored, and so nothing trimmed, before the store is known to keep what two writers rely on. */
+  async #round(): Promise<number | void> {
+    const { timelines } = this.#parts
+    this.#isStoreFit ||= await this.#probe()
+    if (!this.#isStoreFit) return RETRY_MS
+    for (const ref of timelines.list()) {
+      const timeline = timelines.find(ref)
+      if (timeline === undefined || this.#loop.stopped.aborted) continue
+      const done = this.#attend(ref, timeline)
+      this.#attending = { timelineId: ref.timelineId, done }
+      await done
     }
   }
 
-  /** Resolves once the store is known to keep what two writers rely on; until then nothing is let go of. */
-  async #probe(): Promise<void> {
-    const { store, clock, rng, log } = this.#parts
-    const { signal } = this.#stop
-    let lastProblem = ''
-    while (!signal.aborted) {
-      try {
-        await probeConditionalPut(store, rng)
-        if (lastProblem !== '') log.info('object_store_ready', { store: store.description })
-        return
-      } catch (error) {
-        const problem = describeError(error)
-        // One that is not there yet, as with a new installation, comes by itself; an unfit one needs somebody.
-        const isUnfit = isErrorCode(error, 'unsupported')
-        const fields = { store: store.description, problem }
-        if (problem !== lastProblem && isUnfit) log.error('object_store_unfit', fields)
-        else if (problem !== lastProblem) log.warn('object_store_not_ready', fields)
-        lastProblem = problem
-      }
-      await clock.sleep(RETRY_MS, signal).catch(() => undefined)
+  async #probe(): Promise<boolean> {
+    const { store, rng, log } = this.#parts
+    const fields = { store: store.description }
+    try {
+      await probeConditionalPut(store, rng)
+    } catch (error) {
+      // A store that is not there yet, as in a new installation, comes by itself; an unfit one has to be replaced.
+      const problems = isErrorCode(error, 'unsupported') ? this.#storeUnfit : this.#storeAway
+      problems.report(error, fields)
+      return false
     }
+    const wasAway = this.#storeAway.clear()
+    if (this.#storeUnfit.clear() || wasAway) log.info('object_store_ready', fields)
+    return true
   }
 
   async #attend(ref: TimelineRef, timeline: Timeline): Promise<void> {
@@ -162,7 +165,7 @@ export class Offloader {
       await this.#offload(ref, progress)
       await this.#trim(progress)
     } catch (error) {
-      if (this.#stop.signal.aborted) return
+      if (this.#loop.stopped.aborted) return
       const { timelineId } = ref
       this.#parts.timelines.observer?.segmentOffloaded('failed')
       log.warn('offload_failed', { timeline: timelineId, problem: describeError(error) })
@@ -174,7 +177,7 @@ export class Offloader {
   /** What is in the store, at the first sight of a timeline. */
   async #look(ref: TimelineRef, timeline: Timeline): Promise<Progress> {
     const { clock } = this.#parts
-    const { signal } = this.#stop
+    const signal = this.#loop.stopped
     const remote = new RemoteWal(this.#parts.store, ref, this.#cache)
     timeline.attachRemote(remote)
     const { identity, timelineStartLsn, commitLsn } = timeline
@@ -208,7 +211,7 @@ export class Offloader {
     if (marks.length > MARKS_MAX) marks.shift()
     for (
       let endLsn = advance(progress.wholeUntil, segmentBytes);
-      endLsn <= commitLsn && !this.#stop.signal.aborted;
+      endLsn <= commitLsn && !this.#loop.stopped.aborted;
       endLsn = advance(endLsn, segmentBytes)
     ) {
       // Those of a backlog have all been complete for long: whoever takes over does not wait for each.
@@ -229,7 +232,7 @@ export class Offloader {
   async #storeSegment(ref: TimelineRef, progress: Progress, isOurs: boolean): Promise<boolean> {
     const { timeline, remote, wholeUntil } = progress
     const { identity } = timeline
-    const { signal } = this.#stop
+    const signal = this.#loop.stopped
     const segment = segmentOf(wholeUntil, identity.walSegmentBytes)
     if (await remote.hasSegment(identity, segment, { signal })) return true
     if (!isOurs) return false
@@ -245,7 +248,7 @@ export class Offloader {
 
   async #storePartial(ref: TimelineRef, progress: Progress, commitLsn: Lsn): Promise<void> {
     const { timeline, remote, wholeUntil } = progress
-    const { signal } = this.#stop
+    const signal = this.#loop.stopped
     const there = await remote.readPartial(timeline.identity, wholeUntil, signal)
     if (there === undefined || there.endLsn < commitLsn) {
       const bytes = await this.#readWhole(ref, timeline, wholeUntil, commitLsn)
@@ -266,7 +269,7 @@ export class Offloader {
     const { term } = lastTermStart(history)
     if (term <= progress.term) return
     const { identity, timelineStartLsn } = timeline
-    await remote.writeTimeline({ identity, timelineStartLsn, history }, this.#stop.signal)
+    await remote.writeTimeline({ identity, timelineStartLsn, history }, this.#loop.stopped)
     progress.term = term
   }
 

@@ -3,6 +3,7 @@
  * (`pull`), and when an elected proposer comes to a log that is far behind (`beforeLeading`): answered before that, it
  * would have to read the WAL from another safekeeper and send it on.
  */
+import { Semaphore } from '@understory/actor'
 import { LSN_ZERO, describeError, formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
@@ -13,7 +14,6 @@ import { PeerSource } from './peer-source.ts'
 import { askSources, catchUp, controlFrom } from './recovery.ts'
 import type { WalSource } from './recovery.ts'
 import type { RemoteWal } from './remote-wal.ts'
-import { Slots } from './slots.ts'
 import { StoredSource } from './stored-wal.ts'
 import type { StoredEnd } from './stored-wal.ts'
 import type { Timeline } from './timeline.ts'
@@ -62,7 +62,7 @@ export const noObjectStore = (): Error =>
 export class Pulls {
   readonly #parts: PullsParts
   readonly #pulls = new Map<string, Pull>()
-  readonly #slots = new Slots(RUNNING_MAX)
+  readonly #running = new Semaphore(RUNNING_MAX)
   readonly #stop = new AbortController()
 
   constructor(parts: PullsParts) {
@@ -146,13 +146,13 @@ export class Pulls {
     const startedMs = clock.nowMs()
     try {
       const signal = AbortSignal.any([this.#stop.signal, pull.cancel.signal])
-      const { timeline, bytes } = await this.#slots.run(signal, async () => {
+      const { timeline, bytes } = await this.#running.run(async () => {
         const opened = await this.#open(ref, sources)
         const onGoal = (goalLsn: Lsn): void => {
           pull.goalLsn = goalLsn
         }
         return { timeline: opened, bytes: await catchUp(opened, { sources, signal, log, onGoal }) }
-      })
+      }, signal)
       const end = formatLsn(timeline.state.flushLsn)
       log.info('pulled_from_peers', { bytes, end, tookMs: Math.round(clock.nowMs() - startedMs) })
     } catch (error) {

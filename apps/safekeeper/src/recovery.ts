@@ -9,6 +9,7 @@
  *
  * Bounded: one read from the donor at a time, and the timeline's own bound on unflushed WAL.
  */
+import { Signal } from '@understory/actor'
 import { LSN_ZERO, advance, describeError, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { highestCommonPoint, historyUpTo, initialControl, lastTermStart } from '@understory/consensus'
@@ -168,18 +169,18 @@ class Conversation implements ProposerSession {
   #flushLsn = LSN_ZERO
   #error: unknown
   #isClosed = false
-  #wake: (() => void) | undefined
+  readonly #changes = new Signal()
 
   deliver(effect: Parameters<ProposerSession['deliver']>[0]): void {
     if (effect.kind === 'sendVote') this.vote = effect.reply
     if (effect.kind === 'sendAppended') this.#flushLsn = maxLsn(this.#flushLsn, effect.reply.flushLsn)
-    this.#wake?.()
+    this.#changes.notify()
   }
 
   close(error: unknown): void {
     this.#isClosed = true
     this.#error = error
-    this.#wake?.()
+    this.#changes.notify()
   }
 
   throwIfClosed(): void {
@@ -193,12 +194,9 @@ class Conversation implements ProposerSession {
       if (signal.aborted) onAbort()
       while (this.#flushLsn < lsn) {
         this.throwIfClosed()
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve
-        })
+        await this.#changes.next()
       }
     } finally {
-      this.#wake = undefined
       signal.removeEventListener('abort', onAbort)
     }
   }

@@ -4,6 +4,7 @@
  * again before anything is said of it (timeline.ts), since the kernel may have dropped what it could not write. Damage is
  * not opened again here (repairs.ts), nor is what a bug ended.
  */
+import { Loop, ProblemReport } from '@understory/actor'
 import { UnderstoryError, isErrorCode } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Clock, Log, Rng } from '@understory/env'
@@ -28,29 +29,29 @@ interface Tries {
 
 export class Reopenings {
   readonly #parts: ReopeningsParts
-  readonly #stop = new AbortController()
   readonly #tries = new Map<string, Tries>()
-  #running: Promise<void> | undefined
+  readonly #loop: Loop
 
   constructor(parts: ReopeningsParts) {
     this.#parts = parts
+    const { clock, rng, log } = parts
+    this.#loop = new Loop({
+      clock,
+      rng,
+      pauseMs: LOOK_MS,
+      problems: new ProblemReport({ clock, log, event: 'reopenings_failed' }),
+      round: async (stop) => {
+        for (const ref of parts.timelines.list()) if (!stop.aborted) await this.#look(ref)
+      },
+    })
   }
 
   start(): void {
-    this.#running ??= this.#run()
+    this.#loop.start()
   }
 
-  async stop(): Promise<void> {
-    this.#stop.abort()
-    await this.#running
-  }
-
-  async #run(): Promise<void> {
-    const { signal } = this.#stop
-    while (!signal.aborted) {
-      await this.#parts.clock.sleep(LOOK_MS, signal).catch(() => undefined)
-      for (const ref of this.#parts.timelines.list()) if (!signal.aborted) await this.#look(ref)
-    }
+  stop(): Promise<void> {
+    return this.#loop.stop()
   }
 
   async #look(ref: TimelineRef): Promise<void> {

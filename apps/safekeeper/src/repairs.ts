@@ -3,8 +3,9 @@
  * those that are open are read through, once soon after a start and then once a day, because what is read seldom is damaged
  * unseen. While a timeline is being mended it is closed: it neither votes nor gives out its WAL.
  */
-import { describeError, isErrorCode } from '@understory/base'
-import type { Clock, Disk, Log } from '@understory/env'
+import { Loop, ProblemReport } from '@understory/actor'
+import { isErrorCode } from '@understory/base'
+import type { Clock, Disk, Log, Rng } from '@understory/env'
 import { everyMember } from '@understory/protocol'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { readMembershipFile } from './membership-file.ts'
@@ -27,51 +28,51 @@ export interface RepairsParts {
   /** Of this safekeeper. */
   readonly nodeId: string
   readonly clock: Clock
+  readonly rng: Rng
   readonly log: Log
 }
 
 export class Repairs {
   readonly #parts: RepairsParts
-  readonly #stop = new AbortController()
   readonly #checkedMs = new Map<string, number>()
-  readonly #problems = new Map<string, string>()
-  #wake: (() => void) | undefined
-  #running: Promise<void> | undefined
+  readonly #problems = new Map<string, ProblemReport>()
+  readonly #loop: Loop
 
   constructor(parts: RepairsParts) {
     this.#parts = parts
-    parts.timelines.onDamage = (ref) => {
+    const { clock, rng, log, timelines } = parts
+    this.#loop = new Loop({
+      clock,
+      rng,
+      pauseMs: LOOK_MS,
+      problems: new ProblemReport({ clock, log, event: 'repairs_failed' }),
+      round: () => this.#round(),
+    })
+    timelines.onDamage = (ref) => {
       this.#checkedMs.delete(ref.timelineId)
-      this.#wake?.()
+      this.#loop.wake()
     }
   }
 
   start(): void {
-    this.#running ??= this.#run()
+    this.#loop.start()
   }
 
   async stop(): Promise<void> {
-    this.#stop.abort()
-    await this.#running
+    await this.#loop.stop()
   }
 
-  async #run(): Promise<void> {
-    const { timelines, clock } = this.#parts
-    while (!this.#stop.signal.aborted) {
-      for (const { ref, failure } of timelines.failed()) if (isDamage(failure)) await this.#repair(ref)
-      for (const ref of timelines.list()) await this.#checkIfDue(ref)
-      const early = new AbortController()
-      this.#wake = () => early.abort()
-      const isOver = AbortSignal.any([this.#stop.signal, early.signal])
-      await clock.sleep(LOOK_MS, isOver).catch(() => undefined)
-    }
+  async #round(): Promise<void> {
+    const { timelines } = this.#parts
+    for (const { ref, failure } of timelines.failed()) if (isDamage(failure)) await this.#repair(ref)
+    for (const ref of timelines.list()) await this.#checkIfDue(ref)
   }
 
   async #checkIfDue(ref: TimelineRef): Promise<void> {
     const { timelines, clock } = this.#parts
     const timeline = timelines.find(ref)
     const sinceMs = clock.nowMs() - (this.#checkedMs.get(ref.timelineId) ?? -Infinity)
-    if (timeline === undefined || sinceMs < CHECK_EVERY_MS || this.#stop.signal.aborted) return
+    if (timeline === undefined || sinceMs < CHECK_EVERY_MS || this.#loop.stopped.aborted) return
     this.#checkedMs.set(ref.timelineId, clock.nowMs())
     const damage = await this.#check(timeline, ref)
     if (damage === undefined) return
@@ -83,7 +84,7 @@ export class Repairs {
   async #check(timeline: Timeline, ref: TimelineRef): Promise<Error | undefined> {
     const { clock } = this.#parts
     try {
-      await timeline.check(() => clock.sleep(CHECK_PAUSE_MS, this.#stop.signal))
+      await timeline.check(() => clock.sleep(CHECK_PAUSE_MS, this.#loop.stopped))
       return undefined
     } catch (error) {
       if (error instanceof Error && isDamage(error)) return error
@@ -101,23 +102,23 @@ export class Repairs {
       const membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
       const peers = membership === undefined ? [] : everyMember(membership)
       for (const peer of peers) if (peer.nodeId !== nodeId) sources.push(new PeerSource(rpc, peer, ref))
-      const bytes = await repairWal({ disk, folder, sources, signal: this.#stop.signal, log })
+      const bytes = await repairWal({ disk, folder, sources, signal: this.#loop.stopped, log })
       await timelines.reopen(ref)
       log.warn('timeline_repaired', { bytes })
       this.#problems.delete(ref.timelineId)
     } catch (error) {
-      if (!this.#stop.signal.aborted) this.#report(ref, 'timeline_not_repaired', error)
+      if (!this.#loop.stopped.aborted) this.#report(ref, 'timeline_not_repaired', error)
     } finally {
       for (const source of sources) source.close()
     }
   }
 
-  /** Once, and tried again until it goes. */
   #report(ref: TimelineRef, event: string, error: unknown): void {
-    const problem = describeError(error)
-    if (this.#problems.get(ref.timelineId) === problem) return
-    this.#problems.set(ref.timelineId, problem)
-    this.#log(ref).warn(event, { problem })
+    const { clock } = this.#parts
+    const known = this.#problems.get(ref.timelineId)
+    const problems = known ?? new ProblemReport({ clock, log: this.#log(ref), event })
+    this.#problems.set(ref.timelineId, problems)
+    problems.report(error)
   }
 
   #log({ tenantId, timelineId }: TimelineRef): Log {

@@ -2,6 +2,7 @@
  * Committed WAL for one shard of a tenant: decoded, split, and sent in batches of up to a MiB as soon as there is any,
  * but small batches not more often than every some milliseconds. Bounded on both sides: a subscriber that reports nothing gets no more than its window.
  */
+import { Signal } from '@understory/actor'
 import { describeError, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
@@ -31,7 +32,7 @@ class Window {
   readonly #bytesMax: number
   readonly #batches: { readonly endLsn: Lsn; readonly bytes: number }[] = []
   #bytes = 0
-  #wake: (() => void) | undefined
+  readonly #changes = new Signal()
   #isClosed = false
 
   constructor(bytesMax: number) {
@@ -48,22 +49,17 @@ class Window {
       this.#batches.shift()
       this.#bytes -= first.bytes
     }
-    this.#wake?.()
+    this.#changes.notify()
   }
 
   close(): void {
     this.#isClosed = true
-    this.#wake?.()
+    this.#changes.notify()
   }
 
   /** Resolves when something may be sent; false when nothing will be any more. */
   async opens(): Promise<boolean> {
-    while (this.#bytes >= this.#bytesMax && !this.#isClosed) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-      })
-      this.#wake = undefined
-    }
+    await this.#changes.until(() => this.#bytes < this.#bytesMax || this.#isClosed)
     return !this.#isClosed
   }
 }

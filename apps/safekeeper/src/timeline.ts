@@ -11,6 +11,7 @@
  *   of, the proposer hears why, and comes again.
  */
 import { dirname, join } from 'node:path'
+import { Mailbox, Signal } from '@understory/actor'
 import {
   LSN_ZERO,
   advance,
@@ -50,14 +51,12 @@ import type { ControlFile } from './control-file.ts'
 import type { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import { checkJump, checkJumps } from './jump.ts'
-import { Mailbox } from './mailbox.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
 import type { ProposerSession } from './proposer-session.ts'
 import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import type { TimelineObserver } from './safekeeper-observer.ts'
 import { TimelineSpace } from './timeline-space.ts'
-import { Waiters } from './waiters.ts'
 import { beginning, beginsAt, checkWal } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
@@ -78,7 +77,7 @@ export class Timeline {
   readonly #log: Log
   readonly #folder: string
   readonly #files: WalFiles
-  readonly #mailbox = new Mailbox()
+  readonly #mailbox = new Mailbox({ name: 'timeline' })
   #state: AcceptorState
   #decoder
   #recent: WalBuffer
@@ -94,10 +93,10 @@ export class Timeline {
   #flushing: Promise<void> | undefined
   /** Rises when unflushed WAL is let go: a flush that began before is not reported. */
   #flushEpoch = 0
-  readonly #room: (() => void)[] = []
+  readonly #room = new Signal()
 
   /** Those who follow the commit position. */
-  readonly #changes = new Waiters()
+  readonly #changes = new Signal()
   readonly #ended = new AbortController()
   #remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
@@ -138,7 +137,7 @@ export class Timeline {
     })
     this.#recent = new WalBuffer(state.flushLsn)
     this.#waitingStartLsn = state.flushLsn
-    this.#space = new TimelineSpace(log, this, () => this.#changes.wake())
+    this.#space = new TimelineSpace(log, this, () => this.#changes.notify())
   }
 
   static membershipPath = (folder: string): string => join(folder, 'membership')
@@ -267,8 +266,7 @@ export class Timeline {
    */
   async handle(session: ProposerSession, input: AcceptorInput, traceparent?: string): Promise<void> {
     if (input.kind === 'append') this.#observer?.received(input.message.wal.length, traceparent)
-    if (this.#waitingBytes > UNFLUSHED_BYTES_MAX)
-      await new Promise<void>((resolve) => this.#room.push(resolve))
+    if (this.#waitingBytes > UNFLUSHED_BYTES_MAX) await this.#room.next()
     if (input.kind === 'append') {
       const { length } = input.message.wal
       if (this.#space.refusal(length) !== undefined)
@@ -432,7 +430,7 @@ export class Timeline {
           this.#startFlush()
           break
         case 'committed':
-          this.#changes.wake()
+          this.#changes.notify()
           break
         case 'refuse':
           throw refuse(effect.code, effect.message)
@@ -556,7 +554,7 @@ export class Timeline {
           : this.#rememberCommit()
       })
       .catch((error: unknown) => this.#fail(error))
-    for (const wake of this.#room.splice(0)) wake()
+    this.#room.notify()
   }
 
   #takeWaiting(): { startLsn: Lsn; chunks: readonly Uint8Array[]; recordEndLsn: Lsn } {
@@ -628,7 +626,7 @@ export class Timeline {
     this.#waitingStartLsn = toLsn
     this.#recent = new WalBuffer(toLsn)
     this.#decoder = decoderAt(this.identity, { startLsn: toLsn, findFirst: toLsn === this.#keptFromLsn })
-    for (const wake of this.#room.splice(0)) wake()
+    this.#room.notify()
   }
 
   /** After WAL that does not decode: back to what is durable. */
@@ -648,9 +646,9 @@ export class Timeline {
     })
     this.#waiting = []
     this.#waitingBytes = 0
-    for (const wake of this.#room.splice(0)) wake()
+    this.#room.notify()
     this.#closeSessions(error)
-    this.#changes.wake()
+    this.#changes.notify()
   }
 
   #closeSessions(error: unknown): void {

@@ -1,5 +1,6 @@
 /** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
 import { dirname, join } from 'node:path'
+import { Mailbox } from '@understory/actor'
 import {
   UnderstoryError,
   describeError,
@@ -11,7 +12,7 @@ import {
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
-import type { Clock, Disk, Log } from '@understory/env'
+import type { Disk, Log } from '@understory/env'
 import { describeIdentity, isSameIdentity } from '@understory/postgres/cluster'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { readTimelineRef } from '@understory/protocol'
@@ -31,9 +32,6 @@ type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & 
 /** A folder of this name is on its way out: whatever ends that half way, the next start goes on. */
 const DELETED = '.deleted'
 
-/** A timeline rests once nothing was written to it for one to two of these. */
-const REST_MS = 5_000
-
 export class Timelines {
   readonly #disk: Disk
   readonly #log: Log
@@ -47,8 +45,8 @@ export class Timelines {
   observer: SafekeeperObserver | undefined
   /** Set before any is opened, where there are limits. */
   space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
-  /** One creation at a time. */
-  #creating: Promise<unknown> = Promise.resolve()
+  /** One creation, deletion or opening at a time. */
+  readonly #changes = new Mailbox({ name: 'timelines' })
 
   constructor(disk: Disk, log: Log, dataDir: string) {
     this.#disk = disk
@@ -100,9 +98,7 @@ export class Timelines {
     identity: PostgresIdentity,
     control: AcceptorControl,
   ): Promise<void> {
-    const creation = this.#creating.then(() => this.#create(ref, identity, control))
-    this.#creating = creation.catch(() => undefined)
-    return creation
+    return this.#changes.run(() => this.#create(ref, identity, control))
   }
 
   async #create(
@@ -190,12 +186,10 @@ export class Timelines {
   /** Error: why it could not be opened. */
   reopen(ref: TimelineRef): Promise<void> {
     const { tenantId, timelineId } = readTimelineRef(ref)
-    const opening = this.#creating.then(async () => {
+    return this.#changes.run(async () => {
       await this.#open(tenantId, timelineId)
       this.get(ref)
     })
-    this.#creating = opening.catch(() => undefined)
-    return opening
   }
 
   /**
@@ -203,9 +197,7 @@ export class Timelines {
    * `leftWithGeneration` is not 0 and it has a newer membership: it was made a member again.
    */
   delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
-    const deletion = this.#creating.then(() => this.#delete(ref, leftWithGeneration))
-    this.#creating = deletion.catch(() => undefined)
-    return deletion
+    return this.#changes.run(() => this.#delete(ref, leftWithGeneration))
   }
 
   async #delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
@@ -241,14 +233,11 @@ export class Timelines {
       await this.#disk.removeTree(folder)
   }
 
-  /** Until `signal` fires: idle ones give back what they hold. */
-  async restIdle(clock: Clock, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await clock.sleep(REST_MS, signal).catch(() => undefined)
-      for (const entry of this.#entries.values()) {
-        if (signal.aborted) return
-        if ('timeline' in entry) await entry.timeline.rest()
-      }
+  /** Called every few seconds: idle timelines release what they hold. */
+  async restIdle(stop: AbortSignal): Promise<void> {
+    for (const entry of this.#entries.values()) {
+      if (stop.aborted) return
+      if ('timeline' in entry) await entry.timeline.rest()
     }
   }
 

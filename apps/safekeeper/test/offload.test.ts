@@ -4,7 +4,7 @@
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { advance, isErrorCode, lsnFromBigint, lsnToBigint, segmentOf } from '@understory/base'
+import { advance, isErrorCode, lsnFromBigint, lsnToBigint, refuse, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { jsonLog, realClock, realRng, silentLog } from '@understory/env'
 import type { Log } from '@understory/env'
@@ -172,7 +172,7 @@ describe('whole segments', () => {
         return (...args: unknown[]) => {
           if (isDown) {
             refusedCount++
-            throw new Error('the store is down')
+            throw refuse('unavailable', 'the store is down')
           }
           return Reflect.apply(value, target, args) as unknown
         }

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { LSN_ZERO, advance, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, realRng, silentLog } from '@understory/env'
 import type { Disk, Log } from '@understory/env'
 import {
   PLAIN_SERVER,
@@ -59,6 +59,7 @@ export async function start(
     disk: realDisk,
     nodeId,
     clock: realClock,
+    rng: realRng,
     log: silentLog,
   })
   repairs.start()

@@ -1,9 +1,9 @@
 // Goal: one pod of a control plane has the label, whoever had it before or gets it later, also where the API is away at
 // first. Method: pods in memory; what happens to them happens while the label is not looked at.
 import { refuse } from '@understory/base'
-import { jsonLog, realClock } from '@understory/env'
+import { jsonLog, realClock, seededRng } from '@understory/env'
 import { expect, test } from 'vitest'
-import { LEADER_LABEL, keepLeaderLabel } from './leader-label.ts'
+import { LEADER_LABEL, leaderLabelLoop } from './leader-label.ts'
 
 test('whoever leads has the label, and no other control plane', async () => {
   const pods = new Map<string, Record<string, string>>([
@@ -32,7 +32,6 @@ test('whoever leads has the label, and no other control plane', async () => {
       return Promise.resolve()
     },
   }
-  const ended = new AbortController()
   const seen: (readonly string[])[] = []
   const meanwhile: (() => void)[] = [
     // Twice it was refused.
@@ -42,7 +41,7 @@ test('whoever leads has the label, and no other control plane', async () => {
     // What the one before had asked for comes late.
     () => void ((pods.get('cp-c') as Record<string, string>)[LEADER_LABEL] = 'true'),
     () => void pods.set('cp-b', { component: 'control-plane' }),
-    () => ended.abort(),
+    () => void loop.stop(),
   ]
   const sleep = (): Promise<void> => {
     seen.push(labelled())
@@ -50,16 +49,16 @@ test('whoever leads has the label, and no other control plane', async () => {
     return Promise.resolve()
   }
   const told: string[] = []
-  await keepLeaderLabel(
-    {
-      api,
-      settings: { controlPlaneLabels: { component: 'control-plane' } },
-      podName: 'cp-b',
-      clock: { ...realClock, sleep },
-      log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
-    },
-    ended.signal,
-  )
+  const loop = leaderLabelLoop({
+    api,
+    settings: { controlPlaneLabels: { component: 'control-plane' } },
+    podName: 'cp-b',
+    clock: { ...realClock, sleep },
+    rng: seededRng(1),
+    log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
+  })
+  loop.start()
+  await loop.ended
   const before = ['cp-a', 'other']
   const kept = ['cp-b', 'other']
   expect(seen).toEqual([before, before, kept, kept, kept, kept])

@@ -4,8 +4,8 @@
  *
  * Looked at again and again: a predecessor may end without taking its own away, and what it asked for may come late.
  */
-import { describeError } from '@understory/base'
-import type { Clock, Log } from '@understory/env'
+import { Loop, ProblemReport } from '@understory/actor'
+import type { Clock, Log, Rng } from '@understory/env'
 import type { KubernetesApi } from './api.ts'
 import type { PodSettings } from './pod-settings.ts'
 
@@ -18,25 +18,19 @@ export interface LeaderLabelParts {
   readonly settings: Pick<PodSettings, 'controlPlaneLabels'>
   readonly podName: string
   readonly clock: Clock
+  readonly rng: Rng
   readonly log: Log
 }
 
-/** Sees to it that this pod has the label, and no other control plane's, until the signal fires. */
-export async function keepLeaderLabel(parts: LeaderLabelParts, signal: AbortSignal): Promise<void> {
-  const { clock, log } = parts
-  let lastProblem = ''
-  while (!signal.aborted) {
-    let problem = ''
-    try {
-      await labelLeader(parts)
-    } catch (error) {
-      problem = describeError(error)
-      if (problem !== lastProblem) log.warn('leader_not_labelled', { problem })
-    }
-    lastProblem = problem
-    await clock.sleep(problem === '' ? LOOK_MS : RETRY_MS, signal).catch(() => undefined)
-  }
-}
+/** While it runs, this pod has the label, and no other control plane's. */
+export const leaderLabelLoop = (parts: LeaderLabelParts): Loop =>
+  new Loop({
+    ...parts,
+    pauseMs: LOOK_MS,
+    backoff: { baseMs: RETRY_MS, pauseMsMax: RETRY_MS },
+    problems: new ProblemReport({ ...parts, event: 'leader_not_labelled' }),
+    round: () => labelLeader(parts),
+  })
 
 async function labelLeader({ api, settings, podName }: LeaderLabelParts): Promise<void> {
   const selector = Object.entries(settings.controlPlaneLabels).map(([name, value]) => `${name}=${value}`)
