@@ -3,6 +3,7 @@
  * tenant, stop a compute), it is wrong in one respect, so that only a change that mends just this would be obeyed.
  */
 import {
+  ElectionKind,
   AnnounceRequest,
   AppendRequest,
   AttachShardRequest,
@@ -99,7 +100,12 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
   const termHistory = [{ term: 2n, startLsn: decoyStartLsn }]
   const elected = {
     $case: 'elected',
-    value: { term: 2n, startStreamingLsn: decoyStartLsn, termHistory, kind: 2 },
+    value: {
+      term: 2n,
+      startStreamingLsn: decoyStartLsn,
+      termHistory,
+      kind: ElectionKind.ELECTION_KIND_REBUILD,
+    },
   } as const
   const append = (wal: Uint8Array) =>
     ({

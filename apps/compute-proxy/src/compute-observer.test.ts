@@ -1,6 +1,5 @@
 // Goal: what a compute tells of its safekeepers. Method: the observer alone, as its quorum calls it.
 import type { Lsn } from '@understory/base'
-import { ComputeState } from '@understory/rpc'
 import { Meter } from '@understory/telemetry'
 import { expect, test } from 'vitest'
 import { ComputeObserver } from './compute-observer.ts'
@@ -10,7 +9,7 @@ test('a safekeeper that never answered is not connected, and how far behind it i
   const meter = new Meter()
   const telemetry = { meter, metrics: meter.instruments(METRICS), traces: undefined }
   const timeline = { tenantId: 'a', timelineId: 'b' }
-  const observer = new ComputeObserver(telemetry, timeline, () => ComputeState.COMPUTE_STATE_RUNNING)
+  const observer = new ComputeObserver(telemetry, timeline, () => 'running')
   const told = async (name: string) => {
     const series = (await meter.collect()).find(({ spec }) => spec.name === name)
     return [...(series?.cells ?? [])].map(({ labels, ...cell }) => [

@@ -2,7 +2,6 @@
 import { bytesBetween } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { ElectionKind } from '@understory/consensus'
-import { ComputeState } from '@understory/rpc'
 import type { TimelineRef } from '@understory/rpc'
 import { PendingDurations } from '@understory/telemetry'
 import type { Telemetry } from '@understory/telemetry'
@@ -16,16 +15,8 @@ const CONNECTED_MS_MAX = 3_000
 
 export type ComputeTelemetry = Telemetry<typeof METRICS>
 
-type Phase = (typeof COMPUTE_PHASES)[number]
-const PHASES: Readonly<Partial<Record<ComputeState, Phase>>> = {
-  [ComputeState.COMPUTE_STATE_ELECTING]: 'electing',
-  [ComputeState.COMPUTE_STATE_REBUILDING]: 'rebuilding',
-  [ComputeState.COMPUTE_STATE_IMPORTING]: 'importing',
-  [ComputeState.COMPUTE_STATE_STARTING]: 'starting',
-  [ComputeState.COMPUTE_STATE_RUNNING]: 'running',
-  [ComputeState.COMPUTE_STATE_STOPPING]: 'stopping',
-  [ComputeState.COMPUTE_STATE_STOPPED]: 'stopped',
-}
+/** What a compute is doing. */
+export type ComputePhase = (typeof COMPUTE_PHASES)[number]
 
 const LOSSES = {
   fenced: 'fenced',
@@ -55,11 +46,11 @@ export class ComputeObserver implements DriverObserver {
   #commitLsn = 0 as Lsn
   #term = 0
 
-  /** `state` is asked when somebody collects. */
+  /** `phase` is asked when somebody collects. */
   constructor(
     telemetry: Pick<ComputeTelemetry, 'metrics' | 'meter' | 'traces'>,
     timeline: TimelineRef,
-    state: () => ComputeState,
+    phase: () => ComputePhase,
   ) {
     const { metrics, meter, traces } = telemetry
     this.#metrics = metrics
@@ -68,7 +59,7 @@ export class ComputeObserver implements DriverObserver {
     this.#committed = metrics.walCommitted.of(this.#labels)
     this.#commitDuration = metrics.commitDuration.of({})
     this.#traces = traces === undefined ? undefined : new CommitTraces(traces, this.#labels)
-    meter.onCollect(() => this.#collect(state()))
+    meter.onCollect(() => this.#collect(phase()))
   }
 
   received(): void {
@@ -140,10 +131,9 @@ export class ComputeObserver implements DriverObserver {
     this.#metrics.startDuration.of({ kind }).recordMs(tookMs)
   }
 
-  #collect(state: ComputeState): void {
+  #collect(current: ComputePhase): void {
     const { phase, quorumLag, safekeeperLag, safekeeperConnected, term } = this.#metrics
     const labels = this.#labels
-    const current = PHASES[state]
     for (const name of COMPUTE_PHASES) phase.observe({ ...labels, phase: name }, name === current ? 1 : 0)
     if (this.#term === 0) return
     term.observe(labels, this.#term)

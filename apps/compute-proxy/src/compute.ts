@@ -23,9 +23,9 @@ import type { Clock, Log, Rng } from '@understory/env'
 import { assemblePgdata, initdbArguments, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
+import { WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
 import { initialMembership, readMembership } from '@understory/protocol'
 import type { CheckedSpec, KnownMembership } from '@understory/protocol'
-import { ComputeState } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
 import {
   PROXY_ROLE,
@@ -42,7 +42,7 @@ import type { SettingFloors, SqlFront } from './configuration.ts'
 import { howFarBirthGot } from './birth.ts'
 import { importBaseBackup } from './import/import.ts'
 import { ComputeObserver } from './compute-observer.ts'
-import type { ComputeTelemetry } from './compute-observer.ts'
+import type { ComputePhase, ComputeTelemetry } from './compute-observer.ts'
 import { ConfigurationKeeper, hasOtherSoundFiles } from './kept-configuration.ts'
 import type { KeptConfiguration } from './kept-configuration.ts'
 import { CLEAN_EXIT } from './launcher.ts'
@@ -73,7 +73,6 @@ import { handled, orStopped } from './stoppable.ts'
 import { SubscriptionGuard } from './subscriptions.ts'
 import { UnloggedIndexes } from './unlogged-indexes.ts'
 
-const WAL_SEGMENT_BYTES = 16 * 1024 * 1024
 /** Between tries of a life that fails before it runs. */
 const RETRY_MIN_MS = 100
 const RETRY_MAX_MS = 5_000
@@ -120,7 +119,7 @@ interface Session {
 
 /** What the API tells; the compute itself writes it. */
 export interface ComputeView {
-  readonly state: ComputeState
+  readonly state: ComputePhase
   readonly progressPercent: number
   readonly postmasterPid: number
   readonly term: number
@@ -149,7 +148,7 @@ export class Compute {
   readonly #postgres: PostgresParts
   readonly #stop = new AbortController()
   #stopDeadlineMs = 60_000
-  #state: ComputeState = ComputeState.COMPUTE_STATE_ELECTING
+  #state: ComputePhase = 'electing'
   #progressPercent = 0
   #session: Session | undefined
   #startLsn = 0 as Lsn
@@ -221,7 +220,7 @@ export class Compute {
   }
 
   sqlTarget(): SqlTarget {
-    if (this.#state !== ComputeState.COMPUTE_STATE_RUNNING) {
+    if (this.#state !== 'running') {
       throw refuse('unavailable', 'Postgres is not running', {
         hint: 'It is on its way; try again in a moment.',
       })
@@ -292,7 +291,7 @@ export class Compute {
       }
     }
     await this.#dropSession('now')
-    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    this.#state = 'stopped'
     return { kind: 'stopped', clean: false }
   }
 
@@ -343,7 +342,7 @@ export class Compute {
     })
     await reloadConfiguration(target, clock)
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
-    this.#state = ComputeState.COMPUTE_STATE_RUNNING
+    this.#state = 'running'
     this.#observer?.opened(this.#rebuiltAtLsn === undefined ? 'birth' : 'rebuild', this.#rebuildMs)
     log.info('open_for_sql', { port: this.#sqlPort, tookMs: this.#rebuildMs })
   }
@@ -388,14 +387,14 @@ export class Compute {
   }
 
   #endOfLoss(loss: Loss): ComputeEnd {
-    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    this.#state = 'stopped'
     return { kind: 'fenced', term: 'term' in loss ? loss.term : 0 }
   }
 
   /** A fast shutdown ends when the standby has confirmed the shutdown checkpoint; without a quorum it never would. */
   async #stopCleanly(session: Session): Promise<ComputeEnd> {
     const { clock, log } = this.#parts
-    this.#state = ComputeState.COMPUTE_STATE_STOPPING
+    this.#state = 'stopping'
     await this.keepConfiguration()
     const late = Promise.withResolvers<'late'>()
     const timer = clock.setTimer(this.#stopDeadlineMs, () => late.resolve('late'))
@@ -422,7 +421,7 @@ export class Compute {
       receivedLsn: formatLsn(session.standby.receivedLsn),
     })
     await this.#dropSession('now')
-    this.#state = ComputeState.COMPUTE_STATE_STOPPED
+    this.#state = 'stopped'
     return { kind: 'stopped', clean }
   }
 
@@ -524,7 +523,7 @@ export class Compute {
 
   async #rebuild(): Promise<Session> {
     const { rpc, spec, launcher, log } = this.#parts
-    this.#state = ComputeState.COMPUTE_STATE_ELECTING
+    this.#state = 'electing'
     this.#progressPercent = 0
     await this.#parts.launcher.endOld(this.files)
     await this.#knownConfiguration()
@@ -536,7 +535,7 @@ export class Compute {
     try {
       const { startLsn: atLsn }: Election = await orStopped(quorum.elected, this.#stop.signal)
       await quorum.waitForCommit(atLsn)
-      this.#state = ComputeState.COMPUTE_STATE_REBUILDING
+      this.#state = 'rebuilding'
       const source = {
         rpc,
         timeline: spec.timeline,
@@ -614,7 +613,7 @@ export class Compute {
     { state, emptyInitForks }: AssembledPgdata,
   ): Promise<Session> {
     const floors = floorsOf(state)
-    this.#state = ComputeState.COMPUTE_STATE_STARTING
+    this.#state = 'starting'
     writeGate(this.files, 'closed', this.#parts)
     await allowStart(this.files)
     let postmaster = await this.#startPostgres(floors)
@@ -695,7 +694,7 @@ export class Compute {
   /** Birth: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
   async #bear(): Promise<Session> {
     const { rpc, spec, launcher, clock, log } = this.#parts
-    this.#state = ComputeState.COMPUTE_STATE_IMPORTING
+    this.#state = 'importing'
     log.info('birth', { major: spec.postgresMajor })
     await launcher.initdb(this.files, initdbArguments(spec.postgresMajor))
     await launcher.install(this.files, await firstConfiguration(this.files, seedOf(this.#parts)))

@@ -7,7 +7,6 @@ import { refuse } from '@understory/base'
 import { realDisk } from '@understory/env'
 import { checkSpec, decodeSpec, encodeSpec } from '@understory/protocol'
 import type { CheckedSpec } from '@understory/protocol'
-import { ComputeState } from '@understory/rpc'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { Compute } from './compute.ts'
 import type { ComputeEnd, ComputeParts } from './compute.ts'
@@ -85,7 +84,7 @@ export class PodCompute implements ComputeHosting {
   }
 
   get isOpen(): boolean {
-    return this.#running?.compute.view().state === ComputeState.COMPUTE_STATE_RUNNING
+    return this.#running?.compute.view().state === 'running'
   }
 
   requestStop(deadlineMs: number): void {

@@ -11,6 +11,7 @@ import type {
   RpcService,
   VerifyTimelineResponse,
 } from '@understory/rpc'
+import type { ComputePhase } from './compute-observer.ts'
 import type { Compute } from './compute.ts'
 import { toMessage } from './kept-configuration.ts'
 import { PasswordSetter } from './password.ts'
@@ -23,6 +24,16 @@ const STOP_DEADLINE_DEFAULT_MS = 60_000
 /** A timer that is given more than 2^31 ms fires at once. */
 const STOP_DEADLINE_MAX_MS = 24 * 3_600_000
 const FLUSH_PAUSES_MS = [5, 50, 500]
+
+const STATES = {
+  importing: ComputeState.COMPUTE_STATE_IMPORTING,
+  electing: ComputeState.COMPUTE_STATE_ELECTING,
+  rebuilding: ComputeState.COMPUTE_STATE_REBUILDING,
+  starting: ComputeState.COMPUTE_STATE_STARTING,
+  running: ComputeState.COMPUTE_STATE_RUNNING,
+  stopping: ComputeState.COMPUTE_STATE_STOPPING,
+  stopped: ComputeState.COMPUTE_STATE_STOPPED,
+} as const satisfies Record<ComputePhase, ComputeState>
 
 export interface RunningCompute {
   readonly compute: Compute
@@ -83,10 +94,10 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
   const { kept } = compute.configuration
   return {
     timeline: spec.timeline,
-    state: view.state,
+    state: STATES[view.state],
     progressPercent: view.progressPercent,
     connectionString:
-      view.state === ComputeState.COMPUTE_STATE_RUNNING
+      view.state === 'running'
         ? `postgres://postgres@${view.sqlHost}:${view.sqlPort}/postgres${spec.requireTls ? '?sslmode=require' : ''}`
         : '',
     postmasterPid: view.postmasterPid,

@@ -30,13 +30,17 @@ import type {
   ShardStatus,
   TimelineRef,
 } from '@understory/rpc'
-import { readImportBatch, readPageRequests } from '@understory/storage'
+import {
+  CHECKPOINT_STATE_KEY,
+  CONTROL_FILE_KEY,
+  readImportBatch,
+  readPageRequests,
+} from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
 import { streamFiles } from './file-stream.ts'
 import type { PageserverObserver } from './pageserver-observer.ts'
 import { READ_DEADLINE_MS, readPages } from './page-reads.ts'
 import type { AttachRequest, ShardRegistry } from './shard-registry.ts'
-import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY } from './shard-state.ts'
 import type { Shard } from './shard.ts'
 
 /** `observer` is undefined where nothing is measured. */

@@ -27,6 +27,7 @@ import {
 import { FORK_INIT, FORK_MAIN, PAGE_SIZE } from '@understory/postgres/wal'
 import type { StreamFilesResponse } from '@understory/rpc'
 import {
+  CHECKPOINT_STATE_KEY,
   KEY_BYTES,
   KEY_DATABASE,
   KEY_RELATION_BLOCK,
@@ -44,7 +45,6 @@ import {
 import type { Key } from '@understory/storage'
 import { loopTurns } from './loop-turns.ts'
 import { readStampedPage } from './page-reads.ts'
-import { CHECKPOINT_STATE_KEY } from './shard-state.ts'
 import type { Shard } from './shard.ts'
 
 /** Neighbouring blocks of a piece. */

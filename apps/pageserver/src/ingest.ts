@@ -20,6 +20,7 @@ import {
 } from '@understory/postgres/wal'
 import type { BlockRef, RelFile } from '@understory/postgres/wal'
 import {
+  CHECKPOINT_STATE_KEY,
   KEY_DATABASE,
   KEY_RELATION_BLOCK,
   KEY_RELATION_MAP,
@@ -41,7 +42,7 @@ import {
 } from '@understory/storage'
 import type { ImageGenerationSettings, Key } from '@understory/storage'
 import type { ShardObserver } from './pageserver-observer.ts'
-import { CHECKPOINT_STATE_KEY, newPage } from './shard-state.ts'
+import { newPage } from './shard-state.ts'
 import type { ShardState } from './shard-state.ts'
 
 /** What ingest asks of whoever makes images. */

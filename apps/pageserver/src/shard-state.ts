@@ -10,10 +10,10 @@ import { moveOrigin } from '@understory/postgres/redo'
 import type { RedoSettings } from '@understory/postgres/redo'
 import { PAGE_SIZE } from '@understory/postgres/wal'
 import {
+  CHECKPOINT_STATE_KEY,
+  CONTROL_FILE_KEY,
   ChainLedger,
   FORK_ALL,
-  KEY_CHECKPOINT_STATE,
-  KEY_CONTROL_FILE,
   KEY_RELATION_BLOCK,
   KEY_RELATION_SIZE,
   KEY_REPLICATION_ORIGIN,
@@ -24,6 +24,7 @@ import {
   META_TOMBSTONE,
   OpenLayer,
   PAUSE,
+  REDO_SETTINGS_KEY,
   applyValue,
   barrierKey,
   classRange,
@@ -49,24 +50,6 @@ import type {
 import { loopTurns } from './loop-turns.ts'
 import type { PageProbe } from './pageserver-observer.ts'
 
-export const CONTROL_FILE_KEY: Key = {
-  keyClass: KEY_CONTROL_FILE,
-  spcOid: 0,
-  dbOid: 0,
-  rel: 0,
-  fork: 0,
-  block: 0,
-}
-/** Settings that redo depends on, as changed since the import: one byte of flags. On every shard. */
-const REDO_SETTINGS_KEY: Key = { ...CONTROL_FILE_KEY, block: 1 }
-export const CHECKPOINT_STATE_KEY: Key = {
-  keyClass: KEY_CHECKPOINT_STATE,
-  spcOid: 0,
-  dbOid: 0,
-  rel: 0,
-  fork: 0,
-  block: 0,
-}
 const FLAG_WAL_LOG_HINTS = 1
 const FLAG_TRACK_COMMIT_TIMESTAMP = 2
 

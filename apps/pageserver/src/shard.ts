@@ -12,9 +12,12 @@ import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refus
 import type { Lsn } from '@understory/base'
 import type { Env, Timer, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
 import type { ClientContext } from '@understory/rpc'
 import {
+  CHECKPOINT_STATE_KEY,
+  CONTROL_FILE_KEY,
   KEY_BARRIER,
   KEY_CONTROL_FILE,
   KeyTable,
@@ -40,7 +43,7 @@ import { LayerStore } from './layer-store.ts'
 import type { SubscriptionEnd } from './metrics.ts'
 import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts'
 import type { AttachDocument, ShardFiles } from './shard-files.ts'
-import { CHECKPOINT_STATE_KEY, CONTROL_FILE_KEY, ShardState } from './shard-state.ts'
+import { ShardState } from './shard-state.ts'
 import { Stalls } from './stalls.ts'
 import { untilAborted } from './until-aborted.ts'
 import { WalSubscriber } from './wal-subscriber.ts'
@@ -75,7 +78,6 @@ export interface ShardParts {
 const WRITES_COUNT_MAX = 3
 /** How long SetImageGeneration waits for chains that are too long already. */
 const CUT_DEADLINE_MS = 20_000
-const PAGE_BYTES = 8192
 
 export class Shard implements WalConsumer {
   readonly state: ShardState
@@ -596,8 +598,8 @@ export class Shard implements WalConsumer {
     if (!isControlFile && owner !== shard.number) {
       throw refuse('bad_argument', `${formatKey(key)} belongs to shard ${owner}, not to ${shard.number}`)
     }
-    if (isPageKey(key) && bytes.length !== PAGE_BYTES) {
-      throw refuse('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_BYTES}`)
+    if (isPageKey(key) && bytes.length !== PAGE_SIZE) {
+      throw refuse('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_SIZE}`)
     }
   }
 

@@ -2,25 +2,20 @@
 import { BoundedQueue, lsnFromBigint, lsnToBigint, present } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { highestCommonPoint } from '@understory/consensus'
-import type { TermHistory } from '@understory/consensus'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import { openBidi } from '@understory/rpc'
+import { readHistory, writeHistory } from '@understory/protocol'
+import { ElectionKind, openBidi } from '@understory/rpc'
 import type {
   AppendResponse,
   BidiStream,
   ProposeRequest,
   ProposeResponse,
   SafekeeperServiceClient,
-  TermStart,
   TimelineRef,
   VoteResponse,
 } from '@understory/rpc'
 
 type Message = NonNullable<ProposeRequest['message']>
-const toWire = (history: TermHistory): TermStart[] =>
-  history.map(({ term, startLsn }) => ({ term: BigInt(term), startLsn: lsnToBigint(startLsn) }))
-const fromWire = (history: readonly TermStart[]): TermHistory =>
-  history.map(({ term, startLsn }) => ({ term: Number(term), startLsn: lsnFromBigint(startLsn) }))
 
 export class SingleProposer {
   readonly #stream: BidiStream<ProposeRequest, ProposeResponse>
@@ -82,7 +77,7 @@ export class SingleProposer {
     const vote = await this.vote(term)
     const flushLsn = lsnFromBigint(vote.flushLsn)
     const own = startLsn ?? flushLsn
-    const before = fromWire(vote.termHistory)
+    const before = readHistory(vote.termHistory)
     const history = [
       ...before.filter((entry) => entry.startLsn <= own && entry.term < term),
       { term, startLsn: own },
@@ -93,8 +88,8 @@ export class SingleProposer {
       value: {
         term: BigInt(term),
         startStreamingLsn: lsnToBigint(startStreamingLsn),
-        termHistory: toWire(history),
-        kind: 2,
+        termHistory: writeHistory(history),
+        kind: ElectionKind.ELECTION_KIND_REBUILD,
       },
     })
     this.#note(await this.answer('append'))

@@ -7,12 +7,17 @@
 import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
-import { RM_XLOG_ID, WalStreamDecoder, XLogRecord, pageHeaderBytes } from '@understory/postgres/wal'
+import {
+  RM_XLOG_ID,
+  WalStreamDecoder,
+  XLOG_BLCKSZ,
+  XLogRecord,
+  pageHeaderBytes,
+} from '@understory/postgres/wal'
 import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
 import { patiently } from './source.ts'
 import type { PgdataSource } from './source.ts'
 
-const WAL_PAGE_BYTES = 8192
 const STATUS_DEADLINE_MS = 3_000
 /** WAL may come from the object store; a safekeeper that sends nothing for longer is left for another. */
 const SILENCE_MS_MAX = 20_000
@@ -22,7 +27,7 @@ const WINDOW_GROWTH = 16
 
 /** The same position as record ends are written here: the start of a page, not the first byte behind its header. */
 export function asRecordEnd(at: Lsn, segmentBytes: number): Lsn {
-  const inPage = at % WAL_PAGE_BYTES
+  const inPage = at % XLOG_BLCKSZ
   const pageStart = advance(at, -inPage)
   return inPage !== 0 && inPage === pageHeaderBytes(pageStart, segmentBytes) ? pageStart : at
 }
@@ -43,7 +48,7 @@ export function lastRecordAtOrBefore(source: PgdataSource, at: Lsn): Promise<Las
   return withSafekeeper(source, at, async (client, timelineStartLsn) => {
     for (let window = WINDOW_BYTES_MIN; ; window *= WINDOW_GROWTH) {
       const from = Math.max(timelineStartLsn, at - window)
-      const startLsn = maxLsn(timelineStartLsn, advance(at, -(at - from) - (from % WAL_PAGE_BYTES)))
+      const startLsn = maxLsn(timelineStartLsn, advance(at, -(at - from) - (from % XLOG_BLCKSZ)))
       const found = await lastRecordBetween(client, source, startLsn, at)
       if (found !== undefined) return found
       if (startLsn <= timelineStartLsn) {
@@ -104,7 +109,7 @@ async function lastRecordBetween(
 /** Bytes of the pages that have no header, up to the first that has one; `wal` begins with a page. */
 function leadingZeroPagesBytes(wal: Uint8Array): number {
   let at = 0
-  while (at < wal.length && wal[at] === 0 && (at + 1 >= wal.length || wal[at + 1] === 0)) at += WAL_PAGE_BYTES
+  while (at < wal.length && wal[at] === 0 && (at + 1 >= wal.length || wal[at + 1] === 0)) at += XLOG_BLCKSZ
   return Math.min(at, wal.length)
 }
 

@@ -17,6 +17,8 @@ import type {
 import { PAGE_FOUND, encodePageRequests } from '@understory/storage'
 import type { PageRequest } from '@understory/storage'
 
+export { PAGE_SIZE }
+
 /** A message of so many is large enough to be cheap, and small enough to be answered soon. */
 export const READ_PAGES_COUNT = 128
 

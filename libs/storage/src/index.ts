@@ -18,6 +18,8 @@ export type { ImageGenerationSettings, IndexPart, LayerEntry } from './index-par
 export { KeyTable } from './key-table.ts'
 export type { Fork } from './key-table.ts'
 export {
+  CHECKPOINT_STATE_KEY,
+  CONTROL_FILE_KEY,
   KEY_BARRIER,
   KEY_BYTES,
   KEY_CHECKPOINT_STATE,
@@ -30,10 +32,12 @@ export {
   KEY_SLRU_PAGE,
   KEY_TABLESPACE,
   KEY_TWO_PHASE,
+  REDO_SETTINGS_KEY,
   SLRU_KINDS,
   blockKey,
   compareKeys,
   formatKey,
+  isPageKey,
   isStorageImaged,
   isStorageImagedAt,
   readKey,
@@ -56,7 +60,7 @@ export { LayerWriter, writeOpenLayer } from './layer-writer.ts'
 export type { WrittenLayer } from './layer-writer.ts'
 export type { Layer } from './layer.ts'
 export { OpenLayer } from './open-layer.ts'
-export { PageJobWriter, applyValue, isPageKey, runPageJob } from './page-rebuild.ts'
+export { PageJobWriter, applyValue, runPageJob } from './page-rebuild.ts'
 export type { PageJobResult, PageValue, RebuildOutcome } from './page-rebuild.ts'
 export { decodeOriginProgress, encodeOriginProgress, replicationOriginKey } from './replication-origin.ts'
 export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './shard.ts'

@@ -154,3 +154,14 @@ export function formatKey(key: Key): string {
       return `key class ${keyClass} ${spcOid}/${dbOid}/${rel} fork ${fork} block ${block}`
   }
 }
+
+/** Whether the key is a page that is rebuilt from values; other keys hold complete contents. */
+export const isPageKey = (key: Key): boolean =>
+  key.keyClass === KEY_RELATION_BLOCK || key.keyClass === KEY_SLRU_PAGE
+
+/** pg_control as it was imported. Only shard 0 has it. */
+export const CONTROL_FILE_KEY: Key = smallKey(KEY_CONTROL_FILE, 0, 0, 0)
+/** Settings that redo depends on, as changed since the import: one byte of flags. On every shard. */
+export const REDO_SETTINGS_KEY: Key = { ...CONTROL_FILE_KEY, block: 1 }
+/** State of the checkpoint tracker. */
+export const CHECKPOINT_STATE_KEY: Key = smallKey(KEY_CHECKPOINT_STATE, 0, 0, 0)

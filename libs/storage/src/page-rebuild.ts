@@ -10,15 +10,7 @@ import type { Lsn } from '@understory/base'
 import { redoRecordOnPage, redoSlru, redoVisibilityClear } from '@understory/postgres/redo'
 import type { Page, RedoSettings } from '@understory/postgres/redo'
 import { DecodedRecord, PAGE_SIZE, decodeRecord } from '@understory/postgres/wal'
-import {
-  KEY_BYTES,
-  KEY_RELATION_BLOCK,
-  KEY_SLRU_PAGE,
-  formatKey,
-  readKey,
-  slruKind,
-  writeKey,
-} from './key.ts'
+import { KEY_BYTES, formatKey, readKey, slruKind, writeKey } from './key.ts'
 import type { Key } from './key.ts'
 import { ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR } from './shard-stream.ts'
 import { META_KIND, RECORD_PREFIX_BYTES, VALUE_IMAGE, VALUE_TOMBSTONE } from './value.ts'
@@ -160,7 +152,3 @@ export function runPageJob(job: ArrayBuffer, pagesCount: number, settings: RedoS
   }
   return { pages, isMade }
 }
-
-/** Whether the key is a page that is rebuilt from values; other keys hold complete contents. */
-export const isPageKey = (key: Key): boolean =>
-  key.keyClass === KEY_RELATION_BLOCK || key.keyClass === KEY_SLRU_PAGE
