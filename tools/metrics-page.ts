@@ -6,7 +6,7 @@ import { OPEN, PROCESS_METRICS, prometheusLabel, prometheusName } from '@underst
 import type { LabelTable, MetricSpec, MetricTable } from '@understory/telemetry'
 import { METRICS as COMPUTE_METRICS } from '../apps/compute-proxy/src/metrics.ts'
 import { METRICS as CONTROL_METRICS } from '../apps/control-plane/src/metrics.ts'
-import { METRICS as PAGESERVER_METRICS } from '../apps/pageserver/src/metrics.ts'
+import { METRICS as PAGESERVER_METRICS } from '../apps/pageserver/src/telemetry/metrics.ts'
 import { METRICS as SAFEKEEPER_METRICS } from '../apps/safekeeper/src/metrics.ts'
 import { ROOT } from './run-command.ts'
 

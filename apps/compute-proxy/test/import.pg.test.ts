@@ -43,7 +43,7 @@ import {
 import type { PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import type pg from 'pg'
 import { expect, onTestFinished, test } from 'vitest'
-import { pageserverService } from '../../pageserver/src/api.ts'
+import { pageserverService } from '../../pageserver/src/serve/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
 import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'

@@ -6,14 +6,14 @@ import { probeConditionalPut } from '@understory/object-store'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { BlockCache } from '@understory/storage'
-import { pageserverService } from './api.ts'
-import { tellShards } from './collect.ts'
-import { CommitPositions } from './commit-positions.ts'
+import { pageserverService } from './serve/api.ts'
+import { tellShards } from './serve/collect.ts'
+import { CommitPositions } from './ingest/commit-positions.ts'
 import { CONFIG } from './config.ts'
-import type { ImageJobs } from './image-protocol.ts'
-import { METRICS } from './metrics.ts'
-import { PageserverObserver } from './pageserver-observer.ts'
-import { ShardRegistry } from './shard-registry.ts'
+import type { ImageJobs } from './images/image-protocol.ts'
+import { METRICS } from './telemetry/metrics.ts'
+import { PageserverObserver } from './telemetry/pageserver-observer.ts'
+import { ShardRegistry } from './shard/shard-registry.ts'
 
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
@@ -43,7 +43,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const store = await service.openStore(values.objectStore)
   await probeConditionalPut(store, env.rng)
   const broker = service.openBroker(values.broker)
-  const script = new URL('./image-worker.ts', import.meta.url)
+  const script = new URL('./images/image-worker.ts', import.meta.url)
   const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   const parts = {

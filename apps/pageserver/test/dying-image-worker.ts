@@ -2,7 +2,7 @@
 import { workerData } from 'node:worker_threads'
 import { serveJobs } from '@understory/env'
 import { runPageJob } from '@understory/storage'
-import type { ImageJobs } from '../src/image-protocol.ts'
+import type { ImageJobs } from '../src/images/image-protocol.ts'
 
 const { deathsLeft } = workerData as { readonly deathsLeft: Int32Array }
 

@@ -11,7 +11,7 @@ import { KEY_TWO_PHASE, shardOfSlruPage, slruKey, slruNumber, smallKey } from '@
 import { expect, test } from 'vitest'
 import { openTestStorage } from '../../../libs/pgdata/test/storage-support.ts'
 import { readSlruPage, slruPages, twoPhaseFiles } from '../../../libs/postgres/test/data-directory.ts'
-import { newPage } from '../src/shard-state.ts'
+import { newPage } from '../src/state/shard-state.ts'
 
 const MESSAGE_BYTES = 200_000_000
 const SETTINGS = {

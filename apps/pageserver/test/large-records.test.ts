@@ -17,9 +17,9 @@ import { REF, create, folder, start } from '../../safekeeper/test/peers.ts'
 import type { Safekeeper } from '../../safekeeper/test/peers.ts'
 import { SingleProposer } from '../../safekeeper/test/single-proposer.ts'
 import { IDENTITY, START, WalMaker } from '../../safekeeper/test/wal-maker.ts'
-import { CommitPositions } from '../src/commit-positions.ts'
-import { WalSubscriber } from '../src/wal-subscriber.ts'
-import type { WalBatch, WalConsumer } from '../src/wal-subscriber.ts'
+import { CommitPositions } from '../src/ingest/commit-positions.ts'
+import { WalSubscriber } from '../src/ingest/wal-subscriber.ts'
+import type { WalBatch, WalConsumer } from '../src/ingest/wal-subscriber.ts'
 
 const MIB = 1024 * 1024
 const APPEND_BYTES = 256 * 1024

@@ -10,8 +10,8 @@ import type { Lsn } from '@understory/base'
 import { parseControlFile } from '@understory/postgres/cluster'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { streamFiles } from '../src/file-stream.ts'
-import type { Shard } from '../src/shard.ts'
+import { streamFiles } from '../src/serve/file-stream.ts'
+import type { Shard } from '../src/shard/shard.ts'
 import { attach, feedWal, importCluster, openBench } from './support.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 4 }

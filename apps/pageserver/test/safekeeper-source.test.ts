@@ -15,10 +15,10 @@ import { REF, create, folder, start } from '../../safekeeper/test/peers.ts'
 import type { Safekeeper, SafekeeperOptions } from '../../safekeeper/test/peers.ts'
 import { SingleProposer } from '../../safekeeper/test/single-proposer.ts'
 import { IDENTITY, START, WalMaker } from '../../safekeeper/test/wal-maker.ts'
-import { CommitPositions } from '../src/commit-positions.ts'
-import type { SubscriptionEnd } from '../src/metrics.ts'
-import { WalSubscriber } from '../src/wal-subscriber.ts'
-import type { WalConsumer } from '../src/wal-subscriber.ts'
+import { CommitPositions } from '../src/ingest/commit-positions.ts'
+import type { SubscriptionEnd } from '../src/telemetry/metrics.ts'
+import { WalSubscriber } from '../src/ingest/wal-subscriber.ts'
+import type { WalConsumer } from '../src/ingest/wal-subscriber.ts'
 
 const RECORD_BYTES = 7_000
 

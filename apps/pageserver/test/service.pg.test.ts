@@ -46,7 +46,7 @@ import {
 } from '@understory/storage'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { pageserverService } from '../src/api.ts'
+import { pageserverService } from '../src/serve/api.ts'
 import { TENANT, TIMELINE, batchesOf, openBench, valuesOfCluster } from './support.ts'
 
 const MAJOR = 17

@@ -37,12 +37,12 @@ import {
   smallKey,
 } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
-import type { ImageJobs } from '../src/image-protocol.ts'
-import { CommitPositions } from '../src/commit-positions.ts'
-import { imageHandlers } from '../src/image-worker.ts'
-import { ShardRegistry } from '../src/shard-registry.ts'
-import type { Shard, ShardParts } from '../src/shard.ts'
-import type { WalBatch } from '../src/wal-subscriber.ts'
+import type { ImageJobs } from '../src/images/image-protocol.ts'
+import { CommitPositions } from '../src/ingest/commit-positions.ts'
+import { imageHandlers } from '../src/images/image-worker.ts'
+import { ShardRegistry } from '../src/shard/shard-registry.ts'
+import type { Shard, ShardParts } from '../src/shard/shard.ts'
+import type { WalBatch } from '../src/ingest/wal-subscriber.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
 export const TIMELINE = 'b'.repeat(32) as TimelineId

@@ -10,7 +10,7 @@ import {
 } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { TENANT, TIMELINE, openBench } from '../test/support.ts'
+import { TENANT, TIMELINE, openBench } from '../../test/support.ts'
 import { pageserverService } from './api.ts'
 
 test('a shard is not attached with a safekeeper that is no address, which nobody could dial', async () => {

@@ -22,7 +22,7 @@ import type {
   OpenLayer,
   WrittenLayer,
 } from '@understory/storage'
-import type { ShardObserver } from './pageserver-observer.ts'
+import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { RemoteIndex, isWhole, staleGeneration } from './remote-index.ts'
 import type { ShardFiles } from './shard-files.ts'
 import type { Stalls } from './stalls.ts'

@@ -6,9 +6,9 @@ import { realDisk } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test, vi } from 'vitest'
-import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
-import type { Bench } from '../test/support.ts'
-import { RemoteIndex } from './remote-index.ts'
+import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../../test/support.ts'
+import type { Bench } from '../../test/support.ts'
+import { RemoteIndex } from '../layers/remote-index.ts'
 import type { Shard } from './shard.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 8 }

@@ -1,8 +1,8 @@
 /** What a pageserver tells when somebody collects: how its shards stand. */
-import { CHAIN_BANDS } from './metrics.ts'
-import { labelsOf } from './pageserver-observer.ts'
-import type { PageserverTelemetry } from './pageserver-observer.ts'
-import type { Shard } from './shard.ts'
+import { CHAIN_BANDS } from '../telemetry/metrics.ts'
+import { labelsOf } from '../telemetry/pageserver-observer.ts'
+import type { PageserverTelemetry } from '../telemetry/pageserver-observer.ts'
+import type { Shard } from '../shard/shard.ts'
 
 type Metrics = PageserverTelemetry['metrics']
 

@@ -11,10 +11,10 @@ import {
   isRemovedBefore,
   membersSegments,
   truncationPlaces,
-} from '../../../libs/postgres/test/slru-model.ts'
-import { truncateRecord } from '../../../libs/postgres/test/slru-records.ts'
+} from '../../../../libs/postgres/test/slru-model.ts'
+import { truncateRecord } from '../../../../libs/postgres/test/slru-records.ts'
 import { Ingest } from './ingest.ts'
-import { ShardState } from './shard-state.ts'
+import { ShardState } from '../state/shard-state.ts'
 
 const [BEFORE, RECORD, END] = [0x900 as Lsn, 0x1000 as Lsn, 0x1100 as Lsn]
 

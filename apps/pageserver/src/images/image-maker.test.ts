@@ -10,8 +10,8 @@ import { META_IMAGE, OpenLayer, blockKey } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
 import { ImageMaker } from './image-maker.ts'
 import type { ImageJobs } from './image-protocol.ts'
-import { ShardState } from './shard-state.ts'
-import { Stalls } from './stalls.ts'
+import { ShardState } from '../state/shard-state.ts'
+import { Stalls } from '../layers/stalls.ts'
 
 const OWNER = {
   tenantId: 'a'.repeat(32),

@@ -20,7 +20,7 @@ import type { LayerOwner } from '@understory/storage'
 import type { CommitPositions, Positions } from './commit-positions.ts'
 import { judgeSafekeeper } from './leave-safekeeper.ts'
 import type { Followed, Lag } from './leave-safekeeper.ts'
-import type { SubscriptionEnd } from './metrics.ts'
+import type { SubscriptionEnd } from '../telemetry/metrics.ts'
 
 /** Batches that may be under way: two at full speed, and a bound on memory. */
 const WINDOW_BYTES = 16n * 1024n * 1024n

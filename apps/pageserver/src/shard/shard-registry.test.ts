@@ -11,8 +11,8 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { LAYER_KIND_DELTA, encodeIndexPart, indexPartName, layerName } from '@understory/storage'
 import type { IndexPart, LayerEntry } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
-import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../test/support.ts'
-import { RemoteIndex } from './remote-index.ts'
+import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../../test/support.ts'
+import { RemoteIndex } from '../layers/remote-index.ts'
 import type { AttachRequest } from './shard-registry.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 8 }

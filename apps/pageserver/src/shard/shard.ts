@@ -34,20 +34,20 @@ import type {
   ImportValue,
   LayerFile,
 } from '@understory/storage'
-import type { CommitPositions } from './commit-positions.ts'
-import type { ImageJobs } from './image-protocol.ts'
-import { ImageMaker } from './image-maker.ts'
-import { Ingest } from './ingest.ts'
-import { LatencyHistogram } from './latency-histogram.ts'
-import { LayerStore } from './layer-store.ts'
-import type { SubscriptionEnd } from './metrics.ts'
-import type { PageserverObserver, ShardObserver } from './pageserver-observer.ts'
-import type { AttachDocument, ShardFiles } from './shard-files.ts'
-import { ShardState } from './shard-state.ts'
-import { Stalls } from './stalls.ts'
+import type { CommitPositions } from '../ingest/commit-positions.ts'
+import type { ImageJobs } from '../images/image-protocol.ts'
+import { ImageMaker } from '../images/image-maker.ts'
+import { Ingest } from '../ingest/ingest.ts'
+import { LatencyHistogram } from '../telemetry/latency-histogram.ts'
+import { LayerStore } from '../layers/layer-store.ts'
+import type { SubscriptionEnd } from '../telemetry/metrics.ts'
+import type { PageserverObserver, ShardObserver } from '../telemetry/pageserver-observer.ts'
+import type { AttachDocument, ShardFiles } from '../layers/shard-files.ts'
+import { ShardState } from '../state/shard-state.ts'
+import { Stalls } from '../layers/stalls.ts'
 import { untilAborted } from './until-aborted.ts'
-import { WalSubscriber } from './wal-subscriber.ts'
-import type { WalBatch, WalConsumer } from './wal-subscriber.ts'
+import { WalSubscriber } from '../ingest/wal-subscriber.ts'
+import type { WalBatch, WalConsumer } from '../ingest/wal-subscriber.ts'
 
 interface ShardLimits {
   /** The open layer is frozen beyond this. */

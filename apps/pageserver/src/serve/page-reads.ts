@@ -15,9 +15,9 @@ import {
   shardOfKey,
 } from '@understory/storage'
 import type { Key, PageRequest } from '@understory/storage'
-import type { PageProbe, ReadsObserver } from './pageserver-observer.ts'
-import type { RebuiltPage } from './shard-state.ts'
-import type { Shard } from './shard.ts'
+import type { PageProbe, ReadsObserver } from '../telemetry/pageserver-observer.ts'
+import type { RebuiltPage } from '../state/shard-state.ts'
+import type { Shard } from '../shard/shard.ts'
 
 /** How long a read waits for its LSN to be ingested. */
 export const READ_DEADLINE_MS = 10_000

@@ -43,9 +43,9 @@ import {
   writeKey,
 } from '@understory/storage'
 import type { Key } from '@understory/storage'
-import { loopTurns } from './loop-turns.ts'
+import { loopTurns } from '../state/loop-turns.ts'
 import { readStampedPage } from './page-reads.ts'
-import type { Shard } from './shard.ts'
+import type { Shard } from '../shard/shard.ts'
 
 /** Neighbouring blocks of a piece. */
 const RUN_BLOCKS_MAX = 64

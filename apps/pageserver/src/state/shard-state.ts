@@ -48,7 +48,7 @@ import type {
   ValueRef,
 } from '@understory/storage'
 import { loopTurns } from './loop-turns.ts'
-import type { PageProbe } from './pageserver-observer.ts'
+import type { PageProbe } from '../telemetry/pageserver-observer.ts'
 
 const FLAG_WAL_LOG_HINTS = 1
 const FLAG_TRACK_COMMIT_TIMESTAMP = 2

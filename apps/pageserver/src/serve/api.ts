@@ -38,10 +38,10 @@ import {
 } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
 import { streamFiles } from './file-stream.ts'
-import type { PageserverObserver } from './pageserver-observer.ts'
+import type { PageserverObserver } from '../telemetry/pageserver-observer.ts'
 import { READ_DEADLINE_MS, readPages } from './page-reads.ts'
-import type { AttachRequest, ShardRegistry } from './shard-registry.ts'
-import type { Shard } from './shard.ts'
+import type { AttachRequest, ShardRegistry } from '../shard/shard-registry.ts'
+import type { Shard } from '../shard/shard.ts'
 
 /** `observer` is undefined where nothing is measured. */
 export function pageserverService(

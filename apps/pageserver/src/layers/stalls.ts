@@ -7,8 +7,8 @@ import { UnderstoryError, describeError, refuse } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
-import type { RetriedWork } from './metrics.ts'
-import type { ShardObserver } from './pageserver-observer.ts'
+import type { RetriedWork } from '../telemetry/metrics.ts'
+import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 
 const OUTSIDE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'disk_full',

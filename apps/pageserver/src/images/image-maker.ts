@@ -18,9 +18,9 @@ import { PAGE_SIZE } from '@understory/postgres/wal'
 import { PageJobWriter, endsChain, isStorageImaged } from '@understory/storage'
 import type { ImageGenerationSettings, Key, PageValue, ReadPlan, ValueRef } from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
-import type { ShardObserver } from './pageserver-observer.ts'
-import type { ShardState } from './shard-state.ts'
-import type { Stalls } from './stalls.ts'
+import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
+import type { ShardState } from '../state/shard-state.ts'
+import type { Stalls } from '../layers/stalls.ts'
 
 /** Pages of a job: enough to hide its cost, few enough that images come soon. */
 const JOB_PAGES_MAX = 64

@@ -41,9 +41,9 @@ import {
   smallKey,
 } from '@understory/storage'
 import type { ImageGenerationSettings, Key } from '@understory/storage'
-import type { ShardObserver } from './pageserver-observer.ts'
-import { newPage } from './shard-state.ts'
-import type { ShardState } from './shard-state.ts'
+import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
+import { newPage } from '../state/shard-state.ts'
+import type { ShardState } from '../state/shard-state.ts'
 
 /** What ingest asks of whoever makes images. */
 export interface ChainWatch {

@@ -5,7 +5,7 @@ import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import type { IndexPart } from '@understory/storage'
 import { expect, test } from 'vitest'
-import { TENANT, TIMELINE } from '../test/support.ts'
+import { TENANT, TIMELINE } from '../../test/support.ts'
 import { RemoteIndex } from './remote-index.ts'
 
 const OWNER = {
