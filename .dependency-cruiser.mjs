@@ -57,7 +57,7 @@ export default {
       ['base', 'protocol', 'rpc', 'storage'],
       'of the servers the public client has pages, keys and their shards alone',
     ),
-    only('pgdata', ['base', 'env', 'postgres', 'rpc', 'storage'], ''),
+    only('pgdata', ['base', 'env', 'postgres', 'protocol', 'rpc', 'storage'], ''),
     {
       name: 'grpc-js-in-rpc-alone',
       severity: 'error',

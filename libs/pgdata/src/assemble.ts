@@ -16,10 +16,10 @@ import {
   slruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
+import { pageserverClient } from '@understory/protocol/clients'
 import { FORK_INIT, PAGE_SIZE, walFileName } from '@understory/postgres/wal'
 import type { RelFile } from '@understory/postgres/wal'
 import type { SlruKind } from '@understory/postgres/redo'
-import { PageserverServiceClient, createClient } from '@understory/rpc'
 import type { StreamFilesResponse } from '@understory/rpc'
 import { prepareCheckpoint } from './checkpoint.ts'
 import type { PreparedCheckpoint } from './checkpoint.ts'
@@ -164,7 +164,7 @@ async function receiveShard(
   progress: Progress,
   twoPhaseNames: string[],
 ): Promise<void> {
-  const client = createClient(source.rpc, PageserverServiceClient, address)
+  const client = pageserverClient(source.rpc, address)
   try {
     const shard = { number, client, peer: `pageserver ${address}` }
     await receiveShardFiles(source, shard, atLsn, {

@@ -1,5 +1,5 @@
 /** The shutdown checkpoint at which a Postgres starts from storage: forged, or the real one of a clean stop. */
-import { assert, formatLsn, lsnToBigint, refuse } from '@understory/base'
+import { assert, formatLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   CHECKPOINT_BYTES,
@@ -8,8 +8,8 @@ import {
   parseControlFile,
 } from '@understory/postgres/cluster'
 import type { ForgedCheckpoint, TrackerState } from '@understory/postgres/cluster'
+import { pageserverClient } from '@understory/protocol/clients'
 import { RM_XLOG_ID, XLOG_CHECKPOINT_SHUTDOWN, XLR_INFO_MASK } from '@understory/postgres/wal'
-import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
 import { asRecordEnd, lastRecordAtOrBefore } from './last-record.ts'
 import type { LastRecord } from './last-record.ts'
 import { whileShardMoves } from './shard-files.ts'
@@ -88,14 +88,12 @@ interface ControlState {
 
 async function readControlState(options: PgdataSource, atLsn: Lsn): Promise<ControlState> {
   const address = options.pageservers[0] as string
-  const client = createClient(options.rpc, PageserverServiceClient, address)
+  const client = pageserverClient(options.rpc, address)
   try {
-    const request = { timeline: options.timeline, shard: shardRefOf(options, 0), lsn: lsnToBigint(atLsn) }
-    const call = { signal: options.signal, peer: `pageserver ${address}` }
-    const { tracker, controlFile } = await whileShardMoves(
-      options,
-      { number: 0, client, peer: call.peer },
-      () => callUnary(client.getControlState.bind(client), request, call),
+    const { timeline, signal } = options
+    const shard = { number: 0, client, peer: `pageserver ${address}` }
+    const { tracker, controlFile } = await whileShardMoves(options, shard, () =>
+      client.controlState(timeline, shardRefOf(options, 0), atLsn, { signal }),
     )
     const { major, systemId } = parseControlFile(controlFile)
     const { postgres } = options

@@ -4,7 +4,7 @@
  * A record end is where the next record's bytes would go; where that is the start of a page, Postgres itself prints the
  * position behind the page's header.
  */
-import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint, maxLsn, refuse } from '@understory/base'
+import { advance, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
 import {
@@ -14,7 +14,8 @@ import {
   XLogRecord,
   pageHeaderBytes,
 } from '@understory/postgres/wal'
-import { SafekeeperServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import { safekeeperClient } from '@understory/protocol/clients'
+import type { SafekeeperClient } from '@understory/protocol/clients'
 import { patiently } from './source.ts'
 import type { PgdataSource } from './source.ts'
 
@@ -61,7 +62,7 @@ export function lastRecordAtOrBefore(source: PgdataSource, at: Lsn): Promise<Las
 }
 
 async function lastRecordBetween(
-  client: SafekeeperServiceClient,
+  client: SafekeeperClient,
   source: PgdataSource,
   startLsn: Lsn,
   at: Lsn,
@@ -69,8 +70,10 @@ async function lastRecordBetween(
   const { major, systemId, pgTimelineId, walSegmentBytes } = source.postgres
   let decoder: WalStreamDecoder | undefined
   let found: LastRecord | undefined
-  for await (const { startLsn: chunkLsn, wal } of readWal(client, source, startLsn, at)) {
-    let chunkStart = lsnFromBigint(chunkLsn)
+  let positionLsn = startLsn
+  for await (const wal of readWal(client, source, startLsn, at)) {
+    let chunkStart = positionLsn
+    positionLsn = advance(positionLsn, wal.length)
     let chunk: Uint8Array = wal
     if (decoder === undefined) {
       // A segment that ended with a switch is zeros behind it: a search cannot begin there.
@@ -118,7 +121,7 @@ export function readWalBytes(source: PgdataSource, startLsn: Lsn, endLsn: Lsn): 
   return withSafekeeper(source, endLsn, async (client) => {
     const bytes = new Uint8Array(endLsn - startLsn)
     let at = 0
-    for await (const { wal } of readWal(client, source, startLsn, endLsn)) {
+    for await (const wal of readWal(client, source, startLsn, endLsn)) {
       bytes.set(wal, at)
       at += wal.length
     }
@@ -130,18 +133,19 @@ export function readWalBytes(source: PgdataSource, startLsn: Lsn, endLsn: Lsn): 
   })
 }
 
-const readWal = (client: SafekeeperServiceClient, source: PgdataSource, startLsn: Lsn, endLsn: Lsn) =>
-  callServerStream(
-    client.readWal.bind(client),
-    { timeline: source.timeline, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term: 0n },
-    { signal: source.signal, peer: 'safekeeper', silenceMsMax: SILENCE_MS_MAX },
-  )
+const readWal = (
+  client: SafekeeperClient,
+  { timeline, signal }: PgdataSource,
+  startLsn: Lsn,
+  endLsn: Lsn,
+): AsyncGenerator<Uint8Array, void, void> =>
+  client.readWal(timeline, startLsn, endLsn, { signal, silenceMsMax: SILENCE_MS_MAX })
 
 /** Runs `work` on the first safekeeper that knows everything before `endLsn` to be committed; waits until one does. */
 function withSafekeeper<T>(
   source: PgdataSource,
   endLsn: Lsn,
-  work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
+  work: (client: SafekeeperClient, timelineStartLsn: Lsn) => Promise<T>,
 ): Promise<T> {
   const mayRetry = (error: unknown): boolean => isRetryable(error) || isErrorCode(error, 'unknown_timeline')
   return patiently(source, () => tryEach(source, endLsn, work), { mayRetry })
@@ -150,17 +154,16 @@ function withSafekeeper<T>(
 async function tryEach<T>(
   source: PgdataSource,
   endLsn: Lsn,
-  work: (client: SafekeeperServiceClient, timelineStartLsn: Lsn) => Promise<T>,
+  work: (client: SafekeeperClient, timelineStartLsn: Lsn) => Promise<T>,
 ): Promise<T> {
   let behind: unknown
   let failure: unknown
   for (const address of source.safekeepers) {
-    const client = createClient(source.rpc, SafekeeperServiceClient, address)
+    const client = safekeeperClient(source.rpc, address)
     try {
-      const options = { deadlineMs: STATUS_DEADLINE_MS, signal: source.signal, peer: `safekeeper ${address}` }
-      const status = await callUnary(client.getWalStatus.bind(client), { timeline: source.timeline }, options)
-      const commitLsn = lsnFromBigint(status.commitLsn)
-      if (commitLsn >= endLsn) return await work(client, lsnFromBigint(status.timelineStartLsn))
+      const options = { deadlineMs: STATUS_DEADLINE_MS, signal: source.signal }
+      const { commitLsn, timelineStartLsn } = await client.walStatus(source.timeline, options)
+      if (commitLsn >= endLsn) return await work(client, timelineStartLsn)
       behind ??= refuse('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
         detail: `${address} is at ${formatLsn(commitLsn)}`,
       })

@@ -3,11 +3,11 @@
  * sent, and the next stream begins behind it. So a reset, a pageserver that starts again, or a shard that is still taking
  * in WAL costs the time that it takes, and not what was received already.
  */
-import { isErrorCode, lsnToBigint, refuse } from '@understory/base'
+import { LSN_ZERO, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
-import { callServerStream, callUnary } from '@understory/rpc'
-import type { PageserverServiceClient, StreamFilesResponse } from '@understory/rpc'
+import type { PageserverClient } from '@understory/protocol/clients'
+import type { StreamFilesResponse } from '@understory/rpc'
 import { Patience, patiently, seamsOf, shardRefOf } from './source.ts'
 import type { PgdataSource } from './source.ts'
 
@@ -16,7 +16,7 @@ const LOOK_MS = 1_000
 
 export interface ShardSource {
   readonly number: number
-  readonly client: PageserverServiceClient
+  readonly client: PageserverClient
   /** Names its pageserver in errors. */
   readonly peer: string
 }
@@ -44,14 +44,8 @@ export async function receiveShardFiles(
   let isOwnFailure = false
 
   const receive = async (signal: AbortSignal): Promise<void> => {
-    const request = {
-      timeline: source.timeline,
-      shard: shardRefOf(source, shard.number),
-      lsn: lsnToBigint(atLsn),
-      after: Buffer.from(place),
-    }
-    const call = { signal, peer: shard.peer }
-    const messages = callServerStream(shard.client.streamFiles.bind(shard.client), request, call)
+    const ref = shardRefOf(source, shard.number)
+    const messages = shard.client.streamFiles(source.timeline, ref, atLsn, place, { signal })
     for await (const message of messages) {
       isOwnFailure = true
       if (!hasBegun) taker.begins(Number(message.pagesTotal))
@@ -119,14 +113,14 @@ export function whileShardMoves<T>(
   } = {},
 ): Promise<T> {
   const { patience = new Patience(source) } = how
-  let ingestedLsn = 0n
+  let ingestedLsn = LSN_ZERO
   const attempt = async (): Promise<T> => {
     try {
       return await work()
     } catch (error) {
       if (isErrorCode(error, 'timeout')) {
-        const now = await readIngestedLsn(source, shard).catch(() => 0n)
-        if (now > ingestedLsn && ingestedLsn > 0n) patience.renew()
+        const now = await readIngestedLsn(source, shard).catch(() => LSN_ZERO)
+        if (now > ingestedLsn && ingestedLsn > LSN_ZERO) patience.renew()
         ingestedLsn = now > ingestedLsn ? now : ingestedLsn
       }
       throw error
@@ -135,8 +129,8 @@ export function whileShardMoves<T>(
   return patiently(source, attempt, { ...how, patience })
 }
 
-async function readIngestedLsn(source: PgdataSource, { number, client, peer }: ShardSource): Promise<bigint> {
-  const call = { signal: source.signal, deadlineMs: STATUS_DEADLINE_MS, peer }
-  const { shards } = await callUnary(client.getShardStatus.bind(client), { timeline: source.timeline }, call)
-  return shards.find(({ shard }) => shard?.number === number)?.ingestedLsn ?? 0n
+async function readIngestedLsn(source: PgdataSource, { number, client }: ShardSource): Promise<Lsn> {
+  const call = { signal: source.signal, deadlineMs: STATUS_DEADLINE_MS }
+  const shards = await client.shards(source.timeline, call)
+  return lsnFromBigint(shards.find(({ shard }) => shard?.number === number)?.ingestedLsn ?? 0n)
 }

@@ -6,7 +6,7 @@
  * The files are read while the end of WAL stands still; storage keeps that LSN, so it is asked afterwards. A difference
  * has to show at several barriers: one record between the redo point and the checkpoint would be in no file yet.
  */
-import { bytesBetween, formatLsn, lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { bytesBetween, formatLsn, parseLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable, listWithin, realClock, realRng, retry } from '@understory/env'
 import {
@@ -27,7 +27,6 @@ import { SizeOfPageHeaderData as HEADER_BYTES, getPageLsn } from '@understory/po
 import type { SlruKind } from '@understory/postgres/redo'
 import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
 import { pageserverClient } from '@understory/protocol/clients'
-import { PageserverServiceClient, callServerStream, createClient } from '@understory/rpc'
 import { blockKey, slruKey } from '@understory/storage'
 import { asRecordEnd } from '@understory/pgdata'
 import type pg from 'pg'
@@ -272,16 +271,11 @@ async function readStoredFiles(options: VerifyOptions, lsn: Lsn): Promise<Stored
   const { timeline, pageservers, stripeBlocks, signal, major } = options
   await Promise.all(
     pageservers.map(async (address, number) => {
-      const client = createClient(options.rpc, PageserverServiceClient, address)
+      const client = pageserverClient(options.rpc, address)
       try {
-        const request = {
-          timeline,
-          shard: { number, count: pageservers.length, stripeBlocks },
-          lsn: lsnToBigint(lsn),
-          after: Buffer.alloc(0),
-        }
-        const call = { signal, peer: `pageserver ${address}` }
-        for await (const { piece } of callServerStream(client.streamFiles.bind(client), request, call)) {
+        const shard = { number, count: pageservers.length, stripeBlocks }
+        const pieces = client.streamFiles(timeline, shard, lsn, Buffer.alloc(0), { signal })
+        for await (const { piece } of pieces) {
           if (piece?.$case !== 'file') continue
           const { path, data, size } = piece.value
           const isRelation = parseRelationPath(path, major) !== undefined

@@ -138,6 +138,10 @@ test('a pageserver, a compute and its host are asked in terms of the domain', as
     setImageGeneration: take({}),
     getControlState: take({ lsn: 4n, tracker: Buffer.from('t'), controlFile: Buffer.from('c') }),
     getShardStatus: take({ shards: [] }),
+    streamFiles: serverStream(async function* (request) {
+      asked.push(request)
+      yield { piece: { $case: 'directory', value: 'base' }, pagesTotal: 1n, place: Buffer.from('x') }
+    }),
   }
   const compute: Partial<Handlers<ComputeServiceServer>> = {
     setFullPageWrites: take({ insertLsn: 5n }),
@@ -178,6 +182,8 @@ test('a pageserver, a compute and its host are asked in terms of the domain', as
   const state = { lsn: 4, tracker: Buffer.from('t'), controlFile: Buffer.from('c') }
   expect(await pageserver.controlState(REF, SHARD, lsn(4))).toEqual(state)
   expect(await pageserver.shards(REF)).toEqual([])
+  const files = await Array.fromAsync(pageserver.streamFiles(REF, SHARD, lsn(4), Buffer.from('w')))
+  expect(files).toMatchObject([{ piece: { $case: 'directory', value: 'base' }, place: Buffer.from('x') }])
   expect(await running.setFullPageWrites(true)).toBe(5)
   await running.setPassword({ verifier: 'v', generation: 3 })
   expect(await running.runCheckpoint()).toBe(6)
@@ -190,6 +196,7 @@ test('a pageserver, a compute and its host are asked in terms of the domain', as
     { timeline: REF, shard: SHARD, imageGeneration, generation: 7n },
     { timeline: REF, shard: SHARD, lsn: 4n },
     { timeline: REF },
+    { timeline: REF, shard: SHARD, lsn: 4n, after: Buffer.from('w') },
     { on: true },
     { verifier: 'v', generation: 3n },
     {},

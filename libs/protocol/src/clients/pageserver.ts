@@ -2,8 +2,15 @@
 import { lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import { PageserverServiceClient, callUnary, createClient } from '@understory/rpc'
-import type { CallOptions, ClientContext, ShardRef, ShardStatus, TimelineRef } from '@understory/rpc'
+import { PageserverServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
+import type {
+  CallOptions,
+  ClientContext,
+  ShardRef,
+  ShardStatus,
+  StreamFilesResponse,
+  TimelineRef,
+} from '@understory/rpc'
 import type { ImageGenerationSettings } from '@understory/storage'
 
 export interface ShardToAttach {
@@ -45,6 +52,17 @@ export interface PageserverClient {
   ): Promise<void>
   /** Of shard 0. */
   controlState(timeline: TimelineRef, shard: ShardRef, lsn: Lsn, options?: CallOptions): Promise<ControlState>
+  /**
+   * The shard's part of the data directory, piece by piece: the message itself, whose pieces have kinds. `after` is a place
+   * that an earlier stream of the shard at the same LSN gave; empty = from the beginning.
+   */
+  streamFiles(
+    timeline: TimelineRef,
+    shard: ShardRef,
+    lsn: Lsn,
+    after: Uint8Array,
+    options?: CallOptions,
+  ): AsyncGenerator<StreamFilesResponse, void, void>
   close(): void
 }
 
@@ -103,6 +121,17 @@ class GrpcPageserver implements PageserverClient {
     const get = this.#client.getControlState.bind(this.#client)
     const state = await callUnary(get, { timeline, shard, lsn: lsnToBigint(lsn) }, this.#with(options))
     return { lsn: lsnFromBigint(state.lsn), tracker: state.tracker, controlFile: state.controlFile }
+  }
+
+  streamFiles(
+    timeline: TimelineRef,
+    shard: ShardRef,
+    lsn: Lsn,
+    after: Uint8Array,
+    options?: CallOptions,
+  ): AsyncGenerator<StreamFilesResponse, void, void> {
+    const request = { timeline, shard, lsn: lsnToBigint(lsn), after: Buffer.from(after) }
+    return callServerStream(this.#client.streamFiles.bind(this.#client), request, this.#with(options))
   }
 
   close(): void {

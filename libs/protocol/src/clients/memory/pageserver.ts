@@ -2,7 +2,7 @@
 import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { ShardStatus } from '@understory/rpc'
-import type { CallOptions, ShardRef, TimelineRef } from '@understory/rpc'
+import type { CallOptions, ShardRef, StreamFilesResponse, TimelineRef } from '@understory/rpc'
 import type { ImageGenerationSettings } from '@understory/storage'
 import type { ControlState, PageserverClient, ShardToAttach } from '../pageserver.ts'
 import { MemoryNode } from './node.ts'
@@ -86,6 +86,19 @@ export class MemoryPageserver extends MemoryNode implements PageserverClient {
     await this.reach('controlState', options)
     this.#served(timeline, number)
     throw refuse('not_found', `shard has no control state at ${formatLsn(lsn)}`)
+  }
+
+  /** It has none. */
+  async *streamFiles(
+    timeline: TimelineRef,
+    { number }: ShardRef,
+    _lsn: Lsn,
+    _after: Uint8Array,
+    options?: CallOptions,
+  ): AsyncGenerator<StreamFilesResponse, void, void> {
+    await this.reach('streamFiles', options)
+    this.#served(timeline, number)
+    yield { piece: undefined, pagesTotal: 0n, place: Buffer.alloc(0) }
   }
 
   #served(timeline: TimelineRef, number: number): Served {
