@@ -24,6 +24,7 @@ import {
   openBidi,
   service,
   startServer,
+  unary,
 } from '@understory/rpc'
 import type { Handlers, StreamFilesResponse } from '@understory/rpc'
 import type {
@@ -52,9 +53,9 @@ import { TENANT, TIMELINE, batchesOf, openBench, valuesOfCluster } from './suppo
 const MAJOR = 17
 const TIMELINE_REF = { tenantId: TENANT, timelineId: TIMELINE }
 const LAYOUT = { count: 2, stripeBlocks: 8 }
-const NO_CHANGE = (): never => {
+const NO_CHANGE = unary((): never => {
   throw new Error('not asked for')
-}
+})
 
 interface StandIn extends AsyncDisposable {
   readonly address: string

@@ -10,30 +10,10 @@ import { Mailbox, Signal } from '@understory/actor'
 import type { Semaphore } from '@understory/actor'
 import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { Env, Timer, Workers } from '@understory/env'
+import type { Env, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
-import { PAGE_SIZE } from '@understory/postgres/page'
-import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
 import type { ClientContext } from '@understory/rpc'
-import {
-  CHECKPOINT_STATE_KEY,
-  CONTROL_FILE_KEY,
-  KEY_BARRIER,
-  KEY_CONTROL_FILE,
-  KeyTable,
-  META_IMAGE,
-  OpenLayer,
-  formatKey,
-  isPageKey,
-  shardOfKey,
-} from '@understory/storage'
-import type {
-  BlockCache,
-  ImageGenerationSettings,
-  IndexPart,
-  ImportValue,
-  LayerFile,
-} from '@understory/storage'
+import type { BlockCache, ImageGenerationSettings, IndexPart, ImportValue } from '@understory/storage'
 import type { CommitPositions } from '../ingest/commit-positions.ts'
 import type { ImageJobs } from '../images/image-protocol.ts'
 import { ImageMaker } from '../images/image-maker.ts'
@@ -45,14 +25,13 @@ import type { PageserverObserver, ShardObserver } from '../telemetry/pageserver-
 import type { AttachDocument, ShardFiles } from '../layers/shard-files.ts'
 import { ShardState } from '../state/shard-state.ts'
 import { Stalls } from '../layers/stalls.ts'
-import { untilAborted } from './until-aborted.ts'
+import { gatherImport } from './gather-import.ts'
+import { LayerFlow } from './layer-flow.ts'
 import { WalSubscriber } from '../ingest/wal-subscriber.ts'
 import type { WalBatch, WalConsumer } from '../ingest/wal-subscriber.ts'
 
 interface ShardLimits {
-  /** The open layer is frozen beyond this. */
   readonly openLayerBytesMax: number
-  /** And at this age, if it has anything. */
   readonly openLayerAgeMsMax: number
   /** A layer of an import. */
   readonly importLayerBytesMax: number
@@ -74,8 +53,6 @@ export interface ShardParts {
   readonly observer?: PageserverObserver | undefined
 }
 
-/** Writes that may wait for the disk before ingest, and the making of images, wait for it. */
-const WRITES_COUNT_MAX = 3
 /** How long SetImageGeneration waits for chains that are too long already. */
 const CUT_DEADLINE_MS = 20_000
 
@@ -87,6 +64,7 @@ export class Shard implements WalConsumer {
   readonly #env: Env
   readonly #files: ShardFiles
   readonly #layers: LayerStore
+  readonly #flow: LayerFlow
   readonly #images: ImageMaker
   readonly #ingest: Ingest
   readonly #subscriber: WalSubscriber
@@ -97,18 +75,12 @@ export class Shard implements WalConsumer {
   #isDamaged = false
   #walBytes = 0
   #commitLsn: Lsn = LSN_ZERO
-  #openedAtMs: number
-  /** Frozen layers, and positions without one, that are not durable yet; and the last of them. */
-  #writesCount = 0
-  #writing: Promise<unknown> = Promise.resolve()
-  #ageTimer: Timer | undefined
   /** Ingest got further, or ended. */
   readonly #progress = new Signal()
   readonly #stopping = new AbortController()
   /** False while layers are missing: what is there could answer wrongly. */
   #isReadable = false
   #isLoading = false
-  #isUploading = false
 
   constructor(parts: ShardParts, files: ShardFiles, attached: AttachDocument, index: IndexPart) {
     this.#parts = parts
@@ -134,6 +106,15 @@ export class Shard implements WalConsumer {
       },
       index,
     )
+    this.#flow = new LayerFlow({
+      state: this.state,
+      layers: this.#layers,
+      clock: this.#env.clock,
+      limits: parts.limits,
+      inMailbox: (job) => this.#mailbox.run(job),
+      fail: (error) => this.#fail(error),
+      isOver: () => this.hasFailed || this.#isStopped,
+    })
     this.#images = new ImageMaker(
       {
         state: this.state,
@@ -166,7 +147,6 @@ export class Shard implements WalConsumer {
       onEnd: (reason: SubscriptionEnd) => observer?.subscriptionEnded(reason),
     }
     this.#subscriber = new WalSubscriber(subscription, index.owner, attached.safekeepers, this)
-    this.#openedAtMs = parts.env.clock.nowMs()
   }
 
   get #isStopped(): boolean {
@@ -246,21 +226,11 @@ export class Shard implements WalConsumer {
     }
     if (this.hasFailed || this.#isStopped) return
     this.#begin()
-    this.#startUpload()
+    this.#flow.startUpload()
   }
   #begin(): void {
     this.#subscriber.start()
-    this.#ageTimer = this.#env.clock.setTimer(this.#parts.limits.openLayerAgeMsMax / 4, () =>
-      this.#lookAtAge(),
-    )
-  }
-  #lookAtAge(): void {
-    if (this.#isStopped) return
-    const { clock } = this.#env
-    const { openLayerAgeMsMax } = this.#parts.limits
-    if (clock.nowMs() - this.#openedAtMs > openLayerAgeMsMax)
-      void this.#mailbox.run(async () => this.#freezeAged())
-    this.#ageTimer = clock.setTimer(openLayerAgeMsMax / 4, () => this.#lookAtAge())
+    this.#flow.start()
   }
 
   // WAL
@@ -291,24 +261,13 @@ export class Shard implements WalConsumer {
       this.#walBytes += endLsn - startLsn
       if (commitLsn > this.#commitLsn) this.#commitLsn = commitLsn
       this.#progress.notify()
-      await this.#freezeFull()
+      await this.#flow.freezeFull()
     })
   }
   /** Images fill the open layer as WAL does. */
   async #madeImages(): Promise<void> {
-    if (this.#isOpenLayerFull || this.#writesCount > WRITES_COUNT_MAX)
-      await this.#mailbox.run(() => this.#freezeFull())
+    if (this.#flow.isFull) await this.#mailbox.run(() => this.#flow.freezeFull())
   }
-  get #isOpenLayerFull(): boolean {
-    const { open } = this.state
-    return open.sizeBytes >= this.#parts.limits.openLayerBytesMax || open.isFull
-  }
-  async #freezeFull(): Promise<void> {
-    if (this.#isOpenLayerFull) this.#freeze()
-    // Ingest is slowed rather than memory filled when the disk does not keep up.
-    if (this.#writesCount > WRITES_COUNT_MAX) await this.#writing
-  }
-
   #sawFullPageWrites(on: boolean): void {
     const { settings } = this.#images
     if (on || settings.enabled) return
@@ -323,7 +282,7 @@ export class Shard implements WalConsumer {
     this.#stalls
       .retry('index write', () => this.#layers.changeIndex(change))
       .then(
-        () => this.#startUpload(),
+        () => this.#flow.startUpload(),
         (error: unknown) => this.#fail(error),
       )
   }
@@ -348,56 +307,11 @@ export class Shard implements WalConsumer {
 
   // Layers
 
-  /** The open layer becomes a frozen one that is written and uploaded beside. Runs within the mailbox. */
-  #freeze(): void {
-    this.#openedAtMs = this.#env.clock.nowMs()
-    if (this.state.open.valuesCount === 0 || this.hasFailed) return
-    const frozen = this.state.freeze()
-    const written = this.#layers.write(frozen, this.state.ingestedLsn)
-    this.#noteWrite(written.then((file) => this.state.map.replace([frozen], file)))
-  }
-  #noteWrite(write: Promise<void>): void {
-    this.#writesCount++
-    this.#writing = write.then(
-      () => {
-        this.#writesCount--
-        this.#startUpload()
-      },
-      (error: unknown) => this.#fail(error),
-    )
-  }
-  /** WAL that says nothing to this shard is taken in all the same, or the safekeepers would keep it for ever. */
-  #freezeAged(): void {
-    const { ingestedLsn } = this.state
-    const isIdle = this.state.open.valuesCount === 0 && this.#writesCount === 0
-    this.#freeze()
-    if (!isIdle || this.hasFailed || ingestedLsn <= this.index.consistentLsn) return
-    this.#noteWrite(this.#layers.noteConsistent(ingestedLsn))
-  }
-  #startUpload(): void {
-    if (this.#isUploading) return
-    this.#isUploading = true
-    void this.#layers
-      .uploadWithRetries()
-      .catch((error: unknown) => this.#fail(error))
-      .finally(() => {
-        this.#isUploading = false
-        // Settings that changed while an upload was under way are to get there too.
-        if (!this.#layers.isPublished && !this.hasFailed && !this.#isStopped) this.#startUpload()
-      })
-  }
-
   /** Everything ingested, durable in the object store; gives its end. Errors: `precondition`, `unavailable`. */
   async flush(): Promise<Lsn> {
     this.#mustBeImported()
     this.#mustBeLoaded()
-    const flushed = this.#mailbox.run(async () => {
-      const { ingestedLsn } = this.state
-      const hasValues = this.state.open.valuesCount > 0
-      this.#freeze()
-      if (!hasValues && !this.hasFailed) this.#noteWrite(this.#layers.noteConsistent(ingestedLsn))
-      return { at: ingestedLsn, written: this.#writing }
-    })
+    const flushed = this.#mailbox.run(() => this.#flow.freezeAll())
     const { at, written } = await this.#stalls.orStalled(flushed)
     await this.#stalls.orStalled(written)
     if (this.hasFailed) throw this.#stoppedError()
@@ -476,7 +390,7 @@ export class Shard implements WalConsumer {
     this.#env.log.info('image_generation', { ...settings })
     if (this.isImported) {
       // Goes on trying should the one that is waited for fail.
-      this.#startUpload()
+      this.#flow.startUpload()
       if (settings.enabled) await this.#layers.upload()
     }
     if (settings.enabled) await this.#waitForCutChains()
@@ -517,42 +431,15 @@ export class Shard implements WalConsumer {
           `shard ${this.owner.shard.number} has its data already, from ${formatLsn(this.index.startLsn)} on`,
         )
       }
-      if (startLsn === LSN_ZERO) throw refuse('bad_argument', 'import has no start lsn')
-      // What an import left that did not end.
-      await this.#layers.forgetLayers()
-      const files: LayerFile[] = []
-      let layer = new OpenLayer(new KeyTable())
-      let count = 0
-      let controlFile: Uint8Array | undefined
-      let hasTracker = false
-      for await (const batch of untilAborted(values, this.#stopping.signal, () => this.#importEnded())) {
-        for (const { key, bytes } of batch) {
-          this.#checkImport(key, bytes)
-          if (key.keyClass === KEY_CONTROL_FILE) controlFile = Uint8Array.from(bytes)
-          hasTracker ||= key.keyClass === CHECKPOINT_STATE_KEY.keyClass
-          layer.putBytes(layer.keys.intern(key), startLsn, META_IMAGE, bytes)
-          count++
-        }
-        if (layer.sizeBytes < this.#parts.limits.importLayerBytesMax) continue
-        files.push(await this.#writeImported(layer, undefined))
-        layer = new OpenLayer(new KeyTable())
-      }
-      const endLsn = finish()
-      if (endLsn === undefined) throw refuse('bad_argument', 'import ended before its finish message')
-      if (endLsn < startLsn)
-        throw refuse(
-          'bad_argument',
-          `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`,
-        )
-      if (controlFile === undefined) {
-        throw refuse('bad_argument', 'import has no control file', { hint: 'Send it to every shard.' })
-      }
-      const control = parseControlFile(controlFile)
-      if (this.state.isFirstShard && !hasTracker) {
-        const state = encodeTrackerState(trackerStateOf(control))
-        layer.putBytes(layer.keys.intern(CHECKPOINT_STATE_KEY), startLsn, META_IMAGE, state)
-      }
-      files.push(await this.#writeImported(layer, startLsn))
+      const { files, control, endLsn, valuesCount } = await gatherImport({
+        owner: this.owner,
+        layers: this.#layers,
+        layerBytesMax: this.#parts.limits.importLayerBytesMax,
+        stop: this.#stopping.signal,
+        startLsn,
+        values,
+        finish,
+      })
       const { major, systemId, segmentBytes, checkpoint } = control
       const postgres = { major, systemId, pgTimelineId: checkpoint.timelineId, walSegmentBytes: segmentBytes }
       this.#isLoading = true
@@ -573,40 +460,15 @@ export class Shard implements WalConsumer {
       this.#env.log.info('imported', {
         startLsn: formatLsn(startLsn),
         endLsn: formatLsn(endLsn),
-        values: count,
+        values: valuesCount,
       })
       if (!this.#isStopped) this.#begin()
-      return count
+      return valuesCount
     })
   }
-  #importEnded(): Error {
-    return refuse('unavailable', `shard ${this.owner.shard.number} was detached during its import`, {
-      hint: 'The import begins again where the shard is attached.',
-    })
-  }
-  #writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
-    layer.freeze()
-    return this.#layers.writeImported(layer, startLsn)
-  }
-  #checkImport(key: ImportValue['key'], bytes: Uint8Array): void {
-    const { shard } = this.owner
-    const isControlFile = key.keyClass === KEY_CONTROL_FILE
-    if (key.keyClass === KEY_BARRIER || (isControlFile && key.block !== CONTROL_FILE_KEY.block)) {
-      throw refuse('bad_argument', `${formatKey(key)} cannot be imported`)
-    }
-    const owner = shardOfKey(shard, key)
-    if (!isControlFile && owner !== shard.number) {
-      throw refuse('bad_argument', `${formatKey(key)} belongs to shard ${owner}, not to ${shard.number}`)
-    }
-    if (isPageKey(key) && bytes.length !== PAGE_SIZE) {
-      throw refuse('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_SIZE}`)
-    }
-  }
-
   /** Ends everything under way. What is ingested but not in layers comes again from the WAL. */
   async stop(): Promise<void> {
     this.#stopping.abort()
-    this.#ageTimer?.cancel()
     this.#images.stop()
     this.#stalls.stop()
     // An import waits for its upload within the mailbox.
@@ -615,7 +477,7 @@ export class Shard implements WalConsumer {
     await this.#subscriber.stop()
     await this.#mailbox.idle()
     await this.#images.drained()
-    await this.#writing
+    await this.#flow.stop()
     await this.#layers.stop()
   }
 }
