@@ -4,7 +4,7 @@ import { startPostgres } from '@understory/testcontainers'
 import type { PostgresMajor } from '@understory/testcontainers'
 import pg from 'pg'
 import { expect, test } from 'vitest'
-import { newPassword } from '../src/password.ts'
+import { newPassword } from '../src/reconcile/password.ts'
 
 test.each<PostgresMajor>([16, 17, 18])('logins to Postgres %i by verifier', async (major) => {
   await using server = await startPostgres({

@@ -2,7 +2,7 @@
 import { present, refuse } from '@understory/base'
 import { tellCompute } from './compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
-import type { NodeClients } from './clients.ts'
+import type { NodeClients } from '../clients/clients.ts'
 
 const addressOf = ({ hostAddress }: ComputePlace): string => {
   if (hostAddress !== undefined) return hostAddress

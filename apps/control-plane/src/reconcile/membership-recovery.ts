@@ -7,10 +7,10 @@ import type { WalStatus } from '@understory/protocol/clients'
 import type { TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
 import type { StoredRecovery } from './membership-change.ts'
-import type { Nodes } from './nodes.ts'
-import { ifReachable, isCopyUnusable } from './clients.ts'
-import type { NodeClients } from './clients.ts'
-import type { TimelineDocument } from './tenant-document.ts'
+import type { Nodes } from '../documents/nodes.ts'
+import { ifReachable, isCopyUnusable } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/clients.ts'
+import type { TimelineDocument } from '../documents/tenant-document.ts'
 
 /** What the survivor says of itself. Errors: refused `bad_argument`, `precondition`. */
 export async function checkRecovery(

@@ -1,9 +1,9 @@
 /** The spec of a compute and its digest, which stands in documents that outlive the program. */
 import { expect, test } from 'vitest'
 import { computeSpecOf, specDigest } from './compute-spec.ts'
-import { readTenantDocument } from './tenant-document.ts'
-import type { TenantDocument, TimelineDocument } from './tenant-document.ts'
-import { FPW_INITIAL } from './tenant-document.ts'
+import { readTenantDocument } from '../documents/tenant-document.ts'
+import type { TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
+import { FPW_INITIAL } from '../documents/tenant-document.ts'
 
 function documents(): { tenant: TenantDocument; timeline: TimelineDocument } {
   const read = readTenantDocument({

@@ -1,7 +1,12 @@
 /** What reconcilers tell whoever measures them: failures, and what was asked for and has ended. */
 import type { Span, Telemetry } from '@understory/telemetry'
 import type { METRICS } from './metrics.ts'
-import type { FpwState, FpwStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
+import type {
+  FpwState,
+  FpwStepName,
+  SafekeeperChange,
+  TimelineDocument,
+} from '../documents/tenant-document.ts'
 
 export type ControlTelemetry = Telemetry<typeof METRICS>
 

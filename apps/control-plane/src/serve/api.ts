@@ -19,17 +19,17 @@ import type {
   Timeline,
   TimelineRef,
 } from '@understory/rpc'
-import { computeSpecOf } from './compute-spec.ts'
-import type { Directory } from './directory.ts'
-import { MEMBER_AWAY, memberStatus } from './member-status.ts'
-import { addressOf } from './membership-change.ts'
-import type { Nodes } from './nodes.ts'
-import { computeMissing } from './clients.ts'
-import type { NodeClients } from './clients.ts'
+import { computeSpecOf } from '../reconcile/compute-spec.ts'
+import type { Directory } from '../reconcile/directory.ts'
+import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
+import { addressOf } from '../reconcile/membership-change.ts'
+import type { Nodes } from '../documents/nodes.ts'
+import { computeMissing } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/clients.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
-import { identityOf, isPasswordPending } from './tenant-document.ts'
-import type { FpwState, TenantDocument, TimelineDocument } from './tenant-document.ts'
-import type { TimelineView } from './timeline-view.ts'
+import { identityOf, isPasswordPending } from '../documents/tenant-document.ts'
+import type { FpwState, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
+import type { TimelineView } from '../reconcile/timeline-view.ts'
 
 const DEFAULTS = { postgresMajor: 17, shardCount: 2, stripeBlocks: 256, imageThresholdRecords: 32 }
 const PAGE_SIZE_DEFAULT = 100

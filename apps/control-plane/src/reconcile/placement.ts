@@ -3,7 +3,7 @@
  * compute host. `seed` spreads tenants; the same input gives the same answer.
  */
 import { refuse } from '@understory/base'
-import type { NodeKind, NodeView } from './nodes.ts'
+import type { NodeKind, NodeView } from '../documents/nodes.ts'
 
 const SAFEKEEPERS_MAX = 3
 

@@ -4,12 +4,12 @@ import { realClock, silentLog } from '@understory/env'
 import { MemoryNodes } from '@understory/protocol/clients/memory'
 import type { MemorySafekeeper } from '@understory/protocol/clients/memory'
 import { expect, test } from 'vitest'
-import { NodeClients } from './clients.ts'
+import { NodeClients } from '../clients/clients.ts'
 import { isUnderWay, requestChange } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
-import type { NodeView } from './nodes.ts'
-import { FPW_INITIAL } from './tenant-document.ts'
-import type { TimelineDocument } from './tenant-document.ts'
+import type { NodeView } from '../documents/nodes.ts'
+import { FPW_INITIAL } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/tenant-document.ts'
 
 const REF = { tenantId: 'a1'.repeat(16), timelineId: 'b2'.repeat(16) }
 const POSTGRES = { major: 17, systemId: 7n, pgTimelineId: 1, walSegmentBytes: 16 << 20 } as const

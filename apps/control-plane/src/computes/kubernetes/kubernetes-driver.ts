@@ -7,7 +7,7 @@ import type { Clock, Log } from '@understory/env'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { tellCompute } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
-import type { NodeClients } from '../clients.ts'
+import type { NodeClients } from '../../clients/clients.ts'
 import type { KubernetesApi } from './api.ts'
 import {
   PROXY_PORT,

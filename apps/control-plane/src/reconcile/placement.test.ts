@@ -1,7 +1,7 @@
 // Goal: placement uses an odd number of safekeepers and spreads shards. Method: small clusters by hand.
 import { expect, test } from 'vitest'
 import { placeTimeline } from './placement.ts'
-import type { NodeKind, NodeView } from './nodes.ts'
+import type { NodeKind, NodeView } from '../documents/nodes.ts'
 
 const node = (kind: NodeKind, number: number): NodeView => ({
   kind,

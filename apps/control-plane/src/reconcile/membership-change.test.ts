@@ -14,8 +14,8 @@ import {
   recoverFrom,
   requestChange,
 } from './membership-change.ts'
-import { FPW_INITIAL } from './tenant-document.ts'
-import type { ChangeStepName, TimelineDocument } from './tenant-document.ts'
+import { FPW_INITIAL } from '../documents/tenant-document.ts'
+import type { ChangeStepName, TimelineDocument } from '../documents/tenant-document.ts'
 
 const TIMELINE: TimelineDocument = {
   timelineId: '2'.repeat(32),

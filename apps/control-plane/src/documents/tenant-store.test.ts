@@ -5,7 +5,7 @@ import type { ObjectStore } from '@understory/object-store'
 import { expect, test } from 'vitest'
 import { ConfigurationStore } from './configuration-store.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
-import { requestSwitch } from './fpw-switch.ts'
+import { requestSwitch } from '../reconcile/fpw-switch.ts'
 import { TenantStore } from './tenant-store.ts'
 
 const TENANT_ID = '1'.repeat(32)

@@ -19,11 +19,11 @@ import {
   nextChangeStep,
   requestChange,
 } from './membership-change.ts'
-import type { Nodes } from './nodes.ts'
-import { ifReachable, isCopyUnusable } from './clients.ts'
-import type { NodeClients } from './clients.ts'
-import type { ReconcileObserver } from './reconcile-observer.ts'
-import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
+import type { Nodes } from '../documents/nodes.ts'
+import { ifReachable, isCopyUnusable } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/clients.ts'
+import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
+import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/tenant-document.ts'
 
 /** How long a proposer may take to hear of a membership before its safekeepers are told all the same: then they tell it. */
 const PROPOSER_WAIT_MS = 3_000

@@ -3,8 +3,8 @@
  * way a compute answers as `ComputeHostService` and `ComputeService` do.
  */
 import type { ComputeSpec, Configuration, HostedCompute, TimelineRef } from '@understory/rpc'
-import { isNewer } from './configuration-store.ts'
-import type { NodeClients } from './clients.ts'
+import { isNewer } from '../documents/configuration-store.ts'
+import type { NodeClients } from '../clients/clients.ts'
 
 /** A compute's whereabouts, as the tenant's document has them. */
 export interface ComputePlace {

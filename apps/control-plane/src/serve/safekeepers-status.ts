@@ -3,11 +3,11 @@ import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { writeMembership } from '@understory/protocol'
 import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
-import { allSafekeepers, isUnderWay, knownMembershipOf } from './membership-change.ts'
-import { MEMBER_AWAY, memberStatus } from './member-status.ts'
-import type { NodeClients } from './clients.ts'
-import type { TimelineDocument } from './tenant-document.ts'
-import type { SafekeepersView } from './timeline-view.ts'
+import { allSafekeepers, isUnderWay, knownMembershipOf } from '../reconcile/membership-change.ts'
+import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
+import type { NodeClients } from '../clients/clients.ts'
+import type { TimelineDocument } from '../documents/tenant-document.ts'
+import type { SafekeepersView } from '../reconcile/timeline-view.ts'
 
 export async function safekeepersStatus(
   { tenant, timeline, pull }: SafekeepersView,

@@ -1,7 +1,7 @@
 /** Metrics of the control plane. Those of shards are what pageservers told it last. */
 import { LONG_SECONDS, SHARD, TIMELINE } from '@understory/telemetry'
 import type { MetricTable } from '@understory/telemetry'
-import { NODE_KINDS } from './nodes.ts'
+import { NODE_KINDS } from '../documents/nodes.ts'
 
 export const FPW_PHASES = ['on', 'switching_off', 'off', 'switching_on'] as const
 

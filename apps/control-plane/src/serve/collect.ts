@@ -1,14 +1,14 @@
 /** What the control plane tells when somebody collects: everything it leads, asked for at that moment. */
 import { ComputeState } from '@understory/rpc'
 import type { ShardStatus } from '@understory/rpc'
-import { hasDrifted } from './fpw-switch.ts'
-import { allSafekeepers } from './membership-change.ts'
-import { FPW_PHASES } from './metrics.ts'
-import { NODE_KINDS } from './nodes.ts'
-import type { NodeView } from './nodes.ts'
-import { seenFullPageWrites } from './fpw-switch.ts'
-import type { ControlTelemetry } from './reconcile-observer.ts'
-import type { TimelineView } from './timeline-view.ts'
+import { hasDrifted } from '../reconcile/fpw-switch.ts'
+import { allSafekeepers } from '../reconcile/membership-change.ts'
+import { FPW_PHASES } from '../telemetry/metrics.ts'
+import { NODE_KINDS } from '../documents/nodes.ts'
+import type { NodeView } from '../documents/nodes.ts'
+import { seenFullPageWrites } from '../reconcile/fpw-switch.ts'
+import type { ControlTelemetry } from '../telemetry/reconcile-observer.ts'
+import type { TimelineView } from '../reconcile/timeline-view.ts'
 
 type Metrics = ControlTelemetry['metrics']
 

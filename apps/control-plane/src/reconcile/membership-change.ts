@@ -22,7 +22,7 @@ import type { Lsn } from '@understory/base'
 import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
 import type { KnownMembership, Member } from '@understory/protocol'
-import type { ChangeStepName, SafekeeperChange, TimelineDocument } from './tenant-document.ts'
+import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/tenant-document.ts'
 
 const STEPS: readonly ChangeStepName[] = ['pull', 'joint', 'finish', 'spread']
 const STORED_STEPS: readonly ChangeStepName[] = ['pull', 'rollback', 'spread']
