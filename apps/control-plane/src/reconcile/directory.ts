@@ -273,15 +273,10 @@ export class Directory {
       addresses[node] = found.address
     }
     const nowMs = this.#parts.clock.wallMs()
-    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) =>
-        item.timelineId === timeline.timelineId
-          ? { ...requestChange(item, wish, nowMs), addresses: { ...item.addresses, ...addresses } }
-          : item,
-      ),
+    await this.#change(tenant, timeline, (item) => ({
+      ...requestChange(item, wish, nowMs),
+      addresses: { ...item.addresses, ...addresses },
     }))
-    for (const item of changed.timelines) this.#take(changed, item).wake()
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
   }
 
@@ -289,13 +284,7 @@ export class Directory {
   async cancelSafekeeperChange(tenantName: string, timelineName: string): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
     const nowMs = this.#parts.clock.wallMs()
-    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) =>
-        item.timelineId === timeline.timelineId ? cancelChange(item, nowMs) : item,
-      ),
-    }))
-    for (const item of changed.timelines) this.#take(changed, item).wake()
+    await this.#change(tenant, timeline, (item) => cancelChange(item, nowMs))
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
   }
 
@@ -309,16 +298,11 @@ export class Directory {
     survivor: string,
   ): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
-    const { clock, log, peers, store } = this.#parts
+    const { clock, log, peers } = this.#parts
     const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
     const { flushLsn } = await checkRecovery(peers, ref, timeline, survivor)
     const nowMs = clock.wallMs()
-    const changed = await store.update(tenant.tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) =>
-        item.timelineId === timeline.timelineId ? recoverFrom(item, survivor, nowMs) : item,
-      ),
-    }))
+    await this.#change(tenant, timeline, (item) => recoverFrom(item, survivor, nowMs))
     log.error('safekeepers_recovered_by_force', {
       tenant: tenant.tenantId,
       timeline: timeline.timelineId,
@@ -327,7 +311,6 @@ export class Directory {
       flushLsn: formatLsn(flushLsn),
       consequence: 'commits that the survivor does not have are lost',
     })
-    for (const item of changed.timelines) this.#take(changed, item).wake()
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
   }
 
@@ -337,16 +320,11 @@ export class Directory {
    */
   async recoverSafekeepersFromStore(tenantName: string, timelineName: string): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
-    const { clock, log, nodes, peers, store } = this.#parts
+    const { clock, log, nodes, peers } = this.#parts
     const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
     const recovery = await prepareStoredRecovery(peers, nodes, ref, timeline)
     const nowMs = clock.wallMs()
-    const changed = await store.update(tenant.tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) =>
-        item.timelineId === timeline.timelineId ? recoverFromStore(item, recovery, nowMs) : item,
-      ),
-    }))
+    await this.#change(tenant, timeline, (item) => recoverFromStore(item, recovery, nowMs))
     log.error('safekeepers_recovered_from_store', {
       tenant: tenant.tenantId,
       timeline: timeline.timelineId,
@@ -354,7 +332,6 @@ export class Directory {
       endLsn: formatLsn(recovery.endLsn),
       consequence: 'commits that the object store does not have are lost',
     })
-    for (const item of changed.timelines) this.#take(changed, item).wake()
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
   }
 
@@ -366,14 +343,30 @@ export class Directory {
   async switchFpw(tenantName: string, wanted: 'on' | 'off'): Promise<FpwState> {
     const { tenant, timeline } = await this.findTimeline(tenantName, '')
     const nowMs = this.#parts.clock.wallMs()
-    const changed = await this.#parts.store.update(tenant.tenantId, (document) => ({
-      ...document,
-      timelines: document.timelines.map((item) => ({ ...item, fpw: requestSwitch(item.fpw, wanted, nowMs) })),
+    const changed = await this.#change(tenant, timeline, (item) => ({
+      ...item,
+      fpw: requestSwitch(item.fpw, wanted, nowMs),
     }))
-    for (const item of changed.timelines) this.#take(changed, item).wake()
-    return (
-      changed.timelines.find(({ timelineId }) => timelineId === timeline.timelineId) as TimelineDocument
-    ).fpw
+    return changed.fpw
+  }
+
+  /** What somebody asked for is stored, and its reconciler begins. Error: refused `unknown_timeline` where it is gone by now. */
+  async #change(
+    { tenantId }: TenantDocument,
+    { timelineId }: TimelineDocument,
+    change: (timeline: TimelineDocument) => TimelineDocument,
+  ): Promise<TimelineDocument> {
+    const tenant = await this.#parts.store.update(tenantId, (document) => ({
+      ...document,
+      timelines: document.timelines.map((item) => (item.timelineId === timelineId ? change(item) : item)),
+    }))
+    const changed = tenant.timelines.find((item) => item.timelineId === timelineId)
+    if (changed === undefined)
+      throw refuse('unknown_timeline', `timeline ${timelineId} was deleted, or begun again, meanwhile`, {
+        hint: 'List the timelines with `understory timeline list`.',
+      })
+    this.#take(tenant, changed).wake()
+    return changed
   }
 
   /** The switch's state, now and after every change, until the signal fires. */

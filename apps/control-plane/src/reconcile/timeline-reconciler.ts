@@ -81,6 +81,12 @@ export interface Observation {
   readonly problem: string
 }
 
+/** By pageserver: its shards of the timeline, or undefined where it does not answer. */
+type ShardsOfNodes = ReadonlyMap<string, readonly ShardStatus[] | undefined>
+
+const shardOf = (answers: ShardsOfNodes, node: string, number: number): ShardStatus | undefined =>
+  answers.get(node)?.find(({ shard }) => shard?.number === number)
+
 export class TimelineReconciler {
   readonly #parts: ReconcilerParts
   readonly #tenantId: string
@@ -177,11 +183,16 @@ export class TimelineReconciler {
     let timeline = this.#timelineOf(tenant)
     if (timeline.shards.length === 0) timeline = await this.#place(tenant)
     timeline = await this.#refreshAddresses(timeline)
-    timeline = await this.#attachShards(tenant, timeline)
+    let shards = await this.#askPageservers(timeline)
+    const attached = await this.#attachShards(tenant, timeline, shards)
+    if (attached !== timeline) {
+      timeline = attached
+      shards = await this.#askPageservers(timeline)
+    }
     const isHeldBack = isFromStore(timeline)
     if (isHeldBack) await this.#tellShards(tenant, timeline)
     else timeline = await this.#ensureCompute(tenant, timeline)
-    const observed = await this.observe(tenant, timeline)
+    const observed = await this.observe(tenant, timeline, shards)
     if (!timeline.bootstrapped && observed.compute?.birthInterrupted === true) {
       await this.#beginAnew()
       return true
@@ -216,15 +227,21 @@ export class TimelineReconciler {
     return false
   }
 
-  async observe(tenant: TenantDocument, timeline: TimelineDocument): Promise<Observation> {
+  /** Positions and problems as they are now; `asked`: what pageservers have answered a moment ago. */
+  async observe(
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    asked?: ShardsOfNodes,
+  ): Promise<Observation> {
     const { peers } = this.#parts
     const hosted = await ifReachable(this.#parts.computes.find(this.#computePlace(tenant, timeline)))
     // Empty while its process is on its way.
     const computeAddress = hosted?.address || undefined
-    const [compute, shards] = await Promise.all([
+    const [compute, answers] = await Promise.all([
       computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
-      Promise.all(timeline.shards.map((_, number) => this.#shardStatus(timeline, number))),
+      asked ?? this.#askPageservers(timeline),
     ])
+    const shards = timeline.shards.map(({ node }, number) => shardOf(answers, node, number))
     return {
       computeAddress,
       compute,
@@ -236,11 +253,16 @@ export class TimelineReconciler {
     }
   }
 
-  async #shardStatus(timeline: TimelineDocument, number: number): Promise<ShardStatus | undefined> {
-    const address = timeline.addresses[(timeline.shards[number] as { node: string }).node]
-    if (address === undefined) return undefined
-    const shards = await ifReachable(this.#parts.peers.shards(address, this.#ref()))
-    return shards?.find(({ shard }) => shard?.number === number)
+  /** One question for each pageserver, whatever number of its shards the timeline has. */
+  async #askPageservers({ shards, addresses }: TimelineDocument): Promise<ShardsOfNodes> {
+    const nodes = [...new Set(shards.map(({ node }) => node))]
+    const answers = nodes.map(async (node) => {
+      const address = addresses[node]
+      if (address === undefined) return [node, undefined] as const
+      const asked = this.#parts.peers.shards(address, this.#ref()).catch(noneWhenUnknown)
+      return [node, await ifReachable(asked)] as const
+    })
+    return new Map(await Promise.all(answers))
   }
 
   #ref(): TimelineRef {
@@ -321,13 +343,15 @@ export class TimelineReconciler {
    * A pageserver that does not have its shard, or where it has stopped, gets it under a new generation: the old one can
    * publish no more, and a stopped shard is loaded afresh.
    */
-  async #attachShards(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
-    for (let number = 0; number < timeline.shards.length; number++) {
-      const { node } = timeline.shards[number] as { node: string }
+  async #attachShards(
+    tenant: TenantDocument,
+    timeline: TimelineDocument,
+    answers: ShardsOfNodes,
+  ): Promise<TimelineDocument> {
+    for (const [number, { node }] of timeline.shards.entries()) {
+      if (answers.get(node) === undefined) continue
       const address = present(timeline.addresses[node], `address of ${node}`)
-      const known = await ifReachable(this.#parts.peers.shards(address, this.#ref()).catch(noneWhenUnknown))
-      if (known === undefined) continue
-      const here = known.find(({ shard }) => shard?.number === number)
+      const here = shardOf(answers, node, number)
       if (here !== undefined && !this.#mustAttachAgain(number, node, here)) continue
       timeline = await this.#update((item) => ({
         ...item,
@@ -335,19 +359,10 @@ export class TimelineReconciler {
           i === number ? { ...shard, generation: shard.generation + 1 } : shard,
         ),
       }))
-      const { generation } = timeline.shards[number] as { generation: number }
-      const attached = this.#parts.peers.attachShard(address, {
-        timeline: this.#ref(),
-        shard: this.#shardRef(tenant, number),
-        generation,
-        postgres: identityToAttach(tenant, timeline),
-        create: !timeline.bootstrapped,
-        safekeepers: safekeeperAddresses(timeline),
-        imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
-        rollback: rollbackOf(timeline, number),
-      })
+      const request = this.#attachRequest(tenant, timeline, number, !timeline.bootstrapped)
+      const { generation } = request
       try {
-        await attached
+        await this.#parts.peers.attachShard(address, request)
       } catch (error) {
         if (here === undefined) throw error
         // Everything else of the timeline goes on as it did.
@@ -357,6 +372,19 @@ export class TimelineReconciler {
       this.#log.info('shard_attached', { shard: number, node, generation })
     }
     return timeline
+  }
+
+  #attachRequest(tenant: TenantDocument, timeline: TimelineDocument, number: number, create: boolean) {
+    return {
+      timeline: this.#ref(),
+      shard: this.#shardRef(tenant, number),
+      generation: present(timeline.shards[number], `shard ${number}`).generation,
+      postgres: identityToAttach(tenant, timeline),
+      create,
+      safekeepers: safekeeperAddresses(timeline),
+      imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
+      rollback: rollbackOf(timeline, number),
+    }
   }
 
   #mustAttachAgain(number: number, node: string, { failure }: ShardStatus): boolean {
@@ -376,17 +404,10 @@ export class TimelineReconciler {
     const told = JSON.stringify([safekeepers, timeline.shards])
     if (timeline.membershipGeneration === 0 || told === this.#toldShards) return
     const done = await Promise.all(
-      timeline.shards.map(async ({ node, generation }, number) => {
-        const attached = this.#parts.peers.attachShard(present(timeline.addresses[node], 'address'), {
-          timeline: this.#ref(),
-          shard: this.#shardRef(tenant, number),
-          generation,
-          postgres: identityToAttach(tenant, timeline),
-          create: false,
-          safekeepers,
-          imageGeneration: this.#imageGeneration(tenant, needsImages(timeline.fpw)),
-          rollback: rollbackOf(timeline, number),
-        })
+      timeline.shards.map(async ({ node }, number) => {
+        const address = present(timeline.addresses[node], 'address')
+        const request = this.#attachRequest(tenant, timeline, number, false)
+        const attached = this.#parts.peers.attachShard(address, request)
         return (await ifReachable(attached.then(() => true))) ?? false
       }),
     )
@@ -564,8 +585,10 @@ export class TimelineReconciler {
     const { clock } = this.#parts
     const setAt = parseLsn(stepLsn(timeline.fpw, 'setting') ?? '0/0')
     const untilMs = clock.nowMs() + SEEN_WAIT_MS
+    const first = present(timeline.shards[0], 'shard 0')
     while (clock.nowMs() < untilMs) {
-      const shardZero = await this.#shardStatus(timeline, 0)
+      const answers = await this.#askPageservers({ ...timeline, shards: [first] })
+      const shardZero = shardOf(answers, first.node, 0)
       if (shardZero !== undefined && shardZero.failure !== '') {
         throw refuse('precondition', `shard 0 has stopped: ${shardZero.failure}`)
       }
