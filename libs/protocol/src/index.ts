@@ -28,3 +28,5 @@ export {
   walSegmentKey,
   walTimelineKey,
 } from './object-keys.ts'
+export { SCRAM_ITERATIONS, parseScramVerifier } from './scram-verifier.ts'
+export type { ScramVerifier } from './scram-verifier.ts'

@@ -19,6 +19,7 @@ import {
   rulesOf,
   writeHistory,
   writeMembership,
+  parseScramVerifier,
 } from './index.ts'
 
 const REF = { tenantId: 'a1'.repeat(16), timelineId: 'b2'.repeat(16) }
@@ -125,4 +126,20 @@ test('a compute spec is kept as text, and needs a timeline, safekeepers and page
   ])
     expect(() => checkSpec(spec)).toThrow(refused('bad_argument'))
   expect(() => decodeSpec('AA')).toThrow('the compute spec is malformed')
+})
+
+test('what Postgres would take for a password, or for no text at all, is no verifier', () => {
+  const keys = `${Buffer.alloc(32, 1).toString('base64')}:${Buffer.alloc(32, 2).toString('base64')}`
+  expect(parseScramVerifier(`SCRAM-SHA-256$4096:c2FsdA==$${keys}`)).toEqual({
+    iterations: 4_096,
+    salt: Buffer.from('salt'),
+  })
+  for (const text of [
+    '',
+    'a\0b',
+    'secret',
+    `SCRAM-SHA-256$1:c2FsdA==$${keys}`,
+    `SCRAM-SHA-256$4096:x$${keys}`,
+  ])
+    expect(() => parseScramVerifier(text)).toThrow('is not a SCRAM-SHA-256 verifier')
 })

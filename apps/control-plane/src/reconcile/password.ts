@@ -5,13 +5,11 @@
 import { createHash, createHmac, pbkdf2Sync, timingSafeEqual } from 'node:crypto'
 import { refuse } from '@understory/base'
 import type { Rng } from '@understory/env'
+import { SCRAM_ITERATIONS, parseScramVerifier } from '@understory/protocol'
 
-/** As PostgreSQL writes them: SCRAM_SHA_256_DEFAULT_ITERATIONS, SCRAM_DEFAULT_SALT_LEN (common/scram-common.h, 16 to 18). */
-const ITERATIONS = 4_096
+/** As PostgreSQL writes them: SCRAM_DEFAULT_SALT_LEN (common/scram-common.h, 16 to 18). */
 const SALT_BYTES = 16
 const KEY_BYTES = 32
-/** What a client computes at each login; more would only make logins slow. */
-const ITERATIONS_MAX = 10_000_000
 const RANDOM_BYTES = 16
 
 /** A password as a caller wants it: at most one of the two is not empty. */
@@ -31,7 +29,7 @@ export function newPassword({ password, passwordVerifier }: PasswordRequest, rng
   if (password !== '' && passwordVerifier !== '')
     throw refuse('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
   if (passwordVerifier !== '') {
-    parseVerifier(passwordVerifier)
+    parseScramVerifier(passwordVerifier)
     return { verifier: passwordVerifier, password: '' }
   }
   if (password !== '') {
@@ -46,7 +44,7 @@ export function newPassword({ password, passwordVerifier }: PasswordRequest, rng
 export function isAskedFor(verifier: string, { password, passwordVerifier }: PasswordRequest): boolean {
   if (passwordVerifier !== '') return passwordVerifier === verifier
   if (password === '') return true
-  const { iterations, salt } = parseVerifier(verifier)
+  const { iterations, salt } = parseScramVerifier(verifier)
   const [theirs, ours] = [scramVerifier(password, salt, iterations), verifier].map((text) =>
     Buffer.from(text),
   )
@@ -59,7 +57,7 @@ export function isAskedFor(verifier: string, { password, passwordVerifier }: Pas
 }
 
 /** As scram_build_secret (common/scram-common.c, 16 to 18) writes it. */
-export function scramVerifier(password: string, salt: Uint8Array, iterations = ITERATIONS): string {
+export function scramVerifier(password: string, salt: Uint8Array, iterations = SCRAM_ITERATIONS): string {
   const salted = pbkdf2Sync(password, salt, iterations, KEY_BYTES, 'sha256')
   const keyOf = (name: string): Buffer => createHmac('sha256', salted).update(name).digest()
   const storedKey = createHash('sha256').update(keyOf('Client Key')).digest('base64')
@@ -72,22 +70,5 @@ function checkPassword(password: string): void {
   if (/^[\x21-\x7e]{8,128}$/.test(password)) return
   throw refuse('bad_argument', 'the password is not 8 to 128 printable ASCII characters without spaces', {
     hint: 'Choose another, or give its SCRAM-SHA-256 verifier.',
-  })
-}
-
-/** What parse_scram_secret (libpq/auth-scram.c) accepts, within bounds: all else Postgres would take for a password. */
-function parseVerifier(text: string): { readonly iterations: number; readonly salt: Buffer } {
-  const [, iterations, salt = '', ...keys] =
-    /^SCRAM-SHA-256\$(\d{1,8}):([A-Za-z0-9+/]+={0,2})\$([A-Za-z0-9+/]{43}=):([A-Za-z0-9+/]{43}=)$/.exec(
-      text,
-    ) ?? []
-  const isWhole = [salt, ...keys].every(
-    (base64) => Buffer.from(base64, 'base64').toString('base64') === base64,
-  )
-  const count = Number(iterations)
-  if (isWhole && count >= ITERATIONS && count <= ITERATIONS_MAX)
-    return { iterations: count, salt: Buffer.from(salt, 'base64') }
-  throw refuse('bad_argument', 'the verifier is not a SCRAM-SHA-256 verifier', {
-    hint: `Write it as SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, with ${ITERATIONS} iterations or more, as in pg_authid.`,
   })
 }
