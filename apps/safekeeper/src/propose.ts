@@ -15,7 +15,7 @@ import type { KnownMembership } from '@understory/protocol'
 import { ElectionKind as WireElectionKind, PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { ProposeRequest, ProposeResponse } from '@understory/rpc'
 import type { Pulls } from './pulls.ts'
-import type { ProposerSession } from './proposer-session.ts'
+import type { AcceptorAnswer, ProposerSession } from '@understory/consensus/driver'
 import type { Timelines } from './timelines.ts'
 
 /** Answers are small and one for each flush: a proposer that does not read so many is gone. */
@@ -144,7 +144,7 @@ interface AnswerParts {
 }
 
 function writeAnswer(
-  effect: Parameters<ProposerSession['deliver']>[0],
+  effect: AcceptorAnswer,
   { nodeId, protocolVersion, known }: AnswerParts,
 ): ProposeResponse {
   switch (effect.kind) {

@@ -17,7 +17,7 @@ import type { AcceptorControl, TermHistory, VoteReply } from '@understory/consen
 import type { Log } from '@understory/env'
 import { isSameIdentity } from '@understory/postgres/cluster'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import type { ProposerSession } from './proposer-session.ts'
+import type { AcceptorAnswer, ProposerSession } from '@understory/consensus/driver'
 import type { Timeline } from './timeline.ts'
 
 /** So near a donor's commit position a log counts as caught up: the rest comes from the proposer. */
@@ -171,7 +171,7 @@ class Conversation implements ProposerSession {
   #isClosed = false
   readonly #changes = new Signal()
 
-  deliver(effect: Parameters<ProposerSession['deliver']>[0]): void {
+  deliver(effect: AcceptorAnswer): void {
     if (effect.kind === 'sendVote') this.vote = effect.reply
     if (effect.kind === 'sendAppended') this.#flushLsn = maxLsn(this.#flushLsn, effect.reply.flushLsn)
     this.#changes.notify()

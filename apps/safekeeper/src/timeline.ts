@@ -52,7 +52,8 @@ import type { DiskSpace } from './disk-space.ts'
 import { decoderAt, findEndOfWal, rewriteTail } from './end-of-wal.ts'
 import { checkJump, checkJumps } from './jump.ts'
 import { encodeMembershipFile, readMembershipFile } from './membership-file.ts'
-import type { ProposerSession } from './proposer-session.ts'
+import { Leadership } from '@understory/consensus/driver'
+import type { ProposerSession } from '@understory/consensus/driver'
 import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import type { TimelineObserver } from './safekeeper-observer.ts'
@@ -83,7 +84,7 @@ export class Timeline {
   #recent: WalBuffer
   readonly #sessions = new Set<ProposerSession>()
   /** The stream of the proposer whose term this is: it hears of flushes. */
-  #leader: { readonly session: ProposerSession; readonly term: number } | undefined
+  readonly #leadership = new Leadership<ProposerSession>()
   #failure: Error | undefined
 
   // What waits for the next flush, and the one that runs.
@@ -257,7 +258,7 @@ export class Timeline {
 
   detach(session: ProposerSession): void {
     this.#sessions.delete(session)
-    if (this.#leader?.session === session) this.#leader = undefined
+    this.#leadership.leave(session)
   }
 
   /**
@@ -283,8 +284,10 @@ export class Timeline {
   #take(session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
     checkJumps(input, this.#state.control)
     if (input.kind === 'vote') return this.#vote(session, input)
-    if (input.kind === 'elected') this.#takeOver(session, input.message.term)
-    if (input.kind === 'append' || input.kind === 'elected') this.#checkLeads(session, input.message.term)
+    const { term: ownTerm } = this.#state.control
+    if (input.kind === 'elected') this.#leadership.elected(session, input.message.term, ownTerm)
+    if (input.kind === 'append' || input.kind === 'elected')
+      this.#leadership.check(session, input.message.term, ownTerm)
     if (input.kind !== 'append') return this.#step(input, session)
     const refusal = this.#space.refusal(input.message.wal.length)
     if (refusal === undefined || !willWrite(this.#state, input))
@@ -320,40 +323,11 @@ export class Timeline {
     this.#space.taken()
   }
 
-  /**
-   * Whoever was elected leads, though we gave our vote in this term to another, whose stream may stand for long. (Two
-   * streams of one proposer are told apart by their votes.)
-   */
-  #takeOver(session: ProposerSession, term: number): void {
-    const before = this.#leader
-    if (term !== this.#state.control.term || before?.session.nodeId === session.nodeId) return
-    if (before !== undefined && session.isRecovery === true) return
-    this.#leader = { session, term }
-    before?.session.close(refuse('conflict', `another proposer was elected in term ${term}`))
-  }
-
-  /** An older stream of a proposer that has come back is over. Of older terms the acceptor itself takes nothing. */
-  #checkLeads(session: ProposerSession, term: number): void {
-    if (term < this.#state.control.term || this.#leader?.session === session) return
-    throw refuse('conflict', `another stream leads in term ${this.#state.control.term}`)
-  }
-
-  /**
-   * Who gets the vote leads from now on, and so does the same proposer that comes back in its term. The leader before
-   * hears of the higher term with its next message. A greeting alone takes nothing from anybody.
-   */
   async #vote(session: ProposerSession, input: Extract<AcceptorInput, { kind: 'vote' }>): Promise<void> {
     const { term } = input.message
-    const before = this.#leader
-    const isGiven = term > this.#state.control.term
-    const returns =
-      term === this.#state.control.term && (before === undefined || before.session.nodeId === session.nodeId)
+    const leads = this.#leadership.leadsAfterVote(session, term, this.#state.control.term)
     await this.#step(input, session)
-    if (!isGiven && !returns) return
-    this.#leader = { session, term }
-    if (before !== undefined && before.session !== session && before.term === term) {
-      before.session.close(refuse('conflict', `another stream leads in term ${term}`))
-    }
+    if (leads) this.#leadership.lead(session, term)
   }
 
   /** Checks the WAL of an append that will be written, and says in it where its last record ends. */
@@ -543,7 +517,7 @@ export class Timeline {
       .run(() => {
         if (epoch !== this.#flushEpoch || this.#failure !== undefined) return
         const before = this.#state.flushLsn
-        const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leader?.session)
+        const done = this.#step({ kind: 'flushed', flushLsn: recordEndLsn }, this.#leadership.session)
         assert(done === undefined, () => 'a flush asks for nothing durable')
         this.#space.taken()
         this.#observer?.answered(endLsn)
@@ -654,7 +628,7 @@ export class Timeline {
   #closeSessions(error: unknown): void {
     for (const session of this.#sessions) session.close(error)
     this.#sessions.clear()
-    this.#leader = undefined
+    this.#leadership.end()
   }
 
   // Reading.

@@ -21,7 +21,7 @@ import { freePort, startProcess, temporaryDirectory } from '@understory/testcont
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { DiskSpace } from '../src/disk-space.ts'
-import type { ProposerSession } from '../src/proposer-session.ts'
+import type { ProposerSession } from '@understory/consensus/driver'
 import { Reopenings } from '../src/reopenings.ts'
 import { Timelines } from '../src/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'

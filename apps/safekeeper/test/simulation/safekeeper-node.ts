@@ -20,7 +20,7 @@ import type { AcceptorNode, AcceptorSession, DiskProcess, NodeHost, NodeStatus }
 import { decodeControlFile } from '../../src/control-file.ts'
 import { catchUp } from '../../src/recovery.ts'
 import type { WalSource } from '../../src/recovery.ts'
-import type { ProposerSession } from '../../src/proposer-session.ts'
+import type { ProposerSession } from '@understory/consensus/driver'
 import type { Timeline } from '../../src/timeline.ts'
 import { Timelines } from '../../src/timelines.ts'
 import { SIMULATED_POSTGRES, postgresFormat } from './postgres-wal.ts'

@@ -1,0 +1,13 @@
+import type { FollowingEffect } from '../acceptor.ts'
+
+/** What an acceptor answers a proposer. */
+export type AcceptorAnswer = Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>
+
+/** One stream of a proposer as the acceptor sees it: where its answers go. */
+export interface ProposerSession {
+  readonly nodeId: string
+  /** Brings what an elected proposer wrote, without being one: it takes the lead from nobody. */
+  readonly isRecovery?: true
+  deliver(answer: AcceptorAnswer): void
+  close(error: unknown): void
+}
