@@ -118,6 +118,7 @@ test('a cut below the commit position is refused', () => {
 test.each([
   ['a gap', append(1, 101, 8), 'conflict'],
   ['an overlap', append(1, 99, 8), 'conflict'],
+  ['positions beyond a gap', append(1, 101, 0), 'conflict'],
   ['a record end beyond the bytes', append(1, 100, 8, 0, 109), 'bad_argument'],
   ['WAL before its election was announced', append(2, 100, 8), 'precondition'],
   ['an election that streams from elsewhere', elected(1, 50), 'conflict'],

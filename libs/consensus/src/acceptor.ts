@@ -289,16 +289,17 @@ function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
     )
   }
   const { beginLsn, wal, recordEndLsn } = message
-  if (wal.length === 0) {
-    const after = withCommit({ ...state, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
-    return reply(after, ...committed(state, after), appended(after))
-  }
-  if (beginLsn !== state.writeLsn) {
+  // Positions alone show too that what was sent before was let go: by a vote in this term that another asked for.
+  if (wal.length === 0 ? beginLsn > state.writeLsn : beginLsn !== state.writeLsn) {
     return refusal(
       state,
       'conflict',
       `append begins at ${formatLsn(beginLsn)}, but the log ends at ${formatLsn(state.writeLsn)}`,
     )
+  }
+  if (wal.length === 0) {
+    const after = withCommit({ ...state, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
+    return reply(after, ...committed(state, after), appended(after))
   }
   const writeLsn = advance(beginLsn, wal.length)
   if (recordEndLsn > writeLsn) {
