@@ -1,19 +1,11 @@
 /** A process that holds an acceptor, as the world sees it. One implementation is the real safekeeper's. */
 import type { Lsn } from '@understory/base'
-import type { AcceptorInput, FollowingEffect, MemberStatus } from '@understory/consensus'
+import type { AcceptorInput, MemberStatus } from '@understory/consensus'
+import type { ProposerSession } from '@understory/consensus/driver'
 import type { Rng } from '@understory/env'
 import type { Counts } from './counts.ts'
 import type { Schedule } from './schedule.ts'
 import type { WalFormat } from './wal.ts'
-
-export type AcceptorAnswer = Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>
-
-/** One stream of a proposer. */
-export interface AcceptorSession {
-  readonly nodeId: string
-  deliver(answer: AcceptorAnswer): void
-  close(reason: string): void
-}
 
 /** Faults that wait for their moment within a node. */
 export interface ArmedFaults {
@@ -64,8 +56,8 @@ export interface AcceptorNode {
   /** SIGKILL, or the power goes. */
   kill(isPowerLost: boolean): void
   /** Takes the messages of one session in order. */
-  handle(session: AcceptorSession, input: AcceptorInput): void
-  leave(session: AcceptorSession): void
+  handle(session: ProposerSession, input: AcceptorInput): void
+  leave(session: ProposerSession): void
   /** As ReadWal with a term: a prefix of [startLsn, endLsn), or undefined when refused. */
   read(term: number, startLsn: Lsn, endLsn: Lsn, done: (wal: Uint8Array | undefined) => void): void
   /** Undefined while it is not up. */

@@ -8,7 +8,8 @@
 import type { Lsn } from '@understory/base'
 import { isQuorum } from '@understory/consensus'
 import type { Membership } from '@understory/consensus'
-import type { AcceptorAnswer, AcceptorNode } from './acceptor-node.ts'
+import type { AcceptorAnswer } from '@understory/consensus/driver'
+import type { AcceptorNode } from './acceptor-node.ts'
 import { SimLog } from './wal.ts'
 import type { WalFormat } from './wal.ts'
 
@@ -73,6 +74,9 @@ export class Checks {
     if (own !== undefined && lsn < own.lsn)
       throw new Violation(`I3: commit position of term ${term} goes back from ${own.lsn} to ${lsn}`)
     if (!this.recordEnds.has(lsn)) throw new Violation(`I3: commit position ${lsn} is inside a record`)
+    const startLsn = this.#elections.get(term)?.log.endLsn ?? lsn
+    if (lsn < startLsn)
+      throw new Violation(`I1: term ${term} commits ${lsn}, before its start at ${startLsn}`)
     const fromLsn = this.committed.endLsn
     if (!log.isEqualUpTo(this.committed, Math.min(lsn, fromLsn) as Lsn))
       throw new Violation(`I1: term ${term} commits other WAL than was committed`)
@@ -91,8 +95,12 @@ export class Checks {
       )
   }
 
-  answered(node: AcceptorNode, answer: AcceptorAnswer): void {
+  /** `generation`: of the membership that the stream was greeted under. */
+  answered(node: AcceptorNode, answer: AcceptorAnswer, generation: number): void {
     if (answer.kind === 'sendGreeting') return
+    const known = node.status()?.membershipGeneration ?? generation
+    if (generation < known)
+      throw new Violation(`I1: ${node.name} answers by membership ${generation} and knows of ${known}`)
     const { flushLsn, term } = answer.reply
     if (answer.kind === 'sendVote' && answer.reply.voteGiven) {
       const vote = `${node.name} ${term}`

@@ -1,13 +1,5 @@
 export { noArmedFaults } from './acceptor-node.ts'
-export type {
-  AcceptorAnswer,
-  AcceptorNode,
-  AcceptorSession,
-  ArmedFaults,
-  MakeNode,
-  NodeHost,
-  NodeStatus,
-} from './acceptor-node.ts'
+export type { AcceptorNode, ArmedFaults, MakeNode, NodeHost, NodeStatus } from './acceptor-node.ts'
 export { SimDisk } from './sim-disk.ts'
 export type { DiskProcess, SimDiskHost } from './sim-disk.ts'
 export { ToyAcceptor } from './toy-acceptor.ts'

@@ -3,7 +3,8 @@ import { allMembers } from '@understory/consensus'
 import type { Rng } from '@understory/env'
 import type { AcceptorNode } from './acceptor-node.ts'
 import type { PlannedFault } from './faults.ts'
-import type { ProposerHost, ProposerNode } from './proposer-node.ts'
+import type { ProposerHost } from './proposer-host.ts'
+import type { ProposerNode } from './proposer-node.ts'
 
 /** What a fault may do to a world. */
 export interface Strikable extends ProposerHost {

@@ -2,7 +2,7 @@
  * The acceptor's rules over a disk of two byte arrays: what is written, and how much of it is synced. It carries out the
  * effects as libs/consensus asks, and no more, so thousands of schedules run in a second.
  */
-import { advance, maxLsn } from '@understory/base'
+import { advance, maxLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   historyUpTo,
@@ -12,8 +12,10 @@ import {
   stepAcceptor,
 } from '@understory/consensus'
 import type { AcceptorControl, AcceptorInput, AcceptorState, FollowingEffect } from '@understory/consensus'
+import { Leadership } from '@understory/consensus/driver'
+import type { ProposerSession } from '@understory/consensus/driver'
 import { noArmedFaults } from './acceptor-node.ts'
-import type { AcceptorNode, AcceptorSession, NodeHost, NodeStatus } from './acceptor-node.ts'
+import type { AcceptorNode, NodeHost, NodeStatus } from './acceptor-node.ts'
 import { acceptorTransition } from './coverage.ts'
 import { SimLog } from './wal.ts'
 
@@ -29,7 +31,7 @@ export class ToyAcceptor implements AcceptorNode {
   #epoch = 0
   #isFlushing = false
   #wantsFlush = false
-  #leader: AcceptorSession | undefined
+  readonly #leadership = new Leadership<ProposerSession>()
 
   constructor(name: string, host: NodeHost) {
     this.name = name
@@ -75,7 +77,7 @@ export class ToyAcceptor implements AcceptorNode {
     this.#state = undefined
     this.#epoch++
     this.#isFlushing = this.#wantsFlush = false
-    this.#leader = undefined
+    this.#leadership.end()
     this.armed.crashAfterEffects = 0
   }
 
@@ -94,31 +96,31 @@ export class ToyAcceptor implements AcceptorNode {
     return true
   }
 
-  handle(session: AcceptorSession, input: AcceptorInput): void {
+  handle(session: ProposerSession, input: AcceptorInput): void {
     if (this.#state === undefined) return
     const { term: ownTerm } = this.#state.control
-    // Whoever was elected leads, though the vote of its term went to another.
-    if (input.kind === 'elected' && input.message.term === ownTerm && this.#leader?.nodeId !== session.nodeId)
-      this.#leader = session
-    if (
-      (input.kind === 'append' || input.kind === 'elected') &&
-      input.message.term >= this.#state.control.term
-    ) {
-      if (this.#leader !== session) return session.close('another stream leads')
+    if (input.kind === 'vote') {
+      const { term } = input.message
+      const leads = this.#leadership.leadsAfterVote(session, term, ownTerm)
+      if (this.#step(input, session) && leads) this.#leadership.lead(session, term)
+      return
     }
-    const before = this.#state.control.term
-    if (!this.#step(input, session) || input.kind !== 'vote') return
-    const { term } = input.message
-    const returns = term === before && (this.#leader === undefined || this.#leader.nodeId === session.nodeId)
-    if (term > before || returns) this.#leader = session
+    try {
+      if (input.kind === 'elected') this.#leadership.elected(session, input.message.term, ownTerm)
+      if (input.kind === 'append' || input.kind === 'elected')
+        this.#leadership.check(session, input.message.term, ownTerm)
+    } catch (error) {
+      return session.close(error)
+    }
+    this.#step(input, session)
   }
 
-  leave(session: AcceptorSession): void {
-    if (this.#leader === session) this.#leader = undefined
+  leave(session: ProposerSession): void {
+    this.#leadership.leave(session)
   }
 
   /** False when the process ended in it. */
-  #step(input: AcceptorInput, session: AcceptorSession | undefined): boolean {
+  #step(input: AcceptorInput, session: ProposerSession | undefined): boolean {
     const before = this.#state as AcceptorState
     const step = stepAcceptor(before, input)
     this.#host.counts.transition(acceptorTransition(before, input, step))
@@ -152,7 +154,7 @@ export class ToyAcceptor implements AcceptorNode {
     return this.isUp
   }
 
-  #follow(effect: FollowingEffect, session: AcceptorSession | undefined): void {
+  #follow(effect: FollowingEffect, session: ProposerSession | undefined): void {
     switch (effect.kind) {
       case 'flush':
         this.#wantsFlush = true
@@ -160,7 +162,7 @@ export class ToyAcceptor implements AcceptorNode {
       case 'committed':
         return
       case 'refuse':
-        return session?.close(effect.message)
+        return session?.close(refuse(effect.code, effect.message))
       default:
         session?.deliver(effect)
     }
@@ -184,7 +186,10 @@ export class ToyAcceptor implements AcceptorNode {
       }
       this.#durableLsn = maxLsn(this.#durableLsn, toLsn)
       if (this.#crashes()) return
-      this.#step({ kind: 'flushed', flushLsn: this.#written.recordEndAt(this.#durableLsn) }, this.#leader)
+      this.#step(
+        { kind: 'flushed', flushLsn: this.#written.recordEndAt(this.#durableLsn) },
+        this.#leadership.session,
+      )
       if (this.isUp) this.#flush()
     })
   }

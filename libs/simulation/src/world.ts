@@ -49,6 +49,8 @@ export class World implements Strikable, NodeHost {
   readonly #options: WorldOptions
   readonly #lost = new Set<string>()
   readonly #pausedUntilMs = new Map<string, number>()
+  /** By generation. */
+  readonly #memberships: Membership[] = []
 
   constructor(options: WorldOptions) {
     const { seed, format, makeNode, faultsMs, only, isFairWeather = false } = options
@@ -73,6 +75,7 @@ export class World implements Strikable, NodeHost {
     const size = rng.below(6) === 0 ? 5 : 3
     const names = Array.from({ length: size + 2 }, (_, index) => `s${index + 1}`)
     this.membership = { generation: 0, members: names.slice(0, size) }
+    this.#memberships.push(this.membership)
     for (const name of names) this.nodes.set(name, makeNode(name, this))
     for (let n = 0; n < 2 + rng.below(2); n++) this.proposers.push(new ProposerNode(`p${n + 1}`, this))
   }
@@ -89,6 +92,10 @@ export class World implements Strikable, NodeHost {
 
   isPausedUntilMs(name: string): number {
     return this.#pausedUntilMs.get(name) ?? 0
+  }
+
+  toldMembership(generation: number): Membership | undefined {
+    return this.isCalm || this.rng.below(4) > 0 ? this.#memberships[generation] : undefined
   }
 
   recovers(node: AcceptorNode, term: number): void {
@@ -140,6 +147,7 @@ export class World implements Strikable, NodeHost {
 
   #setMembership(membership: Membership): void {
     this.membership = membership
+    this.#memberships[membership.generation] = membership
     const { generation, members, newMembers } = membership
     this.say(
       () =>
@@ -225,7 +233,7 @@ export class World implements Strikable, NodeHost {
       (node) => `${node.name} ${node.status()?.text ?? 'is not up'}`,
     )
     throw new Violation(
-      `no progress beyond ${before} in ${CALM_MS} ms of calm; membership ${JSON.stringify(this.membership)}; ${states.join('; ')}; ${this.proposers[0]?.state?.phase}`,
+      `no progress beyond ${before} in ${CALM_MS} ms of calm; membership ${JSON.stringify(this.membership)}; ${states.join('; ')}; ${this.proposers[0]?.phase}`,
     )
   }
 

@@ -5,6 +5,12 @@ const acceptor = 'libs/consensus/src/acceptor.ts'
 const proposer = 'libs/consensus/src/proposer.ts'
 const membership = 'libs/consensus/src/membership.ts'
 const history = 'libs/consensus/src/term-history.ts'
+const link = 'libs/consensus/src/driver/member-link.ts'
+const links = 'libs/consensus/src/driver/member-links.ts'
+const driver = 'libs/consensus/src/driver/proposer-driver.ts'
+const pulse = 'libs/consensus/src/driver/pulse.ts'
+const outbox = 'libs/consensus/src/driver/wal-outbox.ts'
+const sender = 'libs/consensus/src/driver/wal-sender.ts'
 const timeline = 'apps/safekeeper/src/timeline.ts'
 const files = 'apps/safekeeper/src/wal-files.ts'
 const endOfWal = 'apps/safekeeper/src/end-of-wal.ts'
@@ -235,6 +241,7 @@ export const MUTANTS: readonly Mutant[] = [
       '  if (reply.membershipGeneration > draft.options.membership.generation) {',
       '  if (reply.membershipGeneration < 0) {',
     ),
+    at(driver, 'if (membershipGeneration <= this.#links.rules.generation)', 'if (membershipGeneration >= 0)'),
   ),
   mutant(
     'WAL that came by an older membership is acknowledged after a newer one',
@@ -243,6 +250,15 @@ export const MUTANTS: readonly Mutant[] = [
       acceptor,
       "const durable = withoutUnflushed(state)\n  durable.push({ kind: 'persistControl', control: newer })\n  return { state: { ...state, writeLsn: state.flushLsn, control: newer }",
       "const durable: DurableEffect[] = []\n  durable.push({ kind: 'persistControl', control: newer })\n  return { state: { ...state, control: newer }",
+    ),
+  ),
+  mutant(
+    'WAL that another vote of the term let go is not missed',
+    'safekeeper',
+    at(
+      acceptor,
+      'if (wal.length === 0 ? beginLsn > state.writeLsn : beginLsn !== state.writeLsn) {',
+      'if (wal.length !== 0 && beginLsn !== state.writeLsn) {',
     ),
   ),
   mutant(
@@ -268,6 +284,178 @@ export const MUTANTS: readonly Mutant[] = [
       'if (draft.options.livingTerm === lastLogTerm) {',
       'if (draft.options.livingTerm !== undefined) {',
     ),
+  ),
+  // The driver's connections.
+  mutant(
+    'answers of a connection that was replaced are taken',
+    'rules',
+    at(link, 'this.#connection === connection', 'connection !== undefined'),
+  ),
+  mutant(
+    'a connection that ended is not opened again',
+    'rules',
+    at(link, 'this.#open()\n    else this.#openLater()', 'this.#open()'),
+  ),
+  mutant(
+    'the pause between connections never becomes short again',
+    'rules',
+    at(link, "    this.#failuresCount = 0\n    this.#lastProblem = ''", "    this.#lastProblem = ''"),
+  ),
+  mutant(
+    'the pause between connections grows without limit',
+    'rules',
+    at(link, '{ baseMs, pauseMsMax })', '{ baseMs, pauseMsMax: pauseMsMax * 1e9 })'),
+  ),
+  mutant(
+    'a connection from before a change of membership goes on',
+    'rules',
+    at(
+      link,
+      'if (address === this.#address && generation === this.#generation) return',
+      'if (address === this.#address) return',
+    ),
+    at(
+      driver,
+      'if (link === undefined || !link.hasAnswered) return',
+      "if (link === undefined || link.nodeId !== '') return",
+    ),
+  ),
+  mutant(
+    'a connection without an answer is contact',
+    'rules',
+    at(
+      link,
+      '    this.#connection = connection\n  }',
+      '    this.#connection = connection\n    this.lastContactMs = owner.clock.nowMs()\n  }',
+    ),
+  ),
+  mutant(
+    'a member that left is still spoken to',
+    'rules',
+    at(links, '      if (names.has(name)) continue\n', '      if (names.size > 0) continue\n'),
+  ),
+  mutant(
+    'a member that joins is not connected to',
+    'rules',
+    at(
+      links,
+      'if (link === undefined) this.#links.set(',
+      'if (this.#links.size < names.size - 1) this.#links.set(',
+    ),
+  ),
+  mutant('connections outlive a lost lead', 'rules', at(driver, '    this.#links.end()\n', '')),
+  // The driver's terms and memberships.
+  mutant(
+    'a term is asked for before it is remembered',
+    'rules',
+    at(driver, '    this.#options.rememberTerm(term)\n', ''),
+  ),
+  mutant(
+    'a compute runs against its successor',
+    'rules',
+    at(
+      driver,
+      'if (this.#options.ownTerm !== undefined && term > this.#ownTerm)',
+      'if (this.#options.ownTerm !== undefined && term < 0)',
+    ),
+  ),
+  mutant(
+    'the rules do not learn of a newer membership',
+    'rules',
+    at(
+      driver,
+      "    if (isNewer) this.#steps.feed({ kind: 'membership', membership: this.#links.rules })\n",
+      '',
+    ),
+  ),
+  mutant(
+    'a membership that a safekeeper tells is ignored',
+    'rules',
+    at(
+      driver,
+      'if (told !== undefined) return this.changeMembership(told)',
+      'if (told !== undefined) return',
+    ),
+  ),
+  mutant(
+    'a lead without contact to a quorum is kept',
+    'rules',
+    at(
+      driver,
+      "    if (this.state.phase === 'leader' && !hasContact) this.#lose({ kind: 'noContact' })\n",
+      '    void hasContact\n',
+    ),
+  ),
+  mutant(
+    'a fenced candidate waits for nothing',
+    'rules',
+    at(driver, "return this.#lose({ kind: 'fenced', term: effect.term })", 'return'),
+  ),
+  mutant(
+    'commit is reported before the start of the term is covered',
+    'rules',
+    at(
+      driver,
+      '    this.#sender.begin(startLsn)\n',
+      '    this.#sender.begin(startLsn)\n    this.#committed.advance(startLsn)\n',
+    ),
+  ),
+  mutant(
+    'heartbeats end after the first',
+    'rules',
+    at(
+      pulse,
+      '    if (!this.#isOver) this.#heartbeat = clock.setTimer(limits.heartbeatMs, this.#beat)\n',
+      '    void clock\n    void limits\n',
+    ),
+  ),
+  // The driver's WAL.
+  mutant(
+    'WAL is sent from the wrong position',
+    'rules',
+    at(
+      outbox,
+      'last !== undefined && last.startLsn === startLsn && last.endLsn === endLsn',
+      'last !== undefined && last.endLsn === endLsn',
+    ),
+  ),
+  mutant(
+    'WAL that is handed in while some waits to be sent is forgotten',
+    'rules',
+    at(outbox, '    this.#isDeferred = false\n', ''),
+  ),
+  mutant(
+    'any amount of WAL is taken',
+    'rules',
+    at(
+      driver,
+      'isBufferFull(this.state, this.#limits.bufferBytesMax))',
+      'isBufferFull(this.state, Infinity))',
+    ),
+  ),
+  mutant(
+    'WAL that is trimmed too early is not sent',
+    'rules',
+    at(sender, '    this.#outbox?.trim(lsn)\n', '    this.#outbox?.trim(this.#outbox.endLsn)\n'),
+  ),
+  mutant(
+    'a record end behind the end of an append is told with it',
+    'rules',
+    at(
+      sender,
+      'found > effect.recordEndLsn && found <= endLsn ? found : effect.recordEndLsn',
+      'outbox.recordEndLsn',
+    ),
+  ),
+  mutant(
+    'WAL that was fetched goes to the wrong position',
+    'rules',
+    at(sender, 'link.fetched = { startLsn, bytes: wal }', 'link.fetched ??= { startLsn, bytes: wal }'),
+  ),
+  mutant(
+    'a read that failed is not tried again',
+    'rules',
+    at(sender, "return feed({ kind: 'fetchFailed', to })", 'return'),
   ),
   // The safekeeper's files.
   mutant(

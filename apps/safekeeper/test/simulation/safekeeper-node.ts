@@ -16,7 +16,7 @@ import type { AcceptorInput } from '@understory/consensus'
 import type { Log } from '@understory/env'
 import { XLOG_BLCKSZ, parseWalFileName, walFileName } from '@understory/postgres/wal'
 import { SimDisk, noArmedFaults } from '@understory/simulation'
-import type { AcceptorNode, AcceptorSession, DiskProcess, NodeHost, NodeStatus } from '@understory/simulation'
+import type { AcceptorNode, DiskProcess, NodeHost, NodeStatus } from '@understory/simulation'
 import { decodeControlFile } from '../../src/control-file.ts'
 import { catchUp } from '../../src/recovery.ts'
 import type { WalSource } from '../../src/recovery.ts'
@@ -46,7 +46,7 @@ export class SafekeeperNode implements AcceptorNode {
   readonly #host: NodeHost
   readonly #disk: SimDisk
   #life: Life | undefined
-  #conversations = new Map<AcceptorSession, Conversation>()
+  #conversations = new Map<ProposerSession, Conversation>()
 
   constructor(name: string, host: NodeHost) {
     this.name = name
@@ -191,7 +191,7 @@ export class SafekeeperNode implements AcceptorNode {
     if (isPowerLost) this.#disk.losePower()
   }
 
-  handle(session: AcceptorSession, input: AcceptorInput): void {
+  handle(session: ProposerSession, input: AcceptorInput): void {
     const life = this.#life
     const timeline = life?.timeline
     if (life === undefined || timeline === undefined) return
@@ -199,7 +199,7 @@ export class SafekeeperNode implements AcceptorNode {
     try {
       conversation ??= this.#begin(life, timeline, session)
     } catch (error) {
-      return session.close(describeError(error))
+      return session.close(error)
     }
     if (conversation.isOver) return
     this.#host.schedule.stir()
@@ -217,7 +217,7 @@ export class SafekeeperNode implements AcceptorNode {
       })
   }
 
-  #begin(life: Life, timeline: Timeline, session: AcceptorSession): Conversation {
+  #begin(life: Life, timeline: Timeline, session: ProposerSession): Conversation {
     const own: ProposerSession = {
       nodeId: session.nodeId,
       deliver: (answer) => {
@@ -233,7 +233,7 @@ export class SafekeeperNode implements AcceptorNode {
         if (life.isDead || conversation.isOver) return
         conversation.isOver = true
         timeline.detach(own)
-        session.close(describeError(error))
+        session.close(error)
       },
     }
     const conversation: Conversation = { session: own, tail: Promise.resolve(), isOver: false }
@@ -242,7 +242,7 @@ export class SafekeeperNode implements AcceptorNode {
     return conversation
   }
 
-  leave(session: AcceptorSession): void {
+  leave(session: ProposerSession): void {
     const conversation = this.#conversations.get(session)
     if (conversation === undefined) return
     conversation.isOver = true

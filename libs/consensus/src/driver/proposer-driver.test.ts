@@ -347,6 +347,39 @@ test('what one lacks is read from another, and asked for again after a failure',
   })
 })
 
+test('where nobody has what a member lacks, a term that has committed nothing ends', async () => {
+  const { driver, greet, vote, newest, pass } = world({ contactTimeoutMs: 60_000 })
+  for (const name of ['a', 'b']) greet(name)
+  vote('a', at(1020))
+  vote('b')
+  newest('a').listener.closed(refuse('unavailable', 'it ended'))
+  greet('c', 1)
+  vote('c')
+  pass(DRIVER_LIMITS.donorWaitMs + 2 * DRIVER_LIMITS.heartbeatMs)
+  expect(await driver.lost).toEqual({ kind: 'noContact' })
+})
+
+test('an input that comes from an effect waits for the effects that follow it', () => {
+  const inputs: string[] = []
+  const observer = {
+    received: () => undefined,
+    pushed: () => undefined,
+    sending: () => '',
+    acknowledged: () => undefined,
+    decided: () => undefined,
+    committed: () => undefined,
+    elected: () => driver.changeMembership(membershipOf(1, ['a', 'b', 'd'])),
+    begins: () => undefined,
+    membershipChanged: () => undefined,
+    lost: () => undefined,
+    stepped: (_before: unknown, input: { readonly kind: string }) => void inputs.push(input.kind),
+  }
+  const { driver, elect, newest } = world({ observer })
+  elect(['a', 'b'])
+  expect(inputs.slice(-4)).toEqual(['voted', 'disconnected', 'disconnected', 'membership'])
+  expect(newest('a').greeting.membership.generation).toBe(1)
+})
+
 test('what is handed in waits while too much is uncommitted', async () => {
   const { driver, elect, push, runDeferred, acknowledge } = world({ limits: { bufferBytesMax: 15 } })
   elect(['a', 'b'])
