@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { OPEN, PROCESS_METRICS, prometheusLabel, prometheusName } from '@understory/telemetry'
 import type { LabelTable, MetricSpec, MetricTable } from '@understory/telemetry'
-import { METRICS as COMPUTE_METRICS } from '../apps/compute-proxy/src/metrics.ts'
+import { METRICS as COMPUTE_METRICS } from '../apps/compute-proxy/src/telemetry/metrics.ts'
 import { METRICS as CONTROL_METRICS } from '../apps/control-plane/src/telemetry/metrics.ts'
 import { METRICS as PAGESERVER_METRICS } from '../apps/pageserver/src/telemetry/metrics.ts'
-import { METRICS as SAFEKEEPER_METRICS } from '../apps/safekeeper/src/metrics.ts'
+import { METRICS as SAFEKEEPER_METRICS } from '../apps/safekeeper/src/telemetry/metrics.ts'
 import { ROOT } from './run-command.ts'
 
 export const METRICS_PAGE = join(ROOT, 'docs/metrics.md')

@@ -4,8 +4,8 @@ import { realClock, silentLog } from '@understory/env'
 import { encodeSpec } from '@understory/protocol'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { namedUsers, ownRange } from '../src/compute-users.ts'
-import { Host } from '../src/host.ts'
+import { namedUsers, ownRange } from '../src/postgres/compute-users.ts'
+import { Host } from '../src/host/host.ts'
 
 test('the settings of a tenant are on no command line', async () => {
   await using folder = await temporaryDirectory()

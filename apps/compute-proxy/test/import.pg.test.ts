@@ -47,7 +47,7 @@ import { pageserverService } from '../../pageserver/src/serve/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
 import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
-import { Standby } from '../src/standby.ts'
+import { Standby } from '../src/wal-proposer/standby.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
 const TIMELINE = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }

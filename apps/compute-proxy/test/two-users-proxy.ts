@@ -6,7 +6,7 @@ import { listWithin, realClock, realRng, silentLog } from '@understory/env'
 import { checkSpec } from '@understory/protocol'
 import { ComputeSpec } from '@understory/rpc'
 import { DataDirectoryWriter } from '../../../libs/pgdata/src/data-directory.ts'
-import { databaseNames } from '../src/database-names.ts'
+import { databaseNames } from '../src/postgres/database-names.ts'
 import {
   firstConfiguration,
   postgresArguments,
@@ -14,14 +14,14 @@ import {
   restoredConfiguration,
   seedOf,
   writeGate,
-} from '../src/configuration.ts'
-import type { Gate } from '../src/configuration.ts'
-import { CONFIGURATION_FILES, readConfigurationFile } from '../src/kept-configuration.ts'
-import type { Postmaster } from '../src/launcher.ts'
-import { podFiles } from '../src/layout.ts'
-import { NeighbourLauncher } from '../src/neighbour-launcher.ts'
-import { allowStart } from '../src/postgres.ts'
-import { waitForSql, withSql } from '../src/sql.ts'
+} from '../src/postgres/configuration.ts'
+import type { Gate } from '../src/postgres/configuration.ts'
+import { CONFIGURATION_FILES, readConfigurationFile } from '../src/postgres/kept-configuration.ts'
+import type { Postmaster } from '../src/postgres/launcher.ts'
+import { podFiles } from '../src/postgres/layout.ts'
+import { NeighbourLauncher } from '../src/postgres/neighbour-launcher.ts'
+import { allowStart } from '../src/postgres/postgres.ts'
+import { waitForSql, withSql } from '../src/postgres/sql.ts'
 
 const [root = '', major = '17', port = '0'] = process.argv.slice(2)
 process.umask(0o007)

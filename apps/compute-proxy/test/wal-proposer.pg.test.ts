@@ -13,7 +13,7 @@ import { freePort, startPostgres, startProcess, temporaryDirectory } from '@unde
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
-import { Standby } from '../src/standby.ts'
+import { Standby } from '../src/wal-proposer/standby.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
 const TIMELINE = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }

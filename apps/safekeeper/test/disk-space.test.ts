@@ -20,10 +20,10 @@ import {
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { DiskSpace } from '../src/disk-space.ts'
+import { DiskSpace } from '../src/timeline/disk-space.ts'
 import type { ProposerSession } from '@understory/consensus/driver'
-import { Reopenings } from '../src/reopenings.ts'
-import { Timelines } from '../src/timelines.ts'
+import { Reopenings } from '../src/scrub/reopenings.ts'
+import { Timelines } from '../src/timeline/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 

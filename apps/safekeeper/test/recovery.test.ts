@@ -9,10 +9,10 @@ import { memoryObjectStore } from '@understory/object-store'
 import { openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
-import { decodeMembershipFile, encodeMembershipFile } from '../src/membership-file.ts'
-import { catchUp, controlFrom } from '../src/recovery.ts'
-import type { WalSource } from '../src/recovery.ts'
-import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
+import { decodeMembershipFile, encodeMembershipFile } from '../src/timeline/membership-file.ts'
+import { catchUp, controlFrom } from '../src/recovery/recovery.ts'
+import type { WalSource } from '../src/recovery/recovery.ts'
+import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import {
   REF,
   committedWal,

@@ -3,7 +3,7 @@ import { lsn } from '@understory/base'
 import { memoryObjectStore } from '@understory/object-store'
 import { walTimelineKey } from '@understory/protocol'
 import { expect, test } from 'vitest'
-import { ChunkCache, RemoteWal } from '../src/remote-wal.ts'
+import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import { REF } from './peers.ts'
 
 test('a stored timeline is written as releases before did, and is read back', async () => {

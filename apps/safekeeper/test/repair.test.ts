@@ -24,7 +24,7 @@ import {
   write,
 } from './peers.ts'
 import type { Safekeeper } from './peers.ts'
-import { isDamage } from '../src/wal-check.ts'
+import { isDamage } from '../src/timeline/wal-check.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 

@@ -11,7 +11,7 @@ import { realDisk, silentLog } from '@understory/env'
 import { startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { Timelines } from '../src/timelines.ts'
+import { Timelines } from '../src/timeline/timelines.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url))

@@ -6,10 +6,10 @@ import type { Log } from '@understory/env'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { fetchPages } from '@understory/telemetry'
-import { namedUsers, ownRange } from '../compute-users.ts'
+import { namedUsers, ownRange } from '../postgres/compute-users.ts'
 import { HOST_CONFIG } from '../config.ts'
-import { Host, hostService } from '../host.ts'
-import { METRICS } from '../metrics.ts'
+import { Host, hostService } from '../host/host.ts'
+import { METRICS } from '../telemetry/metrics.ts'
 import { STOP_GRACE_MS } from './stop-grace.ts'
 
 export const HOST = defineService(

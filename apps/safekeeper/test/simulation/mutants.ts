@@ -11,12 +11,12 @@ const driver = 'libs/consensus/src/driver/proposer-driver.ts'
 const pulse = 'libs/consensus/src/driver/pulse.ts'
 const outbox = 'libs/consensus/src/driver/wal-outbox.ts'
 const sender = 'libs/consensus/src/driver/wal-sender.ts'
-const timeline = 'apps/safekeeper/src/timeline.ts'
-const files = 'apps/safekeeper/src/wal-files.ts'
-const endOfWal = 'apps/safekeeper/src/end-of-wal.ts'
-const controlFile = 'apps/safekeeper/src/control-file.ts'
+const timeline = 'apps/safekeeper/src/timeline/timeline.ts'
+const files = 'apps/safekeeper/src/timeline/wal-files.ts'
+const endOfWal = 'apps/safekeeper/src/timeline/end-of-wal.ts'
+const controlFile = 'apps/safekeeper/src/timeline/control-file.ts'
 const disk = 'libs/env/src/disk.ts'
-const timelines = 'apps/safekeeper/src/timelines.ts'
+const timelines = 'apps/safekeeper/src/timeline/timelines.ts'
 
 const at = (file: string, text: string, by: string): Replacement => ({ file, text, by })
 const mutant = (name: string, subject: string, ...replacements: Replacement[]): Mutant => ({

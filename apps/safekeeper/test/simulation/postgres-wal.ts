@@ -5,7 +5,7 @@ import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { RM_XLOG_ID, XLOG_NOOP, encodeRecord, placeRecord } from '@understory/postgres/wal'
 import { fill } from '@understory/simulation'
 import type { WalFormat } from '@understory/simulation'
-import { decoderAt } from '../../src/end-of-wal.ts'
+import { decoderAt } from '../../src/timeline/end-of-wal.ts'
 
 export const SIMULATED_POSTGRES: PostgresIdentity = {
   major: 17,
