@@ -41,7 +41,7 @@ import type {
 import pg from 'pg'
 import { afterEach, expect } from 'vitest'
 
-const ROOT = resolve(import.meta.dirname, '..', '..', '..')
+const ROOT = resolve(import.meta.dirname, '..', '..')
 const FAILURES = join(ROOT, '.understory', 'failures')
 const REPORTED_LINES_MAX = 20
 const POLL_MS = 20

@@ -9,7 +9,7 @@ import type { OtlpReceiver, ReceivedMetric, ReceivedSpan } from '@understory/tes
 import { OPEN } from '@understory/telemetry'
 import type { LabelValues, MetricSpec } from '@understory/telemetry'
 import { expect, test } from 'vitest'
-import { TABLES } from '../../../tools/metrics-page.ts'
+import { TABLES } from '../../tools/metrics-page.ts'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 

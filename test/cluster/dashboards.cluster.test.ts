@@ -5,8 +5,8 @@
 import { isErrorCode } from '@understory/base'
 import { startVictoriaMetrics, victoriaMetricsMissing } from '@understory/testcontainers'
 import { describe, expect, test } from 'vitest'
-import { ALERTS } from '../../../tools/dashboards/alerts.ts'
-import { BOARDS, expressionsOf } from '../../../tools/dashboards/boards.ts'
+import { ALERTS } from '../../tools/dashboards/alerts.ts'
+import { BOARDS, expressionsOf } from '../../tools/dashboards/boards.ts'
 import { startRoad, until } from './cluster-support.ts'
 
 /** As Grafana fills them in. */

@@ -12,7 +12,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { loseCompute, runCli, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
-const ROOT = resolve(import.meta.dirname, '..', '..', '..')
+const ROOT = resolve(import.meta.dirname, '..', '..')
 const OTHER = 'other'
 
 let road: Road

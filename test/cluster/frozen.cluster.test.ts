@@ -19,7 +19,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
-const MAIN = resolve(import.meta.dirname, '..', 'src', 'main.ts')
+const MAIN = resolve(import.meta.dirname, '../../apps/compute-proxy/src/main.ts')
 const CONTACT_TIMEOUT_MS = 6_000
 
 let road: Road
