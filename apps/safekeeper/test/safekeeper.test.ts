@@ -10,6 +10,7 @@ import { realClock, realDisk, silentLog } from '@understory/env'
 import {
   PLAIN_SERVER,
   PLAIN_CLIENT,
+  PROPOSE_VERSIONS,
   SafekeeperServiceClient,
   callServerStream,
   callUnary,
@@ -154,6 +155,30 @@ test('WAL appended in chunks of any size is flushed at record ends and lies on d
   expect(files).toEqual(['000000010000000000000003', '000000010000000000000004', '000000010000000000000005'])
   const first = await readFile(join(safekeeper.folder, files[0] as string))
   expect(Buffer.compare(first, wal.subarray(0, IDENTITY.walSegmentBytes))).toBe(0)
+})
+
+test('a proposer is answered in a version that both speak, and refused where there is none', async () => {
+  const { client } = await startSafekeeper(await dataFolder())
+  await create(client)
+  const greet = async (protocolVersion: number, protocolVersionMax: number): Promise<number> => {
+    const made = proposer(client)
+    const greeting = {
+      protocolVersion,
+      protocolVersionMax,
+      timeline: REF,
+      postgres: IDENTITY,
+      nodeId: 'test',
+      membershipGeneration: 0n,
+      membership: undefined,
+      commitLsn: 0n,
+    }
+    await made.say({ $case: 'greeting', value: greeting })
+    return (await made.answer('greeting')).protocolVersion
+  }
+  const { min, max } = PROPOSE_VERSIONS
+  expect(await greet(min, 0)).toBe(min)
+  expect(await greet(min, max + 5)).toBe(max)
+  await expect(greet(max + 1, max + 5)).rejects.toMatchObject({ code: 'unsupported' })
 })
 
 test('the flush position never lies within a record', async () => {

@@ -4,7 +4,7 @@
  */
 import { cp, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { advance, segmentOf, segmentStart } from '@understory/base'
+import { advance, minLsn, segmentOf, segmentStart } from '@understory/base'
 import { realDisk, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import fc from 'fast-check'
@@ -40,7 +40,15 @@ test('a folder that was copied after any trim opens with what was committed', as
         await leader.flushed(maker.endLsn)
         await leader.commit(maker.endLsn)
         const segment = segmentOf(timeline.commitLsn, segmentBytes) - kept
-        await timeline.trim(segmentStart(Math.max(0, segment), segmentBytes))
+        const wantedLsn = segmentStart(Math.max(0, segment), segmentBytes)
+        const beforeLsn = timeline.keptFromLsn
+        await timeline.trim(wantedLsn)
+        // There is room for the control file, so that all of it goes but the segment that a start looks at.
+        const neededLsn = segmentStart(segmentOf(advance(timeline.commitLsn, -1), segmentBytes), segmentBytes)
+        const goneLsn = minLsn(wantedLsn, neededLsn)
+        expect(timeline.keptFromLsn).toBe(Math.max(beforeLsn, goneLsn))
+        // What is left may lie within the last record.
+        await timeline.check(() => Promise.resolve())
         const copy = join(at, `killed-${i}`)
         await mkdir(copy)
         await cp(join(at, 'sk'), copy, { recursive: true })

@@ -20,6 +20,7 @@ import {
   unary,
 } from './index.ts'
 import { CertificateFiles } from './certificate-files.ts'
+import { isLoopback } from './exposure.ts'
 import type { RpcContext, Handlers, BrokerServiceServer, ClientSecurity, ServerSecurity } from './index.ts'
 
 const handlers = {
@@ -232,6 +233,21 @@ describe('off loopback', () => {
     // Probes are told nothing of value.
     const probed = await startServer(PLAIN_SERVER, { host: '0.0.0.0', port: 0, services: [] })
     await probed.stop(0)
+  })
+
+  test.for([
+    ['127.0.0.1:80', true],
+    ['127.1.2.3', true],
+    ['localhost:80', true],
+    ['[::1]:80', true],
+    ['127.0.0.1.example.org:80', false],
+    ['127.example.org', false],
+    ['localhost.example.org:80', false],
+    ['0.0.0.0', false],
+    ['[::]:80', false],
+    ['10.127.0.0', false],
+  ] as const)('%s is this machine alone: %s', ([address, isAlone]) => {
+    expect(isLoopback(address)).toBe(isAlone)
   })
 
   test('no token is sent in the clear, whatever kind the call is', async () => {

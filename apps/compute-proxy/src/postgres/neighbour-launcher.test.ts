@@ -2,8 +2,8 @@
 // real script in a real shell, with a program named postgres that only waits.
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { chmod, copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
@@ -130,6 +130,42 @@ test('a container that is killed takes its server with it, and is the end of the
   await launcher.endOld()
   await allowStart(files)
   await expect(launcher.start(files, [])).rejects.toThrow('the container of Postgres has ended')
+})
+
+/** The program of a process; empty where it has ended. */
+function programOf({ pid }: ChildProcess): string {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`)
+  } catch {
+    return ''
+  }
+}
+
+/** A Postgres of an earlier life of the proxy, which does not end at the first signal. */
+async function stubbornOld({ shared, pgdata }: ComputeFiles): Promise<ChildProcess> {
+  const program = join(shared, '../postgres')
+  await copyFile('/bin/sleep', program)
+  const old = spawn('sh', ['-c', `trap '' QUIT; exec "$0" 600`, program], { cwd: pgdata, stdio: 'ignore' })
+  onTestFinished(() => void old.kill('SIGKILL'))
+  await expect.poll(() => programOf(old)).toMatch(/\/postgres$/)
+  await expect.poll(() => existsSync(join(shared, 'answers/runner'))).toBe(true)
+  return old
+}
+
+test('nothing of an old Postgres runs once it was ended', async () => {
+  const { files, launcher } = await startPod()
+  const old = await stubbornOld(files)
+  await launcher.endOld()
+  expect(programOf(old)).toBe('')
+})
+
+test('a container that is killed while it ends an old Postgres is waited for no longer', async () => {
+  const { files, launcher, container } = await startPod()
+  await stubbornOld(files)
+  const ended = launcher.endOld()
+  await expect.poll(() => readFileSync(join(files.orders, 'request'), 'utf8')).toContain('kind=end_old')
+  container.kill('SIGKILL')
+  await ended
 })
 
 test('a cluster that the init container made is used once', async () => {

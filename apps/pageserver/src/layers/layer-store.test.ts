@@ -68,15 +68,20 @@ async function open(refusal: (path: string) => Error | undefined): Promise<Layer
   )
 }
 
-test.each(['a layer', 'an index'])(
-  'while the disk refuses %s no later layer is listed, and once it does not all are, in order',
-  async (what) => {
+test.each([
+  ['disk_full', 'a layer'],
+  ['disk_full', 'an index'],
+  ['disk_failed', 'a layer'],
+  ['disk_failed', 'an index'],
+] as const)(
+  'while the disk says %s of %s no later layer is listed, and once it does not all are, in order',
+  async (code, what) => {
     let isFull = false
     let refusals = 0
     const layers = await open((path) => {
       if (!isFull || path.endsWith('index.json') !== (what === 'an index')) return undefined
       refusals++
-      return refuse('disk_full', 'no space left on device')
+      return refuse(code, 'the disk is in the way')
     })
     await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
     isFull = true

@@ -89,6 +89,9 @@ test('a shard that is loading is not taken for a stopped one: who asks it hears 
     },
   }
   await using bench = await openBench(directory.path, LIMITS, { disk })
+  // Before the bench is stopped, which waits for the load.
+  using opened = new DisposableStack()
+  opened.defer(() => opening.resolve())
   const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
   const entry = { name: layer, kind: LAYER_KIND_DELTA, sizeBytes: 1, crc: 0, lsnMin: 0x1000, lsnMax: 0x2000 }
   const index = { ...publishedAt(first!.index, 2, 0x2000), nextSequence: 1, layers: [entry as LayerEntry] }
