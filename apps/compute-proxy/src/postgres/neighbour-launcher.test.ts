@@ -157,7 +157,8 @@ test('nothing of an old Postgres runs once it was ended', async () => {
   const old = await stubbornOld(files)
   await launcher.endOld()
   expect(programOf(old)).toBe('')
-})
+  // Each of the rounds before SIGKILL looks through all processes of the machine.
+}, 120_000)
 
 test('a container that is killed while it ends an old Postgres is waited for no longer', async () => {
   const { files, launcher, container } = await startPod()
