@@ -118,6 +118,15 @@ test('a change that is asked for again and again is written once a minute', asyn
   ])
 })
 
+test('a host that comes from one port after another is written once a minute, and another host at once', () => {
+  const { lines, callLog } = openLog()
+  const path = '/understory.v1.SafekeeperService/DeleteTimeline'
+  const request = { timeline: { tenantId: TENANT_ID, timelineId: TIMELINE_ID } }
+  for (const peer of ['10.0.0.1:1', '10.0.0.1:2', '10.0.0.2:1'])
+    callLog.change({ path, peer, principal: 'token 1' }, request, 'OK')
+  expect(lines.map(({ peer }) => peer)).toEqual(['10.0.0.1:1', '10.0.0.2:1'])
+})
+
 test('refused calls are counted each, and logged once a minute', async () => {
   const { lines, callLog } = openLog()
   const counted: string[] = []

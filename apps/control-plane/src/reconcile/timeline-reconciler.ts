@@ -115,6 +115,7 @@ export class TimelineReconciler {
     this.#recovery = new ShardRecovery(parts.clock)
     const { clock, rng } = parts
     this.#problems = new ProblemReport({ clock, log: this.#log, event: 'reconcile_failed' })
+    // Each round says when the next is due.
     this.#loop = new Loop({ clock, rng, pauseMs: 0, problems: this.#problems, round: () => this.#round() })
     this.membership = new MembershipReconciler({
       nodes: parts.nodes,

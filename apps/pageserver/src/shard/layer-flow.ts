@@ -74,7 +74,7 @@ export class LayerFlow {
     if (this.#writesCount > WRITES_COUNT_MAX) await this.#writing
   }
 
-  /** All that is ingested is on its way to the disk: resolves, in an array, once it is there. */
+  /** Sends all that is ingested on its way to the disk, up to `at`; `written` resolves once it is there. */
   freezeAll(): { readonly at: Lsn; readonly written: Promise<void> } {
     const { state, layers, isOver } = this.#parts
     const { ingestedLsn } = state
