@@ -1,7 +1,7 @@
-export { Barriers, FORK_ALL, barrierKey } from './barriers.ts'
-export { BlockCache } from './block-cache.ts'
-export { ChainLedger } from './chain-ledger.ts'
-export type { ChainSummary } from './chain-ledger.ts'
+export { Barriers, FORK_ALL, barrierKey } from './layer/barriers.ts'
+export { BlockCache } from './layer/block-cache.ts'
+export { ChainLedger } from './page/chain-ledger.ts'
+export type { ChainSummary } from './page/chain-ledger.ts'
 export {
   PAGE_BEYOND_END,
   PAGE_FOUND,
@@ -11,12 +11,12 @@ export {
   encodePageRequests,
   readImportBatch,
   readPageRequests,
-} from './import-batch.ts'
-export type { ImportValue, PageRequest } from './import-batch.ts'
-export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from './index-part.ts'
-export type { ImageGenerationSettings, IndexPart, LayerEntry } from './index-part.ts'
-export { KeyTable } from './key-table.ts'
-export type { Fork } from './key-table.ts'
+} from './wal/import-batch.ts'
+export type { ImportValue, PageRequest } from './wal/import-batch.ts'
+export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from './layer/index-part.ts'
+export type { ImageGenerationSettings, IndexPart, LayerEntry } from './layer/index-part.ts'
+export { KeyTable } from './key/key-table.ts'
+export type { Fork } from './key/key-table.ts'
 export {
   CHECKPOINT_STATE_KEY,
   CONTROL_FILE_KEY,
@@ -48,22 +48,22 @@ export {
   slruNumber,
   smallKey,
   writeKey,
-} from './key.ts'
-export type { Key } from './key.ts'
-export { openLayer } from './layer-file.ts'
-export type { LayerFile, LayerSource } from './layer-file.ts'
-export { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName } from './layer-format.ts'
-export type { LayerKind, LayerOwner, LayerSummary } from './layer-format.ts'
-export { LayerMap, PAUSE, classRange, databaseRange } from './layer-map.ts'
-export type { KeyRange, ReadPlan, ValueRef } from './layer-map.ts'
-export { LayerWriter, writeOpenLayer } from './layer-writer.ts'
-export type { WrittenLayer } from './layer-writer.ts'
-export type { Layer } from './layer.ts'
-export { OpenLayer } from './open-layer.ts'
-export { PageJobWriter, applyValue, runPageJob } from './page-rebuild.ts'
-export type { PageJobResult, PageValue, RebuildOutcome } from './page-rebuild.ts'
-export { decodeOriginProgress, encodeOriginProgress, replicationOriginKey } from './replication-origin.ts'
-export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './shard.ts'
+} from './key/key.ts'
+export type { Key } from './key/key.ts'
+export { openLayer } from './layer/layer-file.ts'
+export type { LayerFile, LayerSource } from './layer/layer-file.ts'
+export { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName } from './layer/layer-format.ts'
+export type { LayerKind, LayerOwner, LayerSummary } from './layer/layer-format.ts'
+export { LayerMap, PAUSE, classRange, databaseRange } from './layer/layer-map.ts'
+export type { KeyRange, ReadPlan, ValueRef } from './layer/layer-map.ts'
+export { LayerWriter, writeOpenLayer } from './layer/layer-writer.ts'
+export type { WrittenLayer } from './layer/layer-writer.ts'
+export type { Layer } from './layer/layer.ts'
+export { OpenLayer } from './layer/open-layer.ts'
+export { PageJobWriter, applyValue, runPageJob } from './page/page-rebuild.ts'
+export type { PageJobResult, PageValue, RebuildOutcome } from './page/page-rebuild.ts'
+export { decodeOriginProgress, encodeOriginProgress, replicationOriginKey } from './key/replication-origin.ts'
+export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './key/shard.ts'
 export {
   RECORD_HAS_EFFECTS,
   RECORD_KEY_BYTES,
@@ -76,11 +76,11 @@ export {
   ShardEntryReader,
   ShardStreamWriter,
   readShardEntries,
-} from './shard-stream.ts'
-export type { RecordKey, ShardEntry } from './shard-stream.ts'
-export { EFFECT_AUDIENCE, TRACKER_NEEDS } from './split/audience.ts'
-export type { Audience, TrackerNeed } from './split/audience.ts'
-export { ShardSplitter } from './split/shard-splitter.ts'
+} from './wal/shard-stream.ts'
+export type { RecordKey, ShardEntry } from './wal/shard-stream.ts'
+export { EFFECT_AUDIENCE, TRACKER_NEEDS } from './wal/audience.ts'
+export type { Audience, TrackerNeed } from './wal/audience.ts'
+export { ShardSplitter } from './wal/shard-splitter.ts'
 export {
   META_ENDS_CHAIN,
   META_IMAGE,
@@ -95,4 +95,4 @@ export {
   isRecord,
   isTombstone,
   metaOfRole,
-} from './value.ts'
+} from './layer/value.ts'

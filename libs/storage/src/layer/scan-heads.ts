@@ -1,6 +1,6 @@
 /** The runs of a scan, the one with the smallest key first: a binary heap. */
-import { compareKeys } from './key.ts'
-import type { Key } from './key.ts'
+import { compareKeys } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
 import type { EntryRun, Layer } from './layer.ts'
 
 export interface ScanHead {

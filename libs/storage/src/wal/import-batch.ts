@@ -4,8 +4,8 @@
  */
 import { Cursor, lsnHigh, lsnLow, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { KEY_BYTES, readKey, writeKey } from './key.ts'
-import type { Key } from './key.ts'
+import { KEY_BYTES, readKey, writeKey } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
 
 export interface ImportValue {
   readonly key: Key

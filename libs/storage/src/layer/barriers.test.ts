@@ -5,7 +5,7 @@ import type { Lsn } from '@understory/base'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Barriers, FORK_ALL, barrierKey } from './barriers.ts'
-import { blockKey } from './key.ts'
+import { blockKey } from '../key/key.ts'
 
 interface Model {
   readonly fork: number

@@ -3,7 +3,7 @@
  * newest to the oldest. An *entry* is a layer's own number of a key.
  */
 import type { Lsn } from '@understory/base'
-import type { Key } from './key.ts'
+import type { Key } from '../key/key.ts'
 
 /** Entries in key order. */
 export interface EntryRun {

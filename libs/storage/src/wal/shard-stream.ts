@@ -18,8 +18,8 @@
 import { lsnFromHalves, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { lsnHigh, lsnLow } from '@understory/base'
-import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from './key.ts'
-import type { Key } from './key.ts'
+import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
 
 const ENTRY_RECORD = 1
 const ENTRY_SIZE = 2

@@ -11,8 +11,8 @@
  */
 import type { Lsn } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
-import { KEY_BARRIER, KEY_RELATION_BLOCK, KEY_RELATION_SIZE } from './key.ts'
-import type { Key } from './key.ts'
+import { KEY_BARRIER, KEY_RELATION_BLOCK, KEY_RELATION_SIZE } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
 
 export const FORK_ALL = 255
 

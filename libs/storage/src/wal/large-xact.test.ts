@@ -12,9 +12,9 @@ import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/re
 import { DecodedRecord, PAGE_SIZE, RM_XACT_ID, decodeRecord, encodeRecord } from '@understory/postgres/wal'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { slruKind, slruNumber } from '../key.ts'
-import { shardOfSlruPage } from '../shard.ts'
-import { ShardStreamWriter, readShardEntries } from '../shard-stream.ts'
+import { slruKind, slruNumber } from '../key/key.ts'
+import { shardOfSlruPage } from '../key/shard.ts'
+import { ShardStreamWriter, readShardEntries } from './shard-stream.ts'
 import { ShardSplitter } from './shard-splitter.ts'
 
 const LAYOUT = { count: 3, stripeBlocks: 8 }

@@ -7,8 +7,8 @@ import { crc32c } from '@node-rs/crc32'
 import { isErrorCode, refuse } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import type { BlockCache } from './block-cache.ts'
-import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from './key.ts'
-import type { Key } from './key.ts'
+import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
 import {
   BLOCK_BYTES_MAX,
   BLOCK_ENTRY_BYTES,

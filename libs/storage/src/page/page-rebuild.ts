@@ -10,10 +10,10 @@ import type { Lsn } from '@understory/base'
 import { redoRecordOnPage, redoSlru, redoVisibilityClear } from '@understory/postgres/redo'
 import type { Page, RedoSettings } from '@understory/postgres/redo'
 import { DecodedRecord, PAGE_SIZE, decodeRecord } from '@understory/postgres/wal'
-import { KEY_BYTES, formatKey, readKey, slruKind, writeKey } from './key.ts'
-import type { Key } from './key.ts'
-import { ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR } from './shard-stream.ts'
-import { META_KIND, RECORD_PREFIX_BYTES, VALUE_IMAGE, VALUE_TOMBSTONE } from './value.ts'
+import { KEY_BYTES, formatKey, readKey, slruKind, writeKey } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
+import { ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR } from '../wal/shard-stream.ts'
+import { META_KIND, RECORD_PREFIX_BYTES, VALUE_IMAGE, VALUE_TOMBSTONE } from '../layer/value.ts'
 
 /**
  *   made     the page is right

@@ -6,9 +6,9 @@
  */
 import { assert, lsnHigh, lsnLow } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { grown } from './key-table.ts'
-import type { KeyTable } from './key-table.ts'
-import type { Key } from './key.ts'
+import { grown } from '../key/key-table.ts'
+import type { KeyTable } from '../key/key-table.ts'
+import type { Key } from '../key/key.ts'
 import type { EntryRun, Layer } from './layer.ts'
 import { META_IS_SHARED, RECORD_PREFIX_BYTES } from './value.ts'
 

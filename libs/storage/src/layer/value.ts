@@ -11,7 +11,7 @@
  *   bit 6      other values refer to the same bytes
  *   bit 7      the value ends a chain: reading never looks below it
  */
-import { ROLE_BLOCK_IMAGE, ROLE_BLOCK_INIT, ROLE_SLRU_INIT } from './shard-stream.ts'
+import { ROLE_BLOCK_IMAGE, ROLE_BLOCK_INIT, ROLE_SLRU_INIT } from '../wal/shard-stream.ts'
 
 export const VALUE_IMAGE = 8
 export const VALUE_TOMBSTONE = 9

@@ -4,9 +4,9 @@ import { constants, zstdCompress } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
 import { assert, lsnHigh, lsnLow } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { KEY_BYTES, compareKeys, formatKey, writeKey } from './key.ts'
-import type { Key } from './key.ts'
-import { grown } from './key-table.ts'
+import { KEY_BYTES, compareKeys, formatKey, writeKey } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
+import { grown } from '../key/key-table.ts'
 import {
   BLOCK_BYTES,
   BLOCK_ENTRY_BYTES,

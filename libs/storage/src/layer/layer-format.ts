@@ -17,7 +17,7 @@
  */
 import { bytes, lsn64, struct, u16, u32, u64, u8 } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
-import { KEY_BYTES } from './key.ts'
+import { KEY_BYTES } from '../key/key.ts'
 
 /** 'USLY' */
 export const LAYER_MAGIC = 0x594c5355

@@ -2,7 +2,7 @@
  * Chain accounting: for each page, how many records and bytes a read has to apply on top of its last base, and a
  * histogram of the counts, kept up with every value. `max` is exact, however long a chain is.
  */
-import { grown } from './key-table.ts'
+import { grown } from '../key/key-table.ts'
 
 export interface ChainSummary {
   /** Pages that have a chain. */

@@ -2,7 +2,7 @@
 import type { Lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { PAGE_REQUESTS_COUNT_MAX, encodePageRequests, readPageRequests } from './import-batch.ts'
-import { blockKey } from './key.ts'
+import { blockKey } from '../key/key.ts'
 
 const requests = (count: number): Buffer =>
   encodePageRequests(

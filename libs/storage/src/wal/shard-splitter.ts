@@ -36,9 +36,9 @@ import {
   XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
-import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key.ts'
-import type { Key } from '../key.ts'
-import { homeShard, shardOfBlock, shardOfSlruPage } from '../shard.ts'
+import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key/key.ts'
+import type { Key } from '../key/key.ts'
+import { homeShard, shardOfBlock, shardOfSlruPage } from '../key/shard.ts'
 import {
   RECORD_HAS_EFFECTS,
   ROLE_BLOCK,
@@ -47,8 +47,8 @@ import {
   ROLE_SLRU,
   ROLE_SLRU_INIT,
   ROLE_VISIBILITY_CLEAR,
-} from '../shard-stream.ts'
-import type { RecordKey, ShardStreamWriter } from '../shard-stream.ts'
+} from './shard-stream.ts'
+import type { RecordKey, ShardStreamWriter } from './shard-stream.ts'
 import { EFFECT_AUDIENCE, TRACKER_NEEDS } from './audience.ts'
 import type { Audience, TrackerNeed } from './audience.ts'
 import { SizeNotes } from './size-notes.ts'
