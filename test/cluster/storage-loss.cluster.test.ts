@@ -80,7 +80,7 @@ test('a flipped byte in the object store is told before anything of it is served
 
   await writeFile(object, whole)
   await until('the shard to go on by itself', async () => ((await failureOf(1)) === '' ? true : undefined))
-  expect(road.cluster.controlPlane.log()).toContain('stopped_shard_attached_again')
+  expect(road.cluster.controlPlane.log()).toContain('stopped_shard_reattached')
   await road.expectVerified()
 })
 

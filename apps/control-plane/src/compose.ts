@@ -8,7 +8,7 @@ import { controlPlaneService } from './serve/api.ts'
 import { tellAll } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './documents/configuration-store.ts'
-import { Directory } from './reconcile/directory.ts'
+import { TenantService } from './reconcile/tenant-service.ts'
 import { hostDriver } from './computes/host-driver.ts'
 import { apiServer, openKubernetesApi } from './computes/kubernetes/api.ts'
 import type { KubernetesApi } from './computes/kubernetes/api.ts'
@@ -16,16 +16,16 @@ import { KubernetesDriver } from './computes/kubernetes/kubernetes-driver.ts'
 import { leaderLabelLoop } from './computes/kubernetes/leader-label.ts'
 import { readPodSettings } from './computes/kubernetes/pod-settings.ts'
 import type { PodSettings } from './computes/kubernetes/pod-settings.ts'
-import { Lead } from './documents/lead.ts'
+import { LeaderLease } from './documents/leader-lease.ts'
 import { METRICS } from './telemetry/metrics.ts'
 import { Nodes } from './documents/nodes.ts'
-import { NodeClients } from './clients/clients.ts'
+import { NodeClients } from './clients/node-clients.ts'
 import { ReconcileObserver } from './telemetry/reconcile-observer.ts'
 import { TenantStore } from './documents/tenant-store.ts'
 
 const STOP_GRACE_MS = 2_000
 const EXIT_STOPPED = 0
-/** Whoever supervises it starts it again: then it waits for its turn. */
+/** Its supervisor starts it again: then it waits for its turn. */
 const EXIT_LEAD_LOST = 1
 
 export const CONTROL_PLANE = defineService(
@@ -47,22 +47,22 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const embedded = values.broker === 'embedded' ? memoryBroker(env) : undefined
   const broker = embedded ?? service.openBroker(values.broker)
   const nodes = new Nodes(broker, log)
-  const peers = new NodeClients(clock, grpcConnector(service.rpc.client))
+  const clients = new NodeClients(clock, grpcConnector(service.rpc.client))
   const kubernetes =
     values.computePods === undefined
       ? undefined
       : await openKubernetes(values.computePods, service.environment)
-  const lead = new Lead({ store, nodeId, leaseMs: values.leaseMs, clock, rng, log })
-  const directory = new Directory({
-    store: new TenantStore(store, lead),
+  const lease = new LeaderLease({ store, nodeId, leaseMs: values.leaseMs, clock, rng, log })
+  const tenants = new TenantService({
+    store: new TenantStore(store, lease),
     configurations: new ConfigurationStore(store),
     objects: store,
     nodes,
-    peers,
+    clients,
     computes:
       kubernetes === undefined
-        ? hostDriver(peers)
-        : new KubernetesDriver({ ...kubernetes, peers, clock, log }),
+        ? hostDriver(clients)
+        : new KubernetesDriver({ ...kubernetes, clients, clock, log }),
     replaceAfterMs: values.replaceAfterMs,
     observer: telemetry === undefined ? undefined : new ReconcileObserver(telemetry),
     clock,
@@ -70,10 +70,10 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     log,
   })
   telemetry?.meter.onCollect(async () => {
-    telemetry.metrics.lead.observe({}, lead.isHeld ? 1 : 0)
+    telemetry.metrics.lead.observe({}, lease.isHeld ? 1 : 0)
     // One that waits for its turn would tell the same as the one that leads.
     telemetry.metrics.brokerAway.observe({}, nodes.isBrokerAway ? 1 : 0)
-    if (lead.isHeld) tellAll(telemetry.metrics, await directory.views(), nodes.known())
+    if (lease.isHeld) tellAll(telemetry.metrics, await tenants.views(), nodes.known())
   })
   const following = nodes.follow(stop.signal)
   const labelling =
@@ -88,35 +88,36 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
       advertise: values.advertise,
       healthListen: values.healthListen,
       services: [
-        controlPlaneService(directory, nodes, peers),
+        controlPlaneService(tenants, nodes, clients),
         ...(embedded === undefined ? [] : [brokerService(embedded)]),
       ],
-      health: (name) => ({ '': true, lead: lead.isHeld, ready: lead.isHeld || lead.standsBy })[name],
+      health: (name) => ({ '': true, lead: lease.isHeld, ready: lease.isHeld || lease.isStandby })[name],
     },
     // After the server listens: one whose port is taken must not take the lead from the one that has the port.
-    prepare: () => lead.acquire(stop.signal),
+    prepare: () => lease.acquire(stop.signal),
     announce: { broker, kind: 'control-plane' },
     begin: () => {
-      running = directory.run()
+      running = tenants.run()
       labelling?.start()
     },
     run: async () => {
-      const reason = await Promise.race([stop.requested.then(() => undefined), lead.lost])
+      const reason = await Promise.race([stop.requested.then(() => undefined), lease.lost])
       if (reason === undefined) log.info('stopping')
-      else log.error('lead_lost', { reason })
+      else log.error('leadership_lost', { reason })
       await labelling?.stop()
       return reason === undefined ? EXIT_STOPPED : EXIT_LEAD_LOST
     },
     stopGraceMs: STOP_GRACE_MS,
     stop: async (stopServer) => {
       if (running !== undefined) {
-        await directory.stop()
+        await tenants.stop()
         await running
-        await lead.release()
+        await lease.release()
       }
       await stopServer()
       await broker.close()
       await following
+      clients.close()
       await store.close()
     },
   }

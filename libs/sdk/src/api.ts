@@ -72,7 +72,7 @@ export interface DeleteOptions extends CallOptions {
   readonly stopCompute?: boolean | undefined
 }
 
-export interface SafekeeperWish {
+export interface SafekeeperChangeRequest {
   /** Name or id; main by default. */
   readonly timeline?: string | undefined
   readonly add?: readonly string[] | undefined
@@ -203,7 +203,11 @@ export interface UnderstoryClient extends Disposable {
   /** Compares every page that Postgres has written with what storage gives. */
   verifyTimeline(tenant: string, timeline?: string, options?: VerifyOptions): Promise<VerifyResult>
   /** Begins a change and returns at once; the same one again is no other. */
-  changeSafekeepers(tenant: string, wish: SafekeeperWish, options?: CallOptions): Promise<SafekeepersView>
+  changeSafekeepers(
+    tenant: string,
+    request: SafekeeperChangeRequest,
+    options?: CallOptions,
+  ): Promise<SafekeepersView>
   /** Gives up the change that is under way; refused `precondition` where it is too late. */
   cancelSafekeeperChange(tenant: string, timeline?: string, options?: CallOptions): Promise<SafekeepersView>
   /**

@@ -224,8 +224,8 @@ export function clientOver(calls: Calls): UnderstoryClient {
       throw refuse('unavailable', 'the verification ended without a result', { hint: 'Begin it again.' })
     },
 
-    async changeSafekeepers(tenant, wish, how) {
-      const { timeline, add, remove } = readOptions('wish', wish)
+    async changeSafekeepers(tenant, change, how) {
+      const { timeline, add, remove } = readOptions('change', change)
       const request = {
         tenant: readName('tenant', tenant),
         timeline: readTimeline(timeline),

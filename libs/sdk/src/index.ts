@@ -8,7 +8,7 @@ export type {
   PageAddress,
   PasswordOptions,
   SafekeeperRecovery,
-  SafekeeperWish,
+  SafekeeperChangeRequest,
   UnderstoryClient,
   VerifyOptions,
   VerifyProgress,

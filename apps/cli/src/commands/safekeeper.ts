@@ -1,7 +1,7 @@
 import { refuse } from '@understory/base'
 import type { ClientContext } from '@understory/rpc'
 import { createClientIn } from '@understory/sdk/in-context'
-import type { SafekeeperChangeView, SafekeeperWish, SafekeepersView } from '@understory/sdk'
+import type { SafekeeperChangeView, SafekeeperChangeRequest, SafekeepersView } from '@understory/sdk'
 import type { Command } from 'commander'
 import { endProgress, printJson, printLine, printRows, progressLine } from '../output.ts'
 import type { OutputFormat } from '../output.ts'
@@ -66,10 +66,10 @@ async function change(
   rpc: ClientContext,
   { endpoint, format }: GlobalOptions,
   { tenant, timeline, wait, timeout }: ChangeOptions,
-  wish: Omit<SafekeeperWish, 'timeline'>,
+  request: Omit<SafekeeperChangeRequest, 'timeline'>,
 ): Promise<void> {
   const client = createClientIn(rpc, { endpoint })
-  let view = await client.changeSafekeepers(tenant, { timeline, ...wish })
+  let view = await client.changeSafekeepers(tenant, { timeline, ...request })
   if (wait) {
     view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs: timeout * 1_000, onStep: tellStep })
     endProgress()

@@ -16,4 +16,6 @@ test('a client whose address is not asked for any more is closed, the others sta
   for (; nowMs < 17 * 60_000; nowMs += 1_000) expect(cache.at('living:1')).toBe(living)
   expect(closed).toEqual(['gone:1'])
   expect(cache.at('gone:1')).not.toBe(gone)
+  cache.close()
+  expect(closed.toSorted()).toEqual(['gone:1', 'gone:1', 'living:1'])
 })

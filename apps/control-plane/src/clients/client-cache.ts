@@ -32,6 +32,11 @@ export class ClientCache<C extends { close(): void }> {
     return used.client
   }
 
+  close(): void {
+    for (const { client } of this.#clients.values()) client.close()
+    this.#clients.clear()
+  }
+
   #closeUnused(nowMs: number): void {
     this.#sweptMs = nowMs
     for (const [address, { client, usedMs }] of this.#clients) {

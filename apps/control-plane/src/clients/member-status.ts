@@ -2,7 +2,7 @@
 import { UnderstoryError, lsnToBigint } from '@understory/base'
 import type { WalStatus } from '@understory/protocol/clients'
 import type { SafekeeperMemberView } from '@understory/rpc'
-import { ifReachable } from './clients.ts'
+import { ifReachable } from './node-clients.ts'
 
 type MemberStatusView = Omit<SafekeeperMemberView, 'nodeId' | 'role'>
 

@@ -4,7 +4,7 @@
  */
 import type { ComputeSpec, Configuration, HostedCompute, TimelineRef } from '@understory/rpc'
 import { isNewer } from '../documents/configuration-store.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 
 /** A compute's whereabouts, as the tenant's document has them. */
 export interface ComputePlace {
@@ -32,12 +32,12 @@ export interface ComputeDriver {
 
 /** With the configuration, where it lost what it had or never had any. */
 export async function tellCompute(
-  peers: NodeClients,
+  clients: NodeClients,
   address: string,
   spec: ComputeSpec,
   configuration: Configuration | undefined,
 ): Promise<void> {
-  const hosted = await peers.hostedCompute(address, spec.timeline as TimelineRef)
+  const hosted = await clients.hostedCompute(address, spec.timeline as TimelineRef)
   const isBehind = isNewer(configuration?.version, hosted?.configurationVersion)
-  await peers.ensureCompute(address, spec, isBehind ? configuration : undefined)
+  await clients.ensureCompute(address, spec, isBehind ? configuration : undefined)
 }

@@ -2,20 +2,20 @@
 import { present, refuse } from '@understory/base'
 import { tellCompute } from './compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 
 const addressOf = ({ hostAddress }: ComputePlace): string => {
   if (hostAddress !== undefined) return hostAddress
   throw refuse('unavailable', 'the compute host is not announced', { hint: 'Start it.' })
 }
 
-export const hostDriver = (peers: NodeClients): ComputeDriver => ({
+export const hostDriver = (clients: NodeClients): ComputeDriver => ({
   usesHosts: true,
   find: ({ hostAddress, timeline }) =>
-    hostAddress === undefined ? Promise.resolve(undefined) : peers.hostedCompute(hostAddress, timeline),
+    hostAddress === undefined ? Promise.resolve(undefined) : clients.hostedCompute(hostAddress, timeline),
   async ensure(place, spec, configuration) {
-    await tellCompute(peers, present(place.hostAddress, 'address of the compute host'), spec, configuration)
+    await tellCompute(clients, present(place.hostAddress, 'address of the compute host'), spec, configuration)
     return ''
   },
-  remove: (place) => peers.removeCompute(addressOf(place), place.timeline),
+  remove: (place) => clients.removeCompute(addressOf(place), place.timeline),
 })

@@ -4,6 +4,7 @@ import { getIfPresent, memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { expect, test } from 'vitest'
 import { ConfigurationStore } from './configuration-store.ts'
+import { leadUnder } from '../../test/support.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
 import { requestSwitch } from '../reconcile/fpw-switch.ts'
 import { TenantStore } from './tenant-store.ts'
@@ -56,7 +57,7 @@ async function read(store: ObjectStore, key: string): Promise<unknown> {
 test('a change keeps the fields of a later version, at every depth', async () => {
   const store = memoryObjectStore()
   await put(store, KEY, stored)
-  const tenants = new TenantStore(store, { epoch: 1 })
+  const tenants = new TenantStore(store, leadUnder(1))
   await tenants.update(TENANT_ID, (document) => ({
     ...document,
     timelines: document.timelines.map((item) => ({ ...item, fpw: requestSwitch(item.fpw, 'off', 5) })),
@@ -76,7 +77,7 @@ test('a change keeps the fields of a later version, at every depth', async () =>
 test('a document that wants a later reader is refused and stays as it is', async () => {
   const store = memoryObjectStore()
   await put(store, KEY, { ...stored, minReader: 2 })
-  const tenants = new TenantStore(store, { epoch: 1 })
+  const tenants = new TenantStore(store, leadUnder(1))
   const change = tenants.update(TENANT_ID, (document) => ({ ...document, name: 'other' }))
   await expect(change).rejects.toMatchObject({ code: 'bad_file' })
   expect(await read(store, KEY)).toEqual({ ...stored, minReader: 2 })
@@ -105,7 +106,7 @@ test('documents under a wrong name, and text that is no name, are refused', asyn
   await put(store, 'control/names/borrowed', { tenantId: TENANT_ID })
   await put(store, 'control/names/odd', { tenantId: '../names/acme' })
   await put(store, 'control/names/a/b', { tenantId: TENANT_ID })
-  const tenants = new TenantStore(store, { epoch: 1 })
+  const tenants = new TenantStore(store, leadUnder(1))
   expect((await tenants.find('acme')).tenantId).toBe(TENANT_ID)
   await expect(tenants.find(other)).rejects.toMatchObject({
     code: 'bad_file',

@@ -1,6 +1,6 @@
 /**
  * Tenant documents in the object store. Two control planes may run: every change is a compare-and-swap on what was
- * read, and only the one that leads changes anything (lead.ts). `control/names/<name>` makes names unique: whoever
+ * read, and only the one that leads changes anything (leader-lease.ts). `control/names/<name>` makes names unique: whoever
  * writes it first has it, and the id that it says is the tenant's, whoever gets to write the document.
  */
 import { UnderstoryError, assert, describeError, parseNodeId, refuse } from '@understory/base'
@@ -13,7 +13,7 @@ import {
   tenantOfDocumentKey,
 } from '@understory/protocol'
 import { z } from 'zod'
-import type { Lead } from './lead.ts'
+import type { Leadership } from './leader-lease.ts'
 import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
 
@@ -32,11 +32,11 @@ interface Versioned {
 
 export class TenantStore {
   readonly #store: ObjectStore
-  readonly #lead: Pick<Lead, 'epoch'>
+  readonly #lease: Leadership
 
-  constructor(store: ObjectStore, lead: Pick<Lead, 'epoch'>) {
+  constructor(store: ObjectStore, lease: Leadership) {
     this.#store = store
-    this.#lead = lead
+    this.#lease = lease
   }
 
   /**
@@ -44,7 +44,7 @@ export class TenantStore {
    * that claim. Error: refused `already_exists` where another tenant has the name.
    */
   async create(document: TenantDocument): Promise<TenantDocument> {
-    const { epoch } = this.#lead
+    const { epoch } = this.#lease
     const named = await this.#store.putIfAbsent(
       tenantNameKey(document.name),
       encode({ tenantId: document.tenantId }),
@@ -89,7 +89,7 @@ export class TenantStore {
     tenantId: string,
     change: (document: TenantDocument) => TenantDocument,
   ): Promise<TenantDocument> {
-    const { epoch } = this.#lead
+    const { epoch } = this.#lease
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const found = await this.#read(tenantId)
       if (found === undefined) throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
@@ -115,7 +115,7 @@ export class TenantStore {
     const { document } = (await this.#read(tenantId)) ?? {}
     if (document === undefined) return
     assert(document.isDeleted && document.removals.length === 0, () => `tenant ${tenantId} is in use`)
-    if (document.epoch > this.#lead.epoch)
+    if (document.epoch > this.#lease.epoch)
       throw refuse('stale', `a control plane with epoch ${document.epoch} leads`)
     await this.#store.delete([tenantDocumentKey(tenantId)])
   }
@@ -132,8 +132,8 @@ export class TenantStore {
   }
 
   async #read(tenantId: string): Promise<Versioned | undefined> {
-    // One that does not lead tells nobody what may be of the past.
-    void this.#lead.epoch
+    // Without the lead what is read here may be of the past.
+    this.#lease.requireHeld()
     const key = tenantDocumentKey(tenantId)
     const found = await getIfPresent(this.#store, key)
     if (found === undefined) return undefined

@@ -40,7 +40,7 @@ export function requestSwitch(state: FpwState, wanted: 'on' | 'off', nowMs: numb
 }
 
 /**
- * Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. Either is a wish with
+ * Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. Either is a request with
  * a number of its own, so that a message of an earlier plan that comes late changes nothing.
  */
 export function beginSwitch(state: FpwState, nowMs: number): FpwState {

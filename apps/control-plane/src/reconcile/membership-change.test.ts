@@ -135,7 +135,7 @@ test.each([
   [{ add: [], remove: ['x'] }, /"x" is no safekeeper of this timeline/],
   [{ add: [], remove: ['a', 'b', 'c'] }, /has 1 to 9 safekeepers, not 0/],
   [{ add: [], remove: [] }, /no safekeeper is named/],
-])('%j is refused', (wish, why) => {
-  expect(() => requestChange(TIMELINE, { ...wish, reason: 'user' }, 0)).toThrow(why)
+])('%j is refused', (request, why) => {
+  expect(() => requestChange(TIMELINE, { ...request, reason: 'user' }, 0)).toThrow(why)
   expect(() => requestChange({ ...TIMELINE, bootstrapped: false }, REPLACE, 0)).toThrow(/not born yet/)
 })

@@ -30,7 +30,7 @@ const MEMBERS_COUNT_MAX = 9
 /** More elections than there can have been since the WAL was stored that is left. */
 const LOST_TERMS_MAX = 1_000_000
 
-export interface ChangeWish {
+export interface ChangeRequest {
   readonly add: readonly string[]
   readonly remove: readonly string[]
   readonly reason: SafekeeperChange['reason']
@@ -63,10 +63,14 @@ export const allSafekeepers = (timeline: TimelineDocument): readonly string[] =>
   allMembers(membershipOf(timeline))
 
 /** The document with the change begun; itself where that very change was asked for before. Errors: refused `bad_argument`, `precondition`. */
-export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowMs: number): TimelineDocument {
+export function requestChange(
+  timeline: TimelineDocument,
+  request: ChangeRequest,
+  nowMs: number,
+): TimelineDocument {
   const { safekeeperNodes: members, safekeeperChange: last } = timeline
-  const add = [...new Set(wish.add)]
-  const remove = [...new Set(wish.remove)]
+  const add = [...new Set(request.add)]
+  const remove = [...new Set(request.remove)]
   const isSame =
     last !== undefined && !last.isCancelled && sameNames(last.add, add) && sameNames(last.remove, remove)
   if (isSame && (isUnderWay(last) || isInForce(timeline, last))) return timeline
@@ -92,7 +96,7 @@ export function requestChange(timeline: TimelineDocument, wish: ChangeWish, nowM
       number: (last?.number ?? 0) + 1,
       add,
       remove,
-      reason: wish.reason,
+      reason: request.reason,
       steps: STEPS.map((name) => ({ name, done: false, tookMs: 0 })),
       problem: '',
       startedAtMs: nowMs,

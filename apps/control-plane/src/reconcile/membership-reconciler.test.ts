@@ -4,7 +4,7 @@ import { realClock, silentLog } from '@understory/env'
 import { MemoryNodes } from '@understory/protocol/clients/memory'
 import type { MemorySafekeeper } from '@understory/protocol/clients/memory'
 import { expect, test } from 'vitest'
-import { NodeClients } from '../clients/clients.ts'
+import { NodeClients } from '../clients/node-clients.ts'
 import { isUnderWay, requestChange } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
 import type { NodeView } from '../documents/nodes.ts'
@@ -55,7 +55,7 @@ async function bench() {
   }))
   const reconciler = new MembershipReconciler({
     nodes: { known: () => announced, list: () => Promise.resolve(announced) },
-    peers: new NodeClients(realClock, nodes),
+    clients: new NodeClients(realClock, nodes),
     clock: realClock,
     log: silentLog,
     ref: REF,

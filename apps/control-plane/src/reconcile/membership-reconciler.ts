@@ -20,8 +20,8 @@ import {
   requestChange,
 } from './membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import { ifReachable, isCopyUnusable } from '../clients/clients.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/tenant-document.ts'
 
@@ -37,7 +37,7 @@ const COPIES_LOOK_MS = 5_000
 
 export interface MembershipParts {
   readonly nodes: Pick<Nodes, 'known' | 'list'>
-  readonly peers: NodeClients
+  readonly clients: NodeClients
   readonly clock: Clock
   readonly log: Log
   readonly ref: TimelineRef
@@ -95,7 +95,7 @@ export class MembershipReconciler {
   ): Promise<TimelineDocument> {
     const problem = error instanceof Error ? error.message : String(error)
     if (problem === change.problem) return timeline
-    this.#parts.log.warn('safekeeper_change_waits', { change: describeChange(change), problem })
+    this.#parts.log.warn('safekeeper_change_waiting', { change: describeChange(change), problem })
     return this.#parts.update((item) =>
       item.safekeeperChange?.number === change.number
         ? { ...item, safekeeperChange: { ...item.safekeeperChange, problem } }
@@ -168,10 +168,10 @@ export class MembershipReconciler {
   }
 
   async #checkRolledBack({ shards, addresses, rollback }: TimelineDocument): Promise<void> {
-    const { peers, ref } = this.#parts
+    const { clients, ref } = this.#parts
     for (const [number, { node }] of shards.entries()) {
       const address = addresses[node]
-      const known = address === undefined ? undefined : await ifReachable(peers.shards(address, ref))
+      const known = address === undefined ? undefined : await ifReachable(clients.shards(address, ref))
       const own = known?.find(({ shard }) => shard?.number === number)
       if (own === undefined || own.generation < BigInt(rollback?.shardGenerations[number] ?? 0))
         throw refuse('unavailable', `pageserver "${node}" has not given up WAL beyond ${rollback?.lsn} yet`)
@@ -182,14 +182,14 @@ export class MembershipReconciler {
     timeline: TimelineDocument,
     { add, reason }: SafekeeperChange,
   ): Promise<boolean> {
-    const { peers, ref } = this.#parts
+    const { clients, ref } = this.#parts
     const isStored = reason === 'stored'
     const donors = isStored ? [] : knownMembershipOf(timeline).members
     const stored = isStored ? storedEndOf(timeline) : undefined
     const answers = await Promise.all(
       add.map(async (node) => ({
         node,
-        ...(await peers.pullTimeline(this.#address(timeline, node), ref, donors, stored)),
+        ...(await clients.pullTimeline(this.#address(timeline, node), ref, donors, stored)),
       })),
     )
     this.#noteProgress(answers)
@@ -240,10 +240,10 @@ export class MembershipReconciler {
 
   /** Undefined where it does not answer, or has the timeline no more. */
   async #configure(timeline: TimelineDocument, node: string): Promise<MemberStatus | undefined> {
-    const { peers, ref } = this.#parts
+    const { clients, ref } = this.#parts
     const address = timeline.addresses[node]
     if (address === undefined) return undefined
-    const told = peers.configureMembership(address, ref, knownMembershipOf(timeline))
+    const told = clients.configureMembership(address, ref, knownMembershipOf(timeline))
     const answer = await ifReachable(told.catch(undefinedWhenDamaged))
     if (answer === undefined || answer.nodeId !== node) return undefined
     return answer
@@ -261,7 +261,7 @@ export class MembershipReconciler {
 
   /** Of safekeepers that left. While no change is under way: none of them pulls its copy anew meanwhile. */
   async #removeLeftCopies(timeline: TimelineDocument): Promise<TimelineDocument> {
-    const { clock, log, nodes, peers, ref, update } = this.#parts
+    const { clock, log, nodes, clients, ref, update } = this.#parts
     if (timeline.leftCopies.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
     this.#copiesNotBeforeMs = clock.nowMs() + COPIES_LOOK_MS
     const announced = nodes.known()
@@ -270,7 +270,7 @@ export class MembershipReconciler {
       const address = announced.find(({ nodeId }) => nodeId === node)?.address
       if (address === undefined) continue
       // It is a member again by a change that this look is too old for: then the document will say so.
-      const removed = peers.deleteWal(address, ref, generation).catch(undefinedWhenStale)
+      const removed = clients.deleteWal(address, ref, generation).catch(undefinedWhenStale)
       if ((await ifReachable(removed.then(() => true))) !== true) continue
       gone.push(node)
       log.info('left_copy_removed', { node, generation })
@@ -308,11 +308,11 @@ export class MembershipReconciler {
       .filter(({ nodeId }) => !this.#ailingSinceMs.has(nodeId))
     const spare = spares[Number.parseInt(timeline.timelineId.slice(0, 6), 16) % Math.max(1, spares.length)]
     if (spare === undefined) return timeline
-    log.warn('safekeeper_lost_for_good', { node: lost, by: spare.nodeId, afterMs: replaceAfterMs })
+    log.warn('safekeeper_replacement_started', { node: lost, by: spare.nodeId, afterMs: replaceAfterMs })
     this.#ailingSinceMs.delete(lost)
-    const wish = { add: [spare.nodeId], remove: [lost], reason: 'lost_node' } as const
+    const request = { add: [spare.nodeId], remove: [lost], reason: 'lost_node' } as const
     return update((item) => {
-      const begun = requestChange(item, wish, clock.wallMs())
+      const begun = requestChange(item, request, clock.wallMs())
       return begun === item
         ? item
         : { ...begun, addresses: { ...begun.addresses, [spare.nodeId]: spare.address } }
@@ -322,7 +322,7 @@ export class MembershipReconciler {
   async #isWell(timeline: TimelineDocument, node: string): Promise<boolean> {
     const address = timeline.addresses[node]
     if (address === undefined) return false
-    const asked = this.#parts.peers.walStatus(address, this.#parts.ref)
+    const asked = this.#parts.clients.walStatus(address, this.#parts.ref)
     const status = await ifReachable(asked.catch(undefinedWhenDamaged))
     return status !== undefined && status.nodeId === node && status.failure === ''
   }

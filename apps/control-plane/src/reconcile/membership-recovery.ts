@@ -8,13 +8,13 @@ import type { TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
 import type { StoredRecovery } from './membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import { ifReachable, isCopyUnusable } from '../clients/clients.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 import type { TimelineDocument } from '../documents/tenant-document.ts'
 
 /** What the survivor says of itself. Errors: refused `bad_argument`, `precondition`. */
 export async function checkRecovery(
-  peers: NodeClients,
+  clients: NodeClients,
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,
@@ -25,7 +25,7 @@ export async function checkRecovery(
   const statuses = new Map<string, WalStatus>()
   await Promise.all(
     nodes.map(async (node) => {
-      const status = await statusOf(peers, timeline.addresses[node], ref)
+      const status = await statusOf(clients, timeline.addresses[node], ref)
       if (status?.nodeId === node && status.failure === '') statuses.set(node, status)
     }),
   )
@@ -42,7 +42,7 @@ export async function checkRecovery(
     throw refuse('precondition', `"${survivor}" does not answer, or its copy is damaged`, {
       hint: 'Start it, or name another that is left.',
     })
-  await checkStorage(peers, ref, timeline, survivor, status)
+  await checkStorage(clients, ref, timeline, survivor, status)
   return status
 }
 
@@ -51,7 +51,7 @@ export async function checkRecovery(
  * taken where they are there again, empty. Errors: refused `precondition`, `not_found`.
  */
 export async function prepareStoredRecovery(
-  peers: NodeClients,
+  clients: NodeClients,
   nodes: Nodes,
   ref: TimelineRef,
   timeline: TimelineDocument,
@@ -59,7 +59,7 @@ export async function prepareStoredRecovery(
   const known = allSafekeepers(timeline)
   const announced = (await nodes.list()).filter(({ kind }) => kind === 'safekeeper')
   for (const { nodeId, address } of announced) {
-    if (await isWithout(peers, address, ref)) continue
+    if (await isWithout(clients, address, ref)) continue
     throw refuse('precondition', `safekeeper "${nodeId}" has the timeline`, {
       hint: `Recover from it: it has at least as much (--from ${nodeId}). Where its copy is of no use, remove it first.`,
     })
@@ -74,13 +74,13 @@ export async function prepareStoredRecovery(
       hint: 'Start others, or the same ones with empty folders.',
     })
   }
-  const { endLsn, term } = await peers.closeStoredWal(first.address, ref)
+  const { endLsn, term } = await clients.closeStoredWal(first.address, ref)
   return { members, endLsn, term }
 }
 
-async function isWithout(peers: NodeClients, address: string, ref: TimelineRef): Promise<boolean> {
+async function isWithout(clients: NodeClients, address: string, ref: TimelineRef): Promise<boolean> {
   try {
-    await peers.walStatus(address, ref)
+    await clients.walStatus(address, ref)
     return false
   } catch (error) {
     if (isErrorCode(error, 'unknown_timeline')) return true
@@ -93,13 +93,13 @@ async function isWithout(peers: NodeClients, address: string, ref: TimelineRef):
 }
 
 async function statusOf(
-  peers: NodeClients,
+  clients: NodeClients,
   address: string | undefined,
   ref: TimelineRef,
 ): Promise<WalStatus | undefined> {
   if (address === undefined) return undefined
   try {
-    return await ifReachable(peers.walStatus(address, ref))
+    return await ifReachable(clients.walStatus(address, ref))
   } catch (error) {
     if (isCopyUnusable(error)) return undefined
     throw error
@@ -108,7 +108,7 @@ async function statusOf(
 
 /** Pages of WAL that is given up would stay, and be read with what comes instead of it. */
 async function checkStorage(
-  peers: NodeClients,
+  clients: NodeClients,
   ref: TimelineRef,
   timeline: TimelineDocument,
   survivor: string,
@@ -116,7 +116,7 @@ async function checkStorage(
 ): Promise<void> {
   for (const node of new Set(timeline.shards.map((shard) => shard.node))) {
     const address = timeline.addresses[node]
-    const shards = address === undefined ? undefined : await ifReachable(peers.shards(address, ref))
+    const shards = address === undefined ? undefined : await ifReachable(clients.shards(address, ref))
     if (shards === undefined) {
       throw refuse('precondition', `pageserver "${node}" does not tell how much WAL it has`, {
         hint: 'Start it first.',

@@ -15,7 +15,7 @@ import type { ComputeDriver } from '../computes/compute-driver.ts'
 import type { ConfigurationStore } from '../documents/configuration-store.ts'
 import { allSafekeepers } from './membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 import type { Removal, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
 import type { TenantStore } from '../documents/tenant-store.ts'
 
@@ -32,7 +32,7 @@ export interface RemovalParts {
   readonly objects: ObjectStore
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
-  readonly peers: NodeClients
+  readonly clients: NodeClients
   readonly computes: ComputeDriver
   readonly clock: Clock
   readonly log: Log
@@ -122,7 +122,7 @@ export class Removals {
         this.#problems.delete(timelineId)
       } catch (error) {
         const known = this.#problems.get(timelineId)
-        const problems = known ?? new ProblemReport({ clock, log, event: 'removal_waits' })
+        const problems = known ?? new ProblemReport({ clock, log, event: 'removal_waiting' })
         this.#problems.set(timelineId, problems)
         problems.report(error, { tenant: tenant.tenantId, timeline: timelineId })
         this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
@@ -135,7 +135,7 @@ export class Removals {
 
   /** Whether all of it is gone. */
   async #remove(tenant: TenantDocument, removal: Removal): Promise<boolean> {
-    const { nodes, peers, configurations, log, clock } = this.#parts
+    const { nodes, clients, configurations, log, clock } = this.#parts
     const { timelineId } = removal
     const ref = { tenantId: tenant.tenantId, timelineId }
     const announced = new Map(nodes.known().map(({ nodeId, address }) => [nodeId, address]))
@@ -148,12 +148,12 @@ export class Removals {
     const [safekeepersLeft, shardsLeft] = await Promise.all([
       leftOf(removal.safekeeperNodes, async (node) => {
         const address = announced.get(node)
-        return address !== undefined && (await isDone(peers.deleteWal(address, ref)))
+        return address !== undefined && (await isDone(clients.deleteWal(address, ref)))
       }),
       leftOf(removal.shards, async ({ node, number }) => {
         const address = announced.get(node)
         const shard = { number, count: tenant.shardCount, stripeBlocks: tenant.stripeBlocks }
-        return address !== undefined && (await isDone(peers.detachShard(address, ref, shard)))
+        return address !== undefined && (await isDone(clients.detachShard(address, ref, shard)))
       }),
     ])
     for (const prefix of timelinePrefixes(ref)) await this.#sweep(prefix)

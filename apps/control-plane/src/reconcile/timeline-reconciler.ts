@@ -33,9 +33,9 @@ import { beginSwitch, completeStep, hasDrifted, nextStep, seenFullPageWrites, st
 import { allSafekeepers, isFromStore } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import { computeMissing, ifReachable } from '../clients/clients.ts'
-import type { NodeClients } from '../clients/clients.ts'
-import { Pace } from './pace.ts'
+import { computeMissing, ifReachable } from '../clients/node-clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
+import { ReconcileInterval } from './reconcile-interval.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
 import { withoutTimeline } from './removals.ts'
@@ -56,7 +56,7 @@ export interface ReconcilerParts {
   readonly store: TenantStore
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
-  readonly peers: NodeClients
+  readonly clients: NodeClients
   readonly computes: ComputeDriver
   /** How long a safekeeper may be away or damaged before another takes its place; 0 = for ever. */
   readonly replaceAfterMs: number
@@ -98,7 +98,7 @@ export class TimelineReconciler {
   readonly membership: MembershipReconciler
   /** The safekeepers that the shards were last told. */
   #toldShards = ''
-  readonly #pace = new Pace()
+  readonly #pace = new ReconcileInterval()
   readonly #recovery: ShardRecovery
   readonly #problems: ProblemReport
   readonly #loop: Loop
@@ -119,7 +119,7 @@ export class TimelineReconciler {
     this.#loop = new Loop({ clock, rng, pauseMs: 0, problems: this.#problems, round: () => this.#round() })
     this.membership = new MembershipReconciler({
       nodes: parts.nodes,
-      peers: parts.peers,
+      clients: parts.clients,
       clock: parts.clock,
       log: this.#log,
       ref: { tenantId, timelineId },
@@ -234,12 +234,12 @@ export class TimelineReconciler {
     timeline: TimelineDocument,
     asked?: ShardsOfNodes,
   ): Promise<Observation> {
-    const { peers } = this.#parts
+    const { clients } = this.#parts
     const hosted = await ifReachable(this.#parts.computes.find(this.#computePlace(tenant, timeline)))
     // Empty while its process is on its way.
     const computeAddress = hosted?.address || undefined
     const [compute, answers] = await Promise.all([
-      computeAddress === undefined ? undefined : ifReachable(peers.computeStatus(computeAddress)),
+      computeAddress === undefined ? undefined : ifReachable(clients.computeStatus(computeAddress)),
       asked ?? this.#askPageservers(timeline),
     ])
     const shards = timeline.shards.map(({ node }, number) => shardOf(answers, node, number))
@@ -260,7 +260,7 @@ export class TimelineReconciler {
     const answers = nodes.map(async (node) => {
       const address = addresses[node]
       if (address === undefined) return [node, undefined] as const
-      const asked = this.#parts.peers.shards(address, this.#ref()).catch(noneWhenUnknown)
+      const asked = this.#parts.clients.shards(address, this.#ref()).catch(noneWhenUnknown)
       return [node, await ifReachable(asked)] as const
     })
     return new Map(await Promise.all(answers))
@@ -363,11 +363,11 @@ export class TimelineReconciler {
       const request = this.#attachRequest(tenant, timeline, number, !timeline.bootstrapped)
       const { generation } = request
       try {
-        await this.#parts.peers.attachShard(address, request)
+        await this.#parts.clients.attachShard(address, request)
       } catch (error) {
         if (here === undefined) throw error
         // Everything else of the timeline goes on as it did.
-        this.#log.warn('shard_not_attached_again', { shard: number, node, generation, error })
+        this.#log.warn('shard_not_reattached', { shard: number, node, generation, error })
         continue
       }
       this.#log.info('shard_attached', { shard: number, node, generation })
@@ -395,7 +395,7 @@ export class TimelineReconciler {
     }
     if (!this.#recovery.isDue(number)) return false
     const attempt = this.#recovery.triesOf(number)
-    this.#log.warn('stopped_shard_attached_again', { shard: number, node, attempt, failure })
+    this.#log.warn('stopped_shard_reattached', { shard: number, node, attempt, failure })
     return true
   }
 
@@ -408,7 +408,7 @@ export class TimelineReconciler {
       timeline.shards.map(async ({ node }, number) => {
         const address = present(timeline.addresses[node], 'address')
         const request = this.#attachRequest(tenant, timeline, number, false)
-        const attached = this.#parts.peers.attachShard(address, request)
+        const attached = this.#parts.clients.attachShard(address, request)
         return (await ifReachable(attached.then(() => true))) ?? false
       }),
     )
@@ -454,7 +454,7 @@ export class TimelineReconciler {
   async #publishConfiguration({ compute, computeAddress }: Observation): Promise<void> {
     if (compute === undefined || computeAddress === undefined) return
     if (!isNewer(compute.configurationVersion, this.#published?.configuration?.version)) return
-    const configuration = await ifReachable(this.#parts.peers.configuration(computeAddress))
+    const configuration = await ifReachable(this.#parts.clients.configuration(computeAddress))
     if (configuration === undefined) return
     const published = await this.#parts.configurations.publish(this.#timelineId, configuration)
     this.#published = { configuration: published }
@@ -506,7 +506,7 @@ export class TimelineReconciler {
   ): Promise<TimelineDocument> {
     const { password } = tenant
     if (password === undefined || !isPasswordPending(tenant, timeline) || !isOpen(observed)) return timeline
-    await this.#parts.peers.setPassword(runningCompute(observed), password)
+    await this.#parts.clients.setPassword(runningCompute(observed), password)
     this.#log.info('password_applied', { generation: password.generation })
     return this.#update((item) => ({
       ...item,
@@ -550,11 +550,11 @@ export class TimelineReconciler {
         await this.#switchImageGeneration(tenant, timeline, step === 'image_generation')
         return '0/0'
       case 'setting':
-        return this.#parts.peers.setFullPageWrites(runningCompute(observed), timeline.fpw.wanted === 'on')
+        return this.#parts.clients.setFullPageWrites(runningCompute(observed), timeline.fpw.wanted === 'on')
       case 'seen_in_wal':
         return this.#waitUntilSeen(timeline)
       case 'checkpoint': {
-        const redo = await this.#parts.peers.runCheckpoint(runningCompute(observed))
+        const redo = await this.#parts.clients.runCheckpoint(runningCompute(observed))
         const seenAt = present(stepLsn(timeline.fpw, 'seen_in_wal'), 'the position where the change was seen')
         // A checkpoint that began before the record does not count: pages dirtied before it would have no image.
         return parseLsn(redo) >= parseLsn(seenAt) ? redo : undefined
@@ -571,7 +571,7 @@ export class TimelineReconciler {
     await Promise.all(
       timeline.shards.map(({ node }, number) => {
         const address = present(timeline.addresses[node], `address of ${node}`)
-        return this.#parts.peers.setImageGeneration(
+        return this.#parts.clients.setImageGeneration(
           address,
           this.#ref(),
           this.#shardRef(tenant, number),

@@ -20,12 +20,12 @@ import type {
   TimelineRef,
 } from '@understory/rpc'
 import { computeSpecOf } from '../reconcile/compute-spec.ts'
-import type { Directory } from '../reconcile/directory.ts'
+import type { TenantService } from '../reconcile/tenant-service.ts'
 import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
 import { addressOf } from '../reconcile/membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import { computeMissing } from '../clients/clients.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import { computeMissing } from '../clients/node-clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
 import { identityOf, isPasswordPending } from '../documents/tenant-document.ts'
 import type { FpwState, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
@@ -95,13 +95,13 @@ function computeOf(
 }
 
 async function timelineResponse(
-  peers: NodeClients,
+  clients: NodeClients,
   { tenant, timeline, observed }: TimelineView,
 ): Promise<GetTimelineResponse> {
   const safekeepers = await Promise.all(
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
       const address = addressOf(timeline, node)
-      const asked = address === '' ? undefined : peers.walStatus(address, refOf(tenant, timeline))
+      const asked = address === '' ? undefined : clients.walStatus(address, refOf(tenant, timeline))
       const { alive, flushLsn, commitLsn, failure } =
         asked === undefined ? MEMBER_AWAY : await memberStatus(asked)
       return { address, alive, flushLsn, commitLsn, failure }
@@ -125,10 +125,10 @@ async function timelineResponse(
   }
 }
 
-export function controlPlaneService(directory: Directory, nodes: Nodes, peers: NodeClients): RpcService {
+export function controlPlaneService(tenants: TenantService, nodes: Nodes, clients: NodeClients): RpcService {
   return service<ControlPlaneServiceServer>(ControlPlaneServiceService, {
     createTenant: unary(async (request) => {
-      const { document, password } = await directory.create({
+      const { document, password } = await tenants.create({
         name: request.name,
         postgresMajor: request.postgresMajor || DEFAULTS.postgresMajor,
         shardCount: request.shardCount || DEFAULTS.shardCount,
@@ -149,12 +149,12 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: N
     }),
 
     setTenantPassword: unary(async ({ tenant, ...request }) => ({
-      password: await directory.setPassword(tenant, request),
+      password: await tenants.setPassword(tenant, request),
     })),
 
     // Documents are ordered by name; a page token is the last name of the page before.
     listTenants: unary(async ({ pageSize, pageToken }) => {
-      const after = (await directory.list()).filter(
+      const after = (await tenants.list()).filter(
         ({ name }) => pageToken === '' || name.localeCompare(pageToken) > 0,
       )
       const page = after.slice(0, Math.min(pageSize || PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX))
@@ -164,43 +164,43 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: N
       }
     }),
 
-    getTenant: unary(async ({ tenant }) => ({ tenant: tenantOf(await directory.find(tenant)) })),
+    getTenant: unary(async ({ tenant }) => ({ tenant: tenantOf(await tenants.find(tenant)) })),
 
     listTimelines: unary(async ({ tenant }) => {
-      const document = await directory.find(tenant)
+      const document = await tenants.find(tenant)
       return { timelines: document.timelines.map((timeline) => timelineOf(document, timeline)) }
     }),
 
     getTimeline: unary(async ({ tenant, timeline }) =>
-      timelineResponse(peers, await directory.view(tenant, timeline)),
+      timelineResponse(clients, await tenants.view(tenant, timeline)),
     ),
 
     switchFullPageWrites: unary(async ({ tenant, on }) => ({
-      status: fpwOf(await directory.switchFpw(tenant, on ? 'on' : 'off')),
+      status: fpwOf(await tenants.switchFpw(tenant, on ? 'on' : 'off')),
     })),
 
     getFullPageWrites: unary(async ({ tenant }) => ({
-      status: fpwOf((await directory.findTimeline(tenant, '')).timeline.fpw),
+      status: fpwOf((await tenants.findTimeline(tenant, '')).timeline.fpw),
     })),
 
     watchFullPageWrites: serverStream(async function* ({ tenant }, { signal }) {
-      for await (const state of directory.watchFpw(tenant, signal)) yield { status: fpwOf(state) }
+      for await (const state of tenants.watchFpw(tenant, signal)) yield { status: fpwOf(state) }
     }),
 
     verifyTenantTimeline: serverStream(async function* ({ tenant, timeline }, { signal }) {
-      const { observed } = await directory.view(tenant, timeline)
+      const { observed } = await tenants.view(tenant, timeline)
       if (observed.computeAddress === undefined) throw computeMissing()
-      for await (const progress of peers.verifyTimeline(observed.computeAddress, signal)) yield { progress }
+      for await (const progress of clients.verifyTimeline(observed.computeAddress, signal)) yield { progress }
     }),
 
     changeSafekeepers: unary(async ({ tenant, timeline, add, remove }) => {
-      const view = await directory.changeSafekeepers(tenant, timeline, { add, remove, reason: 'user' })
-      return { status: await safekeepersStatus(view, peers, directory.clock) }
+      const view = await tenants.changeSafekeepers(tenant, timeline, { add, remove, reason: 'user' })
+      return { status: await safekeepersStatus(view, clients, tenants.clock) }
     }),
 
     cancelSafekeeperChange: unary(async ({ tenant, timeline }) => {
-      const view = await directory.cancelSafekeeperChange(tenant, timeline)
-      return { status: await safekeepersStatus(view, peers, directory.clock) }
+      const view = await tenants.cancelSafekeeperChange(tenant, timeline)
+      return { status: await safekeepersStatus(view, clients, tenants.clock) }
     }),
 
     recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits, fromObjectStore }) => {
@@ -213,28 +213,28 @@ export function controlPlaneService(directory: Directory, nodes: Nodes, peers: N
         })
       }
       const view = fromObjectStore
-        ? await directory.recoverSafekeepersFromStore(tenant, timeline)
-        : await directory.recoverSafekeepers(tenant, timeline, nodeId)
-      return { status: await safekeepersStatus(view, peers, directory.clock) }
+        ? await tenants.recoverSafekeepersFromStore(tenant, timeline)
+        : await tenants.recoverSafekeepers(tenant, timeline, nodeId)
+      return { status: await safekeepersStatus(view, clients, tenants.clock) }
     }),
 
     getSafekeepers: unary(async ({ tenant, timeline }) => ({
-      status: await safekeepersStatus(await directory.safekeepers(tenant, timeline), peers, directory.clock),
+      status: await safekeepersStatus(await tenants.safekeepers(tenant, timeline), clients, tenants.clock),
     })),
 
     deleteTimeline: unary(async ({ tenant, timeline, stopCompute }) => {
       if (timeline === '') throw refuse('bad_argument', 'the timeline is not named')
-      await directory.deleteTimeline(tenant, timeline, stopCompute)
+      await tenants.deleteTimeline(tenant, timeline, stopCompute)
       return {}
     }),
 
     deleteTenant: unary(async ({ tenant, stopCompute }) => {
-      await directory.deleteTenant(tenant, stopCompute)
+      await tenants.deleteTenant(tenant, stopCompute)
       return {}
     }),
 
     listRemovals: unary(async () => ({
-      removals: (await directory.removals()).map(({ tenant, removal, waitsFor, problem }) => ({
+      removals: (await tenants.removals()).map(({ tenant, removal, waitsFor, problem }) => ({
         timeline: { tenantId: tenant.tenantId, timelineId: removal.timelineId },
         tenantName: tenant.name,
         timelineName: removal.name,

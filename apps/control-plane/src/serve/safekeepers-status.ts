@@ -5,13 +5,13 @@ import { writeMembership } from '@understory/protocol'
 import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '@understory/rpc'
 import { allSafekeepers, isUnderWay, knownMembershipOf } from '../reconcile/membership-change.ts'
 import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
-import type { NodeClients } from '../clients/clients.ts'
+import type { NodeClients } from '../clients/node-clients.ts'
 import type { TimelineDocument } from '../documents/tenant-document.ts'
 import type { SafekeepersView } from '../reconcile/timeline-view.ts'
 
 export async function safekeepersStatus(
   { tenant, timeline, pull }: SafekeepersView,
-  peers: NodeClients,
+  clients: NodeClients,
   clock: Clock,
 ): Promise<SafekeepersStatus> {
   const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
@@ -25,7 +25,7 @@ export async function safekeepersStatus(
   const safekeepers = await Promise.all(
     shown.map(async (nodeId): Promise<SafekeeperMemberView> => {
       const address = timeline.addresses[nodeId]
-      const status = address === undefined ? MEMBER_AWAY : await memberStatus(peers.walStatus(address, ref))
+      const status = address === undefined ? MEMBER_AWAY : await memberStatus(clients.walStatus(address, ref))
       return { nodeId, role: roleOf(timeline, nodeId), ...status }
     }),
   )

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
 import { computePod, computeService, podName, serviceName } from './compute-pod.ts'
 import { parsePodSettings } from './pod-settings.ts'
-import { SETTINGS } from './test-settings.ts'
+import { SETTINGS } from '../../../test/pod-settings.ts'
 
 const OWNER = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'understory-control-plane', uid: 'u-1' }
 const PLACE: ComputePlace = {

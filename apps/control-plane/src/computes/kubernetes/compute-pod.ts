@@ -14,7 +14,7 @@ export const PROXY_PORT = 7700
 const HEALTH_PORT = 7701
 export const SQL_PORT = 5432
 
-/** The folder that all containers of the pod have in common: the data directory is there. */
+/** The folder that all containers of the pod have in common: the data tenants is there. */
 const SHARED_FOLDER = '/compute'
 /** What the proxy asks of Postgres's container, which only reads it. */
 const ORDERS_FOLDER = '/orders'

@@ -5,13 +5,13 @@ import { jsonLog, realClock } from '@understory/env'
 import type { ComputeSpec } from '@understory/rpc'
 import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
-import type { NodeClients } from '../../clients/clients.ts'
+import type { NodeClients } from '../../clients/node-clients.ts'
 import { SETTINGS_ANNOTATION, digestOf } from './compute-pod.ts'
 import { KubernetesDriver } from './kubernetes-driver.ts'
 import type { PodSettings } from './pod-settings.ts'
 import { NUMBER_LABEL, PROXY_CONTAINER, TIMELINE_LABEL } from './pod.ts'
 import type { Pod } from './pod.ts'
-import { SETTINGS } from './test-settings.ts'
+import { SETTINGS } from '../../../test/pod-settings.ts'
 
 const TIMELINE_ID = 'b'.repeat(32)
 const PLACE: ComputePlace = {
@@ -73,7 +73,7 @@ function world() {
       deploymentUid: () => Promise.resolve('u-1'),
     },
     settings: SETTINGS,
-    peers: away as unknown as NodeClients,
+    clients: away as unknown as NodeClients,
     clock: { ...realClock, nowMs: () => nowMs, wallMs: () => Date.parse('2026-01-01T00:00:00Z') + nowMs },
     log: jsonLog({ write: () => undefined }),
   })

@@ -7,7 +7,7 @@ import type { Clock, Log } from '@understory/env'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { tellCompute } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
-import type { NodeClients } from '../../clients/clients.ts'
+import type { NodeClients } from '../../clients/node-clients.ts'
 import type { KubernetesApi } from './api.ts'
 import {
   PROXY_PORT,
@@ -35,7 +35,7 @@ const SERVICE_MS = 300_000
 export interface KubernetesDriverParts {
   readonly api: KubernetesApi
   readonly settings: PodSettings
-  readonly peers: NodeClients
+  readonly clients: NodeClients
   readonly clock: Clock
   readonly log: Log
 }
@@ -66,7 +66,7 @@ export class KubernetesDriver implements ComputeDriver {
     const { next } = this.#plan(await this.#podsOf(place))
     const host = next.kind === 'use' ? hostOf(next.pod) : undefined
     if (host === undefined) return undefined
-    return this.#parts.peers.hostedCompute(`${host}:${PROXY_PORT}`, place.timeline)
+    return this.#parts.clients.hostedCompute(`${host}:${PROXY_PORT}`, place.timeline)
   }
 
   async ensure(
@@ -113,9 +113,9 @@ export class KubernetesDriver implements ComputeDriver {
     spec: ComputeSpec,
     configuration: Configuration | undefined,
   ): Promise<void> {
-    const { clock, peers } = this.#parts
+    const { clock, clients } = this.#parts
     try {
-      await tellCompute(peers, `${host}:${PROXY_PORT}`, spec, configuration)
+      await tellCompute(clients, `${host}:${PROXY_PORT}`, spec, configuration)
       this.#silentSinceMs.delete(name)
     } catch (error) {
       if (!this.#silentSinceMs.has(name)) this.#silentSinceMs.set(name, clock.nowMs())

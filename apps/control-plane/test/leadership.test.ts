@@ -1,4 +1,4 @@
-// Goal: a second control plane over one store stands by and takes over. Method: real processes over a directory.
+// Goal: a second control plane over one store stands by and takes over. Method: real processes over a tenants.
 import { join, resolve } from 'node:path'
 import { createClient } from '@understory/sdk'
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
@@ -25,7 +25,7 @@ async function startControlPlane(folder: string, nodeId: string) {
       '--object-store',
       join(folder, 'objects'),
     ],
-    ready: /"event":"(started|waiting_for_lead)"/,
+    ready: /"event":"(started|waiting_for_leadership)"/,
     readyTimeoutMs: 15_000,
     parentDeathSignal: 'SIGKILL',
   })
@@ -39,7 +39,7 @@ test('the one that stands by refuses what it is asked, and takes over from one t
   await first.client.createTenant({ name: 'acme' })
   const second = await startControlPlane(folder.path, 'second')
   await using standby = second.program
-  expect(standby.output()).toContain('"event":"waiting_for_lead"')
+  expect(standby.output()).toContain('"event":"waiting_for_leadership"')
   await expect(second.client.createTenant({ name: 'other' })).rejects.toMatchObject({
     code: 'unavailable',
     message: expect.stringContaining('control plane "second" does not lead'),
@@ -53,7 +53,7 @@ test('the one that stands by refuses what it is asked, and takes over from one t
   // The first, started again, is the one that stands by now; a clean stop hands the lead over at once.
   const again = await startControlPlane(folder.path, 'first')
   await using third = again.program
-  expect(third.output()).toContain('"event":"waiting_for_lead"')
+  expect(third.output()).toContain('"event":"waiting_for_leadership"')
   expect(await standby.stop()).toMatchObject({ code: 0 })
   await third.waitForOutput(/"event":"started"/, 15_000)
   expect((await again.client.getTenant('other')).name).toBe('other')

@@ -1,5 +1,5 @@
 /** Settings of pods for tests, as the chart would write them. */
-import type { PodSettings } from './pod-settings.ts'
+import type { PodSettings } from '../src/computes/kubernetes/pod-settings.ts'
 
 export const SETTINGS: PodSettings = {
   namespace: 'databases',

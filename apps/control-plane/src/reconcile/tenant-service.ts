@@ -14,7 +14,7 @@ import {
   recoverFromStore,
   requestChange,
 } from './membership-change.ts'
-import type { ChangeWish } from './membership-change.ts'
+import type { ChangeRequest } from './membership-change.ts'
 import { checkRecovery, prepareStoredRecovery } from './membership-recovery.ts'
 import { isAskedFor, newPassword } from './password.ts'
 import type { PasswordRequest } from './password.ts'
@@ -30,7 +30,7 @@ import type { SafekeepersView, TimelineView } from './timeline-view.ts'
 const LOOK_MS = 2_000
 const LOOK_MS_EACH = 50
 
-export interface TenantWish extends PasswordRequest {
+export interface TenantRequest extends PasswordRequest {
   readonly name: string
   readonly postgresMajor: number
   readonly shardCount: number
@@ -50,7 +50,7 @@ export interface RemovalView {
   readonly problem: string
 }
 
-export class Directory {
+export class TenantService {
   readonly #parts: ReconcilerParts
   readonly #reconcilers = new Map<string, TimelineReconciler>()
   readonly #running = new Set<Promise<void>>()
@@ -102,21 +102,21 @@ export class Directory {
    * Idempotent by name and request id. Gives the random password, too: empty where the caller chose it, and for a
    * repeated call, because it is kept nowhere. Errors: refused `bad_argument`, `already_exists`.
    */
-  async create(wish: TenantWish): Promise<{ document: TenantDocument; password: string }> {
-    validateWish(wish)
-    const { verifier, password } = newPassword(wish, this.#parts.rng)
-    const known = await this.#parts.store.find(wish.name).catch((error: unknown) => {
+  async create(request: TenantRequest): Promise<{ document: TenantDocument; password: string }> {
+    validateRequest(request)
+    const { verifier, password } = newPassword(request, this.#parts.rng)
+    const known = await this.#parts.store.find(request.name).catch((error: unknown) => {
       if (isErrorCode(error, 'unknown_tenant')) return undefined
       throw error
     })
-    if (known !== undefined && wish.requestId !== '' && known.requestId === wish.requestId) {
-      if (known.password === undefined || isAskedFor(known.password.verifier, wish))
+    if (known !== undefined && request.requestId !== '' && known.requestId === request.requestId) {
+      if (known.password === undefined || isAskedFor(known.password.verifier, request))
         return { document: known, password: '' }
-      throw refuse('already_exists', `tenant "${wish.name}" was made with another password`, {
+      throw refuse('already_exists', `tenant "${request.name}" was made with another password`, {
         hint: 'Set a new one with `understory tenant password`.',
       })
     }
-    const document = await this.#parts.store.create(this.#newTenant(wish, verifier))
+    const document = await this.#parts.store.create(this.#newTenant(request, verifier))
     this.#parts.log.info('tenant_created', { tenant: document.tenantId, name: document.name })
     this.#take(document)
     return { document, password }
@@ -259,12 +259,12 @@ export class Directory {
   async changeSafekeepers(
     tenantName: string,
     timelineName: string,
-    wish: ChangeWish,
+    request: ChangeRequest,
   ): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
     const known = await this.#parts.nodes.list()
     const addresses: Record<string, string> = {}
-    for (const node of wish.add) {
+    for (const node of request.add) {
       const found = known.find(({ nodeId, kind }) => nodeId === node && kind === 'safekeeper')
       if (found === undefined)
         throw refuse('bad_argument', `no safekeeper "${node}" is announced`, {
@@ -274,7 +274,7 @@ export class Directory {
     }
     const nowMs = this.#parts.clock.wallMs()
     await this.#change(tenant, timeline, (item) => ({
-      ...requestChange(item, wish, nowMs),
+      ...requestChange(item, request, nowMs),
       addresses: { ...item.addresses, ...addresses },
     }))
     return this.safekeepers(tenant.tenantId, timeline.timelineId)
@@ -298,9 +298,9 @@ export class Directory {
     survivor: string,
   ): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
-    const { clock, log, peers } = this.#parts
+    const { clock, log, clients } = this.#parts
     const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
-    const { flushLsn } = await checkRecovery(peers, ref, timeline, survivor)
+    const { flushLsn } = await checkRecovery(clients, ref, timeline, survivor)
     const nowMs = clock.wallMs()
     await this.#change(tenant, timeline, (item) => recoverFrom(item, survivor, nowMs))
     log.error('safekeepers_recovered_by_force', {
@@ -320,9 +320,9 @@ export class Directory {
    */
   async recoverSafekeepersFromStore(tenantName: string, timelineName: string): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
-    const { clock, log, nodes, peers } = this.#parts
+    const { clock, log, nodes, clients } = this.#parts
     const ref = { tenantId: tenant.tenantId, timelineId: timeline.timelineId }
-    const recovery = await prepareStoredRecovery(peers, nodes, ref, timeline)
+    const recovery = await prepareStoredRecovery(clients, nodes, ref, timeline)
     const nowMs = clock.wallMs()
     await this.#change(tenant, timeline, (item) => recoverFromStore(item, recovery, nowMs))
     log.error('safekeepers_recovered_from_store', {
@@ -405,21 +405,21 @@ export class Directory {
     return wanted === undefined ? undefined : this.#reconcilers.get(wanted.timelineId)
   }
 
-  #newTenant(wish: TenantWish, verifier: string): TenantDocument {
+  #newTenant(request: TenantRequest, verifier: string): TenantDocument {
     const newId = (): string => hexId(this.#parts.rng.bytes(16))
     return {
       version: 1,
       minReader: 1,
       epoch: 0,
       tenantId: newId(),
-      name: wish.name,
-      requestId: wish.requestId,
-      postgresMajor: wish.postgresMajor,
-      shardCount: wish.shardCount,
-      stripeBlocks: wish.stripeBlocks,
-      imageThresholdRecords: wish.imageThresholdRecords,
-      settings: { ...wish.settings },
-      allowsPlaintext: wish.allowsPlaintext,
+      name: request.name,
+      requestId: request.requestId,
+      postgresMajor: request.postgresMajor,
+      shardCount: request.shardCount,
+      stripeBlocks: request.stripeBlocks,
+      imageThresholdRecords: request.imageThresholdRecords,
+      settings: { ...request.settings },
+      allowsPlaintext: request.allowsPlaintext,
       password: { verifier, generation: 1 },
       createdAtS: Math.floor(this.#parts.clock.wallMs() / 1_000),
       removals: [],
@@ -437,7 +437,7 @@ export class Directory {
           shards: [],
           computeHost: '',
           addresses: {},
-          sqlPort: wish.sqlPort,
+          sqlPort: request.sqlPort,
           specGeneration: 0,
           specText: '',
           passwordGeneration: 0,
@@ -448,21 +448,24 @@ export class Directory {
   }
 }
 
-function validateWish(wish: TenantWish): void {
-  parseNodeId(wish.name)
+function validateRequest(request: TenantRequest): void {
+  parseNodeId(request.name)
   const within = (what: string, value: number, min: number, max: number): void => {
     if (value < min || value > max)
       throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
   }
-  readPostgresMajor(wish.postgresMajor)
-  within('shard count', wish.shardCount, 1, 256)
-  within('stripe', wish.stripeBlocks, 1, 2 ** 20)
-  within('image threshold', wish.imageThresholdRecords, 1, 10_000)
-  within('sql port', wish.sqlPort, 0, 65_535)
-  within('length of the request id', wish.requestId.length, 0, REQUEST_ID_LENGTH_MAX)
-  const settingsLength = Object.entries(wish.settings).reduce((sum, pair) => sum + pair.join('=').length, 0)
+  readPostgresMajor(request.postgresMajor)
+  within('shard count', request.shardCount, 1, 256)
+  within('stripe', request.stripeBlocks, 1, 2 ** 20)
+  within('image threshold', request.imageThresholdRecords, 1, 10_000)
+  within('sql port', request.sqlPort, 0, 65_535)
+  within('length of the request id', request.requestId.length, 0, REQUEST_ID_LENGTH_MAX)
+  const settingsLength = Object.entries(request.settings).reduce(
+    (sum, pair) => sum + pair.join('=').length,
+    0,
+  )
   within('length of all settings together,', settingsLength, 0, SETTINGS_LENGTH_MAX)
-  for (const [name, value] of Object.entries(wish.settings)) {
+  for (const [name, value] of Object.entries(request.settings)) {
     if (!SETTING_NAME.test(name)) throw refuse('bad_argument', `"${name}" is no name of a setting`)
     // It stands within quotes on one line of a file.
     if (CONTROL_CHARACTER.test(value))

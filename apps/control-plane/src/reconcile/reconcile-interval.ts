@@ -11,7 +11,7 @@ const IDLE_MS = 1_000
 /** Where all is well: so many timelines make no more than 20 looks a second together. */
 const IDLE_MS_EACH = 50
 
-export class Pace {
+export class ReconcileInterval {
   #missingSinceMs: number | undefined
 
   /** Milliseconds until the next look; `isSettled`: the last one left nothing to do. */

@@ -1,12 +1,12 @@
 /**
  * Which of several control planes over one store acts: `control/lead.json`, changed by compare-and-swap.
  *
- * - Who takes the lead raises the epoch. Every tenant document carries the epoch of whoever wrote it last, and nobody
- *   writes over a higher one (tenant-store.ts): that, and not the clock, keeps one that was overtaken from changing
- *   anything. The lease only decides when another may take over.
- * - Nobody's clock is compared with another's: a candidate watches the record, and takes over where it did not change
- *   for a whole lease by its own clock. A record of its own node is of its predecessor, and one that was released of
- *   nobody: these need no waiting.
+ * - Taking the lead raises the epoch. Every document carries the epoch of its last writer, and is not written under a
+ *   lower one (tenant-store.ts): that, and not the clock, keeps a control plane that was overtaken from changing anything.
+ *   The lease only decides when another may take over.
+ * - Clocks are not compared with each other: a candidate watches the record, and takes over where it did not change
+ *   for a whole lease by its own clock. A record of its own node is its predecessor's, and a released one
+ *   has no holder: these need no waiting.
  *
  *   waiting --(free, or silent for a lease)--> leading --(the record is another's)--> lost
  */
@@ -30,17 +30,25 @@ const record = z.object({
   nonce: z.string(),
   /** Grows while its process lives. */
   renewals: z.number().int().nonnegative(),
-  /** Nobody has it. */
+  /** It has no holder. */
   released: z.boolean(),
 })
-type LeadRecord = z.infer<typeof record>
+type LeaseRecord = z.infer<typeof record>
 
 interface Found {
-  readonly record: LeadRecord
+  readonly record: LeaseRecord
   readonly etag: string
 }
 
-export interface LeadParts {
+/** What the documents need to know of it: under which lead they are written. */
+export interface Leadership {
+  /** Grows with each lead. Error: refused `unavailable` where this control plane does not lead. */
+  readonly epoch: number
+  /** Error: refused `unavailable` where this control plane does not lead. */
+  requireHeld(): void
+}
+
+export interface LeaderLeaseParts {
   readonly store: ObjectStore
   readonly nodeId: string
   readonly leaseMs: number
@@ -49,11 +57,11 @@ export interface LeadParts {
   readonly log: Log
 }
 
-export class Lead {
+export class LeaderLease implements Leadership {
   /** Resolves with a reason when another has taken it. */
   readonly lost: Promise<string>
   readonly #lost = Promise.withResolvers<string>()
-  readonly #parts: LeadParts
+  readonly #parts: LeaderLeaseParts
   readonly #nonce: string
   #own: Found | undefined
   #holder = ''
@@ -63,7 +71,7 @@ export class Lead {
   #othersRenewalMs = -Infinity
   readonly #renewals: Loop
 
-  constructor(parts: LeadParts) {
+  constructor(parts: LeaderLeaseParts) {
     this.#parts = parts
     this.#nonce = hexId(parts.rng.bytes(16))
     this.lost = this.#lost.promise
@@ -76,7 +84,7 @@ export class Lead {
       firstAfterMs: pauseMs,
       backoff: { baseMs: pauseMs, pauseMsMax: pauseMs },
       // A store that is away is away for the others too: whose lead it is shows when it is back.
-      problems: new ProblemReport({ clock, log, event: 'lead_not_renewed' }),
+      problems: new ProblemReport({ clock, log, event: 'leadership_not_renewed' }),
       round: async () => (this.#own === undefined ? 'end' : this.#renewOnce(this.#own)),
     })
   }
@@ -86,13 +94,20 @@ export class Lead {
   }
 
   /** Whether another leads, as far as is known: it has renewed its lead within a lease. */
-  get standsBy(): boolean {
+  get isStandby(): boolean {
     return !this.isHeld && this.#parts.clock.nowMs() - this.#othersRenewalMs <= this.#parts.leaseMs
   }
 
-  /** Of this control plane's lead. Error: refused `unavailable` while it has none. */
   get epoch(): number {
-    if (this.#own !== undefined) return this.#own.record.epoch
+    return this.#held().record.epoch
+  }
+
+  requireHeld(): void {
+    this.#held()
+  }
+
+  #held(): Found {
+    if (this.#own !== undefined) return this.#own
     const holder = this.#holder === '' ? 'another' : `"${this.#holder}"`
     throw refuse('unavailable', `control plane "${this.#parts.nodeId}" does not lead, ${holder} does`, {
       hint: 'Ask the one that leads, or wait until this one takes over.',
@@ -105,7 +120,7 @@ export class Lead {
    */
   async acquire(signal: AbortSignal): Promise<void> {
     const { clock, leaseMs, log } = this.#parts
-    const problems = new ProblemReport({ clock, log, event: 'lead_not_sought' })
+    const problems = new ProblemReport({ clock, log, event: 'leadership_skipped' })
     for (;;) {
       throwIfCancelled(signal)
       try {
@@ -113,7 +128,7 @@ export class Lead {
         problems.clear()
       } catch (error) {
         if (!isRetryable(error)) throw error
-        // Whether another has renewed its lead meanwhile was not seen.
+        // Whether another has renewed its lead in the meantime was not seen.
         this.#seen = undefined
         problems.report(error)
       }
@@ -129,7 +144,7 @@ export class Lead {
       const nowMs = clock.nowMs()
       const isFree = found === undefined || found.record.released || found.record.nodeId === nodeId
       if (!isFree && found.etag !== this.#seen?.etag) {
-        if (this.#seen === undefined) log.info('waiting_for_lead', { holder: found.record.nodeId })
+        if (this.#seen === undefined) log.info('waiting_for_leadership', { holder: found.record.nodeId })
         // What is found first may be old.
         else this.#othersRenewalMs = nowMs
         this.#seen = { etag: found.etag, sinceMs: nowMs }
@@ -141,7 +156,7 @@ export class Lead {
     }
   }
 
-  /** Gives it up, so that the next one need not wait. */
+  /** Releases it, so that the next one need not wait. */
   async release(): Promise<void> {
     await this.#renewals.stop()
     const own = this.#own
@@ -149,7 +164,7 @@ export class Lead {
     if (own === undefined) return
     await this.#write({ ...own.record, released: true }, own.etag).catch((error: unknown) => {
       // Others take over after a lease all the same.
-      this.#parts.log.warn('lead_not_released', { problem: describeError(error) })
+      this.#parts.log.warn('leadership_not_released', { problem: describeError(error) })
     })
   }
 
@@ -160,7 +175,7 @@ export class Lead {
     const etag = await this.#write(next, found?.etag)
     if (etag === undefined) return false
     this.#own = { record: next, etag }
-    log.info('leading', { epoch, before: found?.record.nodeId })
+    log.info('leadership_acquired', { epoch, before: found?.record.nodeId })
     this.#renewals.start()
     return true
   }
@@ -182,8 +197,8 @@ export class Lead {
     this.#lost.resolve(`control plane "${this.#holder}" has taken the lead with epoch ${found?.record.epoch}`)
   }
 
-  /** The new etag, or undefined where somebody else was faster. */
-  async #write(value: LeadRecord, over: string | undefined): Promise<string | undefined> {
+  /** The new etag, or undefined where another writer was faster. */
+  async #write(value: LeaseRecord, over: string | undefined): Promise<string | undefined> {
     const bytes = Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
     const { store } = this.#parts
     const result =

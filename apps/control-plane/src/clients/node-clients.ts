@@ -53,6 +53,11 @@ export class NodeClients {
     this.#computes = new ClientCache(clock, (address) => connector.compute(address))
   }
 
+  /** Ends calls that are under way. None is made after it. */
+  close(): void {
+    for (const cache of [this.#pageservers, this.#safekeepers, this.#hosts, this.#computes]) cache.close()
+  }
+
   // Pageservers.
 
   /** All shards of a timeline that one pageserver serves. */

@@ -5,16 +5,17 @@ import { realClock, realRng, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { expect, test } from 'vitest'
-import { Lead } from './lead.ts'
+import { LeaderLease } from './leader-lease.ts'
 import { FPW_INITIAL } from './tenant-document.ts'
+import { leadUnder } from '../../test/support.ts'
 import type { TenantDocument } from './tenant-document.ts'
 import { TenantStore } from './tenant-store.ts'
 
 const LEASE_MS = 200
 const forever = new AbortController().signal
 
-const lead = (store: ObjectStore, nodeId: string): Lead =>
-  new Lead({ store, nodeId, leaseMs: LEASE_MS, clock: realClock, rng: realRng, log: silentLog })
+const lead = (store: ObjectStore, nodeId: string): LeaderLease =>
+  new LeaderLease({ store, nodeId, leaseMs: LEASE_MS, clock: realClock, rng: realRng, log: silentLog })
 
 const TENANT: TenantDocument = {
   version: 1,
@@ -84,12 +85,12 @@ test('a store that is away is waited for, and whoever led before it was away lea
   await first.acquire(forever)
   const stop = new AbortController()
   const acquired = second.acquire(stop.signal)
-  await expect.poll(() => second.standsBy).toBe(true)
+  await expect.poll(() => second.isStandby).toBe(true)
   isAway.value = true
-  await expect.poll(() => second.standsBy).toBe(false)
+  await expect.poll(() => second.isStandby).toBe(false)
   await realClock.sleep(LEASE_MS)
   isAway.value = false
-  await expect.poll(() => second.standsBy).toBe(true)
+  await expect.poll(() => second.isStandby).toBe(true)
   expect(first.epoch).toBe(1)
   isAway.value = true
   stop.abort()
@@ -132,8 +133,8 @@ test('a new process of the same node takes over at once', async () => {
 
 test('documents that a later lead has written are not written by an earlier one', async () => {
   const store = memoryObjectStore()
-  const older = new TenantStore(store, { epoch: 1 })
-  const newer = new TenantStore(store, { epoch: 2 })
+  const older = new TenantStore(store, leadUnder(1))
+  const newer = new TenantStore(store, leadUnder(2))
   await older.create(TENANT)
   const rename = (name: string) => (document: TenantDocument) => ({ ...document, settings: { name } })
   await older.update(TENANT.tenantId, rename('one'))
@@ -154,8 +155,8 @@ test('a creation that was cut short behind its claim of the name does not keep t
               : store.putIfAbsent(key, bytes)
         : (target[name] as (...args: unknown[]) => unknown).bind(target),
   })
-  await expect(new TenantStore(failing, { epoch: 1 }).create(TENANT)).rejects.toThrow('cut short')
-  const tenants = new TenantStore(store, { epoch: 1 })
+  await expect(new TenantStore(failing, leadUnder(1)).create(TENANT)).rejects.toThrow('cut short')
+  const tenants = new TenantStore(store, leadUnder(1))
   await expect(tenants.find('acme')).rejects.toMatchObject({ code: 'unknown_tenant' })
 
   const again = { ...TENANT, tenantId: '3'.repeat(32) }
@@ -172,13 +173,13 @@ test('one that waits stands by once it has seen the other renew its lead, and no
   const first = lead(store, 'a')
   await first.acquire(forever)
   const second = lead(store, 'b')
-  expect([first.isHeld, first.standsBy, second.standsBy]).toEqual([true, false, false])
+  expect([first.isHeld, first.isStandby, second.isStandby]).toEqual([true, false, false])
   const stop = new AbortController()
   const waiting = second.acquire(stop.signal).catch(() => undefined)
-  await expect.poll(() => second.standsBy).toBe(true)
+  await expect.poll(() => second.isStandby).toBe(true)
   await first.release()
   await waiting
-  expect([second.isHeld, second.standsBy]).toEqual([true, false])
+  expect([second.isHeld, second.isStandby]).toEqual([true, false])
   stop.abort()
   await second.release()
 })
