@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME [FLAGS]`: runs one of the benchmarks. Each prints ratios that were measured in one run. */
 const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
   commit: () => import('./commit/main.ts'),
+  fanout: () => import('./fanout/main.ts'),
   redo: () => import('./redo/main.ts'),
   telemetry: () => import('./telemetry/main.ts'),
 }
