@@ -5,31 +5,26 @@
  *
  *   node --expose-gc measure.ts DIRECTORY MAJOR
  */
+import { PAGE_SIZE, pageOf } from '@understory/postgres/page'
+import type { Page } from '@understory/postgres/page'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PerformanceObserver } from 'node:perf_hooks'
 import { advance, assert, isErrorCode, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { parseControlFile } from '@understory/postgres/cluster'
-import {
-  pageOf,
-  recordEffects,
-  redoRecordOnPage,
-  redoSlru,
-  redoVisibilityClear,
-} from '@understory/postgres/redo'
-import type { EffectSink, Page, PgMajor, RedoSettings } from '@understory/postgres/redo'
+import { recordEffects, redoRecordOnPage, redoSlru, redoVisibilityClear } from '@understory/postgres/redo'
+import type { EffectSink, RedoSettings } from '@understory/postgres/redo'
 import {
   DecodedRecord,
   FORK_FSM,
   FORK_VM,
-  PAGE_SIZE,
   WAL_SEGMENT_BYTES,
   WalStreamDecoder,
   decodeRecord,
   walFileName,
 } from '@understory/postgres/wal'
-import type { BlockRef } from '@understory/postgres/wal'
+import type { BlockRef, PgMajor } from '@understory/postgres/wal'
 import { PageStore } from './page-store.ts'
 import type { Measured, Phase } from './report.ts'
 

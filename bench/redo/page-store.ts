@@ -2,11 +2,10 @@
  * The pages that redo works on: those of the data directory, whose files are read when they are first touched, and new ones
  * as zeros. Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a record.
  */
+import { PAGE_SIZE, pageOf } from '@understory/postgres/page'
+import type { Page } from '@understory/postgres/page'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { pageOf } from '@understory/postgres/redo'
-import type { Page } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
 import type { RelFile } from '@understory/postgres/wal'
 
 const FORKS = ['', '_fsm', '_vm', '_init']

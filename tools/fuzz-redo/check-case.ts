@@ -4,8 +4,8 @@
  * no record of a type that changes its page passed over in silence.
  */
 import { UnderstoryError, formatLsn } from '@understory/base'
+import { PAGE_SIZE, pageOf } from '@understory/postgres/page'
 import {
-  pageOf,
   recordEffects,
   recordTypeName,
   redoRecordOnPage,
@@ -13,7 +13,7 @@ import {
   redoVisibilityClear,
 } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings } from '@understory/postgres/redo'
-import { DecodedRecord, PAGE_SIZE, decodeRecord } from '@understory/postgres/wal'
+import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
 import type { BlockRef } from '@understory/postgres/wal'
 import { guardPage } from './guarded-page.ts'
 import { cutRecord, mutatePage, mutateRecord } from './mutate.ts'

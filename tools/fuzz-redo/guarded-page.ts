@@ -1,9 +1,9 @@
+import type { Page } from '@understory/postgres/page'
+import { PAGE_SIZE } from '@understory/postgres/page'
 /**
  * A page that notices what typed arrays pass over in silence: an index beyond the page reads as undefined and is written
  * to nowhere, and `copyWithin`, `fill` and `subarray` clip their ranges.
  */
-import type { Page } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
 
 export interface GuardedPage {
   readonly page: Page

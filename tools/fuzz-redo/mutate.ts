@@ -1,6 +1,6 @@
 /** Changes of records and pages, as fast-check draws and shrinks them. All of them stay within what they change. */
 import fc from 'fast-check'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import type { BlockRef, DecodedRecord } from '@understory/postgres/wal'
 
 const RECORD_SPOTS = ['info', 'headers', 'main', 'data', 'anywhere'] as const

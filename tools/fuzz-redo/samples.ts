@@ -2,14 +2,16 @@
  * Real records with the pages as they were before each, taken from the WAL of a real Postgres: of every record type the
  * first ones and then some by chance, so that rare types weigh as much as common ones.
  */
+import { PAGE_SIZE } from '@understory/postgres/page'
+import { RedoVerifier } from '@understory/postgres/verify'
 import { readFile, readdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { RedoVerifier, recordEffects, recordTypeName } from '@understory/postgres/redo'
+import { recordEffects, recordTypeName } from '@understory/postgres/redo'
 import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
-import { PAGE_SIZE, WAL_SEGMENT_BYTES, walFileName } from '@understory/postgres/wal'
+import { WAL_SEGMENT_BYTES, walFileName } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord } from '@understory/postgres/wal'
 import type { PostgresMajor } from '@understory/testcontainers'
 import { runRedoWorkload } from '../../libs/postgres/test/redo-workload.ts'

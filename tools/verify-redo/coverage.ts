@@ -1,7 +1,8 @@
 /** docs/redo-coverage.md: every record type of every version, and what the last run compared of it. */
 import { rmgrs } from '../../libs/postgres/src/redo/registry.ts'
-import type { PgMajor, Rmgr } from '../../libs/postgres/src/redo/types.ts'
-import type { TypeCounts } from '../../libs/postgres/src/redo/verify.ts'
+import type { Rmgr } from '../../libs/postgres/src/redo/types.ts'
+import type { TypeCounts } from '../../libs/postgres/src/verify/redo-verifier.ts'
+import type { PgMajor } from '../../libs/postgres/src/wal/pages.ts'
 import type { VersionReport } from './report.ts'
 
 /** Why there is no comparison with an after-image, by record type or by resource manager. */

@@ -1,6 +1,6 @@
 /** What a verification of redo found: the shape of `--json`, and the table for people. */
-import type { Difference, FileCounts, TypeCounts } from '../../libs/postgres/src/redo/verify.ts'
-import type { PgMajor } from '../../libs/postgres/src/redo/types.ts'
+import type { Difference, FileCounts, TypeCounts } from '../../libs/postgres/src/verify/redo-verifier.ts'
+import type { PgMajor } from '../../libs/postgres/src/wal/pages.ts'
 import type { ScriptCounts } from './script-session.ts'
 
 export interface RedoRun {

@@ -18,9 +18,9 @@ import {
   tablespaceVersionDirectory,
 } from '@understory/postgres/cluster'
 import { initialMembership } from '@understory/protocol'
-import { isZeroPage, maskRelationPage } from '@understory/postgres/page'
+import { PAGE_SIZE, isZeroPage, maskRelationPage, pageOf } from '@understory/postgres/page'
 import type { PageKind } from '@understory/postgres/page'
-import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
+import { FORK_FSM, FORK_VM } from '@understory/postgres/wal'
 import { ReplicationConnection } from '@understory/postgres/wire'
 import type { BackupEvent } from '@understory/postgres/wire'
 import {
@@ -184,8 +184,8 @@ function comparePage(
   }
   if (kindOf(expected) === 'sequence') return undefined
   const [a, b] = [Buffer.from(expected), Buffer.from(actual)]
-  maskRelationPage(kindOf(expected), a, block)
-  maskRelationPage(kindOf(expected), b, block)
+  maskRelationPage(kindOf(expected), pageOf(a), block)
+  maskRelationPage(kindOf(expected), pageOf(b), block)
   const at = a.findIndex((byte, i) => byte !== b[i])
   return at < 0 ? undefined : `byte ${at} is ${b[at]}, not ${a[at]}`
 }

@@ -2,17 +2,16 @@
 // a restart and from the object store alone; chains stay within their bound; damage is told.
 // Method: full_page_writes off all the time, so every page is redone; a stopped server's files are the oracle, under
 // Postgres's own masks, with pd_lsn compared exactly and the visibility map bit by bit.
+import type { PgMajor } from '@understory/postgres/wal'
 import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import { ORIGIN_CHECKPOINT_PATH, parseRelationPath, parseSlruSegmentPath } from '@understory/postgres/cluster'
-import { isZeroPage, maskRelationPage } from '@understory/postgres/page'
+import { PAGE_SIZE, getPageLsn, isZeroPage, maskRelationPage, pageOf } from '@understory/postgres/page'
 import type { PageKind } from '@understory/postgres/page'
-import { getPageLsn, pageOf } from '@understory/postgres/redo'
-import type { PgMajor } from '@understory/postgres/redo'
-import { FORK_FSM, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
+import { FORK_FSM, FORK_VM } from '@understory/postgres/wal'
 import { blockKey, isStorageImaged, shardOfBlock } from '@understory/storage'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
@@ -137,8 +136,8 @@ function comparePage(
   // Sequences log 32 values ahead of what the page says.
   if (kindOf(expected) === 'sequence') return undefined
   const [a, b] = [Buffer.from(expected), Buffer.from(actual)]
-  maskRelationPage(kindOf(expected), a, block)
-  maskRelationPage(kindOf(expected), b, block)
+  maskRelationPage(kindOf(expected), pageOf(a), block)
+  maskRelationPage(kindOf(expected), pageOf(b), block)
   const at = a.findIndex((byte, i) => byte !== b[i])
   return at < 0 ? undefined : `byte ${at} is ${b[at]}, not ${a[at]}`
 }

@@ -1,4 +1,6 @@
 /** For tests: shards in this process, fed from a stopped cluster's files and WAL as import and safekeepers would. */
+import { PAGE_SIZE } from '@understory/postgres/page'
+import type { PgMajor } from '@understory/postgres/wal'
 import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -18,8 +20,8 @@ import {
   parseSlruSegmentPath,
   parseTwoPhaseName,
 } from '@understory/postgres/cluster'
-import type { PgMajor, RedoSettings } from '@understory/postgres/redo'
-import { PAGE_SIZE, readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
+import type { RedoSettings } from '@understory/postgres/redo'
+import { readRecordsOfSegments, walFileName } from '@understory/postgres/wal'
 import { PLAIN_CLIENT } from '@understory/rpc'
 import {
   BlockCache,

@@ -16,8 +16,9 @@ import {
   slruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { pageserverClient } from '@understory/protocol/clients'
-import { FORK_INIT, PAGE_SIZE, walFileName } from '@understory/postgres/wal'
+import { FORK_INIT, walFileName } from '@understory/postgres/wal'
 import type { RelFile } from '@understory/postgres/wal'
 import type { SlruKind } from '@understory/postgres/redo'
 import type { StreamFilesResponse } from '@understory/rpc'

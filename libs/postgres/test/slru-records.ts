@@ -1,6 +1,7 @@
 /** Records that truncate SLRUs, made by hand: servers that got so far are not at hand. */
-import type { PgMajor, SlruKind } from '../src/redo/types.ts'
+import type { SlruKind } from '../src/redo/types.ts'
 import { RM_CLOG_ID, RM_COMMIT_TS_ID, RM_MULTIXACT_ID } from '../src/wal/constants.ts'
+import type { PgMajor } from '../src/wal/pages.ts'
 import { ENTRIES_PER_PAGE } from './slru-model.ts'
 
 /** What `makeRecord` and `encodeRecord` need of it. */

@@ -1,6 +1,6 @@
 /**
  * Runs a history on a real server under `wal_consistency_checking = all` and redoes its WAL beside it: see
- * `src/redo/verify.ts`. Full-page writes are off, so that what is compared is redo and not images.
+ * `src/verify/redo-verifier.ts`. Full-page writes are off, so that what is compared is redo and not images.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,10 +12,12 @@ import type { Client } from 'pg'
 import { DB_SHUTDOWNED } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
 import { ORIGIN_CHECKPOINT_PATH, parseOriginCheckpoint } from '../src/cluster/replication-origins.ts'
-import type { PgMajor, RedoSettings } from '../src/redo/types.ts'
-import { RedoVerifier } from '../src/redo/verify.ts'
-import type { VerifyBase, VerifyOptions } from '../src/redo/verify.ts'
-import { FORK_FSM, PAGE_SIZE } from '../src/wal/record.ts'
+import { PAGE_SIZE } from '../src/page/bufpage.ts'
+import type { RedoSettings } from '../src/redo/types.ts'
+import { RedoVerifier } from '../src/verify/redo-verifier.ts'
+import type { VerifyBase, VerifyOptions } from '../src/verify/redo-verifier.ts'
+import type { PgMajor } from '../src/wal/pages.ts'
+import { FORK_FSM } from '../src/wal/record.ts'
 import { WAL_SEGMENT_BYTES } from '../src/wal/constants.ts'
 import { walFileName } from '../src/wal/pages.ts'
 import { readRecordsOfSegments } from '../src/wal/segment-files.ts'

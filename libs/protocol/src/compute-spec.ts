@@ -1,7 +1,7 @@
 /** What a compute is to be: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host. */
 import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
 import { readPostgresMajor } from '@understory/postgres/cluster'
-import type { PgMajor } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/wal'
 import { ComputeSpec } from '@understory/rpc'
 import { readMembership } from './membership.ts'
 

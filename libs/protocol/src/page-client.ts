@@ -3,7 +3,7 @@
  * opened again by the next read.
  */
 import { UnderstoryError, refuse } from '@understory/base'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { openBidi } from '@understory/rpc'
 import type {
   BidiStream,

@@ -9,7 +9,8 @@ import {
   parseTwoPhaseName,
 } from '@understory/postgres/cluster'
 import type { ParsedRelationPath } from '@understory/postgres/cluster'
-import type { PgMajor, SlruKind } from '@understory/postgres/redo'
+import type { SlruKind } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/wal'
 
 export type BackupFile =
   | { readonly kind: 'relation'; readonly relation: ParsedRelationPath }

@@ -21,9 +21,8 @@ import {
   trackerStateOf,
 } from '@understory/postgres/cluster'
 import type { ControlFileValues } from '@understory/postgres/cluster'
-import { isZeroPage } from '@understory/postgres/page'
-import type { PgMajor } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE, isZeroPage } from '@understory/postgres/page'
+import type { PgMajor } from '@understory/postgres/wal'
 import type { BackupEvent } from '@understory/postgres/wire'
 import {
   KEY_CHECKPOINT_STATE,

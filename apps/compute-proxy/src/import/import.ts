@@ -9,7 +9,7 @@
 import { assert, formatLsn, refuse } from '@understory/base'
 import type { ShardLayout } from '@understory/base'
 import { throwIfCancelled } from '@understory/env'
-import type { PgMajor } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/wal'
 import type { BackupEvent } from '@understory/postgres/wire'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { KEY_CONTROL_FILE, shardOfKey } from '@understory/storage'

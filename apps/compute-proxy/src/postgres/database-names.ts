@@ -7,7 +7,13 @@
 import { refuse } from '@understory/base'
 import { readWithin } from '@understory/env'
 import { parseRelmap } from '@understory/postgres/cluster'
-import { PAGE_SIZE, PageHeader, SizeOfPageHeaderData, isPageHeaderSane } from '@understory/postgres/page'
+import {
+  PAGE_SIZE,
+  PageHeader,
+  SizeOfPageHeaderData,
+  isPageHeaderSane,
+  pageOf,
+} from '@understory/postgres/page'
 
 const DatabaseRelationId = 1262
 const NAMEDATALEN = 64
@@ -35,8 +41,8 @@ async function readGlobal(pgdata: string, name: string): Promise<Buffer> {
 
 /** Of every tuple on a page of pg_database. */
 export function namesOnPage(page: Uint8Array): string[] {
-  if (!isPageHeaderSane(page)) return []
-  const view = new DataView(page.buffer, page.byteOffset, page.byteLength)
+  const { view } = pageOf(page)
+  if (!isPageHeaderSane({ bytes: page, view })) return []
   const names: string[] = []
   for (let at = SizeOfPageHeaderData; at + 4 <= PageHeader.lower.get(view, 0); at += 4) {
     const item = view.getUint32(at, true)

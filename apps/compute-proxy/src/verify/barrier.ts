@@ -23,9 +23,14 @@ import {
   slruSegmentPath,
 } from '@understory/postgres/cluster'
 import type { ControlFileValues, TrackerState } from '@understory/postgres/cluster'
-import { SizeOfPageHeaderData as HEADER_BYTES, getPageLsn } from '@understory/postgres/page'
+import {
+  PAGE_SIZE,
+  SizeOfPageHeaderData as HEADER_BYTES,
+  getPageLsn,
+  pageOf,
+} from '@understory/postgres/page'
 import type { SlruKind } from '@understory/postgres/redo'
-import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
+import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM } from '@understory/postgres/wal'
 import { pageserverClient } from '@understory/protocol/clients'
 import { blockKey, slruKey } from '@understory/storage'
 import { asRecordEnd } from '@understory/pgdata'
@@ -210,7 +215,7 @@ async function compareVisibilityMaps(
     }
     const other = page?.kind === 'page' ? page.bytes : new Uint8Array(PAGE_SIZE)
     findings.visibilityMapPages++
-    const [ownLsn, storedLsn] = [getPageLsn(bytes), getPageLsn(other)]
+    const [ownLsn, storedLsn] = [getPageLsn(pageOf(bytes)), getPageLsn(pageOf(other))]
     if (ownLsn !== storedLsn) {
       findings.differ(
         where,

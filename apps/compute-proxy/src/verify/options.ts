@@ -1,7 +1,7 @@
 /** What a verification is given, and what its parts share. */
 import type { Lsn } from '@understory/base'
 import type { PgdataSource } from '@understory/pgdata'
-import type { PgMajor } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/wal'
 import type { Traces } from '@understory/telemetry'
 import type pg from 'pg'
 

@@ -6,8 +6,9 @@ import {
   parseRelationPath,
   tablespaceVersionDirectory,
 } from '@understory/postgres/cluster'
-import type { PgMajor } from '@understory/postgres/redo'
-import { FORK_FSM, FORK_INIT, FORK_VM, PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE } from '@understory/postgres/page'
+import { FORK_FSM, FORK_INIT, FORK_VM } from '@understory/postgres/wal'
+import type { PgMajor } from '@understory/postgres/wal'
 import type { Findings } from './findings.ts'
 import type { VerifyOptions } from './options.ts'
 

@@ -11,16 +11,18 @@ import type { Lsn } from '@understory/base'
 import { openFileWithin, throwIfCancelled } from '@understory/env'
 import { RELATION_SEGMENT_BLOCKS, parseControlFile } from '@understory/postgres/cluster'
 import {
+  PAGE_SIZE,
   getPageLsn,
   hasGistBuildLsn,
-  isNewPage,
+  isPageNew,
   isReinitializedSpgistPage,
   isUnloggedBloomMetapage,
   isZeroPage,
   maskRelationPage,
+  pageKindOf,
+  pageOf,
 } from '@understory/postgres/page'
-import { pageKindOf, pageOf } from '@understory/postgres/redo'
-import { FORK_INIT, PAGE_SIZE } from '@understory/postgres/wal'
+import { FORK_INIT } from '@understory/postgres/wal'
 import { blockKey } from '@understory/storage'
 import type pg from 'pg'
 import type { Catalog } from './catalog.ts'
@@ -244,24 +246,27 @@ class Comparer {
     if (isZeroPage(primary)) {
       return isStoredEmpty
         ? { kind: 'excluded', exclusion: 'zero page' }
-        : differs(`zeros on the primary, but storage has a page of ${formatLsn(getPageLsn(stored.bytes))}`)
+        : differs(
+            `zeros on the primary, but storage has a page of ${formatLsn(getPageLsn(pageOf(stored.bytes)))}`,
+          )
     }
     const unlogged = this.#unloggedChange(file, block, primary, at, isStoredEmpty ? undefined : stored.bytes)
     if (unlogged !== undefined) return { kind: 'excluded', exclusion: unlogged }
     if (isStoredEmpty) return differs(`the primary has a page of ${formatLsn(at)}, storage has none`)
     const { bytes } = stored
     if (Buffer.compare(primary, bytes) === 0) return { kind: 'equal' }
-    const storedLsn = getPageLsn(bytes)
+    const storedLsn = getPageLsn(pageOf(bytes))
     const isHint = this.#facts.movesLsnByHints && storedLsn < at
-    if (storedLsn !== at && !isHint && !hasGistBuildLsn(primary)) {
+    if (storedLsn !== at && !isHint && !hasGistBuildLsn(pageOf(primary))) {
       return differs(`pd_lsn is ${formatLsn(at)} on the primary and ${formatLsn(storedLsn)} in storage`)
     }
-    const kind = this.#catalog.kindOf(file) ?? (isNewPage(primary) ? 'generic' : pageKindOf(pageOf(primary)))
+    const page = pageOf(primary)
+    const kind = this.#catalog.kindOf(file) ?? (isPageNew(page) ? 'generic' : pageKindOf(page))
     // WAL runs 32 values ahead of a sequence's page.
     if (kind === 'sequence') return { kind: 'equal', exclusion: 'sequence value' }
     const masked = [Uint8Array.from(primary), Uint8Array.from(bytes)] as const
     try {
-      for (const page of masked) maskRelationPage(kind, page, block)
+      for (const copy of masked) maskRelationPage(kind, pageOf(copy), block)
     } catch (error) {
       if (!isErrorCode(error, 'bad_page')) throw error
       return differs(`at ${formatLsn(at)}: ${error.message}`)
@@ -296,9 +301,9 @@ class Comparer {
 /** Undefined for one that no WAL can have. */
 function lsnOfPage(bytes: Uint8Array): Lsn | undefined {
   try {
-    return getPageLsn(bytes)
+    return getPageLsn(pageOf(bytes))
   } catch (error) {
-    if (isErrorCode(error, 'bad_lsn')) return undefined
+    if (isErrorCode(error, 'bad_page')) return undefined
     throw error
   }
 }

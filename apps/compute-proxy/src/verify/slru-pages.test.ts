@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import { slruPageOf } from '@understory/postgres/cluster'
 import type { ControlFileValues } from '@understory/postgres/cluster'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { expect, test } from 'vitest'
 import { livePages, maskOffsets } from './slru-pages.ts'
 

@@ -1,8 +1,8 @@
 /** Which pages of the SLRUs are live, by pg_control, and which of their entries. */
 import type { ControlFileValues } from '@understory/postgres/cluster'
 import { nextMultiXactOf, slruPageOf } from '@understory/postgres/cluster'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import type { SlruKind } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
 
 const OFFSETS_PER_PAGE = PAGE_SIZE / 4
 /** Entries are numbered on circles of 2^32. */

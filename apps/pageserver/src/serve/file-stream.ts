@@ -24,7 +24,8 @@ import {
   tablespaceVersionDirectory,
   twoPhasePath,
 } from '@understory/postgres/cluster'
-import { FORK_INIT, FORK_MAIN, PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE } from '@understory/postgres/page'
+import { FORK_INIT, FORK_MAIN } from '@understory/postgres/wal'
 import type { StreamFilesResponse } from '@understory/rpc'
 import {
   CHECKPOINT_STATE_KEY,

@@ -2,9 +2,7 @@
 import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
-import { stampPageChecksum } from '@understory/postgres/page'
-import { isPageNew } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
+import { PAGE_SIZE, stampPageChecksum } from '@understory/postgres/page'
 import {
   KEY_RELATION_BLOCK,
   KEY_SLRU_PAGE,
@@ -46,7 +44,7 @@ export async function readStampedPage(
     if (blocks === undefined) return PAGE_NO_RELATION
     if (key.block >= blocks) return PAGE_BEYOND_END
   }
-  if (state.settings.dataChecksums && !isPageNew(page)) stampPageChecksum(page.bytes, key.block)
+  if (state.settings.dataChecksums) stampPageChecksum(page, key.block)
   return PAGE_FOUND
 }
 

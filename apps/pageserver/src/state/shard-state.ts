@@ -6,9 +6,9 @@ import { LSN_MAX, LSN_ZERO, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
 import type { TrackerState } from '@understory/postgres/cluster'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { moveOrigin } from '@understory/postgres/redo'
 import type { RedoSettings } from '@understory/postgres/redo'
-import { PAGE_SIZE } from '@understory/postgres/wal'
 import {
   CHECKPOINT_STATE_KEY,
   CONTROL_FILE_KEY,

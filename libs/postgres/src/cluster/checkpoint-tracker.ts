@@ -15,7 +15,6 @@ import { COMMIT_TS_TRUNCATE } from '../redo/commit-ts/records.ts'
 import { ParsedMultixact, parseMultixact } from '../redo/multixact/redo.ts'
 import { checkMainData } from '../redo/record-check.ts'
 import { SLRU_PAGE_NUMBER_BYTES } from '../redo/slru-page.ts'
-import type { PgMajor } from '../redo/types.ts'
 import { ParsedXact, maxXidOf, parseXact, subxactAt, xidPrecedes } from '../redo/xact/parse.ts'
 import {
   XLOG_XACT_COMMIT,
@@ -40,6 +39,7 @@ import {
   XLOG_PARAMETER_CHANGE,
   XLR_INFO_MASK,
 } from '../wal/constants.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import type { DecodedRecord } from '../wal/record.ts'
 import { nextMultiXactOf, readCheckPoint } from './checkpoint.ts'
 import type { ControlFileValues } from './control-file.ts'

@@ -1,7 +1,7 @@
 /** The checkpoint of a WAL record or of pg_control, as values. Source: catalog/pg_control.h (16, 17, 18). */
 import { refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
 import { clusterVersions } from './versions.ts'
 

@@ -1,8 +1,8 @@
 /** global/pg_control. Source: catalog/pg_control.h, common/controldata_utils.c (16, 17, 18). */
 import { LSN_ZERO, assert, maxLsn, refuse, lsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
 import { crc32c } from '../wal/crc.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { readCheckPoint } from './checkpoint.ts'
 import type { CheckPointValues } from './checkpoint.ts'
 import type { ClusterSettings } from './settings.ts'

@@ -1,6 +1,6 @@
 /** What a timeline's Postgres is: fixed when the timeline is created. */
 import { refuse } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 
 export interface PostgresIdentity {
   readonly major: PgMajor

@@ -1,7 +1,7 @@
 /** Two-phase state files, relation maps, and the directories that a data directory is made of. */
 import { refuse } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
 import { crc32c } from '../wal/crc.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { databasePath } from './relation-path.ts'
 
 const hex8 = (value: number): string => value.toString(16).toUpperCase().padStart(8, '0')

@@ -2,7 +2,7 @@
  * Where relation files lie. Source: common/relpath.c GetRelationPath, reinit.c
  * parse_filename_for_nontemp_relation (16, 17, 18).
  */
-import type { PgMajor } from '../redo/types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM } from '../wal/record.ts'
 import type { RelFile } from '../wal/record.ts'
 import { clusterVersions } from './versions.ts'

@@ -1,11 +1,11 @@
 /**
  * Files and pages of the SLRUs. Source: access/slru.h, clog.c, multixact.c, commit_ts.c (16, 17, 18 alike).
  */
+import { PAGE_SIZE } from '../page/bufpage.ts'
 import { CLOG_XACTS_PER_PAGE } from '../redo/clog/status.ts'
 import { COMMIT_TS_XACTS_PER_PAGE } from '../redo/commit-ts/entry.ts'
 import { MULTIXACT_MEMBERS_PER_PAGE, MULTIXACT_OFFSETS_PER_PAGE } from '../redo/multixact/redo.ts'
 import type { SlruKind } from '../redo/types.ts'
-import { PAGE_SIZE } from '../wal/record.ts'
 
 export const SLRU_PAGES_PER_SEGMENT = 32
 export const SLRU_SEGMENT_BYTES = SLRU_PAGES_PER_SEGMENT * PAGE_SIZE

@@ -1,6 +1,6 @@
 /** What differs between versions in the files around the relations, as one row a version. */
 import type { Field, Lsn } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 
 /** sizeof(CheckPoint), of every version. */
 export const CHECKPOINT_BYTES = 88

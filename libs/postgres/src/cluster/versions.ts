@@ -1,5 +1,5 @@
 /** The row of each supported version. */
-import type { PgMajor } from '../redo/types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { version16 } from './v16.ts'
 import { version17 } from './v17.ts'
 import { version18 } from './v18.ts'

@@ -1,6 +1,6 @@
 /** Data checksums. Source: storage/checksum_impl.h pg_checksum_page (16, 17, 18). */
-import { PAGE_SIZE } from '../wal/record.ts'
-import { PageHeader, isNewPage } from './header.ts'
+import { PAGE_SIZE, PageHeader, isPageNew } from './bufpage.ts'
+import type { Page } from './bufpage.ts'
 
 const FNV_PRIME = 16_777_619
 const SUMS_COUNT = 32
@@ -48,10 +48,10 @@ const aligned = new Uint8Array(PAGE_SIZE)
 const alignedWords = new Int32Array(aligned.buffer)
 
 /** What pd_checksum must be in a page at this place: never 0. The page must be initialised. */
-export function pageChecksum(page: Uint8Array, blockNumber: number): number {
+export function pageChecksum({ bytes }: Page, blockNumber: number): number {
   let words: Int32Array = alignedWords
-  if (page.byteOffset % 4 === 0) words = new Int32Array(page.buffer, page.byteOffset, WORDS_COUNT)
-  else aligned.set(page)
+  if (bytes.byteOffset % 4 === 0) words = new Int32Array(bytes.buffer, bytes.byteOffset, WORDS_COUNT)
+  else aligned.set(bytes)
   return (((blockSum(words) ^ blockNumber) >>> 0) % 65_535) + 1
 }
 
@@ -90,18 +90,10 @@ function mixZeros(sum: number): number {
 }
 
 /** Writes pd_checksum; an uninitialised page has none (PageSetChecksumInplace). */
-export function stampPageChecksum(page: Uint8Array, blockNumber: number): void {
-  if (isNewPage(page)) return
-  const checksum = pageChecksum(page, blockNumber)
-  page[PageHeader.checksum.offset] = checksum
-  page[PageHeader.checksum.offset + 1] = checksum >>> 8
+export function stampPageChecksum(page: Page, blockNumber: number): void {
+  if (!isPageNew(page)) PageHeader.checksum.set(page.view, 0, pageChecksum(page, blockNumber))
 }
 
 /** True also for an uninitialised page, which has none. */
-export function isPageChecksumRight(page: Uint8Array, blockNumber: number): boolean {
-  const at = PageHeader.checksum.offset
-  return (
-    isNewPage(page) ||
-    pageChecksum(page, blockNumber) === ((page[at] as number) | ((page[at + 1] as number) << 8))
-  )
-}
+export const isPageChecksumRight = (page: Page, blockNumber: number): boolean =>
+  isPageNew(page) || pageChecksum(page, blockNumber) === PageHeader.checksum.get(page.view, 0)

@@ -4,15 +4,13 @@
  * LSN of the record. Source: 16, access/gist.h; access/gist/gistbuild.c, gist_indexsortbuild_flush_ready_pages.
  */
 import { lsn } from '@understory/base'
-import { PAGE_SIZE } from '../wal/record.ts'
-import { getPageLsn } from './header.ts'
+import { PAGE_SIZE, getPageLsn } from './bufpage.ts'
+import type { Page } from './bufpage.ts'
 
 const GistBuildLSN = lsn(1)
 const GIST_PAGE_ID = 0xff81
 /** GISTPageOpaqueData.gist_page_id: the last field of the special space, which ends with the page. */
 const GIST_PAGE_ID_OFFSET = PAGE_SIZE - 2
 
-export function hasGistBuildLsn(page: Uint8Array): boolean {
-  const id = (page[GIST_PAGE_ID_OFFSET] as number) | ((page[GIST_PAGE_ID_OFFSET + 1] as number) << 8)
-  return id === GIST_PAGE_ID && getPageLsn(page) === GistBuildLSN
-}
+export const hasGistBuildLsn = (page: Page): boolean =>
+  page.view.getUint16(GIST_PAGE_ID_OFFSET, true) === GIST_PAGE_ID && getPageLsn(page) === GistBuildLSN

@@ -11,13 +11,16 @@ export {
   PageHeader,
   SizeOfItemIdData,
   SizeOfPageHeaderData,
+  PAGE_SIZE,
   getPageLsn,
-  initPage,
-  isNewPage,
   isPageHeaderSane,
+  isPageNew,
   isZeroPage,
+  pageInit,
+  pageOf,
   setPageLsn,
-} from './header.ts'
+} from './bufpage.ts'
+export type { Page } from './bufpage.ts'
 export { hasGistBuildLsn } from './gist-build-lsn.ts'
 export { isPageChecksumRight, pageChecksum, stampPageChecksum } from './checksum.ts'
 export {
@@ -32,6 +35,6 @@ export {
   vmShiftOf,
 } from './visibility-map.ts'
 export { bloomMetapage, isReinitializedSpgistPage, isUnloggedBloomMetapage } from './unlogged-changes.ts'
-export { maskPage, maskRelationPage, pageKindOfRmid } from './masks.ts'
-export type { PageKind } from './masks.ts'
-export { PAGE_SIZE } from '../wal/record.ts'
+export { maskRelationPage } from './masks.ts'
+export { pageKindOf } from './page-kind.ts'
+export type { PageKind } from './page-kind.ts'

@@ -8,68 +8,29 @@
  */
 import { refuse } from '@understory/base'
 import {
-  RM_BRIN_ID,
-  RM_BTREE_ID,
-  RM_GENERIC_ID,
-  RM_GIN_ID,
-  RM_GIST_ID,
-  RM_HASH_ID,
-  RM_HEAP2_ID,
-  RM_HEAP_ID,
-  RM_SEQ_ID,
-  RM_SPGIST_ID,
-} from '../wal/constants.ts'
-import { PAGE_SIZE } from '../wal/record.ts'
-import {
   LP_NORMAL,
   LP_UNUSED,
+  PAGE_SIZE,
   PD_ALL_VISIBLE,
   PD_HAS_FREE_LINES,
   PD_PAGE_FULL,
   PageHeader,
   SizeOfItemIdData,
   SizeOfPageHeaderData,
-  isNewPage,
-} from './header.ts'
-
-/**
- * What a page belongs to; visibility maps and free-space maps are masked as `heap`, which hides their
- * content.
- */
-export type PageKind = 'heap' | 'btree' | 'hash' | 'gin' | 'gist' | 'spgist' | 'brin' | 'sequence' | 'generic'
+  isPageNew,
+} from './bufpage.ts'
+import type { Page } from './bufpage.ts'
+import type { PageKind } from './page-kind.ts'
 
 const MASK_MARKER = 0
 
-/** The mask that each resource manager's rm_mask is; those without one have no pages of their own. */
-const kindByRmid: Readonly<Record<number, PageKind>> = {
-  [RM_HEAP2_ID]: 'heap',
-  [RM_HEAP_ID]: 'heap',
-  [RM_BTREE_ID]: 'btree',
-  [RM_HASH_ID]: 'hash',
-  [RM_GIN_ID]: 'gin',
-  [RM_GIST_ID]: 'gist',
-  [RM_SEQ_ID]: 'sequence',
-  [RM_SPGIST_ID]: 'spgist',
-  [RM_BRIN_ID]: 'brin',
-  [RM_GENERIC_ID]: 'generic',
-}
-
-export const pageKindOfRmid = (rmid: number): PageKind | undefined => kindByRmid[rmid]
-
 /**
- * Masks `page` in place as the resource manager `rmid` does (nothing is hidden if it has no mask). A page
- * that was never initialised stays as it is. Error: refused `bad_page` if its header or line pointers
- * contradict themselves.
+ * Masks `page` in place, as the resource manager of this kind of page does. A page that was never initialised stays as
+ * it is. Error: refused `bad_page` if its header or line pointers contradict themselves.
  */
-export function maskPage(rmid: number, page: Uint8Array, blockNumber: number): void {
-  const kind = kindByRmid[rmid]
-  if (kind !== undefined) maskRelationPage(kind, page, blockNumber)
-}
-
-/** The same, by what the relation is. */
-export function maskRelationPage(kind: PageKind, page: Uint8Array, blockNumber: number): void {
-  if (isNewPage(page)) return
-  masks[kind](page, new DataView(page.buffer, page.byteOffset, PAGE_SIZE), blockNumber)
+export function maskRelationPage(kind: PageKind, page: Page, blockNumber: number): void {
+  if (isPageNew(page)) return
+  masks[kind](page.bytes, page.view, blockNumber)
 }
 
 type Mask = (page: Uint8Array, view: DataView, blockNumber: number) => void

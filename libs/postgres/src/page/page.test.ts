@@ -9,27 +9,28 @@ import {
   PD_ALL_VISIBLE,
   PageHeader,
   getPageLsn,
-  initPage,
-  isNewPage,
   isPageChecksumRight,
   isPageHeaderSane,
+  isPageNew,
   isZeroPage,
   maskRelationPage,
+  pageInit,
+  pageOf,
   setPageLsn,
   stampPageChecksum,
   vmBlockOf,
   vmByteOf,
   vmShiftOf,
 } from './index.ts'
-import type { PageKind } from './index.ts'
+import type { Page, PageKind } from './index.ts'
 
 function pageWith(
   specialSize: number,
   edit: (view: DataView, bytes: Uint8Array) => void = () => undefined,
-): Uint8Array {
-  const bytes = new Uint8Array(PAGE_SIZE)
-  initPage(bytes, specialSize)
-  const view = new DataView(bytes.buffer)
+): Page {
+  const page = pageOf(new Uint8Array(PAGE_SIZE))
+  const { bytes, view } = page
+  pageInit(page, specialSize)
   // One item of 30 bytes right before the special space.
   const at = PAGE_SIZE - specialSize - 32
   view.setUint32(24, at | (LP_NORMAL << 15) | (30 << 17), true)
@@ -38,7 +39,7 @@ function pageWith(
   PageHeader.lower.set(view, 0, 28)
   PageHeader.upper.set(view, 0, at)
   edit(view, bytes)
-  return bytes
+  return page
 }
 
 function isHidden(
@@ -52,7 +53,7 @@ function isHidden(
   expect(after).not.toEqual(before)
   maskRelationPage(kind, before, block)
   maskRelationPage(kind, after, block)
-  return Buffer.from(before).equals(after)
+  return Buffer.from(before.bytes).equals(after.bytes)
 }
 
 const tuple = PAGE_SIZE - 32
@@ -62,7 +63,7 @@ const setFlags =
     view.setUint16(at, view.getUint16(at, true) | bits, true)
 
 test('heap: hints, command ids, padding and unused space are hidden, data are not', () => {
-  expect(isHidden('heap', 0, (_, bytes) => setPageLsn(bytes, lsn(99)))).toBe(true)
+  expect(isHidden('heap', 0, (_, bytes) => setPageLsn(pageOf(bytes), lsn(99)))).toBe(true)
   expect(isHidden('heap', 0, setFlags(10, PD_ALL_VISIBLE))).toBe(true)
   expect(isHidden('heap', 0, (view) => view.setUint32(20, 5, true))).toBe(true) // pd_prune_xid
   expect(isHidden('heap', 0, (_, bytes) => bytes.fill(1, 28, tuple))).toBe(true)
@@ -125,9 +126,9 @@ test('a page of random bytes is masked or refused', () => {
       fc.boolean(),
       (kind, noise, keepHeader) => {
         const page = pageWith(16)
-        page.set(noise, keepHeader ? 24 : 0)
-        page.set(noise.subarray(0, 16), PAGE_SIZE - 16)
-        if (keepHeader) PageHeader.lower.set(new DataView(page.buffer), 0, 224)
+        page.bytes.set(noise, keepHeader ? 24 : 0)
+        page.bytes.set(noise.subarray(0, 16), PAGE_SIZE - 16)
+        if (keepHeader) PageHeader.lower.set(page.view, 0, 224)
         try {
           maskRelationPage(kind, page, 0)
         } catch (error) {
@@ -147,18 +148,18 @@ test('header, checksum and map arithmetic', () => {
   expect(isPageChecksumRight(page, 3)).toBe(true)
   expect(isPageChecksumRight(page, 4)).toBe(false)
   const shifted = new Uint8Array(PAGE_SIZE + 1)
-  shifted.set(page, 1)
-  expect(isPageChecksumRight(shifted.subarray(1), 3)).toBe(true)
-  page[5000] = 1
+  shifted.set(page.bytes, 1)
+  expect(isPageChecksumRight(pageOf(shifted.subarray(1)), 3)).toBe(true)
+  page.bytes[5000] = 1
   expect(isPageChecksumRight(page, 3)).toBe(false)
-  const fresh = new Uint8Array(PAGE_SIZE)
+  const fresh = pageOf(new Uint8Array(PAGE_SIZE))
   expect([
-    isNewPage(fresh),
-    isZeroPage(fresh),
+    isPageNew(fresh),
+    isZeroPage(fresh.bytes),
     isPageHeaderSane(fresh),
     isPageChecksumRight(fresh, 3),
   ]).toEqual([true, true, true, true])
-  fresh[8000] = 1
+  fresh.bytes[8000] = 1
   expect(isPageHeaderSane(fresh)).toBe(false)
   expect([vmBlockOf(32_671), vmBlockOf(32_672), vmByteOf(32_672 + 5), vmShiftOf(7)]).toEqual([0, 1, 25, 6])
 })

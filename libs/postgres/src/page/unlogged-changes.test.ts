@@ -2,20 +2,19 @@
 // Method: pages made by hand as Postgres makes them, with each byte of them changed in turn.
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
-import { PAGE_SIZE } from '../wal/record.ts'
-import { PageHeader, initPage, setPageLsn } from './header.ts'
+import { PAGE_SIZE, PageHeader, pageInit, pageOf, setPageLsn } from './bufpage.ts'
 import { bloomMetapage, isReinitializedSpgistPage, isUnloggedBloomMetapage } from './unlogged-changes.ts'
 
 const INNER = 0
 const [LEAF, NULLS] = [4, 8]
 
 function spgistPage(flags: number, at = lsn(0)): Uint8Array {
-  const page = new Uint8Array(PAGE_SIZE)
-  initPage(page, 8)
+  const page = pageOf(new Uint8Array(PAGE_SIZE))
+  pageInit(page, 8)
   setPageLsn(page, at)
-  new DataView(page.buffer).setUint16(PAGE_SIZE - 8, flags, true)
-  new DataView(page.buffer).setUint16(PAGE_SIZE - 2, 0xff82, true)
-  return page
+  page.view.setUint16(PAGE_SIZE - 8, flags, true)
+  page.view.setUint16(PAGE_SIZE - 2, 0xff82, true)
+  return page.bytes
 }
 
 /** The offsets at which a changed byte makes no difference. */

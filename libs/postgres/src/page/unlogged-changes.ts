@@ -3,16 +3,24 @@
  * damage by being exactly what Postgres writes there, byte for byte.
  */
 import { LSN_ZERO, refuse } from '@understory/base'
-import { PAGE_SIZE } from '../wal/record.ts'
-import { PD_VALID_FLAG_BITS, PageHeader, SizeOfPageHeaderData, initPage, setPageLsn } from './header.ts'
+import {
+  PAGE_SIZE,
+  PD_VALID_FLAG_BITS,
+  PageHeader,
+  SizeOfPageHeaderData,
+  pageInit,
+  pageOf,
+  setPageLsn,
+} from './bufpage.ts'
+import type { Page } from './bufpage.ts'
 
 const SPECIAL_BYTES = 8
 const SPECIAL_START = PAGE_SIZE - SPECIAL_BYTES
 
-function initializedPage(): { readonly page: Uint8Array; readonly view: DataView } {
-  const page = new Uint8Array(PAGE_SIZE)
-  initPage(page, SPECIAL_BYTES)
-  return { page, view: new DataView(page.buffer) }
+function initializedPage(): Page {
+  const page = pageOf(new Uint8Array(PAGE_SIZE))
+  pageInit(page, SPECIAL_BYTES)
+  return page
 }
 
 /** But for pd_checksum, which is stamped when a page is written. */
@@ -29,10 +37,10 @@ const SPGIST_NULLS = 1 << 3
 const SPGIST_PAGE_ID = 0xff82
 
 function emptySpgistPage(flags: number): Uint8Array {
-  const { page, view } = initializedPage()
+  const { bytes, view } = initializedPage()
   view.setUint16(SPECIAL_START, flags, true)
   view.setUint16(PAGE_SIZE - 2, SPGIST_PAGE_ID, true)
-  return page
+  return bytes
 }
 
 /**
@@ -46,16 +54,16 @@ function emptySpgistPage(flags: number): Uint8Array {
  */
 export function isReinitializedSpgistPage(primary: Uint8Array, redone: Uint8Array): boolean {
   if (![0, SPGIST_NULLS].some((flags) => isSamePage(primary, emptySpgistPage(flags)))) return false
-  const masked = Uint8Array.from(redone)
-  const view = new DataView(masked.buffer)
+  const masked = pageOf(Uint8Array.from(redone))
+  const { bytes, view } = masked
   const flags = view.getUint16(SPECIAL_START, true)
   if ((flags & ~(SPGIST_LEAF | SPGIST_NULLS)) !== 0) return false
   // As spg_mask does, for a page whose header need not make sense.
   setPageLsn(masked, LSN_ZERO)
   PageHeader.pruneXid.set(view, 0, 0)
   PageHeader.flags.set(view, 0, PageHeader.flags.get(view, 0) & ~PD_VALID_FLAG_BITS)
-  masked.fill(0, SizeOfPageHeaderData, SPECIAL_START)
-  return isSamePage(masked, emptySpgistPage(flags))
+  bytes.fill(0, SizeOfPageHeaderData, SPECIAL_START)
+  return isSamePage(bytes, emptySpgistPage(flags))
 }
 
 const BLOOM_META = 1
@@ -77,7 +85,7 @@ const DEFAULT_BLOOM_BITS = 2
  * Source: contrib/bloom blinsert.c blbuildempty, blutils.c BloomFillMetapage, bloom.h (18.6); 15.18 logs it.
  */
 export function bloomMetapage(reloptions: readonly string[]): Uint8Array {
-  const { page, view } = initializedPage()
+  const { bytes, view } = initializedPage()
   // The array of free blocks, empty here, takes all of the page.
   PageHeader.lower.set(view, 0, SPECIAL_START)
   view.setUint16(SPECIAL_START + 2, BLOOM_META, true)
@@ -95,7 +103,7 @@ export function bloomMetapage(reloptions: readonly string[]): Uint8Array {
     else setBits(Number(match[1]), Number(match[2]))
   }
   view.setInt32(BLOOM_OPTIONS_OFFSET + 4, Math.ceil(lengthBits / SIGNWORDBITS), true)
-  return page
+  return bytes
 }
 
 /** True if `primary` is the init fork's page of an unlogged bloom index with these options, just as Postgres makes it. */

@@ -2,8 +2,7 @@
  * Where a heap block's two bits are in the visibility map. Source: access/visibilitymapdefs.h,
  * heap/visibilitymap.c (16, 17, 18).
  */
-import { PAGE_SIZE } from '../wal/record.ts'
-import { SizeOfPageHeaderData } from './header.ts'
+import { PAGE_SIZE, SizeOfPageHeaderData } from './bufpage.ts'
 
 export const VISIBILITYMAP_ALL_VISIBLE = 0x01
 export const VISIBILITYMAP_ALL_FROZEN = 0x02

@@ -3,11 +3,12 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../test/made-record.ts'
+import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from '../page/bufpage.ts'
+import type { Page } from '../page/bufpage.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID, RM_STANDBY_ID } from '../wal/constants.ts'
 import { recordEffects, recordTypeName, redoRecordOnPage } from './dispatch.ts'
-import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from './page-edit.ts'
 import { rmgrs } from './registry.ts'
-import type { EffectSink, Page, RedoSettings } from './types.ts'
+import type { EffectSink, RedoSettings } from './types.ts'
 
 const settings: RedoSettings = { major: 17, dataChecksums: false, walLogHints: false }
 const AFTER = lsn(0x2_0000_1000)

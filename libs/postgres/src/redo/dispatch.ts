@@ -5,13 +5,14 @@
  * Source: access/transam/xlogutils.c, XLogReadBufferForRedoExtended (16, 17, 18 alike).
  */
 import { UnderstoryError, formatLsn, refuse } from '@understory/base'
+import { getPageLsn, isPageNew, setPageLsn } from '../page/bufpage.ts'
+import type { Page } from '../page/bufpage.ts'
 import { XLR_RMGR_INFO_MASK } from '../wal/constants.ts'
 import { restoreBlockImage } from '../wal/block-image.ts'
 import { FORK_VM } from '../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../wal/record.ts'
-import { getPageLsn, isPageNew, setPageLsn } from './page-edit.ts'
 import { rmgrs } from './registry.ts'
-import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from './types.ts'
+import type { EffectSink, RedoSettings, Rmgr, SlruKind } from './types.ts'
 
 /**
  * What became of a page.

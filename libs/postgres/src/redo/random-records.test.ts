@@ -5,10 +5,10 @@ import fc from 'fast-check'
 import { UnderstoryError, lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../test/made-record.ts'
-import { PAGE_SIZE } from '../wal/record.ts'
+import { PAGE_SIZE, pageOf } from '../page/bufpage.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { recordEffects, redoRecordOnPage, redoSlru } from './dispatch.ts'
-import { pageOf } from './page-edit.ts'
-import type { EffectSink, PgMajor, RedoSettings, SlruKind } from './types.ts'
+import type { EffectSink, RedoSettings, SlruKind } from './types.ts'
 import { maxXidOf } from './xact/parse.ts'
 
 const bytesOf = (maxLength: number) =>

@@ -6,6 +6,7 @@ import { BUSY_AUTOVACUUM, runConcurrentWorkload, runRedoWorkload } from '../../t
 import { formatCounts, recordHistory, verifyHistory } from '../../test/verify-server.ts'
 import type { ServerHistory } from '../../test/verify-server.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID } from '../wal/constants.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import type { DecodedRecord } from '../wal/record.ts'
 import {
   XLH_DELETE_ALL_VISIBLE_CLEARED,
@@ -16,8 +17,7 @@ import {
   xl_heap_update,
 } from './heap/records.ts'
 import { XLOG_HEAP2_VISIBLE, xl_heap_visible } from './heap2/records.ts'
-import type { PgMajor } from './types.ts'
-import type { RedoVerifier } from './verify.ts'
+import type { RedoVerifier } from '../verify/redo-verifier.ts'
 
 const EVERY_VERSION = [
   'Heap/INSERT',

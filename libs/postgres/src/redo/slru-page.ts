@@ -1,6 +1,6 @@
 /** Page numbers of SLRUs as WAL records carry them: an int in 16, an int64 from 17 on. */
 import { refuse } from '@understory/base'
-import type { PgMajor } from './types.ts'
+import type { PgMajor } from '../wal/pages.ts'
 
 /** sizeof the page number. */
 export const SLRU_PAGE_NUMBER_BYTES: Readonly<Record<PgMajor, number>> = { 16: 4, 17: 8, 18: 8 }

@@ -12,11 +12,12 @@ import {
   truncationPlaces,
 } from '../../test/slru-model.ts'
 import { truncateRecord } from '../../test/slru-records.ts'
-import { PAGE_SIZE } from '../wal/record.ts'
+import { PAGE_SIZE } from '../page/bufpage.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import { recordEffects } from './dispatch.ts'
 import type { RemovedPages } from './slru-truncation.ts'
-import type { EffectSink, PgMajor, RedoSettings, SlruKind } from './types.ts'
-import { RedoVerifier } from './verify.ts'
+import type { EffectSink, RedoSettings, SlruKind } from './types.ts'
+import { RedoVerifier } from '../verify/redo-verifier.ts'
 
 const RUNS = { numRuns: 3_000 }
 const MAJORS: readonly PgMajor[] = [16, 17, 18]

@@ -3,10 +3,10 @@
  * that record says about that one page. Nothing here reads or writes anything but the page it is given.
  */
 import type { Lsn } from '@understory/base'
+import type { Page } from '../page/bufpage.ts'
+import type { PgMajor } from '../wal/pages.ts'
 import type { DecodedRecord, RelFile } from '../wal/record.ts'
 import type { RemovedPages } from './slru-truncation.ts'
-
-export type PgMajor = 16 | 17 | 18
 
 /** What some redo functions depend on; each as of the record's LSN. */
 export interface RedoSettings {
@@ -16,12 +16,6 @@ export interface RedoSettings {
   readonly walLogHints: boolean
   /** Commits write pg_commit_ts. As of before the record: PARAMETER_CHANGE compares its own value with this. */
   readonly trackCommitTimestamp?: boolean
-}
-
-/** One 8,192-byte page being rebuilt. `view` and `bytes` are of the same memory. */
-export interface Page {
-  readonly bytes: Uint8Array
-  readonly view: DataView
 }
 
 /** SLRU directories that WAL rebuilds. pg_subtrans, pg_notify and pg_serial are not: Postgres makes them anew. */

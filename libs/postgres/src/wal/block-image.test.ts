@@ -5,6 +5,7 @@ import { isErrorCode, lsn } from '@understory/base'
 import fc from 'fast-check'
 import { compressSync } from 'lz4-napi'
 import { describe, expect, test } from 'vitest'
+import { PAGE_SIZE } from '../page/index.ts'
 import {
   BKPBLOCK_HAS_DATA,
   BKPBLOCK_HAS_IMAGE,
@@ -17,7 +18,6 @@ import {
   BKPIMAGE_HAS_HOLE,
   BlockRef,
   DecodedRecord,
-  PAGE_SIZE,
   decodeRecord,
   pglzDecompress,
   restoreBlockImage,

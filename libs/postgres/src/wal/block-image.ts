@@ -2,10 +2,10 @@
 import { zstdDecompressSync } from 'node:zlib'
 import { assert, formatLsn, refuse } from '@understory/base'
 import { uncompressSync } from 'lz4-napi'
+import { PAGE_SIZE } from '../page/bufpage.ts'
 import { BKPIMAGE_COMPRESS_LZ4, BKPIMAGE_COMPRESS_PGLZ, BKPIMAGE_COMPRESS_ZSTD } from './constants.ts'
 import { BKPIMAGE_COMPRESSED } from './decode-record.ts'
 import { pglzDecompress } from './pglz.ts'
-import { PAGE_SIZE } from './record.ts'
 import type { BlockRef, DecodedRecord } from './record.ts'
 
 /**

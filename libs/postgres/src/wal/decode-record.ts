@@ -4,6 +4,7 @@
  */
 import { formatLsn, refuse } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
+import { PAGE_SIZE } from '../page/bufpage.ts'
 import {
   BKPBLOCK_FORK_MASK,
   BKPBLOCK_HAS_DATA,
@@ -22,7 +23,7 @@ import {
   XLR_BLOCK_ID_TOPLEVEL_XID,
   XLR_MAX_BLOCK_ID,
 } from './constants.ts'
-import { FORK_INIT, PAGE_SIZE } from './record.ts'
+import { FORK_INIT } from './record.ts'
 import type { BlockRef, DecodedRecord } from './record.ts'
 import { XLogRecord } from './record-header.ts'
 

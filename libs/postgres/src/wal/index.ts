@@ -1,15 +1,6 @@
 export * from './constants.ts'
 export { crc32c } from './crc.ts'
-export {
-  BLOCK_REFS_MAX,
-  BlockRef,
-  DecodedRecord,
-  FORK_FSM,
-  FORK_INIT,
-  FORK_MAIN,
-  FORK_VM,
-  PAGE_SIZE,
-} from './record.ts'
+export { BLOCK_REFS_MAX, BlockRef, DecodedRecord, FORK_FSM, FORK_INIT, FORK_MAIN, FORK_VM } from './record.ts'
 export type { RelFile } from './record.ts'
 export { XLogRecord, recordCrc } from './record-header.ts'
 export {
@@ -25,7 +16,7 @@ export {
   walFileName,
   writePageHeader,
 } from './pages.ts'
-export type { WalIdentity } from './pages.ts'
+export type { PgMajor, WalIdentity } from './pages.ts'
 export { WalStreamDecoder } from './stream-decoder.ts'
 export type { WalStreamOptions } from './stream-decoder.ts'
 export { BKPIMAGE_COMPRESSED, decodeHeader, decodeRecord } from './decode-record.ts'

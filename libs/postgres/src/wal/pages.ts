@@ -1,7 +1,6 @@
 /** WAL pages and segment files: headers, versions, names. Source: access/xlog_internal.h (16, 17, 18). */
 import { lsn64, refuse, segmentStart, struct, u16, u32, u64 } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
 import {
   WAL_SEGMENT_BYTES_MAX,
   WAL_SEGMENT_BYTES_MIN,
@@ -9,6 +8,8 @@ import {
   XLP_FIRST_IS_CONTRECORD,
   XLP_LONG_HEADER,
 } from './constants.ts'
+
+export type PgMajor = 16 | 17 | 18
 
 /** First bytes of every WAL page. */
 export const XLogPageHeader = struct(24, {

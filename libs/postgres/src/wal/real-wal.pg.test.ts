@@ -9,9 +9,9 @@ import type { PostgresServer } from '@understory/testcontainers'
 import fc from 'fast-check'
 import type { Client } from 'pg'
 import { describe, expect, test } from 'vitest'
+import { PAGE_SIZE } from '../page/index.ts'
 import {
   DecodedRecord,
-  PAGE_SIZE,
   RM_XLOG_ID,
   WAL_SEGMENT_BYTES,
   WalStreamDecoder,

@@ -7,7 +7,6 @@
 import { LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
 
-export const PAGE_SIZE = 8192
 /** XLR_MAX_BLOCK_ID is 32, so a record refers to at most 33 blocks. */
 export const BLOCK_REFS_MAX = 33
 

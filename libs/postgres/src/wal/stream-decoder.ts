@@ -21,7 +21,6 @@
  */
 import { LSN_ZERO, advance, alignUp8, assert, formatLsn, lsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { PgMajor } from '../redo/types.ts'
 import {
   RECORD_BYTES_MAX,
   RECORD_CRC_OFFSET,
@@ -49,6 +48,7 @@ import {
   majorOfMagic,
 } from './pages.ts'
 import { crcUpdate } from './crc.ts'
+import type { PgMajor } from './pages.ts'
 import { XLogRecord, signedRecordCrc } from './record-header.ts'
 
 export interface WalStreamOptions {

@@ -5,16 +5,16 @@ import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { parseLsn } from '@understory/base'
 import { describe, expect, test } from 'vitest'
+import { PAGE_SIZE, pageOf } from '../../src/page/bufpage.ts'
 import { redoRecordOnPage } from '../../src/redo/dispatch.ts'
-import { pageOf } from '../../src/redo/page-edit.ts'
-import type { PgMajor } from '../../src/redo/types.ts'
 import {
   BKPIMAGE_COMPRESS_LZ4,
   BKPIMAGE_COMPRESS_PGLZ,
   BKPIMAGE_COMPRESS_ZSTD,
 } from '../../src/wal/constants.ts'
 import { BKPIMAGE_COMPRESSED, decodeRecord } from '../../src/wal/decode-record.ts'
-import { DecodedRecord, PAGE_SIZE } from '../../src/wal/record.ts'
+import type { PgMajor } from '../../src/wal/pages.ts'
+import { DecodedRecord } from '../../src/wal/record.ts'
 import type { BlockRef, RelFile } from '../../src/wal/record.ts'
 import { WalStreamDecoder } from '../../src/wal/stream-decoder.ts'
 

@@ -15,7 +15,7 @@ import {
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
-import type { PgMajor } from '@understory/postgres/redo'
+import type { PgMajor } from '@understory/postgres/wal'
 import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_NAME } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
 

@@ -7,9 +7,11 @@
  */
 import { Cursor, formatLsn, lsnFromHalves, lsnHigh, lsnLow, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import type { Page } from '@understory/postgres/page'
+import { PAGE_SIZE } from '@understory/postgres/page'
 import { redoRecordOnPage, redoSlru, redoVisibilityClear } from '@understory/postgres/redo'
-import type { Page, RedoSettings } from '@understory/postgres/redo'
-import { DecodedRecord, PAGE_SIZE, decodeRecord } from '@understory/postgres/wal'
+import type { RedoSettings } from '@understory/postgres/redo'
+import { DecodedRecord, decodeRecord } from '@understory/postgres/wal'
 import { KEY_BYTES, formatKey, readKey, slruKind, writeKey } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
 import { ROLE_SLRU, ROLE_SLRU_INIT, ROLE_VISIBILITY_CLEAR } from '../wal/shard-stream.ts'

@@ -5,22 +5,21 @@
  * Source: access/brin/brin_xlog.c, brin_pageops.c, brin_revmap.c, access/brin_page.h (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
-import { RM_BRIN_ID } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
+  PAGE_SIZE,
   SizeOfPageHeaderData,
-  addItem,
-  indexTupleDeleteNoCompact,
-  indexTupleOverwrite,
   maxOffsetNumber,
   pageInit,
   setPageLower,
   setPageLsn,
-} from '../page-edit.ts'
-import type { AddItemOptions } from '../page-edit.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { RM_BRIN_ID } from '../../wal/constants.ts'
+import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
+import { addItem, indexTupleDeleteNoCompact, indexTupleOverwrite } from '../../page/page-items.ts'
+import type { AddItemOptions } from '../../page/page-items.ts'
 import { blockNumberOf, checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifyBrin } from './describe.ts'
 import {
   XLOG_BRIN_CREATE_INDEX,

@@ -4,12 +4,10 @@
  * Source: access/nbtree.h, access/nbtree/nbtxlog.c _bt_restore_page, _bt_restore_meta; nbtpage.c _bt_pageinit.
  */
 import { bytes, refuse, struct, u16, u32, u8 } from '@understory/base'
-import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
   LP_NORMAL,
   SizeOfItemIdData,
   SizeOfPageHeaderData,
-  copyBytes,
   getPageLower,
   getPageSpecial,
   getPageUpper,
@@ -20,9 +18,11 @@ import {
   setPageLower,
   setPageLsn,
   setPageUpper,
-} from '../page-edit.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
+import { copyBytes } from '../../page/page-items.ts'
 import { checkBlockData } from '../record-check.ts'
-import type { Page } from '../types.ts'
 import { xl_btree_metadata } from './records.ts'
 import { INDEX_ALT_TID_MASK, SizeOfIndexTupleData, checkedIndexTupleSize, setTidBlock } from './tuple.ts'
 

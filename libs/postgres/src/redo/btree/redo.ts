@@ -7,25 +7,29 @@
  * vacuum cycle id.
  */
 import { refuse } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
-  ADD_TO_INDEX,
-  addItem,
-  copyBytes,
+  PAGE_SIZE,
   getItemId,
-  indexMultiDelete,
-  indexTupleDelete,
-  indexTupleOverwrite,
   itemIdLength,
   maxAlign,
   maxOffsetNumber,
   pageInit,
   pageOf,
   setPageLsn,
-} from '../page-edit.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import type { PgMajor } from '../../wal/pages.ts'
+import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
+import {
+  ADD_TO_INDEX,
+  addItem,
+  copyBytes,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleOverwrite,
+} from '../../page/page-items.ts'
 import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
+import type { RedoSettings, Rmgr } from '../types.ts'
 import { identifyBtree } from './describe.ts'
 import {
   BTPageOpaque,

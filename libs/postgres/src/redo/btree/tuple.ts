@@ -7,9 +7,8 @@
  * Source: access/itup.h, access/nbtree.h, access/nbtree/nbtdedup.c (16, 17, 18 alike).
  */
 import { refuse } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import { getItemId, itemIdLength, itemIdOffset, maxOffsetNumber } from '../page-edit.ts'
-import type { Page } from '../types.ts'
+import { PAGE_SIZE, getItemId, itemIdLength, itemIdOffset, maxOffsetNumber } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 
 export const SizeOfIndexTupleData = 8
 const INDEX_SIZE_MASK = 0x1fff

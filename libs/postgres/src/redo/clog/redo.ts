@@ -1,10 +1,11 @@
 /** Source: access/transam/clog.c, clog_redo (17.11, 18.6). */
 import { RM_CLOG_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
 import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
 import { pagesBefore } from '../slru-truncation.ts'
-import type { EffectSink, PgMajor, RedoSettings, Rmgr } from '../types.ts'
+import type { EffectSink, RedoSettings, Rmgr } from '../types.ts'
 import { identifyClog } from './describe.ts'
 import { CLOG_TRUNCATE, CLOG_ZEROPAGE, xl_clog_truncate_tail } from './records.ts'
 import { CLOG_XACTS_PER_PAGE } from './status.ts'

@@ -1,10 +1,10 @@
+import { PAGE_SIZE } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 /**
  * Two status bits for every transaction, four transactions a byte, from the low bits up.
  *
  * Source: access/clog.h, access/transam/clog.c (16, 17, 18 alike).
  */
-import { PAGE_SIZE } from '../../wal/record.ts'
-import type { Page } from '../types.ts'
 
 export const TRANSACTION_STATUS_IN_PROGRESS = 0x00
 export const TRANSACTION_STATUS_COMMITTED = 0x01

@@ -3,9 +3,9 @@
  *
  * Source: access/transam/commit_ts.c (16, 17, 18 alike).
  */
-import { PAGE_SIZE } from '../../wal/record.ts'
-import { copyBytes } from '../page-edit.ts'
-import type { Page } from '../types.ts'
+import { PAGE_SIZE } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { copyBytes } from '../../page/page-items.ts'
 
 /** SizeOfCommitTimestampEntry. */
 const COMMIT_TS_ENTRY_BYTES = 10

@@ -1,10 +1,11 @@
 /** Source: access/transam/generic_xlog.c, generic_redo and applyPageRedo (17.11, 18.6). */
 import { refuse } from '@understory/base'
+import { PAGE_SIZE, getPageLower, getPageUpper, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_GENERIC_ID } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { copyBytes, getPageLower, getPageUpper, setPageLsn } from '../page-edit.ts'
-import type { Page, Rmgr } from '../types.ts'
+import { copyBytes } from '../../page/page-items.ts'
+import type { Rmgr } from '../types.ts'
 import { identifyGeneric } from './describe.ts'
 import { FRAGMENT_HEADER_BYTES } from './records.ts'
 

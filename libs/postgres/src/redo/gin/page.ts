@@ -5,9 +5,15 @@
  * GinDataPageAddPostingItem, GinPageDeletePostingItem (16, 17, 18 alike).
  */
 import { refuse, struct, u16, u32 } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import { SizeOfPageHeaderData, copyBytes, getPageSpecial, pageInit, setPageLower } from '../page-edit.ts'
-import type { Page } from '../types.ts'
+import {
+  PAGE_SIZE,
+  SizeOfPageHeaderData,
+  getPageSpecial,
+  pageInit,
+  setPageLower,
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { copyBytes } from '../../page/page-items.ts'
 import { GIN_META_BYTES } from './records.ts'
 
 export const GIN_DATA = 1 << 0

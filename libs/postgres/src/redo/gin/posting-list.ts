@@ -9,7 +9,7 @@
  * Source: access/gin/ginpostinglist.c, access/ginblock.h (16, 17, 18 alike).
  */
 import { refuse } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
+import { PAGE_SIZE } from '../../page/bufpage.ts'
 
 export const POSTING_LIST_HEADER_BYTES = 8
 export const ItemPointerBytes = 6

@@ -5,10 +5,10 @@
  * Source: access/gin/ginxlog.c, ginRedoRecompress (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
+import { PAGE_SIZE, getPageLower, setPageLower } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
-import { copyBytes, getPageLower, setPageLower } from '../page-edit.ts'
-import type { Page } from '../types.ts'
+import { copyBytes } from '../../page/page-items.ts'
 import {
   DATA_AT,
   GIN_COMPRESSED,

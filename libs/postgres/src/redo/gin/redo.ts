@@ -4,22 +4,20 @@
  * Source: access/gin/ginxlog.c (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
-import { RM_GIN_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
-import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX,
-  addItem,
-  copyBytes,
   getNormalItemId,
-  indexTupleDelete,
   itemIdOffset,
   maxOffsetNumber,
   setPageLsn,
   setPagePruneXid,
-} from '../page-edit.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { RM_GIN_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
+import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
+import { indexTupleSizeWithin } from '../index-tuple.ts'
+import { ADD_TO_INDEX, addItem, copyBytes, indexTupleDelete } from '../../page/page-items.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifyGin } from './describe.ts'
 import {
   DATA_AT,

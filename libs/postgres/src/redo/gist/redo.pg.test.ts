@@ -8,7 +8,7 @@ import type { Client } from 'pg'
 import { expect, test } from 'vitest'
 import { relationFiles } from '../../../test/data-directory.ts'
 import { formatCounts, recordHistory, verifyHistory } from '../../../test/verify-server.ts'
-import type { RedoVerifier } from '../verify.ts'
+import type { RedoVerifier } from '../../verify/redo-verifier.ts'
 
 async function workload(client: Client): Promise<void> {
   const statements = [

@@ -2,10 +2,9 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../../test/made-record.ts'
+import { PAGE_SIZE, getPageLsn, pageInit, pageOf } from '../../page/bufpage.ts'
 import { RM_GIST_ID } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
 import { redoRecordOnPage } from '../dispatch.ts'
-import { getPageLsn, pageInit, pageOf } from '../page-edit.ts'
 import { XLOG_GIST_PAGE_UPDATE } from './records.ts'
 
 const OPAQUE_AT = PAGE_SIZE - 16

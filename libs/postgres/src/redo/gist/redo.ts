@@ -8,26 +8,29 @@
  * Source: access/gist/gistxlog.c, gistutil.c, access/gist.h (17.11, 18.6).
  */
 import { pageLsn, refuse, struct, u16, u32 } from '@understory/base'
-import { RM_GIST_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX,
+  PAGE_SIZE,
   SizeOfPageHeaderData,
-  addItem,
-  copyBytes,
   getPageSpecial,
-  indexMultiDelete,
-  indexTupleDelete,
-  indexTupleOverwrite,
   maxOffsetNumber,
   pageInit,
   setPageLower,
   setPageLsn,
-} from '../page-edit.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { RM_GIST_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
+import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
+import { indexTupleSizeWithin } from '../index-tuple.ts'
+import {
+  ADD_TO_INDEX,
+  addItem,
+  copyBytes,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleOverwrite,
+} from '../../page/page-items.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifyGist } from './describe.ts'
 import {
   XLOG_GIST_DELETE,

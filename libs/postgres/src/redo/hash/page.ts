@@ -5,9 +5,14 @@
  * _hash_initbitmapbuffer; hashutil.c _hash_spareindex, _hash_get_totalbuckets (16, 17, 18 alike).
  */
 import { refuse, struct, u16, u32 } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import { SizeOfPageHeaderData, getPageSpecial, pageInit, setPageLower } from '../page-edit.ts'
-import type { Page } from '../types.ts'
+import {
+  PAGE_SIZE,
+  SizeOfPageHeaderData,
+  getPageSpecial,
+  pageInit,
+  setPageLower,
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 
 export const LH_UNUSED_PAGE = 0
 export const LH_OVERFLOW_PAGE = 1 << 0

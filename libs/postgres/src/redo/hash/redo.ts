@@ -5,12 +5,15 @@
  * Source: access/hash/hash_xlog.c (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
+import { maxAlign, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_HASH_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import { indexTupleSizeWithin } from '../index-tuple.ts'
-import { ADD_TO_INDEX, addItem, indexMultiDelete, maxAlign, setPageLsn } from '../page-edit.ts'
+import { ADD_TO_INDEX, addItem, indexMultiDelete } from '../../page/page-items.ts'
 import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
+import type { RedoSettings, Rmgr } from '../types.ts'
 import { identifyHash } from './describe.ts'
 import {
   HashPageOpaque,

@@ -5,12 +5,14 @@
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18).
  */
 import { refuse } from '@understory/base'
+import { PD_ALL_VISIBLE, clearPageFlag, pageInit, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_HEAP_ID } from '../../wal/constants.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { PD_ALL_VISIBLE, clearPageFlag, copyBytes, pageInit, setPageLsn } from '../page-edit.ts'
+import { copyBytes } from '../../page/page-items.ts'
 import { blockNumberOf, checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifyHeap } from './describe.ts'
 import {
   XLH_DELETE_ALL_VISIBLE_CLEARED,

@@ -6,17 +6,16 @@
  */
 import { refuse, struct, u8, u16, u32 } from '@understory/base'
 import {
-  ADD_TO_HEAP,
   getItemId,
   getNormalItemId,
   getPagePruneXid,
   itemIdLength,
   itemIdOffset,
   maxOffsetNumber,
-  reserveItem,
   setPagePruneXid,
-} from '../page-edit.ts'
-import type { Page } from '../types.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { ADD_TO_HEAP, reserveItem } from '../../page/page-items.ts'
 import {
   XLHL_KEYS_UPDATED,
   XLHL_XMAX_EXCL_LOCK,

@@ -4,13 +4,14 @@ import { lsn } from '@understory/base'
 import { describe, expect, test } from 'vitest'
 import { makeRecord } from '../../../test/made-record.ts'
 import type { MadeBlock } from '../../../test/made-record.ts'
+import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { HEAPBLOCKS_PER_VM_PAGE, vmBits } from '../../page/visibility-map.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID, RM_SMGR_ID } from '../../wal/constants.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
 import { redoRecordOnPage } from '../dispatch.ts'
-import { getPageLsn, isPageNew, pageInit, pageOf, setPageLsn } from '../page-edit.ts'
-import type { Page, RedoSettings } from '../types.ts'
+import type { RedoSettings } from '../types.ts'
 import {
   XLH_DELETE_ALL_VISIBLE_CLEARED,
   XLH_LOCK_ALL_FROZEN_CLEARED,

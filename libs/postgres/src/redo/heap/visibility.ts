@@ -11,6 +11,8 @@
  * heap_xlog_update; checked against 15.18, 17.11 and 18.6.
  */
 import { assert, struct, u32 } from '@understory/base'
+import { isPageNew, pageInit, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_HEAP2_ID, RM_HEAP_ID, RM_SMGR_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import {
   HEAPBLOCKS_PER_VM_PAGE,
@@ -23,9 +25,8 @@ import {
 } from '../../page/visibility-map.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import { isPageNew, pageInit, setPageLsn } from '../page-edit.ts'
 import { checkMainData } from '../record-check.ts'
-import type { Page, RedoSettings } from '../types.ts'
+import type { RedoSettings } from '../types.ts'
 import { XLOG_HEAP2_LOCK_UPDATED, XLOG_HEAP2_MULTI_INSERT, xl_heap_multi_insert } from '../heap2/records.ts'
 import {
   XLH_DELETE_ALL_VISIBLE_CLEARED,

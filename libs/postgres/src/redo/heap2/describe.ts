@@ -1,6 +1,6 @@
 /** Source: access/rmgrdesc/heapdesc.c, heap2_identify of 16, 17 and 18. */
+import type { PgMajor } from '../../wal/pages.ts'
 import { XLOG_HEAP_INIT_PAGE } from '../heap/records.ts'
-import type { PgMajor } from '../types.ts'
 import {
   XLOG_HEAP2_FREEZE_PAGE,
   XLOG_HEAP2_LOCK_UPDATED,

@@ -4,8 +4,23 @@
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18); access/heap/pruneheap.c.
  */
 import { refuse } from '@understory/base'
+import {
+  LP_DEAD,
+  LP_REDIRECT,
+  PD_ALL_VISIBLE,
+  clearPageFlag,
+  isPageNew,
+  makeItemId,
+  maxOffsetNumber,
+  pageInit,
+  setItemId,
+  setPageFlag,
+  setPageLsn,
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_HEAP2_ID } from '../../wal/constants.ts'
 import { VISIBILITYMAP_VALID_BITS } from '../../page/visibility-map.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 import { FORK_VM } from '../../wal/record.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
 import {
@@ -21,24 +36,9 @@ import {
   setVisibilityBits,
   visibilityClearEffects,
 } from '../heap/visibility.ts'
-import {
-  LP_DEAD,
-  LP_REDIRECT,
-  PD_ALL_VISIBLE,
-  clearPageFlag,
-  copyBytes,
-  isPageNew,
-  makeItemId,
-  maxOffsetNumber,
-  pageInit,
-  repairFragmentation,
-  setItemId,
-  setPageFlag,
-  setPageLsn,
-  truncateLinePointerArray,
-} from '../page-edit.ts'
+import { copyBytes, repairFragmentation, truncateLinePointerArray } from '../../page/page-items.ts'
 import { checkBlockData, checkMainData } from '../record-check.ts'
-import type { Page, PgMajor, RedoSettings, Rmgr } from '../types.ts'
+import type { RedoSettings, Rmgr } from '../types.ts'
 import { identifyHeap2 } from './describe.ts'
 import {
   XLHP_CLEANUP_LOCK,

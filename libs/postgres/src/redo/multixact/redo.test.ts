@@ -2,6 +2,7 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../../test/made-record.ts'
+import { PAGE_SIZE, pageOf } from '../../page/bufpage.ts'
 import {
   RM_CLOG_ID,
   RM_COMMIT_TS_ID,
@@ -9,11 +10,10 @@ import {
   RM_XLOG_ID,
   XLOG_PARAMETER_CHANGE,
 } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { recordEffects, redoSlru } from '../dispatch.ts'
-import { pageOf } from '../page-edit.ts'
-import type { EffectSink, PgMajor, RedoSettings } from '../types.ts'
+import type { EffectSink, RedoSettings } from '../types.ts'
 import { maxXidOf } from '../xact/parse.ts'
 import { ParsedMultixact, parseMultixact } from './redo.ts'
 import { XLOG_MULTIXACT_CREATE_ID, XLOG_MULTIXACT_TRUNCATE_ID } from './records.ts'

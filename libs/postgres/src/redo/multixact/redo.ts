@@ -9,13 +9,14 @@
  * Source: access/transam/multixact.c, RecordNewMultiXact and multixact_redo (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
+import { PAGE_SIZE } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_MULTIXACT_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
-import { PAGE_SIZE } from '../../wal/record.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
 import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
 import { pagesBefore, pagesFromTo } from '../slru-truncation.ts'
-import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
+import type { EffectSink, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyMultixact } from './describe.ts'
 import {
   MultiXactMember,

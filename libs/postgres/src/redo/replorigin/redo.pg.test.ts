@@ -12,7 +12,7 @@ import { recordHistory, verifyHistory } from '../../../test/verify-server.ts'
 import { parseControlFile } from '../../cluster/control-file.ts'
 import type { ControlFileValues } from '../../cluster/control-file.ts'
 import { WAL_SEGMENT_BYTES, readRecordsOfSegments, walFileName } from '../../wal/index.ts'
-import { RedoVerifier } from '../verify.ts'
+import { RedoVerifier } from '../../verify/redo-verifier.ts'
 
 /** A commit of the session's origin at `remoteLsn`. */
 const commitAt = (remoteLsn: string, end = 'commit'): string[] => [

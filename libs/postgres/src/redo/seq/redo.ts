@@ -1,10 +1,12 @@
 /** Source: commands/sequence.c, seq_redo (17.11, 18.6). */
 import { refuse } from '@understory/base'
+import { getPageSpecial, pageInit, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_SEQ_ID } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
-import { ADD_TO_INDEX, addItem, getPageSpecial, pageInit, setPageLsn } from '../page-edit.ts'
+import { ADD_TO_INDEX, addItem } from '../../page/page-items.ts'
 import { checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifySeq } from './describe.ts'
 import { xl_seq_rec } from './records.ts'
 

@@ -9,21 +9,18 @@
  * spgPageIndexMultiDelete, spgUpdateNodeLink (16, 17, 18 alike).
  */
 import { refuse, struct, u16 } from '@understory/base'
-import { PAGE_SIZE } from '../../wal/record.ts'
-import { indexTupleSizeWithin } from '../index-tuple.ts'
 import {
-  ADD_TO_INDEX,
-  addItem,
+  PAGE_SIZE,
   getNormalItemId,
   getPageSpecial,
-  indexMultiDelete,
-  indexTupleDelete,
   itemIdLength,
   itemIdOffset,
   maxOffsetNumber,
   pageInit,
-} from '../page-edit.ts'
-import type { Page } from '../types.ts'
+} from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
+import { indexTupleSizeWithin } from '../index-tuple.ts'
+import { ADD_TO_INDEX, addItem, indexMultiDelete, indexTupleDelete } from '../../page/page-items.ts'
 
 export const SPGIST_LEAF = 1 << 2
 export const SPGIST_NULLS = 1 << 3

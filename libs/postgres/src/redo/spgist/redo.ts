@@ -4,18 +4,13 @@
  * Source: access/spgist/spgxlog.c (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
+import { getItemId, maxOffsetNumber, setItemId, setPageLsn } from '../../page/bufpage.ts'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_SPGIST_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { BlockRef, DecodedRecord } from '../../wal/record.ts'
-import {
-  getItemId,
-  indexMultiDelete,
-  indexTupleDelete,
-  maxOffsetNumber,
-  setItemId,
-  setPageLsn,
-} from '../page-edit.ts'
+import { indexMultiDelete, indexTupleDelete } from '../../page/page-items.ts'
 import { blockNumberOf, checkMainData } from '../record-check.ts'
-import type { Page, Rmgr } from '../types.ts'
+import type { Rmgr } from '../types.ts'
 import { identifySpgist } from './describe.ts'
 import {
   InvalidBlockNumber,

@@ -8,11 +8,11 @@
  * Source: rmgrdesc/xactdesc.c ParseCommitRecord, ParseAbortRecord, ParsePrepareRecord (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
+import { maxAlign } from '../../page/bufpage.ts'
 import { RM_MULTIXACT_ID, RM_XACT_ID } from '../../wal/constants.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
 import { ParsedMultixact, parseMultixact } from '../multixact/redo.ts'
-import { maxAlign } from '../page-edit.ts'
-import type { PgMajor } from '../types.ts'
 import {
   INVAL_MESSAGE_BYTES,
   REL_FILE_LOCATOR_BYTES,

@@ -5,7 +5,7 @@
  * dropped statistics entry, see `STATS_ITEM_BYTES`.
  */
 import { bytes, i32, struct, u16, u32, u64, u8 } from '@understory/base'
-import type { PgMajor } from '../types.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 
 export const XLOG_XACT_COMMIT = 0x00
 export const XLOG_XACT_PREPARE = 0x10

@@ -9,6 +9,7 @@
  * PrepareRedoAdd; commit_ts.c TransactionTreeSetCommitTsData (17.11, 18.6).
  */
 import { assert, refuse } from '@understory/base'
+import type { Page } from '../../page/bufpage.ts'
 import { RM_XACT_ID } from '../../wal/constants.ts'
 import { crc32c } from '../../wal/crc.ts'
 import type { DecodedRecord, RelFile } from '../../wal/record.ts'
@@ -20,7 +21,7 @@ import {
 } from '../clog/status.ts'
 import { commitTsPageOf, setCommitTs } from '../commit-ts/entry.ts'
 import { advanceOrigin } from '../replorigin/redo.ts'
-import type { EffectSink, Page, RedoSettings, Rmgr, SlruKind } from '../types.ts'
+import type { EffectSink, RedoSettings, Rmgr, SlruKind } from '../types.ts'
 import { identifyXact } from './describe.ts'
 import { ParsedXact, originLsnOf, parseXact, relFileAt, subxactAt } from './parse.ts'
 import {

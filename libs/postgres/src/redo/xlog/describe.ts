@@ -15,7 +15,7 @@ import {
   XLOG_RESTORE_POINT,
   XLOG_SWITCH,
 } from '../../wal/constants.ts'
-import type { PgMajor } from '../types.ts'
+import type { PgMajor } from '../../wal/pages.ts'
 
 type Names = Readonly<Record<number, string>>
 

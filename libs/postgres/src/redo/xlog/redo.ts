@@ -5,6 +5,7 @@
  * Source: access/transam/xlog.c xlog_redo, commit_ts.c CommitTsParameterChange (17.11, 18.6).
  */
 import { refuse } from '@understory/base'
+import type { Page } from '../../page/bufpage.ts'
 import {
   RM_XLOG_ID,
   XLOG_FPI_FOR_HINT,
@@ -16,7 +17,7 @@ import {
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
 import { allPages } from '../slru-truncation.ts'
-import type { EffectSink, Page, RedoSettings, Rmgr } from '../types.ts'
+import type { EffectSink, RedoSettings, Rmgr } from '../types.ts'
 import { identifyXlog } from './describe.ts'
 import { xl_fpw_change, xl_nextoid, xl_parameter_change } from './records.ts'
 

@@ -3,24 +3,17 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
-  ADD_TO_HEAP,
-  ADD_TO_INDEX,
   LP_DEAD,
   LP_NORMAL,
   LP_REDIRECT,
   LP_UNUSED,
   PD_HAS_FREE_LINES,
   SizeOfPageHeaderData,
-  addItem,
   exactFreeSpace,
   getItemId,
   getPageFlags,
   getPageLower,
   getPageUpper,
-  indexMultiDelete,
-  indexTupleDelete,
-  indexTupleDeleteNoCompact,
-  indexTupleOverwrite,
   itemIdFlags,
   itemIdLength,
   itemIdOffset,
@@ -29,11 +22,20 @@ import {
   maxOffsetNumber,
   pageInit,
   pageOf,
-  repairFragmentation,
   setItemId,
+} from './bufpage.ts'
+import type { Page } from './bufpage.ts'
+import {
+  ADD_TO_HEAP,
+  ADD_TO_INDEX,
+  addItem,
+  indexMultiDelete,
+  indexTupleDelete,
+  indexTupleDeleteNoCompact,
+  indexTupleOverwrite,
+  repairFragmentation,
   truncateLinePointerArray,
-} from './page-edit.ts'
-import type { Page } from './types.ts'
+} from './page-items.ts'
 
 function emptyPage(specialSize = 16): Page {
   const page = pageOf(new Uint8Array(8192).fill(0xee))
