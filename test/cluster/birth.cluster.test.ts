@@ -59,7 +59,7 @@ async function expectBorn(name: string): Promise<void> {
 }
 
 // In the order in which they come: initdb, the first start, a term, every value with its shard.
-test.each(['birth', 'postgres_started', 'elected', 'base_backup_imported'])(
+test.each(['bootstrap_started', 'postgres_started', 'elected', 'base_backup_imported'])(
   'a birth goes on after SIGKILL of its compute at "%s"',
   async (event) => {
     const name = event.replaceAll('_', '-')

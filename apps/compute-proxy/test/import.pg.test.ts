@@ -47,7 +47,7 @@ import { pageserverService } from '../../pageserver/src/serve/api.ts'
 import { openBench } from '../../pageserver/test/support.ts'
 import { importBaseBackup } from '../src/import/import.ts'
 import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
-import { Standby } from '../src/wal-proposer/standby.ts'
+import { WalReceiver } from '../src/wal-proposer/wal-receiver.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
 const TIMELINE = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
@@ -270,7 +270,7 @@ test.each([16, 17, 18] as const)(
     onTestFinished(() => quorum.close())
     await quorum.elected
     const stream = await replication.startReplication({ slot: 'understory', startLsn: slotLsn, timelineId })
-    const standby = new Standby(stream, quorum, slotLsn, undefined, SEGMENT_BYTES, realClock)
+    const standby = new WalReceiver(stream, quorum, slotLsn, undefined, SEGMENT_BYTES, realClock)
     const streaming = standby.run()
     streaming.catch(() => undefined)
 

@@ -13,7 +13,7 @@ import { freePort, startPostgres, startProcess, temporaryDirectory } from '@unde
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
-import { Standby } from '../src/wal-proposer/standby.ts'
+import { WalReceiver } from '../src/wal-proposer/wal-receiver.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
 const TIMELINE = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
@@ -89,7 +89,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const quorum = candidate()
   expect(await quorum.elected).toMatchObject({ term: 1, startLsn })
   const stream = await replication.startReplication({ slot: 'understory', startLsn, timelineId })
-  const standby = new Standby(stream, quorum, startLsn, undefined, SEGMENT_BYTES, realClock)
+  const standby = new WalReceiver(stream, quorum, startLsn, undefined, SEGMENT_BYTES, realClock)
   const streaming = standby.run()
   streaming.catch(() => undefined)
 

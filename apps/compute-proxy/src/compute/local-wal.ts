@@ -21,7 +21,7 @@ import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { WalStreamDecoder, walFileName } from '@understory/postgres/wal'
 import type { WalProposer } from '../wal-proposer/wal-proposer.ts'
 import { lossError } from '@understory/consensus/driver'
-import type { Standby } from '../wal-proposer/standby.ts'
+import type { WalReceiver } from '../wal-proposer/wal-receiver.ts'
 import { orStopped } from './stoppable.ts'
 
 /** Of WAL that is handed to the quorum at a time, as a walsender does (MAX_SEND_SIZE, walsender.c). */
@@ -64,8 +64,8 @@ export async function endOfLocalWal(
 export interface DeadPostgres {
   readonly pgdata: string
   readonly postgres: PostgresIdentity
-  readonly standby: Standby
-  readonly quorum: WalProposer
+  readonly receiver: WalReceiver
+  readonly proposer: WalProposer
   /** The stream from Postgres, whose processes are gone. */
   readonly streaming: Promise<void>
   readonly signal: AbortSignal
@@ -74,8 +74,8 @@ export interface DeadPostgres {
 
 /** Returns when a quorum has all of it, or cannot get it: that is logged. */
 export async function saveLocalWal(dead: DeadPostgres): Promise<void> {
-  const { quorum, signal, log } = dead
-  const lost = quorum.lost.then((loss) => {
+  const { proposer, signal, log } = dead
+  const lost = proposer.lost.then((loss) => {
     throw lossError(loss)
   })
   try {
@@ -85,7 +85,7 @@ export async function saveLocalWal(dead: DeadPostgres): Promise<void> {
   }
 }
 
-async function save({ pgdata, postgres, standby, quorum, streaming, log }: DeadPostgres): Promise<void> {
+async function save({ pgdata, postgres, receiver, proposer, streaming, log }: DeadPostgres): Promise<void> {
   const { pgTimelineId, walSegmentBytes: segmentBytes } = postgres
   // Whatever came by it is handed in by then, and how it ended does not matter.
   await streaming.catch(() => undefined)
@@ -93,8 +93,8 @@ async function save({ pgdata, postgres, standby, quorum, streaming, log }: DeadP
     readWithin(pgdata, `pg_wal/${walFileName(pgTimelineId, segment, segmentBytes)}`, {
       bytesMax: segmentBytes,
     })
-  const fromLsn = standby.receivedLsn
-  const endLsn = await endOfLocalWal(read, { segmentBytes, ...standby.lastRecord })
+  const fromLsn = receiver.receivedLsn
+  const endLsn = await endOfLocalWal(read, { segmentBytes, ...receiver.lastRecord })
   for (let at = fromLsn; at < endLsn;) {
     const segment = segmentOf(at, segmentBytes)
     const bytes = await read(segment)
@@ -103,11 +103,11 @@ async function save({ pgdata, postgres, standby, quorum, streaming, log }: DeadP
     while (at < stopLsn) {
       const offset = offsetInSegment(at, segmentBytes)
       const length = Math.min(PIECE_BYTES, stopLsn - at)
-      await standby.take(at, bytes.subarray(offset, offset + length))
+      await receiver.take(at, bytes.subarray(offset, offset + length))
       at = advance(at, length)
     }
   }
-  if (endLsn <= quorum.commitLsn) return
-  await quorum.waitForCommit(endLsn)
+  if (endLsn <= proposer.commitLsn) return
+  await proposer.waitForCommit(endLsn)
   log.info('local_wal_saved', { fromLsn: formatLsn(fromLsn), endLsn: formatLsn(endLsn) })
 }

@@ -1,14 +1,11 @@
 /** What a compute remembers over its own death; everything else is in storage. */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { describeError, keepUnknown, refuse } from '@understory/base'
-import { diskError } from '@understory/env'
+import { describeError, isErrorCode, keepUnknown, refuse } from '@understory/base'
+import { realDisk, replaceNow } from '@understory/env'
 import { z } from 'zod'
 
 const state = z.object({
   version: z.literal(1),
-  /** The timeline was born here: initdb and import are done. */
+  /** The timeline was bootstrapped here: initdb and import are done. */
   born: z.boolean(),
   /** TCP port of Postgres, the same over rebuilds so that clients find it again. */
   sqlPort: z.number().int(),
@@ -24,14 +21,15 @@ export const NOTHING_REMEMBERED: RememberedState = {
   term: 0,
 }
 
+/** Error: refused `bad_file`. */
 export async function readState(path: string): Promise<RememberedState> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+  const bytes = await realDisk.readFile(path).catch((error: unknown) => {
+    if (isErrorCode(error, 'not_found')) return undefined
     throw error
   })
-  if (text === undefined) return NOTHING_REMEMBERED
+  if (bytes === undefined) return NOTHING_REMEMBERED
   try {
-    const json: unknown = JSON.parse(text)
+    const json: unknown = JSON.parse(Buffer.from(bytes).toString())
     return keepUnknown(json, state.parse(json))
   } catch (cause) {
     throw refuse('bad_file', `file "${path}" is malformed`, {
@@ -42,25 +40,22 @@ export async function readState(path: string): Promise<RememberedState> {
   }
 }
 
-/** Durable when it returns: a term is remembered before a safekeeper hears of it, without giving way to anything else. */
-export function writeState(path: string, value: RememberedState): void {
-  try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-    const file = openSync(`${path}.new`, 'w')
-    try {
-      writeSync(file, `${JSON.stringify(value)}\n`)
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
-    renameSync(`${path}.new`, path)
-    const folder = openSync(dirname(path), 'r')
-    try {
-      fsyncSync(folder)
-    } finally {
-      closeSync(folder)
-    }
-  } catch (error) {
-    throw diskError(error, `write file "${path}"`)
+export class ComputeMemory {
+  readonly #path: string
+  #state: RememberedState
+
+  constructor(path: string, state: RememberedState) {
+    this.#path = path
+    this.#state = state
+  }
+
+  get state(): RememberedState {
+    return this.#state
+  }
+
+  /** Durable when it returns: a term is remembered before a safekeeper hears of it, without giving way to anything else. */
+  remember(change: Partial<RememberedState>): void {
+    this.#state = { ...this.#state, ...change }
+    replaceNow(this.#path, `${JSON.stringify(this.#state)}\n`)
   }
 }

@@ -8,10 +8,11 @@ import { describeError, refuse } from '@understory/base'
 import { makeFolderWithin, unprivilegedUser, openWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { endUser } from './compute-users.ts'
-import { LOG_BYTES_MAX } from './launcher.ts'
-import type { Launcher } from './launcher.ts'
+import { LOG_BYTES_MAX, describeEnd, exitedWith } from './launcher.ts'
+import type { Launcher, PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import { endOldPostgres, takeStartToken } from './postgres.ts'
+import { isProcessRunning } from './processes.ts'
 
 const OUTPUT_BYTES_MAX = 2_000
 /** Postgres appends, so that it goes on at the start of a log that was cut. */
@@ -148,23 +149,28 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
         cwd: files.pgdata,
       })
       closeSync(output)
-      const ended = new Promise<string>((resolve) => {
-        child.once('error', (error) => resolve(`could not be started: ${error.message}`))
+      const ended = new Promise<PostmasterEnd>((resolve) => {
+        child.once('error', ({ message }) => resolve({ kind: 'notRun', problem: message }))
         child.once('exit', (code, signal) =>
-          resolve(signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`),
+          resolve(signal === null ? exitedWith(code ?? -1) : { kind: 'signalled', signal }),
         )
       })
-      const giveBack = async (how: string): Promise<string> => {
+      const giveBack = async (end: PostmasterEnd): Promise<PostmasterEnd> => {
         if (owner !== undefined) await giveTree(files.pgdata, owner)
-        return how
+        return end
       }
       const exited = isSingleUser ? ended.then(giveBack) : ended
       // One that ends without reading says why by its exit code.
       child.stdin?.on('error', () => undefined)
       child.stdin?.end(input)
       const { pid } = child
-      if (pid === undefined) throw couldNotRun('postgres', new Error(await exited))
-      return { pid, exited, signal: (name) => void child.kill(name) }
+      if (pid === undefined) throw couldNotRun('postgres', new Error(describeEnd(await exited)))
+      return {
+        pid,
+        exited,
+        isRunning: () => isProcessRunning(pid),
+        signal: (name) => void child.kill(name),
+      }
     },
 
     async boundLog(files) {

@@ -5,17 +5,46 @@
 import type { UserIds } from '@understory/env'
 import type { ComputeFiles } from './layout.ts'
 
+/** How a postmaster, or a server in single-user mode, ended. */
+export type PostmasterEnd =
+  /** With exit code 0: everything is shut down. */
+  | { readonly kind: 'clean' }
+  | { readonly kind: 'exited'; readonly code: number }
+  | { readonly kind: 'signalled'; readonly signal: string }
+  /** The program could not be run. */
+  | { readonly kind: 'notRun'; readonly problem: string }
+  /** Its exit code is not known. */
+  | { readonly kind: 'gone'; readonly where: 'container' | 'earlier proxy' }
+
 /** A running postmaster, or a server in single-user mode. */
 export interface Postmaster {
   readonly pid: number
-  /** Resolves when it is gone, with a line that says how. */
-  readonly exited: Promise<string>
+  /** Resolves when it is gone. */
+  readonly exited: Promise<PostmasterEnd>
+  /** Whether its process is there and runs, as the kernel says now: `exited` may resolve a little later. */
+  isRunning(): boolean
   /** SIGINT: fast shutdown. SIGQUIT: immediate. */
   signal(name: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): void
 }
 
-/** How a clean stop looks in `Postmaster.exited`. */
-export const CLEAN_EXIT = 'ended with exit code 0'
+/** Completes "postgres …". */
+export function describeEnd(end: PostmasterEnd): string {
+  switch (end.kind) {
+    case 'clean':
+      return 'ended with exit code 0'
+    case 'exited':
+      return `ended with exit code ${end.code}`
+    case 'signalled':
+      return `was ended by ${end.signal}`
+    case 'notRun':
+      return `could not be started: ${end.problem}`
+    case 'gone':
+      return end.where === 'container' ? 'ended with its container' : 'ended'
+  }
+}
+
+export const exitedWith = (code: number): PostmasterEnd =>
+  code === 0 ? { kind: 'clean' } : { kind: 'exited', code }
 
 /** A longer log is cut, also while Postgres writes into it. */
 export const LOG_BYTES_MAX = 32 * 1024 * 1024

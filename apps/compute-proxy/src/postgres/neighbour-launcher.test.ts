@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { realClock, silentLog } from '@understory/env'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { CLEAN_EXIT } from './launcher.ts'
 import { podFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
 import { NeighbourLauncher } from './neighbour-launcher.ts'
@@ -80,7 +79,7 @@ test('a start takes the token away, hands arguments over as they are, and tells 
   expect(existsSync(files.startToken)).toBe(false)
   await serving(files)
   server.signal('SIGINT')
-  expect(await server.exited).toBe(CLEAN_EXIT)
+  expect(await server.exited).toEqual({ kind: 'clean' })
   expect(await readFile(files.log, 'utf8')).toBe("args: -c a=it's $HOME\n")
 })
 
@@ -91,14 +90,14 @@ test('without a token nothing is started', async () => {
   const server = await launcher.start(files, [])
   await serving(files)
   server.signal('SIGQUIT')
-  expect(await server.exited).toBe('ended with exit code 3')
+  expect(await server.exited).toEqual({ kind: 'exited', code: 3 })
 })
 
 test('a server in single-user mode reads what it is given and ends', async () => {
   const { files, launcher } = await startPod()
   await allowStart(files)
   const { exited } = await launcher.start(files, ['--single', 'postgres'], 'create role x\n')
-  expect(await exited).toBe(CLEAN_EXIT)
+  expect(await exited).toEqual({ kind: 'clean' })
   expect(await readFile(join(files.shared, 'single'), 'utf8')).toBe('create role x\n')
 })
 
@@ -112,7 +111,7 @@ test('an order to stop goes to the proxy, and the server runs on until that has 
   process.kill(server.pid, 0)
   await serving(files)
   server.signal('SIGINT')
-  expect(await server.exited).toBe(CLEAN_EXIT)
+  expect(await server.exited).toEqual({ kind: 'clean' })
   await launcher.endOld()
   launcher.finish()
   expect(await containerEnded).toBe(0)
@@ -126,7 +125,7 @@ test('a container that is killed takes its server with it, and is the end of the
   container.kill('SIGKILL')
   process.kill(server.pid, 'SIGKILL')
   await stopAsked
-  expect(await server.exited).toBe('ended with its container')
+  expect(await server.exited).toEqual({ kind: 'gone', where: 'container' })
   await launcher.endOld()
   await allowStart(files)
   await expect(launcher.start(files, [])).rejects.toThrow('the container of Postgres has ended')
@@ -205,7 +204,7 @@ test('a data directory is made empty, and gets its files as Postgres would have 
   expect(await readFile(join(files.pgdata, 'pg_hba.conf'), 'utf8')).toBe('other\n')
   await serving(files)
   server.signal('SIGINT')
-  expect(await server.exited).toBe(CLEAN_EXIT)
+  expect(await server.exited).toEqual({ kind: 'clean' })
 })
 
 test.each(['-1', '0', '1', 'x', '', '1e3'])('"%s" is no process that anything is sent to', async (text) => {

@@ -20,9 +20,11 @@ import { basename, join } from 'node:path'
 import { describeError, isErrorCode, refuse } from '@understory/base'
 import { readWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
-import type { InstalledFiles, Launcher, Postmaster } from './launcher.ts'
+import { exitedWith } from './launcher.ts'
+import type { InstalledFiles, Launcher, Postmaster, PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import { RUNNER } from './neighbour-runner.ts'
+import { isProcessRunning } from './processes.ts'
 
 const POLL_MS = 20
 const WATCH_MS = 250
@@ -132,6 +134,7 @@ export class NeighbourLauncher implements Launcher {
     return {
       pid,
       exited: this.#endOf(id, pid),
+      isRunning: () => isProcessRunning(pid),
       signal: (name) => this.#order(`${name.slice('SIG'.length)}.${id}`, ''),
     }
   }
@@ -175,14 +178,14 @@ export class NeighbourLauncher implements Launcher {
     })
   }
 
-  async #endOf(id: string, pid: number): Promise<string> {
+  async #endOf(id: string, pid: number): Promise<PostmasterEnd> {
     const { clock } = this.#parts
-    while (isAlive(pid)) await clock.sleep(POLL_MS)
+    while (isProcessRunning(pid)) await clock.sleep(POLL_MS)
     const untilMs = clock.nowMs() + ENDED_WAIT_MS
     for (;;) {
       const code = await this.#read(`ended.${id}`)
-      if (code !== undefined) return `ended with exit code ${Number(code)}`
-      if ((await this.#isRunnerGone()) || clock.nowMs() > untilMs) return 'ended with its container'
+      if (code !== undefined) return exitedWith(Number(code))
+      if ((await this.#isRunnerGone()) || clock.nowMs() > untilMs) return { kind: 'gone', where: 'container' }
       await clock.sleep(POLL_MS)
     }
   }
@@ -207,7 +210,7 @@ export class NeighbourLauncher implements Launcher {
   async #isRunnerGone(): Promise<boolean> {
     try {
       const pid = await this.#readPid('runner')
-      return pid !== undefined && !isAlive(pid)
+      return pid !== undefined && !isProcessRunning(pid)
     } catch (error) {
       this.#parts.log.warn('runner_unreadable', { problem: describeError(error) })
       return true
@@ -245,13 +248,3 @@ export class NeighbourLauncher implements Launcher {
 const newId = (): string => randomBytes(8).toString('hex')
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
-
-/** Also one of another user, to which this process may send nothing (EPERM). */
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
-  }
-}

@@ -69,7 +69,7 @@ test('neither the end of a Postgres nor the error of a session has a statement o
     files.log,
     `${AT} ERROR:  hunter2\n${AT} STATEMENT:  ALTER ROLE boss PASSWORD 'hunter2'\n${AT} PANIC:  hit a bug in "hunter2"\n`,
   )
-  const ended = describeError(await endedError(files, 'was ended by SIGABRT'))
+  const ended = describeError(await endedError(files, { kind: 'signalled', signal: 'SIGABRT' }))
   expect(ended).toContain('postgres was ended by SIGABRT (hit a bug in "…")')
   expect(ended).not.toContain('hunter2')
   const said = { severity: 'ERROR', code: 'P0001', detail: 'hunter2', where: 'hunter2' }

@@ -49,9 +49,10 @@ test('a postmaster that does not heed the signal is killed', async () => {
   await once(child.stdout, 'data')
   const postmaster: Postmaster = {
     pid: present(child.pid, 'pid'),
-    exited: once(child, 'exit').then(([, signal]) => String(signal)),
+    exited: once(child, 'exit').then(([, signal]) => ({ kind: 'signalled', signal: String(signal) })),
+    isRunning: () => child.exitCode === null && child.signalCode === null,
     signal: (name) => void child.kill(name),
   }
   await endPostmaster(postmaster, realClock)
-  expect(await postmaster.exited).toBe('SIGKILL')
+  expect(await postmaster.exited).toEqual({ kind: 'signalled', signal: 'SIGKILL' })
 })

@@ -3,16 +3,17 @@
  * started, so that nobody, this program included, starts the same files twice (I4).
  */
 import { closeSync, constants } from 'node:fs'
-import { readdir, readlink, rm, unlink } from 'node:fs/promises'
+import { rm, unlink } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { refuse } from '@understory/base'
 import { openFileWithin, openWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { databaseNames } from './database-names.ts'
-import { CLEAN_EXIT } from './launcher.ts'
-import type { Launcher, Postmaster } from './launcher.ts'
+import { describeEnd } from './launcher.ts'
+import type { Launcher, Postmaster, PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import { shownMessages } from './postgres-log.ts'
+import { processesOn, sendSignal } from './processes.ts'
 
 /** So much of postgres.log is looked through for what an error shows. */
 const LOG_TAIL_BYTES = 16_384
@@ -33,6 +34,9 @@ export async function allowStart(files: ComputeFiles): Promise<void> {
   const { O_CREAT, O_EXCL, O_WRONLY } = constants
   closeSync(openWithin(files.shared, basename(files.startToken), O_CREAT | O_EXCL | O_WRONLY, 0o600))
 }
+
+/** Whatever begins next needs a token of its own. */
+export const forbidStart = (files: ComputeFiles): Promise<void> => rm(files.startToken, { force: true })
 
 /** By whoever is about to start it. */
 export async function takeStartToken(files: ComputeFiles): Promise<void> {
@@ -63,8 +67,8 @@ export async function runSingleUser(
     const without = ['synchronous_standby_names', ...PRELOADS].flatMap((name) => ['-c', `${name}=`])
     const all = ['--single', ...args, ...without, database]
     const { exited } = await launcher.start(files, all, input)
-    if ((await exited) === CLEAN_EXIT) return
-    failure = await endedError(files, 'does not run in single-user mode')
+    if ((await exited).kind === 'clean') return
+    failure = await postgresError(files, 'does not run in single-user mode')
   }
   throw failure ?? refuse('precondition', 'Postgres has no database to open in single-user mode')
 }
@@ -83,7 +87,11 @@ export async function startPostgres(
  * An error that says how Postgres ended and, of what it wrote to its log, what may be shown outside of its compute
  * (postgres-log.ts).
  */
-export async function endedError(files: ComputeFiles, how: string): Promise<Error> {
+export const endedError = (files: ComputeFiles, end: PostmasterEnd): Promise<Error> =>
+  postgresError(files, describeEnd(end))
+
+/** `how` completes "postgres …". */
+export async function postgresError(files: ComputeFiles, how: string): Promise<Error> {
   const shown = shownMessages(await logTail(files))
   return refuse('unavailable', `postgres ${how}`, {
     ...(shown.length === 0 ? {} : { detail: shown.join('; ') }),
@@ -125,34 +133,7 @@ export async function endOldPostgres({
   for (let pids = await processesOn(files.pgdata); pids.length > 0; pids = await processesOn(files.pgdata)) {
     if (clock.nowMs() - startedMs > QUIT_WAIT_MS) signal = 'SIGKILL'
     log.debug('old_postgres_ended', { pids, signal })
-    for (const pid of pids) kill(pid, signal)
+    for (const pid of pids) sendSignal(pid, signal)
     await clock.sleep(POLL_MS)
-  }
-}
-
-const PROGRAMS = ['postgres', 'initdb']
-/** What the kernel adds to the path of a file or folder that was removed since. */
-const REMOVED = ' (deleted)'
-
-/** Processes of Postgres, by their program, whose working directory it is. */
-async function processesOn(folder: string): Promise<number[]> {
-  const pids: number[] = []
-  for (const name of await readdir('/proc')) {
-    const pid = Number(name)
-    if (!Number.isInteger(pid) || pid === process.pid) continue
-    // A process that ends meanwhile has neither.
-    const where = await readlink(`/proc/${name}/cwd`).catch(() => '')
-    if (where !== folder && where !== `${folder}${REMOVED}`) continue
-    const program = await readlink(`/proc/${name}/exe`).catch(() => '')
-    if (PROGRAMS.includes(basename(program.replace(REMOVED, '')))) pids.push(pid)
-  }
-  return pids
-}
-
-function kill(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal)
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
   }
 }

@@ -8,6 +8,7 @@ import type { PgMajor } from '@understory/postgres/wal'
 import { PROXY_ROLE, STANDBY_NAME } from './configuration.ts'
 import { databaseNames } from './database-names.ts'
 import { socketName } from './layout.ts'
+import type { PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import { withoutValues } from './postgres-log.ts'
 import { endedError } from './postgres.ts'
@@ -115,20 +116,20 @@ const isOneOf = (error: unknown, codes: readonly string[]): boolean =>
 
 /**
  * Waits until the server takes connections; false where it does not take those of the proxy's role, which a user may
- * have dropped or cut down. `gone` ends the wait with its reason.
+ * have dropped or cut down. `exited` ends the wait.
  */
 export async function waitForSql(
   target: SqlTarget,
   clock: Clock,
-  gone: Promise<string>,
+  exited: Promise<PostmasterEnd>,
   user: string = PROXY_ROLE,
 ): Promise<boolean> {
-  const ended: { reason?: string } = {}
-  void gone.then((reason) => {
-    ended.reason = reason
+  const postmaster: { end?: PostmasterEnd } = {}
+  void exited.then((end) => {
+    postmaster.end = end
   })
   for (;;) {
-    if (ended.reason !== undefined) throw await endedError(target.files, ended.reason)
+    if (postmaster.end !== undefined) throw await endedError(target.files, postmaster.end)
     try {
       return await withSql(target, isRoleWhole, { user })
     } catch (error) {

@@ -11,8 +11,8 @@ import type {
   RpcService,
   VerifyTimelineResponse,
 } from '@understory/rpc'
-import type { ComputePhase } from '../telemetry/compute-observer.ts'
 import type { Compute } from '../compute/compute.ts'
+import type { ComputePhase } from '../telemetry/metrics.ts'
 import { toMessage } from '../postgres/kept-configuration.ts'
 import { PasswordSetter } from '../compute/password.ts'
 import { withoutValues } from '../postgres/postgres-log.ts'
@@ -26,7 +26,9 @@ const STOP_DEADLINE_MAX_MS = 24 * 3_600_000
 const FLUSH_PAUSES_MS = [5, 50, 500]
 
 const STATES = {
-  importing: ComputeState.COMPUTE_STATE_IMPORTING,
+  bootstrapping: ComputeState.COMPUTE_STATE_IMPORTING,
+  // Postgres serves in the meantime, and its commits wait.
+  adopting: ComputeState.COMPUTE_STATE_ELECTING,
   electing: ComputeState.COMPUTE_STATE_ELECTING,
   rebuilding: ComputeState.COMPUTE_STATE_REBUILDING,
   starting: ComputeState.COMPUTE_STATE_STARTING,
@@ -112,7 +114,7 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
     failureIsLasting: view.isFailureLasting,
     dataDirectory: compute.files.pgdata,
     postgres: view.postgres,
-    birthInterrupted: view.isBirthInterrupted,
+    birthInterrupted: view.isBootstrapInterrupted,
     configurationVersion:
       kept === undefined ? undefined : { term: BigInt(kept.term), number: BigInt(kept.number) },
     membershipGeneration: BigInt(view.membershipGeneration),

@@ -7,16 +7,13 @@ import { PendingDurations } from '@understory/telemetry'
 import type { Telemetry } from '@understory/telemetry'
 import { CommitTraces } from '../wal-proposer/commit-trace.ts'
 import { COMPUTE_PHASES } from './metrics.ts'
-import type { METRICS } from './metrics.ts'
+import type { ComputePhase, METRICS } from './metrics.ts'
 import type { DriverObserver } from '@understory/consensus/driver'
 
 /** Safekeepers answer heartbeats of one second. */
 const CONNECTED_MS_MAX = 3_000
 
 export type ComputeTelemetry = Telemetry<typeof METRICS>
-
-/** What a compute is doing. */
-export type ComputePhase = (typeof COMPUTE_PHASES)[number]
 
 const LOSSES = {
   fenced: 'fenced',
@@ -127,7 +124,7 @@ export class ComputeObserver implements DriverObserver {
   }
 
   /** SQL is served after so long. */
-  opened(kind: 'birth' | 'rebuild', tookMs: number): void {
+  opened(kind: 'bootstrap' | 'rebuild', tookMs: number): void {
     this.#metrics.startDuration.of({ kind }).recordMs(tookMs)
   }
 

@@ -3,14 +3,17 @@ import { FINE_SECONDS, LONG_SECONDS, OPEN, TIMELINE } from '@understory/telemetr
 import type { MetricTable } from '@understory/telemetry'
 
 export const COMPUTE_PHASES = [
+  'adopting',
   'electing',
   'rebuilding',
-  'importing',
+  'bootstrapping',
   'starting',
   'running',
   'stopping',
   'stopped',
 ] as const
+/** What a compute is doing. */
+export type ComputePhase = (typeof COMPUTE_PHASES)[number]
 
 const SAFEKEEPER = { ...TIMELINE, safekeeper: OPEN } as const
 
@@ -97,7 +100,7 @@ export const METRICS = {
     name: 'understory.compute.start.duration',
     unit: 's',
     kind: 'histogram',
-    labels: { kind: ['birth', 'rebuild'] },
+    labels: { kind: ['bootstrap', 'rebuild'] },
     help: 'from the start of the compute, or the loss of its Postgres, until SQL is served',
     edges: LONG_SECONDS,
   },

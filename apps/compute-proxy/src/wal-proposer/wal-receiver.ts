@@ -20,7 +20,7 @@ import type { WalProposer } from './wal-proposer.ts'
 
 const REPORT_MS = 1_000
 
-export class Standby {
+export class WalReceiver {
   readonly #stream: ReplicationStream
   readonly #quorum: WalProposer
   readonly #decoder: WalStreamDecoder

@@ -1,6 +1,6 @@
 /**
- * How far the birth of a timeline got, as storage tells. A birth ends with every shard having its import in the object
- * store, and only then are clients let in: so a timeline whose birth got less far holds nothing that anybody relies on.
+ * How far the bootstrap of a timeline got, as storage tells. A bootstrap ends with every shard having its import in the object
+ * store, and only then are clients let in: so a timeline whose bootstrap got less far holds nothing that anybody relies on.
  */
 import { refuse } from '@understory/base'
 import type { CheckedSpec } from '@understory/protocol'
@@ -9,19 +9,19 @@ import type { ClientContext } from '@understory/rpc'
 
 const SHARD_DEADLINE_MS = 5_000
 
-/** `nowhere`: it may begin. `half-way`: some of storage has something of it. `to its end`: Postgres is rebuilt from it. */
-export type BirthProgress = 'nowhere' | 'half-way' | 'to its end'
+/** `none`: it may begin. `partial`: some of storage has something of it. `complete`: Postgres is rebuilt from it. */
+export type BootstrapProgress = 'none' | 'partial' | 'complete'
 
 /** Of a timeline that some safekeeper knows. Errors: what keeps a shard from telling. */
-export async function howFarBirthGot(
+export async function bootstrapProgress(
   rpc: ClientContext,
   spec: CheckedSpec,
   signal: AbortSignal,
-): Promise<Exclude<BirthProgress, 'nowhere'>> {
+): Promise<Exclude<BootstrapProgress, 'none'>> {
   const imported = await Promise.all(
     spec.pageservers.map((address, number) => isImported(rpc, spec, address, number, signal)),
   )
-  return imported.every(Boolean) ? 'to its end' : 'half-way'
+  return imported.every(Boolean) ? 'complete' : 'partial'
 }
 
 async function isImported(

@@ -6,7 +6,7 @@ import { RM_XLOG_ID, XLOG_NOOP, encodeRecord, placeRecord } from '@understory/po
 import type { ReplicationStream } from '@understory/postgres/wire'
 import { expect, test } from 'vitest'
 import type { WalProposer } from './wal-proposer.ts'
-import { Standby } from './standby.ts'
+import { WalReceiver } from './wal-receiver.ts'
 
 const WAL = { major: 17, systemId: 1n, timelineId: 1, segmentBytes: 16 << 20 } as const
 const START = lsn((16 << 20) + 40)
@@ -23,7 +23,7 @@ test('whole records are waited for, not the part of one that Postgres holds back
     waitForCommit: (at) =>
       at <= committedLsn ? Promise.resolve() : new Promise((resolve) => waited.push({ lsn: at, resolve })),
   }
-  const standby = new Standby(
+  const standby = new WalReceiver(
     {} as ReplicationStream,
     quorum as WalProposer,
     START,

@@ -1,0 +1,56 @@
+/** Processes of Postgres, as the kernel shows them in /proc. */
+import { readFileSync } from 'node:fs'
+import { readdir, readlink } from 'node:fs/promises'
+import { basename } from 'node:path'
+
+const PROGRAMS = ['postgres', 'initdb']
+/** What the kernel adds to the path of a file or folder that was removed since. */
+const REMOVED = ' (deleted)'
+
+/** Processes of Postgres, by their program, whose working directory it is. */
+export async function processesOn(folder: string): Promise<number[]> {
+  const pids: number[] = []
+  for (const name of await readdir('/proc')) {
+    const pid = Number(name)
+    if (!Number.isInteger(pid) || pid === process.pid) continue
+    if (await worksIn(pid, folder)) pids.push(pid)
+  }
+  return pids
+}
+
+/** Whether the process is of Postgres, by its program, and has this working directory. */
+export async function worksIn(pid: number, folder: string): Promise<boolean> {
+  // A process that ends in between has neither.
+  const where = await readlink(`/proc/${pid}/cwd`).catch(() => '')
+  if (where !== folder && where !== `${folder}${REMOVED}`) return false
+  const program = await readlink(`/proc/${pid}/exe`).catch(() => '')
+  return PROGRAMS.includes(basename(program.replace(REMOVED, '')))
+}
+
+/** A process that is gone has had it. */
+export function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
+}
+
+/** Also of another user. A process that has ended and was not waited for yet does not run. */
+export const isProcessRunning = (pid: number): boolean => startTimeOf(pid) !== undefined
+
+/**
+ * When it started, in clock ticks since the machine did (proc(5), /proc/pid/stat, field 22): with its number it names one
+ * process. Undefined where it does not run.
+ */
+export function startTimeOf(pid: number): string | undefined {
+  let stat: string
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return undefined
+  }
+  // The second field is the program's name in parentheses, which may have anything in it.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
+}
