@@ -14,7 +14,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['{libs,apps,testcontainers,bench,tools}/**/*.test.ts'],
+          include: ['{libs,apps,test,testcontainers,bench,tools}/**/*.test.ts'],
           exclude: ['**/node_modules/**', ...special],
           testTimeout: 20_000,
         },

@@ -9,9 +9,9 @@ import type { Lsn } from '@understory/base'
 import { startPostgres } from '@understory/testcontainers'
 import { KEY_TWO_PHASE, shardOfSlruPage, slruKey, slruNumber, smallKey } from '@understory/storage'
 import { expect, test } from 'vitest'
-import { openTestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import { readSlruPage, slruPages, twoPhaseFiles } from '../../../libs/postgres/test/data-directory.ts'
-import { newPage } from '../src/state/shard-state.ts'
+import { openTestStorage } from '../support/test-storage.ts'
+import { readSlruPage, slruPages, twoPhaseFiles } from '../../libs/postgres/test/data-directory.ts'
+import { newPage } from '../../apps/pageserver/src/state/shard-state.ts'
 
 const MESSAGE_BYTES = 200_000_000
 const SETTINGS = {

@@ -43,16 +43,16 @@ import {
 import type { PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import type pg from 'pg'
 import { expect, onTestFinished, test } from 'vitest'
-import { pageserverService } from '../../pageserver/src/serve/api.ts'
-import { openBench } from '../../pageserver/test/support.ts'
-import { importBaseBackup } from '../src/import/import.ts'
-import { WalProposer } from '../src/wal-proposer/wal-proposer.ts'
-import { WalReceiver } from '../src/wal-proposer/wal-receiver.ts'
+import { pageserverService } from '../../apps/pageserver/src/serve/api.ts'
+import { openBench } from '../../apps/pageserver/test/support.ts'
+import { importBaseBackup } from '../../apps/compute-proxy/src/import/import.ts'
+import { WalProposer } from '../../apps/compute-proxy/src/wal-proposer/wal-proposer.ts'
+import { WalReceiver } from '../../apps/compute-proxy/src/wal-proposer/wal-receiver.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
 const TIMELINE = { tenantId: 'a'.repeat(32), timelineId: 'b'.repeat(32) }
 const LAYOUT = { count: 2, stripeBlocks: 4 }
-const SAFEKEEPER = fileURLToPath(new URL('../../safekeeper/src/main.ts', import.meta.url))
+const SAFEKEEPER = fileURLToPath(new URL('../../apps/safekeeper/src/main.ts', import.meta.url))
 const never = new AbortController().signal
 
 async function connectReplication(server: PostgresServer): Promise<ReplicationConnection> {

@@ -9,9 +9,9 @@ import type { VerifyResult } from '@understory/rpc'
 import { startPostgres } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { openTestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import type { TestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import { verifyTimeline } from '../src/verify/verify.ts'
+import { openTestStorage } from '../support/test-storage.ts'
+import type { TestStorage } from '../support/test-storage.ts'
+import { verifyTimeline } from '../../apps/compute-proxy/src/verify/verify.ts'
 
 const SETTINGS = {
   max_prepared_transactions: 4,

@@ -8,8 +8,8 @@ import { assemblePgdata, prepareCheckpoint, writeStandaloneConfiguration } from 
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
 import type { PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { openTestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import type { TestStorage } from '../../../libs/pgdata/test/storage-support.ts'
+import { openTestStorage } from '../support/test-storage.ts'
+import type { TestStorage } from '../support/test-storage.ts'
 import {
   FEW_MEMBERS,
   NEARLY_ALL_MEMBERS,
@@ -19,8 +19,8 @@ import {
   crossWraparound,
   truncateFirst,
   truncateRest,
-} from '../../../libs/postgres/test/near-wraparound.ts'
-import { verifyTimeline } from '../src/verify/verify.ts'
+} from '../../libs/postgres/test/near-wraparound.ts'
+import { verifyTimeline } from '../../apps/compute-proxy/src/verify/verify.ts'
 
 const SETTINGS = {
   ...NEAR_WRAPAROUND_SETTINGS,

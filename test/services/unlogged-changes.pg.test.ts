@@ -13,9 +13,9 @@ import type { Key } from '@understory/storage'
 import { startPostgres } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { openTestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import type { TestStorage } from '../../../libs/pgdata/test/storage-support.ts'
-import { verifyTimeline } from '../src/verify/verify.ts'
+import { openTestStorage } from '../support/test-storage.ts'
+import type { TestStorage } from '../support/test-storage.ts'
+import { verifyTimeline } from '../../apps/compute-proxy/src/verify/verify.ts'
 
 const SETTINGS = {
   autovacuum: false,
@@ -26,7 +26,7 @@ const SETTINGS = {
 const BLOOM = 'init fork of a bloom index, which Postgres does not log'
 const SPGIST = 'empty SP-GiST page that Postgres initialized without a record'
 const workload = (name: string): Promise<string> =>
-  readFile(fileURLToPath(new URL(`../../../tools/verify-redo/workloads/${name}`, import.meta.url)), 'utf8')
+  readFile(fileURLToPath(new URL(`../../tools/verify-redo/workloads/${name}`, import.meta.url)), 'utf8')
 
 async function runWorkloads(server: PostgresServer): Promise<void> {
   for (const name of ['generic.sql', 'spgist-reuse.sql']) {

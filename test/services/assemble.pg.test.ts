@@ -16,8 +16,8 @@ import {
   lastRecordAtOrBefore,
   prepareCheckpoint,
   writeStandaloneConfiguration,
-} from '../src/index.ts'
-import { openTestStorage } from './storage-support.ts'
+} from '@understory/pgdata'
+import { openTestStorage } from '../support/test-storage.ts'
 
 const SETTINGS = {
   max_prepared_transactions: 4,
