@@ -2,17 +2,17 @@ export { Barriers, FORK_ALL, barrierKey } from './layer/barriers.ts'
 export { BlockCache } from './layer/block-cache.ts'
 export { ChainLedger } from './page/chain-ledger.ts'
 export type { ChainSummary } from './page/chain-ledger.ts'
+export { encodeImportBatch, readImportBatch } from './wal/import-batch.ts'
+export type { ImportValue } from './wal/import-batch.ts'
 export {
   PAGE_BEYOND_END,
   PAGE_FOUND,
   PAGE_NO_RELATION,
   PAGE_REQUESTS_COUNT_MAX,
-  encodeImportBatch,
   encodePageRequests,
-  readImportBatch,
   readPageRequests,
-} from './wal/import-batch.ts'
-export type { ImportValue, PageRequest } from './wal/import-batch.ts'
+} from './page/page-request.ts'
+export type { PageRequest } from './page/page-request.ts'
 export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from './layer/index-part.ts'
 export type { ImageGenerationSettings, IndexPart, LayerEntry } from './layer/index-part.ts'
 export { KeyTable } from './key/key-table.ts'

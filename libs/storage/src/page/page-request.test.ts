@@ -1,7 +1,7 @@
 // Goal: a page request that asks for too much, or is cut short, is refused before anything is reserved for it.
 import type { Lsn } from '@understory/base'
 import { expect, test } from 'vitest'
-import { PAGE_REQUESTS_COUNT_MAX, encodePageRequests, readPageRequests } from './import-batch.ts'
+import { PAGE_REQUESTS_COUNT_MAX, encodePageRequests, readPageRequests } from './page-request.ts'
 import { blockKey } from '../key/key.ts'
 
 const requests = (count: number): Buffer =>
