@@ -7,6 +7,7 @@ import type { Workers } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/page'
 import type { RedoSettings } from '@understory/postgres/redo'
 import { META_IMAGE, OpenLayer, blockKey } from '@understory/storage'
+import type { Key, ValueRef } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
 import { ImageMaker } from './image-maker.ts'
 import type { ImageJobs } from './image-protocol.ts'
@@ -28,12 +29,18 @@ const RECORD = 1
 /** A layer whose bytes are read and not in memory. */
 class LayerOnDisk extends OpenLayer {
   reading: () => void = () => undefined
-  override bytesOf(value: number): Uint8Array {
-    return this.lengthOf(value) < PAGE_SIZE ? (undefined as unknown as Uint8Array) : super.bytesOf(value)
-  }
-  override async load(value: number): Promise<Uint8Array> {
-    this.reading()
-    return super.bytesOf(value)
+  override gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[]): boolean {
+    const isOver = super.gather(key, at, floor, found)
+    for (const [i, value] of found.entries()) {
+      if (value.lengthBytes === PAGE_SIZE) continue
+      const { layer, lsn, meta, blockIndex, lengthBytes } = value
+      const load = (): Promise<Uint8Array> => {
+        this.reading()
+        return value.load()
+      }
+      found[i] = { layer, lsn, meta, blockIndex, lengthBytes, bytes: () => undefined, load }
+    }
+    return isOver
   }
 }
 

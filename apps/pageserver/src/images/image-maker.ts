@@ -16,7 +16,7 @@ import type { Lsn } from '@understory/base'
 import type { Workers } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/page'
 import { PageJobWriter, endsChain, isStorageImaged } from '@understory/storage'
-import type { ImageGenerationSettings, Key, PageValue, ReadPlan, ValueRef } from '@understory/storage'
+import type { ImageGenerationSettings, Key, Layer, PageValue, ReadPlan, ValueRef } from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import type { ShardState } from '../state/shard-state.ts'
@@ -189,9 +189,11 @@ export class ImageMaker {
       const { pages, isMade, tookMs } = await this.#parts.workers.run('image', request, { transfer: [job] })
       if (this.#isStopped) return
       this.#observer?.imageJob(tookMs, gathered.length)
-      gathered.forEach((page, i) => {
-        if (isMade[i] === 1) this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
-      })
+      for (const [i, page] of gathered.entries()) {
+        if (isMade[i] !== 1) continue
+        const put = this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
+        if (put !== undefined) await put
+      }
     } catch (error) {
       this.#queueAgain(taken)
       throw error
@@ -206,16 +208,21 @@ export class ImageMaker {
     const { keys, ledger, map } = this.#state
     const key = keys.keyOf(keyId)
     if (ledger.countOf(keyId) < this.#thresholdOf(key)) return undefined
-    const plan = map.plan(key, LSN_MAX)
+    const plan = await map.plan(key, LSN_MAX)
     const last = plan?.records.at(-1)
     if (plan === undefined || last === undefined) return undefined
     const first = plan.base ?? (plan.records[0] as ValueRef)
-    if (!this.#state.hasSettingsOfNowSince(first.layer.lsnOf(first.value))) return undefined
+    if (!this.#state.hasSettingsOfNowSince(first.lsn)) return undefined
     writer.page(key, await valuesOf(plan))
-    return { keyId, lastLsn: last.layer.lsnOf(last.value) }
+    return { keyId, lastLsn: last.lsn }
   }
 
-  #put({ keyId, lastLsn }: Gathered, image: Uint8Array): void {
+  /**
+   * To be awaited where it gives a promise: then blocks of layers that were frozen in the meantime are read first. In layers
+   * of `searched` nothing newer was found.
+   */
+  #put(page: Gathered, image: Uint8Array, searched?: readonly Layer[]): void | Promise<void> {
+    const { keyId, lastLsn } = page
     const { open, keys, map, ledger } = this.#state
     const key = keys.keyOf(keyId)
     if (map.barriers.newest(key, LSN_MAX) > lastLsn) return
@@ -229,9 +236,12 @@ export class ImageMaker {
     }
     if (value >= 0 && open.lsnOf(value) === lastLsn && endsChain(open.metaOf(value))) return
     // A layer was frozen meanwhile and has newer values: an image above them would hide them.
-    if (value < 0 && map.newestLsnOutside(key, open) > lastLsn) {
-      this.queue(keyId)
-      return
+    const { layers } = map
+    if (value < 0 && layers !== searched) {
+      const hasNewer = map.hasNewer(key, lastLsn, open)
+      if (hasNewer instanceof Promise)
+        return hasNewer.then((is) => (is ? this.queue(keyId) : this.#put(page, image, layers)))
+      if (hasNewer) return this.queue(keyId)
     }
     this.#state.putImage(keyId, lastLsn, image)
     this.#state.generatedImagesCount++
@@ -248,14 +258,9 @@ export class ImageMaker {
 
 async function valuesOf({ base, records }: ReadPlan): Promise<PageValue[]> {
   const values: PageValue[] = []
-  for (const { layer, value } of base === undefined ? records : [base, ...records]) {
-    const bytes = layer.bytesOf(value) ?? (await layer.load(value))
-    values.push({
-      lsn: layer.lsnOf(value),
-      meta: layer.metaOf(value),
-      blockIndex: layer.blockIndexOf(value),
-      bytes,
-    })
+  for (const value of base === undefined ? records : [base, ...records]) {
+    const { lsn, meta, blockIndex } = value
+    values.push({ lsn, meta, blockIndex, bytes: value.bytes() ?? (await value.load()) })
   }
   return values
 }

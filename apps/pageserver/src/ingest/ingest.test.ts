@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { encodeRecord } from '@understory/postgres/wal'
 import type { RedoSettings, SlruKind } from '@understory/postgres/redo'
-import { KEY_SLRU_PAGE, ShardStreamWriter, slruKey } from '@understory/storage'
+import { KEY_SLRU_PAGE, classRange, ShardStreamWriter, slruKey } from '@understory/storage'
 import { expect, test } from 'vitest'
 import {
   ENTRIES_PER_PAGE,
@@ -48,7 +48,9 @@ async function pagesLeft(
     read: (attempt) => attempt(),
   })
   await ingest.apply(writer.take(), END)
-  return [...state.scan(KEY_SLRU_PAGE, END)].map(({ block }) => block)
+  const left: number[] = []
+  for await (const { block } of state.scan(classRange(KEY_SLRU_PAGE), END)) left.push(block)
+  return left
 }
 
 const pageOf = (kind: SlruKind, entry: number): number => Math.floor(entry / ENTRIES_PER_PAGE[kind])

@@ -33,6 +33,7 @@ import {
   RECORD_PREFIX_BYTES,
   ROLE_BLOCK_IMAGE,
   ShardEntryReader,
+  classRange,
   databaseRange,
   endsChain,
   isStorageImagedAt,
@@ -235,7 +236,10 @@ export class Ingest {
       // Their pages are among the record's keys.
       visibilityClear: () => undefined,
       slruPage: () => undefined,
-      slruTruncate: (kind, isRemoved) => this.#truncateSlru(kind, isRemoved),
+      slruTruncate: (kind, isRemoved) => {
+        const at = this.#at
+        this.#waiting.push(() => this.#truncateSlru(kind, isRemoved, at))
+      },
       relationCreate: ({ spcOid, dbOid, relNumber }: RelFile, fork) => {
         state.putForkBarrier(spcOid, dbOid, relNumber, fork, 0, this.#at)
         if (state.isHomeOf(relNumber)) state.putSize(spcOid, dbOid, relNumber, fork, 0, this.#at)
@@ -278,12 +282,18 @@ export class Ingest {
     }
   }
 
-  #truncateSlru(kind: SlruKind, isRemoved: RemovedPages): void {
+  async #truncateSlru(kind: SlruKind, isRemoved: RemovedPages, at: Lsn): Promise<void> {
     const state = this.#state
-    const number = slruNumber(kind)
-    for (const key of state.scan(KEY_SLRU_PAGE, this.#at)) {
-      if (key.spcOid !== number || !isRemoved(key.block)) continue
-      state.putTombstone(key, this.#at)
+    const { first, last } = classRange(KEY_SLRU_PAGE)
+    const spcOid = slruNumber(kind)
+    const removed = await this.#watch.read(async () => {
+      const keys: Key[] = []
+      for await (const key of state.scan({ first: { ...first, spcOid }, last: { ...last, spcOid } }, at))
+        if (isRemoved(key.block)) keys.push(key)
+      return keys
+    })
+    for (const key of removed) {
+      state.putTombstone(key, at)
       state.ledger.reset(state.keys.intern(key))
     }
   }
@@ -299,7 +309,7 @@ export class Ingest {
     const state = this.#state
     for (const keyClass of [KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_RELATION_MAP]) {
       const range = databaseRange(keyClass, sourceSpcOid, sourceDbOid)
-      for await (const source of state.scanInTurns(range, at)) {
+      for await (const source of state.scan(range, at)) {
         const target = { ...source, spcOid, dbOid }
         if (keyClass === KEY_RELATION_BLOCK) {
           const page = await this.#readPage(source, at)

@@ -106,7 +106,7 @@ function writePlace(place: Key): Buffer {
 async function countPages(shard: Shard, at: Lsn): Promise<number> {
   let count = 0
   for (const keyClass of [KEY_RELATION_BLOCK, KEY_SLRU_PAGE])
-    for await (const _ of shard.state.scanInTurns(classRange(keyClass), at)) count++
+    for await (const _ of shard.state.scan(classRange(keyClass), at)) count++
   return count
 }
 
@@ -117,7 +117,7 @@ async function* pieces(shard: Shard, at: Lsn, from: Key | undefined): AsyncGener
   const keysOf = (keyClass: number): AsyncIterable<Key> => {
     const { first, last } = classRange(keyClass)
     const begin = from?.keyClass === keyClass ? { ...from, block: from.block + 1 } : first
-    return shard.state.scanInTurns({ first: begin, last }, at)
+    return shard.state.scan({ first: begin, last }, at)
   }
   if (done <= KEYED.indexOf(KEY_RELATION_SIZE)) yield* sizePieces(shard, at, keysOf(KEY_RELATION_SIZE))
   if (done <= KEYED.indexOf(KEY_RELATION_BLOCK)) yield* runPieces(shard, at, keysOf(KEY_RELATION_BLOCK))
@@ -146,7 +146,7 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   const version = Buffer.from(`${major}\n`)
   for (const path of dataDirectoriesOf(major)) yield directoryPiece(path)
   yield filePiece('PG_VERSION', 0, version, version.length)
-  for (const key of state.scan(KEY_TABLESPACE, at)) {
+  for await (const key of state.scan(classRange(KEY_TABLESPACE), at)) {
     const location = await state.readBytes(key, at)
     if (location === undefined) continue
     yield {
@@ -155,12 +155,12 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
     }
     yield directoryPiece(`pg_tblspc/${key.spcOid}/${tablespaceVersionDirectory(major)}`)
   }
-  for (const key of state.scan(KEY_DATABASE, at)) {
+  for await (const key of state.scan(classRange(KEY_DATABASE), at)) {
     const path = databasePath(key.spcOid, key.dbOid, major)
     yield directoryPiece(path)
     yield filePiece(`${path}/PG_VERSION`, 0, version, version.length)
   }
-  for (const key of state.scan(KEY_RELATION_MAP, at)) {
+  for await (const key of state.scan(classRange(KEY_RELATION_MAP), at)) {
     const content = await state.readBytes(key, at)
     if (content !== undefined)
       yield filePiece(relmapPath(key.spcOid, key.dbOid, major), 0, Buffer.from(content), content.length)
@@ -170,7 +170,7 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
   const tracked = await state.readBytes(CHECKPOINT_STATE_KEY, at)
   if (tracked === undefined) return
   const { nextXid, nextXidEpoch } = decodeTrackerState(tracked)
-  for (const key of state.scan(KEY_TWO_PHASE, at)) {
+  for await (const key of state.scan(classRange(KEY_TWO_PHASE), at)) {
     const content = await state.readBytes(key, at)
     const path = twoPhasePath(key.rel, { epoch: nextXidEpoch, xid: nextXid }, major)
     if (content === undefined) continue

@@ -17,13 +17,14 @@ import {
   KEY_RELATION_BLOCK,
   KEY_RELATION_SIZE,
   KEY_REPLICATION_ORIGIN,
+  KEY_SLRU_PAGE,
   KeyTable,
   LAYER_KIND_DELTA,
   LayerMap,
+  Missing,
   META_IMAGE,
   META_TOMBSTONE,
   OpenLayer,
-  PAUSE,
   REDO_SETTINGS_KEY,
   applyValue,
   barrierKey,
@@ -32,11 +33,12 @@ import {
   encodeOriginProgress,
   endsChain,
   homeShard,
-  isPageKey,
   isTombstone,
+  keysOf,
   relationSizeBytes,
   relationSizeKey,
   replicationOriginKey,
+  withBlocks,
 } from '@understory/storage'
 import type {
   Key,
@@ -213,7 +215,7 @@ export class ShardState {
   /** Remote LSN by origin id. */
   async originsAt(at: Lsn): Promise<Map<number, bigint>> {
     const origins = new Map<number, bigint>()
-    for (const key of this.scan(KEY_REPLICATION_ORIGIN, at)) {
+    for await (const key of this.scan(classRange(KEY_REPLICATION_ORIGIN), at)) {
       const progress = await this.readBytes(key, at)
       if (progress !== undefined) origins.set(key.rel, decodeOriginProgress(progress))
     }
@@ -224,10 +226,8 @@ export class ShardState {
 
   /** The content of a key that is not a page, or undefined. */
   async readBytes(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
-    const newest = this.map.newest(key, at)
-    return newest === undefined || isTombstone(newest.layer.metaOf(newest.value))
-      ? undefined
-      : bytesOf(newest)
+    const newest = await this.map.newest(key, at)
+    return newest === undefined || isTombstone(newest.meta) ? undefined : (newest.bytes() ?? newest.load())
   }
   async readSize(key: Key, at: Lsn): Promise<number | undefined> {
     const bytes = await this.readBytes(relationSizeKey(key.spcOid, key.dbOid, key.rel, key.fork), at)
@@ -238,7 +238,8 @@ export class ShardState {
 
   /** Fills `page`, which must be zeros, with the page as of `at`. `none`: nothing was written above its barrier. */
   async readPage(key: Key, at: Lsn, page: RebuiltPage, probe?: PageProbe): Promise<RebuildOutcome | 'none'> {
-    const plan = this.map.plan(key, at)
+    const planned = this.map.plan(key, at)
+    const plan = planned instanceof Promise ? await planned : planned
     if (plan === undefined) return 'none'
     if (probe !== undefined) return this.#readProbed(key, plan, page, probe)
     let outcome: RebuildOutcome = 'made'
@@ -252,7 +253,7 @@ export class ShardState {
     const refs = base === undefined ? records : [base, ...records]
     probe.planned(plan)
     const values: Uint8Array[] = []
-    for (const ref of refs) values.push(ref.layer.bytesOf(ref.value) ?? (await ref.layer.load(ref.value)))
+    for (const ref of refs) values.push(ref.bytes() ?? (await ref.load()))
     probe.loaded()
     let outcome: RebuildOutcome = 'made'
     for (const [i, ref] of refs.entries()) outcome = this.#applyBytes(key, ref, values[i] as Uint8Array, page)
@@ -260,28 +261,19 @@ export class ShardState {
     return outcome
   }
   #apply(key: Key, ref: ValueRef, page: RebuiltPage): RebuildOutcome | Promise<RebuildOutcome> {
-    const bytes = ref.layer.bytesOf(ref.value)
+    const bytes = ref.bytes()
     return bytes === undefined
-      ? ref.layer.load(ref.value).then((loaded) => this.#applyBytes(key, ref, loaded, page))
+      ? ref.load().then((loaded) => this.#applyBytes(key, ref, loaded, page))
       : this.#applyBytes(key, ref, bytes, page)
   }
-  #applyBytes(key: Key, { layer, value }: ValueRef, bytes: Uint8Array, page: RebuiltPage): RebuildOutcome {
-    const lsn = layer.lsnOf(value)
-    const part = { lsn, meta: layer.metaOf(value), blockIndex: layer.blockIndexOf(value), bytes }
-    return applyValue(key, part, page, this.settingsAt(lsn))
+  #applyBytes(key: Key, ref: ValueRef, bytes: Uint8Array, page: RebuiltPage): RebuildOutcome {
+    const { lsn, meta, blockIndex } = ref
+    return applyValue(key, { lsn, meta, blockIndex, bytes }, page, this.settingsAt(lsn))
   }
 
-  /** The keys of a class that exist at `at`, in order, without a pause: for classes of which there are few. */
-  scan(keyClass: number, at: Lsn): Generator<Key, void, void> {
-    const { first, last } = classRange(keyClass)
-    return this.map.scan(first, last, at)
-  }
-  /** The keys of [first, last] that exist at `at`, in order. The event loop gets its turns meanwhile. */
-  async *scanInTurns({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
-    for (const key of this.map.scanWithPauses(first, last, at)) {
-      if (key !== PAUSE) yield key
-      else if (loopTurns.isOver) await loopTurns.next()
-    }
+  /** The keys of [first, last] that exist at `at`, in order. The event loop gets its turns in between. */
+  scan({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
+    return this.map.scan(first, last, at, () => (loopTurns.isOver ? loopTurns.next() : undefined))
   }
 
   // Loading
@@ -299,10 +291,7 @@ export class ShardState {
   /** Sizes, settings, tracker and replication origins, from the layers. */
   async loadSmall(): Promise<void> {
     this.#sizes.clear()
-    for await (const { spcOid, dbOid, rel, fork } of this.scanInTurns(
-      classRange(KEY_RELATION_SIZE),
-      LSN_MAX,
-    )) {
+    for await (const { spcOid, dbOid, rel, fork } of this.scan(classRange(KEY_RELATION_SIZE), LSN_MAX)) {
       const blocks = await this.readSize(
         { keyClass: KEY_RELATION_BLOCK, spcOid, dbOid, rel, fork, block: 0 },
         LSN_MAX,
@@ -326,50 +315,47 @@ export class ShardState {
     const { major, dataChecksums, walLogHints, trackCommitTimestamp } = parseControlFile(controlFile)
     const imported: RedoSettings = { major, dataChecksums, walLogHints, trackCommitTimestamp }
     const changes: { from: Lsn; value: RedoSettings }[] = []
-    let newest = this.map.newest(REDO_SETTINGS_KEY, LSN_MAX)
+    let newest = await this.map.newest(REDO_SETTINGS_KEY, LSN_MAX)
     while (newest !== undefined) {
-      const from = newest.layer.lsnOf(newest.value)
-      const flags = (await bytesOf(newest))[0] ?? 0
+      const from = newest.lsn
+      const flags = (newest.bytes() ?? (await newest.load()))[0] ?? 0
       const value = {
         ...imported,
         walLogHints: (flags & FLAG_WAL_LOG_HINTS) !== 0,
         trackCommitTimestamp: (flags & FLAG_TRACK_COMMIT_TIMESTAMP) !== 0,
       }
       changes.push({ from, value })
-      newest = from === 0 ? undefined : this.map.newest(REDO_SETTINGS_KEY, (from - 1) as Lsn)
+      newest = from === 0 ? undefined : await this.map.newest(REDO_SETTINGS_KEY, (from - 1) as Lsn)
     }
     this.#settings = [{ from: LSN_ZERO, value: imported }, ...changes.reverse()]
   }
 
   /** Layers come oldest first, so what a layer finds of a key goes on top of what the ones before found. */
   async #countChains(layer: LayerFile): Promise<void> {
-    for (let entry = 0; entry < layer.keyCount; entry++) {
-      if (loopTurns.isOver) await loopTurns.next()
-      const key = layer.keyOfEntry(entry)
-      if (!isPageKey(key)) continue
-      const floor = this.map.barriers.newest(key, LSN_MAX)
-      const id = this.keys.intern(key)
-      let count = 0
-      let bytes = 0
-      let isWhole = false
-      for (
-        let value = layer.newestOfEntry(entry, LSN_MAX);
-        value >= 0 && !isWhole;
-        value = layer.older(value)
-      ) {
-        isWhole = layer.lsnOf(value) < floor || endsChain(layer.metaOf(value))
-        if (isWhole) break
-        count++
-        bytes += layer.lengthOf(value)
+    for (const keyClass of [KEY_RELATION_BLOCK, KEY_SLRU_PAGE]) {
+      const { first, last } = classRange(keyClass)
+      for await (const key of keysOf(layer, first, last)) {
+        if (loopTurns.isOver) await loopTurns.next()
+        await this.#countChain(layer, key)
       }
-      if (isWhole) this.ledger.reset(id, count, bytes)
-      else this.ledger.reset(id, this.ledger.countOf(id) + count, this.ledger.bytesOf(id) + bytes)
     }
+  }
+  async #countChain(layer: LayerFile, key: Key): Promise<void> {
+    const floor = this.map.barriers.newest(key, LSN_MAX)
+    const gathered = withBlocks((held) => {
+      const values: ValueRef[] = []
+      const isOver = layer.gather(key, LSN_MAX, floor, values, held)
+      return isOver instanceof Missing ? isOver : { values, isOver }
+    })
+    const { values, isOver } = gathered instanceof Promise ? await gathered : gathered
+    const oldest = values.at(-1)
+    if (oldest !== undefined && endsChain(oldest.meta)) values.pop()
+    const id = this.keys.intern(key)
+    const bytes = values.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)
+    if (isOver) this.ledger.reset(id, values.length, bytes)
+    else this.ledger.reset(id, this.ledger.countOf(id) + values.length, this.ledger.bytesOf(id) + bytes)
   }
 }
 
 const sizeName = (spcOid: number, dbOid: number, rel: number, fork: number): string =>
   `${spcOid}/${dbOid}/${rel}/${fork}`
-
-const bytesOf = ({ layer, value }: ValueRef): Uint8Array | Promise<Uint8Array> =>
-  layer.bytesOf(value) ?? layer.load(value)

@@ -1,9 +1,30 @@
-/** Decompressed blocks of layers, the least recently used going first beyond a maximum of bytes. */
+/**
+ * Blocks of layers in memory, decompressed and checked, within one budget of bytes for all layers of a process. What
+ * leaves first is what was not used since the hand of the clock passed it last (second chance): a hit costs one write.
+ */
+
+/** Weighs what it keeps in memory. */
+export interface Sized {
+  readonly sizeBytes: number
+}
+
+/** What a block costs beyond its bytes: its node here, its entry in the table of its layer. */
+const NODE_BYTES = 120
+
+interface Node {
+  readonly table: BlockTable<Sized>
+  readonly at: number
+  readonly sizeBytes: number
+  block: Sized | undefined
+  wasUsed: boolean
+  next: Node | undefined
+}
+
 export class BlockCache {
   readonly #sizeBytesMax: number
-  readonly #blocks = new Map<number, Uint8Array>()
   #sizeBytes = 0
-  #lastOwner = 0
+  #oldest: Node | undefined
+  #newest: Node | undefined
 
   constructor(sizeBytesMax: number) {
     this.#sizeBytesMax = sizeBytesMax
@@ -13,29 +34,80 @@ export class BlockCache {
     return this.#sizeBytes
   }
 
-  /** A number under which one layer keeps its blocks. */
-  newOwner(): number {
-    return ++this.#lastOwner
+  /** The blocks of one layer. */
+  table<T extends Sized>(): BlockTable<T> {
+    return new BlockTable<T>(this)
   }
 
-  get(owner: number, block: number): Uint8Array | undefined {
-    const name = owner * 0x100_0000 + block
-    const found = this.#blocks.get(name)
-    if (found === undefined) return undefined
-    this.#blocks.delete(name)
-    this.#blocks.set(name, found)
-    return found
-  }
-
-  put(owner: number, block: number, bytes: Uint8Array): void {
-    const name = owner * 0x100_0000 + block
-    if (this.#blocks.has(name)) return
-    this.#blocks.set(name, bytes)
-    this.#sizeBytes += bytes.length
-    for (const [oldest, { length }] of this.#blocks) {
-      if (this.#sizeBytes <= this.#sizeBytesMax || oldest === name) break
-      this.#blocks.delete(oldest)
-      this.#sizeBytes -= length
+  /** For tables. */
+  add(table: BlockTable<Sized>, at: number, block: Sized): Node {
+    const node: Node = {
+      table,
+      at,
+      sizeBytes: block.sizeBytes + NODE_BYTES,
+      block,
+      wasUsed: false,
+      next: undefined,
     }
+    this.#append(node)
+    this.#sizeBytes += node.sizeBytes
+    while (this.#sizeBytes > this.#sizeBytesMax && this.#oldest !== node) this.#passOldest()
+    return node
+  }
+  /** For tables: the node itself leaves when the hand comes to it. */
+  forget(node: Node): void {
+    if (node.block === undefined) return
+    node.block = undefined
+    this.#sizeBytes -= node.sizeBytes
+  }
+
+  #append(node: Node): void {
+    node.next = undefined
+    if (this.#newest === undefined) this.#oldest = node
+    else this.#newest.next = node
+    this.#newest = node
+  }
+  #passOldest(): void {
+    const node = this.#oldest as Node
+    this.#oldest = node.next
+    if (this.#oldest === undefined) this.#newest = undefined
+    if (node.block === undefined) return
+    if (node.wasUsed) {
+      node.wasUsed = false
+      this.#append(node)
+      return
+    }
+    node.table.evicted(node.at)
+    this.forget(node)
+  }
+}
+
+/** Blocks by where they begin in their file. */
+export class BlockTable<T extends Sized> {
+  readonly #cache: BlockCache
+  readonly #nodes = new Map<number, Node>()
+
+  constructor(cache: BlockCache) {
+    this.#cache = cache
+  }
+
+  get(at: number): T | undefined {
+    const node = this.#nodes.get(at)
+    if (node === undefined) return undefined
+    node.wasUsed = true
+    return node.block as T
+  }
+  put(at: number, block: T): void {
+    if (this.#nodes.has(at)) return
+    this.#nodes.set(at, this.#cache.add(this, at, block))
+  }
+  /** The layer is not read any more. */
+  close(): void {
+    for (const node of this.#nodes.values()) this.#cache.forget(node)
+    this.#nodes.clear()
+  }
+  /** For the cache. */
+  evicted(at: number): void {
+    this.#nodes.delete(at)
   }
 }

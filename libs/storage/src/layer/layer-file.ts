@@ -1,30 +1,22 @@
 /**
- * Reads a layer file. Opening checks header, footer and index, and keeps the index in columns; blocks are read,
- * checked and decompressed when asked for. Every fault is refused `bad_file` and names the file, what and where.
+ * Reads a layer file. Opening reads header and footer; everything else is read, checked and decompressed block by block when
+ * it is asked for, and kept in the block cache alone. Every fault is refused `bad_file` and names the file, what and where.
  */
 import { zstdDecompressSync } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
-import type { BlockCache } from './block-cache.ts'
-import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from '../key/key.ts'
+import { compareKeys } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
-import {
-  BLOCK_BYTES_MAX,
-  BLOCK_ENTRY_BYTES,
-  INDEX_BYTES_MAX,
-  KEY_ENTRY_BYTES,
-  LAYER_KIND_DELTA,
-  LAYER_KIND_IMAGE,
-  LAYER_MAGIC,
-  LAYER_VERSION,
-  LayerFooter,
-  LayerHeader,
-  VALUE_ENTRY_BYTES,
-} from './layer-format.ts'
-import type { LayerKind, LayerOwner } from './layer-format.ts'
-import type { EntryRun, Layer } from './layer.ts'
-import { isValidMeta } from './value.ts'
+import type { BlockCache, BlockTable, Sized } from './block-cache.ts'
+import { damagedLayer, readIndexBlock, shapeOf } from './index-block.ts'
+import type { DataBlockPlace, IndexBlock, IndexBlockShape } from './index-block.ts'
+import { KeyFilter, hashKey } from './key-filter.ts'
+import type { LayerKind } from './layer-format.ts'
+import { HeldBlocks, Missing } from './layer.ts'
+import type { KeyRun, KeyRuns, Layer, RunChain, ValueRef } from './layer.ts'
+import { readTopIndex } from './top-index.ts'
+import { endsChain } from './value.ts'
 
 /** Where a layer's bytes come from: a file, an object. */
 export interface LayerSource {
@@ -37,52 +29,69 @@ export interface LayerSource {
   renew?(damage: UnderstoryError): Promise<void>
 }
 
-export class LayerFile implements Layer {
+/** What header and footer say; checked. */
+export interface LayerFrame {
   readonly kind: LayerKind
+  readonly generation: number
   readonly lsnMin: Lsn
   readonly lsnMax: Lsn
-  readonly generation: number
+  readonly keyFirst: Key
+  readonly keyLast: Key
   readonly keyCount: number
   readonly valueCount: number
-  readonly #source: LayerSource
-  readonly #cache: BlockCache
-  readonly #cacheOwner: number
-  readonly #blockCount: number
-  readonly #blocks: DataView
-  readonly #keys: DataView
-  readonly #values: DataView
-  /** A bit per value: it is the oldest of its key. */
-  readonly #runStarts: Uint8Array
-  readonly #pending = new Map<number, Promise<Uint8Array>>()
+  /** End of the data blocks. */
+  readonly dataEnd: number
+  /** End of the index blocks. */
+  readonly indexEnd: number
+  readonly top: TopPlace
+  /** `rawBytes` is 0 where there is none. */
+  readonly filter: DataBlockPlace
+}
+/** Where the index blocks are listed; version 1 has one, and counts for it. */
+export type TopPlace =
+  | { readonly version: 2; readonly place: DataBlockPlace }
+  | { readonly version: 1; readonly place: DataBlockPlace; readonly shape: IndexBlockShape }
 
-  /** `index` must have been checked: made by `openLayer` only. */
-  constructor(
-    source: LayerSource,
-    cache: BlockCache,
-    header: DataView,
-    index: Uint8Array,
-    blockCount: number,
-  ) {
+class DataBlock {
+  readonly bytes: Uint8Array
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes
+  }
+  get sizeBytes(): number {
+    return this.bytes.length
+  }
+}
+
+/** Which index blocks there are. */
+interface Directory extends Sized {
+  readonly count: number
+  find(key: Key, at: Lsn): number
+  firstFrom(key: Key): number
+  placeOf(number: number): DataBlockPlace
+}
+
+export class LayerFile implements Layer {
+  readonly frame: LayerFrame
+  readonly #source: LayerSource
+  readonly #blocks: BlockTable<Sized>
+  readonly #pending = new Map<number, Promise<Sized>>()
+  /** Of version 1, whose one index block needs none. */
+  readonly #directory: Directory | undefined
+
+  /** Made by `openLayer` alone, which checks the frame. */
+  constructor(source: LayerSource, cache: BlockCache, frame: LayerFrame) {
+    this.frame = frame
     this.#source = source
-    this.#cache = cache
-    this.#cacheOwner = cache.newOwner()
-    this.kind = LayerHeader.kind.get(header, 0) as LayerKind
-    this.lsnMin = LayerHeader.lsnMin.get(header, 0)
-    this.lsnMax = LayerHeader.lsnMax.get(header, 0)
-    this.generation = Number(LayerHeader.generation.get(header, 0))
-    this.keyCount = LayerHeader.keyCount.get(header, 0)
-    this.valueCount = LayerHeader.valueCount.get(header, 0)
-    this.#blockCount = blockCount
-    const keysAt = index.byteOffset + blockCount * BLOCK_ENTRY_BYTES
-    const valuesAt = keysAt + this.keyCount * KEY_ENTRY_BYTES
-    this.#blocks = new DataView(index.buffer, index.byteOffset, blockCount * BLOCK_ENTRY_BYTES)
-    this.#keys = new DataView(index.buffer, keysAt, this.keyCount * KEY_ENTRY_BYTES)
-    this.#values = new DataView(index.buffer, valuesAt, this.valueCount * VALUE_ENTRY_BYTES)
-    this.#runStarts = new Uint8Array((this.valueCount + 7) >>> 3)
-    for (let entry = 0; entry < this.keyCount; entry++) {
-      const value = this.#firstValue(entry)
-      this.#runStarts[value >>> 3] = (this.#runStarts[value >>> 3] as number) | (1 << (value & 7))
-    }
+    this.#blocks = cache.table()
+    const { top } = frame
+    if (top.version === 1)
+      this.#directory = {
+        count: 1,
+        sizeBytes: 0,
+        find: () => 0,
+        firstFrom: () => 0,
+        placeOf: () => top.place,
+      }
   }
 
   get name(): string {
@@ -91,324 +100,322 @@ export class LayerFile implements Layer {
   get sizeBytes(): number {
     return this.#source.sizeBytes
   }
+  get kind(): LayerKind {
+    return this.frame.kind
+  }
+  get lsnMin(): Lsn {
+    return this.frame.lsnMin
+  }
+  get lsnMax(): Lsn {
+    return this.frame.lsnMax
+  }
 
-  keyOfEntry(entry: number): Key {
-    return readKey(this.#keys, entry * KEY_ENTRY_BYTES)
+  /** Its blocks leave the cache. */
+  close(): void {
+    this.#blocks.close()
   }
-  /** One run: entries are numbered in key order. */
-  runsWithin(first: Key, last: Key): EntryRun[] {
-    const begin = this.#entriesBefore(first, false)
-    const length = this.#entriesBefore(last, true) - begin
-    return length > 0 ? [{ length, at: (index) => begin + index }] : []
-  }
-  /** Number of entries before the key, or up to it if `isIncluded`. */
-  #entriesBefore(key: Key, isIncluded: boolean): number {
-    let low = 0
-    let high = this.keyCount
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      const order = compareWithKeyAt(key, this.#keys, middle * KEY_ENTRY_BYTES)
-      if (order > 0 || (isIncluded && order === 0)) low = middle + 1
-      else high = middle
+
+  gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[], held: HeldBlocks | undefined): boolean | Missing {
+    const { lsnMin, lsnMax } = this.frame
+    if (at < lsnMin) return false
+    if (lsnMax < floor) return true
+    const place = this.#find(key, at, held)
+    if (place instanceof Missing) return place
+    let { number } = place
+    const { directory } = place
+    const count = found.length
+    for (; number >= 0; number--) {
+      const block = this.#indexBlock(directory, number, held)
+      if (block instanceof Missing) {
+        found.length = count
+        return block
+      }
+      const entry = block.entryOf(key)
+      if (entry < 0) return false
+      const first = block.firstValueOf(entry)
+      for (let value = block.newestOf(entry, at); value >= first; value--) {
+        if (block.lsnOf(value) < floor) return true
+        found.push(new FileValue(this, block, value))
+        if (endsChain(block.metaOf(value))) return true
+      }
+      if (entry > 0 || !block.continues) return false
     }
-    return low
-  }
-  #firstValue(entry: number): number {
-    return entry === this.keyCount
-      ? this.valueCount
-      : this.#keys.getUint32(entry * KEY_ENTRY_BYTES + KEY_BYTES, true)
+    return false
   }
 
-  /** Binary search; -1 where the layer does not have the key. */
-  entryOf(key: Key): number {
-    let low = 0
-    let high = this.keyCount - 1
-    while (low <= high) {
-      const middle = (low + high) >>> 1
-      const order = compareWithKeyAt(key, this.#keys, middle * KEY_ENTRY_BYTES)
-      if (order === 0) return middle
-      if (order < 0) high = middle - 1
-      else low = middle + 1
+  newest(key: Key, at: Lsn, held: HeldBlocks | undefined): ValueRef | undefined | Missing {
+    if (at < this.frame.lsnMin) return undefined
+    const place = this.#find(key, at, held)
+    if (place instanceof Missing) return place
+    if (place.number < 0) return undefined
+    const block = this.#indexBlock(place.directory, place.number, held)
+    if (block instanceof Missing) return block
+    const entry = block.entryOf(key)
+    const value = entry < 0 ? -1 : block.newestOf(entry, at)
+    return value < 0 ? undefined : new FileValue(this, block, value)
+  }
+
+  /** The index block that has the key's newest value at or before `at`, if one has; -1: none. */
+  #find(key: Key, at: Lsn, held: HeldBlocks | undefined): { directory: Directory; number: number } | Missing {
+    const { keyFirst, keyLast, filter } = this.frame
+    if (compareKeys(key, keyFirst) < 0 || compareKeys(key, keyLast) > 0) return NOWHERE
+    if (filter.rawBytes > 0) {
+      const known = this.#at(filter.offset, held) as KeyFilter | undefined
+      if (known === undefined) return this.#missing(filter, 'key filter', (raw) => new KeyFilter(raw), true)
+      if (!known.mayHave(hashKey(key))) return NOWHERE
     }
-    return -1
+    const directory = this.#directoryOf(held)
+    return directory instanceof Missing ? directory : { directory, number: directory.find(key, at) }
   }
 
-  newest(key: Key, at: Lsn): number {
-    if (at < this.lsnMin) return -1
-    const entry = this.entryOf(key)
-    return entry < 0 ? -1 : this.newestOfEntry(entry, at)
+  #directoryOf(held: HeldBlocks | undefined): Directory | Missing {
+    if (this.#directory !== undefined) return this.#directory
+    const { top, dataEnd, indexEnd } = this.frame
+    const known = this.#at(top.place.offset, held) as Directory | undefined
+    if (known !== undefined) return known
+    return this.#missing(top.place, 'top index', (raw) => readTopIndex(raw, this.name, dataEnd, indexEnd))
   }
-  newestOfEntry(entry: number, at: Lsn): number {
-    const first = this.#firstValue(entry)
-    let value = this.#firstValue(entry + 1) - 1
-    while (value >= first && this.lsnOf(value) > at) value--
-    return value >= first ? value : -1
-  }
-  /** The values of a key are neighbours. */
-  older(value: number): number {
-    return ((this.#runStarts[value >>> 3] as number) >>> (value & 7)) & 1 ? -1 : value - 1
-  }
-
-  lsnOf(value: number): Lsn {
-    const at = value * VALUE_ENTRY_BYTES
-    return (this.#values.getUint32(at + 4, true) * 0x1_0000_0000 + this.#values.getUint32(at, true)) as Lsn
-  }
-  metaOf(value: number): number {
-    return this.#values.getUint8(value * VALUE_ENTRY_BYTES + 20)
-  }
-  blockIndexOf(value: number): number {
-    return this.#values.getUint8(value * VALUE_ENTRY_BYTES + 21)
-  }
-  lengthOf(value: number): number {
-    return this.#values.getUint32(value * VALUE_ENTRY_BYTES + 16, true)
-  }
-  /** Equal for values that share their bytes: block * 2^32 + offset. */
-  positionOf(value: number): number {
-    const at = value * VALUE_ENTRY_BYTES
-    return this.#values.getUint32(at + 8, true) * 0x1_0000_0000 + this.#values.getUint32(at + 12, true)
+  #indexBlock(directory: Directory, number: number, held: HeldBlocks | undefined): IndexBlock | Missing {
+    const place = directory.placeOf(number)
+    const known = this.#at(place.offset, held) as IndexBlock | undefined
+    if (known !== undefined) return known
+    const { name } = this
+    const { top } = this.frame
+    const what = `index block ${number} at byte ${place.offset}`
+    return this.#missing(place, what, (raw) => {
+      const shape = top.version === 1 ? top.shape : shapeOf(raw, name, what)
+      return readIndexBlock(raw, shape, { name, ...this.frame }, what)
+    })
   }
 
-  bytesOf(value: number): Uint8Array | undefined {
-    const at = value * VALUE_ENTRY_BYTES
-    const length = this.#values.getUint32(at + 16, true)
-    if (length === 0) return EMPTY
-    const block = this.#cache.get(this.#cacheOwner, this.#values.getUint32(at + 8, true))
-    if (block === undefined) return undefined
-    const offset = this.#values.getUint32(at + 12, true)
-    return block.subarray(offset, offset + length)
+  #at(offset: number, held: HeldBlocks | undefined): Sized | undefined {
+    return this.#blocks.get(offset) ?? held?.get(this.#blocks, offset)
   }
-  async load(value: number): Promise<Uint8Array> {
-    const at = value * VALUE_ENTRY_BYTES
-    const length = this.#values.getUint32(at + 16, true)
-    if (length === 0) return EMPTY
-    const number = this.#values.getUint32(at + 8, true)
-    const block = this.#cache.get(this.#cacheOwner, number) ?? (await this.#loadBlock(number))
-    const offset = this.#values.getUint32(at + 12, true)
-    return block.subarray(offset, offset + length)
+  #missing(place: DataBlockPlace, what: string, make: (raw: Uint8Array) => Sized, isStored = false): Missing {
+    return new Missing(async (held) => {
+      held.put(this.#blocks, place.offset, await this.#load(place, what, make, isStored))
+    })
   }
 
-  #loadBlock(number: number): Promise<Uint8Array> {
-    const pending = this.#pending.get(number)
+  /** For values. */
+  bytesAt(place: DataBlockPlace, offset: number, length: number): Uint8Array | undefined {
+    const block = this.#blocks.get(place.offset) as DataBlock | undefined
+    return block?.bytes.subarray(offset, offset + length)
+  }
+  async loadAt(place: DataBlockPlace, offset: number, length: number): Promise<Uint8Array> {
+    const block = await this.#load(place, `block at byte ${place.offset}`, (raw) => new DataBlock(raw), false)
+    return (block as DataBlock).bytes.subarray(offset, offset + length)
+  }
+
+  #load(
+    place: DataBlockPlace,
+    what: string,
+    make: (raw: Uint8Array) => Sized,
+    isStored: boolean,
+  ): Promise<Sized> {
+    const { offset } = place
+    const known = this.#blocks.get(offset)
+    if (known !== undefined) return Promise.resolve(known)
+    const pending = this.#pending.get(offset)
     if (pending !== undefined) return pending
-    const loading = this.#readBlock(number).finally(() => this.#pending.delete(number))
-    this.#pending.set(number, loading)
+    const loading = this.#read(place, what, isStored)
+      .then((raw) => {
+        const block = make(raw)
+        this.#blocks.put(offset, block)
+        return block
+      })
+      .finally(() => this.#pending.delete(offset))
+    this.#pending.set(offset, loading)
     return loading
   }
-  async #readBlock(number: number): Promise<Uint8Array> {
+  async #read(place: DataBlockPlace, what: string, isStored: boolean): Promise<Uint8Array> {
     try {
-      return await this.#tryReadBlock(number)
+      return await this.#tryRead(place, what, isStored)
     } catch (error) {
       const isLost = isErrorCode(error, 'bad_file') || isErrorCode(error, 'not_found')
       if (!isLost || this.#source.renew === undefined) throw error
       await this.#source.renew(error)
-      return this.#tryReadBlock(number)
+      return this.#tryRead(place, what, isStored)
     }
   }
-  async #tryReadBlock(number: number): Promise<Uint8Array> {
-    const at = number * BLOCK_ENTRY_BYTES
-    const offset = this.#blocks.getUint32(at, true)
-    const length = this.#blocks.getUint32(at + 4, true)
-    const rawLength = this.#blocks.getUint32(at + 8, true)
-    const stored = await this.#source.read(offset, length)
-    const where = `block ${number} at byte ${offset}`
-    if (stored.length !== length) {
-      throw damaged(this.#source.name, `${where} is cut short: ${stored.length} of ${length} bytes are there`)
-    }
-    const raw = checkAndDecompress(
-      this.#source.name,
-      stored,
-      this.#blocks.getUint32(at + 12, true),
-      rawLength,
-      where,
-    )
-    this.#cache.put(this.#cacheOwner, number, raw)
-    return raw
+  async #tryRead(place: DataBlockPlace, what: string, isStored: boolean): Promise<Uint8Array> {
+    const { offset, storedBytes, rawBytes, crc } = place
+    const stored = await this.#source.read(offset, storedBytes)
+    if (stored.length !== storedBytes)
+      throw damagedLayer(
+        this.name,
+        `${what} is cut short: ${stored.length} of ${storedBytes} bytes are there`,
+      )
+    if (crc32c(stored) !== crc) throw damagedLayer(this.name, `${what} fails its checksum`)
+    return isStored ? stored : decompress(this.name, stored, rawBytes, what)
+  }
+
+  *runsWithin(first: Key, last: Key): Iterable<KeyRuns> {
+    const { keyFirst, keyLast } = this.frame
+    if (compareKeys(last, keyFirst) >= 0 && compareKeys(first, keyLast) <= 0)
+      yield new FileRuns(this, first, last)
+  }
+  /** For `FileRuns`: index block `number`, or the first that may have keys from `first` on. */
+  runBlock(
+    first: Key,
+    number: number | undefined,
+    held: HeldBlocks | undefined,
+  ): RunBlock | undefined | Missing {
+    const directory = this.#directoryOf(held)
+    if (directory instanceof Missing) return directory
+    const at = number ?? directory.firstFrom(first)
+    if (at >= directory.count) return undefined
+    const block = this.#indexBlock(directory, at, held)
+    return block instanceof Missing ? block : { number: at, block }
   }
 
   /** Reads and checks every block. */
   async verify(): Promise<void> {
-    for (let number = 0; number < this.#blockCount; number++) await this.#readBlock(number)
+    const held = new HeldBlocks()
+    const { filter } = this.frame
+    if (filter.rawBytes > 0) await this.#read(filter, 'key filter', true)
+    const seen = new Set<number>()
+    for (let number = 0; ; number++) {
+      let run = this.runBlock(this.frame.keyFirst, number, held)
+      for (; run instanceof Missing; run = this.runBlock(this.frame.keyFirst, number, held))
+        await run.load(held)
+      if (run === undefined) return
+      for (let i = 0; i < run.block.blockCount; i++) {
+        const place = run.block.placeOfBlock(i)
+        if (seen.has(place.offset)) continue
+        seen.add(place.offset)
+        await this.#read(place, `block at byte ${place.offset}`, false)
+      }
+    }
+  }
+}
+
+const NO_DIRECTORY: Directory = {
+  count: 0,
+  sizeBytes: 0,
+  find: () => -1,
+  firstFrom: () => 0,
+  placeOf: () => ({ offset: 0, storedBytes: 0, rawBytes: 0, crc: 0 }),
+}
+const NOWHERE = { directory: NO_DIRECTORY, number: -1 }
+
+interface RunBlock {
+  readonly number: number
+  readonly block: IndexBlock
+}
+
+class FileValue implements ValueRef {
+  readonly layer: LayerFile
+  readonly #block: IndexBlock
+  readonly #value: number
+
+  constructor(layer: LayerFile, block: IndexBlock, value: number) {
+    this.layer = layer
+    this.#block = block
+    this.#value = value
+  }
+  get lsn(): Lsn {
+    return this.#block.lsnOf(this.#value)
+  }
+  get meta(): number {
+    return this.#block.metaOf(this.#value)
+  }
+  get blockIndex(): number {
+    return this.#block.blockIndexOf(this.#value)
+  }
+  get lengthBytes(): number {
+    return this.#block.lengthOf(this.#value)
+  }
+  bytes(): Uint8Array | undefined {
+    const { lengthBytes } = this
+    if (lengthBytes === 0) return EMPTY
+    return this.layer.bytesAt(
+      this.#block.placeOf(this.#value),
+      this.#block.offsetOf(this.#value),
+      lengthBytes,
+    )
+  }
+  load(): Promise<Uint8Array> {
+    const { lengthBytes } = this
+    if (lengthBytes === 0) return Promise.resolve(EMPTY)
+    return this.layer.loadAt(this.#block.placeOf(this.#value), this.#block.offsetOf(this.#value), lengthBytes)
   }
 }
 
 const EMPTY = new Uint8Array(0)
 
-/** Opens a layer of `owner`. Error: refused `bad_file`. */
-export async function openLayer(
-  source: LayerSource,
-  owner: LayerOwner,
-  cache: BlockCache,
-): Promise<LayerFile> {
-  const { name, sizeBytes } = source
-  if (sizeBytes < LayerHeader.SIZE + LayerFooter.SIZE) throw damaged(name, `it has only ${sizeBytes} bytes`)
-  const header = viewOf(await readExactly(source, 0, LayerHeader.SIZE))
-  checkHeader(name, header, owner)
-  const footerAt = sizeBytes - LayerFooter.SIZE
-  const footer = viewOf(await readExactly(source, footerAt, LayerFooter.SIZE))
-  checkCrc(name, footer, LayerFooter.SIZE - 4, LayerFooter.crc.get(footer, 0), `footer at byte ${footerAt}`)
-  if (LayerFooter.magic.get(footer, 0) !== LAYER_MAGIC)
-    throw damaged(name, `footer at byte ${footerAt} has a wrong magic`)
-  const indexAt = Number(LayerFooter.indexOffset.get(footer, 0))
-  const stored = LayerFooter.indexStoredBytes.get(footer, 0)
-  if (indexAt < LayerHeader.SIZE || indexAt + stored !== footerAt) {
-    throw damaged(
-      name,
-      `footer puts the index at ${indexAt} to ${indexAt + stored}, but it must end at ${footerAt}`,
-    )
-  }
-  const rawBytes = LayerFooter.indexRawBytes.get(footer, 0)
-  if (rawBytes > INDEX_BYTES_MAX) throw damaged(name, `index of ${rawBytes} bytes is too large`)
-  const where = `index at byte ${indexAt}`
-  const index = checkAndDecompress(
-    name,
-    await readExactly(source, indexAt, stored),
-    LayerFooter.indexCrc.get(footer, 0),
-    rawBytes,
-    where,
-  )
-  const blockCount = LayerFooter.blockCount.get(footer, 0)
-  checkIndex(name, header, index, blockCount, indexAt)
-  return new LayerFile(source, cache, header, index, blockCount)
-}
+/** One index block after the other. */
+class FileRuns implements KeyRuns {
+  readonly #layer: LayerFile
+  readonly #first: Key
+  readonly #last: Key
+  #number: number | undefined
+  #isOver = false
 
-function checkHeader(name: string, header: DataView, owner: LayerOwner): void {
-  const magic = LayerHeader.magic.get(header, 0)
-  if (magic !== LAYER_MAGIC) throw damaged(name, `header has magic 0x${magic.toString(16)}`)
-  const version = LayerHeader.version.get(header, 0)
-  if (version !== LAYER_VERSION) {
-    throw refuse('bad_file', `layer "${name}" has version ${version}, this program reads ${LAYER_VERSION}`, {
-      hint: 'Run the version of the program that wrote it.',
-    })
+  constructor(layer: LayerFile, first: Key, last: Key) {
+    this.#layer = layer
+    this.#first = first
+    this.#last = last
   }
-  checkCrc(name, header, LayerHeader.SIZE - 4, LayerHeader.crc.get(header, 0), 'header at byte 0')
-  const kind = LayerHeader.kind.get(header, 0)
-  if (kind !== LAYER_KIND_DELTA && kind !== LAYER_KIND_IMAGE) throw damaged(name, `header has kind ${kind}`)
-  const tenantId = Buffer.from(LayerHeader.tenantId.get(header, 0)).toString('hex')
-  const timelineId = Buffer.from(LayerHeader.timelineId.get(header, 0)).toString('hex')
-  const number = LayerHeader.shardNumber.get(header, 0)
-  const count = LayerHeader.shardCount.get(header, 0)
-  const stripeBlocks = LayerHeader.stripeBlocks.get(header, 0)
-  const { shard } = owner
-  if (
-    tenantId !== owner.tenantId ||
-    timelineId !== owner.timelineId ||
-    number !== shard.number ||
-    count !== shard.count ||
-    stripeBlocks !== shard.stripeBlocks ||
-    LayerHeader.headerBytes.get(header, 0) !== LayerHeader.SIZE
-  ) {
-    const whose = `tenant ${tenantId}, timeline ${timelineId}, shard ${number} of ${count}`
-    throw damaged(name, `it belongs to ${whose} with stripes of ${stripeBlocks} blocks`)
+
+  next(): KeyRun | undefined | Promise<KeyRun | undefined> {
+    if (this.#isOver) return undefined
+    const found = this.#layer.runBlock(this.#first, this.#number, undefined)
+    return found instanceof Missing ? this.#load(found) : this.#take(found)
+  }
+  async #load(missing: Missing): Promise<KeyRun | undefined> {
+    const held = new HeldBlocks()
+    let found: RunBlock | undefined | Missing = missing
+    for (; found instanceof Missing; found = this.#layer.runBlock(this.#first, this.#number, held))
+      await found.load(held)
+    return this.#take(found)
+  }
+  #take(found: RunBlock | undefined): KeyRun | undefined | Promise<KeyRun | undefined> {
+    if (found === undefined) return undefined
+    const { number, block } = found
+    this.#number = number + 1
+    const from = block.entriesBefore(this.#first, false)
+    const to = block.entriesBefore(this.#last, true)
+    this.#isOver = to < block.keyCount
+    // The block before the one that begins at the first key may end before it.
+    return to > from ? new FileRun(this.#layer, block, from, to - from) : this.next()
   }
 }
 
-/** Everything that reading relies on, so that no later access can leave its bounds. */
-function checkIndex(
-  name: string,
-  header: DataView,
-  index: Uint8Array,
-  blockCount: number,
-  indexAt: number,
-): void {
-  const keyCount = LayerHeader.keyCount.get(header, 0)
-  const valueCount = LayerHeader.valueCount.get(header, 0)
-  const expected =
-    blockCount * BLOCK_ENTRY_BYTES + keyCount * KEY_ENTRY_BYTES + valueCount * VALUE_ENTRY_BYTES
-  if (index.length !== expected || keyCount === 0 || valueCount < keyCount) {
-    const counts = `${blockCount} blocks, ${keyCount} keys and ${valueCount} values`
-    throw damaged(name, `index has ${index.length} bytes for ${counts}`)
+class FileRun implements KeyRun {
+  readonly length: number
+  readonly #layer: LayerFile
+  readonly #block: IndexBlock
+  readonly #from: number
+
+  constructor(layer: LayerFile, block: IndexBlock, from: number, length: number) {
+    this.#layer = layer
+    this.#block = block
+    this.#from = from
+    this.length = length
   }
-  const view = viewOf(index)
-  for (let block = 0; block < blockCount; block++) {
-    const at = block * BLOCK_ENTRY_BYTES
-    const offset = view.getUint32(at, true)
-    const end = offset + view.getUint32(at + 4, true)
-    if (offset < LayerHeader.SIZE || end > indexAt || view.getUint32(at + 8, true) > BLOCK_BYTES_MAX) {
-      throw damaged(name, `index puts block ${block} at ${offset} to ${end}`)
-    }
+  keyAt(index: number): Key {
+    return this.#block.keyOf(this.#from + index)
   }
-  const keysAt = blockCount * BLOCK_ENTRY_BYTES
-  const valuesAt = keysAt + keyCount * KEY_ENTRY_BYTES
-  const lsnMin = LayerHeader.lsnMin.get(header, 0)
-  const lsnMax = LayerHeader.lsnMax.get(header, 0)
-  let previous: Key | undefined
-  for (let entry = 0; entry < keyCount; entry++) {
-    const at = keysAt + entry * KEY_ENTRY_BYTES
-    const key = readKey(view, at)
-    const first = view.getUint32(at + KEY_BYTES, true)
-    const end = entry + 1 === keyCount ? valueCount : view.getUint32(at + KEY_ENTRY_BYTES + KEY_BYTES, true)
-    const isOrdered = previous === undefined ? first === 0 : compareKeys(previous, key) < 0
-    if (!isOrdered || key.keyClass > KEY_CLASS_MAX || first >= end || end > valueCount) {
-      throw damaged(name, `index entry of key ${entry} is out of order`)
-    }
-    previous = key
-    let lastLsn = lsnMin as number
-    for (let value = first; value < end; value++) {
-      const to = valuesAt + value * VALUE_ENTRY_BYTES
-      const high = view.getUint32(to + 4, true)
-      const at = high * 0x1_0000_0000 + view.getUint32(to, true)
-      const block = view.getUint32(to + 8, true)
-      const length = view.getUint32(to + 16, true)
-      const valueEnd = view.getUint32(to + 12, true) + length
-      const isInside =
-        length === 0 ||
-        (block < blockCount && valueEnd <= view.getUint32(block * BLOCK_ENTRY_BYTES + 8, true))
-      if (at < lastLsn || at > lsnMax || !isInside || !isValidMeta(view.getUint8(to + 20))) {
-        throw damaged(name, `index entry of value ${value} contradicts itself`)
-      }
-      lastLsn = at
-    }
+  newestAt(index: number, at: Lsn): ValueRef | undefined {
+    const value = this.#block.newestOf(this.#from + index, at)
+    return value < 0 ? undefined : new FileValue(this.#layer, this.#block, value)
+  }
+  chainAt(index: number): RunChain | undefined {
+    const entry = this.#from + index
+    return this.#block.hasChains
+      ? { chain: this.#block.chainOf(entry), isWhole: this.#block.isWhole(entry) }
+      : undefined
   }
 }
 
-function checkCrc(name: string, view: DataView, length: number, expected: number, where: string): void {
-  if (crc32c(new Uint8Array(view.buffer, view.byteOffset, length)) !== expected)
-    throw damaged(name, `${where} fails its checksum`)
-}
-
-function checkAndDecompress(
-  name: string,
-  stored: Uint8Array,
-  crc: number,
-  rawLength: number,
-  where: string,
-): Uint8Array {
-  if (crc32c(stored) !== crc) throw damaged(name, `${where} fails its checksum`)
+function decompress(name: string, stored: Uint8Array, rawBytes: number, what: string): Uint8Array {
   let raw: Uint8Array
   try {
-    raw = zstdDecompressSync(stored, { maxOutputLength: Math.max(1, rawLength) })
+    raw = zstdDecompressSync(stored, { maxOutputLength: Math.max(1, rawBytes) })
   } catch (cause) {
-    throw damaged(name, `${where} cannot be decompressed`, cause)
+    throw damagedLayer(name, `${what} cannot be decompressed`, cause)
   }
-  if (raw.length !== rawLength) throw damaged(name, `${where} has ${raw.length} bytes, not ${rawLength}`)
+  if (raw.length !== rawBytes) throw damagedLayer(name, `${what} has ${raw.length} bytes, not ${rawBytes}`)
   return raw
-}
-
-async function readExactly(source: LayerSource, offset: number, length: number): Promise<Uint8Array> {
-  const bytes = await source.read(offset, length)
-  if (bytes.length !== length) {
-    throw damaged(source.name, `it is cut short: ${bytes.length} of ${length} bytes are at byte ${offset}`)
-  }
-  return bytes
-}
-
-const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
-function damaged(name: string, what: string, cause?: unknown): UnderstoryError {
-  return refuse('bad_file', `layer "${name}" is damaged: ${what}`, {
-    hint: 'A local file is fetched again by itself where its object is whole; a damaged object has to be restored from a copy.',
-    ...(cause === undefined ? {} : { cause }),
-  })
-}
-
-/** compareKeys with an encoded key. */
-function compareWithKeyAt(key: Key, view: DataView, at: number): number {
-  return (
-    key.keyClass - view.getUint8(at) ||
-    key.spcOid - view.getUint32(at + 1) ||
-    key.dbOid - view.getUint32(at + 5) ||
-    key.rel - view.getUint32(at + 9) ||
-    key.fork - view.getUint8(at + 13) ||
-    key.block - view.getUint32(at + 14)
-  )
 }

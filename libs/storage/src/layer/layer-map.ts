@@ -4,24 +4,17 @@
  * Rule on which reading rests: of one key, every value in a newer layer is at least as new as every value in an older
  * one. Ingest keeps it by order, late images by being refused where the key has newer values in an older layer.
  */
-import { LSN_MAX } from '@understory/base'
+import { LSN_MAX, LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { Barriers } from './barriers.ts'
 import { KEY_BARRIER, compareKeys } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
-import type { Layer } from './layer.ts'
+import { Barriers } from './barriers.ts'
+import { Missing, withBlocks } from './layer.ts'
+import type { HeldBlocks, Layer, ValueRef } from './layer.ts'
 import { ScanHeads } from './scan-heads.ts'
 import { endsChain, isTombstone } from './value.ts'
 
-/** One value of a plan. */
-export interface ValueRef {
-  readonly layer: Layer
-  readonly value: number
-}
-
-/** Given by a scan between two keys: nothing of it is held on to, others may work. */
-export const PAUSE: unique symbol = Symbol('pause')
-/** Steps between two pauses of a scan: about a millisecond. */
+/** Steps of a scan between two pauses: about a millisecond. */
 const PAUSE_STEPS = 1024
 
 /** What a key at an LSN is made of. */
@@ -32,6 +25,9 @@ export interface ReadPlan {
   /** Records on top of it, oldest first. */
   readonly records: readonly ValueRef[]
 }
+
+/** Lets others work; undefined where it is not needed yet. */
+export type Pause = () => Promise<void> | undefined
 
 export class LayerMap {
   /** Oldest first. */
@@ -51,110 +47,137 @@ export class LayerMap {
     this.#layers = [...this.#layers.slice(0, at), to, ...this.#layers.slice(at + from.length)]
   }
 
-  /** The key's newest value at or before `at`, tombstones too; undefined if there is none above its barrier. */
-  newest(key: Key, at: Lsn): ValueRef | undefined {
+  /**
+   * The key's newest value at or before `at`, tombstones too; undefined if there is none above its barrier. At once where
+   * the blocks of the index are at hand.
+   */
+  newest(key: Key, at: Lsn): ValueRef | undefined | Promise<ValueRef | undefined> {
+    return withBlocks((held) => this.#tryNewest(key, at, held))
+  }
+  #tryNewest(key: Key, at: Lsn, held: HeldBlocks | undefined): ValueRef | undefined | Missing {
     const floor = this.barriers.newest(key, at)
     for (let i = this.#layers.length - 1; i >= 0; i--) {
-      const layer = this.#layers[i] as Layer
-      const value = layer.newest(key, at)
-      if (value >= 0) return layer.lsnOf(value) >= floor ? { layer, value } : undefined
+      const value = (this.#layers[i] as Layer).newest(key, at, held)
+      if (value === undefined) continue
+      return value instanceof Missing || value.lsn >= floor ? value : undefined
     }
     return undefined
   }
 
-  /** Undefined where the key does not exist at `at`: never written, under a barrier, or ended by a tombstone. */
-  plan(key: Key, at: Lsn): ReadPlan | undefined {
+  /**
+   * Undefined where the key does not exist at `at`: never written, under a barrier, or ended by a tombstone. At once where
+   * the blocks of the index are at hand.
+   */
+  plan(key: Key, at: Lsn): ReadPlan | undefined | Promise<ReadPlan | undefined> {
+    return withBlocks((held) => this.#tryPlan(key, at, held))
+  }
+  #tryPlan(key: Key, at: Lsn, held: HeldBlocks | undefined): ReadPlan | undefined | Missing {
     const floor = this.barriers.newest(key, at)
-    const records: ValueRef[] = []
-    for (let i = this.#layers.length - 1; i >= 0; i--) {
-      const layer = this.#layers[i] as Layer
-      for (let value = layer.newest(key, at); value >= 0; value = layer.older(value)) {
-        if (layer.lsnOf(value) < floor) return found(key, undefined, records)
-        const meta = layer.metaOf(value)
-        if (endsChain(meta))
-          return isTombstone(meta) ? found(key, undefined, records) : found(key, { layer, value }, records)
-        records.push({ layer, value })
-      }
+    const values: ValueRef[] = []
+    let isOver = false
+    for (let i = this.#layers.length - 1; i >= 0 && !isOver; i--) {
+      const outcome = (this.#layers[i] as Layer).gather(key, at, floor, values, held)
+      if (outcome instanceof Missing) return outcome
+      isOver = outcome
     }
-    return found(key, undefined, records)
+    const oldest = values.at(-1)
+    if (oldest === undefined) return undefined
+    const hasEnd = endsChain(oldest.meta)
+    if (hasEnd) values.pop()
+    const base = hasEnd && !isTombstone(oldest.meta) ? oldest : undefined
+    return base === undefined && values.length === 0 ? undefined : { key, base, records: values.reverse() }
   }
 
-  /** The newest LSN at which the key has a value in a layer other than `except`; 0 where it has none. */
-  newestLsnOutside(key: Key, except: Layer): Lsn {
-    for (let i = this.#layers.length - 1; i >= 0; i--) {
-      const layer = this.#layers[i] as Layer
-      if (layer === except) continue
-      const value = layer.newest(key, LSN_MAX)
-      if (value >= 0) return layer.lsnOf(value)
-    }
-    return 0 as Lsn
+  /**
+   * Whether the key has a value newer than `lsn` in a layer other than `except`. Only layers that reach beyond `lsn` are
+   * looked at.
+   */
+  hasNewer(key: Key, lsn: Lsn, except: Layer): boolean | Promise<boolean> {
+    return withBlocks((held) => this.#tryHasNewer(key, lsn, except, held))
   }
-
-  /** Keys of [first, last] in order that exist at `at`, without a pause: for few. See `scanWithPauses`. */
-  *scan(first: Key, last: Key, at: Lsn): Generator<Key, void, void> {
-    for (const key of this.scanWithPauses(first, last, at)) if (key !== PAUSE) yield key
+  #tryHasNewer(key: Key, lsn: Lsn, except: Layer, held: HeldBlocks | undefined): boolean | Missing {
+    for (const layer of this.#layers) {
+      if (layer === except || (layer.lsnMax ?? LSN_ZERO) <= lsn) continue
+      const value = layer.newest(key, LSN_MAX, held)
+      if (value instanceof Missing) return value
+      if (value !== undefined && value.lsn > lsn) return true
+    }
+    return false
   }
 
   /**
    * Keys of [first, last] in order that exist at `at`: above their barriers, not ended. One merge over all layers, of
-   * which each key costs the logarithm of their count; nothing is gathered. Some milliseconds apart it gives `PAUSE`:
-   * then others may work, new values may come and layers may be added and replaced.
+   * which each key costs the logarithm of their count; nothing is gathered. `pause` is asked each millisecond or so: then
+   * new values may come and layers may be added and replaced.
    */
-  *scanWithPauses(first: Key, last: Key, at: Lsn): Generator<Key | typeof PAUSE, void, void> {
-    const heads = new ScanHeads()
-    for (const [age, layer] of this.#layers.entries()) {
-      for (const run of layer.runsWithin(first, last)) {
-        heads.add({ layer, age, run, next: 0, key: layer.keyOfEntry(run.at(0) as number) })
-        if (run.length >= PAUSE_STEPS) yield PAUSE
-      }
-      if (age % PAUSE_STEPS === PAUSE_STEPS - 1) yield PAUSE
-    }
+  async *scan(first: Key, last: Key, at: Lsn, pause: Pause): AsyncGenerator<Key, void, void> {
+    const heads = await this.#headsOf(first, last, pause)
     let steps = 0
     for (let head = heads.first; head !== undefined; head = heads.first) {
       const { key } = head
       let newest: ValueRef | undefined
-      // The newest layer that has the key comes first.
       for (; head !== undefined && compareKeys(head.key, key) === 0; head = heads.first) {
-        if (newest === undefined) {
-          const value = head.layer.newestOfEntry(head.run.at(head.next) as number, at)
-          if (value >= 0) newest = { layer: head.layer, value }
-        }
-        heads.advanceFirst()
-        if (++steps % PAUSE_STEPS === 0) yield PAUSE
+        const value = head.run.newestAt(head.next, at)
+        // The newest layer that has the key comes first; of one layer the older part of a key does.
+        if (value !== undefined && (newest === undefined || value.lsn > newest.lsn)) newest = value
+        const advanced = heads.advanceFirst()
+        if (advanced !== undefined) await advanced
+        if (++steps % PAUSE_STEPS === 0) await pause()
       }
-      if (newest === undefined || isTombstone(newest.layer.metaOf(newest.value))) continue
-      if (newest.layer.lsnOf(newest.value) >= this.barriers.newest(key, at)) yield key
+      if (newest !== undefined && !isTombstone(newest.meta) && newest.lsn >= this.barriers.newest(key, at))
+        yield key
     }
+  }
+  async #headsOf(first: Key, last: Key, pause: Pause): Promise<ScanHeads> {
+    const heads = new ScanHeads()
+    let steps = 0
+    for (const [age, layer] of this.#layers.entries()) {
+      for (const runs of layer.runsWithin(first, last)) {
+        const run = await runs.next()
+        if (run !== undefined) heads.add({ age, runs, run, next: 0, key: run.keyAt(0) })
+        steps += run?.length ?? 1
+        if (steps < PAUSE_STEPS) continue
+        steps = 0
+        await pause()
+      }
+    }
+    return heads
   }
 
   /** Fills `barriers` from the layers, once after loading. */
   async loadBarriers(): Promise<void> {
     const { first, last } = classRange(KEY_BARRIER)
     for (const layer of this.#layers) {
-      for (const run of layer.runsWithin(first, last)) {
-        for (let i = 0; i < run.length; i++) {
-          const entry = run.at(i) as number
-          const key = layer.keyOfEntry(entry)
-          const newestFirst: number[] = []
-          let value = layer.newestOfEntry(entry, LSN_MAX)
-          for (; value >= 0; value = layer.older(value)) newestFirst.push(value)
-          for (const each of newestFirst.reverse()) {
-            const bytes = await layer.load(each)
-            this.barriers.add(
-              key,
-              layer.lsnOf(each),
-              new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true),
-            )
-          }
+      for await (const key of keysOf(layer, first, last)) {
+        const newestFirst: ValueRef[] = []
+        for (let at: Lsn = LSN_MAX; ;) {
+          const value: ValueRef | undefined = await withBlocks((held) => layer.newest(key, at, held))
+          if (value === undefined) break
+          newestFirst.push(value)
+          if (value.lsn === 0) break
+          at = (value.lsn - 1) as Lsn
+        }
+        for (const value of newestFirst.reverse()) {
+          const bytes = value.bytes() ?? (await value.load())
+          this.barriers.add(key, value.lsn, new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true))
         }
       }
     }
   }
 }
 
-function found(key: Key, base: ValueRef | undefined, newestFirst: ValueRef[]): ReadPlan | undefined {
-  if (base === undefined && newestFirst.length === 0) return undefined
-  return { key, base, records: newestFirst.reverse() }
+/** The keys of a layer within [first, last], each once; those of a file in order. */
+export async function* keysOf(layer: Layer, first: Key, last: Key): AsyncGenerator<Key, void, void> {
+  for (const runs of layer.runsWithin(first, last)) {
+    let previous: Key | undefined
+    for (let run = await runs.next(); run !== undefined; run = await runs.next()) {
+      for (let i = 0; i < run.length; i++) {
+        const key = run.keyAt(i)
+        if (previous === undefined || compareKeys(previous, key) !== 0) yield key
+        previous = key
+      }
+    }
+  }
 }
 
 const MAX = 0xffff_ffff

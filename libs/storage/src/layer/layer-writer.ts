@@ -4,13 +4,16 @@ import { constants, zstdCompress } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
 import { assert, lsnHigh, lsnLow } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { KEY_BYTES, compareKeys, formatKey, writeKey } from '../key/key.ts'
+import { KEY_BYTES, compareKeys, formatKey, readKey, writeKey } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
 import { grown } from '../key/key-table.ts'
+import { hashKey, keyFilterBytes } from './key-filter.ts'
+import { IndexWriter } from './index-writer.ts'
 import {
   BLOCK_BYTES,
   BLOCK_ENTRY_BYTES,
   KEY_ENTRY_BYTES,
+  LAYER_KIND_DELTA,
   LAYER_MAGIC,
   LAYER_VERSION,
   LayerFooter,
@@ -141,22 +144,32 @@ export class LayerWriter {
   async finish(): Promise<WrittenLayer> {
     assert(this.#lastKey !== undefined && this.#valueCount > 0, () => 'a layer without values')
     if (this.#blockUsed > 0) await this.#flush()
-    const rawIndex = Buffer.concat([
-      bytesOf(this.#blocks, this.#blockCount * BLOCK_ENTRY_BYTES),
-      bytesOf(this.#keys, this.#keyCount * KEY_ENTRY_BYTES),
-      bytesOf(this.#values, this.#valueCount * VALUE_ENTRY_BYTES),
-    ])
-    const index = await compress(rawIndex)
+    const indexOffset = this.#offset
+    const index = new IndexWriter(this.#blocks, this.#keys, this.#keyCount, this.#values, this.#valueCount)
+    for (let raw = index.next(); raw !== undefined; raw = index.next()) {
+      const stored = await compress(raw)
+      index.placed(this.#offset, stored, raw.length)
+      this.#emit(stored)
+    }
+    const filterOffset = this.#offset
+    const filter = this.#kind === LAYER_KIND_DELTA ? this.#filter() : Buffer.alloc(0)
+    this.#emit(filter)
+    const topOffset = this.#offset
+    const rawTop = index.top()
+    const top = await compress(rawTop)
+    this.#emit(top)
     const footer = Buffer.alloc(LayerFooter.SIZE)
     const view = new DataView(footer.buffer, footer.byteOffset, footer.length)
-    LayerFooter.indexOffset.set(view, 0, BigInt(this.#offset))
-    LayerFooter.indexStoredBytes.set(view, 0, index.length)
-    LayerFooter.indexRawBytes.set(view, 0, rawIndex.length)
-    LayerFooter.indexCrc.set(view, 0, crc32c(index))
-    LayerFooter.blockCount.set(view, 0, this.#blockCount)
+    LayerFooter.indexOffset.set(view, 0, BigInt(indexOffset))
+    LayerFooter.filterOffset.set(view, 0, BigInt(filterOffset))
+    LayerFooter.filterBytes.set(view, 0, filter.length)
+    LayerFooter.filterCrc.set(view, 0, crc32c(filter))
+    LayerFooter.topOffset.set(view, 0, BigInt(topOffset))
+    LayerFooter.topStoredBytes.set(view, 0, top.length)
+    LayerFooter.topRawBytes.set(view, 0, rawTop.length)
+    LayerFooter.topCrc.set(view, 0, crc32c(top))
     LayerFooter.magic.set(view, 0, LAYER_MAGIC)
     LayerFooter.crc.set(view, 0, crc32c(footer.subarray(0, LayerFooter.SIZE - 4)))
-    this.#emit(index)
     this.#emit(footer)
     this.#writeHeader(this.#parts[0] as Buffer)
     const file = Buffer.concat(this.#parts)
@@ -170,6 +183,16 @@ export class LayerWriter {
       sizeBytes: file.length,
       crc: crc32c(file),
     }
+  }
+
+  #filter(): Buffer {
+    const hashes = new Uint32Array(this.#keyCount * 2)
+    for (let entry = 0; entry < this.#keyCount; entry++) {
+      const { low, high } = hashKey(readKey(this.#keys, entry * KEY_ENTRY_BYTES))
+      hashes[entry * 2] = low
+      hashes[entry * 2 + 1] = high
+    }
+    return Buffer.from(keyFilterBytes(hashes).buffer)
   }
 
   #writeHeader(header: Buffer): void {
@@ -234,8 +257,6 @@ export async function writeOpenLayer(
   }
   return writer.finish()
 }
-
-const bytesOf = (view: DataView, length: number): Uint8Array => new Uint8Array(view.buffer, 0, length)
 
 function withRoom(view: DataView<ArrayBuffer>, length: number): DataView<ArrayBuffer> {
   if (length <= view.byteLength) return view

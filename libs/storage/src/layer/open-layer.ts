@@ -9,8 +9,8 @@ import type { Lsn } from '@understory/base'
 import { grown } from '../key/key-table.ts'
 import type { KeyTable } from '../key/key-table.ts'
 import type { Key } from '../key/key.ts'
-import type { EntryRun, Layer } from './layer.ts'
-import { META_IS_SHARED, RECORD_PREFIX_BYTES } from './value.ts'
+import type { KeyRun, KeyRuns, Layer, ValueRef } from './layer.ts'
+import { RECORD_PREFIX_BYTES, endsChain } from './value.ts'
 
 /** A position is `chunk << 20 | offset`; what is larger than a chunk has one of its own. */
 const CHUNK_BITS = 20
@@ -182,11 +182,8 @@ export class OpenLayer implements Layer {
     }
     return this.#sorted
   }
-  keyOfEntry(entry: number): Key {
-    return this.keys.keyOf(entry)
-  }
-  /** Keys that come meanwhile may be left out. */
-  *runsWithin(first: Key, last: Key): Generator<EntryRun, void, void> {
+  /** Keys that come while the runs are read may be left out. */
+  *runsWithin(first: Key, last: Key): Generator<KeyRuns, void, void> {
     const { keys } = this
     // Only what lies behind the count changes.
     const touched = this.#touched
@@ -196,7 +193,13 @@ export class OpenLayer implements Layer {
       const keyId = touched[i] as number
       if (keys.compareWith(keyId, first) >= 0 && keys.compareWith(keyId, last) <= 0) run.push(keyId)
       if (run.length < RUN_ENTRIES_MAX && i + 1 < count) continue
-      if (run.length > 0) yield run.sort((a, b) => keys.compare(a, b))
+      if (run.length > 0)
+        yield oneRun(
+          new OpenRun(
+            this,
+            run.sort((a, b) => keys.compare(a, b)),
+          ),
+        )
       run = []
     }
   }
@@ -206,12 +209,20 @@ export class OpenLayer implements Layer {
     while (value >= 0 && (this.#lsn[value] as number) > at) value = this.#older[value] as number
     return value
   }
-  newest(key: Key, at: Lsn): number {
+  gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[]): boolean {
     const keyId = this.keys.lookUp(key)
-    return keyId < 0 ? -1 : this.newestOf(keyId, at)
+    if (keyId < 0) return false
+    for (let value = this.newestOf(keyId, at); value >= 0; value = this.older(value)) {
+      if ((this.#lsn[value] as number) < floor) return true
+      found.push(new OpenValue(this, value))
+      if (endsChain(this.#meta[value] as number)) return true
+    }
+    return false
   }
-  newestOfEntry(entry: number, at: Lsn): number {
-    return this.newestOf(entry, at)
+  newest(key: Key, at: Lsn): ValueRef | undefined {
+    const keyId = this.keys.lookUp(key)
+    const value = keyId < 0 ? -1 : this.newestOf(keyId, at)
+    return value < 0 ? undefined : new OpenValue(this, value)
   }
   older(value: number): number {
     return this.#older[value] as number
@@ -232,9 +243,6 @@ export class OpenLayer implements Layer {
   positionOf(value: number): number {
     return this.#position[value] as number
   }
-  isSharedOf(value: number): boolean {
-    return ((this.#meta[value] as number) & META_IS_SHARED) !== 0
-  }
   /** Borrows from the layer, whose bytes never change. */
   bytesOf(value: number): Uint8Array {
     const position = this.#position[value] as number
@@ -243,9 +251,68 @@ export class OpenLayer implements Layer {
     if (length === 0) return EMPTY
     return (this.#chunks[position >>> CHUNK_BITS] as Uint8Array).subarray(offset, offset + length)
   }
-  load(value: number): Promise<Uint8Array> {
-    return Promise.resolve(this.bytesOf(value))
-  }
 }
 
 const EMPTY = new Uint8Array(0)
+
+class OpenValue implements ValueRef {
+  readonly layer: OpenLayer
+  readonly #value: number
+
+  constructor(layer: OpenLayer, value: number) {
+    this.layer = layer
+    this.#value = value
+  }
+  get lsn(): Lsn {
+    return this.layer.lsnOf(this.#value)
+  }
+  get meta(): number {
+    return this.layer.metaOf(this.#value)
+  }
+  get blockIndex(): number {
+    return this.layer.blockIndexOf(this.#value)
+  }
+  get lengthBytes(): number {
+    return this.layer.lengthOf(this.#value)
+  }
+  bytes(): Uint8Array {
+    return this.layer.bytesOf(this.#value)
+  }
+  load(): Promise<Uint8Array> {
+    return Promise.resolve(this.bytes())
+  }
+}
+
+class OpenRun implements KeyRun {
+  readonly #layer: OpenLayer
+  readonly #keyIds: readonly number[]
+
+  constructor(layer: OpenLayer, keyIds: readonly number[]) {
+    this.#layer = layer
+    this.#keyIds = keyIds
+  }
+  get length(): number {
+    return this.#keyIds.length
+  }
+  keyAt(index: number): Key {
+    return this.#layer.keys.keyOf(this.#keyIds[index] as number)
+  }
+  newestAt(index: number, at: Lsn): ValueRef | undefined {
+    const value = this.#layer.newestOf(this.#keyIds[index] as number, at)
+    return value < 0 ? undefined : new OpenValue(this.#layer, value)
+  }
+  chainAt(): undefined {
+    return undefined
+  }
+}
+
+function oneRun(run: KeyRun): KeyRuns {
+  let rest: KeyRun | undefined = run
+  return {
+    next: () => {
+      const given = rest
+      rest = undefined
+      return given
+    },
+  }
+}

@@ -1,13 +1,13 @@
 /** The runs of a scan, the one with the smallest key first: a binary heap. */
 import { compareKeys } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
-import type { EntryRun, Layer } from './layer.ts'
+import type { KeyRun, KeyRuns } from './layer.ts'
 
 export interface ScanHead {
-  readonly layer: Layer
   /** Of its layer: larger is newer. */
   readonly age: number
-  readonly run: EntryRun
+  readonly runs: KeyRuns
+  run: KeyRun
   /** Index within the run, and the key there. */
   next: number
   key: Key
@@ -37,19 +37,30 @@ export class ScanHeads {
     heap[at] = head
   }
 
-  /** To the next key of its run; a run that is at its end leaves. */
-  advanceFirst(): void {
-    const heap = this.#heap
-    const head = heap[0]
+  /** To the next key of its run, or of the run after it; one without more leaves. To be awaited where it gives a promise. */
+  advanceFirst(): void | Promise<void> {
+    const head = this.#heap[0]
     if (head === undefined) return
     head.next++
     if (head.next < head.run.length) {
-      head.key = head.layer.keyOfEntry(head.run.at(head.next) as number)
+      head.key = head.run.keyAt(head.next)
       this.#sink(head)
       return
     }
-    const last = heap.pop()
-    if (last !== undefined && heap.length > 0) this.#sink(last)
+    const run = head.runs.next()
+    return run instanceof Promise ? run.then((loaded) => this.#goOn(head, loaded)) : this.#goOn(head, run)
+  }
+
+  #goOn(head: ScanHead, run: KeyRun | undefined): void {
+    if (run === undefined) {
+      const last = this.#heap.pop()
+      if (last !== undefined && this.#heap.length > 0) this.#sink(last)
+      return
+    }
+    head.run = run
+    head.next = 0
+    head.key = run.keyAt(0)
+    this.#sink(head)
   }
 
   /** Puts `head` where it belongs, from the top down. */
