@@ -2,24 +2,14 @@
  * Goal: a compute that was frozen never comes back over its successor, and its Postgres does not go on serving (I2).
  * Method: SIGSTOP of real processes. A successor is a second compute host that is told to run the same timeline.
  */
-import { mkdir } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
-import {
-  PLAIN_CLIENT,
-  ComputeHostServiceClient,
-  ComputeServiceClient,
-  ComputeState,
-  callUnary,
-  createClient,
-} from '@understory/rpc'
 import type { GetComputeStatusResponse } from '@understory/rpc'
-import { freePort, postgresBinaries, startProcess, tenantLogin } from '@understory/testcontainers'
+import { tenantLogin } from '@understory/testcontainers'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
+import { gone, prepareSuccessor } from './successor.ts'
 
-const MAIN = resolve(import.meta.dirname, '../../apps/compute-proxy/src/main.ts')
 const CONTACT_TIMEOUT_MS = 6_000
 
 let road: Road
@@ -30,69 +20,6 @@ beforeAll(async () => {
   })
 })
 afterAll(() => road?.[Symbol.asyncDispose]())
-
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}
-const gone = (what: string, pid: number): Promise<true> =>
-  until(`${what} to be gone`, () => (isAlive(pid) ? undefined : true))
-
-/** Another host, which takes the tenant's timeline when it is told to. */
-async function prepareSuccessor(tenant: string) {
-  const directory = join(road.folder, `successor-of-${tenant}`)
-  await mkdir(directory, { recursive: true })
-  const { bin } = await postgresBinaries(17)
-  const address = `127.0.0.1:${await freePort()}`
-  const host = await startProcess({
-    name: 'successor',
-    command: process.execPath,
-    args: [
-      '--disable-warning=ExperimentalWarning',
-      MAIN,
-      'host',
-      '--node-id',
-      'successor',
-      '--listen',
-      address,
-      '--data-dir',
-      directory,
-      '--postgres-bin-17',
-      bin,
-    ],
-    ready: /"event":"started"/,
-    parentDeathSignal: 'SIGTERM',
-    stopTimeoutMs: 60_000,
-  })
-  const { spec } = await road.timeline(tenant)
-  const client = createClient(PLAIN_CLIENT, ComputeHostServiceClient, address)
-  const configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
-  const take = () => callUnary(client.ensureCompute.bind(client), { spec, configuration })
-  const status = (): Promise<GetComputeStatusResponse> =>
-    until('the successor to run', async () => {
-      const { computes } = await callUnary(client.listComputes.bind(client), {})
-      const computeAddress = computes[0]?.address ?? ''
-      if (computeAddress === '') return undefined
-      const compute = createClient(PLAIN_CLIENT, ComputeServiceClient, computeAddress)
-      try {
-        const found = await callUnary(compute.getComputeStatus.bind(compute), {})
-        return found.state === ComputeState.COMPUTE_STATE_RUNNING ? found : undefined
-      } finally {
-        compute.close()
-      }
-    })
-  return {
-    take,
-    status,
-    async [Symbol.asyncDispose](): Promise<void> {
-      client.close()
-      await host.stop()
-    },
-  }
-}
 
 async function connected(connectionString: string): Promise<pg.Client> {
   const client = new pg.Client({ connectionString: tenantLogin(connectionString) })
@@ -127,7 +54,7 @@ test('a compute that its host ended while it had a successor does not come back 
     const { spec } = await road.timeline('ended')
     return spec?.bootstrap === false ? true : undefined
   })
-  await using successor = await prepareSuccessor('ended')
+  await using successor = await prepareSuccessor(road, 'ended')
   process.kill(before.pid, 'SIGSTOP')
   await successor.take()
   const { term, connectionString } = await successor.status()
@@ -142,7 +69,7 @@ test('a compute that was frozen together with its host ends its Postgres and lea
   const before = await road.runningCompute()
   const reader = await connected(await road.connectionString())
   const host = road.cluster.computeHost.pid
-  await using successor = await prepareSuccessor(road.tenant)
+  await using successor = await prepareSuccessor(road, road.tenant)
   process.kill(host, 'SIGSTOP')
   process.kill(before.pid, 'SIGSTOP')
   const frozenMs = performance.now()

@@ -5,7 +5,7 @@
 import { statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { assert, present } from '@understory/base'
+import { assert, present, refuse } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { runCommand, startProcess } from '@understory/testcontainers'
 import type { ClusterNode, Cut } from '@understory/testcontainers'
@@ -14,9 +14,9 @@ import type { Lab, Need } from './lab.ts'
 
 /**
  * What commits may do meanwhile. `go on`: they must. `wait`: they stand behind a large record in the WAL. `stop`: there must be none, for a majority is lost. `compute`: they
- * stop until the compute is back.
+ * stop until the compute is back. `adopt`: they wait until another compute-proxy has adopted Postgres, and no client notices more.
  */
-export type Effect = 'go on' | 'wait' | 'stop' | 'compute'
+export type Effect = 'go on' | 'wait' | 'stop' | 'compute' | 'adopt'
 
 export interface Struck {
   /** What it was done to, in few words. */
@@ -95,6 +95,26 @@ const signalled =
     for (const which of whom) sendIfThere(compute[which], signal)
     return { target, heal: async () => undefined }
   }
+
+/** The next one adopts the Postgres that lives: the same process, and no rebuild. */
+async function killProxyAlone(lab: Lab): Promise<Struck> {
+  const before = await lab.compute()
+  sendIfThere(before.proxyPid, 'SIGKILL')
+  return {
+    target: 'compute-proxy',
+    heal: async () => {
+      const { postmasterPid } = await until('another compute-proxy', 60_000, async () => {
+        const now = await lab.compute()
+        return now.proxyPid === before.proxyPid ? undefined : now
+      })
+      if (postmasterPid === before.postmasterPid) return
+      throw refuse(
+        'conflict',
+        `Postgres ${postmasterPid} runs, and ${before.postmasterPid} was to be adopted`,
+      )
+    },
+  }
+}
 
 /** Two of three, by one way drawn for both. */
 async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
@@ -388,8 +408,8 @@ export const FAULTS: readonly FaultKind[] = [
   ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),
   { name: 'broker away', effect: 'go on', needs: 'redis', holdMs: BROKER_HOLD_MS, strike: loseBroker },
   ...faults('compute', 'redis', { 'broker away, compute host killed': loseBrokerAndHost }),
+  ...faults('adopt', undefined, { 'compute-proxy killed': killProxyAlone }),
   ...faults('compute', undefined, {
-    'compute-proxy killed': signalled('SIGKILL', ['proxyPid'], 'compute-proxy'),
     'Postgres killed': signalled('SIGKILL', ['postmasterPid'], 'postmaster'),
     'compute killed': signalled('SIGKILL', ['proxyPid', 'postmasterPid'], 'both'),
     'majority and compute lost': loseMajorityAndCompute,

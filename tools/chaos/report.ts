@@ -52,6 +52,7 @@ const MEANWHILE = {
   wait: 'wait for it',
   stop: 'must stop',
   compute: 'compute is lost',
+  adopt: 'wait',
 } as const
 
 function row(name: string, faults: readonly FaultRecord[]): string[] {

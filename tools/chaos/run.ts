@@ -144,6 +144,7 @@ class Run {
     const holdMs = kind.holdMs ?? usualMs
     const { recoverySeconds, say, signal } = this.#options
     const struckMs = performance.now()
+    const lostBefore = this.#workload.connectionsLost
     const struck = await kind.strike(this.#lab, rng).catch((error: unknown) => {
       this.#violated(`${kind.name} could not be done: ${describeError(error)}`)
       return undefined
@@ -165,7 +166,9 @@ class Run {
     })
     const recoveredMs = performance.now()
     this.#faults.push({ name: kind.name, effect: kind.effect, target, struckMs, healedMs, recoveredMs })
-    if (kind.effect === 'compute') await this.#checkLedger()
+    const lost = this.#workload.connectionsLost - lostBefore
+    if (kind.effect === 'adopt' && lost > 0) this.#violated(`${kind.name}: ${lost} connections were lost`)
+    if (kind.effect === 'compute' || kind.effect === 'adopt') await this.#checkLedger()
   }
 
   #noCommits(within: Interval, target: string): void {
@@ -263,7 +266,7 @@ class Run {
     const { commitsMs } = this.#workload
     const around = [{ fromMs: fault.struckMs, toMs: fault.recoveredMs }]
     const gapMs = gapsWithin(commitsMs, around, 0)[0]?.lengthMs ?? 0
-    const isFromStrike = fault.effect === 'compute' || fault.effect === 'wait'
+    const isFromStrike = ['compute', 'adopt', 'wait'].includes(fault.effect)
     const fromMs = isFromStrike ? fault.struckMs : fault.healedMs
     const backAtMs = isFromStrike
       ? this.#commitAfterLoss(fromMs, fault.recoveredMs)

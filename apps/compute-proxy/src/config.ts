@@ -9,6 +9,13 @@ const contactTimeoutMs = {
   help: 'a compute without contact to a majority of its safekeepers for so long stops its Postgres',
 } as const
 
+const adoptionGraceMs = {
+  read: wholeNumber(0, 60_000),
+  fallback: 5_000,
+  placeholder: 'MS',
+  help: 'a Postgres whose compute-proxy died is ended after so long, unless the next one has adopted it; 0: at once',
+} as const
+
 const binaries = (major: number) =>
   ({
     read: text,
@@ -32,6 +39,7 @@ export const HOST_CONFIG = {
   'postgresBin-18': binaries(18),
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
+  adoptionGraceMs,
   logLevel: COMMON.logLevel,
 } as const
 
@@ -55,6 +63,7 @@ export const RUN_CONFIG = {
   },
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
+  adoptionGraceMs,
   logLevel: COMMON.logLevel,
 } as const
 

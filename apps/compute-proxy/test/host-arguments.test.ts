@@ -28,6 +28,7 @@ test('the settings of a tenant are on no command line', async () => {
     nodeId: 'host-1',
     dataDirectory: folder.path,
     binaries: { 17: '/nonexistent' },
+    adoptionGraceMs: 5_000,
     contactTimeoutMs: 30_000,
     hasMetrics: false,
     users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,

@@ -1,5 +1,6 @@
 /** `compute-proxy run`: one compute, started by a host. */
 import { chmod, mkdir, realpath } from 'node:fs/promises'
+import { flushCompileCache } from 'node:module'
 import { refuse } from '@understory/base'
 import { decodeSpec } from '@understory/protocol'
 import { defineService } from '@understory/service'
@@ -65,6 +66,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
       bin: values.bin,
       owner,
       environment: postgresEnvironment(environment),
+      adoptionGraceMs: values.adoptionGraceMs,
       clock,
       log,
     }),
@@ -83,6 +85,8 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
   return {
     server: { host: LOOPBACK, port: 0, services: [computeService(rpc, () => ({ compute, spec }))] },
     begin: ({ address }) => {
+      // All is loaded. At its end this process may have no time for it.
+      flushCompileCache()
       process.on('message', (message) => {
         if (typeof message === 'object' && message !== null && 'spec' in message)
           compute.updateSpec(decodeSpec(String(message.spec)))

@@ -93,7 +93,7 @@ async function streamAndImport(context: ComputeContext, postmaster: Postmaster):
     await Promise.race([importInto(context, proposer), failureOf(parts, context)])
     await configuration.keep(proposer.term, () => hasTakenAllIn(server.target))
     memory.remember({ born: true })
-    const positions = { startLsn, rebuiltAtLsn: undefined }
+    const positions = { timelineStartLsn: startLsn, startLsn, rebuiltAtLsn: undefined }
     return { kind: 'bootstrap', postgres, ...parts, receiver, ...positions, emptyInitForks: [] }
   } catch (error) {
     proposer.close()

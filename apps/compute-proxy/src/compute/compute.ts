@@ -18,6 +18,7 @@ import type { SqlTarget } from '../postgres/sql.ts'
 import { ComputeObserver } from '../telemetry/compute-observer.ts'
 import type { ComputeTelemetry } from '../telemetry/compute-observer.ts'
 import type { ComputePhase } from '../telemetry/metrics.ts'
+import { adopt, rememberable } from './adopt.ts'
 import { bootstrap, needsBootstrap } from './bootstrap.ts'
 import { Candidates } from './candidates.ts'
 import type { ComputeContext } from './context.ts'
@@ -172,7 +173,9 @@ export class Compute {
     this.#context = this.#makeContext(memory)
     this.#watch = new SessionWatch(this.#context)
     this.#lostAtMs = parts.clock.nowMs()
-    this.#feed({ kind: 'start', isPostgresLiving: false })
+    const { postgres } = memory.state
+    const isPostgresLiving = postgres !== undefined && !parts.isWantedAnew
+    this.#feed({ kind: 'start', isPostgresLiving })
     return this.#ended.promise
   }
 
@@ -238,7 +241,7 @@ export class Compute {
       case 'end':
         return this.#ended.resolve(effect.end)
       case 'adopt':
-        return this.#begun(Promise.resolve({ kind: 'notAdopted', problem: 'nothing is remembered of it' }))
+        return this.#begun(this.#adopt())
       case 'begin':
         return this.#begun(this.#begin(effect.configuration))
       case 'open':
@@ -271,6 +274,14 @@ export class Compute {
     this.#answered(work.catch(failed))
   }
 
+  async #adopt(): Promise<LifecycleEvent> {
+    const context = this.#present()
+    const { postgres } = context.memory.state
+    assert(postgres !== undefined, () => 'no Postgres is remembered')
+    const adoption = await adopt(context, postgres)
+    return adoption.kind === 'adopted' ? this.#take(adoption.session) : adoption
+  }
+
   async #begin(configuration: 'newest' | 'lastKnownGood'): Promise<LifecycleEvent> {
     const context = this.#present()
     assert(this.#session === undefined, () => 'a session begins where there is one (I2)')
@@ -291,10 +302,13 @@ export class Compute {
   async #open(): Promise<LifecycleEvent> {
     const session = this.#presentSession()
     const { clock, log } = this.#parts
-    await openSession(this.#present(), session)
+    const context = this.#present()
+    await openSession(context, session)
+    context.memory.remember({ postgres: await rememberable(context, session) })
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
     this.#observer?.opened(session.kind, this.#rebuildMs)
-    log.info('open_for_sql', { port: this.#present().server.target.port, tookMs: this.#rebuildMs })
+    const { port } = context.server.target
+    log.info('open_for_sql', { port, tookMs: this.#rebuildMs, by: session.kind })
     return { kind: 'opened' }
   }
 
@@ -319,6 +333,7 @@ export class Compute {
     this.#session = undefined
     // The watch may wait for an answer of this Postgres, which may hang: it is ended first.
     await dropSession(context, session, lead)
+    if (context.memory.state.postgres !== undefined) context.memory.remember({ postgres: undefined })
     await this.#watch?.stop()
     return { kind: 'dropped' }
   }

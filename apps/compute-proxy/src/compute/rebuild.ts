@@ -11,6 +11,7 @@ import {
   seedOf,
   writeGate,
 } from '../postgres/configuration.ts'
+import type { WalStatus } from '@understory/protocol/clients'
 import { hasOtherSoundFiles } from '../postgres/kept-configuration.ts'
 import type { KeptConfiguration } from '../postgres/kept-configuration.ts'
 import { endPostmaster } from '../postgres/postgres.ts'
@@ -42,7 +43,7 @@ export async function rebuild(context: ComputeContext, options: RebuildOptions):
   if (status === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
   const proposer = candidates.stand(status.postgres, status.timelineStartLsn)
   try {
-    return await rebuildAsLeader(context, proposer, status.postgres, options)
+    return await rebuildAsLeader(context, proposer, status, options)
   } catch (error) {
     proposer.close()
     throw error
@@ -59,7 +60,7 @@ interface Assembled extends AssembledPgdata {
 async function rebuildAsLeader(
   context: ComputeContext,
   proposer: WalProposer,
-  postgres: PostgresIdentity,
+  { postgres, timelineStartLsn }: Pick<WalStatus, 'postgres' | 'timelineStartLsn'>,
   options: RebuildOptions,
 ): Promise<Session> {
   const { spec, launcher, files, signal, progress } = context
@@ -71,7 +72,8 @@ async function rebuildAsLeader(
   const fullPageWrites = spec.fullPageWritesOff ? 'off' : 'on'
   await launcher.install(files, restoredConfiguration(kept, { ...seedOf(context), fullPageWrites }))
   progress.phase('starting')
-  return startOnAssembled(context, proposer, postgres, assembled, options)
+  const started = await startOnAssembled(context, proposer, postgres, assembled, options)
+  return { ...started, timelineStartLsn }
 }
 
 async function assemble(
@@ -148,7 +150,7 @@ async function startOnAssembled(
   postgres: PostgresIdentity,
   { state, emptyInitForks, startLsn, prevLsn }: Assembled,
   { configuration }: RebuildOptions,
-): Promise<Session> {
+): Promise<Omit<Session, 'timelineStartLsn'>> {
   const { server, files, clock } = context
   const start = { floors: floorsOf(state), isSuspect: configuration === 'lastKnownGood' }
   writeGate(files, 'closed', context)

@@ -19,8 +19,10 @@ import { saveLocalWal } from './local-wal.ts'
 import { orStopped } from './stoppable.ts'
 
 export interface Session {
-  readonly kind: 'bootstrap' | 'rebuild'
+  readonly kind: 'bootstrap' | 'rebuild' | 'adopt'
   readonly postgres: PostgresIdentity
+  /** Of the whole timeline. */
+  readonly timelineStartLsn: Lsn
   readonly postmaster: Postmaster
   readonly proposer: WalProposer
   readonly receiver: WalReceiver
@@ -62,6 +64,8 @@ export async function openSession(context: ComputeContext, session: Session): Pr
     failureOf(session, context),
   ])
   await orStopped(ready, context.signal)
+  // Its gate is open, and the rules are those that it has.
+  if (session.kind === 'adopt') return
   writeGate(files, 'open', context)
   await withSql(target, async (client) => {
     const rules = configuration.kept?.soundFiles.get('pg_hba.conf')

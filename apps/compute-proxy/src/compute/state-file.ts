@@ -3,6 +3,22 @@ import { describeError, isErrorCode, keepUnknown, refuse } from '@understory/bas
 import { realDisk, replaceNow } from '@understory/env'
 import { z } from 'zod'
 
+/** A Postgres that the next life of this process may adopt. LSNs as text, the system identifier in decimal. */
+const postgres = z.object({
+  process: z.object({ pid: z.number().int(), startTime: z.string(), bootId: z.string() }),
+  /** Under which it was streamed last. */
+  term: z.number().int(),
+  systemId: z.string(),
+  pgTimelineId: z.number().int(),
+  walSegmentBytes: z.number().int(),
+  timelineStartLsn: z.string(),
+  /** Where it began to write. */
+  startLsn: z.string(),
+  /** The same, where its files came from storage. */
+  rebuiltAtLsn: z.string().optional(),
+})
+export type RememberedPostgres = z.infer<typeof postgres>
+
 const state = z.object({
   version: z.literal(1),
   /** The timeline was bootstrapped here: initdb and import are done. */
@@ -11,6 +27,8 @@ const state = z.object({
   sqlPort: z.number().int(),
   /** The highest term that was asked for; 0 before the first. */
   term: z.number().int().nonnegative().default(0),
+  /** Clients are served by it, as far as this process knows. */
+  postgres: postgres.optional(),
 })
 export type RememberedState = z.infer<typeof state>
 

@@ -27,6 +27,7 @@ import type { UserRange } from '../postgres/compute-users.ts'
 import { EXIT_FENCED } from '../compute/exit-codes.ts'
 import { readKeptIfWhole, takePublished, toMessage } from '../postgres/kept-configuration.ts'
 import { hostFiles } from '../postgres/layout.ts'
+import { endOldPostgres } from '../postgres/postgres.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
 
 /** Between a compute's end and its next start, growing while it does not last. */
@@ -37,6 +38,8 @@ const LASTED_MS = 30_000
 const STOP_GRACE_MS = 70_000
 /** As `compute-proxy run` reads its option `spec`. */
 const SPEC_VARIABLE = 'UNDERSTORY_COMPUTE_PROXY_SPEC'
+/** As Node.js reads it: its folder is this host's alone to write to. */
+const COMPILE_CACHE_VARIABLE = 'NODE_COMPILE_CACHE'
 /** How often a compute tells its host that it is there. */
 export const ALIVE_MS = 500
 
@@ -46,6 +49,8 @@ export interface HostParts {
   /** Folder of the binaries by major version. */
   readonly binaries: Readonly<Partial<Record<number, string>>>
   readonly contactTimeoutMs: number
+  /** For so long a Postgres outlives its compute-proxy. */
+  readonly adoptionGraceMs: number
   /** Whether computes serve /metrics to this host, which shows them as its own. */
   readonly hasMetrics: boolean
   readonly logLevel: string
@@ -273,7 +278,7 @@ export class Host implements ComputeHosting {
 
   /** One life of a compute's process: its exit code, or the signal that ended it. */
   async #runOnce(hosted: Hosted): Promise<number | string> {
-    const { nodeId, binaries, contactTimeoutMs, hasMetrics, logLevel } = this.#parts
+    const { nodeId, binaries, contactTimeoutMs, adoptionGraceMs, hasMetrics, logLevel } = this.#parts
     const { spec } = hosted
     const uid = this.#userOf(spec.timeline.timelineId)
     const args = [
@@ -288,6 +293,8 @@ export class Host implements ComputeHosting {
       hosted.isWantedAnew ? 'yes' : 'no',
       '--contact-timeout-ms',
       String(contactTimeoutMs),
+      '--adoption-grace-ms',
+      String(adoptionGraceMs),
       '--log-level',
       logLevel,
       ...(uid === undefined ? [] : ['--postgres-uid', String(uid)]),
@@ -295,7 +302,12 @@ export class Host implements ComputeHosting {
     ]
     const child = fork(fileURLToPath(new URL('../main.ts', import.meta.url)), args, {
       // Everybody on this machine may read a command line, and other tenants' superusers are on it.
-      env: { ...this.#parts.environment, [SPEC_VARIABLE]: encodeSpec(spec) },
+      env: {
+        ...this.#parts.environment,
+        [SPEC_VARIABLE]: encodeSpec(spec),
+        // A restart that is to adopt a Postgres has no second for compiling.
+        [COMPILE_CACHE_VARIABLE]: join(this.#parts.dataDirectory, 'compile-cache'),
+      },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
     hosted.child = child
@@ -313,7 +325,7 @@ export class Host implements ComputeHosting {
       child.once('error', (error) => resolve(describeError(error)))
       child.once('exit', (code, signal) => resolve(signal ?? code ?? 'unknown'))
     })
-    watch.stop()
+    await watch.stop()
     hosted.child = undefined
     hosted.address = ''
     hosted.metricsPort = 0
@@ -322,17 +334,23 @@ export class Host implements ComputeHosting {
 
   /**
    * I2: a compute that is frozen (stopped, or stuck) commits nothing, but its Postgres goes on serving reads that may be
-   * stale. It is killed, and the kernel ends its Postgres. Looks are counted, not time: a host that was itself frozen
+   * stale. It is killed, and so is its Postgres. Looks are counted, not time: a host that was itself frozen
    * does not blame its computes.
    */
-  #watch(child: ChildProcess, { spec }: Hosted): { heard(): void; stop(): void } {
+  #watch(child: ChildProcess, { spec }: Hosted): { heard(): void; stop(): Promise<void> } {
     const { clock, log, contactTimeoutMs } = this.#parts
     let silentLooks = 0
+    let ending = Promise.resolve()
     const look = (): void => {
       silentLooks++
       if (silentLooks * ALIVE_MS > contactTimeoutMs) {
-        log.warn('compute_frozen', { timeline: spec.timeline.timelineId, silentMs: silentLooks * ALIVE_MS })
+        const { timelineId } = spec.timeline
+        log.warn('compute_frozen', { timeline: timelineId, silentMs: silentLooks * ALIVE_MS })
         child.kill('SIGKILL')
+        // It has had no contact for long, and is not to outlive its proxy: no grace.
+        ending = endOldPostgres({ files: this.#files(timelineId), clock, log }).catch((error: unknown) =>
+          log.warn('postgres_not_ended', { timeline: timelineId, problem: describeError(error) }),
+        )
       }
       timer = clock.setTimer(ALIVE_MS, look)
     }
@@ -341,7 +359,10 @@ export class Host implements ComputeHosting {
       heard: () => {
         silentLooks = 0
       },
-      stop: () => timer.cancel(),
+      stop: () => {
+        timer.cancel()
+        return ending
+      },
     }
   }
 

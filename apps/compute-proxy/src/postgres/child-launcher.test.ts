@@ -28,6 +28,7 @@ test('a log that has grown is put aside, and Postgres goes on at its start', asy
     bin: folder.path,
     owner: undefined,
     environment: { PATH: process.env['PATH'] ?? '' },
+    adoptionGraceMs: 0,
     clock: realClock,
     log: silentLog,
   })
@@ -51,6 +52,7 @@ test('a log that cannot be put aside is reported once, and is no failure of the 
     bin: folder.path,
     owner: undefined,
     environment: {},
+    adoptionGraceMs: 0,
     clock: realClock,
     log: { ...silentLog, warn },
   })
@@ -76,7 +78,8 @@ test.runIf(process.geteuid?.() === 0)(
     const owner = { uid, gid: uid }
     await writeFile(join(folder.path, 'postgres'), '#!/bin/sh\nexit 0\n', { mode: 0o755 })
     const environment = { PATH: process.env['PATH'] ?? '' }
-    const launcher = childLauncher({ bin: folder.path, owner, environment, clock: realClock, log: silentLog })
+    const parts = { bin: folder.path, owner, environment, clock: realClock, log: silentLog }
+    const launcher = childLauncher({ ...parts, adoptionGraceMs: 0 })
     const left = spawn('sleep', ['600'], { ...owner, cwd: '/', stdio: 'ignore' })
     const ended = once(left, 'exit')
     try {

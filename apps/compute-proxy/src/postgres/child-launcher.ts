@@ -1,4 +1,7 @@
-/** The programs of Postgres as child processes, which the kernel ends when this process ends. */
+/**
+ * The programs of Postgres as child processes. The kernel ends them when this process ends, but for the server: that outlives it by
+ * a grace, in which the next life of this process may adopt it (lease.ts).
+ */
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { closeSync, constants, fstatSync, ftruncateSync } from 'node:fs'
@@ -8,21 +11,23 @@ import { describeError, refuse } from '@understory/base'
 import { makeFolderWithin, unprivilegedUser, openWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { endUser } from './compute-users.ts'
+import { AdoptedPostmaster } from './adopted-postmaster.ts'
 import { LOG_BYTES_MAX, describeEnd, exitedWith } from './launcher.ts'
 import type { Launcher, PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 import { endOldPostgres, takeStartToken } from './postgres.ts'
-import { isProcessRunning } from './processes.ts'
+import { GUARDED, makeLease } from './lease.ts'
+import { identityOf, isProcessRunning, isSameProcess } from './processes.ts'
 
 const OUTPUT_BYTES_MAX = 2_000
 /** Postgres appends, so that it goes on at the start of a log that was cut. */
 const LOG_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND
 
-const hasParentDeathSignal = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
+const hasSetpriv = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
 
 /** Nothing here must outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
 function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [string, ...string[]] {
-  const prefix = hasParentDeathSignal ? ['setpriv', '--pdeathsig', signal, '--'] : []
+  const prefix = hasSetpriv ? ['setpriv', '--pdeathsig', signal, '--'] : []
   return [...prefix, ...command] as [string, ...string[]]
 }
 
@@ -68,17 +73,37 @@ export interface ChildParts {
   readonly owner: Pick<UserIds, 'uid' | 'gid'> | undefined
   /** Of the programs: nothing of this process's own comes with it. */
   readonly environment: Readonly<Record<string, string>>
+  /** For so long a server outlives this process; 0: the kernel ends it at once. */
+  readonly adoptionGraceMs: number
   readonly clock: Clock
   readonly log: Log
 }
 
-export function childLauncher({ bin, owner, environment, clock, log }: ChildParts): Launcher {
+export function childLauncher({
+  bin,
+  owner,
+  environment,
+  adoptionGraceMs,
+  clock,
+  log,
+}: ChildParts): Launcher {
   const runAs = (user: typeof owner) => ({
     env: environment,
     ...(user === undefined ? {} : { uid: user.uid, gid: user.gid }),
   })
   /** For programs that refuse a user without a name; PGDATA is given to it while they run. */
   const named = owner === undefined ? undefined : unprivilegedUser()
+
+  /** Where its user is changed by a program, the guard beside it keeps that of this process. */
+  const isGuarded = adoptionGraceMs > 0 && (owner === undefined || hasSetpriv)
+
+  const guarded = ({ lease }: ComputeFiles, command: readonly string[]): [string, ...string[]] => {
+    const asOwner =
+      owner === undefined
+        ? []
+        : ['setpriv', '--reuid', String(owner.uid), '--regid', String(owner.gid), '--clear-groups', '--']
+    return ['sh', '-c', GUARDED, 'sh', lease, String(adoptionGraceMs / 1_000), ...asOwner, ...command]
+  }
 
   /** Whatever a superuser has begun besides, too: it could change what is made here next. */
   const endAll = async (files: ComputeFiles): Promise<void> => {
@@ -138,12 +163,14 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
       const isSingleUser = input !== undefined
       if (isSingleUser && named !== undefined) await giveTree(files.pgdata, named)
       const output = openWithin(files.shared, basename(files.log), LOG_FLAGS | constants.O_TRUNC, 0o600)
-      const [program, ...rest] = endsWithParent(isSingleUser ? 'KILL' : 'QUIT', [
-        join(bin, 'postgres'),
-        ...args,
-      ])
+      const command = [join(bin, 'postgres'), ...args]
+      const lease = isSingleUser || !isGuarded ? undefined : await makeLease(files.lease)
+      const [program, ...rest] =
+        lease === undefined
+          ? endsWithParent(isSingleUser ? 'KILL' : 'QUIT', command)
+          : guarded(files, command)
       const child: ChildProcess = spawn(program, rest, {
-        ...runAs(isSingleUser ? named : owner),
+        ...runAs(isSingleUser ? named : lease === undefined ? owner : undefined),
         // In single-user mode standard output has nothing but its prompts.
         stdio: isSingleUser ? ['pipe', 'ignore', output] : ['ignore', output, output],
         cwd: files.pgdata,
@@ -159,6 +186,7 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
         if (owner !== undefined) await giveTree(files.pgdata, owner)
         return end
       }
+      void ended.then(() => lease?.release())
       const exited = isSingleUser ? ended.then(giveBack) : ended
       // One that ends without reading says why by its exit code.
       child.stdin?.on('error', () => undefined)
@@ -171,6 +199,13 @@ export function childLauncher({ bin, owner, environment, clock, log }: ChildPart
         isRunning: () => isProcessRunning(pid),
         signal: (name) => void child.kill(name),
       }
+    },
+
+    identify: ({ pid }) => (isGuarded ? identityOf(pid) : Promise.resolve(undefined)),
+
+    async findOld(files, identity) {
+      if (!isGuarded || !(await isSameProcess(identity, files.pgdata))) return undefined
+      return new AdoptedPostmaster(files, identity, clock)
     },
 
     async boundLog(files) {

@@ -170,6 +170,7 @@ describe('certificate and key', () => {
       bin: '',
       owner: undefined,
       environment: {},
+      adoptionGraceMs: 0,
       clock: realClock,
       log: silentLog,
     })

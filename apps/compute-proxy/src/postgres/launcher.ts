@@ -27,6 +27,20 @@ export interface Postmaster {
   signal(name: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): void
 }
 
+/** A postmaster that an earlier life of this process started. */
+export interface OldPostmaster extends Postmaster {
+  /** From now on it lives as long as this process. False where nobody looks after it: then it must be ended. */
+  keep(): Promise<boolean>
+}
+
+/** Names one process of this machine, for as long as it is up. */
+export interface ProcessIdentity {
+  readonly pid: number
+  /** As the kernel counts (processes.ts). */
+  readonly startTime: string
+  readonly bootId: string
+}
+
 /** Completes "postgres …". */
 export function describeEnd(end: PostmasterEnd): string {
   switch (end.kind) {
@@ -76,6 +90,10 @@ export interface Launcher {
    * reads that and ends. Error: refused `precondition` without a token, or where it cannot be run.
    */
   start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster>
+  /** Undefined where such a postmaster cannot be found again by a later life of this process. */
+  identify(postmaster: Postmaster): Promise<ProcessIdentity | undefined>
+  /** The one that an earlier life of this process started, if it still runs on these files; never in single-user mode. */
+  findOld(files: ComputeFiles, identity: ProcessIdentity): Promise<OldPostmaster | undefined>
   /** Called every second or so: `files.log` does not grow for ever. */
   boundLog(files: ComputeFiles): Promise<void>
 }

@@ -13,7 +13,8 @@
  *     run.sh, request, …    for a neighbouring container
  *   own/      Postgres's user has nothing to do here
  *     configuration.json    postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
- *     state.json            term of the last election, birth, and the port of Postgres
+ *     state.json            term of the last election, bootstrap, the port of Postgres, and which one may be adopted
+ *     lease                 of a host's Postgres (lease.ts)
  *     spec                  what is wanted, of a pod
  *
  * In a pod these are three volumes. On a host the first two are one folder, in which nobody else may write: `pgdata` and `sockets`
@@ -31,6 +32,8 @@ export interface ComputeFiles {
   readonly startToken: string
   readonly state: string
   readonly spec: string
+  /** FIFO: who holds it keeps Postgres alive (lease.ts). */
+  readonly lease: string
   readonly log: string
   readonly sockets: string
   /** Of server.key, where this process cannot read that itself. */
@@ -55,6 +58,7 @@ export function podFiles(folders: Pick<ComputeFiles, 'shared' | 'orders' | 'own'
     startToken: join(shared, 'start-token'),
     state: join(own, 'state.json'),
     spec: join(own, 'spec'),
+    lease: join(own, 'lease'),
     log: join(shared, 'postgres.log'),
     sockets: join(shared, 'sockets'),
     keyCopy: join(shared, 'answers/server.key'),

@@ -139,6 +139,14 @@ export class NeighbourLauncher implements Launcher {
     }
   }
 
+  /** The runner ends its server when the proxy that asked for it is gone: nothing is left to be adopted. */
+  identify(): Promise<undefined> {
+    return Promise.resolve(undefined)
+  }
+  findOld(): Promise<undefined> {
+    return Promise.resolve(undefined)
+  }
+
   /** The runner does so. */
   boundLog(): Promise<void> {
     return Promise.resolve()

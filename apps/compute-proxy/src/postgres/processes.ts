@@ -1,7 +1,8 @@
 /** Processes of Postgres, as the kernel shows them in /proc. */
 import { readFileSync } from 'node:fs'
-import { readdir, readlink } from 'node:fs/promises'
+import { readFile, readdir, readlink } from 'node:fs/promises'
 import { basename } from 'node:path'
+import type { ProcessIdentity } from './launcher.ts'
 
 const PROGRAMS = ['postgres', 'initdb']
 /** What the kernel adds to the path of a file or folder that was removed since. */
@@ -25,6 +26,22 @@ export async function worksIn(pid: number, folder: string): Promise<boolean> {
   if (where !== folder && where !== `${folder}${REMOVED}`) return false
   const program = await readlink(`/proc/${pid}/exe`).catch(() => '')
   return PROGRAMS.includes(basename(program.replace(REMOVED, '')))
+}
+
+/** Undefined where it does not run. */
+export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
+  const startTime = startTimeOf(pid)
+  if (startTime === undefined) return undefined
+  const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+  return { pid, startTime, bootId }
+}
+
+/** Whether that very process runs, and is of Postgres in this data directory. */
+export async function isSameProcess(identity: ProcessIdentity, pgdata: string): Promise<boolean> {
+  const now = await identityOf(identity.pid)
+  return (
+    now?.startTime === identity.startTime && now.bootId === identity.bootId && worksIn(identity.pid, pgdata)
+  )
 }
 
 /** A process that is gone has had it. */

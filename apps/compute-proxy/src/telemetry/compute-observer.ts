@@ -124,7 +124,7 @@ export class ComputeObserver implements DriverObserver {
   }
 
   /** SQL is served after so long. */
-  opened(kind: 'bootstrap' | 'rebuild', tookMs: number): void {
+  opened(kind: 'bootstrap' | 'rebuild' | 'adopt', tookMs: number): void {
     this.#metrics.startDuration.of({ kind }).recordMs(tookMs)
   }
 

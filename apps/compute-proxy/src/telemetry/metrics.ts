@@ -100,8 +100,8 @@ export const METRICS = {
     name: 'understory.compute.start.duration',
     unit: 's',
     kind: 'histogram',
-    labels: { kind: ['bootstrap', 'rebuild'] },
-    help: 'from the start of the compute, or the loss of its Postgres, until SQL is served',
+    labels: { kind: ['bootstrap', 'rebuild', 'adopt'] },
+    help: 'from the start of the compute, or the loss of its Postgres, until SQL is served, and commits of an adopted one go on',
     edges: LONG_SECONDS,
   },
   hosted: {

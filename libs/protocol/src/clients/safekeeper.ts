@@ -49,6 +49,8 @@ export interface StoredWalEnd {
   readonly term: number
 }
 
+export type ReadWalOptions = CallOptions & { readonly term?: number }
+
 /** Errors of all calls: those of the safekeeper, `unavailable`, `timeout` and `cancelled`. */
 export interface SafekeeperClient {
   /** Idempotent with the same arguments. */
@@ -62,12 +64,12 @@ export interface SafekeeperClient {
   walStatus(timeline: TimelineRef, options?: CallOptions): Promise<WalStatus>
   /** In the order of `timelines`; 0 where the safekeeper does not serve one. */
   commitPositions(timelines: readonly TimelineRef[], options?: CallOptions): Promise<readonly Lsn[]>
-  /** Committed bytes [startLsn, endLsn), piece by piece. */
+  /** Committed bytes [startLsn, endLsn), piece by piece; with the term that the safekeeper voted for last, flushed ones. */
   readWal(
     timeline: TimelineRef,
     startLsn: Lsn,
     endLsn: Lsn,
-    options?: CallOptions,
+    options?: ReadWalOptions,
   ): AsyncGenerator<Uint8Array, void, void>
   /** Error: refused `stale` where a newer membership is known. */
   configureMembership(
@@ -132,10 +134,11 @@ class GrpcSafekeeper implements SafekeeperClient {
     timeline: TimelineRef,
     startLsn: Lsn,
     endLsn: Lsn,
-    options?: CallOptions,
+    options?: ReadWalOptions,
   ): AsyncGenerator<Uint8Array, void, void> {
     const read = this.#client.readWal.bind(this.#client)
-    const request = { timeline, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term: 0n }
+    const term = BigInt(options?.term ?? 0)
+    const request = { timeline, startLsn: lsnToBigint(startLsn), endLsn: lsnToBigint(endLsn), term }
     for await (const { wal } of callServerStream(read, request, this.#with(options))) yield wal
   }
 

@@ -1,0 +1,104 @@
+/**
+ * How long Postgres outlives its proxy, on a host: a process beside it ends it a grace after the last proxy that held its lease is
+ * gone, unless another proxy takes the lease by then (I2).
+ *
+ * The lease is a FIFO in the compute's own folder. The proxy has it open for writing, and the kernel closes it when that process
+ * ends, however it ends. The guard waits for that in a read, so that nothing is polled. It is a child of the postmaster: where
+ * somebody ends the guard, the postmaster takes it for a crash and ends itself (postmaster.c, CleanupBackend in 16,
+ * process_pm_child_exit "untracked child process" in 17 and 18).
+ */
+import { spawn } from 'node:child_process'
+import { closeSync, constants, openSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { refuse } from '@understory/base'
+import type { Clock } from '@understory/env'
+
+/** Between the first signal to a Postgres that nobody adopts and the second. */
+const KILL_AFTER_S = 5
+/** A guard that has just found the lease free opens it again within that. */
+const TAKE_WAIT_MS = 500
+const POLL_MS = 5
+
+/**
+ * A program for sh: arguments are the lease, the grace in seconds, and the command, whose place in the table of processes the
+ * shell's own becomes. Signals to all processes of a terminal are not for the guard.
+ */
+export const GUARDED = `# Written by compute-proxy: runs a command, and ends it when no proxy holds its lease any more.
+lease=$1 grace=$2 server=$$
+shift 2
+parent_of() { read -r _ _ _ parent _ <"/proc/$1/stat" 2>/dev/null && echo "$parent"; }
+watch() {
+  trap '' HUP TERM
+  cd /
+  read -r guard _ </proc/self/stat
+  timer=
+  # Opening waits for a proxy that holds the lease.
+  while exec 3<"$lease"; do
+    [ -z "$timer" ] || kill -KILL "$timer" 2>/dev/null
+    while read -r _ <&3; do :; done
+    exec 3<&-
+    [ "$(parent_of "$guard")" = "$server" ] || exit 0
+    end_later &
+    timer=$!
+  done
+}
+end_later() {
+  sleep "$grace"
+  for signal in QUIT KILL; do
+    [ "$(parent_of "$guard")" = "$server" ] || break
+    kill "-$signal" "$server"
+    [ $signal = KILL ] || sleep ${KILL_AFTER_S}
+  done
+  kill -KILL "$guard"
+}
+watch >/dev/null 2>&1 &
+exec "$@"
+`
+
+export interface Lease {
+  /** Nothing is to be ended for it any more, or the guard is to do so. */
+  release(): void
+}
+
+/** For a server that is about to be started. Error: refused `precondition`. */
+export async function makeLease(path: string): Promise<Lease> {
+  // Whoever waits for the one before goes on waiting for that one.
+  await rm(path, { force: true })
+  const code = await new Promise<number | null | Error>((resolve) => {
+    const program = spawn('mkfifo', ['-m', '600', path], { stdio: 'ignore' })
+    program.once('error', resolve)
+    program.once('exit', resolve)
+  })
+  if (code !== 0)
+    throw refuse('precondition', `could not make FIFO "${path}"`, {
+      detail: code instanceof Error ? code.message : `mkfifo ended with exit code ${code}`,
+      cause: code,
+    })
+  // For both, or it would wait for the guard, which begins later.
+  return leaseOf(openSync(path, constants.O_RDWR))
+}
+
+/** Of a server that an earlier proxy started. Undefined where no guard is there. */
+export async function takeLease(path: string, clock: Clock): Promise<Lease | undefined> {
+  const untilMs = clock.nowMs() + TAKE_WAIT_MS
+  for (;;) {
+    try {
+      return leaseOf(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK))
+    } catch (error) {
+      // ENXIO: nobody has it open for reading.
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENXIO')) return undefined
+      if (clock.nowMs() > untilMs) return undefined
+    }
+    await clock.sleep(POLL_MS)
+  }
+}
+
+function leaseOf(fd: number): Lease {
+  let isOpen = true
+  return {
+    release() {
+      if (isOpen) closeSync(fd)
+      isOpen = false
+    },
+  }
+}
