@@ -86,7 +86,7 @@ test('a birth goes on after the loss of a pageserver that had only a part of it'
 
 test('some of them had to begin anew, and what the interrupted births left is removed', async () => {
   const log = road.cluster.controlPlane.log().split('\n')
-  const anew = log.filter((line) => line.includes('"event":"birth_interrupted"'))
+  const anew = log.filter((line) => line.includes('"event":"bootstrap_interrupted"'))
   expect(anew.length).toBeGreaterThanOrEqual(3)
   const host = createClient(PLAIN_CLIENT, ComputeHostServiceClient, road.cluster.computeHost.address)
   try {

@@ -3,6 +3,7 @@
  * name is free at once. Method: a cluster of real processes with real Postgres servers; in the end every folder is
  * looked through for anything that has the timeline's id in its name.
  */
+import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { present } from '@understory/base'
@@ -21,18 +22,21 @@ beforeAll(async () => {
 })
 afterAll(() => road?.[Symbol.asyncDispose]())
 
+/** Again where folders go while they are listed. */
+const listing = (root: string): Promise<Dirent[]> =>
+  until('a listing', () => readdir(root, { recursive: true, withFileTypes: true }).catch(() => undefined))
+
 /** Paths below the cluster's data directory that tell of a timeline. */
 async function traces(timelineId: string): Promise<string[]> {
   const root = join(road.folder, 'data')
-  const paths = await readdir(root, { recursive: true, withFileTypes: true })
+  const paths = await listing(root)
   return paths
     .map(({ parentPath, name }) => join(parentPath, name).slice(root.length))
     .filter((path) => path.includes(timelineId))
 }
 const gone = (timelineId: string): Promise<true> =>
   until('nothing to be left of the timeline', async () => {
-    // Folders go while they are listed.
-    const left = await traces(timelineId).catch(() => ['unknown'])
+    const left = await traces(timelineId)
     return left.length === 0 || undefined
   })
 

@@ -8,6 +8,9 @@ import { controlPlaneService } from './serve/api.ts'
 import { tellAll } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './documents/configuration-store.ts'
+import { DeletionService } from './reconcile/deletion-service.ts'
+import { Reconcilers } from './reconcile/reconcilers.ts'
+import { SafekeeperService } from './reconcile/safekeeper-service.ts'
 import { TenantService } from './reconcile/tenant-service.ts'
 import { hostDriver } from './computes/host-driver.ts'
 import { apiServer, openKubernetesApi } from './computes/kubernetes/api.ts'
@@ -22,6 +25,7 @@ import { Nodes } from './documents/nodes.ts'
 import { NodeClients } from './clients/node-clients.ts'
 import { ReconcileObserver } from './telemetry/reconcile-observer.ts'
 import { TenantStore } from './documents/tenant-store.ts'
+import { TimelineStore } from './documents/timeline-store.ts'
 
 const STOP_GRACE_MS = 2_000
 const EXIT_STOPPED = 0
@@ -53,8 +57,10 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
       ? undefined
       : await openKubernetes(values.computePods, service.environment)
   const lease = new LeaderLease({ store, nodeId, leaseMs: values.leaseMs, clock, rng, log })
-  const tenants = new TenantService({
-    store: new TenantStore(store, lease),
+  const documents = new TenantStore(store, lease)
+  const parts = {
+    tenants: documents,
+    timelines: new TimelineStore(store, lease, documents),
     configurations: new ConfigurationStore(store),
     objects: store,
     nodes,
@@ -68,7 +74,11 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     clock,
     rng,
     log,
-  })
+  }
+  const reconcilers = new Reconcilers(parts)
+  const tenants = new TenantService(parts, reconcilers)
+  const safekeepers = new SafekeeperService(parts, tenants, reconcilers)
+  const deletions = new DeletionService(parts, tenants, reconcilers)
   telemetry?.meter.onCollect(async () => {
     telemetry.metrics.lead.observe({}, lease.isHeld ? 1 : 0)
     // One that waits for its turn would tell the same as the one that leads.
@@ -80,7 +90,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     kubernetes === undefined
       ? undefined
       : leaderLabelLoop({ ...kubernetes, podName: nodeId, clock, rng, log })
-  let running: Promise<void> | undefined
+  let running: Promise<unknown> | undefined
 
   return {
     server: {
@@ -88,7 +98,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
       advertise: values.advertise,
       healthListen: values.healthListen,
       services: [
-        controlPlaneService(tenants, nodes, clients),
+        controlPlaneService({ tenants, safekeepers, deletions, nodes, clients, clock }),
         ...(embedded === undefined ? [] : [brokerService(embedded)]),
       ],
       health: (name) => ({ '': true, lead: lease.isHeld, ready: lease.isHeld || lease.isStandby })[name],
@@ -97,7 +107,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     prepare: () => lease.acquire(stop.signal),
     announce: { broker, kind: 'control-plane' },
     begin: () => {
-      running = tenants.run()
+      running = Promise.all([tenants.run(), deletions.run()])
       labelling?.start()
     },
     run: async () => {
@@ -110,7 +120,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     stopGraceMs: STOP_GRACE_MS,
     stop: async (stopServer) => {
       if (running !== undefined) {
-        await tenants.stop()
+        await Promise.all([tenants.stop(), deletions.stop()])
         await running
         await lease.release()
       }

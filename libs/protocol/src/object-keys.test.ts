@@ -8,11 +8,14 @@ import { expect, test } from 'vitest'
 import {
   LEADER_KEY,
   TENANT_DOCUMENTS_PREFIX,
+  TIMELINE_DOCUMENTS_PREFIX,
   configurationKey,
   shardPrefix,
   tenantDocumentKey,
   tenantNameKey,
   tenantOfDocumentKey,
+  timelineDocumentKey,
+  timelineOfDocumentKey,
   timelinePrefixes,
   walPartialKey,
   walPrefix,
@@ -50,6 +53,9 @@ test('documents of the control plane', () => {
   expect(TENANT_DOCUMENTS_PREFIX).toBe('control/tenants/')
   expect(tenantDocumentKey(TENANT)).toBe(`control/tenants/${TENANT}.json`)
   expect(tenantOfDocumentKey(tenantDocumentKey(TENANT))).toBe(TENANT)
+  expect(TIMELINE_DOCUMENTS_PREFIX).toBe('control/timelines/')
+  expect(timelineDocumentKey(REF)).toBe(`control/timelines/${TENANT}/${TIMELINE}.json`)
+  expect(timelineOfDocumentKey(timelineDocumentKey(REF))).toEqual(REF)
   expect(tenantNameKey('shop')).toBe('control/names/shop')
   expect(configurationKey(TIMELINE)).toBe(`control/configurations/${TIMELINE}.json`)
 })

@@ -1,5 +1,5 @@
 /**
- * Where everything lies in the object store. Who writes an object and who removes it are different programs, which agree by
+ * Where everything is in the object store. The program that writes an object and the one that removes it differ, and agree by
  * these functions alone; a change of a layout needs a reader of the old one.
  *
  *   wal/<tenant>/<timeline>/<segment>                      safekeepers: a whole segment, by Postgres's name of it
@@ -8,8 +8,9 @@
  *   tenants/<tenant>/timelines/<timeline>/shard-<n>-of-<count>/<name>
  *                                                          pageservers: layers and index parts, named by libs/storage
  *   control/lead.json                                      control planes: which of them acts
- *   control/tenants/<tenant>.json                          what a tenant is and what is wanted of it
- *   control/names/<name>                                   whose a name is
+ *   control/tenants/<tenant>.json                          what a tenant is, and which timelines it has
+ *   control/timelines/<tenant>/<timeline>.json             what a timeline is, and what is requested of it
+ *   control/names/<name>                                   which tenant has a name
  *   control/configurations/<timeline>.json                 what a compute was configured with by files
  */
 import type { Lsn, ShardIdentity } from '@understory/base'
@@ -21,6 +22,7 @@ const CONFIGURATIONS = 'control/configurations/'
 const NAMES = 'control/names/'
 export const LEADER_KEY = 'control/lead.json'
 export const TENANT_DOCUMENTS_PREFIX = 'control/tenants/'
+export const TIMELINE_DOCUMENTS_PREFIX = 'control/timelines/'
 
 export const walPrefix = ({ tenantId, timelineId }: TimelineRef): string => `wal/${tenantId}/${timelineId}/`
 
@@ -51,5 +53,12 @@ export const tenantDocumentKey = (tenantId: string): string => `${TENANT_DOCUMEN
 /** The tenant whose document has this key. */
 export const tenantOfDocumentKey = (key: string): string =>
   key.slice(TENANT_DOCUMENTS_PREFIX.length).replace(/\.json$/, '')
+export const timelineDocumentKey = ({ tenantId, timelineId }: TimelineRef): string =>
+  `${TIMELINE_DOCUMENTS_PREFIX}${tenantId}/${timelineId}.json`
+/** The timeline whose document has this key. */
+export function timelineOfDocumentKey(key: string): TimelineRef {
+  const [tenantId = '', file = ''] = key.slice(TIMELINE_DOCUMENTS_PREFIX.length).split('/')
+  return { tenantId, timelineId: file.replace(/\.json$/, '') }
+}
 export const tenantNameKey = (name: string): string => NAMES + name
 export const configurationKey = (timelineId: string): string => `${CONFIGURATIONS}${timelineId}.json`

@@ -6,8 +6,7 @@ import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { expect, test } from 'vitest'
 import { LeaderLease } from './leader-lease.ts'
-import { FPW_INITIAL } from './tenant-document.ts'
-import { leadUnder } from '../../test/support.ts'
+import { aTenant, leadUnder } from '../../test/support.ts'
 import type { TenantDocument } from './tenant-document.ts'
 import { TenantStore } from './tenant-store.ts'
 
@@ -17,43 +16,7 @@ const forever = new AbortController().signal
 const lead = (store: ObjectStore, nodeId: string): LeaderLease =>
   new LeaderLease({ store, nodeId, leaseMs: LEASE_MS, clock: realClock, rng: realRng, log: silentLog })
 
-const TENANT: TenantDocument = {
-  version: 1,
-  minReader: 1,
-  epoch: 0,
-  tenantId: '1'.repeat(32),
-  name: 'acme',
-  requestId: '',
-  postgresMajor: 17,
-  shardCount: 1,
-  stripeBlocks: 256,
-  imageThresholdRecords: 32,
-  settings: {},
-  allowsPlaintext: false,
-  createdAtS: 0,
-  removals: [],
-  isDeleted: false,
-  timelines: [
-    {
-      timelineId: '2'.repeat(32),
-      name: 'main',
-      startLsn: '0/0',
-      bootstrapped: false,
-      leftCopies: [],
-      safekeeperNodes: [],
-      membershipGeneration: 0,
-      newSafekeeperNodes: [],
-      shards: [],
-      computeHost: '',
-      addresses: {},
-      sqlPort: 0,
-      specGeneration: 0,
-      specText: '',
-      passwordGeneration: 0,
-      fpw: FPW_INITIAL,
-    },
-  ],
-}
+const TENANT = aTenant()
 
 test('a second control plane waits while the first lives, and takes over when it was released', async () => {
   const store = memoryObjectStore()

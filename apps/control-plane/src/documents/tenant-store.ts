@@ -1,10 +1,10 @@
 /**
  * Tenant documents in the object store. Two control planes may run: every change is a compare-and-swap on what was
- * read, and only the one that leads changes anything (leader-lease.ts). `control/names/<name>` makes names unique: whoever
- * writes it first has it, and the id that it says is the tenant's, whoever gets to write the document.
+ * read, and the leading one alone changes anything (leader-lease.ts). `control/names/<name>` makes names unique: its first
+ * writer has it, and the id that it says is the tenant's, whichever creation writes the document.
  */
-import { UnderstoryError, assert, describeError, parseNodeId, refuse } from '@understory/base'
-import { getIfPresent } from '@understory/object-store'
+import { KeyedMailbox } from '@understory/actor'
+import { assert, parseNodeId, refuse } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
 import {
   TENANT_DOCUMENTS_PREFIX,
@@ -13,26 +13,22 @@ import {
   tenantOfDocumentKey,
 } from '@understory/protocol'
 import { z } from 'zod'
+import { encodeJson, readJson } from './json-object.ts'
 import type { Leadership } from './leader-lease.ts'
+import { changeDocument, requireNotNewer, unreadable, wrongOwner } from './led-document.ts'
+import type { Versioned } from './led-document.ts'
+import { migrateTenant } from './migration.ts'
+import { isVersion1 } from './tenant-document-v1.ts'
 import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
-
-/** Attempts of one change under contention with another control plane. */
-const ATTEMPTS_MAX = 20
 
 /** What is under a name. */
 const claim = z.object({ tenantId: z.string().regex(/^[0-9a-f]{32}$/) })
 
-const encode = (value: unknown): Uint8Array => Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`)
-
-interface Versioned {
-  readonly document: TenantDocument
-  readonly etag: string
-}
-
 export class TenantStore {
   readonly #store: ObjectStore
   readonly #lease: Leadership
+  readonly #migrations = new KeyedMailbox({ name: 'migrations' })
 
   constructor(store: ObjectStore, lease: Leadership) {
     this.#store = store
@@ -47,11 +43,11 @@ export class TenantStore {
     const { epoch } = this.#lease
     const named = await this.#store.putIfAbsent(
       tenantNameKey(document.name),
-      encode({ tenantId: document.tenantId }),
+      encodeJson({ tenantId: document.tenantId }),
     )
     const claimed = named.kind === 'stored' ? document.tenantId : await this.#idOf(document.name)
     const created = { ...document, epoch, tenantId: claimed ?? document.tenantId }
-    const stored = await this.#store.putIfAbsent(tenantDocumentKey(created.tenantId), encode(created))
+    const stored = await this.#store.putIfAbsent(tenantDocumentKey(created.tenantId), encodeJson(created))
     if (stored.kind === 'stored') return created
     throw refuse('already_exists', `tenant "${document.name}" already exists`, {
       hint: 'Choose another name.',
@@ -71,6 +67,11 @@ export class TenantStore {
     })
   }
 
+  /** By id, a deleted one too; undefined where there is none. Error: `bad_file`. */
+  async read(tenantId: string): Promise<TenantDocument | undefined> {
+    return (await this.#read(tenantId))?.document
+  }
+
   /** Deleted ones too, of which something is left. */
   async list(): Promise<TenantDocument[]> {
     const documents: TenantDocument[] = []
@@ -82,27 +83,16 @@ export class TenantStore {
   }
 
   /**
-   * Stores what `change` makes of the newest document and returns it; `change` runs again when someone else was
+   * Stores what `change` makes of the newest document and returns it; `change` runs again when another writer was
    * faster, and does nothing by returning its argument. Error: refused `stale` where another control plane leads by now.
    */
-  async update(
-    tenantId: string,
-    change: (document: TenantDocument) => TenantDocument,
-  ): Promise<TenantDocument> {
-    const { epoch } = this.#lease
-    for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+  update(tenantId: string, change: (document: TenantDocument) => TenantDocument): Promise<TenantDocument> {
+    const read = async (): Promise<Versioned<TenantDocument>> => {
       const found = await this.#read(tenantId)
-      if (found === undefined) throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
-      const { document } = found
-      if (document.epoch > epoch)
-        throw refuse('stale', `a control plane with epoch ${document.epoch} leads, this one had ${epoch}`)
-      const changed = change(document)
-      if (changed === document && document.epoch === epoch) return changed
-      const next = { ...changed, epoch }
-      const result = await this.#store.putIfMatch(tenantDocumentKey(tenantId), found.etag, encode(next))
-      if (result.kind === 'stored') return next
+      if (found !== undefined) return found
+      throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
     }
-    throw refuse('conflict', `tenant ${tenantId} was changed by others ${ATTEMPTS_MAX} times in a row`)
+    return changeDocument(this.#store, this.#lease, tenantDocumentKey(tenantId), read, change)
   }
 
   /** Another tenant may have the name of a deleted one. Called by one at a time. */
@@ -114,54 +104,37 @@ export class TenantStore {
   async remove(tenantId: string): Promise<void> {
     const { document } = (await this.#read(tenantId)) ?? {}
     if (document === undefined) return
-    assert(document.isDeleted && document.removals.length === 0, () => `tenant ${tenantId} is in use`)
-    if (document.epoch > this.#lease.epoch)
-      throw refuse('stale', `a control plane with epoch ${document.epoch} leads`)
+    const { isDeleted, removals, timelines } = document
+    assert(isDeleted && removals.length + timelines.length === 0, () => `tenant ${tenantId} is in use`)
+    requireNotNewer(document.epoch, this.#lease.epoch)
     await this.#store.delete([tenantDocumentKey(tenantId)])
   }
 
   async #idOf(name: string): Promise<string | undefined> {
     const key = tenantNameKey(name)
-    const found = await getIfPresent(this.#store, key)
+    const found = await readJson(this.#store, key)
     if (found === undefined) return undefined
-    const { success, data } = claim.safeParse(parseJson(found.bytes, key))
+    const { success, data } = claim.safeParse(found.json)
     if (success) return data.tenantId
     throw refuse('bad_file', `"${key}" does not say which tenant has the name`, {
       hint: 'Restore the object from a backup.',
     })
   }
 
-  async #read(tenantId: string): Promise<Versioned | undefined> {
+  /** A document of version 1 is migrated before it is read. */
+  async #read(tenantId: string): Promise<Versioned<TenantDocument> | undefined> {
     // Without the lead what is read here may be of the past.
     this.#lease.requireHeld()
     const key = tenantDocumentKey(tenantId)
-    const found = await getIfPresent(this.#store, key)
-    if (found === undefined) return undefined
-    const read = readTenantDocument(parseJson(found.bytes, key))
-    if ('document' in read) {
-      if (read.document.tenantId !== tenantId) throw wrongOwner(key, `tenant ${read.document.tenantId}`)
-      return { document: read.document, etag: found.etag }
+    let found = await readJson(this.#store, key)
+    if (isVersion1(found?.json)) {
+      await this.#migrations.run(tenantId, () => migrateTenant(this.#store, this.#lease, tenantId))
+      found = await readJson(this.#store, key)
     }
-    throw refuse('bad_file', `tenant document "${key}" is not what this version writes`, {
-      detail: read.problem,
-      hint: 'Restore the object from a backup, or run the version that wrote it.',
-    })
-  }
-}
-
-/** A document that was copied under the name of another must not be taken for that one's. */
-const wrongOwner = (key: string, owner: string): Error =>
-  refuse('bad_file', `"${key}" is of ${owner}`, {
-    hint: 'It was copied under a wrong name: put the one back that belongs there.',
-  })
-
-function parseJson(bytes: Uint8Array, key: string): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString())
-  } catch (cause) {
-    throw new UnderstoryError('bad_file', `"${key}" is not JSON`, {
-      detail: describeError(cause),
-      cause,
-    })
+    if (found === undefined) return undefined
+    const read = readTenantDocument(found.json)
+    if ('problem' in read) throw unreadable('tenant document', key, read.problem)
+    if (read.document.tenantId !== tenantId) throw wrongOwner(key, `tenant ${read.document.tenantId}`)
+    return { document: read.document, etag: found.etag }
   }
 }

@@ -1,12 +1,13 @@
 /** The spec of a compute and its digest, which stands in documents that outlive the program. */
 import { expect, test } from 'vitest'
 import { computeSpecOf, specDigest } from './compute-spec.ts'
-import { readTenantDocument } from '../documents/tenant-document.ts'
-import type { TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
-import { FPW_INITIAL } from '../documents/tenant-document.ts'
+import { readTenantDocumentV1, splitTenant } from '../documents/tenant-document-v1.ts'
+import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
+import { FPW_INITIAL } from '../documents/timeline-document.ts'
 
 function documents(): { tenant: TenantDocument; timeline: TimelineDocument } {
-  const read = readTenantDocument({
+  const read = readTenantDocumentV1({
     version: 1,
     tenantId: 'a1'.repeat(16),
     name: 'shop',
@@ -37,7 +38,8 @@ function documents(): { tenant: TenantDocument; timeline: TimelineDocument } {
     ],
   })
   if ('problem' in read) throw new Error(read.problem)
-  return { tenant: read.document, timeline: read.document.timelines[0]! }
+  const { tenant, timelines } = splitTenant(read.document)
+  return { tenant, timeline: timelines[0]! }
 }
 
 test('the digest is that of earlier releases, so that an upgrade sends no compute a new spec', () => {

@@ -4,7 +4,8 @@ import { writeMembership } from '@understory/protocol'
 import type { ComputeSpec } from '@understory/rpc'
 import { startsWithSettingOff } from './fpw-switch.ts'
 import { addressOf, allSafekeepers, knownMembershipOf } from './membership-change.ts'
-import type { TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
+import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
 
 /** Addresses are the last known ones; empty where a node was never announced. */
 export const computeSpecOf = (tenant: TenantDocument, timeline: TimelineDocument): ComputeSpec => ({

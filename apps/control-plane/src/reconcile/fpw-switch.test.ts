@@ -9,8 +9,8 @@ import {
   startsWithSettingOff,
   stepLsn,
 } from './fpw-switch.ts'
-import { FPW_INITIAL } from '../documents/tenant-document.ts'
-import type { FpwState } from '../documents/tenant-document.ts'
+import { FPW_INITIAL } from '../documents/timeline-document.ts'
+import type { FpwState } from '../documents/timeline-document.ts'
 
 /** Carries out every step and tells their order. */
 function runToEnd(state: FpwState): { order: string[]; state: FpwState } {

@@ -11,7 +11,7 @@
 import { formatLsn, lsnFromBigint, parseLsn } from '@understory/base'
 import { FullPageWrites } from '@understory/rpc'
 import type { ShardStatus } from '@understory/rpc'
-import type { FpwState, FpwStepName } from '../documents/tenant-document.ts'
+import type { FpwState, FpwStepName } from '../documents/timeline-document.ts'
 
 /** What shard 0 read in the WAL last, and where. */
 export interface SeenFullPageWrites {

@@ -14,27 +14,16 @@ import {
   recoverFrom,
   requestChange,
 } from './membership-change.ts'
-import { FPW_INITIAL } from '../documents/tenant-document.ts'
-import type { ChangeStepName, TimelineDocument } from '../documents/tenant-document.ts'
+import { aTimeline } from '../../test/support.ts'
+import type { ChangeStepName, TimelineDocument } from '../documents/timeline-document.ts'
 
-const TIMELINE: TimelineDocument = {
-  timelineId: '2'.repeat(32),
-  name: 'main',
+const TIMELINE = aTimeline({
   startLsn: '0/1000000',
   bootstrapped: true,
-  leftCopies: [],
   safekeeperNodes: ['a', 'b', 'c'],
   membershipGeneration: 4,
-  newSafekeeperNodes: [],
-  shards: [],
   computeHost: 'host',
-  addresses: {},
-  sqlPort: 0,
-  specGeneration: 0,
-  specText: '',
-  passwordGeneration: 0,
-  fpw: FPW_INITIAL,
-}
+})
 const REPLACE = { add: ['d'], remove: ['a'], reason: 'user' } as const
 
 const done = (timeline: TimelineDocument, name: ChangeStepName): TimelineDocument =>

@@ -22,7 +22,7 @@ import type { Lsn } from '@understory/base'
 import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
 import type { KnownMembership, Member } from '@understory/protocol'
-import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/tenant-document.ts'
+import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/timeline-document.ts'
 
 const STEPS: readonly ChangeStepName[] = ['pull', 'joint', 'finish', 'spread']
 const STORED_STEPS: readonly ChangeStepName[] = ['pull', 'rollback', 'spread']
@@ -91,7 +91,7 @@ export function requestChange(
     throw refuse('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
   return {
     ...timeline,
-    leftCopies: timeline.leftCopies.filter(({ node }) => !add.includes(node)),
+    retiredReplicas: timeline.retiredReplicas.filter(({ node }) => !add.includes(node)),
     safekeeperChange: {
       number: (last?.number ?? 0) + 1,
       add,
@@ -136,7 +136,7 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
     throw refuse('precondition', 'the new safekeepers alone count already', {
       hint: 'Ask for a change back once this one is done.',
     })
-  return withLeftCopies({ ...timeline, safekeeperChange: { ...cancelled, tookMs } }, cancelled)
+  return withRetiredReplicas({ ...timeline, safekeeperChange: { ...cancelled, tookMs } }, cancelled)
 }
 
 /**
@@ -198,7 +198,7 @@ export function recoverFromStore(
     membershipGeneration: membershipGeneration + 1,
     safekeeperNodes: add,
     newSafekeeperNodes: [],
-    leftCopies: timeline.leftCopies.filter(({ node }) => !add.includes(node)),
+    retiredReplicas: timeline.retiredReplicas.filter(({ node }) => !add.includes(node)),
     addresses: {
       ...timeline.addresses,
       ...Object.fromEntries(members.map(({ nodeId, address }) => [nodeId, address])),
@@ -231,14 +231,14 @@ export const isFromStore = ({ safekeeperChange: change }: TimelineDocument): boo
  * What those have that are members no more. Not of those that were given up in a recovery: what only they have was lost by
  * it, and somebody may want to look at it.
  */
-function withLeftCopies(timeline: TimelineDocument, change: SafekeeperChange): TimelineDocument {
+function withRetiredReplicas(timeline: TimelineDocument, change: SafekeeperChange): TimelineDocument {
   if (change.reason === 'recovery' || change.reason === 'stored') return timeline
-  const { membershipGeneration, safekeeperNodes, leftCopies } = timeline
+  const { membershipGeneration, safekeeperNodes, retiredReplicas } = timeline
   // The first change may be given up before there is any generation; a copy of it knows of none either.
   const generation = Math.max(1, membershipGeneration)
   const left = leftOut(change).filter((node) => !safekeeperNodes.includes(node))
-  const others = leftCopies.filter(({ node }) => !left.includes(node))
-  return { ...timeline, leftCopies: [...others, ...left.map((node) => ({ node, generation }))] }
+  const others = retiredReplicas.filter(({ node }) => !left.includes(node))
+  return { ...timeline, retiredReplicas: [...others, ...left.map((node) => ({ node, generation }))] }
 }
 
 /** Those that do not hold the timeline once the change is over. */
@@ -276,7 +276,7 @@ export function completeChangeStep(
   const isOver = steps.every(({ done }) => done)
   const took = isOver ? Math.max(0, nowMs - change.startedAtMs) : 0
   const after = { ...timeline, safekeeperChange: { ...change, steps, problem: '', tookMs: took } }
-  return isOver ? withLeftCopies(after, change) : after
+  return isOver ? withRetiredReplicas(after, change) : after
 }
 
 /** The document with both majorities counting. */

@@ -8,33 +8,20 @@ import { NodeClients } from '../clients/node-clients.ts'
 import { isUnderWay, requestChange } from './membership-change.ts'
 import { MembershipReconciler } from './membership-reconciler.ts'
 import type { NodeView } from '../documents/nodes.ts'
-import { FPW_INITIAL } from '../documents/tenant-document.ts'
-import type { TimelineDocument } from '../documents/tenant-document.ts'
+import { REF, aTimeline } from '../../test/support.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
 
-const REF = { tenantId: 'a1'.repeat(16), timelineId: 'b2'.repeat(16) }
 const POSTGRES = { major: 17, systemId: 7n, pgTimelineId: 1, walSegmentBytes: 16 << 20 } as const
 const START = lsn(16 << 20)
 const NODES = ['sk-1', 'sk-2', 'sk-3', 'sk-4']
 const addressOf = (node: string): string => `${node}:1`
 
-const INITIAL: TimelineDocument = {
-  timelineId: REF.timelineId,
-  name: 'main',
+const INITIAL = aTimeline({
   startLsn: '0/1000000',
   bootstrapped: true,
   safekeeperNodes: ['sk-1', 'sk-2', 'sk-3'],
-  membershipGeneration: 0,
-  newSafekeeperNodes: [],
-  leftCopies: [],
-  shards: [],
-  computeHost: '',
   addresses: Object.fromEntries(NODES.map((node) => [node, addressOf(node)])),
-  sqlPort: 0,
-  specGeneration: 0,
-  specText: '',
-  passwordGeneration: 0,
-  fpw: FPW_INITIAL,
-}
+})
 
 async function bench() {
   const nodes = new MemoryNodes()
@@ -79,7 +66,7 @@ test('a newcomer takes the place of a member, whose copy goes', async () => {
     safekeeperNodes: ['sk-2', 'sk-3', 'sk-4'],
     newSafekeeperNodes: [],
     membershipGeneration: 2,
-    leftCopies: [],
+    retiredReplicas: [],
   })
   expect(safekeeper('sk-1').has(REF)).toBe(false)
   for (const node of after.safekeeperNodes)
@@ -94,7 +81,7 @@ test('the member that leaves may be away; its copy goes when it is back', async 
   safekeeper('sk-1').isAway = true
   const after = await run(6)
   expect(isUnderWay(after.safekeeperChange)).toBe(false)
-  expect(after.leftCopies).toEqual([{ node: 'sk-1', generation: 2 }])
+  expect(after.retiredReplicas).toEqual([{ node: 'sk-1', generation: 2 }])
 })
 
 test('while two of the old members are away nothing is decided, and why is said', async () => {

@@ -23,7 +23,7 @@ import type { Nodes } from '../documents/nodes.ts'
 import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
-import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/tenant-document.ts'
+import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/timeline-document.ts'
 
 /** How long a proposer may take to hear of a membership before its safekeepers are told all the same: then they tell it. */
 const PROPOSER_WAIT_MS = 3_000
@@ -68,7 +68,7 @@ export class MembershipReconciler {
     const { safekeeperChange: change } = timeline
     if (change === undefined || !isUnderWay(change)) {
       this.pull = undefined
-      const cleared = await this.#removeLeftCopies(timeline)
+      const cleared = await this.#removeRetiredReplicas(timeline)
       const begun = await this.#replaceLost(cleared)
       return { timeline: begun, isBusy: begun !== timeline }
     }
@@ -260,25 +260,25 @@ export class MembershipReconciler {
   }
 
   /** Of safekeepers that left. While no change is under way: none of them pulls its copy anew meanwhile. */
-  async #removeLeftCopies(timeline: TimelineDocument): Promise<TimelineDocument> {
+  async #removeRetiredReplicas(timeline: TimelineDocument): Promise<TimelineDocument> {
     const { clock, log, nodes, clients, ref, update } = this.#parts
-    if (timeline.leftCopies.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
+    if (timeline.retiredReplicas.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
     this.#copiesNotBeforeMs = clock.nowMs() + COPIES_LOOK_MS
     const announced = nodes.known()
     const gone: string[] = []
-    for (const { node, generation } of timeline.leftCopies) {
+    for (const { node, generation } of timeline.retiredReplicas) {
       const address = announced.find(({ nodeId }) => nodeId === node)?.address
       if (address === undefined) continue
       // It is a member again by a change that this look is too old for: then the document will say so.
       const removed = clients.deleteWal(address, ref, generation).catch(undefinedWhenStale)
       if ((await ifReachable(removed.then(() => true))) !== true) continue
       gone.push(node)
-      log.info('left_copy_removed', { node, generation })
+      log.info('replica_removed', { node, generation })
     }
     if (gone.length === 0) return timeline
     return update((item) => ({
       ...item,
-      leftCopies: item.leftCopies.filter(({ node }) => !gone.includes(node)),
+      retiredReplicas: item.retiredReplicas.filter(({ node }) => !gone.includes(node)),
     }))
   }
 

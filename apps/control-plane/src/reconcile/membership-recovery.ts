@@ -10,7 +10,7 @@ import type { StoredRecovery } from './membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
 import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
-import type { TimelineDocument } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
 
 /** What the survivor says of itself. Errors: refused `bad_argument`, `precondition`. */
 export async function checkRecovery(

@@ -1,10 +1,10 @@
 /**
- * Removes what deleted timelines, and births that were cut short, still have somewhere: compute, layers, WAL, objects.
+ * Removes what deleted timelines, and bootstraps that were interrupted, still have somewhere: compute, layers, WAL, objects.
  *
- * What there is to remove stands in the tenant's document before anything is removed, and is taken from there once all of
- * it is gone; every step may be done again. So whoever dies half way, it goes on, and a node that is away is asked again
- * when it is back. The compute ends first: until then it could make safekeepers and pageservers have the timeline anew.
- * Objects go after every step, because a node that was away may have stored some until it was told.
+ * What there is to remove is in the tenant's document before anything is removed, and is taken from there once all of it
+ * is gone; every step may be repeated. So a removal continues after the loss of any process, and a node that is away is
+ * asked again when it is back. The compute ends first: until then it could create the timeline on safekeepers and
+ * pageservers again. Objects go in every try, because a node that was away may have stored some in the meantime.
  */
 import { Mailbox, ProblemReport } from '@understory/actor'
 import { isErrorCode } from '@understory/base'
@@ -13,11 +13,10 @@ import type { ObjectStore } from '@understory/object-store'
 import { timelinePrefixes } from '@understory/protocol'
 import type { ComputeDriver } from '../computes/compute-driver.ts'
 import type { ConfigurationStore } from '../documents/configuration-store.ts'
-import { allSafekeepers } from './membership-change.ts'
 import type { Nodes } from '../documents/nodes.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
-import type { Removal, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
-import type { TenantStore } from '../documents/tenant-store.ts'
+import type { Removal, TenantDocument } from '../documents/tenant-document.ts'
+import type { Stores } from './retirement.ts'
 
 /** Between two tries where the one before got nowhere. */
 const PAUSE_MS = 5_000
@@ -26,8 +25,7 @@ const COMPUTE_END_MS = 10_000
 const COMPUTE_PAUSE_MS = 500
 const DELETE_COUNT_MAX = 1_000
 
-export interface RemovalParts {
-  readonly store: TenantStore
+export interface RemovalParts extends Stores {
   /** What safekeepers and pageservers keep their objects in. */
   readonly objects: ObjectStore
   readonly configurations: ConfigurationStore
@@ -36,37 +34,6 @@ export interface RemovalParts {
   readonly computes: ComputeDriver
   readonly clock: Clock
   readonly log: Log
-}
-
-/** All that may have something of the timeline, of whatever state. */
-export function removalOf(timeline: TimelineDocument): Removal {
-  const { timelineId, name, computeHost, shards, safekeeperChange: change, leftCopies, addresses } = timeline
-  const safekeepers = [
-    ...allSafekeepers(timeline),
-    ...(change?.add ?? []),
-    ...(change?.remove ?? []),
-    ...leftCopies.map(({ node }) => node),
-  ]
-  return {
-    timelineId,
-    name,
-    computeHost,
-    computeAddress: addresses[computeHost] ?? '',
-    isComputeRemoved: false,
-    shards: shards.map(({ node }, number) => ({ node, number })),
-    safekeeperNodes: [...new Set(safekeepers)],
-  }
-}
-
-/** The document without the timeline, which is to be removed. */
-export function withoutTimeline(tenant: TenantDocument, timelineId: string): TenantDocument {
-  const timeline = tenant.timelines.find((item) => item.timelineId === timelineId)
-  if (timeline === undefined) return tenant
-  return {
-    ...tenant,
-    timelines: tenant.timelines.filter((item) => item !== timeline),
-    removals: [...tenant.removals, removalOf(timeline)],
-  }
 }
 
 /** Names of the nodes that a removal waits for. */
@@ -82,8 +49,8 @@ export class Removals {
   readonly #parts: RemovalParts
   /** By timeline: when it is tried again. */
   readonly #notBeforeMs = new Map<string, number>()
-  /** By timeline: when its compute was first told to end, by this process. */
-  readonly #computeToldMs = new Map<string, number>()
+  /** By timeline: when its compute was first asked to end, by this process. */
+  readonly #computeAskedMs = new Map<string, number>()
   readonly #releases = new Mailbox({ name: 'released names' })
   readonly #problems = new Map<string, ProblemReport>()
 
@@ -98,7 +65,7 @@ export class Removals {
 
   /** One at a time: another tenant may take the name in between. */
   releaseName(tenant: TenantDocument): Promise<void> {
-    return this.#releases.run(() => this.#parts.store.releaseName(tenant))
+    return this.#releases.run(() => this.#parts.tenants.releaseName(tenant))
   }
 
   /** The next look tries every one of them. */
@@ -111,7 +78,7 @@ export class Removals {
    * A deleted tenant goes when nothing of it is left.
    */
   async advance(tenant: TenantDocument, isInUse: (timelineId: string) => boolean): Promise<void> {
-    const { store, clock, log } = this.#parts
+    const { tenants, clock, log } = this.#parts
     let leftCount = tenant.removals.length
     if (tenant.isDeleted) await this.releaseName(tenant)
     for (const removal of tenant.removals) {
@@ -128,14 +95,14 @@ export class Removals {
         this.#notBeforeMs.set(timelineId, clock.nowMs() + PAUSE_MS)
       }
     }
-    if (!tenant.isDeleted || leftCount > 0) return
-    await store.remove(tenant.tenantId)
+    if (!tenant.isDeleted || leftCount + tenant.timelines.length > 0) return
+    await tenants.remove(tenant.tenantId)
     log.info('tenant_removed', { tenant: tenant.tenantId, name: tenant.name })
   }
 
   /** Whether all of it is gone. */
   async #remove(tenant: TenantDocument, removal: Removal): Promise<boolean> {
-    const { nodes, clients, configurations, log, clock } = this.#parts
+    const { nodes, clients, configurations, timelines, log, clock } = this.#parts
     const { timelineId } = removal
     const ref = { tenantId: tenant.tenantId, timelineId }
     const announced = new Map(nodes.known().map(({ nodeId, address }) => [nodeId, address]))
@@ -158,6 +125,7 @@ export class Removals {
     ])
     for (const prefix of timelinePrefixes(ref)) await this.#sweep(prefix)
     await configurations.remove(timelineId)
+    await timelines.remove(ref)
     // What was removed before the compute ended may be there again.
     const after: Removal = isComputeRemoved
       ? { ...removal, isComputeRemoved, safekeeperNodes: safekeepersLeft, shards: shardsLeft }
@@ -167,17 +135,17 @@ export class Removals {
     await this.#store(ref.tenantId, after)
     if (waiting.length > 0) return false
     this.#notBeforeMs.delete(timelineId)
-    this.#computeToldMs.delete(timelineId)
+    this.#computeAskedMs.delete(timelineId)
     log.info('timeline_removed', { tenant: tenant.tenantId, timeline: timelineId, name: removal.name })
     return true
   }
 
-  /** Whether a compute that was told to end may yet do so. One whose host is away is not waited for. */
+  /** Whether a compute that was asked to end may yet do so. One whose host is away is not waited for. */
   #isEnding(timelineId: string): boolean {
     const nowMs = this.#parts.clock.nowMs()
-    const toldMs = this.#computeToldMs.get(timelineId) ?? nowMs
-    this.#computeToldMs.set(timelineId, toldMs)
-    return nowMs - toldMs < COMPUTE_END_MS
+    const askedMs = this.#computeAskedMs.get(timelineId) ?? nowMs
+    this.#computeAskedMs.set(timelineId, askedMs)
+    return nowMs - askedMs < COMPUTE_END_MS
   }
 
   async #removeCompute(
@@ -197,7 +165,7 @@ export class Removals {
 
   async #store(tenantId: string, after: Removal): Promise<void> {
     const isOver = waitsFor(after).length === 0
-    await this.#parts.store.update(tenantId, (document) => ({
+    await this.#parts.tenants.update(tenantId, (document) => ({
       ...document,
       removals: document.removals.flatMap((item) =>
         item.timelineId !== after.timelineId ? [item] : isOver ? [] : [after],

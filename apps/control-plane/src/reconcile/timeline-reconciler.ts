@@ -38,11 +38,12 @@ import type { NodeClients } from '../clients/node-clients.ts'
 import { ReconcileInterval } from './reconcile-interval.ts'
 import { placeTimeline } from './placement.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
-import { withoutTimeline } from './removals.ts'
+import { finishRetirement, restartTimeline } from './retirement.ts'
+import type { Stores } from './retirement.ts'
 import { ShardRecovery } from './shard-recovery.ts'
-import { identityToAttach, isPasswordPending } from '../documents/tenant-document.ts'
-import type { FpwState, FpwStepName, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
-import type { TenantStore } from '../documents/tenant-store.ts'
+import { entryOf, identityToAttach, isPasswordPending } from '../documents/tenant-document.ts'
+import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { FpwState, FpwStepName, TimelineDocument } from '../documents/timeline-document.ts'
 
 /** Between looks at the WAL position that a switch waits for. */
 const SEEN_POLL_MS = 10
@@ -50,10 +51,9 @@ const SEEN_POLL_MS = 10
 const SEEN_WAIT_MS = 5_000
 
 /** Older than any that a compute has: of a timeline whose configuration was never published. */
-const AS_IT_BEGAN: Configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
+const INITIAL_CONFIGURATION: Configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
 
-export interface ReconcilerParts {
-  readonly store: TenantStore
+export interface ReconcilerParts extends Stores {
   readonly configurations: ConfigurationStore
   readonly nodes: Nodes
   readonly clients: NodeClients
@@ -89,8 +89,7 @@ const shardOf = (answers: ShardsOfNodes, node: string, number: number): ShardSta
 
 export class TimelineReconciler {
   readonly #parts: ReconcilerParts
-  readonly #tenantId: string
-  readonly #timelineId: string
+  readonly #ref: TimelineRef
   readonly #log: Log
   /** Notified after every stored change. */
   readonly changes = new Signal()
@@ -98,7 +97,7 @@ export class TimelineReconciler {
   readonly membership: MembershipReconciler
   /** The safekeepers that the shards were last told. */
   #toldShards = ''
-  readonly #pace = new ReconcileInterval()
+  readonly #interval = new ReconcileInterval()
   readonly #recovery: ShardRecovery
   readonly #problems: ProblemReport
   readonly #loop: Loop
@@ -107,11 +106,10 @@ export class TimelineReconciler {
   /** As in the object store; undefined until it was looked up. */
   #published: { readonly configuration: Configuration | undefined } | undefined
 
-  constructor(parts: ReconcilerParts, tenantId: string, timelineId: string) {
+  constructor(parts: ReconcilerParts, ref: TimelineRef) {
     this.#parts = parts
-    this.#tenantId = tenantId
-    this.#timelineId = timelineId
-    this.#log = parts.log.child({ tenant: tenantId, timeline: timelineId })
+    this.#ref = ref
+    this.#log = parts.log.child({ tenant: ref.tenantId, timeline: ref.timelineId })
     this.#recovery = new ShardRecovery(parts.clock)
     const { clock, rng } = parts
     this.#problems = new ProblemReport({ clock, log: this.#log, event: 'reconcile_failed' })
@@ -122,7 +120,7 @@ export class TimelineReconciler {
       clients: parts.clients,
       clock: parts.clock,
       log: this.#log,
-      ref: { tenantId, timelineId },
+      ref,
       update: (change) => this.#update(change),
       replaceAfterMs: parts.replaceAfterMs,
       observer: parts.observer,
@@ -131,7 +129,7 @@ export class TimelineReconciler {
 
   /** Something was asked for: the next pass begins at once. */
   wake(): void {
-    this.#pace.reset()
+    this.#interval.reset()
     this.#loop.wake()
   }
 
@@ -146,22 +144,37 @@ export class TimelineReconciler {
   }
 
   async #round(): Promise<number | 'end'> {
-    const { store, clock, timelinesCount } = this.#parts
+    const { clock, timelinesCount } = this.#parts
     let isSettled = false
     try {
-      // Written once under this lead, it is not written any more under an earlier one.
-      if (!this.#isOurs) await store.update(this.#tenantId, (document) => document)
+      const found = await this.#parts.tenants.find(this.#ref.tenantId)
+      const entry = entryOf(found, this.#ref.timelineId)
+      if (entry === undefined) return 'end'
+      const timeline = this.#isOurs
+        ? await this.#parts.timelines.read(found, entry)
+        : await this.#parts.timelines.take(this.#ref)
+      if (timeline.retired !== undefined) {
+        await finishRetirement(this.#parts, timeline, this.#newId())
+        return 'end'
+      }
+      const tenant = this.#isOurs ? found : await this.#takeTenant()
       this.#isOurs = true
-      const tenant = await store.find(this.#tenantId)
-      if (!tenant.timelines.some(({ timelineId }) => timelineId === this.#timelineId)) return 'end'
-      isSettled = await this.#pass(tenant)
+      isSettled = await this.#pass(tenant, timeline)
       this.#problems.clear()
     } catch (error) {
-      // It was deleted, and its tenant with it.
+      // It was deleted, or its tenant.
       if (isErrorCode(error, 'unknown_tenant')) return 'end'
       await this.#report(error)
     }
-    return this.#pace.pauseMs(isSettled, clock.nowMs(), timelinesCount())
+    return this.#interval.pauseMs(isSettled, clock.nowMs(), timelinesCount())
+  }
+
+  /** As the timeline's document before it: from now on neither is written under an earlier lead. */
+  #takeTenant(): Promise<TenantDocument> {
+    const { tenantId, timelineId } = this.#ref
+    return this.#parts.tenants.update(tenantId, (tenant) =>
+      entryOf(tenant, timelineId)?.beginning === undefined ? tenant : withDocumentOf(tenant, timelineId),
+    )
   }
 
   async #report(error: unknown): Promise<void> {
@@ -180,8 +193,8 @@ export class TimelineReconciler {
   }
 
   /** One look and what follows from it; true when nothing is left to do. */
-  async #pass(tenant: TenantDocument): Promise<boolean> {
-    let timeline = this.#timelineOf(tenant)
+  async #pass(tenant: TenantDocument, before: TimelineDocument): Promise<boolean> {
+    let timeline = before
     if (timeline.shards.length === 0) timeline = await this.#place(tenant)
     timeline = await this.#refreshAddresses(timeline)
     let shards = await this.#askPageservers(timeline)
@@ -195,7 +208,7 @@ export class TimelineReconciler {
     else timeline = await this.#ensureCompute(tenant, timeline)
     const observed = await this.observe(tenant, timeline, shards)
     if (!timeline.bootstrapped && observed.compute?.birthInterrupted === true) {
-      await this.#beginAnew()
+      await this.#restart()
       return true
     }
     // Before the birth is noted: a timeline that counts as born never lacks its configuration.
@@ -260,34 +273,20 @@ export class TimelineReconciler {
     const answers = nodes.map(async (node) => {
       const address = addresses[node]
       if (address === undefined) return [node, undefined] as const
-      const asked = this.#parts.clients.shards(address, this.#ref()).catch(noneWhenUnknown)
+      const asked = this.#parts.clients.shards(address, this.#ref).catch(noneWhenUnknown)
       return [node, await ifReachable(asked)] as const
     })
     return new Map(await Promise.all(answers))
   }
 
-  #ref(): TimelineRef {
-    return { tenantId: this.#tenantId, timelineId: this.#timelineId }
-  }
-
-  #timelineOf(tenant: TenantDocument): TimelineDocument {
-    return present(
-      tenant.timelines.find(({ timelineId }) => timelineId === this.#timelineId),
-      `timeline ${this.#timelineId}`,
-    )
+  #newId(): string {
+    return hexId(this.#parts.rng.bytes(16))
   }
 
   async #update(change: (timeline: TimelineDocument) => TimelineDocument): Promise<TimelineDocument> {
-    const tenant = await this.#parts.store.update(this.#tenantId, (document) => {
-      const before = document.timelines.find(({ timelineId }) => timelineId === this.#timelineId)
-      if (before === undefined)
-        throw refuse('unknown_timeline', `timeline ${this.#timelineId} does not exist`)
-      const after = change(before)
-      if (after === before) return document
-      return { ...document, timelines: document.timelines.map((item) => (item === before ? after : item)) }
-    })
+    const timeline = await this.#parts.timelines.update(this.#ref, change)
     this.changes.notify()
-    return this.#timelineOf(tenant)
+    return timeline
   }
 
   async #place(tenant: TenantDocument): Promise<TimelineDocument> {
@@ -377,7 +376,7 @@ export class TimelineReconciler {
 
   #attachRequest(tenant: TenantDocument, timeline: TimelineDocument, number: number, create: boolean) {
     return {
-      timeline: this.#ref(),
+      timeline: this.#ref,
       shard: this.#shardRef(tenant, number),
       generation: present(timeline.shards[number], `shard ${number}`).generation,
       postgres: identityToAttach(tenant, timeline),
@@ -416,22 +415,22 @@ export class TimelineReconciler {
   }
 
   async #ensureCompute(tenant: TenantDocument, timeline: TimelineDocument): Promise<TimelineDocument> {
-    const specText = specDigest(computeSpecOf(tenant, timeline))
-    if (specText !== timeline.specText) {
+    const digest = specDigest(computeSpecOf(tenant, timeline))
+    if (digest !== timeline.specDigest) {
       timeline = await this.#update((item) => ({
         ...item,
-        specText,
+        specDigest: digest,
         specGeneration: item.specGeneration + 1,
       }))
     }
     const { computes, configurations } = this.#parts
-    this.#published ??= { configuration: await configurations.read(this.#timelineId) }
+    this.#published ??= { configuration: await configurations.read(this.#ref.timelineId) }
     const spec = computeSpecOf(tenant, timeline)
-    const known = this.#published.configuration ?? (spec.bootstrap ? undefined : AS_IT_BEGAN)
+    const known = this.#published.configuration ?? (spec.bootstrap ? undefined : INITIAL_CONFIGURATION)
     const ensured = computes.ensure(this.#computePlace(tenant, timeline), spec, known)
     const problem = (await ifReachable(ensured)) ?? ''
     // Told once: its words change while it lasts.
-    if (problem !== '' && this.#computeProblem === '') this.#log.warn('compute_waits', { problem })
+    if (problem !== '' && this.#computeProblem === '') this.#log.warn('waiting_for_compute', { problem })
     this.#computeProblem = problem
     return timeline
   }
@@ -439,13 +438,13 @@ export class TimelineReconciler {
   #computePlace(
     tenant: TenantDocument,
     timeline: TimelineDocument,
-    timelineId: string = this.#timelineId,
+    timelineId: string = this.#ref.timelineId,
     host: string = timeline.computeHost,
   ): ComputePlace {
     return {
       tenantName: tenant.name,
       timelineName: timeline.name,
-      timeline: { tenantId: this.#tenantId, timelineId },
+      timeline: { tenantId: this.#ref.tenantId, timelineId },
       hostAddress: timeline.addresses[host],
     }
   }
@@ -456,7 +455,7 @@ export class TimelineReconciler {
     if (!isNewer(compute.configurationVersion, this.#published?.configuration?.version)) return
     const configuration = await ifReachable(this.#parts.clients.configuration(computeAddress))
     if (configuration === undefined) return
-    const published = await this.#parts.configurations.publish(this.#timelineId, configuration)
+    const published = await this.#parts.configurations.publish(this.#ref.timelineId, configuration)
     this.#published = { configuration: published }
     this.#log.info('configuration_published', {
       term: published.version?.term.toString(),
@@ -464,22 +463,11 @@ export class TimelineReconciler {
     })
   }
 
-  /**
-   * A birth that was cut short left WAL and pages of a cluster that is gone. Under another id nothing of it can mix with
-   * the next birth's, whatever still runs or is under way. A reconciler of the new id takes over.
-   */
-  async #beginAnew(): Promise<void> {
-    const timelineId = hexId(this.#parts.rng.bytes(16))
-    this.#log.warn('birth_interrupted', { newTimeline: timelineId })
-    await this.#parts.store.update(this.#tenantId, (document) => {
-      const item = document.timelines.find((other) => other.timelineId === this.#timelineId)
-      if (item === undefined || item.bootstrapped) return document
-      const { removals } = withoutTimeline(document, item.timelineId)
-      const timelines = document.timelines.map((other) =>
-        other === item ? begunAnew(item, timelineId) : other,
-      )
-      return { ...document, timelines, removals }
-    })
+  /** A reconciler of the new id takes over. */
+  async #restart(): Promise<void> {
+    const timelineId = this.#newId()
+    this.#log.warn('bootstrap_interrupted', { newTimeline: timelineId })
+    await restartTimeline(this.#parts, this.#ref, timelineId)
     this.changes.notify()
   }
 
@@ -489,7 +477,7 @@ export class TimelineReconciler {
       return timeline
     const { major, systemId, pgTimelineId, walSegmentBytes } = compute.postgres
     const startLsn = formatLsn(lsnFromBigint(compute.startLsn))
-    this.#log.info('timeline_born', { systemId, startLsn })
+    this.#log.info('timeline_bootstrapped', { systemId, startLsn })
     return this.#update((item) => ({
       ...item,
       bootstrapped: true,
@@ -573,7 +561,7 @@ export class TimelineReconciler {
         const address = present(timeline.addresses[node], `address of ${node}`)
         return this.#parts.clients.setImageGeneration(
           address,
-          this.#ref(),
+          this.#ref,
           this.#shardRef(tenant, number),
           settings,
           timeline.fpw.generation,
@@ -604,16 +592,12 @@ export class TimelineReconciler {
   }
 }
 
-/** The same timeline to its owner, unplaced, under another id. */
-const begunAnew = (item: TimelineDocument, timelineId: string): TimelineDocument => ({
-  ...item,
-  timelineId,
-  safekeeperNodes: [],
-  shards: [],
-  computeHost: '',
-  specGeneration: 0,
-  specText: '',
-  passwordGeneration: 0,
+/** The tenant's document once the timeline's own is stored. */
+const withDocumentOf = (tenant: TenantDocument, timelineId: string): TenantDocument => ({
+  ...tenant,
+  timelines: tenant.timelines.map((entry) =>
+    entry.timelineId === timelineId ? { timelineId, name: entry.name } : entry,
+  ),
 })
 
 const needsImages = (fpw: FpwState): boolean => fpw.wanted === 'off' || fpw.phase !== 'on'

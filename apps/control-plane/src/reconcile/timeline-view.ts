@@ -1,7 +1,8 @@
 /** A timeline's document with what its processes say now: what the API shows and `/metrics` renders. */
 import type { Lsn } from '@understory/base'
 import type { Observation } from './timeline-reconciler.ts'
-import type { TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
+import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
 
 export interface TimelineView {
   readonly tenant: TenantDocument

@@ -1,5 +1,6 @@
 /** The gRPC face of the control plane: parse, call the domain, convert. */
-import { lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { lsnToBigint, parseLsn, present, refuse } from '@understory/base'
+import type { Clock } from '@understory/env'
 import {
   ControlPlaneServiceService,
   FpwPhase,
@@ -20,6 +21,8 @@ import type {
   TimelineRef,
 } from '@understory/rpc'
 import { computeSpecOf } from '../reconcile/compute-spec.ts'
+import type { DeletionService } from '../reconcile/deletion-service.ts'
+import type { SafekeeperService } from '../reconcile/safekeeper-service.ts'
 import type { TenantService } from '../reconcile/tenant-service.ts'
 import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
 import { addressOf } from '../reconcile/membership-change.ts'
@@ -27,8 +30,10 @@ import type { Nodes } from '../documents/nodes.ts'
 import { computeMissing } from '../clients/node-clients.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 import { safekeepersStatus } from './safekeepers-status.ts'
-import { identityOf, isPasswordPending } from '../documents/tenant-document.ts'
-import type { FpwState, TenantDocument, TimelineDocument } from '../documents/tenant-document.ts'
+import { isPasswordPending } from '../documents/tenant-document.ts'
+import { identityOf } from '../documents/timeline-document.ts'
+import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { FpwState, TimelineDocument } from '../documents/timeline-document.ts'
 import type { TimelineView } from '../reconcile/timeline-view.ts'
 
 const DEFAULTS = { postgresMajor: 17, shardCount: 2, stripeBlocks: 256, imageThresholdRecords: 32 }
@@ -45,13 +50,10 @@ const tenantOf = (document: TenantDocument): Tenant => ({
   createdAtS: BigInt(document.createdAtS),
 })
 
-const refOf = (tenant: TenantDocument, timeline: TimelineDocument): TimelineRef => ({
-  tenantId: tenant.tenantId,
-  timelineId: timeline.timelineId,
-})
+const refOf = ({ tenantId, timelineId }: TimelineDocument): TimelineRef => ({ tenantId, timelineId })
 
-const timelineOf = (tenant: TenantDocument, timeline: TimelineDocument): Timeline => ({
-  timeline: refOf(tenant, timeline),
+const timelineOf = (timeline: TimelineDocument): Timeline => ({
+  timeline: refOf(timeline),
   name: timeline.name,
   postgres: identityOf(timeline),
   startLsn: lsnToBigint(parseLsn(timeline.startLsn)),
@@ -101,14 +103,14 @@ async function timelineResponse(
   const safekeepers = await Promise.all(
     timeline.safekeeperNodes.map(async (node): Promise<SafekeeperView> => {
       const address = addressOf(timeline, node)
-      const asked = address === '' ? undefined : clients.walStatus(address, refOf(tenant, timeline))
+      const asked = address === '' ? undefined : clients.walStatus(address, refOf(timeline))
       const { alive, flushLsn, commitLsn, failure } =
         asked === undefined ? MEMBER_AWAY : await memberStatus(asked)
       return { address, alive, flushLsn, commitLsn, failure }
     }),
   )
   return {
-    timeline: timelineOf(tenant, timeline),
+    timeline: timelineOf(timeline),
     spec: computeSpecOf(tenant, timeline),
     compute: computeOf(tenant, timeline, observed),
     computeAddress: observed.computeAddress ?? '',
@@ -125,7 +127,17 @@ async function timelineResponse(
   }
 }
 
-export function controlPlaneService(tenants: TenantService, nodes: Nodes, clients: NodeClients): RpcService {
+export interface ApiParts {
+  readonly tenants: TenantService
+  readonly safekeepers: SafekeeperService
+  readonly deletions: DeletionService
+  readonly nodes: Nodes
+  readonly clients: NodeClients
+  readonly clock: Clock
+}
+
+export function controlPlaneService(parts: ApiParts): RpcService {
+  const { tenants, safekeepers, deletions, nodes, clients, clock } = parts
   return service<ControlPlaneServiceServer>(ControlPlaneServiceService, {
     createTenant: unary(async (request) => {
       const { document, password } = await tenants.create({
@@ -143,7 +155,10 @@ export function controlPlaneService(tenants: TenantService, nodes: Nodes, client
       })
       return {
         tenant: tenantOf(document),
-        timeline: refOf(document, document.timelines[0] as TimelineDocument),
+        timeline: {
+          tenantId: document.tenantId,
+          timelineId: present(document.timelines[0], 'timeline').timelineId,
+        },
         password,
       }
     }),
@@ -167,8 +182,8 @@ export function controlPlaneService(tenants: TenantService, nodes: Nodes, client
     getTenant: unary(async ({ tenant }) => ({ tenant: tenantOf(await tenants.find(tenant)) })),
 
     listTimelines: unary(async ({ tenant }) => {
-      const document = await tenants.find(tenant)
-      return { timelines: document.timelines.map((timeline) => timelineOf(document, timeline)) }
+      const timelines = await tenants.listTimelines(tenant)
+      return { timelines: timelines.map(({ timeline }) => timelineOf(timeline)) }
     }),
 
     getTimeline: unary(async ({ tenant, timeline }) =>
@@ -194,13 +209,13 @@ export function controlPlaneService(tenants: TenantService, nodes: Nodes, client
     }),
 
     changeSafekeepers: unary(async ({ tenant, timeline, add, remove }) => {
-      const view = await tenants.changeSafekeepers(tenant, timeline, { add, remove, reason: 'user' })
-      return { status: await safekeepersStatus(view, clients, tenants.clock) }
+      const view = await safekeepers.change(tenant, timeline, { add, remove, reason: 'user' })
+      return { status: await safekeepersStatus(view, clients, clock) }
     }),
 
     cancelSafekeeperChange: unary(async ({ tenant, timeline }) => {
-      const view = await tenants.cancelSafekeeperChange(tenant, timeline)
-      return { status: await safekeepersStatus(view, clients, tenants.clock) }
+      const view = await safekeepers.cancel(tenant, timeline)
+      return { status: await safekeepersStatus(view, clients, clock) }
     }),
 
     recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits, fromObjectStore }) => {
@@ -213,28 +228,28 @@ export function controlPlaneService(tenants: TenantService, nodes: Nodes, client
         })
       }
       const view = fromObjectStore
-        ? await tenants.recoverSafekeepersFromStore(tenant, timeline)
-        : await tenants.recoverSafekeepers(tenant, timeline, nodeId)
-      return { status: await safekeepersStatus(view, clients, tenants.clock) }
+        ? await safekeepers.recoverFromStore(tenant, timeline)
+        : await safekeepers.recover(tenant, timeline, nodeId)
+      return { status: await safekeepersStatus(view, clients, clock) }
     }),
 
     getSafekeepers: unary(async ({ tenant, timeline }) => ({
-      status: await safekeepersStatus(await tenants.safekeepers(tenant, timeline), clients, tenants.clock),
+      status: await safekeepersStatus(await safekeepers.view(tenant, timeline), clients, clock),
     })),
 
     deleteTimeline: unary(async ({ tenant, timeline, stopCompute }) => {
       if (timeline === '') throw refuse('bad_argument', 'the timeline is not named')
-      await tenants.deleteTimeline(tenant, timeline, stopCompute)
+      await deletions.deleteTimeline(tenant, timeline, stopCompute)
       return {}
     }),
 
     deleteTenant: unary(async ({ tenant, stopCompute }) => {
-      await tenants.deleteTenant(tenant, stopCompute)
+      await deletions.deleteTenant(tenant, stopCompute)
       return {}
     }),
 
     listRemovals: unary(async () => ({
-      removals: (await tenants.removals()).map(({ tenant, removal, waitsFor, problem }) => ({
+      removals: (await deletions.removals()).map(({ tenant, removal, waitsFor, problem }) => ({
         timeline: { tenantId: tenant.tenantId, timelineId: removal.timelineId },
         tenantName: tenant.name,
         timelineName: removal.name,

@@ -6,7 +6,7 @@ import type { SafekeeperChange, SafekeeperMemberView, SafekeepersStatus } from '
 import { allSafekeepers, isUnderWay, knownMembershipOf } from '../reconcile/membership-change.ts'
 import { MEMBER_AWAY, memberStatus } from '../clients/member-status.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
-import type { TimelineDocument } from '../documents/tenant-document.ts'
+import type { TimelineDocument } from '../documents/timeline-document.ts'
 import type { SafekeepersView } from '../reconcile/timeline-view.ts'
 
 export async function safekeepersStatus(

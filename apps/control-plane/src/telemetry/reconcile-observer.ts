@@ -6,7 +6,7 @@ import type {
   FpwStepName,
   SafekeeperChange,
   TimelineDocument,
-} from '../documents/tenant-document.ts'
+} from '../documents/timeline-document.ts'
 
 export type ControlTelemetry = Telemetry<typeof METRICS>
 
