@@ -6,7 +6,7 @@ import type { ComputeSpec, Configuration, HostedCompute, TimelineRef } from '@un
 import { isNewer } from '../documents/configuration-store.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 
-/** A compute's whereabouts, as the tenant's document has them. */
+/** Where a compute is, as the timeline's document has it. */
 export interface ComputePlace {
   readonly tenantName: string
   readonly timelineName: string
@@ -30,14 +30,15 @@ export interface ComputeDriver {
   remove(place: ComputePlace): Promise<void>
 }
 
-/** With the configuration, where it lost what it had or never had any. */
-export async function tellCompute(
+/** With the configuration, where the host lost what it had or never had any. */
+export async function sendSpec(
   clients: NodeClients,
   address: string,
+  timeline: TimelineRef,
   spec: ComputeSpec,
   configuration: Configuration | undefined,
 ): Promise<void> {
-  const hosted = await clients.hostedCompute(address, spec.timeline as TimelineRef)
+  const hosted = await clients.hostedCompute(address, timeline)
   const isBehind = isNewer(configuration?.version, hosted?.configurationVersion)
   await clients.ensureCompute(address, spec, isBehind ? configuration : undefined)
 }

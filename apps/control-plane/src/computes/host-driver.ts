@@ -1,6 +1,6 @@
 /** Computes on compute hosts: processes that `compute-proxy host` keeps running. */
-import { present, refuse } from '@understory/base'
-import { tellCompute } from './compute-driver.ts'
+import { refuse } from '@understory/base'
+import { sendSpec } from './compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 
@@ -14,7 +14,7 @@ export const hostDriver = (clients: NodeClients): ComputeDriver => ({
   find: ({ hostAddress, timeline }) =>
     hostAddress === undefined ? Promise.resolve(undefined) : clients.hostedCompute(hostAddress, timeline),
   async ensure(place, spec, configuration) {
-    await tellCompute(clients, present(place.hostAddress, 'address of the compute host'), spec, configuration)
+    await sendSpec(clients, addressOf(place), place.timeline, spec, configuration)
     return ''
   },
   remove: (place) => clients.removeCompute(addressOf(place), place.timeline),

@@ -23,7 +23,6 @@ const TENANT_ID = '1'.repeat(32)
 const [MAIN, FRESH] = ['2'.repeat(32), '3'.repeat(32)]
 const MAIN_REF = { tenantId: TENANT_ID, timelineId: MAIN }
 const KEY = `control/tenants/${TENANT_ID}.json`
-const GOLDEN_EPOCH = 7
 
 const golden = (): TenantDocumentV1 => JSON.parse(GOLDEN) as TenantDocumentV1
 

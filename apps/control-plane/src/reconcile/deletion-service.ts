@@ -4,6 +4,7 @@ import { refuse } from '@understory/base'
 import type { Removal, TenantDocument } from '../documents/tenant-document.ts'
 import type { TimelineDocument } from '../documents/timeline-document.ts'
 import type { Rng } from '@understory/env'
+import { computePlaceOf } from './observation.ts'
 import type { Reconcilers } from './reconcilers.ts'
 import { Removals, waitsFor } from './removals.ts'
 import type { RemovalParts } from './removals.ts'
@@ -119,13 +120,7 @@ export class DeletionService {
     const { computes } = this.#parts
     const hint = 'Have it ended with the deletion: --stop-compute.'
     const name = `timeline "${timeline.name}" of tenant "${tenant.name}"`
-    const place = {
-      tenantName: tenant.name,
-      timelineName: timeline.name,
-      timeline: { tenantId: tenant.tenantId, timelineId: timeline.timelineId },
-      hostAddress: timeline.addresses[timeline.computeHost],
-    }
-    const found = await computes.find(place).catch((cause: unknown) => {
+    const found = await computes.find(computePlaceOf(tenant, timeline)).catch((cause: unknown) => {
       throw refuse('precondition', `whether ${name} has a running compute is not known`, { hint, cause })
     })
     if (found !== undefined) throw refuse('precondition', `${name} has a running compute`, { hint })

@@ -1,12 +1,11 @@
 /**
  * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is lost
- * for good. One call does what can be done now; whatever cuts it short, the next call goes on.
+ * for good. One call does what can be done now; after an interruption the next call continues.
  */
 import { LSN_ZERO, formatLsn, isErrorCode, parseLsn, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { MemberStatus } from '@understory/consensus'
-import type { Clock, Log } from '@understory/env'
-import type { GetComputeStatusResponse, TimelineRef } from '@understory/rpc'
+import type { GetComputeStatusResponse } from '@understory/rpc'
 import {
   allSafekeepers,
   beginJoint,
@@ -17,33 +16,25 @@ import {
   knownMembershipOf,
   leftOut,
   nextChangeStep,
-  requestChange,
 } from './membership-change.ts'
+import { askPageservers, shardOn } from './observation.ts'
+import { LostMembers, undefinedWhenUnusable } from './lost-members.ts'
+import type { LostMembersParts } from './lost-members.ts'
+import { RetiredReplicas } from './retired-replicas.ts'
+import type { RetiredReplicasParts } from './retired-replicas.ts'
 import type { Nodes } from '../documents/nodes.ts'
-import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
-import type { NodeClients } from '../clients/node-clients.ts'
+import { ifReachable } from '../clients/node-clients.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/timeline-document.ts'
 
-/** How long a proposer may take to hear of a membership before its safekeepers are told all the same: then they tell it. */
+/** How long a proposer may take to learn of a membership before its safekeepers are sent it all the same: they report it then. */
 const PROPOSER_WAIT_MS = 3_000
 /** How long newcomers may take, in one try, to get to where the old members were when they were asked. */
 const SYNC_WAIT_MS = 1_000
 const SYNC_POLL_MS = 10
-/** Between two looks at whether every member is well. */
-const HEALTH_LOOK_MS = 2_000
-/** Between two tries to remove what safekeepers that left still have. */
-const COPIES_LOOK_MS = 5_000
 
-export interface MembershipParts {
+export interface MembershipParts extends LostMembersParts, RetiredReplicasParts {
   readonly nodes: Pick<Nodes, 'known' | 'list'>
-  readonly clients: NodeClients
-  readonly clock: Clock
-  readonly log: Log
-  readonly ref: TimelineRef
-  readonly update: (change: (timeline: TimelineDocument) => TimelineDocument) => Promise<TimelineDocument>
-  /** 0: never. */
-  readonly replaceAfterMs: number
   readonly observer?: ReconcileObserver | undefined
 }
 
@@ -52,12 +43,13 @@ export class MembershipReconciler {
   /** How far behind the furthest newcomer is. */
   pull: { readonly flushLsn: Lsn; readonly goalLsn: Lsn } | undefined
   #stepSinceMs: number | undefined
-  #copiesNotBeforeMs = 0
-  readonly #ailingSinceMs = new Map<string, number>()
-  #lookedMs = -Infinity
+  readonly #lostMembers: LostMembers
+  readonly #retiredReplicas: RetiredReplicas
 
   constructor(parts: MembershipParts) {
     this.#parts = parts
+    this.#lostMembers = new LostMembers(parts)
+    this.#retiredReplicas = new RetiredReplicas(parts)
   }
 
   /** The document after it, and whether there is more to do at once. */
@@ -68,8 +60,8 @@ export class MembershipReconciler {
     const { safekeeperChange: change } = timeline
     if (change === undefined || !isUnderWay(change)) {
       this.pull = undefined
-      const cleared = await this.#removeRetiredReplicas(timeline)
-      const begun = await this.#replaceLost(cleared)
+      const cleared = await this.#retiredReplicas.remove(timeline)
+      const begun = await this.#lostMembers.replace(cleared)
       return { timeline: begun, isBusy: begun !== timeline }
     }
     const step = present(nextChangeStep(change), 'step')
@@ -87,7 +79,7 @@ export class MembershipReconciler {
     return { timeline: after, isBusy: true }
   }
 
-  /** Why it does not go on, for whoever asks. */
+  /** What it waits for, for the API to show. */
   async #note(
     timeline: TimelineDocument,
     change: SafekeeperChange,
@@ -111,7 +103,7 @@ export class MembershipReconciler {
     compute: GetComputeStatusResponse | undefined,
     sinceMs: number,
   ): Promise<TimelineDocument | undefined> {
-    const isProposerTold =
+    const isProposerInformed =
       compute === undefined ||
       change.reason === 'stored' ||
       compute.membershipGeneration >= BigInt(timeline.membershipGeneration) ||
@@ -127,7 +119,7 @@ export class MembershipReconciler {
       case 'joint':
         return this.#complete(change, step, beginJoint)
       case 'finish': {
-        if (!isProposerTold) return undefined
+        if (!isProposerInformed) return undefined
         const statuses = await this.#syncMembers(timeline)
         if (endJoint(timeline, (node) => statuses.get(node)) === undefined)
           throw refuse('unavailable', describeUnsynced(timeline, statuses))
@@ -138,7 +130,7 @@ export class MembershipReconciler {
         )
       }
       case 'spread':
-        if (!isProposerTold) return undefined
+        if (!isProposerInformed) return undefined
         await this.#spread(timeline, change)
         return this.#complete(change, step, (item) => item)
     }
@@ -167,14 +159,13 @@ export class MembershipReconciler {
     return after
   }
 
-  async #checkRolledBack({ shards, addresses, rollback }: TimelineDocument): Promise<void> {
-    const { clients, ref } = this.#parts
-    for (const [number, { node }] of shards.entries()) {
-      const address = addresses[node]
-      const known = address === undefined ? undefined : await ifReachable(clients.shards(address, ref))
-      const own = known?.find(({ shard }) => shard?.number === number)
+  async #checkRolledBack(timeline: TimelineDocument): Promise<void> {
+    const { rollback } = timeline
+    const answers = await askPageservers(this.#parts.clients, timeline)
+    for (const [number, { node }] of timeline.shards.entries()) {
+      const own = shardOn(answers, node, number)
       if (own === undefined || own.generation < BigInt(rollback?.shardGenerations[number] ?? 0))
-        throw refuse('unavailable', `pageserver "${node}" has not given up WAL beyond ${rollback?.lsn} yet`)
+        throw refuse('unavailable', `pageserver "${node}" has not discarded WAL beyond ${rollback?.lsn} yet`)
     }
   }
 
@@ -238,13 +229,13 @@ export class MembershipReconciler {
     }
   }
 
-  /** Undefined where it does not answer, or has the timeline no more. */
+  /** Undefined where it does not answer, or no longer has the timeline. */
   async #configure(timeline: TimelineDocument, node: string): Promise<MemberStatus | undefined> {
     const { clients, ref } = this.#parts
     const address = timeline.addresses[node]
     if (address === undefined) return undefined
-    const told = clients.configureMembership(address, ref, knownMembershipOf(timeline))
-    const answer = await ifReachable(told.catch(undefinedWhenDamaged))
+    const configured = clients.configureMembership(address, ref, knownMembershipOf(timeline))
+    const answer = await ifReachable(configured.catch(undefinedWhenUnusable))
     if (answer === undefined || answer.nodeId !== node) return undefined
     return answer
   }
@@ -255,88 +246,9 @@ export class MembershipReconciler {
     const knowing = answers.filter((status) => status !== undefined).length
     if (knowing * 2 <= members.length)
       throw refuse('unavailable', `${knowing} of ${members.length} safekeepers know that the change is over`)
-    // Those that are away stay behind: whoever asks them by the old membership gets no majority.
+    // Members that are away stay behind: by the old membership there is no majority without the others.
     await Promise.all(leftOut(change).map((node) => this.#configure(timeline, node)))
   }
-
-  /** Of safekeepers that left. While no change is under way: none of them pulls its copy anew meanwhile. */
-  async #removeRetiredReplicas(timeline: TimelineDocument): Promise<TimelineDocument> {
-    const { clock, log, nodes, clients, ref, update } = this.#parts
-    if (timeline.retiredReplicas.length === 0 || clock.nowMs() < this.#copiesNotBeforeMs) return timeline
-    this.#copiesNotBeforeMs = clock.nowMs() + COPIES_LOOK_MS
-    const announced = nodes.known()
-    const gone: string[] = []
-    for (const { node, generation } of timeline.retiredReplicas) {
-      const address = announced.find(({ nodeId }) => nodeId === node)?.address
-      if (address === undefined) continue
-      // It is a member again by a change that this look is too old for: then the document will say so.
-      const removed = clients.deleteWal(address, ref, generation).catch(undefinedWhenStale)
-      if ((await ifReachable(removed.then(() => true))) !== true) continue
-      gone.push(node)
-      log.info('replica_removed', { node, generation })
-    }
-    if (gone.length === 0) return timeline
-    return update((item) => ({
-      ...item,
-      retiredReplicas: item.retiredReplicas.filter(({ node }) => !gone.includes(node)),
-    }))
-  }
-
-  // Members that are lost.
-
-  /** Begins a change where a member has been away or damaged for long, most others are well, and another node is free. */
-  async #replaceLost(timeline: TimelineDocument): Promise<TimelineDocument> {
-    const { clock, log, nodes, replaceAfterMs, update } = this.#parts
-    const nowMs = clock.nowMs()
-    if (replaceAfterMs === 0 || !timeline.bootstrapped || nowMs - this.#lookedMs < HEALTH_LOOK_MS)
-      return timeline
-    this.#lookedMs = nowMs
-    const members = timeline.safekeeperNodes
-    const healthy = await Promise.all(members.map((node) => this.#isWell(timeline, node)))
-    members.forEach((node, index) => {
-      if (healthy[index] === true) this.#ailingSinceMs.delete(node)
-      else if (!this.#ailingSinceMs.has(node)) this.#ailingSinceMs.set(node, nowMs)
-    })
-    const isMajorityWell = healthy.filter(Boolean).length * 2 > members.length
-    const lost = members.find(
-      (node) => nowMs - (this.#ailingSinceMs.get(node) ?? nowMs) >= Math.max(1, replaceAfterMs),
-    )
-    if (lost === undefined || !isMajorityWell) return timeline
-    // Without the broker nobody knows of a spare that lives: the replacement waits, all else of the pass goes on.
-    const spares = ((await ifReachable(nodes.list())) ?? [])
-      .filter(({ kind, nodeId }) => kind === 'safekeeper' && !members.includes(nodeId))
-      .filter(({ nodeId }) => !this.#ailingSinceMs.has(nodeId))
-    const spare = spares[Number.parseInt(timeline.timelineId.slice(0, 6), 16) % Math.max(1, spares.length)]
-    if (spare === undefined) return timeline
-    log.warn('safekeeper_replacement_started', { node: lost, by: spare.nodeId, afterMs: replaceAfterMs })
-    this.#ailingSinceMs.delete(lost)
-    const request = { add: [spare.nodeId], remove: [lost], reason: 'lost_node' } as const
-    return update((item) => {
-      const begun = requestChange(item, request, clock.wallMs())
-      return begun === item
-        ? item
-        : { ...begun, addresses: { ...begun.addresses, [spare.nodeId]: spare.address } }
-    })
-  }
-
-  async #isWell(timeline: TimelineDocument, node: string): Promise<boolean> {
-    const address = timeline.addresses[node]
-    if (address === undefined) return false
-    const asked = this.#parts.clients.walStatus(address, this.#parts.ref)
-    const status = await ifReachable(asked.catch(undefinedWhenDamaged))
-    return status !== undefined && status.nodeId === node && status.failure === ''
-  }
-}
-
-/** A member whose copy cannot be used is as good as away. */
-function undefinedWhenDamaged(error: unknown): undefined {
-  if (isCopyUnusable(error)) return undefined
-  throw error
-}
-
-function undefinedWhenStale(error: unknown): undefined {
-  if (isErrorCode(error, 'stale')) return undefined
-  throw error
 }
 
 function describeUnsynced(timeline: TimelineDocument, statuses: ReadonlyMap<string, MemberStatus>): string {

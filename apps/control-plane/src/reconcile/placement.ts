@@ -2,7 +2,7 @@
  * Where a new timeline goes: up to three safekeepers (an odd number), the shards over the pageservers in turn, one
  * compute host. `seed` spreads tenants; the same input gives the same answer.
  */
-import { refuse } from '@understory/base'
+import { present, refuse } from '@understory/base'
 import type { NodeKind, NodeView } from '../documents/nodes.ts'
 
 const SAFEKEEPERS_MAX = 3
@@ -34,10 +34,9 @@ export function placeTimeline(
   const pageservers = ofKind('pageserver')
   return {
     safekeeperNodes: safekeepers.slice(0, odd),
-    shardNodes: Array.from(
-      { length: shardCount },
-      (_, number) => pageservers[number % pageservers.length] as string,
+    shardNodes: Array.from({ length: shardCount }, (_, number) =>
+      present(pageservers[number % pageservers.length], 'pageserver'),
     ),
-    computeHost: usesHosts ? (ofKind('compute-host')[0] as string) : '',
+    computeHost: usesHosts ? present(ofKind('compute-host')[0], 'compute host') : '',
   }
 }

@@ -152,7 +152,7 @@ export class TenantService {
     return (await this.timelinesOf(tenant)).map((timeline) => ({ tenant, timeline }))
   }
 
-  /** But those that are on their way out of it. */
+  /** Without those that are retired. */
   async timelinesOf(tenant: TenantDocument): Promise<TimelineDocument[]> {
     const { timelines } = this.#parts
     const all = await Promise.all(tenant.timelines.map((entry) => timelines.read(tenant, entry)))
@@ -160,23 +160,20 @@ export class TenantService {
   }
 
   async view(tenantName: string, timelineName: string): Promise<TimelineView> {
-    return this.#observe(await this.findTimeline(tenantName, timelineName))
+    const { tenant, timeline } = await this.findTimeline(tenantName, timelineName)
+    return this.#reconcilers.of(timeline).view(tenant, timeline)
   }
 
   async views(): Promise<TimelineView[]> {
     const all = (await this.list()).map(async (tenant) => {
       const timelines = await this.timelinesOf(tenant)
-      return Promise.all(timelines.map((timeline) => this.#observe({ tenant, timeline })))
+      return Promise.all(timelines.map((timeline) => this.#reconcilers.of(timeline).view(tenant, timeline)))
     })
     return (await Promise.all(all)).flat()
   }
 
-  async #observe({ tenant, timeline }: FoundTimeline): Promise<TimelineView> {
-    return { tenant, timeline, observed: await this.#reconcilers.of(timeline).observe(tenant, timeline) }
-  }
-
   async switchFpw(tenantName: string, wanted: 'on' | 'off'): Promise<FpwState> {
-    const { tenant, timeline } = await this.findTimeline(tenantName, '')
+    const { timeline } = await this.findTimeline(tenantName, '')
     const nowMs = this.#parts.clock.wallMs()
     const changed = await this.updateTimeline(timeline, (item) => ({
       ...item,

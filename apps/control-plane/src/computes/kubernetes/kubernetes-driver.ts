@@ -1,11 +1,11 @@
 /**
- * Computes as pods: one at a time for each timeline, made anew whenever it ended. Nothing is remembered here: pods carry
+ * Computes as pods: one at a time for each timeline, made again whenever it ended. Nothing is remembered here: pods carry
  * their timeline and number as labels, so another control plane goes on where this one stopped.
  */
 import { isErrorCode, refuse } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
-import { tellCompute } from '../compute-driver.ts'
+import { sendSpec } from '../compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from '../compute-driver.ts'
 import type { NodeClients } from '../../clients/node-clients.ts'
 import type { KubernetesApi } from './api.ts'
@@ -95,7 +95,8 @@ export class KubernetesDriver implements ComputeDriver {
       return problem
     }
     const host = hostOf(next.pod)
-    if (host !== undefined) await this.#tell(next.pod, host, { ...spec, sqlPort: SQL_PORT }, configuration)
+    if (host !== undefined)
+      await this.#sendSpec(next.pod, host, place, { ...spec, sqlPort: SQL_PORT }, configuration)
     return ''
   }
 
@@ -107,15 +108,16 @@ export class KubernetesDriver implements ComputeDriver {
     await this.#change((api) => api.deletePod(name))
   }
 
-  async #tell(
+  async #sendSpec(
     { metadata: { name } }: Pod,
     host: string,
+    { timeline }: ComputePlace,
     spec: ComputeSpec,
     configuration: Configuration | undefined,
   ): Promise<void> {
     const { clock, clients } = this.#parts
     try {
-      await tellCompute(clients, `${host}:${PROXY_PORT}`, spec, configuration)
+      await sendSpec(clients, `${host}:${PROXY_PORT}`, timeline, spec, configuration)
       this.#silentSinceMs.delete(name)
     } catch (error) {
       if (!this.#silentSinceMs.has(name)) this.#silentSinceMs.set(name, clock.nowMs())

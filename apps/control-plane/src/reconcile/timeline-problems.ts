@@ -1,0 +1,13 @@
+/** What is known of why a timeline's compute and shards are not as requested. */
+import type { Clock } from '@understory/env'
+import { ShardRecovery } from './shard-recovery.ts'
+
+export class TimelineProblems {
+  readonly shards: ShardRecovery
+  /** What keeps the compute from running, in one line; empty where nothing does that is known. */
+  compute = ''
+
+  constructor(clock: Clock) {
+    this.shards = new ShardRecovery(clock)
+  }
+}
