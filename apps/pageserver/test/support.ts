@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Semaphore } from '@understory/actor'
+import { present } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { inlineWorkers, realEnv, silentLog } from '@understory/env'
 import type { Disk, Log, Workers } from '@understory/env'
@@ -30,7 +31,6 @@ import {
   KEY_RELATION_MAP,
   KEY_TWO_PHASE,
   ShardSplitter,
-  ShardStreamWriter,
   blockKey,
   relationSizeBytes,
   relationSizeKey,
@@ -225,21 +225,21 @@ export async function* batchesOf(
   startLsn: Lsn,
   batchBytes: number,
 ): AsyncGenerator<WalBatch, void, void> {
-  const writer = new ShardStreamWriter()
-  const splitter = new ShardSplitter(shard, settings, writer)
+  const splitter = new ShardSplitter(shard, settings)
+  splitter.want(new Set([shard.number]))
   let from = startLsn
   let nextLsn = startLsn
   const batch = (): WalBatch => ({
     startLsn: from,
     endLsn: nextLsn,
     commitLsn: nextLsn,
-    entries: writer.take(),
+    entries: present(splitter.take().get(shard.number), 'shard'),
   })
   const segments = await readSegments(root, startLsn)
   for (const record of readRecordsOfSegments((segment) => segments.get(segment), { startLsn })) {
     splitter.split(record)
     nextLsn = record.nextLsn
-    if (writer.length < batchBytes) continue
+    if (splitter.written.bytes < batchBytes) continue
     yield batch()
     from = nextLsn
   }

@@ -33,6 +33,7 @@ import type { Pulls } from '../recovery/pulls.ts'
 import { propose } from './propose.ts'
 import type { RemoteWal } from '../timeline/remote-wal.ts'
 import { closeStoredWal } from '../recovery/stored-wal.ts'
+import { FanOuts } from './shard-subscription.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from '../timeline/timelines.ts'
 import { isDamage } from '../timeline/wal-check.ts'
@@ -49,15 +50,14 @@ export interface ServiceParts {
 }
 
 export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }: ServiceParts): RpcService {
+  const subscriptions = { timelines, fanOuts: new FanOuts(clock), nodeId }
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readPostgresIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
     propose: bidiStream((requests, { signal }) => propose({ timelines, pulls, nodeId }, requests, signal)),
-    subscribeWal: bidiStream((requests, { signal }) =>
-      subscribeWal(timelines, nodeId, clock, requests, signal),
-    ),
+    subscribeWal: bidiStream((requests, { signal }) => subscribeWal(subscriptions, requests, signal)),
     readWal: serverStream((request) => readWal(timelines, request)),
     getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),
     getCommitPositions: unary(({ timelines: refs }) => ({

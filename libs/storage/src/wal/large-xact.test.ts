@@ -15,7 +15,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { slruKind, slruNumber } from '../key/key.ts'
 import { shardOfSlruPage } from '../key/shard.ts'
-import { ShardStreamWriter, readShardEntries } from './shard-stream.ts'
+import { readShardEntries } from './shard-stream.ts'
 import { ShardSplitter } from './shard-splitter.ts'
 
 const LAYOUT = { count: 3, stripeBlocks: 8 }
@@ -155,11 +155,11 @@ function splitAndApply(bytes: Uint8Array, settings: RedoSettings): Outcome {
   const tracker = trackerBefore(settings.trackCommitTimestamp === true)
   let longest = 0
   let totalBytes = 0
-  for (let number = 0; number < LAYOUT.count; number++) {
-    const writer = new ShardStreamWriter()
-    new ShardSplitter({ ...LAYOUT, number }, settings, writer).split(decoded(bytes))
+  const splitter = new ShardSplitter(LAYOUT, settings)
+  splitter.want(new Set(Array(LAYOUT.count).keys()))
+  splitter.split(decoded(bytes))
+  for (const [number, batch] of splitter.take()) {
     const heard = new Set<string>()
-    const batch = writer.take()
     totalBytes += batch.length
     for (const entry of readShardEntries(batch)) {
       expect(entry.nextLsn).toBe(ENDS_AT)

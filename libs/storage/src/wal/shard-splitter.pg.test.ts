@@ -138,10 +138,8 @@ test('each shard gets its keys, its effects, and what keeps sizes and xids right
     { count: 3, stripeBlocks: 2 },
     { count: 8, stripeBlocks: 1 },
   ]) {
-    const writers = Array.from({ length: layout.count }, () => new ShardStreamWriter())
-    const splitters = writers.map(
-      (writer, number) => new ShardSplitter({ ...layout, number }, settings, writer),
-    )
+    const splitter = new ShardSplitter(layout, settings)
+    splitter.want(new Set(Array(layout.count).keys()))
     const sizes = new Map<string, number>()
     const truth = new Map<string, number>()
     let newestXid = 0
@@ -155,9 +153,9 @@ test('each shard gets its keys, its effects, and what keeps sizes and xids right
         const fork4 = `${dbOid}/${relNumber}/${fork}`
         truth.set(fork4, Math.max(truth.get(fork4) ?? 0, blockNumber + 1))
       }
-      splitters.forEach((splitter, number) => {
-        splitter.split(record)
-        const entries = [...readShardEntries(present(writers[number], 'writer').take())]
+      splitter.split(record)
+      splitter.take().forEach((batch, number) => {
+        const entries = [...readShardEntries(batch)]
         const records = entries.filter((entry) => entry.kind === 'record')
         expect(records.length).toBeLessThanOrEqual(1)
         const got = records[0]

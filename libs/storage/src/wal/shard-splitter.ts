@@ -1,13 +1,17 @@
 /**
- * Takes the committed WAL of a timeline record by record and writes one shard's part of it, as shard-stream.ts says.
- * One splitter for each subscription; it remembers only what spares notes. Hot: keys live in objects that are used
- * again, and a record that does not concern the shard costs no allocation. The end of a transaction that is large goes
- * in parts: each page of pg_xact gets the subtransactions that are on it, and not those of three hundred others.
+ * Takes the committed WAL of a timeline record by record and writes the parts of several shards of one layout, as
+ * shard-stream.ts says: a record is looked at once, whatever the number of shards. It remembers only what spares notes.
+ * Hot: keys live in objects that are used again, and a record that concerns no wanted shard costs no allocation. The end
+ * of a transaction that is large goes in parts: each page of pg_xact gets the subtransactions that are on it, and not
+ * those of three hundred others.
  *
- * A record that nobody knows is refused `unknown_wal` by `recordEffects`, for every shard alike (I7).
+ * Notes (sizes, xids) are left out where a note before said as much: so a shard may be wanted from a position on only if
+ * it has everything before that position, from this splitter or from another one.
+ *
+ * A record of an unknown kind is refused `unknown_wal` by `recordEffects`, for every shard alike (I7).
  */
 import { assert } from '@understory/base'
-import type { ShardIdentity } from '@understory/base'
+import type { ShardLayout } from '@understory/base'
 import { vmBlockOf } from '@understory/postgres/page'
 import {
   ParsedXact,
@@ -36,8 +40,7 @@ import {
   XLR_RMGR_INFO_MASK,
 } from '@understory/postgres/wal'
 import type { BlockRef, DecodedRecord, RelFile } from '@understory/postgres/wal'
-import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key/key.ts'
-import type { Key } from '../key/key.ts'
+import { slruNumber } from '../key/key.ts'
 import { homeShard, shardOfBlock, shardOfSlruPage } from '../key/shard.ts'
 import {
   RECORD_HAS_EFFECTS,
@@ -48,7 +51,7 @@ import {
   ROLE_SLRU_INIT,
   ROLE_VISIBILITY_CLEAR,
 } from './shard-stream.ts'
-import type { RecordKey, ShardStreamWriter } from './shard-stream.ts'
+import { ShardPart } from './shard-part.ts'
 import { EFFECT_AUDIENCE, TRACKER_NEEDS } from './audience.ts'
 import type { Audience, TrackerNeed } from './audience.ts'
 import { SizeNotes } from './size-notes.ts'
@@ -58,45 +61,63 @@ const LARGE_XACT_BYTES = 16 * 1024
 /** Dropped relations of one part. */
 const PART_RELS_COUNT_MAX = 4096
 
-interface WritableKey extends RecordKey {
-  role: number
-  blockIndex: number
-  readonly key: { -readonly [K in keyof Key]: Key[K] }
-}
-
-const makeKey = (): WritableKey => ({
-  role: 0,
-  blockIndex: 0,
-  key: { keyClass: 0, spcOid: 0, dbOid: 0, rel: 0, fork: 0, block: 0 },
-})
-
 export class ShardSplitter {
-  readonly #shard: ShardIdentity
-  readonly #writer: ShardStreamWriter
+  readonly #layout: ShardLayout
   readonly #sizes = new SizeNotes()
   readonly #sink: EffectSink
   #settings: RedoSettings
-  /** Keys of the record at hand; the rest of them wait in the pool. */
-  readonly #keys: WritableKey[] = []
-  readonly #pool: WritableKey[] = []
-  #hasEffects = false
+  readonly #parts = new Map<number, ShardPart>()
+  #isForAll = false
+  #isForFirst = false
   /** The record at hand goes in parts: what it does to SLRU pages is found there. */
   #isInParts = false
   readonly #xact = new ParsedXact()
   /** Newest xid sent or noted; 0 before the first. */
   #newestXid = 0
 
-  /** `settings` as of where the subscription begins; changes are followed in the WAL. */
-  constructor(shard: ShardIdentity, settings: RedoSettings, writer: ShardStreamWriter) {
-    this.#shard = shard
+  /** `settings` as of where the WAL begins; changes are followed in it. No shard is wanted yet. */
+  constructor(layout: ShardLayout, settings: RedoSettings) {
+    this.#layout = layout
     this.#settings = settings
-    this.#writer = writer
     this.#sink = this.#makeSink()
   }
 
-  /** Appends what `record` means for this shard. Errors: refused `unknown_wal`, `bad_wal`; nothing is written then. */
+  /** Whether commits write pg_commit_ts, as of the last record. */
+  get trackCommitTimestamp(): boolean {
+    return this.#settings.trackCommitTimestamp === true
+  }
+
+  /** The shards whose parts are written from the next record on. What was written and not taken of others is dropped. */
+  want(shards: ReadonlySet<number>): void {
+    for (const number of this.#parts.keys()) if (!shards.has(number)) this.#parts.delete(number)
+    for (const number of shards) {
+      assert(number < this.#layout.count, () => `shard ${number} of ${this.#layout.count}`)
+      if (!this.#parts.has(number)) this.#parts.set(number, new ShardPart(number))
+    }
+  }
+
+  /** Bytes written of the shard that has most, and of all. */
+  get written(): { readonly mostBytes: number; readonly bytes: number } {
+    let [mostBytes, bytes] = [0, 0]
+    for (const { writer } of this.#parts.values()) {
+      mostBytes = Math.max(mostBytes, writer.length)
+      bytes += writer.length
+    }
+    return { mostBytes, bytes }
+  }
+
+  /** What was written for each wanted shard, which is the caller's; starts again empty. */
+  take(): Map<number, Uint8Array> {
+    const taken = new Map<number, Uint8Array>()
+    for (const { number, writer } of this.#parts.values()) taken.set(number, writer.take())
+    return taken
+  }
+
+  /**
+   * Appends what `record` means for each wanted shard. Errors: refused `unknown_wal`, `bad_wal`; nothing is written then.
+   */
   split(record: DecodedRecord): void {
-    this.#hasEffects = false
+    this.#begin()
     this.#collectBlocks(record)
     this.#isInParts = record.totLen >= LARGE_XACT_BYTES && record.rmid === RM_XACT_ID && isXactEnd(record)
     recordEffects(record, this.#sink, this.#settings)
@@ -104,20 +125,21 @@ export class ShardSplitter {
     const changesParameters = isXlog(record, XLOG_PARAMETER_CHANGE)
     if (changesParameters) this.#followParameters(record)
     // Every shard must know what redo depends on, and whether chains will grow.
-    const isForAll = changesParameters || tellsFullPageWrites(record)
-    const isWanted =
-      this.#keys.length > 0 ||
-      this.#hasEffects ||
-      isForAll ||
-      (this.#shard.number === 0 && this.#trackerNeeds(record))
-    if (isWanted) {
-      const { bytes, start, totLen, recordLsn, nextLsn } = record
-      const flags = this.#hasEffects ? RECORD_HAS_EFFECTS : 0
-      this.#writer.record(flags, recordLsn, nextLsn, this.#keys, bytes.subarray(start, start + totLen))
+    const concernsAll = this.#isForAll || changesParameters || tellsFullPageWrites(record)
+    const { bytes, start, totLen } = record
+    let isFirstSent = false
+    for (const part of this.#parts.values()) {
+      const hasEffects = this.#hasEffects(part)
+      const isWanted = part.hasKeys || hasEffects || concernsAll || this.#isTracked(part, record)
+      if (isWanted) {
+        const flags = hasEffects ? RECORD_HAS_EFFECTS : 0
+        part.write(record, flags, bytes.subarray(start, start + totLen))
+      }
+      part.releaseKeys()
+      if (part.number === 0) isFirstSent = isWanted
     }
-    this.#releaseKeys()
     this.#noteSizes(record)
-    if (this.#shard.number === 0) this.#noteXid(record, isWanted)
+    this.#noteXid(record, isFirstSent)
   }
 
   /**
@@ -125,10 +147,23 @@ export class ShardSplitter {
    * `unknown_wal`.
    */
   splitHeader(record: DecodedRecord): void {
-    this.#releaseKeys()
-    this.#isInParts = false
+    this.#begin()
     recordEffects(record, this.#sink, this.#settings)
-    if (this.#shard.number === 0) this.#noteXid(record, false)
+    this.#noteXid(record, false)
+  }
+
+  /** A record that was refused leaves its keys behind. */
+  #begin(): void {
+    this.#isForAll = this.#isForFirst = this.#isInParts = false
+    for (const part of this.#parts.values()) part.releaseKeys()
+  }
+
+  #hasEffects({ number }: ShardPart): boolean {
+    return this.#isForAll || (this.#isForFirst && number === 0)
+  }
+
+  #isTracked({ number }: ShardPart, record: DecodedRecord): boolean {
+    return number === 0 && this.#trackerNeeds(record)
   }
 
   #splitXactEnd(record: DecodedRecord): void {
@@ -136,88 +171,64 @@ export class ShardSplitter {
     const xact = this.#xact
     parseXact(record, major, xact)
     // First, so that the tracker moves once and not with each part.
-    if (this.#shard.number === 0) this.#noteXid(record, false)
-    const isTracked = this.#shard.number === 0 && this.#trackerNeeds(record)
-    if (this.#hasEffects || isTracked) {
-      // The tracker goes by the last of all subtransactions.
-      const last = { subxactsFrom: Math.max(0, xact.subxactsCount - 1), subxactsTo: xact.subxactsCount }
-      let relsFrom = 0
-      do {
-        const relsTo = Math.min(xact.relsCount, relsFrom + PART_RELS_COUNT_MAX)
-        this.#writePart(record, this.#hasEffects ? RECORD_HAS_EFFECTS : 0, { ...last, relsFrom, relsTo })
-        relsFrom = relsTo
-      } while (this.#hasEffects && relsFrom < xact.relsCount)
+    this.#noteXid(record, false)
+    const concerned = [...this.#parts.values()].filter(
+      (part) => this.#hasEffects(part) || this.#isTracked(part, record),
+    )
+    // The tracker goes by the last of all subtransactions.
+    const last = { subxactsFrom: Math.max(0, xact.subxactsCount - 1), subxactsTo: xact.subxactsCount }
+    for (let relsFrom = 0; concerned.length > 0;) {
+      const relsTo = Math.min(xact.relsCount, relsFrom + PART_RELS_COUNT_MAX)
+      const bytes = encodeXactPart(record, xact, { ...last, relsFrom, relsTo })
+      for (const part of concerned) {
+        const hasEffects = this.#hasEffects(part)
+        if (hasEffects || relsFrom === 0) part.write(record, hasEffects ? RECORD_HAS_EFFECTS : 0, bytes)
+      }
+      relsFrom = relsTo
+      if (relsFrom >= xact.relsCount) break
     }
     const hasTimestamp = isXactCommit(xact) && trackCommitTimestamp === true
     for (const kind of hasTimestamp ? (['pg_commit_ts', 'pg_xact'] as const) : (['pg_xact'] as const)) {
       eachXactPage(record, xact, kind, (page, range) => {
-        this.#slruPage(kind, page, false)
-        if (this.#keys.length === 0) return
-        this.#writePart(record, 0, range)
-        this.#releaseKeys()
+        const part = this.#slruPage(kind, page, false)
+        if (part === undefined) return
+        part.write(record, 0, encodeXactPart(record, xact, range))
+        part.releaseKeys()
       })
     }
   }
 
-  #writePart(record: DecodedRecord, flags: number, range: XactRange): void {
-    const part = encodeXactPart(record, this.#xact, range)
-    this.#writer.record(flags, record.recordLsn, record.nextLsn, this.#keys, part)
-  }
-
-  #addKey(role: number, blockIndex: number, keyClass: number): WritableKey['key'] {
-    const entry = this.#pool.pop() ?? makeKey()
-    entry.role = role
-    entry.blockIndex = blockIndex
-    entry.key.keyClass = keyClass
-    this.#keys.push(entry)
-    return entry.key
-  }
-
-  #releaseKeys(): void {
-    for (let entry = this.#keys.pop(); entry !== undefined; entry = this.#keys.pop()) this.#pool.push(entry)
-  }
-
   #collectBlocks(record: DecodedRecord): void {
-    // A refused record leaves its keys behind.
-    this.#releaseKeys()
     for (let i = 0; i < record.blockCount; i++) {
       const ref = record.blocks[i] as BlockRef
       // Free-space maps are hints and not redone; FPI_FOR_HINT names their pages even where it brings no image.
       if (ref.fork === FORK_FSM && !ref.applyImage && !ref.willInit) continue
-      if (shardOfBlock(this.#shard, ref.relNumber, ref.blockNumber) !== this.#shard.number) continue
+      const part = this.#parts.get(shardOfBlock(this.#layout, ref.relNumber, ref.blockNumber))
+      if (part === undefined) continue
       const role = ref.applyImage ? ROLE_BLOCK_IMAGE : ref.willInit ? ROLE_BLOCK_INIT : ROLE_BLOCK
-      setBlock(this.#addKey(role, i, KEY_RELATION_BLOCK), ref, ref.fork, ref.blockNumber)
+      part.addBlock(role, i, ref, ref.fork, ref.blockNumber)
     }
-  }
-
-  /** Two blocks of a record may share a map page, and a transaction may touch an SLRU page twice: one key each. */
-  #hasKey(role: number, spcOid: number, block: number): boolean {
-    for (const entry of this.#keys) {
-      if (entry.role === role && entry.key.block === block && entry.key.spcOid === spcOid) return true
-    }
-    return false
   }
 
   #visibilityClear(rel: RelFile, heapBlock: number): void {
     const block = vmBlockOf(heapBlock)
-    if (shardOfBlock(this.#shard, rel.relNumber, block) !== this.#shard.number) return
-    if (this.#hasKey(ROLE_VISIBILITY_CLEAR, rel.spcOid, block)) return
-    setBlock(this.#addKey(ROLE_VISIBILITY_CLEAR, 0, KEY_RELATION_BLOCK), rel, FORK_VM, block)
+    const part = this.#parts.get(shardOfBlock(this.#layout, rel.relNumber, block))
+    if (part === undefined || part.hasKey(ROLE_VISIBILITY_CLEAR, rel.spcOid, block)) return
+    part.addBlock(ROLE_VISIBILITY_CLEAR, 0, rel, FORK_VM, block)
   }
 
-  #slruPage(kind: SlruKind, page: number, init: boolean): void {
+  /** The part that has the page's key now, where its shard is wanted. */
+  #slruPage(kind: SlruKind, page: number, init: boolean): ShardPart | undefined {
     const number = slruNumber(kind)
-    if (shardOfSlruPage(this.#shard, number, page) !== this.#shard.number) return
+    const part = this.#parts.get(shardOfSlruPage(this.#layout, number, page))
     const role = init ? ROLE_SLRU_INIT : ROLE_SLRU
-    if (this.#hasKey(role, number, page)) return
-    const key = this.#addKey(role, 0, KEY_SLRU_PAGE)
-    key.spcOid = number
-    key.dbOid = key.rel = key.fork = 0
-    key.block = page
+    if (part !== undefined && !part.hasKey(role, number, page)) part.addSlruPage(role, number, page)
+    return part
   }
 
   #concerns(audience: Exclude<Audience, 'owner'>): void {
-    if (audience === 'all' || this.#shard.number === 0) this.#hasEffects = true
+    if (audience === 'all') this.#isForAll = true
+    else this.#isForFirst = true
   }
 
   #makeSink(): EffectSink {
@@ -291,27 +302,21 @@ export class ShardSplitter {
   #noteSizes(record: DecodedRecord): void {
     for (let i = 0; i < record.blockCount; i++) {
       const ref = record.blocks[i] as BlockRef
-      if (homeShard(this.#shard, ref.relNumber) !== this.#shard.number) continue
+      const home = this.#parts.get(homeShard(this.#layout, ref.relNumber))
       const blocks = ref.blockNumber + 1
-      if (!this.#sizes.raise(ref, ref.fork, blocks)) continue
-      this.#writer.size(record.nextLsn, ref.spcOid, ref.dbOid, ref.relNumber, ref.fork, blocks)
+      if (home === undefined || !this.#sizes.raise(ref, ref.fork, blocks)) continue
+      home.writer.size(record.nextLsn, ref.spcOid, ref.dbOid, ref.relNumber, ref.fork, blocks)
     }
   }
 
   #noteXid(record: DecodedRecord, isSent: boolean): void {
+    const first = this.#parts.get(0)
+    if (first === undefined) return
     const xid = maxXidOf(record, this.#settings.major)
     if (xid === 0 || (this.#newestXid !== 0 && !xidPrecedes(this.#newestXid, xid))) return
     this.#newestXid = xid
-    if (!isSent) this.#writer.xid(record.nextLsn, xid)
+    if (!isSent) first.writer.xid(record.nextLsn, xid)
   }
-}
-
-function setBlock(key: WritableKey['key'], rel: RelFile, fork: number, block: number): void {
-  key.spcOid = rel.spcOid
-  key.dbOid = rel.dbOid
-  key.rel = rel.relNumber
-  key.fork = fork
-  key.block = block
 }
 
 const isXlog = (record: DecodedRecord, opcode: number): boolean =>

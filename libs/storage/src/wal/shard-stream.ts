@@ -73,7 +73,7 @@ export type ShardEntry =
     }
   | { readonly kind: 'xid'; readonly nextLsn: Lsn; readonly xid: number }
 
-const WRITER_BYTES = 64 * 1024
+const WRITER_BYTES = 4 * 1024
 /** A larger buffer is handed over as it is, and a small one takes its place. */
 const WRITER_KEPT_BYTES = 4 * 1024 * 1024
 
