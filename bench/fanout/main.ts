@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- fanout`: what it costs a safekeeper to give committed WAL to shards, as CPU seconds of its process for
  * each MB of WAL, with several numbers of shards subscribed. With `--before DIR` the safekeeper of another checkout takes
- * turns with this one's. Prints JSON; takes the WAL of a Postgres under TPC-C.
+ * turns with this one's, asked by SubscribeWal as releases before FollowWal have it. Prints JSON; takes the WAL of a Postgres under TPC-C.
  */
 import { mkdir, rm } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'
@@ -56,7 +56,7 @@ async function main(): Promise<number> {
   const counts = shards.split(',').map(wholeNumber(0, 256))
   const sides: readonly Side[] = [
     ...(before === undefined ? [] : [{ name: 'before', root: resolve(before), rpc: 'subscribe' } as const]),
-    { name: 'now', root: undefined, rpc: 'subscribe' },
+    { name: 'now', root: undefined, rpc: 'follow' },
   ]
   const root = join(MEMORY, `understory-bench-fanout-${process.pid}`)
   const runs: Run[] = []

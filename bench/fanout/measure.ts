@@ -111,7 +111,7 @@ export async function measure(side: Side, mode: Mode, shardsCount: number, wal: 
     const startLsns = places.map((part) => (part === 0 ? wal.startLsn : recordEndAt(wal, part)))
     if (mode === 'catch-up') await propose(client, wal, async () => undefined)
     const [cpuBefore, beganMs] = [await cpuSecondsOf([safekeeper.pid]), performance.now()]
-    const shards = startShards({ client, timeline: TIMELINE, startLsns })
+    const shards = startShards({ client, timeline: TIMELINE, rpc: side.rpc, startLsns })
     try {
       if (mode === 'tip') await propose(client, wal, (lsn) => shards.reached(lsn))
       await shards.reached(wal.endLsn)

@@ -1,8 +1,10 @@
 /** Shards of a pageserver as a safekeeper sees them: they take what comes, keep nothing, and say how far they are. */
 import { lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { openBidi } from '@understory/rpc'
+import { fromPeerError, openBidi } from '@understory/rpc'
 import type {
+  FollowWalRequest,
+  FollowWalResponse,
   SafekeeperServiceClient,
   SubscribeWalRequest,
   SubscribeWalResponse,
@@ -10,8 +12,8 @@ import type {
 } from '@understory/rpc'
 import { Signal } from '@understory/actor'
 
-/** SubscribeWal: a stream for each shard. */
-export type Rpc = 'subscribe'
+/** SubscribeWal: a stream for each shard; FollowWal: one for all. */
+export type Rpc = 'subscribe' | 'follow'
 
 export interface Shards {
   /** Smallest position that every shard has. */
@@ -26,6 +28,7 @@ export interface Shards {
 export interface ShardsOptions {
   readonly client: SafekeeperServiceClient
   readonly timeline: TimelineRef
+  readonly rpc: Rpc
   /** Where each begins; there are as many shards. */
   readonly startLsns: readonly Lsn[]
 }
@@ -99,10 +102,38 @@ async function subscribe(
   }
 }
 
+async function followAll({ client, timeline, startLsns }: ShardsOptions, progress: Progress): Promise<void> {
+  const stream = openBidi<FollowWalRequest, FollowWalResponse>(client.followWal.bind(client), {
+    signal: progress.stopped,
+  })
+  const send = (message: NonNullable<FollowWalRequest['message']>): Promise<void> => stream.send({ message })
+  await send({ $case: 'hello', value: { protocolVersion: 1, protocolVersionMax: 1 } })
+  for (const [number, startLsn] of startLsns.entries()) {
+    const value = {
+      subscriptionId: number,
+      timeline,
+      shard: { number, count: startLsns.length, stripeBlocks: STRIPE_BLOCKS },
+      startLsn: lsnToBigint(startLsn),
+      windowBytes: WINDOW_BYTES,
+      trackCommitTimestamp: false,
+    }
+    await send({ $case: 'subscribe', value })
+  }
+  for await (const { message } of stream.messages) {
+    if (message?.$case === 'end') throw fromPeerError(message.value)
+    if (message?.$case !== 'batch' || message.value.moreFollows) continue
+    const { subscriptionId, endLsn, entries } = message.value
+    progress.took(subscriptionId, lsnFromBigint(endLsn), entries.length)
+    const position = { subscriptionId, ingestedLsn: endLsn, remoteConsistentLsn: 0n }
+    await send({ $case: 'positions', value: { positions: [position] } })
+  }
+}
+
 /** Subscribes all. */
 export function startShards(options: ShardsOptions): Shards {
   const progress = new Progress(options.startLsns)
-  for (const number of options.startLsns.keys())
-    void subscribe(options, number, progress).catch((error: unknown) => progress.failed(error))
+  const failed = (error: unknown): void => progress.failed(error)
+  if (options.rpc === 'follow') void followAll(options, progress).catch(failed)
+  else for (const number of options.startLsns.keys()) void subscribe(options, number, progress).catch(failed)
   return progress
 }

@@ -18,8 +18,10 @@ import type { Safekeeper } from '../../apps/safekeeper/test/peers.ts'
 import { SingleProposer } from '../../apps/safekeeper/test/single-proposer.ts'
 import { IDENTITY, START, WalMaker } from '../../apps/safekeeper/test/wal-maker.ts'
 import { CommitPositions } from '../../apps/pageserver/src/ingest/commit-positions.ts'
+import { SafekeeperStreams } from '../../apps/pageserver/src/ingest/safekeeper-stream.ts'
 import { WalSubscriber } from '../../apps/pageserver/src/ingest/wal-subscriber.ts'
-import type { WalBatch, WalConsumer } from '../../apps/pageserver/src/ingest/wal-subscriber.ts'
+import type { WalBatch } from '../../apps/pageserver/src/ingest/fragments.ts'
+import type { WalConsumer } from '../../apps/pageserver/src/ingest/wal-subscriber.ts'
 
 const MIB = 1024 * 1024
 const APPEND_BYTES = 256 * 1024
@@ -117,10 +119,11 @@ async function setUp(): Promise<Setup> {
     timelineId: REF.timelineId as TimelineId,
     shard: SHARD,
   }
+  const env = realEnv(log)
   const parts = {
-    env: realEnv(log),
-    rpc: PLAIN_CLIENT,
-    positions: new CommitPositions(realClock, PLAIN_CLIENT),
+    env,
+    streams: new SafekeeperStreams({ env, rpc: PLAIN_CLIENT }),
+    positions: new CommitPositions(env, PLAIN_CLIENT),
   }
   const subscriber = new WalSubscriber(parts, owner, [safekeeper.address], consumer)
   let at: Lsn = START

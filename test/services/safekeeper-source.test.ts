@@ -16,6 +16,7 @@ import type { Safekeeper, SafekeeperOptions } from '../../apps/safekeeper/test/p
 import { SingleProposer } from '../../apps/safekeeper/test/single-proposer.ts'
 import { IDENTITY, START, WalMaker } from '../../apps/safekeeper/test/wal-maker.ts'
 import { CommitPositions } from '../../apps/pageserver/src/ingest/commit-positions.ts'
+import { SafekeeperStreams } from '../../apps/pageserver/src/ingest/safekeeper-stream.ts'
 import type { SubscriptionEnd } from '../../apps/pageserver/src/telemetry/metrics.ts'
 import { WalSubscriber } from '../../apps/pageserver/src/ingest/wal-subscriber.ts'
 import type { WalConsumer } from '../../apps/pageserver/src/ingest/wal-subscriber.ts'
@@ -109,11 +110,12 @@ async function setUp(options: SafekeeperOptions = {}) {
   const consumer = new Consumer()
   const { log, events } = logging()
   const ends: SubscriptionEnd[] = []
+  const env = realEnv(log)
   const subscriber = new WalSubscriber(
     {
-      env: realEnv(log),
-      rpc: PLAIN_CLIENT,
-      positions: new CommitPositions(realClock, PLAIN_CLIENT),
+      env,
+      streams: new SafekeeperStreams({ env, rpc: PLAIN_CLIENT }),
+      positions: new CommitPositions(env, PLAIN_CLIENT),
       onEnd: (reason) => ends.push(reason),
     },
     {

@@ -37,6 +37,7 @@ import {
   RemoveComputeRequest,
   SetImageGenerationRequest,
   StreamFilesRequest,
+  FollowWalRequest,
   SubscribeWalRequest,
   SwitchFullPageWritesRequest,
   VerifyTenantTimelineRequest,
@@ -114,6 +115,8 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
     }) as const
   const subscribe = (message: NonNullable<SubscribeWalRequest['message']>): Buffer =>
     bytesOf(SubscribeWalRequest.encode({ message }))
+  const follow = (message: NonNullable<FollowWalRequest['message']>): Buffer =>
+    bytesOf(FollowWalRequest.encode({ message }))
   const importing = (message: NonNullable<ImportShardRequest['message']>): Buffer =>
     bytesOf(ImportShardRequest.encode({ message }))
   const named = { tenant, timeline: 'main' }
@@ -141,6 +144,29 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
         $case: 'vote',
         value: { term: 900n },
       }),
+    ],
+    'SafekeeperService/FollowWal': [
+      [
+        follow({ $case: 'hello', value: { protocolVersion: 1, protocolVersionMax: 1 } }),
+        ...[timeline, decoy, UNKNOWN].map((followed, i) =>
+          follow({
+            $case: 'subscribe',
+            value: {
+              subscriptionId: i + 1,
+              timeline: followed,
+              shard,
+              startLsn: i === 1 ? decoyStartLsn : lsn,
+              windowBytes: 0n,
+              trackCommitTimestamp: false,
+            },
+          }),
+        ),
+        follow({
+          $case: 'positions',
+          value: { positions: [{ subscriptionId: 1, ingestedLsn: 0n, remoteConsistentLsn: 0n }] },
+        }),
+        follow({ $case: 'unsubscribe', value: { subscriptionId: 1 } }),
+      ],
     ],
     'SafekeeperService/SubscribeWal': [
       [

@@ -9,6 +9,7 @@ import { BlockCache } from '@understory/storage'
 import { pageserverService } from './serve/api.ts'
 import { tellShards } from './serve/collect.ts'
 import { CommitPositions } from './ingest/commit-positions.ts'
+import { SafekeeperStreams } from './ingest/safekeeper-stream.ts'
 import { CONFIG } from './config.ts'
 import type { ImageJobs } from './images/image-protocol.ts'
 import { METRICS } from './telemetry/metrics.ts'
@@ -48,14 +49,14 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   const parts = {
     env,
-    rpc,
     store,
     cache: new BlockCache(values.blockCacheMib * MIB),
     workers,
     // One runs in each thread, and one is gathered meanwhile.
     imageTurns: new Semaphore(imageThreads * 2),
     fetchTurns: new Semaphore(LAYER_FETCHES_COUNT_MAX),
-    positions: new CommitPositions(env.clock, rpc),
+    positions: new CommitPositions(env, rpc),
+    streams: new SafekeeperStreams({ env, rpc }),
     limits: {
       openLayerBytesMax: values.openLayerMib * MIB,
       openLayerAgeMsMax: values.openLayerAgeS * 1000,

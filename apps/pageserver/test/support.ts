@@ -41,10 +41,11 @@ import {
 import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
 import type { ImageJobs } from '../src/images/image-protocol.ts'
 import { CommitPositions } from '../src/ingest/commit-positions.ts'
+import { SafekeeperStreams } from '../src/ingest/safekeeper-stream.ts'
 import { imageHandlers } from '../src/images/image-worker.ts'
 import { ShardRegistry } from '../src/shard/shard-registry.ts'
 import type { Shard, ShardParts } from '../src/shard/shard.ts'
-import type { WalBatch } from '../src/ingest/wal-subscriber.ts'
+import type { WalBatch } from '../src/ingest/fragments.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
 export const TIMELINE = 'b'.repeat(32) as TimelineId
@@ -94,8 +95,8 @@ export async function openBench(
       workers,
       imageTurns: new Semaphore(4),
       fetchTurns: new Semaphore(2),
-      rpc: PLAIN_CLIENT,
-      positions: new CommitPositions(env.clock, PLAIN_CLIENT),
+      positions: new CommitPositions(env, PLAIN_CLIENT),
+      streams: new SafekeeperStreams({ env, rpc: PLAIN_CLIENT }),
       limits,
     },
     parts.dataDirectory ?? join(directory, 'local'),

@@ -55,6 +55,7 @@ export const EFFECTS: Readonly<Record<string, Effect>> = {
   'PageserverService/FlushShard': 'changes',
   'SafekeeperService/CreateTimeline': 'repeats',
   'SafekeeperService/Propose': 'repeats',
+  'SafekeeperService/FollowWal': 'reads',
   'SafekeeperService/SubscribeWal': 'reads',
   'SafekeeperService/ReadWal': 'reads',
   'SafekeeperService/GetWalStatus': 'reads',

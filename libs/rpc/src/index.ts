@@ -25,12 +25,13 @@ export type { ObservedCall, Refusal, RpcObserver } from './observer.ts'
 export { readSecurity } from './security.ts'
 export type { ClientSecurity, Security, ServerSecurity } from './security.ts'
 export {
+  FOLLOW_VERSIONS,
   PROPOSE_VERSIONS,
   SUBSCRIBE_VERSIONS,
   agreeOnVersion,
   checkChosenVersion,
 } from './protocol-version.ts'
 export type { VersionRange } from './protocol-version.ts'
-export { fromServiceError, toServiceError } from './status.ts'
+export { fromPeerError, fromServiceError, toPeerError, toServiceError } from './status.ts'
 // Before the generated ones of the same names.
 export { SafekeeperServiceClient, SafekeeperServiceService } from './wal-messages.ts'

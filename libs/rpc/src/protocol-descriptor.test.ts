@@ -6,24 +6,24 @@ import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { PROPOSE_VERSIONS, SUBSCRIBE_VERSIONS } from './protocol-version.ts'
+import { FOLLOW_VERSIONS, PROPOSE_VERSIONS, SUBSCRIBE_VERSIONS } from './protocol-version.ts'
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 
 const ACKNOWLEDGED: Readonly<Record<string, string>> = {
-  'understory/v1/broker.proto': '6bacecbe102f1d268c6b3b07d5ac5e27',
-  'understory/v1/common.proto': 'ffaa52bd090e9107c81871a616cf8a4d',
-  'understory/v1/compute.proto': '94f2183bd25861458ff3aea021f39a6b',
-  'understory/v1/control.proto': '714ae0a6a3fbba011431493cd896cacf',
-  'understory/v1/pageserver.proto': 'f19aa7cca8a51c0f818e18eacf753737',
-  'understory/v1/safekeeper.proto': 'bb28d10fd590410065ec6fe0c3d7180a',
+  'understory/v1/broker.proto': 'f737a0d7b0108ac8df195e132c9d3f20',
+  'understory/v1/common.proto': 'ba8d09336ee141520120d3c9e08e8b4a',
+  'understory/v1/compute.proto': '550eab19af65c13e0b79621a638d4f6e',
+  'understory/v1/control.proto': '4c163e6cd54cd57156f688b4f7f41043',
+  'understory/v1/pageserver.proto': 'aa45c0c993a3eacd4d3d08ecbec93bd6',
+  'understory/v1/safekeeper.proto': '45e017ded9d358e5544fd984e4758504',
 }
 
 const WHAT_TO_DO = `A message of proto/ has changed, or the version of a conversation has.
 1. Ask what a program of the release before does with it, and what this one does with a message of that release: a rolling
    upgrade has both. A new field is safe where its zero means "as before"; nothing may be renumbered, retyped or reused.
-2. Where the two would misunderstand one another in Propose or SubscribeWal, add a version: raise \`max\` of PROPOSE_VERSIONS or
-   SUBSCRIBE_VERSIONS (protocol-version.ts), and keep the old behaviour for peers that choose the old one.
+2. Where the two would misunderstand one another in Propose, FollowWal or SubscribeWal, add a version: raise \`max\` of
+   PROPOSE_VERSIONS, FOLLOW_VERSIONS or SUBSCRIBE_VERSIONS (protocol-version.ts), and keep the old behaviour for peers that choose the old one.
 3. Write in CHANGELOG.md what was added, run \`npm run gen\`, and put the new hash of the file into ACKNOWLEDGED.`
 
 interface Descriptors {
@@ -41,7 +41,11 @@ function descriptorHashes(): Record<string, string> {
       maxBuffer: 64 << 20,
     },
   )
-  const versions = JSON.stringify({ propose: PROPOSE_VERSIONS, subscribe: SUBSCRIBE_VERSIONS })
+  const versions = JSON.stringify({
+    propose: PROPOSE_VERSIONS,
+    subscribe: SUBSCRIBE_VERSIONS,
+    follow: FOLLOW_VERSIONS,
+  })
   const hashOf = (file: object): string =>
     createHash('sha256')
       .update(JSON.stringify(file) + versions)

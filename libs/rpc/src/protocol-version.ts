@@ -19,6 +19,9 @@ export const PROPOSE_VERSIONS: VersionRange = { min: 1, max: 1 }
 /** SubscribeWal: the encoding of batches (docs/formats.md, shard stream). 2: a batch may go in several messages. */
 export const SUBSCRIBE_VERSIONS: VersionRange = { min: 1, max: 2 }
 
+/** FollowWal: subscriptions and their credit. Batches are those of version 2 of the shard stream. */
+export const FOLLOW_VERSIONS: VersionRange = { min: 1, max: 1 }
+
 /** What an opening message says. */
 interface OfferedVersions {
   readonly protocolVersion: number

@@ -36,6 +36,32 @@ export function toServiceError(error: unknown): Pick<ServiceError, 'code' | 'det
   return { code: status[ERROR_CODES[code].status], details, metadata }
 }
 
+/** An error that is part of a message: of one subscription among many on a stream. */
+export interface PeerError {
+  readonly code: string
+  readonly message: string
+  /** Empty where there is none. */
+  readonly detail: string
+  readonly hint: string
+}
+
+/** Long texts are cut. */
+export const toPeerError = ({ code, message, detail = '', hint = '' }: UnderstoryError): PeerError => ({
+  code,
+  message: short(message, MESSAGE_LENGTH_MAX),
+  detail: short(detail, DETAIL_LENGTH_MAX),
+  hint: short(hint, HINT_LENGTH_MAX),
+})
+
+/** `unavailable` for a code that is not known here: that of a newer program. */
+export function fromPeerError({ code, message, detail, hint }: PeerError): UnderstoryError {
+  const known = Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'unavailable'
+  return new UnderstoryError(known, message, {
+    ...(detail === '' ? {} : { detail }),
+    ...(hint === '' ? {} : { hint }),
+  })
+}
+
 /** What a caller throws for an error that gRPC gave it. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
 export function fromServiceError(error: unknown, what: string): Error {
   if (!isServiceError(error))

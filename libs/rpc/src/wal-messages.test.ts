@@ -1,10 +1,12 @@
 /** Goal: the hand-written messages are the generated code's, byte for byte and both ways, whatever is in them. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { ProposeRequest, SubscribeWalResponse } from './gen/understory/v1/safekeeper.ts'
+import { FollowWalResponse, ProposeRequest, SubscribeWalResponse } from './gen/understory/v1/safekeeper.ts'
 import {
+  deserializeFollowWalResponse,
   deserializeProposeRequest,
   deserializeSubscribeWalResponse,
+  serializeFollowWalResponse,
   serializeProposeRequest,
   serializeSubscribeWalResponse,
 } from './wal-messages.ts'
@@ -79,3 +81,34 @@ test.each(['2205', '220a0807', '22ff', '2203ffffff', '22042aff0102'])(
     expect(() => deserializeProposeRequest(damaged)).toThrow()
   },
 )
+
+test('a batch for one of several shards', () => {
+  const batch = fc
+    .record({
+      subscriptionId: fc.nat(),
+      startLsn: u64,
+      endLsn: u64,
+      commitLsn: u64,
+      moreFollows: fc.boolean(),
+      entries: bytes,
+    })
+    .map((value): FollowWalResponse => ({ message: { $case: 'batch', value } }))
+  const accepted = fc.nat().map((protocolVersion): FollowWalResponse => ({
+    message: { $case: 'accepted', value: { protocolVersion } },
+  }))
+  const end: FollowWalResponse = {
+    message: {
+      $case: 'end',
+      value: { subscriptionId: 7, code: 'stale', message: 'm', detail: '', hint: 'h' },
+    },
+  }
+  const none: FollowWalResponse = { message: undefined }
+  fc.assert(
+    fc.property(fc.oneof(batch, accepted, fc.constantFrom(end, none)), (response) => {
+      const generated = Buffer.from(FollowWalResponse.encode(response).finish())
+      expect(serializeFollowWalResponse(response).equals(generated)).toBe(true)
+      expect(deserializeFollowWalResponse(generated)).toEqual(FollowWalResponse.decode(generated))
+    }),
+    { numRuns: 300 },
+  )
+})

@@ -1,5 +1,5 @@
 /**
- * The two messages that carry all WAL, written in one allocation of the right size and read without a copy; the fields are
+ * The messages that carry all WAL, written in one allocation of the right size and read without a copy; the fields are
  * those of the generated code, the WAL last. The generated code would copy every WAL byte four times on each of its ways
  * through a process.
  */
@@ -7,6 +7,8 @@ import { BinaryReader } from '@bufbuild/protobuf/wire'
 import { makeGenericClientConstructor } from '@grpc/grpc-js'
 import {
   AppendRequest,
+  FollowWalBatch,
+  FollowWalResponse,
   ProposeRequest,
   SafekeeperServiceClient as GeneratedClient,
   SafekeeperServiceService as GeneratedService,
@@ -17,6 +19,8 @@ const WIRE_LENGTH_DELIMITED = 2
 const PROPOSE_APPEND_FIELD = 4
 const APPEND_WAL_FIELD = 5
 const SUBSCRIBE_ENTRIES_FIELD = 4
+const FOLLOW_BATCH_FIELD = 2
+const FOLLOW_ENTRIES_FIELD = 6
 const EMPTY = Buffer.alloc(0)
 
 /** Of a field below 16 whose value has a length. */
@@ -70,6 +74,15 @@ export function serializeSubscribeWalResponse(response: SubscribeWalResponse): B
     : join(before, SUBSCRIBE_ENTRIES_FIELD, response.entries)
 }
 
+export function serializeFollowWalResponse(response: FollowWalResponse): Buffer {
+  const { message } = response
+  if (message?.$case !== 'batch' || message.value.entries.length === 0)
+    return Buffer.from(FollowWalResponse.encode(response).finish())
+  const { value } = message
+  const before = FollowWalBatch.encode({ ...value, entries: EMPTY }).finish()
+  return join(before, FOLLOW_ENTRIES_FIELD, value.entries, FOLLOW_BATCH_FIELD)
+}
+
 /** The message without its field `field`, and that field's bytes, borrowed; undefined where it is not the last one. */
 function split(message: Buffer, field: number): { before: Buffer; bytes: Buffer } | undefined {
   const reader = new BinaryReader(message)
@@ -103,12 +116,26 @@ export function deserializeSubscribeWalResponse(bytes: Buffer): SubscribeWalResp
   return { ...SubscribeWalResponse.decode(parts.before), entries: parts.bytes }
 }
 
+/** Borrows the entries from `bytes`. */
+export function deserializeFollowWalResponse(bytes: Buffer): FollowWalResponse {
+  const batch = bytes[0] === tagOf(FOLLOW_BATCH_FIELD) ? split(bytes, FOLLOW_BATCH_FIELD) : undefined
+  const parts = batch === undefined ? undefined : split(batch.bytes, FOLLOW_ENTRIES_FIELD)
+  if (parts === undefined) return FollowWalResponse.decode(bytes)
+  const value = { ...FollowWalBatch.decode(parts.before), entries: parts.bytes }
+  return { message: { $case: 'batch', value } }
+}
+
 export const SafekeeperServiceService = {
   ...GeneratedService,
   propose: {
     ...GeneratedService.propose,
     requestSerialize: serializeProposeRequest,
     requestDeserialize: deserializeProposeRequest,
+  },
+  followWal: {
+    ...GeneratedService.followWal,
+    responseSerialize: serializeFollowWalResponse,
+    responseDeserialize: deserializeFollowWalResponse,
   },
   subscribeWal: {
     ...GeneratedService.subscribeWal,

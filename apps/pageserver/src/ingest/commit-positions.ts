@@ -2,9 +2,10 @@
  * What the members of every followed timeline have committed, asked once a second: one call a safekeeper for all shards of
  * this process together, so that a thousand idle timelines cost no more than a few messages.
  */
+import { Loop, ProblemReport } from '@understory/actor'
 import { LSN_ZERO, UnderstoryError } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { Clock } from '@understory/env'
+import type { Env } from '@understory/env'
 import { safekeeperClient } from '@understory/protocol/clients'
 import type { SafekeeperClient } from '@understory/protocol/clients'
 import type { ClientContext, TimelineRef } from '@understory/rpc'
@@ -24,39 +25,47 @@ export interface PositionWatcher {
 }
 
 export class CommitPositions {
-  readonly #clock: Clock
+  readonly #env: Pick<Env, 'clock' | 'rng' | 'log'>
   readonly #rpc: ClientContext
   readonly #watchers = new Set<PositionWatcher>()
   readonly #clients = new Map<string, SafekeeperClient>()
-  #running: { readonly stop: AbortController } | undefined
+  #loop: Loop | undefined
 
-  constructor(clock: Clock, rpc: ClientContext) {
-    this.#clock = clock
+  constructor(env: Pick<Env, 'clock' | 'rng' | 'log'>, rpc: ClientContext) {
+    this.#env = env
     this.#rpc = rpc
   }
 
   /** Returns how to stop it. Nothing runs while nobody watches. */
   watch(watcher: PositionWatcher): () => void {
     this.#watchers.add(watcher)
-    if (this.#running === undefined) {
-      const stop = new AbortController()
-      this.#running = { stop }
-      void this.#run(stop.signal)
+    if (this.#loop === undefined) {
+      this.#loop = this.#rounds()
+      this.#loop.start()
     }
     return () => {
       this.#watchers.delete(watcher)
       if (this.#watchers.size > 0) return
-      this.#running?.stop.abort()
-      this.#running = undefined
+      const ended = this.#loop?.stop()
+      this.#loop = undefined
+      void ended?.then(() => this.#closeAll())
     }
   }
 
-  async #run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await this.#clock.sleep(ROUND_MS, signal).catch(() => undefined)
-      if (!signal.aborted) await this.#round(signal)
-    }
-    if (this.#running !== undefined) return
+  #rounds(): Loop {
+    const { clock, rng, log } = this.#env
+    return new Loop({
+      clock,
+      rng,
+      firstAfterMs: ROUND_MS,
+      pauseMs: ROUND_MS,
+      problems: new ProblemReport({ clock, log, event: 'commit_positions_failed' }),
+      round: (stop) => this.#round(stop),
+    })
+  }
+
+  #closeAll(): void {
+    if (this.#loop !== undefined) return
     for (const client of this.#clients.values()) client.close()
     this.#clients.clear()
   }
@@ -78,6 +87,7 @@ export class CommitPositions {
         ),
       ),
     )
+    if (signal.aborted) return
     for (const watcher of this.#watchers) {
       const positions = new Map<string, Lsn>()
       for (const address of watcher.safekeepers) {
@@ -88,7 +98,7 @@ export class CommitPositions {
     }
   }
 
-  /** By timeline id; nothing where it does not answer, which its subscribers hear of by themselves. */
+  /** By timeline id; nothing where it does not answer, which its subscribers learn by themselves. */
   async #ask(
     address: string,
     timelines: readonly TimelineRef[],

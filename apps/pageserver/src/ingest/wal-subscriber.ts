@@ -1,40 +1,22 @@
 /**
- * Keeps a subscription to one of the timeline's safekeepers open and hands its batches over in order. When it breaks,
- * the next safekeeper is asked, from where ingest stands: without gap and without repeat, since a batch that does not
- * begin there is refused. One that lives but does not advance while another does is left too.
+ * Keeps a subscription to one of the timeline's safekeepers open and hands its batches over in order. When it ends, the
+ * next safekeeper is asked, from where ingest is: without gap and without repeat, since a batch that does not begin
+ * there is refused. A safekeeper that lives but does not advance while another does is left too.
  */
-import { LSN_ZERO, formatLsn, isErrorCode, lsnFromBigint, maxLsn, refuse } from '@understory/base'
+import { Loop, ProblemReport } from '@understory/actor'
+import { LSN_ZERO, formatLsn, isErrorCode, maxLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
-import {
-  SUBSCRIBE_VERSIONS,
-  SafekeeperServiceClient,
-  checkChosenVersion,
-  createClient,
-  openBidi,
-} from '@understory/rpc'
-import type { BidiStream, ClientContext, SubscribeWalRequest } from '@understory/rpc'
-import { RECORD_BYTES_MAX } from '@understory/postgres/wal'
 import type { LayerOwner } from '@understory/storage'
 import type { CommitPositions, Positions } from './commit-positions.ts'
+import type { WalBatch } from './fragments.ts'
 import { judgeSafekeeper } from './leave-safekeeper.ts'
 import type { Followed, Lag } from './leave-safekeeper.ts'
+import type { SafekeeperStreams } from './safekeeper-stream.ts'
 import type { SubscriptionEnd } from '../telemetry/metrics.ts'
 
-/** Batches that may be under way: two at full speed, and a bound on memory. */
-const WINDOW_BYTES = 16n * 1024n * 1024n
-/** Of entries: those of the largest record that Postgres makes (RECORD_BYTES_MAX), and the rest of a batch. */
-const BATCH_BYTES_MAX = RECORD_BYTES_MAX + 64 * 1024 * 1024
-const PAUSE_MS_MAX = 2_000
-const REPORT_PAUSE_MS = 1_000
-
-export interface WalBatch {
-  readonly startLsn: Lsn
-  readonly endLsn: Lsn
-  readonly commitLsn: Lsn
-  readonly entries: Uint8Array
-}
+const BACKOFF = { baseMs: 100, pauseMsMax: 2_000 }
 
 export interface WalConsumer {
   readonly ingestedLsn: Lsn
@@ -50,7 +32,7 @@ export interface WalConsumer {
 
 export interface WalSubscriberParts {
   readonly env: Env
-  readonly rpc: ClientContext
+  readonly streams: SafekeeperStreams
   readonly positions: CommitPositions
   /** Called when a subscription ended that was still wanted. */
   readonly onEnd?: ((reason: SubscriptionEnd) => void) | undefined
@@ -78,35 +60,17 @@ class Source {
   }
 }
 
-/** Entries of a batch that comes in several messages: a record may be larger than one. */
-class Fragments {
-  #parts: Uint8Array[] = []
-  #bytes = 0
-
-  /** The whole, once nothing more follows. Error: refused `bad_wal` where it is more than any record can be. */
-  add(fragment: Uint8Array, moreFollows: boolean): Uint8Array | undefined {
-    if (!moreFollows && this.#parts.length === 0) return fragment
-    this.#parts.push(fragment)
-    this.#bytes += fragment.length
-    if (this.#bytes > BATCH_BYTES_MAX)
-      throw refuse('bad_wal', `a batch of the shard stream has more than ${BATCH_BYTES_MAX} bytes`)
-    if (moreFollows) return undefined
-    const whole = Buffer.concat(this.#parts)
-    this.#parts = []
-    this.#bytes = 0
-    return whole
-  }
-}
-
 export class WalSubscriber {
   readonly #parts: WalSubscriberParts
   readonly #owner: LayerOwner
   readonly #consumer: WalConsumer
-  readonly #stop = new AbortController()
+  readonly #loop: Loop
+  readonly #problems: ProblemReport
   #safekeepers: readonly string[]
-  #running: Promise<void> | undefined
+  /** Whose turn it is, modulo their count. */
+  #turn: number
   #source: Source | undefined
-  /** Whom to follow next, where that is known. */
+  /** The safekeeper to follow next, where that is known. */
   #furthest: string | undefined
 
   constructor(
@@ -119,108 +83,93 @@ export class WalSubscriber {
     this.#owner = owner
     this.#safekeepers = safekeepers
     this.#consumer = consumer
+    this.#turn = owner.shard.number
+    const { clock, rng, log } = parts.env
+    this.#problems = new ProblemReport({ clock, log, event: 'subscription_ended' })
+    this.#loop = new Loop({
+      clock,
+      rng,
+      round: (stop) => this.#round(stop),
+      pauseMs: BACKOFF.baseMs,
+      backoff: BACKOFF,
+      problems: this.#problems,
+    })
   }
 
-  /** One that is followed and not among them is left: it may hear of no WAL any more. */
+  /** A safekeeper that is followed and not among them is left: it may get no WAL any more. */
   set safekeepers(addresses: readonly string[]) {
     this.#safekeepers = addresses
     if (this.#source !== undefined && !addresses.includes(this.#source.address)) this.#source.leave()
   }
 
   start(): void {
-    this.#running ??= this.#run()
+    this.#loop.start()
   }
-  async stop(): Promise<void> {
-    this.#stop.abort()
-    await this.#running
-  }
-
-  async #run(): Promise<void> {
-    const { clock, rng, log } = this.#parts.env
-    const { signal } = this.#stop
-    let failures = 0
-    for (let next = this.#owner.shard.number; !signal.aborted && !this.#consumer.hasFailed; next++) {
-      const address = this.#furthest ?? this.#safekeepers[next % Math.max(1, this.#safekeepers.length)]
-      this.#furthest = undefined
-      try {
-        if (address !== undefined) {
-          await this.#follow(address, () => {
-            failures = 0
-          })
-        }
-      } catch (error) {
-        if (signal.aborted || this.#consumer.hasFailed) return
-        // Every safekeeper has the same WAL, and no try makes it known (I7).
-        if (isErrorCode(error, 'unknown_wal')) return this.#consumer.stopFor(error)
-        if (!isErrorCode(error, 'cancelled')) {
-          log.warn('subscription_ended', { safekeeper: address, error })
-          this.#parts.onEnd?.('failed')
-        }
-      }
-      failures++
-      const pauseMs = backoffMs(rng, failures, { baseMs: 100, pauseMsMax: PAUSE_MS_MAX })
-      await clock.sleep(pauseMs, signal).catch(() => undefined)
-    }
+  stop(): Promise<void> {
+    return this.#loop.stop()
   }
 
-  async #follow(address: string, onBatch: () => void): Promise<void> {
-    const client = createClient(this.#parts.rpc, SafekeeperServiceClient, address)
-    const { clock } = this.#parts.env
-    const source = new Source(address, this.#consumer.ingestedLsn)
-    this.#source = source
-    const options = {
-      signal: AbortSignal.any([this.#stop.signal, source.left]),
-      peer: `safekeeper ${address}`,
-    }
-    const stopWatching = this.#watch(source)
-    const stream = openBidi(client.subscribeWal.bind(client), options)
-    const ended = new AbortController()
+  /** Follows one safekeeper until the subscription ends. Throws where it gave nothing, so that pauses grow. */
+  async #round(stop: AbortSignal): Promise<number | 'end'> {
+    const address = this.#furthest ?? this.#safekeepers[this.#turn % Math.max(1, this.#safekeepers.length)]
+    this.#furthest = undefined
+    this.#turn++
+    let hasGiven = false
     try {
-      const { tenantId, timelineId, shard } = this.#owner
-      const open = {
-        protocolVersion: SUBSCRIBE_VERSIONS.min,
-        protocolVersionMax: SUBSCRIBE_VERSIONS.max,
-        timeline: { tenantId, timelineId },
-        shard,
-        startLsn: BigInt(this.#consumer.ingestedLsn),
-        windowBytes: WINDOW_BYTES,
-        trackCommitTimestamp: this.#consumer.trackCommitTimestamp,
+      if (address !== undefined)
+        await this.#follow(address, stop, () => {
+          hasGiven = true
+          this.#problems.clear()
+        })
+    } catch (error) {
+      if (stop.aborted || this.#consumer.hasFailed) return 'end'
+      // Every safekeeper has the same WAL, and no try makes it known (I7).
+      if (isErrorCode(error, 'unknown_wal')) {
+        this.#consumer.stopFor(error)
+        return 'end'
       }
-      await stream.send({ message: { $case: 'open', value: open } })
-      // A stream that has ended tells its reason through `messages`.
-      this.#reportUploads(stream, ended.signal).catch(() => undefined)
+      if (!isErrorCode(error, 'cancelled')) {
+        this.#parts.onEnd?.('failed')
+        if (!hasGiven) throw error
+        this.#problems.report(error, { safekeeper: address })
+      }
+    }
+    return backoffMs(this.#parts.env.rng, 1, BACKOFF)
+  }
+
+  async #follow(address: string, stop: AbortSignal, onMessage: () => void): Promise<void> {
+    const { clock } = this.#parts.env
+    const consumer = this.#consumer
+    const source = new Source(address, consumer.ingestedLsn)
+    this.#source = source
+    const stopWatching = this.#watch(source)
+    try {
+      const subscription = this.#parts.streams.subscribe(
+        address,
+        {
+          owner: this.#owner,
+          positions: () => consumer,
+          trackCommitTimestamp: consumer.trackCommitTimestamp,
+          onMessage: () => {
+            onMessage()
+            // While the shard is busy itself, nothing is waited for.
+            if (source.waitsSinceMs !== undefined) source.waitsSinceMs = clock.nowMs()
+          },
+        },
+        AbortSignal.any([stop, source.left]),
+      )
       source.waitsSinceMs = clock.nowMs()
-      const gathered = new Fragments()
-      for await (const message of stream.messages) {
-        const { startLsn, endLsn, commitLsn, protocolVersion } = message
-        checkChosenVersion('the shard stream', SUBSCRIBE_VERSIONS, protocolVersion)
-        onBatch()
-        source.waitsSinceMs = clock.nowMs()
-        const entries = gathered.add(message.entries, message.moreFollows)
-        if (entries === undefined) continue
+      for await (const batch of subscription.batches) {
         source.waitsSinceMs = undefined
-        const batch = {
-          startLsn: lsnFromBigint(startLsn),
-          endLsn: lsnFromBigint(endLsn),
-          commitLsn: lsnFromBigint(commitLsn),
-          entries,
-        }
         source.commitLsn = maxLsn(source.commitLsn, batch.commitLsn)
         source.receivedLsn = batch.endLsn
-        await this.#consumer.take(batch)
-        await stream.send(feedback(this.#consumer))
+        await consumer.take(batch)
+        subscription.report()
         source.waitsSinceMs = clock.nowMs()
       }
-      throw refuse(
-        'unavailable',
-        `safekeeper ${address} ended the subscription at ${formatLsn(this.#consumer.ingestedLsn)}`,
-      )
     } finally {
       this.#source = undefined
       stopWatching()
-      ended.abort()
-      stream.cancel()
-      client.close()
     }
   }
 
@@ -260,23 +209,4 @@ export class WalSubscriber {
     this.#furthest = furthest?.[0]
     source.leave()
   }
-
-  /** Layers reach the object store while no WAL comes, too; the safekeeper keeps WAL until it hears of it. */
-  async #reportUploads(stream: BidiStream<SubscribeWalRequest, unknown>, signal: AbortSignal): Promise<void> {
-    let told = this.#consumer.remoteConsistentLsn
-    for (;;) {
-      await this.#parts.env.clock.sleep(REPORT_PAUSE_MS, signal)
-      const { remoteConsistentLsn } = this.#consumer
-      if (remoteConsistentLsn === told) continue
-      told = remoteConsistentLsn
-      await stream.send(feedback(this.#consumer))
-    }
-  }
 }
-
-const feedback = ({ ingestedLsn, remoteConsistentLsn }: WalConsumer): SubscribeWalRequest => ({
-  message: {
-    $case: 'feedback',
-    value: { ingestedLsn: BigInt(ingestedLsn), remoteConsistentLsn: BigInt(remoteConsistentLsn) },
-  },
-})

@@ -12,9 +12,9 @@ import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refus
 import type { Lsn } from '@understory/base'
 import type { Env, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
-import type { ClientContext } from '@understory/rpc'
 import type { BlockCache, ImageGenerationSettings, IndexPart, ImportValue } from '@understory/storage'
 import type { CommitPositions } from '../ingest/commit-positions.ts'
+import type { SafekeeperStreams } from '../ingest/safekeeper-stream.ts'
 import type { ImageJobs } from '../images/image-protocol.ts'
 import { ImageMaker } from '../images/image-maker.ts'
 import { Ingest } from '../ingest/ingest.ts'
@@ -28,7 +28,8 @@ import { Stalls } from '../layers/stalls.ts'
 import { gatherImport } from './gather-import.ts'
 import { LayerFlow } from './layer-flow.ts'
 import { WalSubscriber } from '../ingest/wal-subscriber.ts'
-import type { WalBatch, WalConsumer } from '../ingest/wal-subscriber.ts'
+import type { WalBatch } from '../ingest/fragments.ts'
+import type { WalConsumer } from '../ingest/wal-subscriber.ts'
 
 interface ShardLimits {
   readonly openLayerBytesMax: number
@@ -39,7 +40,6 @@ interface ShardLimits {
 
 export interface ShardParts {
   readonly env: Env
-  readonly rpc: ClientContext
   readonly store: ObjectStore
   readonly cache: BlockCache
   readonly workers: Workers<ImageJobs>
@@ -48,6 +48,7 @@ export interface ShardParts {
   /** Whose turn it is to have a layer of the object store in memory. */
   readonly fetchTurns: Semaphore
   readonly positions: CommitPositions
+  readonly streams: SafekeeperStreams
   readonly limits: ShardLimits
   /** Undefined where nothing is measured. */
   readonly observer?: PageserverObserver | undefined
@@ -142,7 +143,7 @@ export class Shard implements WalConsumer {
     )
     const subscription = {
       env: this.#env,
-      rpc: parts.rpc,
+      streams: parts.streams,
       positions: parts.positions,
       onEnd: (reason: SubscriptionEnd) => observer?.subscriptionEnded(reason),
     }

@@ -33,6 +33,7 @@ import type { Pulls } from '../recovery/pulls.ts'
 import { propose } from './propose.ts'
 import type { RemoteWal } from '../timeline/remote-wal.ts'
 import { closeStoredWal } from '../recovery/stored-wal.ts'
+import { followWal } from './follow.ts'
 import { FanOuts } from './shard-subscription.ts'
 import { subscribeWal } from './subscribe.ts'
 import type { Timelines } from '../timeline/timelines.ts'
@@ -57,6 +58,7 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
       return {}
     }),
     propose: bidiStream((requests, { signal }) => propose({ timelines, pulls, nodeId }, requests, signal)),
+    followWal: bidiStream((requests, { signal }) => followWal(subscriptions, requests, signal)),
     subscribeWal: bidiStream((requests, { signal }) => subscribeWal(subscriptions, requests, signal)),
     readWal: serverStream((request) => readWal(timelines, request)),
     getWalStatus: unary(({ timeline }) => walStatus(timelines, timeline, nodeId)),

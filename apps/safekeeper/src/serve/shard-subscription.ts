@@ -21,6 +21,9 @@ const WINDOW_BYTES_DEFAULT = 16 * 1024 * 1024
 /** Whatever a subscriber asks for: so much may wait in memory for it. */
 const WINDOW_BYTES_MAX = 64 * 1024 * 1024
 
+/** A batch without entries takes room of the window, too: a subscriber that keeps up with nothing gets no endless line of them. */
+const BATCH_OVERHEAD_BYTES = 256
+
 export interface SubscriptionParts {
   readonly timelines: Timelines
   readonly fanOuts: FanOuts
@@ -154,7 +157,7 @@ export class ShardSubscription {
         await this.#window.opens(signal)
         const batch = signal.aborted ? undefined : await this.#next(signal)
         if (batch === undefined) return
-        this.#window.add(batch.endLsn, batch.entries.length)
+        this.#window.add(batch.endLsn, batch.entries.length + BATCH_OVERHEAD_BYTES)
         this.#observer?.sent(batch.entries.length)
         yield batch
       }

@@ -21,7 +21,7 @@ import { startPostgres } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { KEY_RELATION_BLOCK, KEY_SLRU_PAGE, slruNumber } from '../key/key.ts'
 import { homeShard, shardOfBlock, shardOfSlruPage } from '../key/shard.ts'
-import { ShardStreamWriter, readShardEntries } from './shard-stream.ts'
+import { readShardEntries } from './shard-stream.ts'
 import type { ShardEntry } from './shard-stream.ts'
 import { ShardSplitter } from './shard-splitter.ts'
 

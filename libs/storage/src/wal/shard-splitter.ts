@@ -25,7 +25,7 @@ import {
   recordEffects,
   xidPrecedes,
 } from '@understory/postgres/redo'
-import type { EffectSink, RedoSettings, SlruKind, XactRange } from '@understory/postgres/redo'
+import type { EffectSink, RedoSettings, SlruKind } from '@understory/postgres/redo'
 import {
   FORK_FSM,
   FORK_VM,

@@ -261,6 +261,127 @@ export interface SubscribeWalResponse {
   readonly moreFollows: boolean;
 }
 
+/** Pageserver to safekeeper: hello once, then subscriptions and positions. */
+export interface FollowWalRequest {
+  /** One step. */
+  readonly message:
+    | //
+    /** First message of the stream. */
+    { readonly $case: "hello"; readonly value: FollowWalHello }
+    | //
+    /** One more shard. */
+    { readonly $case: "subscribe"; readonly value: FollowWalSubscribe }
+    | //
+    /** How far shards are: gives their subscriptions credit. */
+    { readonly $case: "positions"; readonly value: FollowWalPositions }
+    | //
+    /** One shard less. */
+    { readonly $case: "unsubscribe"; readonly value: FollowWalUnsubscribe }
+    | undefined;
+}
+
+/** Safekeeper to pageserver. */
+export interface FollowWalResponse {
+  /** One step. */
+  readonly message:
+    | //
+    /** First message of the stream. */
+    { readonly $case: "accepted"; readonly value: FollowWalAccepted }
+    | //
+    /** WAL for one subscription. */
+    { readonly $case: "batch"; readonly value: FollowWalBatch }
+    | //
+    /** A subscription has ended; the others go on. */
+    { readonly $case: "end"; readonly value: FollowWalEnd }
+    | undefined;
+}
+
+/** Opens the stream. */
+export interface FollowWalHello {
+  /** Lowest version of this conversation that the pageserver speaks. */
+  readonly protocolVersion: number;
+  /** Highest version of it; 0 = protocol_version. */
+  readonly protocolVersionMax: number;
+}
+
+/** Answers the hello. */
+export interface FollowWalAccepted {
+  /** Version that the conversation has: the highest that both speak. */
+  readonly protocolVersion: number;
+}
+
+/** Adds a subscription. */
+export interface FollowWalSubscribe {
+  /** Chosen by the pageserver, and not used twice on a stream. */
+  readonly subscriptionId: number;
+  /** The timeline. */
+  readonly timeline:
+    | TimelineRef
+    | undefined;
+  /** The shard whose part is wanted. */
+  readonly shard:
+    | ShardRef
+    | undefined;
+  /** Where to begin: a record start, or the first byte of the timeline. */
+  readonly startLsn: bigint;
+  /** Credit: bytes of batches that may be under way before positions are needed; 0 = 16 MiB. */
+  readonly windowBytes: bigint;
+  /** Whether commits write pg_commit_ts as of start_lsn. Later changes are in the WAL. */
+  readonly trackCommitTimestamp: boolean;
+}
+
+/** Reports how far several shards are. */
+export interface FollowWalPositions {
+  /** One for each that has news. */
+  readonly positions: readonly FollowWalPosition[];
+}
+
+/** Reports how far a shard is. */
+export interface FollowWalPosition {
+  /** The subscription. */
+  readonly subscriptionId: number;
+  /** Everything before is ingested: batches up to there need no credit any more. */
+  readonly ingestedLsn: bigint;
+  /** Everything before is durable in the object store. */
+  readonly remoteConsistentLsn: bigint;
+}
+
+/** Removes a subscription. Batches of it that are under way may still come; no end does. */
+export interface FollowWalUnsubscribe {
+  /** The subscription. */
+  readonly subscriptionId: number;
+}
+
+/** A batch of one shard's part of the WAL. */
+export interface FollowWalBatch {
+  /** The subscription. */
+  readonly subscriptionId: number;
+  /** Where the batch begins; the end_lsn of the subscription's batch before. */
+  readonly startLsn: bigint;
+  /** Everything before is contained or does not concern this shard. A record end. */
+  readonly endLsn: bigint;
+  /** Commit position of the timeline. */
+  readonly commitLsn: bigint;
+  /** The entries of this batch go on in the subscription's next message, which has the same positions. */
+  readonly moreFollows: boolean;
+  /** Entries as docs/formats.md describes (shard stream, version 2). */
+  readonly entries: Buffer;
+}
+
+/** Says why a subscription has ended. */
+export interface FollowWalEnd {
+  /** The subscription. */
+  readonly subscriptionId: number;
+  /** Code of the error (docs/errors.md). */
+  readonly code: string;
+  /** What happened. */
+  readonly message: string;
+  /** More about it, or empty. */
+  readonly detail: string;
+  /** What to do, or empty. */
+  readonly hint: string;
+}
+
 /** Arguments of ReadWal. */
 export interface ReadWalRequest {
   /** The timeline. */
@@ -1972,6 +2093,901 @@ export const SubscribeWalResponse: MessageFns<SubscribeWalResponse> = {
   },
 };
 
+function createBaseFollowWalRequest(): FollowWalRequest {
+  return { message: undefined };
+}
+
+export const FollowWalRequest: MessageFns<FollowWalRequest> = {
+  encode(message: FollowWalRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.message?.$case) {
+      case "hello":
+        FollowWalHello.encode(message.message.value, writer.uint32(10).fork()).join();
+        break;
+      case "subscribe":
+        FollowWalSubscribe.encode(message.message.value, writer.uint32(18).fork()).join();
+        break;
+      case "positions":
+        FollowWalPositions.encode(message.message.value, writer.uint32(26).fork()).join();
+        break;
+      case "unsubscribe":
+        FollowWalUnsubscribe.encode(message.message.value, writer.uint32(34).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalRequest() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.message = { $case: "hello", value: FollowWalHello.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = { $case: "subscribe", value: FollowWalSubscribe.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = { $case: "positions", value: FollowWalPositions.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = { $case: "unsubscribe", value: FollowWalUnsubscribe.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalRequest>, I>>(base?: I): FollowWalRequest {
+    return FollowWalRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalRequest>, I>>(object: I): FollowWalRequest {
+    const message = createBaseFollowWalRequest() as any;
+    switch (object.message?.$case) {
+      case "hello": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "hello", value: FollowWalHello.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "subscribe": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "subscribe", value: FollowWalSubscribe.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "positions": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "positions", value: FollowWalPositions.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "unsubscribe": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "unsubscribe", value: FollowWalUnsubscribe.fromPartial(object.message.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseFollowWalResponse(): FollowWalResponse {
+  return { message: undefined };
+}
+
+export const FollowWalResponse: MessageFns<FollowWalResponse> = {
+  encode(message: FollowWalResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.message?.$case) {
+      case "accepted":
+        FollowWalAccepted.encode(message.message.value, writer.uint32(10).fork()).join();
+        break;
+      case "batch":
+        FollowWalBatch.encode(message.message.value, writer.uint32(18).fork()).join();
+        break;
+      case "end":
+        FollowWalEnd.encode(message.message.value, writer.uint32(26).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalResponse() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.message = { $case: "accepted", value: FollowWalAccepted.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = { $case: "batch", value: FollowWalBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = { $case: "end", value: FollowWalEnd.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalResponse>, I>>(base?: I): FollowWalResponse {
+    return FollowWalResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalResponse>, I>>(object: I): FollowWalResponse {
+    const message = createBaseFollowWalResponse() as any;
+    switch (object.message?.$case) {
+      case "accepted": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "accepted", value: FollowWalAccepted.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "batch": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "batch", value: FollowWalBatch.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "end": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "end", value: FollowWalEnd.fromPartial(object.message.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseFollowWalHello(): FollowWalHello {
+  return { protocolVersion: 0, protocolVersionMax: 0 };
+}
+
+export const FollowWalHello: MessageFns<FollowWalHello> = {
+  encode(message: FollowWalHello, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.protocolVersion !== 0) {
+      writer.uint32(8).uint32(message.protocolVersion);
+    }
+    if (message.protocolVersionMax !== 0) {
+      writer.uint32(16).uint32(message.protocolVersionMax);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalHello {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalHello() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.protocolVersion = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.protocolVersionMax = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalHello>, I>>(base?: I): FollowWalHello {
+    return FollowWalHello.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalHello>, I>>(object: I): FollowWalHello {
+    const message = createBaseFollowWalHello() as any;
+    message.protocolVersion = object.protocolVersion ?? 0;
+    message.protocolVersionMax = object.protocolVersionMax ?? 0;
+    return message;
+  },
+};
+
+function createBaseFollowWalAccepted(): FollowWalAccepted {
+  return { protocolVersion: 0 };
+}
+
+export const FollowWalAccepted: MessageFns<FollowWalAccepted> = {
+  encode(message: FollowWalAccepted, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.protocolVersion !== 0) {
+      writer.uint32(8).uint32(message.protocolVersion);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalAccepted {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalAccepted() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.protocolVersion = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalAccepted>, I>>(base?: I): FollowWalAccepted {
+    return FollowWalAccepted.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalAccepted>, I>>(object: I): FollowWalAccepted {
+    const message = createBaseFollowWalAccepted() as any;
+    message.protocolVersion = object.protocolVersion ?? 0;
+    return message;
+  },
+};
+
+function createBaseFollowWalSubscribe(): FollowWalSubscribe {
+  return {
+    subscriptionId: 0,
+    timeline: undefined,
+    shard: undefined,
+    startLsn: 0n,
+    windowBytes: 0n,
+    trackCommitTimestamp: false,
+  };
+}
+
+export const FollowWalSubscribe: MessageFns<FollowWalSubscribe> = {
+  encode(message: FollowWalSubscribe, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subscriptionId !== 0) {
+      writer.uint32(8).uint32(message.subscriptionId);
+    }
+    if (message.timeline !== undefined) {
+      TimelineRef.encode(message.timeline, writer.uint32(18).fork()).join();
+    }
+    if (message.shard !== undefined) {
+      ShardRef.encode(message.shard, writer.uint32(26).fork()).join();
+    }
+    if (message.startLsn !== 0n) {
+      if (BigInt.asUintN(64, message.startLsn) !== message.startLsn) {
+        throw new globalThis.Error("value provided for field message.startLsn of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.startLsn);
+    }
+    if (message.windowBytes !== 0n) {
+      if (BigInt.asUintN(64, message.windowBytes) !== message.windowBytes) {
+        throw new globalThis.Error("value provided for field message.windowBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.windowBytes);
+    }
+    if (message.trackCommitTimestamp !== false) {
+      writer.uint32(48).bool(message.trackCommitTimestamp);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalSubscribe {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalSubscribe() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.subscriptionId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeline = TimelineRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.shard = ShardRef.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.startLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.windowBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.trackCommitTimestamp = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalSubscribe>, I>>(base?: I): FollowWalSubscribe {
+    return FollowWalSubscribe.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalSubscribe>, I>>(object: I): FollowWalSubscribe {
+    const message = createBaseFollowWalSubscribe() as any;
+    message.subscriptionId = object.subscriptionId ?? 0;
+    message.timeline = (object.timeline !== undefined && object.timeline !== null)
+      ? TimelineRef.fromPartial(object.timeline)
+      : undefined;
+    message.shard = (object.shard !== undefined && object.shard !== null)
+      ? ShardRef.fromPartial(object.shard)
+      : undefined;
+    message.startLsn = (object.startLsn !== undefined && object.startLsn !== null) ? BigInt(object.startLsn) : 0n;
+    message.windowBytes = (object.windowBytes !== undefined && object.windowBytes !== null)
+      ? BigInt(object.windowBytes)
+      : 0n;
+    message.trackCommitTimestamp = object.trackCommitTimestamp ?? false;
+    return message;
+  },
+};
+
+function createBaseFollowWalPositions(): FollowWalPositions {
+  return { positions: [] };
+}
+
+export const FollowWalPositions: MessageFns<FollowWalPositions> = {
+  encode(message: FollowWalPositions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.positions) {
+      FollowWalPosition.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalPositions {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalPositions() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.positions.push(FollowWalPosition.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalPositions>, I>>(base?: I): FollowWalPositions {
+    return FollowWalPositions.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalPositions>, I>>(object: I): FollowWalPositions {
+    const message = createBaseFollowWalPositions() as any;
+    message.positions = object.positions?.map((e) => FollowWalPosition.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseFollowWalPosition(): FollowWalPosition {
+  return { subscriptionId: 0, ingestedLsn: 0n, remoteConsistentLsn: 0n };
+}
+
+export const FollowWalPosition: MessageFns<FollowWalPosition> = {
+  encode(message: FollowWalPosition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subscriptionId !== 0) {
+      writer.uint32(8).uint32(message.subscriptionId);
+    }
+    if (message.ingestedLsn !== 0n) {
+      if (BigInt.asUintN(64, message.ingestedLsn) !== message.ingestedLsn) {
+        throw new globalThis.Error("value provided for field message.ingestedLsn of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.ingestedLsn);
+    }
+    if (message.remoteConsistentLsn !== 0n) {
+      if (BigInt.asUintN(64, message.remoteConsistentLsn) !== message.remoteConsistentLsn) {
+        throw new globalThis.Error("value provided for field message.remoteConsistentLsn of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.remoteConsistentLsn);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalPosition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalPosition() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.subscriptionId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.ingestedLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.remoteConsistentLsn = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalPosition>, I>>(base?: I): FollowWalPosition {
+    return FollowWalPosition.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalPosition>, I>>(object: I): FollowWalPosition {
+    const message = createBaseFollowWalPosition() as any;
+    message.subscriptionId = object.subscriptionId ?? 0;
+    message.ingestedLsn = (object.ingestedLsn !== undefined && object.ingestedLsn !== null)
+      ? BigInt(object.ingestedLsn)
+      : 0n;
+    message.remoteConsistentLsn = (object.remoteConsistentLsn !== undefined && object.remoteConsistentLsn !== null)
+      ? BigInt(object.remoteConsistentLsn)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseFollowWalUnsubscribe(): FollowWalUnsubscribe {
+  return { subscriptionId: 0 };
+}
+
+export const FollowWalUnsubscribe: MessageFns<FollowWalUnsubscribe> = {
+  encode(message: FollowWalUnsubscribe, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subscriptionId !== 0) {
+      writer.uint32(8).uint32(message.subscriptionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalUnsubscribe {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalUnsubscribe() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.subscriptionId = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalUnsubscribe>, I>>(base?: I): FollowWalUnsubscribe {
+    return FollowWalUnsubscribe.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalUnsubscribe>, I>>(object: I): FollowWalUnsubscribe {
+    const message = createBaseFollowWalUnsubscribe() as any;
+    message.subscriptionId = object.subscriptionId ?? 0;
+    return message;
+  },
+};
+
+function createBaseFollowWalBatch(): FollowWalBatch {
+  return { subscriptionId: 0, startLsn: 0n, endLsn: 0n, commitLsn: 0n, moreFollows: false, entries: Buffer.alloc(0) };
+}
+
+export const FollowWalBatch: MessageFns<FollowWalBatch> = {
+  encode(message: FollowWalBatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subscriptionId !== 0) {
+      writer.uint32(8).uint32(message.subscriptionId);
+    }
+    if (message.startLsn !== 0n) {
+      if (BigInt.asUintN(64, message.startLsn) !== message.startLsn) {
+        throw new globalThis.Error("value provided for field message.startLsn of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.startLsn);
+    }
+    if (message.endLsn !== 0n) {
+      if (BigInt.asUintN(64, message.endLsn) !== message.endLsn) {
+        throw new globalThis.Error("value provided for field message.endLsn of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.endLsn);
+    }
+    if (message.commitLsn !== 0n) {
+      if (BigInt.asUintN(64, message.commitLsn) !== message.commitLsn) {
+        throw new globalThis.Error("value provided for field message.commitLsn of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.commitLsn);
+    }
+    if (message.moreFollows !== false) {
+      writer.uint32(40).bool(message.moreFollows);
+    }
+    if (message.entries.length !== 0) {
+      writer.uint32(50).bytes(message.entries);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalBatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalBatch() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.subscriptionId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.startLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.endLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.commitLsn = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.moreFollows = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.entries = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalBatch>, I>>(base?: I): FollowWalBatch {
+    return FollowWalBatch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalBatch>, I>>(object: I): FollowWalBatch {
+    const message = createBaseFollowWalBatch() as any;
+    message.subscriptionId = object.subscriptionId ?? 0;
+    message.startLsn = (object.startLsn !== undefined && object.startLsn !== null) ? BigInt(object.startLsn) : 0n;
+    message.endLsn = (object.endLsn !== undefined && object.endLsn !== null) ? BigInt(object.endLsn) : 0n;
+    message.commitLsn = (object.commitLsn !== undefined && object.commitLsn !== null) ? BigInt(object.commitLsn) : 0n;
+    message.moreFollows = object.moreFollows ?? false;
+    message.entries = object.entries ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseFollowWalEnd(): FollowWalEnd {
+  return { subscriptionId: 0, code: "", message: "", detail: "", hint: "" };
+}
+
+export const FollowWalEnd: MessageFns<FollowWalEnd> = {
+  encode(message: FollowWalEnd, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.subscriptionId !== 0) {
+      writer.uint32(8).uint32(message.subscriptionId);
+    }
+    if (message.code !== "") {
+      writer.uint32(18).string(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(26).string(message.message);
+    }
+    if (message.detail !== "") {
+      writer.uint32(34).string(message.detail);
+    }
+    if (message.hint !== "") {
+      writer.uint32(42).string(message.hint);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FollowWalEnd {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFollowWalEnd() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.subscriptionId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.detail = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.hint = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FollowWalEnd>, I>>(base?: I): FollowWalEnd {
+    return FollowWalEnd.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FollowWalEnd>, I>>(object: I): FollowWalEnd {
+    const message = createBaseFollowWalEnd() as any;
+    message.subscriptionId = object.subscriptionId ?? 0;
+    message.code = object.code ?? "";
+    message.message = object.message ?? "";
+    message.detail = object.detail ?? "";
+    message.hint = object.hint ?? "";
+    return message;
+  },
+};
+
 function createBaseReadWalRequest(): ReadWalRequest {
   return { timeline: undefined, startLsn: 0n, endLsn: 0n, term: 0n };
 }
@@ -3331,7 +4347,17 @@ export const SafekeeperServiceService = {
     responseSerialize: (value: ProposeResponse): Buffer => Buffer.from(ProposeResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ProposeResponse => ProposeResponse.decode(value),
   },
-  /** Committed WAL, decoded and split for one shard. */
+  /** Committed WAL, decoded and split, for any number of shards of any timelines: one stream of a pageserver. */
+  followWal: {
+    path: "/understory.v1.SafekeeperService/FollowWal" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: FollowWalRequest): Buffer => Buffer.from(FollowWalRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): FollowWalRequest => FollowWalRequest.decode(value),
+    responseSerialize: (value: FollowWalResponse): Buffer => Buffer.from(FollowWalResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): FollowWalResponse => FollowWalResponse.decode(value),
+  },
+  /** Committed WAL, decoded and split for one shard: FollowWal for pageservers of releases before it. */
   subscribeWal: {
     path: "/understory.v1.SafekeeperService/SubscribeWal" as const,
     requestStream: true as const,
@@ -3453,7 +4479,9 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
   createTimeline: handleUnaryCall<CreateTimelineRequest, CreateTimelineResponse>;
   /** The consensus conversation between one proposer and this acceptor. */
   propose: handleBidiStreamingCall<ProposeRequest, ProposeResponse>;
-  /** Committed WAL, decoded and split for one shard. */
+  /** Committed WAL, decoded and split, for any number of shards of any timelines: one stream of a pageserver. */
+  followWal: handleBidiStreamingCall<FollowWalRequest, FollowWalResponse>;
+  /** Committed WAL, decoded and split for one shard: FollowWal for pageservers of releases before it. */
   subscribeWal: handleBidiStreamingCall<SubscribeWalRequest, SubscribeWalResponse>;
   /** Raw WAL bytes [start_lsn, end_lsn) as they lie on disk. */
   readWal: handleServerStreamingCall<ReadWalRequest, ReadWalResponse>;
@@ -3506,7 +4534,14 @@ export interface SafekeeperServiceClient extends Client {
   propose(): ClientDuplexStream<ProposeRequest, ProposeResponse>;
   propose(options: Partial<CallOptions>): ClientDuplexStream<ProposeRequest, ProposeResponse>;
   propose(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<ProposeRequest, ProposeResponse>;
-  /** Committed WAL, decoded and split for one shard. */
+  /** Committed WAL, decoded and split, for any number of shards of any timelines: one stream of a pageserver. */
+  followWal(): ClientDuplexStream<FollowWalRequest, FollowWalResponse>;
+  followWal(options: Partial<CallOptions>): ClientDuplexStream<FollowWalRequest, FollowWalResponse>;
+  followWal(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<FollowWalRequest, FollowWalResponse>;
+  /** Committed WAL, decoded and split for one shard: FollowWal for pageservers of releases before it. */
   subscribeWal(): ClientDuplexStream<SubscribeWalRequest, SubscribeWalResponse>;
   subscribeWal(options: Partial<CallOptions>): ClientDuplexStream<SubscribeWalRequest, SubscribeWalResponse>;
   subscribeWal(

@@ -1,0 +1,187 @@
+/**
+ * FollowWal: committed WAL for any number of shards of any timelines on one stream. Each subscription has credit of its own
+ * and takes turns with the others, so that a slow shard holds up none; one that ends says why, and ends alone.
+ */
+import { Semaphore, Signal } from '@understory/actor'
+import { UnderstoryError, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { FOLLOW_VERSIONS, agreeOnVersion, toPeerError } from '@understory/rpc'
+import type { FollowWalRequest, FollowWalResponse, FollowWalSubscribe } from '@understory/rpc'
+import type { ShardBatch } from './fan-out/wal-fan-out.ts'
+import { fragmentsOf } from './fragments.ts'
+import { ShardSubscription } from './shard-subscription.ts'
+import type { SubscriptionParts } from './shard-subscription.ts'
+
+/** Of all subscriptions together: messages that wait for the stream. */
+const MESSAGES_COUNT_MAX = 8
+/** Of one stream; a pageserver has fewer shards. */
+const SUBSCRIPTIONS_COUNT_MAX = 100_000
+
+/** What waits for the stream: a bounded number of messages, first come, first served. */
+class Outbox {
+  readonly #turns = new Semaphore(MESSAGES_COUNT_MAX)
+  readonly #waiting: { readonly message: FollowWalResponse; readonly left: () => void }[] = []
+  readonly #changes = new Signal()
+  #isClosed = false
+  #failure: Error | undefined
+
+  /** Resolves once the stream has taken it, or is closed. */
+  send(message: FollowWalResponse): Promise<void> {
+    return this.#turns.run(() => {
+      if (this.#isClosed) return undefined
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#waiting.push({ message, left: resolve })
+      this.#changes.notify()
+      return promise
+    })
+  }
+
+  /** `failure` ends the stream with it. */
+  close(failure?: unknown): void {
+    this.#isClosed = true
+    if (failure !== undefined)
+      this.#failure ??=
+        failure instanceof Error ? failure : new Error('the stream failed', { cause: failure })
+    for (const { left } of this.#waiting.splice(0)) left()
+    this.#changes.notify()
+  }
+
+  async *messages(): AsyncGenerator<FollowWalResponse, void, void> {
+    for (;;) {
+      await this.#changes.until(() => this.#isClosed || this.#waiting.length > 0)
+      const next = this.#waiting.shift()
+      if (next === undefined) break
+      yield next.message
+      next.left()
+    }
+    if (this.#failure !== undefined) throw this.#failure
+  }
+}
+
+/** The subscriptions of one stream. */
+class Followed {
+  readonly #parts: SubscriptionParts
+  readonly #outbox: Outbox
+  readonly #subscriptions = new Map<number, ShardSubscription>()
+
+  constructor(parts: SubscriptionParts, outbox: Outbox) {
+    this.#parts = parts
+    this.#outbox = outbox
+  }
+
+  /** Until the pageserver ends its side. Error: refused `bad_argument`, which ends the stream. */
+  async receive(incoming: AsyncIterator<FollowWalRequest>): Promise<void> {
+    for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
+      const { message } = next.value
+      switch (message?.$case) {
+        case 'subscribe':
+          await this.#subscribe(message.value)
+          break
+        case 'positions':
+          // Of one that has ended here there may be news under way.
+          for (const { subscriptionId, ingestedLsn, remoteConsistentLsn } of message.value.positions)
+            this.#subscriptions
+              .get(subscriptionId)
+              ?.report(lsnFromBigint(ingestedLsn), lsnFromBigint(remoteConsistentLsn))
+          break
+        case 'unsubscribe':
+          this.#subscriptions.get(message.value.subscriptionId)?.stop()
+          break
+        case 'hello':
+        case undefined:
+          throw refuse(
+            'bad_argument',
+            'after its hello a stream of WAL has subscriptions and positions alone',
+          )
+      }
+    }
+  }
+
+  close(): void {
+    for (const subscription of this.#subscriptions.values()) subscription.stop()
+  }
+
+  async #subscribe(request: FollowWalSubscribe): Promise<void> {
+    const { subscriptionId: id } = request
+    if (this.#subscriptions.has(id)) throw refuse('bad_argument', `subscription ${id} is there already`)
+    if (this.#subscriptions.size >= SUBSCRIPTIONS_COUNT_MAX)
+      throw refuse('bad_argument', `a stream of WAL has at most ${SUBSCRIPTIONS_COUNT_MAX} subscriptions`)
+    let subscription: ShardSubscription
+    try {
+      subscription = new ShardSubscription(this.#parts, request)
+    } catch (error) {
+      return this.#end(id, error)
+    }
+    this.#subscriptions.set(id, subscription)
+    void this.#send(id, subscription)
+  }
+
+  async #send(id: number, subscription: ShardSubscription): Promise<void> {
+    let problem: unknown
+    try {
+      for await (const batch of subscription.batches())
+        for (const message of messagesOf(id, batch)) await this.#outbox.send(message)
+      ;({ problem } = subscription)
+    } catch (error) {
+      problem = error
+    } finally {
+      subscription.close()
+      this.#subscriptions.delete(id)
+    }
+    if (problem !== undefined) await this.#end(id, problem)
+  }
+
+  /** A bug ends the whole stream, and is reported there. */
+  async #end(id: number, problem: unknown): Promise<void> {
+    if (!(problem instanceof UnderstoryError)) return this.#outbox.close(problem)
+    const value = { subscriptionId: id, ...toPeerError(problem) }
+    return this.#outbox.send({ message: { $case: 'end', value } })
+  }
+}
+
+export async function* followWal(
+  parts: SubscriptionParts,
+  requests: AsyncIterable<FollowWalRequest>,
+  signal: AbortSignal,
+): AsyncGenerator<FollowWalResponse, void, void> {
+  const incoming = requests[Symbol.asyncIterator]()
+  const first = await incoming.next()
+  if (first.done === true) return
+  const hello = first.value.message
+  if (hello?.$case !== 'hello') throw refuse('bad_argument', 'a stream of WAL begins with a hello')
+  const protocolVersion = agreeOnVersion('the stream of WAL', FOLLOW_VERSIONS, hello.value)
+  yield { message: { $case: 'accepted', value: { protocolVersion } } }
+  const outbox = new Outbox()
+  const followed = new Followed(parts, outbox)
+  const close = (): void => outbox.close()
+  signal.addEventListener('abort', close, { once: true })
+  followed.receive(incoming).then(close, (error: unknown) => outbox.close(error))
+  try {
+    yield* outbox.messages()
+  } finally {
+    signal.removeEventListener('abort', close)
+    outbox.close()
+    followed.close()
+  }
+}
+
+/** One message mostly; of a batch with a large record as many as its entries need. */
+function* messagesOf(
+  subscriptionId: number,
+  { startLsn, endLsn, commitLsn, entries }: ShardBatch,
+): Generator<FollowWalResponse, void, void> {
+  const positions = {
+    subscriptionId,
+    startLsn: lsnToBigint(startLsn),
+    endLsn: lsnToBigint(endLsn),
+    commitLsn: lsnToBigint(commitLsn),
+  }
+  const fragments = [...fragmentsOf(entries)]
+  for (const [i, { buffer, byteOffset, byteLength }] of fragments.entries()) {
+    const value = {
+      ...positions,
+      moreFollows: i < fragments.length - 1,
+      entries: Buffer.from(buffer, byteOffset, byteLength),
+    }
+    yield { message: { $case: 'batch', value } }
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Goal: one stream of a pageserver to a safekeeper carries the WAL of many shards; none of them holds up another, and
+ * each goes on exactly where it was. Method: a safekeeper in this process over gRPC, and shards that take, stall or fail.
+ */
+import { LSN_ZERO, UnderstoryError, isErrorCode } from '@understory/base'
+import type { Lsn, TenantId, TimelineId } from '@understory/base'
+import { realEnv, silentLog } from '@understory/env'
+import {
+  PLAIN_CLIENT,
+  PLAIN_SERVER,
+  SafekeeperServiceService,
+  bidiStream,
+  openBidi,
+  startServer,
+} from '@understory/rpc'
+import type {
+  FollowWalRequest,
+  FollowWalResponse,
+  RpcService,
+  SubscribeWalRequest,
+  SubscribeWalResponse,
+} from '@understory/rpc'
+import { expect, onTestFinished, test } from 'vitest'
+import { REF, create, folder, start, write } from '../../apps/safekeeper/test/peers.ts'
+import { START } from '../../apps/safekeeper/test/wal-maker.ts'
+import { SafekeeperStreams } from '../../apps/pageserver/src/ingest/safekeeper-stream.ts'
+import type { ShardRequest } from '../../apps/pageserver/src/ingest/shard-source.ts'
+
+const STRIPE_BLOCKS = 8
+const OWNER = { tenantId: REF.tenantId as TenantId, timelineId: REF.timelineId as TimelineId }
+/** More than the credit of a shard. */
+const [RECORDS, RECORD_BYTES] = [800, 7_000]
+
+interface Shard extends ShardRequest {
+  ingestedLsn: Lsn
+  messages: number
+}
+
+function shardOf(number: number, count: number, owner = OWNER): Shard {
+  const shard: Shard = {
+    owner: { ...owner, shard: { number, count, stripeBlocks: STRIPE_BLOCKS } },
+    ingestedLsn: START,
+    messages: 0,
+    positions: () => ({ ingestedLsn: shard.ingestedLsn, remoteConsistentLsn: LSN_ZERO }),
+    trackCommitTimestamp: false,
+    onMessage: () => void shard.messages++,
+  }
+  return shard
+}
+
+const streams = (): SafekeeperStreams => new SafekeeperStreams({ env: realEnv(silentLog), rpc: PLAIN_CLIENT })
+
+/** Takes batches until everything before `untilLsn` is there; asserts that none is missing or comes twice. */
+async function follow(
+  all: SafekeeperStreams,
+  address: string,
+  shard: Shard,
+  untilLsn: Lsn,
+  signal = new AbortController().signal,
+): Promise<void> {
+  const source = all.subscribe(address, shard, signal)
+  for await (const { startLsn, endLsn } of source.batches) {
+    expect(startLsn).toBe(shard.ingestedLsn)
+    shard.ingestedLsn = endLsn
+    source.report()
+    if (endLsn >= untilLsn) return
+  }
+}
+
+async function written() {
+  const safekeeper = await start('sk1', await folder())
+  await create(safekeeper)
+  const { maker } = await write(safekeeper, 1, RECORDS, RECORD_BYTES)
+  return { safekeeper, endLsn: maker.endLsn }
+}
+
+test('a shard that takes nothing holds up no other on the same stream', async () => {
+  const { safekeeper, endLsn } = await written()
+  const all = streams()
+  const stop = new AbortController()
+  // Shard 0 gets all of this WAL.
+  const stalled = shardOf(0, 2)
+  const source = all.subscribe(safekeeper.address, stalled, stop.signal)
+  await source.batches.next()
+  const others = [shardOf(0, 1), shardOf(1, 2), shardOf(0, 3)]
+  await Promise.all(others.map((shard) => follow(all, safekeeper.address, shard, endLsn)))
+  expect(others.map(({ ingestedLsn }) => ingestedLsn)).toEqual([endLsn, endLsn, endLsn])
+  // Its credit, and not all of the WAL, has come.
+  expect(stalled.messages).toBeGreaterThan(1)
+  expect(stalled.messages).toBeLessThan(5)
+  stop.abort()
+  await expect(source.batches.next()).rejects.toMatchObject({ code: 'cancelled' })
+})
+
+test('a subscription that cannot be ends alone, with its own error', async () => {
+  const { safekeeper, endLsn } = await written()
+  const all = streams()
+  const good = shardOf(0, 1)
+  const unknown = shardOf(0, 1, { ...OWNER, timelineId: 'f'.repeat(32) as TimelineId })
+  const early = {
+    ...shardOf(0, 1),
+    positions: () => ({ ingestedLsn: 8 as Lsn, remoteConsistentLsn: LSN_ZERO }),
+  }
+  const outcomes = await Promise.allSettled(
+    [unknown, early, good].map((shard) => follow(all, safekeeper.address, shard, endLsn)),
+  )
+  const codes = outcomes.map((outcome) =>
+    outcome.status === 'rejected' ? (outcome.reason as UnderstoryError).code : 'ok',
+  )
+  expect(codes).toEqual(['unknown_timeline', 'out_of_range', 'ok'])
+})
+
+test('after the stream broke, each shard goes on where it was', async () => {
+  const at = await folder()
+  const first = await start('sk1', at)
+  await create(first)
+  const { maker } = await write(first, 1, RECORDS, RECORD_BYTES)
+  const all = streams()
+  const shards = [shardOf(0, 2), shardOf(1, 2)]
+  // The end is never reached: they wait for more when the safekeeper goes.
+  const following = shards.map((shard) => follow(all, first.address, shard, Infinity as Lsn))
+  const broken = Promise.allSettled(following)
+  while (shards.some(({ ingestedLsn }) => ingestedLsn < maker.endLsn))
+    await new Promise((resolve) => setImmediate(resolve))
+  const port = Number(first.address.split(':')[1])
+  await first.stop()
+  for (const outcome of await broken) expect(outcome.status).toBe('rejected')
+  const again = await start('sk1', at, { port })
+  const more = await write(again, 2, 40, RECORD_BYTES, maker.lastRecordLsn)
+  await Promise.all(shards.map((shard) => follow(all, again.address, shard, more.maker.endLsn)))
+  expect(shards.map(({ ingestedLsn }) => ingestedLsn)).toEqual([more.maker.endLsn, more.maker.endLsn])
+})
+
+test('a safekeeper of an earlier release is followed by a stream for each shard', async () => {
+  const { safekeeper, endLsn } = await written()
+  const { client } = safekeeper
+  const { subscribeWal } = SafekeeperServiceService
+  // All that it knows is SubscribeWal, which it passes on.
+  const earlier: RpcService = {
+    definition: { subscribeWal },
+    handlers: {
+      subscribeWal: bidiStream(async function* (requests: AsyncIterable<SubscribeWalRequest>) {
+        const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
+        void (async () => {
+          for await (const request of requests) await stream.send(request)
+          stream.end()
+        })().catch(() => stream.cancel())
+        yield* stream.messages
+      }),
+    },
+  }
+  const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [earlier] })
+  onTestFinished(() => server.stop(0))
+  const all = streams()
+  const shards = [shardOf(0, 2), shardOf(1, 2)]
+  await Promise.all(shards.map((shard) => follow(all, server.address, shard, endLsn)))
+  expect(shards.map(({ ingestedLsn }) => ingestedLsn)).toEqual([endLsn, endLsn])
+})
+
+test('a stream that does not keep the order of things is refused', async () => {
+  const { client } = (await written()).safekeeper
+  const open = () => openBidi<FollowWalRequest, FollowWalResponse>(client.followWal.bind(client))
+  const code = async (...messages: NonNullable<FollowWalRequest['message']>[]): Promise<string> => {
+    const stream = open()
+    try {
+      for (const message of messages) await stream.send({ message })
+      for await (const { message } of stream.messages) if (message?.$case === 'end') return message.value.code
+      return 'ended'
+    } catch (error) {
+      return isErrorCode(error, 'bad_argument') ? 'bad_argument' : String(error)
+    } finally {
+      stream.cancel()
+    }
+  }
+  const hello = { $case: 'hello', value: { protocolVersion: 1, protocolVersionMax: 1 } } as const
+  const value = {
+    subscriptionId: 1,
+    timeline: REF,
+    shard: { number: 0, count: 1, stripeBlocks: STRIPE_BLOCKS },
+    startLsn: BigInt(START),
+    windowBytes: 0n,
+    trackCommitTimestamp: false,
+  }
+  const subscribe = { $case: 'subscribe', value } as const
+  expect(await code(subscribe)).toBe('bad_argument')
+  expect(await code(hello, hello)).toBe('bad_argument')
+  expect(await code(hello, subscribe, subscribe)).toBe('bad_argument')
+  expect(await code(hello, { ...subscribe, value: { ...value, shard: undefined } })).toBe('bad_argument')
+})
