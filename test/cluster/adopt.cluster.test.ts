@@ -81,6 +81,18 @@ const eventsOf = (event: string): Record<string, unknown>[] =>
     .filter((line) => line.includes(`"event":"${event}"`))
     .map((line) => JSON.parse(line) as Record<string, unknown>)
 
+/** Waits for the process that becomes the next compute-proxy, one for each start that went before; gives what runs. */
+async function readyToBeKilled(): Promise<GetComputeStatusResponse> {
+  const compute = await road.runningCompute()
+  await until('a spare process', () => {
+    const [started, spare] = [eventsOf('started'), eventsOf('spare_ready')].map((lines) =>
+      lines.at(-1)?.['time']?.toString(),
+    )
+    return started !== undefined && spare !== undefined && spare > started ? true : undefined
+  })
+  return compute
+}
+
 /** Another process of the compute runs. */
 const nextProxy = (before: GetComputeStatusResponse): Promise<GetComputeStatusResponse> =>
   until('another compute-proxy', async () => {
@@ -95,7 +107,7 @@ test('a proxy that is killed under load adopts its Postgres: no rebuild, no lost
     const ticker = new Ticker(await connected())
     await ticker.moreCommits(20)
     for (let kill = 0; kill < KILLS; kill++) {
-      const before = await road.runningCompute()
+      const before = await readyToBeKilled()
       ticker.commitsMs.splice(0, ticker.commitsMs.length - 1)
       process.kill(before.pid, 'SIGKILL')
       const after = await nextProxy(before)
@@ -121,7 +133,7 @@ test('a proxy that is killed under load adopts its Postgres: no rebuild, no lost
 })
 
 test('an adopted Postgres stops cleanly, and is rebuilt when it is lost', async () => {
-  const before = await road.runningCompute()
+  const before = await readyToBeKilled()
   process.kill(before.pid, 'SIGKILL')
   const adopted = await nextProxy(before)
   expect(adopted.postmasterPid).toBe(before.postmasterPid)
@@ -130,6 +142,7 @@ test('an adopted Postgres stops cleanly, and is rebuilt when it is lost', async 
     const compute = await road.runningCompute()
     return compute.postmasterPid === adopted.postmasterPid ? undefined : compute
   })
+  await readyToBeKilled()
   process.kill(rebuilt.pid, 'SIGKILL')
   expect((await nextProxy(rebuilt)).postmasterPid).toBe(rebuilt.postmasterPid)
   await road.cluster.computeHost.stop()

@@ -5,12 +5,13 @@
 import { statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { assert, present, refuse } from '@understory/base'
+import { assert, present } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { runCommand, startProcess } from '@understory/testcontainers'
 import type { ClusterNode, Cut } from '@understory/testcontainers'
 import { SMALL_DISK_NODES, TENANT, setImmutable, until } from './lab.ts'
 import type { Lab, Need } from './lab.ts'
+import { killProxyAlone } from './proxy-death.ts'
 
 /**
  * What commits may do meanwhile. `go on`: they must. `wait`: they stand behind a large record in the WAL. `stop`: there must be none, for a majority is lost. `compute`: they
@@ -95,26 +96,6 @@ const signalled =
     for (const which of whom) sendIfThere(compute[which], signal)
     return { target, heal: async () => undefined }
   }
-
-/** The next one adopts the Postgres that lives: the same process, and no rebuild. */
-async function killProxyAlone(lab: Lab): Promise<Struck> {
-  const before = await lab.compute()
-  sendIfThere(before.proxyPid, 'SIGKILL')
-  return {
-    target: 'compute-proxy',
-    heal: async () => {
-      const { postmasterPid } = await until('another compute-proxy', 60_000, async () => {
-        const now = await lab.compute()
-        return now.proxyPid === before.proxyPid ? undefined : now
-      })
-      if (postmasterPid === before.postmasterPid) return
-      throw refuse(
-        'conflict',
-        `Postgres ${postmasterPid} runs, and ${before.postmasterPid} was to be adopted`,
-      )
-    },
-  }
-}
 
 /** Two of three, by one way drawn for both. */
 async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {

@@ -1,6 +1,6 @@
 /**
- * compute-proxy. `host` runs computes; `run` is one of them; `pod` is the one of a Kubernetes pod. Exit codes:
- * exit-codes.ts.
+ * compute-proxy. `host` runs computes; `run` is one of them; `spare` becomes one when its host says so; `pod` is the one of a
+ * Kubernetes pod. Exit codes: exit-codes.ts.
  */
 import { runService } from '@understory/service/main'
 
@@ -16,4 +16,7 @@ async function load() {
   })
 }
 
-await runService('compute-proxy', load, { argv })
+if (command === 'spare') {
+  const { RUN, nextOrder } = await import('./commands/spare.ts')
+  await runService('compute-proxy', () => Promise.resolve(RUN), await nextOrder())
+} else await runService('compute-proxy', load, { argv })

@@ -8,6 +8,8 @@ import { StopRequest, orStopped } from './stop-request.ts'
 export interface MainOptions {
   /** What follows the program's name. */
   readonly argv?: readonly string[]
+  /** Over the variables of this process. */
+  readonly environment?: Readonly<Record<string, string>>
 }
 
 /**
@@ -17,14 +19,15 @@ export interface MainOptions {
 export async function runService(
   name: string,
   load: () => Promise<RunnableService>,
-  { argv = process.argv.slice(2) }: MainOptions = {},
+  { argv = process.argv.slice(2), environment: more = {} }: MainOptions = {},
 ): Promise<never> {
   const stop = new StopRequest()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.request(signal))
   try {
     const service = await orStopped(stop, load)
     if (service === 'stopped') return process.exit(0)
-    return process.exit(await service.run({ argv, environment: process.env, stdout: process.stdout, stop }))
+    const environment = Object.assign(process.env, more)
+    return process.exit(await service.run({ argv, environment, stdout: process.stdout, stop }))
   } catch (error) {
     const { describeError, isErrorCode } = await import('@understory/base')
     process.stderr.write(`understory ${name}: ${describeError(error)}\n`)

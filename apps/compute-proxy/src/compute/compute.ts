@@ -2,7 +2,7 @@
  * One compute (docs/architecture.md, "Life of a compute"): carries out what lifecycle.ts decides, and shows what it is at. It has
  * one session at most, and is the only writer of its state: an event is taken whole before the next.
  */
-import { BugError, assert, refuse } from '@understory/base'
+import { BugError, assert, present, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -12,7 +12,6 @@ import type { SqlFront } from '../postgres/configuration.ts'
 import { ConfigurationKeeper } from '../postgres/kept-configuration.ts'
 import type { Launcher } from '../postgres/launcher.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
-import { PostgresServer } from '../postgres/server.ts'
 import { checkPortIsFree } from '../postgres/sql-port.ts'
 import type { SqlTarget } from '../postgres/sql.ts'
 import { ComputeObserver } from '../telemetry/compute-observer.ts'
@@ -20,7 +19,7 @@ import type { ComputeTelemetry } from '../telemetry/compute-observer.ts'
 import type { ComputePhase } from '../telemetry/metrics.ts'
 import { adopt, rememberable } from './adopt.ts'
 import { bootstrap, needsBootstrap } from './bootstrap.ts'
-import { Candidates } from './candidates.ts'
+import { makeContext } from './context.ts'
 import type { ComputeContext } from './context.ts'
 import { failureFrom } from './failure.ts'
 import { INITIAL_LIFECYCLE, decide, isFailureLasting, isRunning, phaseOf } from './lifecycle.ts'
@@ -168,9 +167,25 @@ export class Compute {
 
   /** Lives until it is stopped or fenced. Trouble outside is tried again; a bug ends the process. */
   async run(): Promise<ComputeEnd> {
-    const { parts, memory } = { parts: this.#parts, memory: await this.#remember() }
+    const parts = this.#parts
+    const memory = await this.#remember()
     await this.configuration.load()
-    this.#context = this.#makeContext(memory)
+    this.#context = makeContext({
+      ...parts,
+      memory,
+      spec: () => this.#spec,
+      configuration: this.configuration,
+      observer: this.#observer,
+      signal: this.#cancel.signal,
+      progress: {
+        phase: (phase) => this.#feed({ kind: 'phase', phase }),
+        percent: (percent) => {
+          this.#progressPercent = percent
+          this.#feed({ kind: 'progressed' })
+        },
+        delayed: (problem) => this.#feed({ kind: 'delayed', problem }),
+      },
+    })
     this.#watch = new SessionWatch(this.#context)
     this.#lostAtMs = parts.clock.nowMs()
     const { postgres } = memory.state
@@ -188,41 +203,6 @@ export class Compute {
       term: isWantedAnew ? 0 : term,
     })
     return memory
-  }
-
-  #makeContext(memory: ComputeMemory): ComputeContext {
-    const { files, launcher, front, rpc, nodeId, contactTimeoutMs, clock, rng, log } = this.#parts
-    const { sqlPort: port, term: ownTerm } = memory.state
-    const common = { files, launcher, front, rpc, clock, rng, log }
-    const rememberTerm = (term: number): void => memory.remember({ term })
-    const spec = (): CheckedSpec => this.#spec
-    const candidateParts = {
-      ...common,
-      nodeId,
-      contactTimeoutMs,
-      observer: this.#observer,
-      ownTerm,
-      rememberTerm,
-    }
-    return {
-      ...common,
-      get spec() {
-        return spec()
-      },
-      server: new PostgresServer({ ...common, port, major: this.#spec.postgresMajor }),
-      candidates: new Candidates(candidateParts, this.#spec),
-      configuration: this.configuration,
-      memory,
-      signal: this.#cancel.signal,
-      progress: {
-        phase: (phase) => this.#feed({ kind: 'phase', phase }),
-        percent: (percent) => {
-          this.#progressPercent = percent
-          this.#feed({ kind: 'progressed' })
-        },
-        delayed: (problem) => this.#feed({ kind: 'delayed', problem }),
-      },
-    }
   }
 
   #feed(event: LifecycleEvent): void {
@@ -275,7 +255,7 @@ export class Compute {
   }
 
   async #adopt(): Promise<LifecycleEvent> {
-    const context = this.#present()
+    const context = present(this.#context, 'a compute that runs')
     const { postgres } = context.memory.state
     assert(postgres !== undefined, () => 'no Postgres is remembered')
     const adoption = await adopt(context, postgres)
@@ -283,7 +263,7 @@ export class Compute {
   }
 
   async #begin(configuration: 'newest' | 'lastKnownGood'): Promise<LifecycleEvent> {
-    const context = this.#present()
+    const context = present(this.#context, 'a compute that runs')
     assert(this.#session === undefined, () => 'a session begins where there is one (I2)')
     await checkPortIsFree(this.#parts.front.listenAddresses, context.server.target.port)
     const { problem } = this.#lifecycle.trouble
@@ -300,9 +280,9 @@ export class Compute {
   }
 
   async #open(): Promise<LifecycleEvent> {
-    const session = this.#presentSession()
+    const session = present(this.#session, 'a session')
     const { clock, log } = this.#parts
-    const context = this.#present()
+    const context = present(this.#context, 'a compute that runs')
     await openSession(context, session)
     context.memory.remember({ postgres: await rememberable(context, session) })
     this.#rebuildMs = Math.round(clock.nowMs() - this.#lostAtMs)
@@ -313,22 +293,22 @@ export class Compute {
   }
 
   async #supervise(): Promise<LifecycleEvent> {
-    const session = this.#presentSession()
+    const session = present(this.#session, 'a session')
     this.#watch?.start(session)
-    const loss = await lossOf(session, this.#present())
+    const loss = await lossOf(session, present(this.#context, 'a compute that runs'))
     this.#lostAtMs = this.#parts.clock.nowMs()
     return { kind: 'lost', loss }
   }
 
   async #stop(deadlineMs: number): Promise<LifecycleEvent> {
-    const session = this.#presentSession()
+    const session = present(this.#session, 'a session')
     await this.#watch?.stop()
     await this.keepConfiguration()
     return { kind: 'stopped', clean: await stopSession(session, deadlineMs, this.#parts) }
   }
 
   async #drop(lead: 'now' | 'saved'): Promise<LifecycleEvent> {
-    const context = this.#present()
+    const context = present(this.#context, 'a compute that runs')
     const session = this.#session
     this.#session = undefined
     // The watch may wait for an answer of this Postgres, which may hang: it is ended first.
@@ -342,14 +322,5 @@ export class Compute {
     const { clock, rng } = this.#parts
     await clock.sleep(meanMs * (0.5 + rng.fraction()), this.#cancel.signal).catch(() => undefined)
     return { kind: 'pauseOver' }
-  }
-
-  #present(): ComputeContext {
-    assert(this.#context !== undefined, () => 'the compute does not run')
-    return this.#context
-  }
-  #presentSession(): Session {
-    assert(this.#session !== undefined, () => 'there is no session')
-    return this.#session
   }
 }

@@ -6,8 +6,9 @@ import type { SqlFront } from '../postgres/configuration.ts'
 import type { ConfigurationKeeper } from '../postgres/kept-configuration.ts'
 import type { Launcher } from '../postgres/launcher.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
-import type { PostgresServer } from '../postgres/server.ts'
-import type { Candidates } from './candidates.ts'
+import { PostgresServer } from '../postgres/server.ts'
+import type { ComputeObserver } from '../telemetry/compute-observer.ts'
+import { Candidates } from './candidates.ts'
 import type { Beginning } from './lifecycle.ts'
 import type { ComputeMemory } from './state-file.ts'
 
@@ -36,4 +37,33 @@ export interface ComputeContext {
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
+}
+
+export interface ContextParts extends Omit<ComputeContext, 'spec' | 'server' | 'candidates'> {
+  readonly spec: () => CheckedSpec
+  readonly nodeId: string
+  readonly contactTimeoutMs: number
+  readonly observer: ComputeObserver | undefined
+}
+
+export function makeContext({
+  spec,
+  nodeId,
+  contactTimeoutMs,
+  observer,
+  ...parts
+}: ContextParts): ComputeContext {
+  const { memory } = parts
+  const { sqlPort: port, term: ownTerm } = memory.state
+  const rememberTerm = (term: number): void => memory.remember({ term })
+  const { rpc, clock, log } = parts
+  const candidateParts = { rpc, nodeId, contactTimeoutMs, observer, clock, log, ownTerm, rememberTerm }
+  return {
+    ...parts,
+    get spec() {
+      return spec()
+    },
+    server: new PostgresServer({ ...parts, port, major: spec().postgresMajor }),
+    candidates: new Candidates(candidateParts, spec()),
+  }
 }
