@@ -253,7 +253,7 @@ test.each([16, 17, 18] as const)(
       postgres,
       startLsn: BigInt(slotLsn),
     })
-    const quorum = new WalProposer({
+    const proposer = new WalProposer({
       rpc: PLAIN_CLIENT,
       timeline: TIMELINE,
       postgres,
@@ -267,10 +267,10 @@ test.each([16, 17, 18] as const)(
       clock: realClock,
       log: silentLog,
     })
-    onTestFinished(() => quorum.close())
-    await quorum.elected
+    onTestFinished(() => proposer.close())
+    await proposer.elected
     const stream = await replication.startReplication({ slot: 'understory', startLsn: slotLsn, timelineId })
-    const standby = new WalReceiver(stream, quorum, slotLsn, undefined, SEGMENT_BYTES, realClock)
+    const standby = new WalReceiver(stream, proposer, slotLsn, undefined, SEGMENT_BYTES, realClock)
     const streaming = standby.run()
     streaming.catch(() => undefined)
 
@@ -306,7 +306,7 @@ test.each([16, 17, 18] as const)(
     ])
     // pg_control came after a checkpoint that the backup did not begin with.
     expect(imported.control.checkpoint.redoLsn).toBeGreaterThan(imported.startLsn)
-    await quorum.waitForCommit(imported.endLsn)
+    await proposer.waitForCommit(imported.endLsn)
     expect(await imported.finish()).toBeGreaterThan(1000)
 
     await run(client, [
@@ -322,7 +322,7 @@ test.each([16, 17, 18] as const)(
     const mapsLostOid = rows[0]?.oid
     await server.stop()
     await streaming
-    const endLsn = quorum.commitLsn
+    const endLsn = proposer.commitLsn
 
     const root = server.dataDirectory
     const control = parseControlFile(await readFile(join(root, 'global/pg_control')))

@@ -16,10 +16,10 @@ import {
   writeGate,
 } from '../src/postgres/configuration.ts'
 import type { Gate } from '../src/postgres/configuration.ts'
-import { CONFIGURATION_FILES, readConfigurationFile } from '../src/postgres/kept-configuration.ts'
+import { CONFIGURATION_FILES, readConfigurationFile } from '../src/postgres/configuration-store.ts'
 import type { Postmaster } from '../src/postgres/launcher.ts'
 import { podFiles } from '../src/postgres/layout.ts'
-import { NeighbourLauncher } from '../src/postgres/neighbour-launcher.ts'
+import { SidecarLauncher } from '../src/postgres/sidecar-launcher.ts'
 import { allowStart } from '../src/postgres/postgres.ts'
 import { waitForSql, withSql } from '../src/postgres/sql.ts'
 
@@ -32,7 +32,7 @@ const files = podFiles({
 })
 const target = { files, port: Number(port), major: Number(major) as 16 | 17 | 18 }
 const say = (event: string, fields: object = {}): void => console.log(JSON.stringify({ event, ...fields }))
-const launcher = new NeighbourLauncher({
+const launcher = new SidecarLauncher({
   files,
   clock: realClock,
   log: silentLog,
@@ -72,7 +72,7 @@ await launcher.open()
 say('open', { pid: process.pid })
 await launcher.initdb(files)
 await launcher.install(files, await firstConfiguration(files, seed))
-let postmaster = await start('birth')
+let postmaster = await start('bootstrap')
 await waitForSql(target, realClock, postmaster.exited, 'postgres')
 await withSql(target, (client) => client.query('create role understory superuser replication login'), {
   user: 'postgres',

@@ -86,10 +86,10 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
       clock: realClock,
       log: silentLog,
     })
-  const quorum = candidate()
-  expect(await quorum.elected).toMatchObject({ term: 1, startLsn })
+  const proposer = candidate()
+  expect(await proposer.elected).toMatchObject({ term: 1, startLsn })
   const stream = await replication.startReplication({ slot: 'understory', startLsn, timelineId })
-  const standby = new WalReceiver(stream, quorum, startLsn, undefined, SEGMENT_BYTES, realClock)
+  const standby = new WalReceiver(stream, proposer, startLsn, undefined, SEGMENT_BYTES, realClock)
   const streaming = standby.run()
   streaming.catch(() => undefined)
 
@@ -113,11 +113,11 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const newer = candidate()
   const { term, startLsn: takenOverAt } = await newer.elected
   expect(term).toBeGreaterThan(1)
-  expect(takenOverAt).toBeGreaterThanOrEqual(quorum.commitLsn)
+  expect(takenOverAt).toBeGreaterThanOrEqual(proposer.commitLsn)
   // The older one hears of it at its next append.
   const fencedCommit = client.query('insert into t values (101)')
   fencedCommit.catch(() => undefined)
-  expect(await quorum.lost).toMatchObject({ kind: 'fenced' })
+  expect(await proposer.lost).toMatchObject({ kind: 'fenced' })
   expect(await settled(fencedCommit)).toBe(false)
   await newer.waitForCommit(takenOverAt)
   newer.close()

@@ -6,7 +6,7 @@ import { EXIT_STOPPED } from '../compute/exit-codes.ts'
 import { hostService } from '../host/host.ts'
 import { podFiles } from '../postgres/layout.ts'
 import { METRICS } from '../telemetry/metrics.ts'
-import { NeighbourLauncher } from '../postgres/neighbour-launcher.ts'
+import { SidecarLauncher } from '../postgres/sidecar-launcher.ts'
 import { PodCompute } from '../host/pod.ts'
 import { computeService } from '../serve/service.ts'
 import { freePort } from './free-port.ts'
@@ -40,7 +40,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
     launcher.giveUp()
     compute.requestStop(values.stopDeadlineMs)
   }
-  const launcher = new NeighbourLauncher({ files, clock, log, onStopAsked: requestStop })
+  const launcher = new SidecarLauncher({ files, clock, log, onStopAsked: requestStop })
   const rpc = service.rpc.client
   const compute = new PodCompute({
     timelineId: values.timeline,
@@ -51,7 +51,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
     front: { listenAddresses: '*', host: values.sqlHost },
     nodeId,
     contactTimeoutMs: values.contactTimeoutMs,
-    isWantedAnew: false,
+    restartsAfterFencing: false,
     freePort,
     telemetry,
     clock,

@@ -74,7 +74,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs: values.contactTimeoutMs,
-    isWantedAnew: values.wantedAnew === 'yes',
+    restartsAfterFencing: values.wantedAnew === 'yes',
     freePort,
     telemetry,
     clock,

@@ -8,7 +8,7 @@ import { importBaseBackup } from '../import/import.ts'
 import { STANDBY_NAME, firstConfiguration, seedOf, writeGate } from '../postgres/configuration.ts'
 import type { Postmaster } from '../postgres/launcher.ts'
 import { endPostmaster } from '../postgres/postgres.ts'
-import { hasTakenAllIn, waitForSql, withSql } from '../postgres/sql.ts'
+import { isConfigurationApplied, waitForSql, withSql } from '../postgres/sql.ts'
 import { connectReplication } from '../wal-proposer/replication.ts'
 import { createTimeline, walStatuses } from '../wal-proposer/safekeeper-calls.ts'
 import type { WalProposer } from '../wal-proposer/wal-proposer.ts'
@@ -40,7 +40,7 @@ export async function bootstrap(context: ComputeContext): Promise<Session> {
   log.info('bootstrap_started', { major: spec.postgresMajor })
   await launcher.initdb(files, initdbArguments(spec.postgresMajor))
   await launcher.install(files, await firstConfiguration(files, seedOf(context)))
-  writeGate(files, 'birth', context)
+  writeGate(files, 'bootstrap', context)
   const postmaster = await server.start()
   try {
     await waitForFirstSql(context, postmaster)
@@ -91,7 +91,7 @@ async function streamAndImport(context: ComputeContext, postmaster: Postmaster):
     const streaming = handled(receiver.run())
     const parts = { postmaster, proposer, streaming }
     await Promise.race([importInto(context, proposer), failureOf(parts, context)])
-    await configuration.keep(proposer.term, () => hasTakenAllIn(server.target))
+    await configuration.keep(proposer.term, () => isConfigurationApplied(server.target))
     memory.remember({ born: true })
     const positions = { timelineStartLsn: startLsn, startLsn, rebuiltAtLsn: undefined }
     return { kind: 'bootstrap', postgres, ...parts, receiver, ...positions, emptyInitForks: [] }

@@ -9,7 +9,7 @@ import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { CheckedSpec } from '@understory/protocol'
 import type { ClientContext } from '@understory/rpc'
 import type { SqlFront } from '../postgres/configuration.ts'
-import { ConfigurationKeeper } from '../postgres/kept-configuration.ts'
+import { ConfigurationStore } from '../postgres/configuration-store.ts'
 import type { Launcher } from '../postgres/launcher.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
 import { checkPortIsFree } from '../postgres/sql-port.ts'
@@ -41,7 +41,7 @@ export interface ComputeParts {
   readonly rpc: ClientContext
   readonly contactTimeoutMs: number
   /** It gave way to another compute before, and is to run all the same. */
-  readonly isWantedAnew: boolean
+  readonly restartsAfterFencing: boolean
   readonly freePort: () => Promise<number>
   /** Undefined where nothing is measured. */
   readonly telemetry?: ComputeTelemetry | undefined
@@ -77,7 +77,7 @@ export interface ComputeView {
 const LSN_NONE = 0 as Lsn
 
 export class Compute {
-  readonly configuration: ConfigurationKeeper
+  readonly configuration: ConfigurationStore
   readonly #parts: ComputeParts
   readonly #cancel = new AbortController()
   readonly #ended = Promise.withResolvers<ComputeEnd>()
@@ -100,7 +100,7 @@ export class Compute {
     if (telemetry !== undefined)
       this.#observer = new ComputeObserver(telemetry, spec.timeline, () => phaseOf(this.#lifecycle))
     this.#spec = spec
-    this.configuration = new ConfigurationKeeper(parts.files)
+    this.configuration = new ConfigurationStore(parts.files)
     this.#lostAtMs = clock.nowMs()
   }
 
@@ -189,18 +189,18 @@ export class Compute {
     this.#watch = new SessionWatch(this.#context)
     this.#lostAtMs = parts.clock.nowMs()
     const { postgres } = memory.state
-    const isPostgresLiving = postgres !== undefined && !parts.isWantedAnew
+    const isPostgresLiving = postgres !== undefined && !parts.restartsAfterFencing
     this.#feed({ kind: 'start', isPostgresLiving })
     return this.#ended.promise
   }
 
   async #remember(): Promise<ComputeMemory> {
-    const { files, isWantedAnew, freePort } = this.#parts
+    const { files, restartsAfterFencing, freePort } = this.#parts
     const memory = new ComputeMemory(files.state, await readState(files.state))
     const { sqlPort, term } = memory.state
     memory.remember({
       sqlPort: this.#spec.sqlPort || sqlPort || (await freePort()),
-      term: isWantedAnew ? 0 : term,
+      term: restartsAfterFencing ? 0 : term,
     })
     return memory
   }

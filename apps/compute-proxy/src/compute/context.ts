@@ -3,7 +3,7 @@ import type { Clock, Log, Rng } from '@understory/env'
 import type { CheckedSpec } from '@understory/protocol'
 import type { ClientContext } from '@understory/rpc'
 import type { SqlFront } from '../postgres/configuration.ts'
-import type { ConfigurationKeeper } from '../postgres/kept-configuration.ts'
+import type { ConfigurationStore } from '../postgres/configuration-store.ts'
 import type { Launcher } from '../postgres/launcher.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
 import { PostgresServer } from '../postgres/server.ts'
@@ -29,7 +29,7 @@ export interface ComputeContext {
   readonly rpc: ClientContext
   readonly server: PostgresServer
   readonly candidates: Candidates
-  readonly configuration: ConfigurationKeeper
+  readonly configuration: ConfigurationStore
   readonly memory: ComputeMemory
   readonly progress: BeginningProgress
   /** Fires when the compute is to stop. */

@@ -12,8 +12,8 @@ import {
   writeGate,
 } from '../postgres/configuration.ts'
 import type { WalStatus } from '@understory/protocol/clients'
-import { hasOtherSoundFiles } from '../postgres/kept-configuration.ts'
-import type { KeptConfiguration } from '../postgres/kept-configuration.ts'
+import { hasOtherSoundFiles } from '../postgres/configuration-store.ts'
+import type { ConfigurationSnapshot } from '../postgres/configuration-store.ts'
 import { endPostmaster } from '../postgres/postgres.ts'
 import { repairProxyRole } from '../postgres/role-repair.ts'
 import { waitForSql } from '../postgres/sql.ts'
@@ -124,7 +124,7 @@ async function assemble(
 async function knownConfiguration({
   configuration,
   spec,
-}: ComputeContext): Promise<KeptConfiguration | undefined> {
+}: ComputeContext): Promise<ConfigurationSnapshot | undefined> {
   const kept = await configuration.load()
   if (kept !== undefined || spec.bootstrap) return kept
   // To guess who may connect would let in whom the user has shut out.
@@ -137,7 +137,7 @@ async function knownConfiguration({
 async function configurationForStart(
   context: ComputeContext,
   { configuration, problem }: RebuildOptions,
-): Promise<KeptConfiguration | undefined> {
+): Promise<ConfigurationSnapshot | undefined> {
   const kept = await knownConfiguration(context)
   if (configuration === 'newest' || kept === undefined || !hasOtherSoundFiles(kept)) return kept
   context.log.warn('configuration_rejected', { problem })

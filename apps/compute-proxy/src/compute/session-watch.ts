@@ -1,7 +1,7 @@
 /** What is looked after each second while a session runs: its configuration files, its log, its subscriptions. */
 import { Loop, ProblemReport } from '@understory/actor'
 import { SubscriptionGuard } from '../postgres/subscriptions.ts'
-import { hasTakenAllIn } from '../postgres/sql.ts'
+import { isConfigurationApplied } from '../postgres/sql.ts'
 import type { ComputeContext } from './context.ts'
 import type { Session } from './session.ts'
 
@@ -49,7 +49,7 @@ export class SessionWatch {
   async keepConfiguration(term: number): Promise<void> {
     const { configuration, server } = this.#parts
     try {
-      await configuration.keep(term, () => hasTakenAllIn(server.target))
+      await configuration.keep(term, () => isConfigurationApplied(server.target))
       this.#keepProblems.clear()
     } catch (error) {
       this.#keepProblems.report(error)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { takeOverState } from './earlier-layout.ts'
-import { readKept } from '../postgres/kept-configuration.ts'
+import { readKept } from '../postgres/configuration-store.ts'
 import { hostFiles } from '../postgres/layout.ts'
 import { NOTHING_REMEMBERED, readState } from '../compute/state-file.ts'
 

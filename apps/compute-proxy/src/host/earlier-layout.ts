@@ -5,7 +5,7 @@
 import { lstat, mkdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { diskError } from '@understory/env'
-import { isNewer, readKeptIfWhole } from '../postgres/kept-configuration.ts'
+import { isNewer, readKeptIfWhole } from '../postgres/configuration-store.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
 import { readState } from '../compute/state-file.ts'
 

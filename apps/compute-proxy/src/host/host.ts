@@ -21,7 +21,7 @@ import type {
 } from '@understory/rpc'
 import { chooseUser, endUser } from '../postgres/compute-users.ts'
 import type { UserRange } from '../postgres/compute-users.ts'
-import { readKeptIfWhole, takePublished, toMessage } from '../postgres/kept-configuration.ts'
+import { readKeptIfWhole, takePublished, toMessage } from '../postgres/configuration-store.ts'
 import { hostFiles } from '../postgres/layout.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
 import { ComputeProcess } from './compute-process.ts'

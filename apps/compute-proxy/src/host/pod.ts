@@ -12,7 +12,7 @@ import { Compute } from '../compute/compute.ts'
 import type { ComputeParts } from '../compute/compute.ts'
 import type { ComputeEnd } from '../compute/lifecycle.ts'
 import type { ComputeHosting } from './host.ts'
-import { readKeptIfWhole, takePublished, toMessage } from '../postgres/kept-configuration.ts'
+import { readKeptIfWhole, takePublished, toMessage } from '../postgres/configuration-store.ts'
 import type { RunningCompute } from '../serve/service.ts'
 
 interface PodParts extends Omit<ComputeParts, 'spec'> {

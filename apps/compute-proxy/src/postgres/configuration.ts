@@ -6,7 +6,7 @@
  *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has), and that
  *   nobody may come without TLS where the tenant does not allow it;
  * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are kept
- *   beside and put back (kept-configuration.ts).
+ *   beside and put back (configuration-store.ts).
  */
 import { basename, join, relative } from 'node:path'
 import { replaceWithin } from '@understory/env'
@@ -15,12 +15,12 @@ import type { TrackerState } from '@understory/postgres/cluster'
 import type { CheckedSpec } from '@understory/protocol'
 import { serverCertificate } from './certificate.ts'
 import type { ServerCertificate } from './certificate.ts'
-import { CONFIGURATION_FILES, pairStateOf, readConfigurationFile } from './kept-configuration.ts'
-import type { KeptConfiguration } from './kept-configuration.ts'
+import { CONFIGURATION_FILES, pairStateOf, readConfigurationFile } from './configuration-store.ts'
+import type { ConfigurationSnapshot } from './configuration-store.ts'
 import type { InstalledFiles, Launcher } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
 
-/** The proxy's own role: made at birth, superuser, let in by socket alone. */
+/** The proxy's own role: made at bootstrap, superuser, let in by socket alone. */
 export const PROXY_ROLE = 'understory'
 /** How Postgres is reached from outside. */
 export interface SqlFront {
@@ -154,7 +154,7 @@ host  all all 0.0.0.0/0 reject
 host  all all ::/0 reject
 `
 /** Before the proxy's role is made: nobody but this machine's own processes can reach the socket. */
-const HBA_BIRTH = `local all postgres trust
+const HBA_BOOTSTRAP = `local all postgres trust
 ${HBA_CLOSED}`
 const hbaOpen = (files: ComputeFiles, requireTls: boolean): string => `${HBA_HEAD}local replication all reject
 host  replication all 0.0.0.0/0 reject
@@ -173,7 +173,7 @@ host all all all scram-sha-256
 /** A user may change them: those who come without TLS are refused by the gate, not by these. */
 const FIRST_SETTINGS = { ssl: 'on' }
 
-export type Gate = 'birth' | 'closed' | 'open'
+export type Gate = 'bootstrap' | 'closed' | 'open'
 
 interface GateParts {
   readonly spec: CheckedSpec
@@ -182,7 +182,7 @@ interface GateParts {
 
 /** Only this process may write it, and only Postgres's user has to read it. */
 export function writeGate(files: ComputeFiles, gate: Gate, { launcher, spec }: GateParts): void {
-  const rules = { birth: HBA_BIRTH, closed: HBA_CLOSED, open: hbaOpen(files, spec.requireTls) }
+  const rules = { bootstrap: HBA_BOOTSTRAP, closed: HBA_CLOSED, open: hbaOpen(files, spec.requireTls) }
   const { owner } = launcher.access
   const group = owner === undefined ? undefined : { uid: process.geteuid?.() ?? 0, gid: owner.gid }
   replaceWithin(files.orders, basename(files.hba), rules[gate], group, 0o640)
@@ -216,7 +216,7 @@ interface RestoreOptions extends SeedOptions {
  * the timeline began. Certificate and key are the newest that fit together: on others Postgres would not start.
  */
 export function restoredConfiguration(
-  kept: KeptConfiguration | undefined,
+  kept: ConfigurationSnapshot | undefined,
   { settings, certificate, fullPageWrites }: RestoreOptions,
 ): InstalledFiles {
   const beginnings: Readonly<Record<string, string>> = {

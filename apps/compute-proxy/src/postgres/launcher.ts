@@ -1,6 +1,6 @@
 /**
- * How the programs of Postgres are run beside this one: as child processes (child-launcher.ts), or in a neighbouring
- * container that shares its processes with this one (neighbour-launcher.ts). The life of a compute is the same.
+ * How the programs of Postgres are run beside this one: as child processes (child-launcher.ts), or in a sidecar
+ * container that shares its processes with this one (sidecar-launcher.ts). The life of a compute is the same.
  */
 import type { UserIds } from '@understory/env'
 import type { ComputeFiles } from './layout.ts'

@@ -7,10 +7,10 @@
  *     start-token           there once PGDATA may be started, taken away by the start
  *     postgres.log          what Postgres wrote to its standard error, since its last start or since it was cut, when a host
  *                           keeps what was before in postgres.log.1
- *     answers/              of a neighbouring container (neighbour-launcher.ts)
+ *     answers/              of a sidecar container (sidecar-launcher.ts)
  *   orders/   Postgres's user reads here, and writes nothing
  *     pg_hba.managed.conf   who may connect: ours (hba_file on the command line)
- *     run.sh, request, …    for a neighbouring container
+ *     run.sh, request, …    for a sidecar container
  *   own/      Postgres's user has nothing to do here
  *     configuration.json    postgresql.conf and the like as last seen: the timeline's, kept over rebuilds
  *     state.json            term of the last election, bootstrap, the port of Postgres, and which one may be adopted

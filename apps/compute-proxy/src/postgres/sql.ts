@@ -155,7 +155,7 @@ const isStarting = (error: unknown): boolean =>
  * Whether the server has taken in all that its files say: no line of them is wrong, and nothing waits for a start, at
  * which it could turn out to be impossible. Settings on the command line are not the files' matter.
  */
-export function hasTakenAllIn(target: SqlTarget): Promise<boolean> {
+export function isConfigurationApplied(target: SqlTarget): Promise<boolean> {
   return withSql(target, async (client) => {
     const { rows } = await client.query<{ sound: boolean }>(`
       select not exists (select from pg_settings where pending_restart and source <> 'command line')

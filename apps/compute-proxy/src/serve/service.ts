@@ -13,7 +13,7 @@ import type {
 } from '@understory/rpc'
 import type { Compute } from '../compute/compute.ts'
 import type { ComputePhase } from '../telemetry/metrics.ts'
-import { toMessage } from '../postgres/kept-configuration.ts'
+import { toMessage } from '../postgres/configuration-store.ts'
 import { PasswordSetter } from '../compute/password.ts'
 import { withoutValues } from '../postgres/postgres-log.ts'
 import { connectSql, foreignReceivers, withSql } from '../postgres/sql.ts'

@@ -14,7 +14,7 @@ const START = lsn((16 << 20) + 40)
 test('whole records are waited for, not the part of one that Postgres holds back', async () => {
   const waited: { lsn: Lsn; resolve: () => void }[] = []
   let committedLsn = START
-  const quorum: Pick<WalProposer, 'push' | 'waitForCommit' | 'observer'> = {
+  const proposer: Pick<WalProposer, 'push' | 'waitForCommit' | 'observer'> = {
     observer: undefined,
     push: async (_startLsn, _bytes, recordEndLsn) => {
       committedLsn = recordEndLsn
@@ -23,9 +23,9 @@ test('whole records are waited for, not the part of one that Postgres holds back
     waitForCommit: (at) =>
       at <= committedLsn ? Promise.resolve() : new Promise((resolve) => waited.push({ lsn: at, resolve })),
   }
-  const standby = new WalReceiver(
+  const receiver = new WalReceiver(
     {} as ReplicationStream,
-    quorum as WalProposer,
+    proposer as WalProposer,
     START,
     undefined,
     WAL.segmentBytes,
@@ -37,8 +37,8 @@ test('whole records are waited for, not the part of one that Postgres holds back
   const second = placeRecord(first.nextLsn, record(first.recordLsn), WAL)
   // As far as the end of a WAL page, within the second.
   const bytes = Buffer.concat([first.bytes, second.bytes]).subarray(0, 8192 - 40)
-  await standby.take(START, bytes)
-  expect(standby.receivedLsn).toBeGreaterThan(first.nextLsn)
-  await standby.committed()
+  await receiver.take(START, bytes)
+  expect(receiver.receivedLsn).toBeGreaterThan(first.nextLsn)
+  await receiver.committed()
   expect(committedLsn).toBe(first.nextLsn)
 })

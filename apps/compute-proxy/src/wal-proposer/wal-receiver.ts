@@ -22,7 +22,7 @@ const REPORT_MS = 1_000
 
 export class WalReceiver {
   readonly #stream: ReplicationStream
-  readonly #quorum: WalProposer
+  readonly #proposer: WalProposer
   readonly #decoder: WalStreamDecoder
   readonly #clock: Clock
   readonly #record = new DecodedRecord()
@@ -32,7 +32,7 @@ export class WalReceiver {
   /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
   constructor(
     stream: ReplicationStream,
-    quorum: WalProposer,
+    proposer: WalProposer,
     startLsn: Lsn,
     prevLsn: Lsn | undefined,
     segmentBytes: number,
@@ -40,7 +40,7 @@ export class WalReceiver {
   ) {
     this.#clock = clock
     this.#stream = stream
-    this.#quorum = quorum
+    this.#proposer = proposer
     this.#receivedLsn = startLsn
     this.#catalogLsn = startLsn
     // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
@@ -66,7 +66,7 @@ export class WalReceiver {
    * Postgres may keep the rest of it back: it writes full pages of WAL in the background (XLogBackgroundFlush, xlog.c).
    */
   committed(): Promise<void> {
-    return this.#quorum.waitForCommit(this.#decoder.recordEndLsn)
+    return this.#proposer.waitForCommit(this.#decoder.recordEndLsn)
   }
   /** End of the last transaction commit that changed a catalog; where the stream began before the first. */
   get catalogLsn(): Lsn {
@@ -75,7 +75,7 @@ export class WalReceiver {
 
   /** Until Postgres ends the stream, as it does at a clean stop, once all it sent is confirmed. */
   async run(): Promise<void> {
-    const stopListening = this.#quorum.onCommit((lsn) => this.#stream.report(lsn))
+    const stopListening = this.#proposer.onCommit((lsn) => this.#stream.report(lsn))
     const over = new AbortController()
     const reporting = this.#reportNowAndThen(over.signal)
     try {
@@ -102,12 +102,12 @@ export class WalReceiver {
 
   /** Hands WAL to the quorum that begins where the last one ended. */
   async take(startLsn: Lsn, bytes: Uint8Array): Promise<void> {
-    this.#quorum.observer?.received()
+    this.#proposer.observer?.received()
     this.#decoder.push(startLsn, bytes)
     // Records are walked, and hardly looked at: what counts is where the last whole one ends.
     while (this.#decoder.next()) this.#noteCatalogChange()
     this.#receivedLsn = advance(startLsn, bytes.length)
-    await this.#quorum.push(startLsn, bytes, this.#decoder.recordEndLsn)
+    await this.#proposer.push(startLsn, bytes, this.#decoder.recordEndLsn)
   }
 
   #noteCatalogChange(): void {

@@ -1,4 +1,4 @@
-// Goal: the neighbouring container starts Postgres for a token alone, and its end and its orders are noticed. Method: the
+// Goal: the sidecar container starts Postgres for a token alone, and its end and its orders are noticed. Method: the
 // real script in a real shell, with a program named postgres that only waits.
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -10,7 +10,7 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { podFiles } from './layout.ts'
 import type { ComputeFiles } from './layout.ts'
-import { NeighbourLauncher } from './neighbour-launcher.ts'
+import { SidecarLauncher } from './sidecar-launcher.ts'
 import { allowStart } from './postgres.ts'
 
 /** A shell's child cannot trap what its parent ignores; Postgres, as this one, sets its own handlers. */
@@ -29,7 +29,7 @@ setInterval(() => {}, 1000)
 
 interface Pod {
   readonly files: ComputeFiles
-  readonly launcher: NeighbourLauncher
+  readonly launcher: SidecarLauncher
   readonly container: ChildProcess
   readonly containerEnded: Promise<number | null>
   readonly stopAsked: Promise<void>
@@ -49,7 +49,7 @@ async function startPod(): Promise<Pod> {
   await writeFile(join(folder.path, 'bin/postgres'), WAITING)
   await chmod(join(folder.path, 'bin/postgres'), 0o755)
   const asked = Promise.withResolvers<void>()
-  const launcher = new NeighbourLauncher({
+  const launcher = new SidecarLauncher({
     files,
     clock: realClock,
     log: silentLog,

@@ -4,7 +4,7 @@ import { mkdir, rm, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
-import { ConfigurationKeeper, isNewer, readKept, takePublished, toMessage } from './kept-configuration.ts'
+import { ConfigurationStore, isNewer, readKept, takePublished, toMessage } from './configuration-store.ts'
 import { hostFiles } from './layout.ts'
 
 const yes = (): Promise<boolean> => Promise.resolve(true)
@@ -16,7 +16,7 @@ test('a version is counted up with every change, and only what was taken in whol
   const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
   const say = (text: string): Promise<void> => writeFile(join(files.pgdata, 'postgresql.auto.conf'), text)
-  const keeper = new ConfigurationKeeper(files)
+  const keeper = new ConfigurationStore(files)
   const state = async () => {
     const kept = await readKept(files)
     const textOf = (all: ReadonlyMap<string, Buffer> | undefined): string =>
@@ -65,7 +65,7 @@ test('nothing is kept of what a link in PGDATA leads to, nor of what is no file 
   await mkdir(files.pgdata)
   const secret = join(folder.path, 'tls.key')
   await writeFile(secret, 'the key of the installation')
-  const keeper = new ConfigurationKeeper(files)
+  const keeper = new ConfigurationStore(files)
   const path = join(files.pgdata, 'pg_ident.conf')
   await writeFile(join(files.pgdata, 'pg_hba.conf'), 'local all all trust\n')
   for (const replace of [

@@ -32,7 +32,7 @@ export async function readConfigurationFile(
   { pgdata, shared, keyCopy }: ComputeFiles,
   name: (typeof CONFIGURATION_FILES)[number],
 ): Promise<Buffer | undefined> {
-  // In a pod Postgres's user alone may read it, and hands a copy over (neighbour-runner.ts).
+  // In a pod Postgres's user alone may read it, and hands a copy over (sidecar-runner.ts).
   if (name === 'server.key' && keyCopy !== undefined)
     return readWithin(shared, relative(shared, keyCopy), {
       bytesMax: CONFIGURATION_BYTES_MAX,
@@ -53,7 +53,7 @@ const document = z.object({
   soundFiles: z.record(z.string(), z.string()).default({}),
 })
 
-export interface KeptConfiguration {
+export interface ConfigurationSnapshot {
   readonly term: number
   readonly number: number
   readonly files: ReadonlyMap<string, Buffer>
@@ -63,8 +63,8 @@ export interface KeptConfiguration {
 
 /** Whether `a` replaces `b`. */
 export function isNewer(
-  a: Pick<KeptConfiguration, 'term' | 'number'>,
-  b: Pick<KeptConfiguration, 'term' | 'number'> | undefined,
+  a: Pick<ConfigurationSnapshot, 'term' | 'number'>,
+  b: Pick<ConfigurationSnapshot, 'term' | 'number'> | undefined,
 ): boolean {
   return b === undefined || a.term > b.term || (a.term === b.term && a.number > b.number)
 }
@@ -72,7 +72,7 @@ export function isNewer(
 /** Undefined where nothing is kept. Error: refused `bad_file`. */
 export async function readKept({
   configuration: path,
-}: ComputeFiles): Promise<KeptConfiguration | undefined> {
+}: ComputeFiles): Promise<ConfigurationSnapshot | undefined> {
   const text = await readIfThere(path)
   if (text === undefined) return undefined
   try {
@@ -88,7 +88,7 @@ export async function readKept({
 }
 
 /** A damaged document counts as none: what was published takes its place. */
-export async function readKeptIfWhole(files: ComputeFiles): Promise<KeptConfiguration | undefined> {
+export async function readKeptIfWhole(files: ComputeFiles): Promise<ConfigurationSnapshot | undefined> {
   try {
     return await readKept(files)
   } catch (error) {
@@ -97,7 +97,7 @@ export async function readKeptIfWhole(files: ComputeFiles): Promise<KeptConfigur
   }
 }
 
-async function writeKept(files: ComputeFiles, kept: KeptConfiguration): Promise<void> {
+async function writeKept(files: ComputeFiles, kept: ConfigurationSnapshot): Promise<void> {
   const { term, number } = kept
   const [whole, sound] = [toBase64(kept.files), toBase64(kept.soundFiles)]
   const text = `${JSON.stringify({ version: 1, term, number, files: whole, soundFiles: sound })}\n`
@@ -122,7 +122,7 @@ export async function takePublished(files: ComputeFiles, published: Configuratio
   if (isNewer(taken, here)) await writeKept(files, taken)
 }
 
-export const toMessage = ({ term, number, files, soundFiles }: KeptConfiguration): Configuration => ({
+export const toMessage = ({ term, number, files, soundFiles }: ConfigurationSnapshot): Configuration => ({
   version: { term: BigInt(term), number: BigInt(number) },
   files: Object.fromEntries(files),
   soundFiles: Object.fromEntries(soundFiles),
@@ -145,13 +145,13 @@ export function pairStateOf(files: ReadonlyMap<string, Buffer> | undefined): 'no
 }
 
 /** Whether a start that failed may succeed with the sound files. */
-export const hasOtherSoundFiles = (kept: KeptConfiguration | undefined): boolean =>
+export const hasOtherSoundFiles = (kept: ConfigurationSnapshot | undefined): boolean =>
   kept !== undefined && kept.soundFiles.size > 0 && !areSame(kept.files, kept.soundFiles)
 
 /** Looks after the document of one compute: one change at a time. */
-export class ConfigurationKeeper {
+export class ConfigurationStore {
   readonly #files: ComputeFiles
-  #kept: KeptConfiguration | undefined
+  #kept: ConfigurationSnapshot | undefined
   readonly #mailbox = new Mailbox({ name: 'configuration' })
 
   constructor(files: ComputeFiles) {
@@ -159,11 +159,11 @@ export class ConfigurationKeeper {
   }
 
   /** As last kept or loaded. */
-  get kept(): KeptConfiguration | undefined {
+  get kept(): ConfigurationSnapshot | undefined {
     return this.#kept
   }
 
-  load(): Promise<KeptConfiguration | undefined> {
+  load(): Promise<ConfigurationSnapshot | undefined> {
     return this.#mailbox.run(async () => (this.#kept = await readKept(this.#files)))
   }
 

@@ -1,6 +1,6 @@
 /**
- * Postgres in a neighbouring container, which has another user than this process, and some folders and its processes in common
- * with it: a pod of Kubernetes, with `shareProcessNamespace`. That container runs `run.sh` (neighbour-runner.ts), which does what
+ * Postgres in a sidecar container, which has another user than this process, and some folders and its processes in common
+ * with it: a pod of Kubernetes, with `shareProcessNamespace`. That container runs `run.sh` (sidecar-runner.ts), which does what
  * `request` says, as Postgres's own user: one start of `postgres` a request, and only if it can take the start token away (I4).
  *
  * What is asked lies in `orders`, where Postgres's user writes nothing. What is answered lies where it may write anything: it is
@@ -10,7 +10,7 @@
  *   orders/request       what to do now
  *   orders/input.ID, install.ID/, INT.ID, QUIT.ID, KILL.ID
  *   orders/over          no more requests: the runner ends, and the pod with it
- *   shared/answers/      see neighbour-runner.ts
+ *   shared/answers/      see sidecar-runner.ts
  *   shared/initdb-done   an init container has run initdb in pgdata, and nobody has used it yet
  */
 import { randomBytes } from 'node:crypto'
@@ -23,7 +23,7 @@ import type { Clock, Log } from '@understory/env'
 import { exitedWith } from './launcher.ts'
 import type { InstalledFiles, Launcher, Postmaster, PostmasterEnd } from './launcher.ts'
 import type { ComputeFiles } from './layout.ts'
-import { RUNNER } from './neighbour-runner.ts'
+import { RUNNER } from './sidecar-runner.ts'
 import { isProcessRunning } from './processes.ts'
 
 const POLL_MS = 20
@@ -34,7 +34,7 @@ const ANSWER_BYTES_MAX = 100
 /** For the group, which Postgres's user has. */
 const ORDER_MODE = 0o640
 
-export interface NeighbourParts {
+export interface SidecarParts {
   readonly files: ComputeFiles
   readonly clock: Clock
   readonly log: Log
@@ -42,18 +42,18 @@ export interface NeighbourParts {
   readonly onStopAsked: () => void
 }
 
-export class NeighbourLauncher implements Launcher {
+export class SidecarLauncher implements Launcher {
   readonly access = { owner: undefined, groupMayWrite: true }
-  readonly #parts: NeighbourParts
+  readonly #parts: SidecarParts
   readonly #watching = new AbortController()
   readonly #waiting = new AbortController()
   #isWanted = false
 
-  constructor(parts: NeighbourParts) {
+  constructor(parts: SidecarParts) {
     this.#parts = parts
   }
 
-  /** Whether the neighbouring container has something to do: it may begin. */
+  /** Whether the sidecar container has something to do: it may begin. */
   get isWanted(): boolean {
     return this.#isWanted
   }
@@ -73,7 +73,7 @@ export class NeighbourLauncher implements Launcher {
     this.#isWanted = true
   }
 
-  /** Whoever waits for the neighbour waits no longer. */
+  /** Waits for the sidecar end. */
   giveUp(): void {
     this.#waiting.abort()
   }
@@ -225,7 +225,7 @@ export class NeighbourLauncher implements Launcher {
     }
   }
 
-  /** What the neighbour wrote, which may be anything: its superuser can write there too. */
+  /** What the sidecar wrote, which may be anything: its superuser can write there too. */
   async #read(name: string): Promise<string | undefined> {
     const options = { bytesMax: ANSWER_BYTES_MAX, anyOwner: true }
     try {
