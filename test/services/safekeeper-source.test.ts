@@ -10,7 +10,7 @@ import type { Disk, DiskFile, Log } from '@understory/env'
 import { refuse } from '@understory/base'
 import { PLAIN_CLIENT } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
-import { DiskSpace } from '../../apps/safekeeper/src/timeline/disk-space.ts'
+import { NodeQuota } from '../../apps/safekeeper/src/timeline/node-quota.ts'
 import { REF, create, folder, start } from '../../apps/safekeeper/test/peers.ts'
 import type { Safekeeper, SafekeeperOptions } from '../../apps/safekeeper/test/peers.ts'
 import { SingleProposer } from '../../apps/safekeeper/test/single-proposer.ts'
@@ -164,9 +164,9 @@ test('a shard leaves a safekeeper whose writes fail', async () => {
 })
 
 test('a shard leaves a safekeeper that is at its quota', async () => {
-  const space = new DiskSpace({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
+  const quota = new NodeQuota({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
   const safekeeperLog = logging()
-  const { first, consumer, appendTo, goOn, ends, endLsn } = await setUp({ space, log: safekeeperLog.log })
+  const { first, consumer, appendTo, goOn, ends, endLsn } = await setUp({ quota, log: safekeeperLog.log })
   await goOn()
   await appendTo(first)
   await until('the shard has everything', () => consumer.ingestedLsn === endLsn)
@@ -174,10 +174,10 @@ test('a shard leaves a safekeeper that is at its quota', async () => {
 })
 
 test('a safekeeper at its quota says that there will be no more, and serves what it has before', async () => {
-  const space = new DiskSpace({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
+  const quota = new NodeQuota({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
   const safekeeperLog = logging()
   // Nobody is ahead, so only the safekeeper itself can end the subscription.
-  const { first, consumer, appendTo, ends, events } = await setUp({ space, log: safekeeperLog.log })
+  const { first, consumer, appendTo, ends, events } = await setUp({ quota, log: safekeeperLog.log })
   const { ingestedLsn } = consumer
   await appendTo(first)
   await until('the subscription ends', () => ends.length > 0)

@@ -34,6 +34,7 @@ import { importCluster, openBench } from '../../apps/pageserver/test/support.ts'
 import { Pulls } from '../../apps/safekeeper/src/recovery/pulls.ts'
 import { safekeeperService } from '../../apps/safekeeper/src/serve/service.ts'
 import { Timelines } from '../../apps/safekeeper/src/timeline/timelines.ts'
+import { unlimitedQuota } from '../../apps/safekeeper/src/timeline/node-quota.ts'
 import { SingleProposer } from '../../apps/safekeeper/test/single-proposer.ts'
 import { asRecordEnd } from '@understory/pgdata'
 import type { PgdataSource } from '@understory/pgdata'
@@ -75,7 +76,12 @@ export async function openTestStorage(
       WAL_SEGMENT_BYTES,
     )
 
-    const timelines = new Timelines(realDisk, silentLog, join(folder.path, 'sk'))
+    const timelines = new Timelines({
+      disk: realDisk,
+      log: silentLog,
+      dataDir: join(folder.path, 'sk'),
+      quota: unlimitedQuota(realClock),
+    })
     await timelines.openAll()
     const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock, log: silentLog })
     const safekeeper = await startServer(PLAIN_SERVER, {

@@ -10,11 +10,11 @@ import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { tellSubscriptions, tellTimelines } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
-import { DiskSpace } from './timeline/disk-space.ts'
+import { NodeQuota } from './timeline/node-quota.ts'
 import { METRICS } from './telemetry/metrics.ts'
 import { Offloader } from './offload/offload.ts'
 import { Pulls } from './recovery/pulls.ts'
-import type { RemoteWal } from './timeline/remote-wal.ts'
+import { ChunkCache, RemoteWal } from './timeline/remote-wal.ts'
 import { Reopenings } from './scrub/reopenings.ts'
 import { Repairs } from './scrub/repairs.ts'
 import { SafekeeperObserver } from './telemetry/safekeeper-observer.ts'
@@ -44,12 +44,14 @@ async function compose(service: Safekeeper): Promise<Composition> {
   const { clock, disk, log, rng } = env
   const rpc = service.rpc.client
   const dataDir = resolve(values.dataDir)
-  const timelines = openTimelines(service, dataDir)
-  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, rng, log })
-  const reopenings = new Reopenings({ timelines, clock, rng, log })
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
   const store = values.objectStore === undefined ? undefined : await service.openStore(values.objectStore)
-  const offloader = store === undefined ? undefined : openOffloader(service, timelines, store)
+  const cache = new ChunkCache()
+  const readRemote = store && ((ref: TimelineRef) => new RemoteWal(store, ref, cache))
+  const timelines = makeTimelines(service, dataDir, readRemote)
+  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, rng, log })
+  const reopenings = new Reopenings({ timelines, clock, rng, log })
+  const offloader = store && readRemote && openOffloader(service, timelines, store, readRemote)
   const remoteOf = (ref: TimelineRef): RemoteWal | undefined => offloader?.remoteOf(ref)
   const pulls = new Pulls({ timelines, rpc, nodeId, clock, log, remoteOf })
   telemetry?.meter.onCollect(() => {
@@ -67,7 +69,7 @@ async function compose(service: Safekeeper): Promise<Composition> {
     rng,
     pauseMs: REST_MS,
     problems: new ProblemReport({ clock, log, event: 'rest_failed' }),
-    round: (stop) => timelines.restIdle(stop),
+    round: (stop) => timelines.releaseIdle(stop),
   })
   return {
     server: {
@@ -96,27 +98,32 @@ async function compose(service: Safekeeper): Promise<Composition> {
   }
 }
 
-function openTimelines({ values, env, telemetry }: Safekeeper, dataDir: string): Timelines {
-  const timelines = new Timelines(env.disk, env.log, dataDir)
-  timelines.space = new DiskSpace(
+function makeTimelines(
+  { values, env, telemetry }: Safekeeper,
+  dataDir: string,
+  remoteOf: ((ref: TimelineRef) => RemoteWal) | undefined,
+): Timelines {
+  const { disk, log, clock } = env
+  const quota = new NodeQuota(
     { timelineBytes: bytesOf(values.timelineQuotaMib), nodeBytes: bytesOf(values.nodeQuotaMib) },
-    env.clock,
+    clock,
   )
-  timelines.observer = telemetry === undefined ? undefined : new SafekeeperObserver(telemetry)
-  return timelines
+  const observer = telemetry && new SafekeeperObserver(telemetry)
+  return new Timelines({ disk, log, dataDir, quota, observer, remoteOf })
 }
 
 function openOffloader(
   { nodeId, values, env: { clock, rng, log } }: Safekeeper,
   timelines: Timelines,
   store: ObjectStore,
+  remoteOf: (ref: TimelineRef) => RemoteWal,
 ): Offloader {
   const settings = {
     quietMs: values.offloadQuietS * 1000,
     takeOverMs: values.offloadTakeOverS * 1000,
     keepBytes: values.keepWalMib * MIB,
   }
-  return new Offloader({ timelines, store, nodeId, clock, rng, log, settings })
+  return new Offloader({ timelines, store, remoteOf, nodeId, clock, rng, log, settings })
 }
 
 const bytesOf = (mib: number | undefined): number | undefined => (mib === undefined ? undefined : mib * MIB)

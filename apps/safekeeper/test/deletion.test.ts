@@ -14,6 +14,8 @@ import { callUnary } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { Offloader } from '../src/offload/offload.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
+import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
+import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import { REF, configure, create, folder, membership, start, status, write } from './peers.ts'
 import type { Safekeeper } from './peers.ts'
 import { SingleProposer } from './single-proposer.ts'
@@ -92,7 +94,12 @@ test('a crash at any step of a deletion leaves all of it, or nothing after the n
     await write(before, 1, 10)
     await before.stop()
     const disk = cutAfter(count)
-    const timelines = new Timelines(disk, silentLog, join(at, 'sk1'))
+    const timelines = new Timelines({
+      disk,
+      log: silentLog,
+      dataDir: join(at, 'sk1'),
+      quota: unlimitedQuota(realClock),
+    })
     await timelines.openAll()
     disk.calls = 0
     const isCut = await timelines.delete(REF, 0).then(
@@ -137,6 +144,7 @@ test('nothing comes into the object store once the deletion is answered', async 
   const offloader = new Offloader({
     timelines: safekeeper.timelines,
     store: slow,
+    remoteOf: (ref) => new RemoteWal(slow, ref, new ChunkCache()),
     nodeId: 'sk1',
     clock: realClock,
     rng: realRng,

@@ -20,7 +20,7 @@ import {
 import { freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { DiskSpace } from '../src/timeline/disk-space.ts'
+import { NodeQuota, unlimitedQuota } from '../src/timeline/node-quota.ts'
 import type { ProposerSession } from '@understory/consensus/driver'
 import { Reopenings } from '../src/scrub/reopenings.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
@@ -304,21 +304,25 @@ test(
   },
 )
 
-test('what a node keeps of all timelines counts together, and what was let go of counts no more', async () => {
-  const space = new DiskSpace({ timelineBytes: undefined, nodeBytes: 3 * MIB }, realClock)
-  const timelines = new Timelines(realDisk, silentLog, join(await folder(), 'sk'))
-  timelines.space = space
+test('what a node keeps of all timelines counts together, and what was released counts no more', async () => {
+  const quota = new NodeQuota({ timelineBytes: undefined, nodeBytes: 3 * MIB }, realClock)
+  const timelines = new Timelines({
+    disk: realDisk,
+    log: silentLog,
+    dataDir: join(await folder(), 'sk'),
+    quota,
+  })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
   await timelines.create(REF, IDENTITY, START)
-  expect(space.refusal(0, 3 * MIB)).toBeUndefined()
-  space.charge(2 * MIB)
-  expect(space.refusal(0, 2 * MIB)?.message).toBe('the safekeeper is at its quota of 3 MiB')
-  expect(space.isTight(0)).toBe(true)
-  const waited = space.waitForRoom(() => space.refusal(0, 2 * MIB) === undefined)
-  space.charge(-MIB)
+  expect(quota.refusal(0, 3 * MIB)).toBeUndefined()
+  quota.reserve(2 * MIB)
+  expect(quota.refusal(0, 2 * MIB)?.message).toBe('the safekeeper is at its quota of 3 MiB')
+  expect(quota.isLow(0)).toBe(true)
+  const waited = quota.waitForRoom(() => quota.refusal(0, 2 * MIB) === undefined)
+  quota.reserve(-MIB)
   await waited
-  expect(space.usedBytes).toBe(MIB)
+  expect(quota.usedBytes).toBe(MIB)
   expect(timelines.get(REF).keptBytes).toBe(0)
 })
 
@@ -350,7 +354,12 @@ test.each([
   ['disk_full', true],
 ] as const)('after %s the same timeline goes on: %s', async (code, goesOn) => {
   const disk = failing(code)
-  const timelines = new Timelines(disk, silentLog, join(await folder(), 'sk'))
+  const timelines = new Timelines({
+    disk,
+    log: silentLog,
+    dataDir: join(await folder(), 'sk'),
+    quota: unlimitedQuota(realClock),
+  })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
   await timelines.create(REF, IDENTITY, START)
@@ -421,7 +430,7 @@ test('an election whose control file has no room leaves the shorter log, under i
         : realDisk.durableReplace(path, bytes),
   }
   const dataDir = join(await folder(), 'sk')
-  const timelines = new Timelines(disk, silentLog, dataDir)
+  const timelines = new Timelines({ disk, log: silentLog, dataDir, quota: unlimitedQuota(realClock) })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
   await timelines.create(REF, IDENTITY, START)
@@ -473,7 +482,7 @@ test('an election whose control file has no room leaves the shorter log, under i
   await append(second, 2, wal)
   expect(timeline.shortage).toBeUndefined()
   await timelines.close()
-  const again = new Timelines(realDisk, silentLog, dataDir)
+  const again = new Timelines({ disk: realDisk, log: silentLog, dataDir, quota: unlimitedQuota(realClock) })
   await again.openAll()
   onTestFinished(() => again.close())
   expect(again.get(REF).state.flushLsn).toBe(maker.endLsn)

@@ -4,6 +4,7 @@ import { LSN_ZERO, advance, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, realRng, silentLog } from '@understory/env'
 import type { Disk, Log } from '@understory/env'
+import type { ObjectStore } from '@understory/object-store'
 import {
   PLAIN_SERVER,
   PLAIN_CLIENT,
@@ -16,7 +17,9 @@ import {
 import type { Membership } from '@understory/rpc'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { onTestFinished } from 'vitest'
-import type { DiskSpace } from '../src/timeline/disk-space.ts'
+import { unlimitedQuota } from '../src/timeline/node-quota.ts'
+import type { NodeQuota } from '../src/timeline/node-quota.ts'
+import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import { Pulls } from '../src/recovery/pulls.ts'
 import { Repairs } from '../src/scrub/repairs.ts'
 import { safekeeperService } from '../src/serve/service.ts'
@@ -39,16 +42,24 @@ export interface SafekeeperOptions {
   readonly port?: number
   readonly disk?: Disk
   readonly log?: Log
-  readonly space?: DiskSpace
+  readonly quota?: NodeQuota
+  /** Where WAL is read that is not kept here any more. */
+  readonly store?: ObjectStore
 }
 
 export async function start(
   nodeId: string,
   folder: string,
-  { port = 0, disk = realDisk, log = silentLog, space }: SafekeeperOptions = {},
+  { port = 0, disk = realDisk, log = silentLog, quota, store }: SafekeeperOptions = {},
 ): Promise<Safekeeper> {
-  const timelines = new Timelines(disk, log, join(folder, nodeId))
-  if (space !== undefined) timelines.space = space
+  const cache = new ChunkCache()
+  const timelines = new Timelines({
+    disk,
+    log,
+    dataDir: join(folder, nodeId),
+    quota: quota ?? unlimitedQuota(realClock),
+    remoteOf: store && ((ref) => new RemoteWal(store, ref, cache)),
+  })
   await timelines.openAll()
   const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]

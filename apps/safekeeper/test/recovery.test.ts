@@ -12,7 +12,6 @@ import { expect, onTestFinished, test } from 'vitest'
 import { decodeMembershipFile, encodeMembershipFile } from '../src/timeline/membership-file.ts'
 import { catchUp, controlFrom } from '../src/recovery/recovery.ts'
 import type { WalSource } from '../src/recovery/recovery.ts'
-import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import {
   REF,
   committedWal,
@@ -60,14 +59,12 @@ test('a new member pulls all that is committed with its terms, and nothing that 
 
 test('a new member begins where its donor keeps WAL, and opens again at any point of the pull', async () => {
   const at = await folder()
-  const donor = await start('donor', at)
+  const donor = await start('donor', at, { store: memoryObjectStore() })
   await create(donor)
   const { maker } = await write(donor, 2, 600)
   const from = donor.timelines.get(REF)
   const { walSegmentBytes: segmentBytes } = IDENTITY
   const keptLsn = advance(START, 2 * segmentBytes)
-  const store = memoryObjectStore()
-  from.attachRemote(new RemoteWal(store, REF, new ChunkCache()))
   await from.trim(keptLsn)
   expect((await status(donor)).oldestLsn).toBe(lsnToBigint(keptLsn))
 
@@ -139,7 +136,7 @@ test('WAL that a donor has damaged is refused before it is written, and another 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
-      oldestLsn: from.keptFromLsn,
+      oldestLsn: from.oldestLsn,
     }),
     read: async function* (startLsn, endLsn) {
       for (let lsn = startLsn; lsn < endLsn; lsn = advance(lsn, 100_000))
@@ -183,7 +180,7 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
       timelineStartLsn: from.timelineStartLsn,
       history: from.state.control.history,
       commitLsn: from.commitLsn,
-      oldestLsn: from.keptFromLsn,
+      oldestLsn: from.oldestLsn,
     }),
     read: async function* (startLsn, endLsn) {
       const half = advance(startLsn, (endLsn - startLsn) >> 1)

@@ -7,11 +7,12 @@ import { spawnSync } from 'node:child_process'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog } from '@understory/env'
 import { startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { Timelines } from '../src/timeline/timelines.ts'
+import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url))
@@ -52,7 +53,12 @@ test(
     if (spawnSync('unshare', [...AS_INIT, 'true']).status !== 0)
       skip('unshare of the process namespace is not permitted here')
     await using directory = await temporaryDirectory({ prefix: 'init' })
-    const timelines = new Timelines(realDisk, silentLog, directory.path)
+    const timelines = new Timelines({
+      disk: realDisk,
+      log: silentLog,
+      dataDir: directory.path,
+      quota: unlimitedQuota(realClock),
+    })
     await timelines.openAll()
     await timelines.create(REF, IDENTITY, START)
     await timelines.close()

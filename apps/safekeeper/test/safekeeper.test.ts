@@ -25,6 +25,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { Pulls } from '../src/recovery/pulls.ts'
 import { safekeeperService } from '../src/serve/service.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
+import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
 
@@ -37,7 +38,12 @@ interface Safekeeper {
 }
 
 async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeeper> {
-  const timelines = new Timelines(realDisk, silentLog, dataDir)
+  const timelines = new Timelines({
+    disk: realDisk,
+    log: silentLog,
+    dataDir,
+    quota: unlimitedQuota(realClock),
+  })
   const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
   await timelines.openAll()
   const server = await startServer(PLAIN_SERVER, {

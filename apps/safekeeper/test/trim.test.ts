@@ -5,12 +5,12 @@
 import { cp, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, minLsn, segmentOf, segmentStart } from '@understory/base'
-import { realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import fc from 'fast-check'
 import { expect, onTestFinished, test } from 'vitest'
-import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
+import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import { REF, create, folder, start } from './peers.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, WalMaker } from './wal-maker.ts'
@@ -24,10 +24,9 @@ test('a folder that was copied after any trim opens with what was committed', as
   await fc.assert(
     fc.asyncProperty(fc.array(STEP, { minLength: 1, maxLength: 5 }), async (steps) => {
       const at = await folder()
-      const safekeeper = await start('sk', at)
+      const safekeeper = await start('sk', at, { store: memoryObjectStore() })
       await create(safekeeper)
       const timeline = safekeeper.timelines.get(REF)
-      timeline.attachRemote(new RemoteWal(memoryObjectStore(), REF, new ChunkCache()))
       const leader = new SingleProposer(safekeeper.client)
       onTestFinished(() => leader.close())
       const maker = new WalMaker()
@@ -41,18 +40,23 @@ test('a folder that was copied after any trim opens with what was committed', as
         await leader.commit(maker.endLsn)
         const segment = segmentOf(timeline.commitLsn, segmentBytes) - kept
         const wantedLsn = segmentStart(Math.max(0, segment), segmentBytes)
-        const beforeLsn = timeline.keptFromLsn
+        const beforeLsn = timeline.oldestLsn
         await timeline.trim(wantedLsn)
         // There is room for the control file, so that all of it goes but the segment that a start looks at.
         const neededLsn = segmentStart(segmentOf(advance(timeline.commitLsn, -1), segmentBytes), segmentBytes)
         const goneLsn = minLsn(wantedLsn, neededLsn)
-        expect(timeline.keptFromLsn).toBe(Math.max(beforeLsn, goneLsn))
+        expect(timeline.oldestLsn).toBe(Math.max(beforeLsn, goneLsn))
         // What is left may lie within the last record.
         await timeline.check(() => Promise.resolve())
         const copy = join(at, `killed-${i}`)
         await mkdir(copy)
         await cp(join(at, 'sk'), copy, { recursive: true })
-        const after = new Timelines(realDisk, silentLog, copy)
+        const after = new Timelines({
+          disk: realDisk,
+          log: silentLog,
+          dataDir: copy,
+          quota: unlimitedQuota(realClock),
+        })
         await after.openAll()
         expect(after.get(REF).state.flushLsn).toBe(maker.endLsn)
         await after.close()

@@ -159,3 +159,28 @@ test('a newer membership is recorded, and what comes by an older one is refused'
 test('a log that ends before the commit position is not taken up', () => {
   expect(() => restoreAcceptor({ ...initialControl(at(0)), commitLsn: at(80) }, at(72))).toThrow(/I3/)
 })
+
+test('a cut counts as soon as it is done, under the old history', () => {
+  const cut = run(streaming, { kind: 'truncated', toLsn: at(60) })
+  expect(cut).toMatchObject({ durable: [], after: [], state: { writeLsn: 60, flushLsn: 60, commitLsn: 40 } })
+  expect(cut.state.control).toBe(streaming.control)
+  const beyondFlush = run(streaming, append(1, 100, 50), { kind: 'truncated', toLsn: at(120) })
+  expect(beyondFlush.state).toMatchObject({ writeLsn: 120, flushLsn: 100 })
+  expect(() => run(streaming, { kind: 'truncated', toLsn: at(39) })).toThrow(/^I3: /)
+  expect(() => run(streaming, { kind: 'truncated', toLsn: at(101) })).toThrow(/^I3: /)
+})
+
+test('unflushed WAL is dropped down to what is durable, also where none was taken in', () => {
+  for (const state of [run(streaming, append(1, 100, 50)).state, streaming]) {
+    const step = run(state, { kind: 'dropUnflushed' })
+    expect(step.durable).toEqual([{ kind: 'truncateWal', toLsn: 100 }])
+    expect(step.state).toMatchObject({ writeLsn: 100, flushLsn: 100, commitLsn: 40 })
+  }
+})
+
+test('the commit position is recorded where it is newer than the recorded one', () => {
+  const step = run(streaming, { kind: 'rememberCommit' })
+  expect(step.durable).toMatchObject([{ kind: 'persistControl', control: { term: 1, commitLsn: 40 } }])
+  expect(step.state.control.commitLsn).toBe(40)
+  expect(run(step.state, { kind: 'rememberCommit' }).durable).toEqual([])
+})

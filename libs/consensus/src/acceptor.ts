@@ -1,16 +1,19 @@
 /**
- * The acceptor: votes, cuts its log where an elected proposer says, appends, and tells what is durable. Pure: WAL goes
+ * The acceptor: votes, cuts its log where an elected proposer says, appends, and reports what is durable. Pure: WAL goes
  * through it to the effect that writes it.
  *
  * A step's effects come in two lists, and the type keeps their order: everything in `durable` is carried out, in order
- * and to the end, before anything in `after`. So no answer ever tells of what is not on disk. `writeWal` alone need not
+ * and to the end, before anything in `after`. So no answer ever reports what is not on disk. `writeWal` alone need not
  * be durable at its return: it counts once `flushed` says so.
  *
  * The app's part
+ * - The state changes by steps alone. A step counts once its `durable` effects are done; before that it may be dropped.
  * - `truncateWal` waits for a running flush, whose result is dropped, cuts the log durably, and forgets unflushed bytes.
+ *   Once it is done, `truncated` is fed: whatever becomes of the effects after it, the log is shorter.
  * - After `flush` it makes what is written durable and feeds `flushed` with the last record end in that, in order.
  *   One flush may answer many requests.
- * - A failed write, truncation or control file ends this state: read it again from disk.
+ * - WAL that cannot be written for want of room, or that is not WAL: `dropUnflushed`.
+ * - Any other failed write, truncation or control file ends this state: read it again from disk.
  *
  * Promises: I2, a vote is given once a term, and nothing of an older term is taken after it, nor anything of an older
  * membership after a newer one; I3, the log is never cut below the commit position, which never goes back and never
@@ -40,7 +43,7 @@ import type { TermHistory } from './term-history.ts'
 /** What the control file holds. */
 export interface AcceptorControl {
   readonly membershipGeneration: number
-  /** Highest term seen: voted for, or told of. */
+  /** Highest term seen: voted for, or announced. */
   readonly term: number
   /** History of the elected proposer that wrote last. It may reach beyond the log. */
   readonly history: TermHistory
@@ -74,6 +77,12 @@ export type AcceptorInput =
   | ({ readonly kind: 'append'; readonly message: AppendMessage } & OfStream)
   /** Everything up to the record end `flushLsn` is durable. */
   | { readonly kind: 'flushed'; readonly flushLsn: Lsn }
+  /** The effect `truncateWal` of a step that does not count yet was carried out. */
+  | { readonly kind: 'truncated'; readonly toLsn: Lsn }
+  /** Back to what is durable: what is beyond it never will be. */
+  | { readonly kind: 'dropUnflushed' }
+  /** Now and then, such as once a segment: a start looks for the end of the log from the recorded commit position on. */
+  | { readonly kind: 'rememberCommit' }
 
 export type DurableEffect =
   | { readonly kind: 'persistControl'; readonly control: AcceptorControl }
@@ -122,25 +131,6 @@ export function restoreAcceptor(control: AcceptorControl, flushLsn: Lsn): Accept
   return { control, writeLsn: flushLsn, flushLsn, commitLsn, toldCommitLsn: commitLsn }
 }
 
-/**
- * Whether `stepAcceptor` will write this append's WAL: it is of this membership and of the log's last term, and goes on
- * where the log ends.
- */
-export function willWrite(
-  state: AcceptorState,
-  { message, membershipGeneration }: Extract<AcceptorInput, { kind: 'append' }>,
-): boolean {
-  const { control } = state
-  const { term, beginLsn, wal } = message
-  return (
-    membershipGeneration === control.membershipGeneration &&
-    term === control.term &&
-    lastTermStart(control.history).term === term &&
-    beginLsn === state.writeLsn &&
-    wal.length > 0
-  )
-}
-
 export function stepAcceptor(state: AcceptorState, input: AcceptorInput): AcceptorStep {
   const step = apply(state, input)
   const after = step.state
@@ -148,6 +138,15 @@ export function stepAcceptor(state: AcceptorState, input: AcceptorInput): Accept
     after.commitLsn >= state.commitLsn && after.commitLsn <= after.flushLsn,
     () =>
       `I3: commit position ${formatLsn(state.commitLsn)} became ${formatLsn(after.commitLsn)} with WAL flushed to ${formatLsn(after.flushLsn)}`,
+  )
+  assert(
+    after.flushLsn <= after.writeLsn,
+    () => `WAL is flushed to ${formatLsn(after.flushLsn)} and written to ${formatLsn(after.writeLsn)}`,
+  )
+  assert(
+    after.control.commitLsn >= state.control.commitLsn && after.control.commitLsn <= after.commitLsn,
+    () =>
+      `I3: recorded commit position ${formatLsn(state.control.commitLsn)} became ${formatLsn(after.control.commitLsn)} where ${formatLsn(after.commitLsn)} is committed`,
   )
   assert(
     after.control.term >= state.control.term,
@@ -178,6 +177,12 @@ function apply(state: AcceptorState, input: AcceptorInput): AcceptorStep {
       return onAppend(state, input.message)
     case 'flushed':
       return onFlushed(state, input.flushLsn)
+    case 'truncated':
+      return onTruncated(state, input.toLsn)
+    case 'dropUnflushed':
+      return onDropUnflushed(state)
+    case 'rememberCommit':
+      return onRememberCommit(state)
   }
 }
 
@@ -330,6 +335,33 @@ function onFlushed(state: AcceptorState, flushLsn: Lsn): AcceptorStep {
   if (flushLsn === state.flushLsn) return reply(state)
   const after = withCommit({ ...state, flushLsn })
   return reply(after, appended(after), ...committed(state, after))
+}
+
+/** A shorter log under its old history, until the effects that follow are done too. */
+function onTruncated(state: AcceptorState, toLsn: Lsn): AcceptorStep {
+  assert(
+    toLsn >= state.commitLsn && toLsn <= state.writeLsn,
+    () =>
+      `I3: WAL was cut at ${formatLsn(toLsn)}, which is not within its commit position ${formatLsn(state.commitLsn)} and ${formatLsn(state.writeLsn)}`,
+  )
+  return reply({ ...state, writeLsn: toLsn, flushLsn: minLsn(state.flushLsn, toLsn) })
+}
+
+/** Cut even where nothing is written: what was on its way may have left bytes on the disk. */
+function onDropUnflushed(state: AcceptorState): AcceptorStep {
+  const { flushLsn } = state
+  return {
+    state: { ...state, writeLsn: flushLsn },
+    durable: [{ kind: 'truncateWal', toLsn: flushLsn }],
+    after: [],
+  }
+}
+
+function onRememberCommit(state: AcceptorState): AcceptorStep {
+  const { control: older, commitLsn } = state
+  if (commitLsn === older.commitLsn) return reply(state)
+  const control = { ...older, commitLsn }
+  return { state: { ...state, control }, durable: [{ kind: 'persistControl', control }], after: [] }
 }
 
 /** Positions, except that a log which is not of this term's proposer yet has nothing to tell it. */

@@ -30,7 +30,7 @@ export {
 export type { LogEnd, TermHistory, TermStart } from './term-history.ts'
 export { WalBuffer } from './wal-buffer.ts'
 export type { WalRange } from './wal-buffer.ts'
-export { initialControl, restoreAcceptor, stepAcceptor, willWrite } from './acceptor.ts'
+export { initialControl, restoreAcceptor, stepAcceptor } from './acceptor.ts'
 export type {
   AcceptorControl,
   AcceptorInput,

@@ -18,7 +18,7 @@ function outcome(before: AcceptorState, input: AcceptorInput, step: AcceptorStep
       if (input.message.term < before.control.term) return 'older term'
       const given = input.message.term > before.control.term ? 'given' : 'asked again'
       return step.durable.some(({ kind }) => kind === 'truncateWal')
-        ? `${given}, unflushed WAL let go`
+        ? `${given}, unflushed WAL dropped`
         : given
     }
     case 'elected': {
@@ -31,6 +31,12 @@ function outcome(before: AcceptorState, input: AcceptorInput, step: AcceptorStep
     }
     case 'flushed':
       return step.state.commitLsn > before.commitLsn ? 'and committed' : 'flushed'
+    case 'truncated':
+      return 'log cut'
+    case 'dropUnflushed':
+      return 'back to what is durable'
+    case 'rememberCommit':
+      return step.durable.length > 0 ? 'recorded' : 'nothing new'
   }
 }
 
@@ -49,9 +55,9 @@ export const TRANSITIONS: readonly string[] = [
   'acceptor: greeting, newer membership',
   'acceptor: greeting, older membership',
   'acceptor: vote, given',
-  'acceptor: vote, given, unflushed WAL let go',
+  'acceptor: vote, given, unflushed WAL dropped',
   'acceptor: vote, asked again',
-  'acceptor: vote, asked again, unflushed WAL let go',
+  'acceptor: vote, asked again, unflushed WAL dropped',
   'acceptor: vote, older term',
   'acceptor: vote, refused stale',
   'acceptor: elected, log cut',
@@ -68,6 +74,9 @@ export const TRANSITIONS: readonly string[] = [
   'acceptor: append, refused stale',
   'acceptor: flushed, flushed',
   'acceptor: flushed, and committed',
+  'acceptor: truncated, log cut',
+  'acceptor: dropUnflushed, back to what is durable',
+  'acceptor: rememberCommit, recorded',
   'proposer: greeting, greeted -> greeting',
   'proposer: greeting, greeted -> campaign',
   'proposer: greeting, disconnected -> greeting',

@@ -11,13 +11,23 @@ import {
   restoreAcceptor,
   stepAcceptor,
 } from '@understory/consensus'
-import type { AcceptorControl, AcceptorInput, AcceptorState, FollowingEffect } from '@understory/consensus'
+import type {
+  AcceptorControl,
+  AcceptorInput,
+  AcceptorState,
+  AcceptorStep,
+  DurableEffect,
+  FollowingEffect,
+} from '@understory/consensus'
 import { Leadership } from '@understory/consensus/driver'
 import type { ProposerSession } from '@understory/consensus/driver'
 import { noArmedFaults } from './acceptor-node.ts'
 import type { AcceptorNode, NodeHost, NodeStatus } from './acceptor-node.ts'
 import { acceptorTransition } from './coverage.ts'
 import { SimLog } from './wal.ts'
+
+/** After so much was committed its position is recorded; a safekeeper does with each segment. */
+const REMEMBER_BYTES = 400
 
 export class ToyAcceptor implements AcceptorNode {
   readonly name: string
@@ -119,39 +129,55 @@ export class ToyAcceptor implements AcceptorNode {
     this.#leadership.leave(session)
   }
 
-  /** False when the process ended in it. */
+  /** False when the process ended in it, or had no room for it. */
   #step(input: AcceptorInput, session: ProposerSession | undefined): boolean {
-    const before = this.#state as AcceptorState
-    const step = stepAcceptor(before, input)
-    this.#host.counts.transition(acceptorTransition(before, input, step))
+    const step = this.#decide(input)
     for (const effect of step.durable) {
       if (this.#crashes()) return false
-      if (this.armed.fullUntilMs > this.#host.schedule.nowMs) {
+      if (effect.kind !== 'truncateWal' && this.armed.fullUntilMs > this.#host.schedule.nowMs) {
         this.#host.counts.fault('disk full')
-        this.#fail()
+        this.#lackRoom(effect, session)
         return false
       }
-      switch (effect.kind) {
-        case 'persistControl':
-          this.#control = effect.control
-          break
-        case 'truncateWal':
-          this.#written.cut(effect.toLsn)
-          this.#durableLsn = Math.min(this.#durableLsn, effect.toLsn) as Lsn
-          this.#epoch++
-          this.#isFlushing = this.#wantsFlush = false
-          break
-        case 'writeWal':
-          this.#written.append(effect.wal)
-          this.#written.findRecords(this.#host.format)
-          break
-      }
+      this.#carryOut(effect)
     }
     if (this.#crashes()) return false
     this.#state = step.state
     for (const effect of step.after) this.#follow(effect, session)
     if (this.isUp) this.#host.stepped(this)
     return this.isUp
+  }
+
+  #decide(input: AcceptorInput): AcceptorStep {
+    const before = this.#state as AcceptorState
+    const step = stepAcceptor(before, input)
+    this.#host.counts.transition(acceptorTransition(before, input, step))
+    return step
+  }
+
+  #carryOut(effect: DurableEffect): void {
+    switch (effect.kind) {
+      case 'persistControl':
+        this.#control = effect.control
+        break
+      case 'truncateWal':
+        this.#written.cut(effect.toLsn)
+        this.#durableLsn = Math.min(this.#durableLsn, effect.toLsn) as Lsn
+        this.#epoch++
+        this.#isFlushing = this.#wantsFlush = false
+        this.#state = this.#decide({ kind: 'truncated', toLsn: effect.toLsn }).state
+        break
+      case 'writeWal':
+        this.#written.append(effect.wal)
+        this.#written.findRecords(this.#host.format)
+        break
+    }
+  }
+
+  /** The step does not count. WAL that had no room takes with it what is not durable before it. */
+  #lackRoom(effect: DurableEffect, session: ProposerSession | undefined): void {
+    if (effect.kind === 'writeWal' && !this.#step({ kind: 'dropUnflushed' }, undefined)) return
+    session?.close(refuse('disk_full', 'there is no room'))
   }
 
   #follow(effect: FollowingEffect, session: ProposerSession | undefined): void {
@@ -190,6 +216,8 @@ export class ToyAcceptor implements AcceptorNode {
         { kind: 'flushed', flushLsn: this.#written.recordEndAt(this.#durableLsn) },
         this.#leadership.session,
       )
+      if (this.#state !== undefined && this.#state.commitLsn - this.#control.commitLsn > REMEMBER_BYTES)
+        this.#step({ kind: 'rememberCommit' }, undefined)
       if (this.isUp) this.#flush()
     })
   }

@@ -48,6 +48,8 @@ export interface OffloadSettings {
 export interface OffloaderParts {
   readonly timelines: Timelines
   readonly store: ObjectStore
+  /** A timeline's WAL in it. */
+  readonly remoteOf: (ref: TimelineRef) => RemoteWal
   /** Of this safekeeper. */
   readonly nodeId: string
   readonly clock: Clock
@@ -77,7 +79,6 @@ interface Progress {
 
 export class Offloader {
   readonly #parts: OffloaderParts
-  readonly #cache = new ChunkCache()
   readonly #progress = new Map<string, Progress>()
   readonly #loop: Loop
   readonly #storeAway: ProblemReport
@@ -178,8 +179,7 @@ export class Offloader {
   async #look(ref: TimelineRef, timeline: Timeline): Promise<Progress> {
     const { clock } = this.#parts
     const signal = this.#loop.stopped
-    const remote = new RemoteWal(this.#parts.store, ref, this.#cache)
-    timeline.attachRemote(remote)
+    const remote = this.#parts.remoteOf(ref)
     const { identity, timelineStartLsn, commitLsn } = timeline
     const progress: Progress = {
       timeline,
@@ -296,7 +296,7 @@ export class Offloader {
 
   async #trim({ timeline, wholeUntil }: Progress): Promise<void> {
     const { walSegmentBytes: segmentBytes } = timeline.identity
-    const keepBytes = timeline.isTight ? segmentBytes : this.#parts.settings.keepBytes
+    const keepBytes = timeline.isLow ? segmentBytes : this.#parts.settings.keepBytes
     const kept = advance(timeline.commitLsn, -Math.min(keepBytes, timeline.commitLsn))
     const until = minLsn(wholeUntil, kept)
     await timeline.trim(segmentStart(segmentOf(until, segmentBytes), segmentBytes))

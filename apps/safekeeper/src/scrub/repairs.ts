@@ -11,7 +11,8 @@ import type { ClientContext, TimelineRef } from '@understory/rpc'
 import { readMembershipFile } from '../timeline/membership-file.ts'
 import { PeerSource } from '../recovery/peer-source.ts'
 import { repairWal } from './repair.ts'
-import { Timeline } from '../timeline/timeline.ts'
+import { MembershipStore } from '../timeline/membership-store.ts'
+import type { Timeline } from '../timeline/timeline.ts'
 import type { Timelines } from '../timeline/timelines.ts'
 import { isDamage } from '../timeline/wal-check.ts'
 
@@ -99,7 +100,7 @@ export class Repairs {
     const folder = timelines.folderOf(ref)
     const sources: PeerSource[] = []
     try {
-      const membership = await readMembershipFile(disk, Timeline.membershipPath(folder))
+      const membership = await readMembershipFile(disk, MembershipStore.pathIn(folder))
       const peers = membership === undefined ? [] : everyMember(membership)
       for (const peer of peers) if (peer.nodeId !== nodeId) sources.push(new PeerSource(rpc, peer, ref))
       const bytes = await repairWal({ disk, folder, sources, signal: this.#loop.stopped, log })

@@ -23,7 +23,7 @@ export function tellTimelines(
     const labels = labelsOf(ref)
     metrics.flushLsn.observe(labels, flushLsn)
     metrics.commitLsn.observe(labels, commitLsn)
-    metrics.walUsage.observe(labels, Math.max(0, flushLsn - timeline.keptFromLsn))
+    metrics.walUsage.observe(labels, Math.max(0, flushLsn - timeline.oldestLsn))
     metrics.term.observe(labels, control.term)
     metrics.membershipGeneration.observe(labels, control.membershipGeneration)
     const stored = storedUntil(ref)

@@ -106,7 +106,7 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
       }
     }
     case 'append': {
-      const { term, beginLsn, commitLsn, recordEndLsn, wal } = message.value
+      const { term, beginLsn, commitLsn, wal } = message.value
       return {
         kind: 'append',
         membershipGeneration,
@@ -114,7 +114,8 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
           term: readTerm(term),
           beginLsn: lsnFromBigint(beginLsn),
           commitLsn: lsnFromBigint(commitLsn),
-          recordEndLsn: lsnFromBigint(recordEndLsn),
+          // Where records end is known by decoding alone (admission.ts).
+          recordEndLsn: LSN_ZERO,
           wal,
         },
       }

@@ -152,7 +152,7 @@ function walStatus(timelines: Timelines, ref: TimelineRef | undefined, nodeId: s
     flushLsn: lsnToBigint(flushLsn),
     commitLsn: lsnToBigint(commitLsn),
     remoteConsistentLsn: lsnToBigint(timeline.remoteConsistentLsn),
-    oldestLsn: lsnToBigint(timeline.keptFromLsn),
+    oldestLsn: lsnToBigint(timeline.oldestLsn),
     failure: trouble === undefined ? '' : describeError(trouble),
     membershipGeneration: BigInt(control.membershipGeneration),
   }

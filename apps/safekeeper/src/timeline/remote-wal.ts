@@ -262,7 +262,7 @@ function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
 }
 
 /** For a reader of WAL that is not kept here, where no store is known. */
-export const onlyStored = (keptFromLsn: Lsn): Error =>
-  refuse('unavailable', `WAL before ${formatLsn(keptFromLsn)} is in the object store alone`, {
+export const onlyStored = (oldestLsn: Lsn): Error =>
+  refuse('unavailable', `WAL before ${formatLsn(oldestLsn)} is in the object store alone`, {
     hint: 'Start the safekeeper with --object-store; right after a start wait a moment.',
   })

@@ -18,7 +18,9 @@ import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { readTimelineRef } from '@understory/protocol'
 import type { TimelineRef } from '@understory/rpc'
 import { hasControlFile } from './control-file.ts'
-import { DiskSpace } from './disk-space.ts'
+import type { NodeQuota } from './node-quota.ts'
+import { createTimelineFiles } from './open-timeline.ts'
+import type { RemoteWal } from './remote-wal.ts'
 import type { SafekeeperObserver } from '../telemetry/safekeeper-observer.ts'
 import { Timeline } from './timeline.ts'
 import { isDamage } from './wal-check.ts'
@@ -32,7 +34,20 @@ type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & 
 /** A folder of this name is on its way out: whatever ends that half way, the next start goes on. */
 const DELETED = '.deleted'
 
+export interface TimelinesOptions {
+  readonly disk: Disk
+  readonly log: Log
+  readonly dataDir: string
+  /** Where the WAL of all timelines counts. */
+  readonly quota: NodeQuota
+  /** Undefined where nothing is measured. */
+  readonly observer?: SafekeeperObserver | undefined
+  /** A timeline's WAL in the object store; undefined where there is none. */
+  readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
+}
+
 export class Timelines {
+  readonly #options: TimelinesOptions
   readonly #disk: Disk
   readonly #log: Log
   readonly #root: string
@@ -41,17 +56,19 @@ export class Timelines {
   onDamage: (ref: TimelineRef) => void = () => undefined
   /** Called when one is known no more, before its files go. */
   beforeDelete: (ref: TimelineRef) => Promise<void> | undefined = () => undefined
-  /** Set before any is opened, where something is measured. */
-  observer: SafekeeperObserver | undefined
-  /** Set before any is opened, where there are limits. */
-  space = new DiskSpace({ timelineBytes: undefined, nodeBytes: undefined })
   /** One creation, deletion or opening at a time. */
   readonly #changes = new Mailbox({ name: 'timelines' })
 
-  constructor(disk: Disk, log: Log, dataDir: string) {
-    this.#disk = disk
-    this.#log = log
-    this.#root = join(dataDir, 'timelines')
+  constructor(options: TimelinesOptions) {
+    this.#options = options
+    this.#disk = options.disk
+    this.#log = options.log
+    this.#root = join(options.dataDir, 'timelines')
+  }
+
+  /** Undefined where nothing is measured. */
+  get observer(): SafekeeperObserver | undefined {
+    return this.#options.observer
   }
 
   /** Opens what is on disk. Error: where the folder itself cannot be used. */
@@ -77,9 +94,16 @@ export class Timelines {
       await this.#disk.removeLeftovers(folder)
       // A creation that was cut short left no control file: it was never answered.
       if (!(await hasControlFile(this.#disk, folder))) return
-      const timeline = await Timeline.open(this.#disk, log, folder)
-      timeline.shareSpace(this.space)
-      if (this.observer !== undefined) timeline.observe(this.observer.ofTimeline({ tenantId, timelineId }))
+      const { disk, quota, observer, remoteOf } = this.#options
+      const ref = { tenantId, timelineId }
+      const timeline = await Timeline.open({
+        disk,
+        log,
+        folder,
+        quota,
+        remote: remoteOf?.(ref),
+        observer: observer?.ofTimeline(ref),
+      })
       this.#entries.set(timelineId, { tenantId, timelineId, timeline })
     } catch (failure) {
       log.error('timeline_not_opened', { reason: describeError(failure) })
@@ -120,7 +144,7 @@ export class Timelines {
         detail: describeIdentity(existing.identity),
       })
     }
-    await Timeline.create(this.#disk, join(this.#root, tenantId, timelineId), identity, control)
+    await createTimelineFiles(this.#disk, join(this.#root, tenantId, timelineId), identity, control)
     await this.#open(tenantId, timelineId)
     this.get(ref)
   }
@@ -234,10 +258,10 @@ export class Timelines {
   }
 
   /** Called every few seconds: idle timelines release what they hold. */
-  async restIdle(stop: AbortSignal): Promise<void> {
+  async releaseIdle(stop: AbortSignal): Promise<void> {
     for (const entry of this.#entries.values()) {
       if (stop.aborted) return
-      if ('timeline' in entry) await entry.timeline.rest()
+      if ('timeline' in entry) await entry.timeline.releaseIdle()
     }
   }
 

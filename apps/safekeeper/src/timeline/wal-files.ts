@@ -33,7 +33,7 @@ interface Reader {
   isRetired: boolean
 }
 
-/** A file that was only read has nothing to lose; one that never opened has told its user so. */
+/** A file that was only read has nothing to lose; one that never opened has failed its user. */
 const closeQuietly = (reader: Reader): Promise<void> =>
   reader.opening.then((file) => file.close()).catch(() => undefined)
 
@@ -214,7 +214,7 @@ export class WalFiles {
     return (await this.#disk.stat(path)) === undefined ? undefined : this.#disk.readFile(path)
   }
 
-  /** The open file of a segment, to be let go with `#release`. */
+  /** The open file of a segment, to be given back with `#release`. */
   async #acquire(segment: number): Promise<Reader> {
     this.#assertOpen()
     const kept = this.#readers.get(segment)
@@ -252,8 +252,8 @@ export class WalFiles {
     await this.#retire(segment)
   }
 
-  /** Closes every file; they are opened again when they are needed. Nothing may be written meanwhile. */
-  async rest(): Promise<void> {
+  /** Closes every file; they are opened again when they are needed. Nothing may be written in the meantime. */
+  async releaseIdle(): Promise<void> {
     for (const segment of new Set([...this.#writers.keys(), ...this.#readers.keys()]))
       await this.#close(segment)
   }
@@ -261,7 +261,7 @@ export class WalFiles {
   /** Nothing can be read or written after it. */
   async close(): Promise<void> {
     this.#isClosed = true
-    await this.rest()
+    await this.releaseIdle()
     assert(this.#writers.size === 0, () => 'a segment was opened while the timeline closed')
   }
 }

@@ -11,7 +11,9 @@ const driver = 'libs/consensus/src/driver/proposer-driver.ts'
 const pulse = 'libs/consensus/src/driver/pulse.ts'
 const outbox = 'libs/consensus/src/driver/wal-outbox.ts'
 const sender = 'libs/consensus/src/driver/wal-sender.ts'
-const timeline = 'apps/safekeeper/src/timeline/timeline.ts'
+const runner = 'apps/safekeeper/src/timeline/acceptor-runner.ts'
+const flush = 'apps/safekeeper/src/timeline/group-flush.ts'
+const opening = 'apps/safekeeper/src/timeline/open-timeline.ts'
 const files = 'apps/safekeeper/src/timeline/wal-files.ts'
 const endOfWal = 'apps/safekeeper/src/timeline/end-of-wal.ts'
 const controlFile = 'apps/safekeeper/src/timeline/control-file.ts'
@@ -217,6 +219,43 @@ export const MUTANTS: readonly Mutant[] = [
     'safekeeper',
     at(timelines, '      await this.#disk.removeLeftovers(folder)\n', ''),
     at(disk, '[rng.u32(), rng.u32()].map', '[1, 0].map'),
+  ),
+  mutant(
+    'a log that was cut keeps its flush position, where its control file had no room',
+    'rules',
+    at(
+      acceptor,
+      'return reply({ ...state, writeLsn: toLsn, flushLsn: minLsn(state.flushLsn, toLsn) })',
+      'return reply({ ...state, writeLsn: maxLsn(toLsn, state.flushLsn) })',
+    ),
+  ),
+  mutant(
+    'WAL that was dropped counts as flushed',
+    'rules',
+    at(
+      acceptor,
+      'state: { ...state, writeLsn: flushLsn },\n    durable: [{',
+      'state: { ...state, flushLsn: state.writeLsn },\n    durable: [{',
+    ),
+  ),
+  mutant(
+    'a commit position is recorded that is not flushed yet',
+    'rules',
+    at(
+      acceptor,
+      'const { control: older, commitLsn } = state\n',
+      'const { control: older, toldCommitLsn: commitLsn } = state\n',
+    ),
+  ),
+  mutant(
+    'a cut is not reported to the rules where its control file had no room',
+    'safekeeper',
+    at(runner, "    this.#state = stepAcceptor(this.#state, { kind: 'truncated', toLsn }).state\n", ''),
+  ),
+  mutant(
+    'bytes of a write without room stay in the log',
+    'safekeeper',
+    at(runner, '    await this.#dropUnflushed()\n', ''),
   ),
   // Membership.
   mutant(
@@ -472,22 +511,22 @@ export const MUTANTS: readonly Mutant[] = [
     'a position is told inside a record',
     'safekeeper',
     at(
-      timeline,
-      'const recordEndLsn = isAll\n      ? this.#decoder.recordEndLsn',
-      'const recordEndLsn = isAll\n      ? this.#waitingStartLsn',
+      flush,
+      'return { flush: { startLsn, endLsn, recordEndLsn,',
+      'return { flush: { startLsn, endLsn, recordEndLsn: recordEndLsn && endLsn,',
     ),
   ),
   mutant(
     'a flush that failed counts',
     'safekeeper',
-    at(timeline, '      if (epoch === this.#flushEpoch) this.#fail(error)\n      return\n', ''),
+    at(flush, '      return onFailed(error, flush)\n', '      void onFailed\n'),
   ),
   mutant(
     'a flush from before a cut counts',
     'safekeeper',
     at(
-      timeline,
-      'if (epoch !== this.#flushEpoch || this.#failure !== undefined) return',
+      runner,
+      'if (!this.#flush.isCurrent(flush) || this.#failure !== undefined) return',
       'if (this.#failure !== undefined) return',
     ),
   ),
@@ -509,9 +548,9 @@ export const MUTANTS: readonly Mutant[] = [
     'a log found at a start counts as synced',
     'safekeeper',
     at(
-      timeline,
-      '    await rewriteTail(files, postgres, place, endLsn)\n',
-      '    void place\n    void rewriteTail\n',
+      opening,
+      '  await rewriteTail(files, postgres, place, endLsn)\n',
+      '  void place\n  void rewriteTail\n',
     ),
   ),
   mutant(
@@ -519,11 +558,11 @@ export const MUTANTS: readonly Mutant[] = [
     'safekeeper',
     at(endOfWal, 'throw damaged(found.reason ?? `it ends at ${formatLsn(found.endLsn)}`)', 'return found'),
     at(endOfWal, '  if (decoder.recordEndLsn !== endLsn) throw damaged()\n', ''),
-    at(timeline, '      endLsn >= commitLsn,\n', '      endLsn >= 0,\n'),
+    at(opening, '    endLsn >= commitLsn,\n', '    endLsn >= 0,\n'),
     at(
-      timeline,
+      opening,
       'restoreAcceptor(acceptor, endLsn)',
-      'restoreAcceptor({ ...acceptor, commitLsn: minLsn(acceptor.commitLsn, endLsn) }, endLsn)',
+      'restoreAcceptor({ ...acceptor, commitLsn: endLsn < acceptor.commitLsn ? endLsn : acceptor.commitLsn }, endLsn)',
     ),
   ),
   mutant(
@@ -539,9 +578,9 @@ export const MUTANTS: readonly Mutant[] = [
     'the folders above a new timeline are not synced',
     'safekeeper',
     at(
-      timeline,
-      '    await disk.syncDirectory(dirname(folder))\n    await disk.syncDirectory(dirname(dirname(folder)))\n',
-      '    void dirname\n',
+      opening,
+      '  await disk.syncDirectory(dirname(folder))\n  await disk.syncDirectory(dirname(dirname(folder)))\n',
+      '  void dirname\n',
     ),
   ),
   mutant(

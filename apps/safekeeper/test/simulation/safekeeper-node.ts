@@ -21,6 +21,7 @@ import { decodeControlFile } from '../../src/timeline/control-file.ts'
 import { catchUp } from '../../src/recovery/recovery.ts'
 import type { WalSource } from '../../src/recovery/recovery.ts'
 import type { ProposerSession } from '@understory/consensus/driver'
+import { unlimitedQuota } from '../../src/timeline/node-quota.ts'
 import type { Timeline } from '../../src/timeline/timeline.ts'
 import { Timelines } from '../../src/timeline/timelines.ts'
 import { SIMULATED_POSTGRES, postgresFormat } from './postgres-wal.ts'
@@ -84,7 +85,8 @@ export class SafekeeperNode implements AcceptorNode {
   }
 
   async #open(life: Life): Promise<void> {
-    const timelines = new Timelines(life.disk, this.#log(life), '/data')
+    const quota = unlimitedQuota(this.#host.schedule.clock)
+    const timelines = new Timelines({ disk: life.disk, log: this.#log(life), dataDir: '/data', quota })
     await timelines.openAll()
     await timelines.create(REF, SIMULATED_POSTGRES, postgresFormat.startLsn)
     assert(

@@ -1,8 +1,8 @@
 /**
- * How much WAL may lie on this safekeeper's disk: of one timeline, and of all. What is at its limit takes no more until
- * something was let go of; what was acknowledged is not touched by it.
+ * How much WAL may be kept on this safekeeper's disk: of one timeline, and of all. A timeline at its limit takes no more
+ * until some is released; acknowledged WAL is not touched by it.
  *
- * Counted is WAL, from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
+ * WAL counts from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
  */
 import { Signal } from '@understory/actor'
 import { refuse } from '@understory/base'
@@ -13,22 +13,21 @@ import type { Clock } from '@understory/env'
 const HOLD_MS = 2_000
 const MIB = 1024 * 1024
 
-export interface SpaceLimits {
+export interface QuotaLimits {
   /** Of each timeline; undefined = none. */
   readonly timelineBytes: number | undefined
   /** Of all timelines together; undefined = none. */
   readonly nodeBytes: number | undefined
 }
 
-export class DiskSpace {
+export class NodeQuota {
   readonly #timelineBytesMax: number
   readonly #nodeBytesMax: number
-  readonly #clock: Clock | undefined
+  readonly #clock: Clock
   readonly #freed = new Signal()
   #usedBytes = 0
 
-  /** Without a clock nobody waits for room. */
-  constructor(limits: SpaceLimits, clock?: Clock) {
+  constructor(limits: QuotaLimits, clock: Clock) {
     this.#timelineBytesMax = limits.timelineBytes ?? Infinity
     this.#nodeBytesMax = limits.nodeBytes ?? Infinity
     this.#clock = clock
@@ -40,7 +39,7 @@ export class DiskSpace {
   }
 
   /** A timeline keeps so much more, or less, than before. */
-  charge(changeBytes: number): void {
+  reserve(changeBytes: number): void {
     this.#usedBytes += changeBytes
     if (changeBytes < 0) this.#freed.notify()
   }
@@ -50,30 +49,33 @@ export class DiskSpace {
     if (keptBytes + moreBytes > this.#timelineBytesMax)
       return refuse('disk_full', `the timeline is at its quota of ${mib(this.#timelineBytesMax)}`, {
         detail: `it keeps ${mib(keptBytes)} of WAL`,
-        hint: 'WAL is let go of once it is in the object store: see why it does not get there, or raise --timeline-quota-mib.',
+        hint: 'WAL is released once it is in the object store: check why it does not get there, or raise --timeline-quota-mib.',
       })
     if (this.#usedBytes + moreBytes > this.#nodeBytesMax)
       return refuse('disk_full', `the safekeeper is at its quota of ${mib(this.#nodeBytesMax)}`, {
         detail: `its timelines keep ${mib(this.#usedBytes)} of WAL, this one ${mib(keptBytes)}`,
-        hint: 'WAL is let go of once it is in the object store: see why it does not get there, or raise --node-quota-mib.',
+        hint: 'WAL is released once it is in the object store: check why it does not get there, or raise --node-quota-mib.',
       })
     return undefined
   }
 
-  /** Whether a timeline that keeps `keptBytes` had better keep no more than it must. */
-  isTight(keptBytes: number): boolean {
+  /** Whether more than half is used: a timeline that keeps `keptBytes` should keep no more than it must. */
+  isLow(keptBytes: number): boolean {
     return keptBytes * 2 > this.#timelineBytesMax || this.#usedBytes * 2 > this.#nodeBytesMax
   }
 
   /** Resolves once `hasRoom`, or after a while without. */
   async waitForRoom(hasRoom: () => boolean): Promise<void> {
-    const clock = this.#clock
-    if (clock === undefined || hasRoom()) return
+    if (hasRoom()) return
     const over = new AbortController()
-    const timer = clock.setTimer(HOLD_MS, () => over.abort())
+    const timer = this.#clock.setTimer(HOLD_MS, () => over.abort())
     await this.#freed.until(hasRoom, over.signal)
     timer.cancel()
   }
 }
+
+/** Where there are no limits. */
+export const unlimitedQuota = (clock: Clock): NodeQuota =>
+  new NodeQuota({ timelineBytes: undefined, nodeBytes: undefined }, clock)
 
 const mib = (bytes: number): string => `${Math.round(bytes / MIB)} MiB`
