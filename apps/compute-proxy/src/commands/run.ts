@@ -96,7 +96,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
       void stop.requested.then(() => compute.requestStop(STOP_DEADLINE_MS))
       process.send?.({ address, metricsPort: telemetry?.metricsPort ?? 0 })
       alive = setInterval(() => {
-        if (process.connected) process.send?.({ alive: true })
+        if (process.connected) process.send?.({ alive: true, isRunning: compute.view().state === 'running' })
       }, ALIVE_MS)
     },
     run: async () => {

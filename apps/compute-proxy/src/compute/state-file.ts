@@ -73,7 +73,10 @@ export class ComputeMemory {
 
   /** Durable when it returns: a term is remembered before a safekeeper hears of it, without giving way to anything else. */
   remember(change: Partial<RememberedState>): void {
-    this.#state = { ...this.#state, ...change }
-    replaceNow(this.#path, `${JSON.stringify(this.#state)}\n`)
+    const next = { ...this.#state, ...change }
+    const text = JSON.stringify(next)
+    // A busy disk may take a second for what it has already.
+    if (text !== JSON.stringify(this.#state)) replaceNow(this.#path, `${text}\n`)
+    this.#state = next
   }
 }

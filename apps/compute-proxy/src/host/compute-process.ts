@@ -9,11 +9,9 @@ import type { ComputeFiles } from '../postgres/layout.ts'
 import { endOldPostgres } from '../postgres/postgres.ts'
 import type { Spares } from './spares.ts'
 
-/** Between a compute's end and its next start, growing while it does not last. */
+/** Between a compute's end and its next start, growing while it does not come to serve SQL; after one that did it is at once. */
 const RESTART_MIN_MS = 100
 const RESTART_MAX_MS = 5_000
-/** A compute that lasted so long is as good as new: its next start is at once. */
-const LASTED_MS = 30_000
 const STOP_GRACE_MS = 70_000
 /** For so long a process may be silent that has not begun: it has no Postgres yet, and a busy machine is slow to start it. */
 const START_MS_MAX = 60_000
@@ -27,7 +25,7 @@ export interface ComputeProcessParts {
   readonly contactTimeoutMs: number
   /** Of `compute-proxy run`: all but the spec and whether it is to run although it was fenced. */
   readonly argv: readonly string[]
-  readonly spares: Spares
+  readonly spares: Pick<Spares, 'start' | 'prepare'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -44,6 +42,8 @@ export class ComputeProcess {
   #isFenced = false
   /** It gave way to another compute, and a newer spec wants it here again; until its next process runs. */
   #restartsAfterFencing: boolean
+  /** Its process of now, or its last one, has served SQL. */
+  #hasServed = false
 
   /** Begins at once. */
   constructor(parts: ComputeProcessParts, spec: CheckedSpec, restartsAfterFencing: boolean) {
@@ -98,7 +98,6 @@ export class ComputeProcess {
     const { signal } = this.#stop
     let pauseMs = RESTART_MIN_MS
     while (!signal.aborted) {
-      const startedMs = clock.nowMs()
       const how = await this.#runOnce()
       if (signal.aborted) return
       if (how === EXIT_FENCED) {
@@ -107,7 +106,7 @@ export class ComputeProcess {
         return
       }
       log.warn('compute_ended', { timeline: timelineId, how })
-      if (clock.nowMs() - startedMs > LASTED_MS) {
+      if (this.#hasServed) {
         pauseMs = RESTART_MIN_MS
         continue
       }
@@ -125,12 +124,14 @@ export class ComputeProcess {
     })
     this.#child = child
     this.#starts++
+    this.#hasServed = false
     const watch = this.#watch(child)
     child.on('message', (message) => {
       // Of a spare that was taken before it was ready.
       if (typeof message !== 'object' || message === null || 'spare' in message) return
       watch.heard()
       if ('address' in message) this.#started(message)
+      if ('isRunning' in message && message.isRunning === true) this.#hasServed = true
     })
     const how = await new Promise<number | string>((resolve) => {
       child.once('error', (error) => resolve(describeError(error)))
