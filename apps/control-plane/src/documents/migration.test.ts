@@ -185,17 +185,27 @@ test('a control plane that was overtaken in the middle of its migration changes 
   expect(stalledCount).toBeGreaterThan(6)
 })
 
-test('requests that come at once see one migration, and their changes stay', async () => {
-  const store = await oldStore()
-  const { tenants, timelines } = storesOver(store, 8)
-  await Promise.all([
-    tenants.list(),
-    tenants.update(TENANT_ID, (tenant) => ({ ...tenant, settings: { work_mem: '9MB' } })),
-    tenants.find('shop').then(() => timelines.update(MAIN_REF, (main) => ({ ...main, sqlPort: 99 }))),
-    tenants.list(),
-    tenants.find('shop'),
-  ])
-  const found = await everything(store)
-  expect(found[KEY]).toMatchObject({ settings: { work_mem: '9MB' } })
-  expect(found[`control/timelines/${TENANT_ID}/${MAIN}.json`]).toMatchObject({ sqlPort: 99 })
+test('requests that come at once see one migration, whichever of them is slow, and their changes stay', async () => {
+  for (let at = 1; ; at++) {
+    const store = await oldStore()
+    const resume = Promise.withResolvers<void>()
+    let count = 0
+    const slow = interceptStore(store, async (_name, _args, call) => {
+      if (++count === at) await resume.promise
+      return call()
+    })
+    const { tenants, timelines } = storesOver(slow, 8)
+    const change = async (sqlPort: number): Promise<void> => {
+      await tenants.find(TENANT_ID)
+      await timelines.update(MAIN_REF, (main) => ({ ...main, sqlPort: main.sqlPort + sqlPort }))
+    }
+    const changes = [change(100), change(1_000)]
+    // The one that is not slow gets as far as it can.
+    for (let turns = 0; turns < 200; turns++) await new Promise((go) => setImmediate(go))
+    resume.resolve()
+    await Promise.all(changes)
+    const found = await everything(store)
+    expect(found[`control/timelines/${TENANT_ID}/${MAIN}.json`]).toMatchObject({ sqlPort: 5432 + 1_100 })
+    if (count < at) break
+  }
 })

@@ -29,7 +29,7 @@ export interface RemovalParts extends Stores {
   /** What safekeepers and pageservers keep their objects in. */
   readonly objects: ObjectStore
   readonly configurations: ConfigurationStore
-  readonly nodes: Nodes
+  readonly nodes: Pick<Nodes, 'known'>
   readonly clients: NodeClients
   readonly computes: ComputeDriver
   readonly clock: Clock

@@ -132,6 +132,14 @@ test('of a deleted tenant every timeline is retired, also one that is about to b
   )
 })
 
+test('a timeline that is about to begin again does not, where its tenant was deleted in the meantime', async () => {
+  const stores = storesOver(await placed(), 2)
+  const retired = await stores.timelines.retire(REF, 'restarted')
+  await stores.tenants.update(TENANT_ID, (tenant) => ({ ...tenant, isDeleted: true }))
+  await finishRetirement(stores, retired, NEXT_ID)
+  expect(await stores.tenants.read(TENANT_ID)).toMatchObject({ timelines: [], removals: [REMOVAL] })
+})
+
 test('a request that comes with a deletion is refused or part of what is removed', async () => {
   const store = await placed()
   const stores = storesOver(store, 2)
