@@ -5,7 +5,7 @@ import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { grpcConnector } from '@understory/protocol/clients'
 import { controlPlaneService } from './serve/api.ts'
-import { tellAll } from './serve/collect.ts'
+import { recordGauges } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
 import { ConfigurationStore } from './documents/configuration-store.ts'
 import { DeletionService } from './reconcile/deletion-service.ts'
@@ -81,9 +81,9 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const deletions = new DeletionService(parts, tenants, reconcilers)
   telemetry?.meter.onCollect(async () => {
     telemetry.metrics.lead.observe({}, lease.isHeld ? 1 : 0)
-    // One that waits for its turn would tell the same as the one that leads.
+    // A standby would report the same as the leader.
     telemetry.metrics.brokerAway.observe({}, nodes.isBrokerAway ? 1 : 0)
-    if (lease.isHeld) tellAll(telemetry.metrics, await tenants.views(), nodes.known())
+    if (lease.isHeld) recordGauges(telemetry.metrics, await tenants.views(), nodes.known())
   })
   const following = nodes.follow(stop.signal)
   const labelling =

@@ -1,4 +1,4 @@
-/** Counted uint64 fields. They stay far below 2^53; what lies beyond could be stored, and never be sent again. */
+/** Counted uint64 fields. They stay far below 2^53; what is beyond could be stored, and never be sent again. */
 import { refuse } from '@understory/base'
 
 function readCount(what: string, value: bigint): number {

@@ -29,7 +29,7 @@ export const walPrefix = ({ tenantId, timelineId }: TimelineRef): string => `wal
 export const walSegmentKey = (ref: TimelineRef, identity: PostgresIdentity, segment: number): string =>
   walPrefix(ref) + walFileName(identity.pgTimelineId, segment, identity.walSegmentBytes)
 
-/** `endLsn` lies in the segment or at its end. */
+/** `endLsn` is in the segment or at its end. */
 export const walPartialKey = (
   ref: TimelineRef,
   identity: PostgresIdentity,
@@ -46,7 +46,7 @@ const layersPrefix = ({ tenantId, timelineId }: TimelineRef): string =>
 export const shardPrefix = (owner: TimelineRef & { readonly shard: ShardIdentity }): string =>
   `${layersPrefix(owner)}shard-${owner.shard.number}-of-${owner.shard.count}/`
 
-/** Everything that safekeepers and pageservers store of a timeline lies below one of these, and nothing else does. */
+/** Everything that safekeepers and pageservers store of a timeline is stored below one of these, and nothing else does. */
 export const timelinePrefixes = (ref: TimelineRef): readonly string[] => [walPrefix(ref), layersPrefix(ref)]
 
 export const tenantDocumentKey = (tenantId: string): string => `${TENANT_DOCUMENTS_PREFIX}${tenantId}.json`

@@ -134,7 +134,7 @@ export interface WalTailOptions {
   readonly timeline?: string | undefined
   /** First byte, such as `0/3A000148`; the commit position at the start by default. */
   readonly fromLsn?: string | undefined
-  /** Ends there; goes on until it is left or cancelled by default. */
+  /** Ends there; by default it continues until it is left or cancelled. */
   readonly toLsn?: string | undefined
   readonly signal?: AbortSignal | undefined
 }
@@ -167,7 +167,7 @@ export interface UnderstoryClient extends Disposable {
   setTenantPassword(tenant: string, options?: PasswordOptions): Promise<string | undefined>
   /** Ends when the tenant's Postgres has the password that was set last. */
   waitForPassword(tenant: string, options?: WaitOptions): Promise<void>
-  /** Every tenant, by name; asks for more as the loop goes on. */
+  /** Every tenant, by name; asks for more as the loop proceeds. */
   listTenants(options?: CallOptions): AsyncGenerator<Tenant, void, void>
   /** By name or id. */
   getTenant(tenant: string, options?: CallOptions): Promise<Tenant>
@@ -194,15 +194,15 @@ export interface UnderstoryClient extends Disposable {
   switchFullPageWrites(tenant: string, wanted: 'on' | 'off', options?: CallOptions): Promise<FpwView>
   getFullPageWrites(tenant: string, options?: CallOptions): Promise<FpwView>
   /**
-   * Where the switch stands, and again at every change, until it is left or cancelled. A control plane that goes away
-   * meanwhile is waited for, up to a minute.
+   * The state of the switch, and again at every change, until it is left or cancelled. A control plane that goes away
+   * in the meantime is waited for, up to a minute.
    */
   watchFullPageWrites(tenant: string, options?: WatchOptions): AsyncGenerator<FpwView, void, void>
   /** Ends when the switch has reached what is wanted; throws `timeout` with the reason where it does not get there. */
   waitForFullPageWrites(tenant: string, options?: WaitForFullPageWritesOptions): Promise<FpwView>
   /** Compares every page that Postgres has written with what storage gives. */
   verifyTimeline(tenant: string, timeline?: string, options?: VerifyOptions): Promise<VerifyResult>
-  /** Begins a change and returns at once; the same one again is no other. */
+  /** Begins a change and returns at once; the same request again changes nothing. */
   changeSafekeepers(
     tenant: string,
     request: SafekeeperChangeRequest,
@@ -212,8 +212,8 @@ export interface UnderstoryClient extends Disposable {
   cancelSafekeeperChange(tenant: string, timeline?: string, options?: CallOptions): Promise<SafekeepersView>
   /**
    * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have are
-   * lost. Without a node none is left, and others go on with what the object store has. Refused `precondition` while
-   * there is more to go on with.
+   * lost. Without a node none is left, and others continue with what the object store has. Refused `precondition` while
+   * there is more to continue with.
    */
   recoverSafekeepers(
     tenant: string,

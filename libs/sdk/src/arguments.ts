@@ -31,7 +31,7 @@ export const readPassword = (given: {
   passwordVerifier: readText('passwordVerifier', given.passwordVerifier),
 })
 
-/** A name or id; empty, which stands for the timeline `main`, where none is given. */
+/** A name or id; empty, which means the timeline `main`, where none is given. */
 export const readTimeline = (value: unknown): string =>
   value === undefined ? '' : readName('timeline', value)
 
@@ -73,7 +73,7 @@ export const readPosition = (value: unknown): Lsn => parseLsn(String(value))
 export function readTraceparent(value: unknown): string | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'string' && /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/.test(value)) return value
-  throw refuse('bad_argument', `traceparent ${shown(value)} is no trace context`, {
+  throw refuse('bad_argument', `traceparent ${shown(value)} is not a trace context`, {
     hint: 'Write it as in the W3C header traceparent.',
   })
 }

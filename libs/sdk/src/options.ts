@@ -41,7 +41,7 @@ export interface ClientSettings {
 }
 
 const DEADLINE_DEFAULT_MS = 30_000
-/** Over some two seconds: a control plane that is started anew is waited for. */
+/** Over some two seconds: a control plane that is started again is waited for. */
 const RETRIES_DEFAULT = 5
 
 export function readClientOptions(options: ClientOptions): ClientSettings {

@@ -18,7 +18,7 @@ export interface RetryOptions {
 
 /**
  * Makes the call, and again up to `retries` times where what went wrong may pass, each time after a longer pause. What
- * went wrong last is thrown once there is no time for another try; that a last one had too little of it tells nothing.
+ * went wrong last is thrown once there is no time for another try; that the last one had too little of it says nothing.
  */
 export async function retrying<T>(
   { retries, deadlineMs, signal }: RetryOptions,

@@ -26,7 +26,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   ],
 ]
 
-/** The same error, with what to do, where nobody has said it yet. */
+/** The same error, with what to do, where it is not said yet. */
 export function withHint(error: unknown): unknown {
   if (!(error instanceof UnderstoryError) || error.hint !== undefined) return error
   const { code, message, detail = '' } = error

@@ -4,7 +4,7 @@ import { ComputeState, FpwPhase, FullPageWrites } from '@understory/rpc'
 import type { FpwStatus, SafekeepersStatus } from '@understory/rpc'
 import { lsnText } from './lsn.ts'
 
-/** Where a switch of full_page_writes stands. */
+/** The state of a switch of full_page_writes. */
 export interface FpwView {
   readonly wanted: 'on' | 'off'
   readonly phase: 'on' | 'switching off' | 'off' | 'switching on'
@@ -16,7 +16,7 @@ export interface FpwView {
     readonly done: boolean
     readonly lsn: string
   }[]
-  /** Empty, or why it does not go on. */
+  /** Empty, or what it waits for. */
   readonly problem: string
   readonly tookMs: number
 }
@@ -47,7 +47,7 @@ export interface SafekeeperChangeView {
   readonly cancelled: boolean
   readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
   readonly done: boolean
-  /** Empty, or why it does not go on. */
+  /** Empty, or what it waits for. */
   readonly problem: string
   readonly tookMs: number
   /** Of the newcomer that is furthest behind, while it pulls; `0/0` otherwise. */

@@ -17,12 +17,12 @@ const POLL_MS = 100
 const ANSWER_MS_MAX = 5_000
 /** A safekeeper may read from the object store before it sends. */
 const READ_SILENCE_MS_MAX = 20_000
-/** One that has nothing new for so long may be cut off from the others. */
+/** A safekeeper that has nothing new for so long may be cut off from the others. */
 const STILL_MS_MAX = 5_000
 /** Where no safekeeper has answered for so long the tail fails. */
 const SILENCE_MS_MAX = 60_000
 
-/** `findTimeline` is asked again whenever a safekeeper fails or stands still: the members may have changed. */
+/** `findTimeline` is asked again whenever a safekeeper fails or does not advance: the members may have changed. */
 export async function* tail(
   calls: Calls,
   findTimeline: (how: Pick<Try, 'deadlineMs' | 'signal'>) => Promise<GetTimelineResponse>,
@@ -69,7 +69,7 @@ export async function* tail(
   }
 }
 
-/** One that hangs says nothing of the others. */
+/** A safekeeper that hangs says nothing of the others. */
 const mayPassElsewhere = (error: unknown): boolean =>
   mayPass(error) || (error instanceof UnderstoryError && error.code === 'timeout')
 

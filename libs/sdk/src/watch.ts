@@ -1,4 +1,4 @@
-/** Where a switch of full_page_writes stands, and again at every change, over losses of the control plane. */
+/** The state of a switch of full_page_writes, and again at every change, over losses of the control plane. */
 import { isDeepStrictEqual } from 'node:util'
 import { ControlPlaneServiceClient } from '@understory/rpc'
 import type { WatchOptions } from './api.ts'

@@ -391,7 +391,7 @@ describe('arguments', () => {
     ],
     [(client) => client.getPages('a', [], { lsn: 'nonsense' }), /^malformed lsn "nonsense"/],
     [(client) => client.getPages('a', [], { lsn: 'FFFFFFFF/0' }), /beyond 2\^53$/],
-    [(client) => client.getPages('a', [], { traceparent: 'x' }), /^traceparent "x" is no trace context$/],
+    [(client) => client.getPages('a', [], { traceparent: 'x' }), /^traceparent "x" is not a trace context$/],
     [(client) => first(client.tailWal('a', { fromLsn: '' })), /^malformed lsn ""/],
   ]
 

@@ -36,8 +36,8 @@ function printSafekeepers(format: OutputFormat, view: SafekeepersView): void {
 const REASONS = {
   user: '',
   lost_node: ', because a node was lost',
-  recovery: ', by force: commits that the one that stays does not have were given up',
-  stored: ', from the object store: commits that it does not have were given up',
+  recovery: ', by force: commits that the one that stays does not have are lost',
+  stored: ', from the object store: commits that it does not have are lost',
 } as const satisfies Record<SafekeeperChangeView['reason'], string>
 
 function printChange(change: SafekeeperChangeView): void {
@@ -55,7 +55,7 @@ function printChange(change: SafekeeperChangeView): void {
   if (change.problem !== '') printLine(`  problem: ${change.problem}`)
 }
 
-function tellStep({ change }: SafekeepersView): void {
+function showStep({ change }: SafekeepersView): void {
   const step = change?.steps.find(({ done }) => !done)
   if (change === undefined || step === undefined) return
   const pulled = step.name === 'pull' ? `  ${change.pulledLsn} of ${change.pullGoalLsn}` : ''
@@ -71,7 +71,7 @@ async function change(
   const client = createClientIn(rpc, { endpoint })
   let view = await client.changeSafekeepers(tenant, { timeline, ...request })
   if (wait) {
-    view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs: timeout * 1_000, onStep: tellStep })
+    view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs: timeout * 1_000, onStep: showStep })
     endProgress()
   }
   printSafekeepers(format, view)
@@ -87,14 +87,14 @@ export function addSafekeeperCommands(program: Command, rpc: ClientContext): voi
       .description(description)
       .requiredOption('--tenant <tenant>', 'name or id')
       .option('--timeline <timeline>', 'name or id', 'main')
-      .option('--no-wait', 'return at once; it goes on by itself')
+      .option('--no-wait', 'return at once; it continues by itself')
       .option('--timeout <seconds>', 'how long to wait for the change', wholeNumber(1, 86_400), 3_600)
 
   safekeeper
     .command('list')
     .requiredOption('--tenant <tenant>', 'name or id')
     .option('--timeline <timeline>', 'name or id', 'main')
-    .description("a timeline's safekeepers, and where the last change of them stands")
+    .description("a timeline's safekeepers, and the state of their last change")
     .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
       const { endpoint, format } = globals(command)
       printSafekeepers(format, await createClientIn(rpc, { endpoint }).getSafekeepers(tenant, timeline))
@@ -104,7 +104,7 @@ export function addSafekeeperCommands(program: Command, rpc: ClientContext): voi
     .command('cancel')
     .requiredOption('--tenant <tenant>', 'name or id')
     .option('--timeline <timeline>', 'name or id', 'main')
-    .description('give up the change that is under way, such as one whose newcomer is lost')
+    .description('cancel the change that is under way, such as one whose newcomer is lost')
     .action(async ({ tenant, timeline }: ChangeOptions, command: Command) => {
       const { endpoint, format } = globals(command)
       printSafekeepers(
@@ -113,7 +113,7 @@ export function addSafekeeperCommands(program: Command, rpc: ClientContext): voi
       )
     })
 
-  changing('recover', 'the majority is lost for good: goes on with what is left')
+  changing('recover', 'the majority is lost for good: continue with what is left')
     .option('--from <node>', 'the one safekeeper that is left')
     .option('--from-object-store', 'none is left: others begin with the WAL in the object store')
     .option('--accept-lost-commits', 'commits that are not there are lost')
@@ -132,14 +132,14 @@ export function addSafekeeperCommands(program: Command, rpc: ClientContext): voi
         let view = await client.recoverSafekeepers(tenant, { timeline, ...node, acceptLostCommits })
         if (wait) {
           const timeoutMs = timeout * 1_000
-          view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs, onStep: tellStep })
+          view = await client.waitForSafekeepers(tenant, timeline, { timeoutMs, onStep: showStep })
           endProgress()
         }
         printSafekeepers(format, view)
       },
     )
 
-  changing('replace', 'another safekeeper takes the place of one, while commits go on')
+  changing('replace', 'another safekeeper takes the place of one, while commits continue')
     .requiredOption('--from <node>', 'the one that leaves; it may be lost')
     .requiredOption('--to <node>', 'the one that takes its place')
     .action(async (options: ChangeOptions & { from: string; to: string }, command: Command) =>

@@ -82,10 +82,10 @@ async function waitForSql(
   } catch (error) {
     if (password !== undefined) say(`password  ${password}`)
     if (!isErrorCode(error, 'timeout')) throw error
-    // The tenant is made: who gives the command again is told only that there is one of this name.
+    // The tenant is made: the command, given again, only says that there is one of this name.
     throw refuse('timeout', error.message, {
       ...(error.detail === undefined ? {} : { detail: error.detail }),
-      hint: `It is made, and goes on: \`understory timeline show ${tenant}\` says how far it is.`,
+      hint: `It is made, and its bootstrap continues: \`understory timeline show ${tenant}\` says how far it is.`,
       cause: error,
     })
   }
@@ -159,7 +159,7 @@ export function addTenantCommands(program: Command, rpc: ClientContext): void {
       const { endpoint, format } = globals(command)
       const client = createClientIn(rpc, { endpoint })
       const password = await client.setTenantPassword(name, await chosenPassword(options))
-      // Before the waiting, which may fail: nobody can tell it again.
+      // Before the waiting, which may fail: it is stored nowhere.
       if (password !== undefined) printFields(format, { name, password })
       if (!options.wait) return
       try {

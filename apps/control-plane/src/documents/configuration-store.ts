@@ -1,5 +1,5 @@
 /**
- * What computes were told by configuration files, which are not in WAL: `control/configurations/<timeline>.json`, one
+ * What computes were configured with by files, which are not in WAL: `control/configurations/<timeline>.json`, one
  * document a timeline, replaced only by a newer version. A compute on another disk begins with it.
  */
 import { DOCUMENT_READER, describeError, refuse } from '@understory/base'

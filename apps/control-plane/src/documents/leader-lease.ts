@@ -26,7 +26,7 @@ const record = z.object({
   version: z.literal(1),
   epoch: z.number().int().positive(),
   nodeId: z.string(),
-  /** Of the process: two of one node are told apart. */
+  /** Of the process: it distinguishes two of one node. */
   nonce: z.string(),
   /** Grows while its process lives. */
   renewals: z.number().int().nonnegative(),

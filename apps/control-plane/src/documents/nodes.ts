@@ -52,7 +52,7 @@ export class Nodes {
     return this.#broker.isAway
   }
 
-  /** The announced nodes by id, as last heard of. Needs `follow`. */
+  /** The announced nodes by id, as announced last. Needs `follow`. */
   known(): NodeView[] {
     return [...this.#known.values()].toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
   }
@@ -90,7 +90,7 @@ export class Nodes {
 }
 
 /**
- * Errors for what a newer or foreign program announced. Whoever reaches the broker may announce: the id becomes a key of
+ * Errors for what a newer or foreign program announced. Every program that reaches the broker may announce: the id becomes a key of
  * documents, and the address is called with the token.
  */
 function readNode(key: string, value: unknown): NodeView {

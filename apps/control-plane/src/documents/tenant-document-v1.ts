@@ -31,10 +31,10 @@ const timeline = z.object({
   newSafekeeperNodes: z.array(z.string()).default([]),
   /** Under way, or the last one. */
   safekeeperChange: safekeeperChange.optional(),
-  /** Safekeepers that are members no more, and the generation with which they left: their copies are removed. */
+  /** `retiredReplicas` of version 2. */
   leftCopies: z.array(z.object({ node: z.string(), generation: z.number().int().positive() })).default([]),
   /**
-   * Where WAL was given up last, and the term that began there. A shard of an older generation than the one here, by
+   * Where WAL was abandoned last, and the term that began there. A shard of an older generation than the one here, by
    * number, may hold pages of WAL beyond it.
    */
   rollback: z
@@ -50,9 +50,9 @@ const timeline = z.object({
   /** Last known address of each node above, for while it is not announced. */
   addresses: z.record(z.string(), z.string()),
   sqlPort: z.number().int(),
-  /** Grows whenever what its compute is told changes. */
+  /** Grows whenever the spec of its compute changes. */
   specGeneration: z.number().int().nonnegative(),
-  /** What the compute was last told, without the generation. */
+  /** `specDigest` of version 2. */
   specText: z.string(),
   /** Of the tenant's password that its Postgres has; 0 = none of them. */
   passwordGeneration: z.number().int().nonnegative().default(0),

@@ -5,7 +5,7 @@
  *   on -> off   image_generation (every shard, durable) -> setting -> seen_in_wal                      = off
  *   off -> on   setting -> seen_in_wal -> checkpoint (redo at or past the record) -> image_generation_off = on
  *
- * Every step is idempotent and its completion is stored, so a control plane that dies half way goes on where it was.
+ * Every step is idempotent and its completion is stored, so another control plane continues it.
  * A request in the opposite direction half way starts the other plan from its beginning.
  */
 import { formatLsn, lsnFromBigint, parseLsn } from '@understory/base'
@@ -40,7 +40,7 @@ export function requestSwitch(state: FpwState, wanted: 'on' | 'off', nowMs: numb
 }
 
 /**
- * Starts the plan towards what is wanted; also after drift, where WAL shows what nobody asked for. Either is a request with
+ * Starts the plan towards what is wanted; also after drift, where WAL shows what was not requested. Either is a request with
  * a number of its own, so that a message of an earlier plan that comes late changes nothing.
  */
 export function beginSwitch(state: FpwState, nowMs: number): FpwState {
@@ -100,7 +100,7 @@ export function startsWithSettingOff(state: FpwState): boolean {
 
 /**
  * A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. A shard
- * that has just started reads WAL from before the switch again, and tells what it finds there: that is none.
+ * that has just started reads WAL from before the switch again, and reports what it finds there: that is not drift.
  */
 export function hasDrifted(state: FpwState, seen: SeenFullPageWrites | undefined): boolean {
   if (seen === undefined || (state.phase !== 'on' && state.phase !== 'off')) return false

@@ -56,7 +56,7 @@ export class LostMembers {
   }
 
   async #spareFor({ timelineId, safekeeperNodes: members }: TimelineDocument): Promise<NodeView | undefined> {
-    // Without the broker no living spare is known: the replacement waits, all else of the pass goes on.
+    // Without the broker no living spare is known: the replacement waits, and nothing else does.
     const spares = ((await ifReachable(this.#parts.nodes.list())) ?? [])
       .filter(({ kind, nodeId }) => kind === 'safekeeper' && !members.includes(nodeId))
       .filter(({ nodeId }) => !this.#unwellSinceMs.has(nodeId))

@@ -116,15 +116,17 @@ test('the one that is left counts alone, under a generation of its own, whatever
     // And others can join again.
     expect(stepOf(requestChange(over, { add: ['x'], remove: [], reason: 'user' }, 3_000))).toBe('pull')
   }
-  expect(() => recoverFrom(TIMELINE, 'x', 0)).toThrow(/"x" is no safekeeper/)
+  expect(() => recoverFrom(TIMELINE, 'x', 0)).toThrow(/"x" is not a safekeeper/)
 })
 
 test.each([
   [{ add: ['b'], remove: [] }, /"b" is a safekeeper of this timeline/],
-  [{ add: [], remove: ['x'] }, /"x" is no safekeeper of this timeline/],
+  [{ add: [], remove: ['x'] }, /"x" is not a safekeeper of this timeline/],
   [{ add: [], remove: ['a', 'b', 'c'] }, /has 1 to 9 safekeepers, not 0/],
   [{ add: [], remove: [] }, /no safekeeper is named/],
 ])('%j is refused', (request, why) => {
   expect(() => requestChange(TIMELINE, { ...request, reason: 'user' }, 0)).toThrow(why)
-  expect(() => requestChange({ ...TIMELINE, bootstrapped: false }, REPLACE, 0)).toThrow(/not born yet/)
+  expect(() => requestChange({ ...TIMELINE, bootstrapped: false }, REPLACE, 0)).toThrow(
+    /not bootstrapped yet/,
+  )
 })

@@ -2,7 +2,7 @@
  * A change of the safekeepers of a timeline, as a pure plan over its document. What may follow what is decided by
  * libs/consensus; here is in which order it is brought about:
  *
- *   pull     newcomers copy what is committed, while the members go on as before
+ *   pull     newcomers copy what is committed, while the members work as before
  *   joint    the document says that both majorities count, under the next generation
  *   finish   a majority of the old members and one of the new know of it, and the new ones have log and term of the
  *            old: the document says that the new members alone count, under the generation after
@@ -11,11 +11,11 @@
  * Where no safekeeper is left (`recoverFromStore`), others begin with what the object store has of the WAL:
  *
  *   pull      the new members, which alone count already, take it from there
- *   rollback  every shard has given up what it made of WAL beyond it; no compute runs before that
+ *   rollback  every shard has discarded what it made of WAL beyond it; no compute runs before that
  *   spread    as above
  *
- * Each step is stored when it is done and is idempotent, so that whoever dies half way goes on where the document
- * stands.
+ * Each step is stored when it is done and is idempotent, so that another process continues from the
+ * document.
  */
 import { formatLsn, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -76,16 +76,19 @@ export function requestChange(
   if (isSame && (isUnderWay(last) || isInForce(timeline, last))) return timeline
   if (last !== undefined && isUnderWay(last)) {
     throw refuse('precondition', `a change of the safekeepers is under way: ${describeChange(last)}`, {
-      hint: 'It goes on by itself; see `understory safekeeper list`.',
+      hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   }
   if (!timeline.bootstrapped)
-    throw refuse('precondition', 'the timeline is not born yet', { hint: 'Try again when it takes SQL.' })
+    throw refuse('precondition', 'the timeline is not bootstrapped yet', {
+      hint: 'Try again when it takes SQL.',
+    })
   if (add.length + remove.length === 0) throw refuse('bad_argument', 'no safekeeper is named')
   for (const node of add)
     if (members.includes(node)) throw refuse('bad_argument', `"${node}" is a safekeeper of this timeline`)
   for (const node of remove)
-    if (!members.includes(node)) throw refuse('bad_argument', `"${node}" is no safekeeper of this timeline`)
+    if (!members.includes(node))
+      throw refuse('bad_argument', `"${node}" is not a safekeeper of this timeline`)
   const count = members.length + add.length - remove.length
   if (count < 1 || count > MEMBERS_COUNT_MAX)
     throw refuse('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
@@ -107,7 +110,7 @@ export function requestChange(
 }
 
 /**
- * The document with the change given up: at once while newcomers pull, and by another generation while both majorities
+ * The document with the change cancelled: at once while newcomers pull, and by another generation while both majorities
  * count. Error: refused `precondition` where there is none, or where the new members alone count.
  */
 export function cancelChange(timeline: TimelineDocument, nowMs: number): TimelineDocument {
@@ -117,7 +120,7 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
   if (change.isCancelled) return timeline
   if (change.reason === 'stored')
     throw refuse('precondition', 'nothing is left to go back to', {
-      hint: 'It goes on by itself; see `understory safekeeper list`.',
+      hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   const steps = change.steps.filter(({ done }) => done)
   const cancelled = { ...change, steps, isCancelled: true, problem: '' }
@@ -141,13 +144,13 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
 
 /**
  * The document with `survivor` alone counting, whatever the others have: for when their majority is lost for good. There is
- * no joint membership on the way, for nobody is left to agree to it. Error: refused `bad_argument`.
+ * no joint membership on the way, because no other member is left to agree to it. Error: refused `bad_argument`.
  */
 export function recoverFrom(timeline: TimelineDocument, survivor: string, nowMs: number): TimelineDocument {
   const { safekeeperChange: last, membershipGeneration } = timeline
   const known = allSafekeepers(timeline)
   if (!known.includes(survivor))
-    throw refuse('bad_argument', `"${survivor}" is no safekeeper of this timeline`)
+    throw refuse('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
   return {
     ...timeline,
     membershipGeneration: membershipGeneration + 1,
@@ -172,7 +175,7 @@ export interface StoredRecovery {
   readonly members: readonly { readonly nodeId: string; readonly address: string }[]
   /** Where the WAL in the object store ends: a record end. */
   readonly endLsn: Lsn
-  /** Last term that is told of it. */
+  /** Last term of it. */
   readonly term: number
 }
 
@@ -186,10 +189,10 @@ export function recoverFromStore(
   nowMs: number,
 ): TimelineDocument {
   const { safekeeperChange: last, membershipGeneration } = timeline
-  if (!timeline.bootstrapped) throw refuse('precondition', 'the timeline is not born yet')
+  if (!timeline.bootstrapped) throw refuse('precondition', 'the timeline is not bootstrapped yet')
   if (isFromStore(timeline))
     throw refuse('precondition', 'a recovery from the object store is under way', {
-      hint: 'It goes on by itself; see `understory safekeeper list`.',
+      hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   const add = members.map(({ nodeId }) => nodeId)
   const shards = timeline.shards.map(({ node, generation }) => ({ node, generation: generation + 1 }))
@@ -228,13 +231,13 @@ export const isFromStore = ({ safekeeperChange: change }: TimelineDocument): boo
   change?.reason === 'stored' && isUnderWay(change)
 
 /**
- * What those have that are members no more. Not of those that were given up in a recovery: what only they have was lost by
- * it, and somebody may want to look at it.
+ * The copies of safekeepers that are no longer members. Not of those that a recovery left behind: what only they have was
+ * lost by it, and an operator may want to look at it.
  */
 function withRetiredReplicas(timeline: TimelineDocument, change: SafekeeperChange): TimelineDocument {
   if (change.reason === 'recovery' || change.reason === 'stored') return timeline
   const { membershipGeneration, safekeeperNodes, retiredReplicas } = timeline
-  // The first change may be given up before there is any generation; a copy of it knows of none either.
+  // The first change may be cancelled before there is any generation; its copy has none either.
   const generation = Math.max(1, membershipGeneration)
   const left = leftOut(change).filter((node) => !safekeeperNodes.includes(node))
   const others = retiredReplicas.filter(({ node }) => !left.includes(node))

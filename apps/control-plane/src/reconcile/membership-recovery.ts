@@ -1,5 +1,5 @@
 /**
- * What must be so before a timeline goes on with one safekeeper that is left, or with none (membership-change.ts,
+ * What must be so before a timeline continues with one safekeeper that is left, or with none (membership-change.ts,
  * `recoverFrom` and `recoverFromStore`).
  */
 import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
@@ -21,7 +21,7 @@ export async function checkRecovery(
 ): Promise<WalStatus> {
   const nodes = allSafekeepers(timeline)
   if (!nodes.includes(survivor))
-    throw refuse('bad_argument', `"${survivor}" is no safekeeper of this timeline`)
+    throw refuse('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
   const statuses = new Map<string, WalStatus>()
   await Promise.all(
     nodes.map(async (node) => {
@@ -106,7 +106,7 @@ async function statusOf(
   }
 }
 
-/** Pages of WAL that is given up would stay, and be read with what comes instead of it. */
+/** Pages of WAL that is abandoned would stay, and be read with what comes instead of it. */
 async function checkStorage(
   clients: NodeClients,
   ref: TimelineRef,
@@ -118,7 +118,7 @@ async function checkStorage(
     const address = timeline.addresses[node]
     const shards = address === undefined ? undefined : await ifReachable(clients.shards(address, ref))
     if (shards === undefined) {
-      throw refuse('precondition', `pageserver "${node}" does not tell how much WAL it has`, {
+      throw refuse('precondition', `pageserver "${node}" does not answer how much WAL it has`, {
         hint: 'Start it first.',
       })
     }

@@ -24,7 +24,7 @@ export interface NewPassword {
   readonly password: string
 }
 
-/** Error: refused `bad_argument` where it is no password or no verifier. */
+/** Error: refused `bad_argument` where it is not a password or not a verifier. */
 export function newPassword({ password, passwordVerifier }: PasswordRequest, rng: Rng): NewPassword {
   if (password !== '' && passwordVerifier !== '')
     throw refuse('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })

@@ -25,7 +25,7 @@ export class ReconcileInterval {
     return Math.min(idleMs, Math.max(BUSY_MS_MIN, (nowMs - this.#missingSinceMs) * BUSY_SHARE))
   }
 
-  /** Something new was asked for. */
+  /** Something new was requested. */
   reset(): void {
     this.#missingSinceMs = undefined
   }

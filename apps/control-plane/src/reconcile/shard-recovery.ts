@@ -36,7 +36,7 @@ export class ShardRecovery {
     return this.#tries.get(shard)?.count ?? 0
   }
 
-  /** It serves. That a stopped one does for a moment after each try is no recovery yet. */
+  /** It serves. A stopped one does so for a moment after each try: that is not a recovery yet. */
   noteServing(shard: number): void {
     const tries = this.#tries.get(shard)
     if (tries !== undefined && this.#clock.nowMs() > tries.lastMs + 2 * pauseMs(tries.count))

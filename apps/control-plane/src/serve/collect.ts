@@ -1,4 +1,4 @@
-/** What the control plane tells when somebody collects: everything it leads, asked for at that moment. */
+/** The gauges of the control plane: everything it leads, as observed when they are collected. */
 import { ComputeState } from '@understory/rpc'
 import type { ShardStatus } from '@understory/rpc'
 import { hasDrifted } from '../reconcile/fpw-switch.ts'
@@ -12,7 +12,11 @@ import type { TimelineView } from '../reconcile/timeline-view.ts'
 
 type Metrics = ControlTelemetry['metrics']
 
-export function tellAll(metrics: Metrics, views: readonly TimelineView[], nodes: readonly NodeView[]): void {
+export function recordGauges(
+  metrics: Metrics,
+  views: readonly TimelineView[],
+  nodes: readonly NodeView[],
+): void {
   for (const kind of NODE_KINDS)
     metrics.nodes.observe({ kind }, nodes.filter((node) => node.kind === kind).length)
   metrics.tenants.observe({}, new Set(views.map(({ tenant }) => tenant.tenantId)).size)
@@ -24,7 +28,7 @@ export function tellAll(metrics: Metrics, views: readonly TimelineView[], nodes:
   for (const phase of ['open', 'starting', 'away'] as const)
     metrics.computes.observe({ phase }, computes[phase])
   const announced = new Set(nodes.map(({ nodeId }) => nodeId))
-  for (const view of views) tellTimeline(metrics, view, announced)
+  for (const view of views) recordTimeline(metrics, view, announced)
 }
 
 function phaseOf(compute: { readonly state: ComputeState } | undefined): 'open' | 'starting' | 'away' {
@@ -32,7 +36,7 @@ function phaseOf(compute: { readonly state: ComputeState } | undefined): 'open' 
   return compute.state === ComputeState.COMPUTE_STATE_RUNNING ? 'open' : 'starting'
 }
 
-function tellTimeline(
+function recordTimeline(
   metrics: Metrics,
   { tenant, timeline, observed }: TimelineView,
   announced: ReadonlySet<string>,
@@ -46,11 +50,11 @@ function tellTimeline(
   const seen = seenFullPageWrites(observed.shards[0])
   metrics.fpwDrift.observe(labels, hasDrifted(timeline.fpw, seen) ? 1 : 0)
   observed.shards.forEach((status, number) => {
-    if (status !== undefined) tellShard(metrics, { ...labels, shard: String(number) }, status)
+    if (status !== undefined) recordShard(metrics, { ...labels, shard: String(number) }, status)
   })
 }
 
-function tellShard(
+function recordShard(
   metrics: Metrics,
   labels: { readonly tenant: string; readonly timeline: string; readonly shard: string },
   status: ShardStatus,

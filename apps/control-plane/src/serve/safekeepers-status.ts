@@ -1,4 +1,4 @@
-/** What the API tells of a timeline's safekeepers. */
+/** What the API shows of a timeline's safekeepers. */
 import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { writeMembership } from '@understory/protocol'
@@ -30,7 +30,7 @@ export async function safekeepersStatus(
     }),
   )
   const { safekeeperChange: change } = timeline
-  const told: SafekeeperChange | undefined =
+  const shownChange: SafekeeperChange | undefined =
     change === undefined
       ? undefined
       : {
@@ -48,7 +48,7 @@ export async function safekeepersStatus(
           pulledLsn: lsnToBigint(pull?.flushLsn ?? LSN_ZERO),
           pullGoalLsn: lsnToBigint(pull?.goalLsn ?? LSN_ZERO),
         }
-  return { membership: writeMembership(knownMembershipOf(timeline)), safekeepers, change: told }
+  return { membership: writeMembership(knownMembershipOf(timeline)), safekeepers, change: shownChange }
 }
 
 const NO_CHANGE: { readonly add: readonly string[]; readonly remove: readonly string[] } = {

@@ -1,4 +1,4 @@
-/** Metrics of the control plane. Those of shards are what pageservers told it last. */
+/** Metrics of the control plane. Those of shards are what pageservers reported last. */
 import { LONG_SECONDS, SHARD, TIMELINE } from '@understory/telemetry'
 import type { MetricTable } from '@understory/telemetry'
 import { NODE_KINDS } from '../documents/nodes.ts'

@@ -1,4 +1,4 @@
-/** What reconcilers tell whoever measures them: failures, and what was asked for and has ended. */
+/** What reconcilers report to telemetry: failures, and requests that have ended. */
 import type { Span, Telemetry } from '@understory/telemetry'
 import type { METRICS } from './metrics.ts'
 import type {

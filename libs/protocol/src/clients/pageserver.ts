@@ -23,7 +23,7 @@ export interface ShardToAttach {
   /** host:port of each. */
   readonly safekeepers: readonly string[]
   readonly imageGeneration: ImageGenerationSettings
-  /** Where WAL was given up: what a shard of an older generation made of it goes. */
+  /** Where WAL was abandoned: what a shard of an older generation made of it goes. */
   readonly rollback: { readonly lsn: Lsn; readonly beforeGeneration: number } | undefined
 }
 
@@ -38,7 +38,7 @@ export interface ControlState {
 export interface PageserverClient {
   /** Of all shards of a timeline that the pageserver serves. The message itself: it is counters, for people and metrics. */
   shards(timeline: TimelineRef, options?: CallOptions): Promise<readonly ShardStatus[]>
-  /** Idempotent. Resolves to where ingest goes on; 0 while an import is awaited. */
+  /** Idempotent. Resolves to where ingest continues; 0 while an import is awaited. */
   attachShard(shard: ShardToAttach, options?: CallOptions): Promise<Lsn>
   /** Idempotent. */
   detachShard(timeline: TimelineRef, shard: ShardRef, options?: CallOptions): Promise<void>

@@ -23,7 +23,7 @@ export interface WalStatus {
   readonly remoteConsistentLsn: Lsn
   /** Oldest byte on its disk. */
   readonly oldestLsn: Lsn
-  /** Empty, or why the timeline takes no more WAL. */
+  /** Empty, or why the timeline does not take WAL any more. */
   readonly failure: string
   readonly membershipGeneration: number
 }
@@ -77,7 +77,7 @@ export interface SafekeeperClient {
     membership: KnownMembership,
     options?: CallOptions,
   ): Promise<MemberAnswer>
-  /** Begins, or goes on; from the object store where `stored` is given. */
+  /** Begins, or continues; from the object store where `stored` is given. */
   pullTimeline(
     timeline: TimelineRef,
     donors: readonly Member[],

@@ -20,9 +20,9 @@ export interface KubernetesApi {
   listPods(selector: string): Promise<readonly Pod[]>
   /** Error: refused `already_exists`. */
   createPod(manifest: object): Promise<void>
-  /** One that is not there is as good as deleted. */
+  /** A missing one counts as deleted. */
   deletePod(name: string): Promise<void>
-  /** Null takes a label away. One that is not there has none. */
+  /** Null removes a label. A missing pod has none. */
   labelPod(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>
   /** Makes it, or makes it as the manifest says (server-side apply). */
   applyService(name: string, manifest: object): Promise<void>
@@ -46,7 +46,7 @@ export interface ApiParts {
   readonly account?: string
 }
 
-/** The API server as a pod's environment tells. Error: refused `precondition` outside of a pod. */
+/** The API server as a pod's environment has it. Error: refused `precondition` outside of a pod. */
 export function apiServer(environment: Readonly<Record<string, string | undefined>>): string {
   const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port = '443' } = environment
   if (host !== undefined) return `${host.includes(':') ? `[${host}]` : host}:${port}`

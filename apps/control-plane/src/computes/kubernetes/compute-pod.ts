@@ -26,7 +26,7 @@ const SMALL_VOLUME = '64Mi'
 const COMMON_GID = PROXY_UID
 /** Of secrets: for the proxy's group, which is what the kubelet gives them to. */
 const SECRET_MODE = 0o440
-/** Makes a cluster that the group may read, `initdb-done` is taken away by whoever uses it, which is so used once. */
+/** Makes a cluster that the group may read, its user removes `initdb-done`, so it is used once. */
 const INITDB = `umask 007
 initdb --allow-group-access -D ${SHARED_FOLDER}/pgdata "$@"
 chgrp -R ${COMMON_GID} ${SHARED_FOLDER}/pgdata
@@ -39,7 +39,7 @@ const NAME_LENGTH_MAX = 63
 const POD_PREFIX_LENGTH_MAX = 32
 /** The kubelet's patience beyond that of the proxy. */
 const STOP_RESERVE_S = 10
-/** Its patience with a proxy that has hung for long, and so does not heed that it is to end either. */
+/** Its patience with a proxy that has hung for long, and so does not handle a signal to end either. */
 const HUNG_GRACE_S = 5
 
 export interface Owner {
@@ -71,10 +71,10 @@ const labelsOf = (settings: PodSettings, place: ComputePlace): Record<string, st
   [NAME_LABEL]: place.timelineName,
 })
 
-/** `controller`: pods without one stop `kubectl drain`, which cannot know that they are made anew. */
+/** `controller`: pods without one stop `kubectl drain`, which cannot know that they are made again. */
 const ownedBy = (owner: Owner): object => ({ ...owner, controller: true, blockOwnerDeletion: false })
 
-/** Selects by tenant and name, because a birth that is begun anew has another timeline id. */
+/** Selects by tenant and name, because a bootstrap that begins again has another timeline id. */
 export const computeService = (settings: PodSettings, place: ComputePlace, owner: Owner): object => ({
   apiVersion: 'v1',
   kind: 'Service',

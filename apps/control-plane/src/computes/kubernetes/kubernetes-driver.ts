@@ -1,6 +1,6 @@
 /**
  * Computes as pods: one at a time for each timeline, made again whenever it ended. Nothing is remembered here: pods carry
- * their timeline and number as labels, so another control plane goes on where this one stopped.
+ * their timeline and number as labels, so another control plane continues from them.
  */
 import { isErrorCode, refuse } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
@@ -139,7 +139,7 @@ export class KubernetesDriver implements ComputeDriver {
   async remove(place: ComputePlace): Promise<void> {
     const { settings, api } = this.#parts
     const { timelineId } = place.timeline
-    // Another tenant may have got the name meanwhile, and with it the service.
+    // Another tenant may have got the name in the meantime, and with it the service.
     await api.deleteService(
       serviceName(settings.namePrefix, place),
       (labels) => labels[TIMELINE_LABEL] === timelineId,
@@ -194,7 +194,7 @@ export class KubernetesDriver implements ComputeDriver {
     if (this.#look !== undefined && nowMs - this.#look.atMs < LOOK_MS) return this.#look.pods
     const selector = Object.entries(settings.selectorLabels).map(([name, value]) => `${name}=${value}`)
     const pods = api.listPods([...selector, TIMELINE_LABEL].join(',')).then((found) => this.#keepOf(found))
-    // One that failed is not kept: the next to ask looks again.
+    // A failed one is not kept: the next call looks again.
     pods.catch(() => {
       this.#look = undefined
     })

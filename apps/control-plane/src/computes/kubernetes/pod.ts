@@ -24,7 +24,7 @@ export interface Pod {
     readonly labels?: Readonly<Record<string, string>>
     readonly annotations?: Readonly<Record<string, string>>
     readonly creationTimestamp?: string
-    /** When it is killed, where it was told to end. */
+    /** When it is killed, where its end was requested. */
     readonly deletionTimestamp?: string
   }
   readonly status?: {
@@ -48,7 +48,7 @@ export const NAME_LABEL = 'understory/timeline-name'
 export const NUMBER_LABEL = 'understory/number'
 export const PROXY_CONTAINER = 'compute-proxy'
 
-/** After the time at which a pod is killed at the latest. A node that is away never tells that it was. */
+/** After the time at which a pod is killed at the latest. A node that is away never reports that it was. */
 const GONE_GRACE_MS = 10_000
 
 const numberOf = ({ metadata }: Pod): number => Number(metadata.labels?.[NUMBER_LABEL] ?? 0)
@@ -115,7 +115,7 @@ export function hostOf({ status }: Pod): string | undefined {
 /** Reasons of a waiting container that pass by themselves. */
 const PASSING = ['PodInitializing', 'ContainerCreating']
 
-/** A container that takes longer lacks something that only events tell of: a secret, a volume, a large image. */
+/** A container that takes longer lacks something that only events show: a secret, a volume, a large image. */
 const SLOW_MS = 30_000
 
 const lastLineOf = (text: string | undefined): string | undefined => text?.trim().split('\n').at(-1)

@@ -1,4 +1,4 @@
-/** full_page_writes is as requested: drift begins the switch again, and a switch goes on by its next step (fpw-switch.ts). */
+/** full_page_writes is as requested: drift begins the switch again, and a switch continues with its next step (fpw-switch.ts). */
 import { lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
 import type { FpwStepName, TimelineDocument } from '../../documents/timeline-document.ts'
 import {

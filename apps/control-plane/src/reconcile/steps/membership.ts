@@ -6,7 +6,7 @@ import type { Step, StepParts } from './step.ts'
 export const membership =
   ({ membership: reconciler, followers }: StepParts): Step =>
   async ({ tenant, timeline, observe }) => {
-    // Shards discard what is beyond the stored WAL before the change goes on.
+    // Shards discard what is beyond the stored WAL before the change continues.
     if (isFromStore(timeline)) await followers.announce(tenant, timeline)
     const { compute } = await observe()
     const { timeline: changed, isBusy } = await reconciler.advance(timeline, compute)

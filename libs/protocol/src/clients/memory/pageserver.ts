@@ -1,4 +1,4 @@
-/** A pageserver that remembers which shards it was told to serve, and no page. */
+/** A pageserver that remembers which shards it was requested to serve, and no page. */
 import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { ShardStatus } from '@understory/rpc'
