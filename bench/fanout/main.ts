@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- fanout`: what it costs a safekeeper to give committed WAL to shards, as CPU seconds of its process for
  * each MB of WAL, with several numbers of shards subscribed. With `--before DIR` the safekeeper of another checkout takes
- * turns with this one's, asked by SubscribeWal as releases before FollowWal have it. Prints JSON; takes the WAL of a Postgres under TPC-C.
+ * turns with this one's, asked by SubscribeWal as releases before FollowWal have it. Prints JSON; takes the WAL of a Postgres under a load.
  */
 import { mkdir, rm } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'
@@ -16,6 +16,12 @@ import { recordWal } from './recorded-wal.ts'
 const OPTIONS = {
   pg: { read: oneOf('16', '17', '18'), fallback: '17', placeholder: 'MAJOR', help: 'Postgres version' },
   megabytes: { read: wholeNumber(1, 10_000), fallback: 64, placeholder: 'N', help: 'WAL, at least' },
+  load: {
+    read: oneOf('tpcc', 'insert'),
+    fallback: 'tpcc',
+    placeholder: 'LOAD',
+    help: 'what writes the WAL',
+  },
   rounds: { read: wholeNumber(1, 100), fallback: 3, placeholder: 'N', help: 'runs of each case' },
   shards: { read: text, fallback: '0,1,2,8', placeholder: 'N,N', help: 'numbers of shards' },
   before: { read: text, optional: true, placeholder: 'DIR', help: 'another checkout, which takes turns' },
@@ -52,7 +58,7 @@ async function main(): Promise<number> {
     process.stdout.write(options.text)
     return 0
   }
-  const { pg, megabytes, rounds, shards, before } = options.values
+  const { pg, megabytes, load, rounds, shards, before } = options.values
   const counts = shards.split(',').map(wholeNumber(0, 256))
   const sides: readonly Side[] = [
     ...(before === undefined ? [] : [{ name: 'before', root: resolve(before), rpc: 'subscribe' } as const]),
@@ -65,7 +71,7 @@ async function main(): Promise<number> {
     // Postgres runs as another user.
     await mkdir(root, { mode: 0o755 })
     say(`writing ${megabytes} MB of WAL`)
-    const wal = await recordWal(Number(pg) as PostgresMajor, join(root, 'postgres'), megabytes)
+    const wal = await recordWal(Number(pg) as PostgresMajor, load, join(root, 'postgres'), megabytes)
     const cases: (readonly [Mode, number])[] = [
       ...counts.map((count) => ['tip', count] as const),
       ...counts.filter((count) => count > 0).map((count) => ['catch-up', count] as const),
@@ -86,6 +92,7 @@ async function main(): Promise<number> {
   }
   const report = {
     postgresMajor: Number(pg),
+    load,
     machine: `${cpus().length} cores (${cpus()[0]?.model.trim()})`,
     loadAverages: [loadBefore, loadavg()[0] ?? 0],
     summary: summarize(runs),

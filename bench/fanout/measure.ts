@@ -1,8 +1,9 @@
 /** One run: a safekeeper process of its own, a timeline with real WAL, and shards that follow it. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { advance, bytesBetween, lsnToBigint, maxLsn, minLsn } from '@understory/base'
+import { advance, bytesBetween, lsnToBigint, maxLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
+import { WAL_SEGMENT_BYTES } from '@understory/postgres/wal'
 import { PLAIN_CLIENT, SafekeeperServiceClient, callUnary, createClient } from '@understory/rpc'
 import type { TimelineRef } from '@understory/rpc'
 import { appCommand, freePort, startProcess, temporaryDirectory } from '@understory/testcontainers'
@@ -41,6 +42,8 @@ export interface Run {
 }
 
 const CHUNK_BYTES = 64 * 1024
+/** Some record ends in so much WAL, be it that a segment was left early. */
+const UNFLUSHED_BYTES_MAX = WAL_SEGMENT_BYTES + 4 * CHUNK_BYTES
 /** The proposer waits for shards that are further behind. */
 const LAG_BYTES_MAX = 2 * 1024 * 1024
 /** Of shards that catch up: the first begins at the start, the last here. */
@@ -60,11 +63,11 @@ async function propose(client: SafekeeperServiceClient, wal: RecordedWal, pace: 
     while (sentLsn < wal.endLsn) {
       const at = bytesBetween(wal.startLsn, sentLsn)
       const chunk = wal.bytes.subarray(at, at + CHUNK_BYTES)
-      await leader.append(sentLsn, chunk, leader.flushLsn)
+      const commitLsn = leader.flushLsn
+      await leader.append(sentLsn, chunk, commitLsn)
       sentLsn = advance(sentLsn, chunk.length)
-      // Some record ends in so much WAL.
-      await leader.flushed(maxLsn(wal.startLsn, advance(sentLsn, -4 * CHUNK_BYTES)))
-      await pace(maxLsn(wal.startLsn, advance(minLsn(sentLsn, leader.flushLsn), -LAG_BYTES_MAX)))
+      await leader.flushed(maxLsn(wal.startLsn, advance(sentLsn, -UNFLUSHED_BYTES_MAX)))
+      await pace(maxLsn(wal.startLsn, advance(maxLsn(wal.startLsn, commitLsn), -LAG_BYTES_MAX)))
     }
     await leader.flushed(wal.endLsn)
     await leader.commit(wal.endLsn)

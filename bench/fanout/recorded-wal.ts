@@ -1,4 +1,4 @@
-/** WAL of a real Postgres under TPC-C, in memory: whole segments up to a record end, and where records end in it. */
+/** WAL of a real Postgres under a load, in memory: whole segments up to a record end, and where records end in it. */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LSN_ZERO, advance, bytesBetween, isErrorCode, refuse } from '@understory/base'
@@ -12,6 +12,7 @@ import {
 } from '@understory/postgres/wal'
 import type { PostgresMajor } from '@understory/testcontainers'
 import { makeWal } from '../redo/wal-source.ts'
+import type { Load } from '../redo/wal-source.ts'
 
 export interface RecordedWal {
   readonly identity: PostgresIdentity
@@ -29,14 +30,13 @@ const RECORD_ENDS_DISTANCE_BYTES = 64 * 1024
 
 export async function recordWal(
   major: PostgresMajor,
+  load: Load,
   folder: string,
   megabytes: number,
 ): Promise<RecordedWal> {
-  const { directory } = await makeWal({ major, load: 'tpcc', fullPageWrites: false, folder, megabytes })
+  const { directory } = await makeWal({ major, load, fullPageWrites: false, folder, megabytes })
   const walFolder = join(directory, 'pg_wal')
-  const all = (await readdir(walFolder)).filter((name) => /^[0-9A-F]{24}$/.test(name)).toSorted()
-  // The load of the tables comes before; the last segments may be short.
-  const names = all.slice(-Math.ceil((megabytes * 1e6) / WAL_SEGMENT_BYTES) - 2)
+  const names = (await readdir(walFolder)).filter((name) => /^[0-9A-F]{24}$/.test(name)).toSorted()
   const [first] = names
   if (first === undefined) throw refuse('precondition', 'Postgres has left no WAL')
   const place = parseWalFileName(first, WAL_SEGMENT_BYTES)

@@ -11,9 +11,9 @@
  * record at most once, but for the end of a transaction with many subtransactions or dropped relations: it comes in
  * parts, each a record of its own at the same position, with the subtransactions of one page or some of the
  * relations (`encodeXactPart`). A *size* note goes to a relation's home shard where a record touches a block beyond every
- * block seen before in this subscription. An *xid* note goes to shard 0 where a record that shard 0 does not get
- * otherwise carries an xid that is newer than every one seen before in this subscription. Notes may repeat after a
- * subscription was opened again: whoever applies them takes the maximum.
+ * block noted before. An *xid* note goes to shard 0 where a record that shard 0 does not get otherwise carries an xid
+ * that is newer than every one before. Notes that a reader of the WAL wrote before a subscription joined it are not
+ * written again: the shard has everything before its position. Notes may repeat: the larger value counts.
  */
 import { lsnFromHalves, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
