@@ -11,7 +11,7 @@ import { KEY_TWO_PHASE, shardOfSlruPage, slruKey, slruNumber, smallKey } from '@
 import { expect, test } from 'vitest'
 import { openTestStorage } from '../support/test-storage.ts'
 import { readSlruPage, slruPages, twoPhaseFiles } from '../../libs/postgres/test/data-directory.ts'
-import { newPage } from '../../apps/pageserver/src/state/shard-state.ts'
+import { newPage } from '../../apps/pageserver/src/state/shard-reader.ts'
 
 const MESSAGE_BYTES = 200_000_000
 const SETTINGS = {
@@ -71,7 +71,7 @@ test('large records of a real Postgres reach every shard', { timeout: 300_000 },
       const owner = shardOfSlruPage({ count: 2, stripeBlocks: 4 }, slruNumber(kind), number)
       const page = newPage()
       const key = slruKey(kind, number)
-      const outcome = await storage.shards[owner]?.state.readPage(key, endLsn, page)
+      const outcome = await storage.shards[owner]?.reader.readPage(key, endLsn, page)
       expect([outcome, Buffer.compare(page.bytes, expected ?? newPage().bytes)], `${kind} ${number}`).toEqual(
         ['made', 0],
       )
@@ -81,7 +81,7 @@ test('large records of a real Postgres reach every shard', { timeout: 300_000 },
   // 500,000 transactions: 16 pages of pg_xact, 611 of pg_commit_ts for what is committed or prepared.
   expect(comparedCount).toBeGreaterThan(350)
   for (const [xid, file] of twoPhaseFiles(server.dataDirectory)) {
-    const content = await storage.shards[0]?.state.readBytes(smallKey(KEY_TWO_PHASE, 0, 0, xid), endLsn)
+    const content = await storage.shards[0]?.reader.readBytes(smallKey(KEY_TWO_PHASE, 0, 0, xid), endLsn)
     expect(Buffer.compare(content as Uint8Array, file)).toBe(0)
     expect(file.length).toBeGreaterThan(400_000)
   }

@@ -13,6 +13,7 @@ import type { Key } from '@understory/storage'
 import { startPostgres } from '@understory/testcontainers'
 import type { PostgresServer } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
+import { stateOf } from '../../apps/pageserver/test/support.ts'
 import { openTestStorage } from '../support/test-storage.ts'
 import type { TestStorage } from '../support/test-storage.ts'
 import { verifyTimeline } from '../../apps/compute-proxy/src/verify/verify.ts'
@@ -104,15 +105,15 @@ async function changeInStorage(
   change: (page: Uint8Array) => void,
 ): Promise<void> {
   const shard = storage.shards.find(({ owner }) => shardOfKey(owner.shard, key) === owner.shard.number)!
-  const home = storage.shards.find(({ state }) => state.isHomeOf(key.rel))!
+  const home = storage.shards.find(({ reader }) => reader.isHomeOf(key.rel))!
   const at = await storage.feed()
   const bytes = new Uint8Array(PAGE_SIZE)
   await expect.poll(() => Math.min(shard.ingestedLsn, home.ingestedLsn)).toBeGreaterThanOrEqual(at)
-  await shard.state.readPage(key, at, { bytes, view: new DataView(bytes.buffer) })
+  await shard.reader.readPage(key, at, { bytes, view: new DataView(bytes.buffer) })
   change(bytes)
-  shard.state.putBytes(key, at, bytes)
-  const size = home.state.sizeOf(key.spcOid, key.dbOid, key.rel, key.fork) ?? 0
-  if (size <= key.block) home.state.putSize(key.spcOid, key.dbOid, key.rel, key.fork, key.block + 1, at)
+  stateOf(shard).putBytes(key, at, bytes)
+  const size = stateOf(home).sizeOf(key.spcOid, key.dbOid, key.rel, key.fork) ?? 0
+  if (size <= key.block) stateOf(home).putSize(key.spcOid, key.dbOid, key.rel, key.fork, key.block + 1, at)
 }
 
 test.each([16, 17, 18] as const)(

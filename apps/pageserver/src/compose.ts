@@ -7,7 +7,7 @@ import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { BlockCache } from '@understory/storage'
 import { pageserverService } from './serve/api.ts'
-import { tellShards } from './serve/collect.ts'
+import { recordGauges } from './serve/gauges.ts'
 import { CommitPositions } from './ingest/commit-positions.ts'
 import { SafekeeperStreams } from './ingest/safekeeper-stream.ts'
 import { CONFIG } from './config.ts'
@@ -52,7 +52,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     store,
     cache: new BlockCache(values.blockCacheMib * MIB),
     workers,
-    // One runs in each thread, and one is gathered meanwhile.
+    // One runs in each thread, and one is gathered at the same time.
     imageTurns: new Semaphore(imageThreads * 2),
     fetchTurns: new Semaphore(LAYER_FETCHES_COUNT_MAX),
     positions: new CommitPositions(env, rpc),
@@ -65,8 +65,8 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     observer,
   }
   const registry = new ShardRegistry(parts, dataDirectory)
-  telemetry?.meter.onCollect(() => tellShards(telemetry.metrics, registry.all))
-  // Before anybody can ask: a shard that is on the disk must not look lost.
+  telemetry?.meter.onCollect(() => recordGauges(telemetry.metrics, registry.all, env.clock.nowMs()))
+  // Before the first request: a shard that is on the disk must not look lost.
   await registry.loadAll()
   return {
     server: {

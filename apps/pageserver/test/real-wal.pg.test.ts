@@ -20,7 +20,7 @@ import { streamFiles } from '../src/serve/file-stream.ts'
 import { readPages } from '../src/serve/page-reads.ts'
 import { RemoteIndex } from '../src/layers/remote-index.ts'
 import type { Shard } from '../src/shard/shard.ts'
-import { attach, feedWal, importCluster, openBench } from './support.ts'
+import { attach, feedWal, importCluster, openBench, stateOf } from './support.ts'
 
 const LAYOUT = { count: 2, stripeBlocks: 4 }
 const IMAGES_AT_4 = { enabled: true, thresholdRecords: 4 }
@@ -102,7 +102,7 @@ async function filesOf(shards: readonly Shard[], at: Lsn): Promise<Map<string, B
     return file
   }
   for (const shard of shards) {
-    for await (const { piece } of streamFiles(shard, at)) {
+    for await (const { piece } of streamFiles(shard.reader, at)) {
       if (piece?.$case !== 'file') continue
       const { path, offset, data, size } = piece.value
       room(path, Math.max(Number(size), Number(offset) + data.length)).set(data, Number(offset))
@@ -229,13 +229,13 @@ test.each([16, 17, 18] as const)(
 
     let chainMax = 0
     const watched = setInterval(() => {
-      for (const { state } of shards) chainMax = Math.max(chainMax, state.ledger.max)
+      for (const state of shards.map(stateOf)) chainMax = Math.max(chainMax, state.ledger.max)
     }, 1)
     const endLsn = await feedWal(shards, root)
     clearInterval(watched)
     expect(endLsn - startLsn).toBeGreaterThan(5_000_000)
     expect(first.errors).toEqual([])
-    for (const { state } of shards) {
+    for (const state of shards.map(stateOf)) {
       chainMax = Math.max(chainMax, state.ledger.max)
       expect(state.generatedImagesCount).toBeGreaterThan(0)
       expect(state.tracker?.fullPageWrites ?? false).toBe(false)
@@ -259,7 +259,7 @@ test.each([16, 17, 18] as const)(
     )
     await expect(owner.waitFor((endLsn + 8) as Lsn, 5)).rejects.toMatchObject({ code: 'timeout' })
 
-    const counts = shards.map(({ state }) => ({ ...state.ledger.summary() }))
+    const counts = shards.map((shard) => ({ ...stateOf(shard).ledger.summary() }))
     for (const shard of shards) expect(await shard.flush()).toBe(endLsn)
     await first[Symbol.asyncDispose]()
 
@@ -270,7 +270,7 @@ test.each([16, 17, 18] as const)(
         [endLsn, undefined],
         [endLsn, undefined],
       ])
-      expect(local.map(({ state }) => ({ ...state.ledger.summary() }))).toEqual(counts)
+      expect(local.map((shard) => ({ ...stateOf(shard).ledger.summary() }))).toEqual(counts)
       expect((await differences(local, root, endLsn, mapsLostOid, major)).found.slice(0, 10)).toEqual([])
       await expect(attach(second, LAYOUT, 0, false, IMAGES_AT_4, major)).rejects.toMatchObject({
         code: 'stale',
@@ -347,7 +347,7 @@ test('while Postgres logs images, only pages that it logs none of get theirs fro
   for (const shard of shards) await shard.flush()
 
   const [imaged, others] = [new Set<number>(), new Set<number>()]
-  for (const { state } of shards) {
+  for (const state of shards.map(stateOf)) {
     for (let id = 0; id < state.keys.count; id++) {
       const key = state.keys.keyOf(id)
       ;(isStorageImaged(key) ? imaged : others).add(state.ledger.countOf(id))
@@ -365,6 +365,6 @@ test('while Postgres logs images, only pages that it logs none of get theirs fro
     expect(published.imageGeneration.enabled).toBe(true)
     // The chains that grew before are cut before it is said to be on.
     await shard.setImageGeneration({ ...images, enabled: true }, 2)
-    expect(shard.state.ledger.max).toBeLessThanOrEqual(8)
+    expect(stateOf(shard).ledger.max).toBeLessThanOrEqual(8)
   }
 }, 60_000)

@@ -19,7 +19,7 @@ const IMAGES = { enabled: false, thresholdRecords: 1000 }
 
 async function contentOf(shard: Shard, at: Lsn): Promise<Map<string, string>> {
   const content = new Map<string, string>()
-  for await (const { piece } of streamFiles(shard, at)) {
+  for await (const { piece } of streamFiles(shard.reader, at)) {
     if (piece?.$case !== 'file') continue
     const { path, offset, data } = piece.value
     content.set(`${path} ${offset}`, Buffer.from(data).toString('base64'))

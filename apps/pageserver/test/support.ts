@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Semaphore } from '@understory/actor'
-import { present } from '@understory/base'
+import { assert, present } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { inlineWorkers, realEnv, silentLog } from '@understory/env'
 import type { Disk, Log, Workers } from '@understory/env'
@@ -44,7 +44,9 @@ import { CommitPositions } from '../src/ingest/commit-positions.ts'
 import { SafekeeperStreams } from '../src/ingest/safekeeper-stream.ts'
 import { imageHandlers } from '../src/images/image-worker.ts'
 import { ShardRegistry } from '../src/shard/shard-registry.ts'
-import type { Shard, ShardParts } from '../src/shard/shard.ts'
+import type { ShardParts } from '../src/shard/connect-parts.ts'
+import type { Shard } from '../src/shard/shard.ts'
+import { ShardState } from '../src/state/shard-state.ts'
 import type { WalBatch } from '../src/ingest/fragments.ts'
 
 export const TENANT = 'a'.repeat(32) as TenantId
@@ -137,6 +139,12 @@ export async function attach(
     shards.push(bench.registry.get(TENANT, TIMELINE, shard))
   }
   return shards
+}
+
+/** What is behind the reader of a shard: tests look at it, and put damage into it. */
+export function stateOf({ reader }: Shard): ShardState {
+  assert(reader instanceof ShardState, () => 'a reader of something else')
+  return reader
 }
 
 const at = (path: string, root: string): string => path.slice(root.length + 1)
@@ -251,8 +259,8 @@ export async function* batchesOf(
 export async function feedWal(shards: readonly Shard[], root: string, batchBytes = 256 * 1024): Promise<Lsn> {
   let end = 0 as Lsn
   for (const shard of shards) {
-    const { owner, state, ingestedLsn } = shard
-    for await (const batch of batchesOf(root, owner.shard, state.settings, ingestedLsn, batchBytes)) {
+    const { owner, reader, ingestedLsn } = shard
+    for await (const batch of batchesOf(root, owner.shard, reader.settings, ingestedLsn, batchBytes)) {
       await shard.take(batch)
       end = batch.endLsn
     }

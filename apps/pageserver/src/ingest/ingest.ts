@@ -43,7 +43,7 @@ import {
 } from '@understory/storage'
 import type { ImageGenerationSettings, Key } from '@understory/storage'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
-import { newPage } from '../state/shard-state.ts'
+import { newPage } from '../state/shard-reader.ts'
 import type { ShardState } from '../state/shard-state.ts'
 
 /** What ingest asks of whoever makes images. */

@@ -229,7 +229,7 @@ test('a stop ends an upload between two layers, however many wait', async () => 
   const { layers, store } = await withTwoLayers()
   const put = vi.spyOn(store, 'put')
   put.mockImplementationOnce(async () => {
-    layers.giveUpUploads()
+    layers.cancelUploads()
     return '1'
   })
   await expect(layers.upload()).rejects.toMatchObject({ code: 'cancelled' })

@@ -22,6 +22,7 @@ import type {
   OpenLayer,
   WrittenLayer,
 } from '@understory/storage'
+import type { MailboxName } from '../telemetry/metrics.ts'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { RemoteIndex, isWhole, staleGeneration } from './remote-index.ts'
 import type { ShardFiles } from './shard-files.ts'
@@ -47,12 +48,12 @@ export class LayerStore {
   readonly remote: RemoteIndex
   readonly #parts: LayerStoreParts
   /** Layers of ingest, and positions without one: one behind the other, each until it succeeds. */
-  readonly #writes = new Mailbox({ name: 'layer index' })
+  readonly #writes: Mailbox
   /** What ended them: an index that listed a later layer would have a gap. */
   #gap: Error | undefined
   /** Changes of the index. */
-  readonly #local = new Mailbox({ name: 'local index' })
-  readonly #uploads = new Mailbox({ name: 'uploads' })
+  readonly #local: Mailbox
+  readonly #uploads: Mailbox
   #index: IndexPart
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()
@@ -67,6 +68,11 @@ export class LayerStore {
     this.#parts = parts
     this.#index = index
     this.remote = new RemoteIndex(parts.store, index.owner)
+    const mailbox = (name: MailboxName): Mailbox =>
+      new Mailbox({ name, ...parts.observer?.watchMailbox(name, parts.env.clock) })
+    this.#writes = mailbox('layers')
+    this.#local = mailbox('index')
+    this.#uploads = mailbox('uploads')
   }
 
   get index(): IndexPart {
@@ -151,7 +157,7 @@ export class LayerStore {
     this.#index = index
   }
 
-  /** For a shard whose import begins anew. */
+  /** For a shard whose import begins again. */
   forgetLayers(): Promise<void> {
     return this.#local.run(async () => {
       await this.#writeIndex({ ...this.#index, layers: [] })
@@ -239,7 +245,7 @@ export class LayerStore {
       for (const entry of index.layers) {
         const { name } = entry
         if (this.#uploaded.has(name)) continue
-        if (this.#isStopped) throw uploadGivenUp()
+        if (this.#isStopped) throw uploadCancelled()
         const bytes = await this.#parts.files.readLayer(name)
         if (bytes === undefined || !isWhole(entry, bytes)) {
           const state = bytes === undefined ? 'missing' : 'damaged'
@@ -294,19 +300,19 @@ export class LayerStore {
         await clock.sleep(pauseMs, this.#stopSignal.signal).catch(() => undefined)
       }
     }
-    throw uploadGivenUp()
+    throw uploadCancelled()
   }
 
   /** Ends the tries that are under way, so that nothing waits for an object store that does not answer. */
-  giveUpUploads(): void {
+  cancelUploads(): void {
     this.#isStopped = true
     this.#stopSignal.abort()
   }
 
   async stop(): Promise<void> {
-    this.giveUpUploads()
+    this.cancelUploads()
     await Promise.all([this.#writes.idle(), this.#local.idle(), this.#uploads.idle()])
   }
 }
 
-const uploadGivenUp = (): Error => refuse('cancelled', 'the upload was given up: the shard stops')
+const uploadCancelled = (): Error => refuse('cancelled', 'the upload was cancelled: the shard stops')

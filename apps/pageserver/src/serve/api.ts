@@ -98,11 +98,11 @@ export function pageserverService(
     }),
     getControlState: unary(async ({ timeline, shard: ref, lsn }, { signal }) => {
       const shard = find(timeline, ref)
-      if (!shard.state.isFirstShard) throw refuse('bad_argument', 'control state is on shard 0')
+      if (!shard.reader.isFirstShard) throw refuse('bad_argument', 'control state is on shard 0')
       const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
-      const tracker = await shard.state.readBytes(CHECKPOINT_STATE_KEY, at)
-      const controlFile = await shard.state.readBytes(CONTROL_FILE_KEY, at)
+      const tracker = await shard.reader.readBytes(CHECKPOINT_STATE_KEY, at)
+      const controlFile = await shard.reader.readBytes(CONTROL_FILE_KEY, at)
       if (tracker === undefined || controlFile === undefined)
         throw refuse('not_found', 'shard has no control state at this lsn')
       return { lsn: BigInt(at), tracker: Buffer.from(tracker), controlFile: Buffer.from(controlFile) }
@@ -111,7 +111,7 @@ export function pageserverService(
       const shard = find(timeline, ref)
       const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
-      yield* streamFiles(shard, at, after)
+      yield* streamFiles(shard.reader, at, after)
     }),
     setImageGeneration: unary(async ({ timeline, shard, imageGeneration, generation }) => {
       const settings = readImageGeneration(imageGeneration)
@@ -131,9 +131,9 @@ export function pageserverService(
 }
 
 function statusOf(shard: Shard): ShardStatus {
-  const { owner, index, state, latency, imageGeneration } = shard
-  const chains = state.ledger.summary()
-  const { tracker } = state
+  const { owner, index, latency, imageGeneration, counts } = shard
+  const { tracker } = counts
+  const chains = counts.chains.summary()
   const { FULL_PAGE_WRITES_OFF, FULL_PAGE_WRITES_ON, FULL_PAGE_WRITES_UNSPECIFIED } = FullPageWrites
   const seen = tracker?.fullPageWrites === true ? FULL_PAGE_WRITES_ON : FULL_PAGE_WRITES_OFF
   return {
@@ -148,9 +148,9 @@ function statusOf(shard: Shard): ShardStatus {
     imageGeneration: { ...imageGeneration },
     fullPageWrites: tracker === undefined ? FULL_PAGE_WRITES_UNSPECIFIED : seen,
     fullPageWritesLsn: BigInt(tracker?.fullPageWritesLsn ?? 0),
-    walBytes: BigInt(shard.walBytes),
-    walImages: BigInt(state.walImagesCount),
-    generatedImages: BigInt(state.generatedImagesCount),
+    walBytes: BigInt(counts.walBytes),
+    walImages: BigInt(counts.walImagesCount),
+    generatedImages: BigInt(counts.generatedImagesCount),
     chainP50: chains.p50,
     chainP99: chains.p99,
     chainMax: chains.max,
@@ -158,7 +158,7 @@ function statusOf(shard: Shard): ShardStatus {
     getPages: BigInt(latency.count),
     getPageHistogramUs: latency.pairs(),
     layers: index.layers.length,
-    layerBytes: BigInt(shard.layers.sizeBytes),
+    layerBytes: BigInt(counts.layerBytes),
     lastCheckpointRedoLsn: BigInt(tracker?.checkpointRedoLsn ?? 0),
   }
 }
@@ -172,7 +172,7 @@ function readImageGeneration(images: ImageGeneration | undefined): ImageGenerati
   return { enabled, thresholdRecords }
 }
 
-/** Records after which a chain is cut, unless told otherwise. */
+/** Records after which a chain is cut, unless set otherwise. */
 const THRESHOLD_RECORDS_DEFAULT = 32
 
 function readAttach(request: AttachShardRequest): AttachRequest {

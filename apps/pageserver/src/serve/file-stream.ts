@@ -46,7 +46,7 @@ import {
 import type { Key } from '@understory/storage'
 import { loopTurns } from '../state/loop-turns.ts'
 import { readStampedPage } from './page-reads.ts'
-import type { Shard } from '../shard/shard.ts'
+import type { ShardReader } from '../state/shard-reader.ts'
 
 /** Neighbouring blocks of a piece. */
 const RUN_BLOCKS_MAX = 64
@@ -73,13 +73,13 @@ const KEYED = [KEY_RELATION_SIZE, KEY_RELATION_BLOCK, KEY_SLRU_PAGE]
  * are always the same. Error: refused `bad_argument` where it is none. The event loop gets its turns meanwhile.
  */
 export async function* streamFiles(
-  shard: Shard,
+  reader: ShardReader,
   at: Lsn,
   after: Uint8Array = EMPTY,
 ): AsyncGenerator<StreamFilesResponse, void, void> {
   const from = after.length === 0 ? undefined : readPlace(after)
-  let pagesTotal = from === undefined ? BigInt(await countPages(shard, at)) : 0n
-  for await (const { piece, place } of pieces(shard, at, from)) {
+  let pagesTotal = from === undefined ? BigInt(await countPages(reader, at)) : 0n
+  for await (const { piece, place } of pieces(reader, at, from)) {
     yield { piece, pagesTotal, place: place === undefined ? EMPTY : writePlace(place) }
     pagesTotal = 0n
     if (loopTurns.isOver) await loopTurns.next()
@@ -103,34 +103,38 @@ function writePlace(place: Key): Buffer {
   return encoded
 }
 
-async function countPages(shard: Shard, at: Lsn): Promise<number> {
+async function countPages(reader: ShardReader, at: Lsn): Promise<number> {
   let count = 0
   for (const keyClass of [KEY_RELATION_BLOCK, KEY_SLRU_PAGE])
-    for await (const _ of shard.state.scan(classRange(keyClass), at)) count++
+    for await (const _ of reader.scan(classRange(keyClass), at)) count++
   return count
 }
 
-async function* pieces(shard: Shard, at: Lsn, from: Key | undefined): AsyncGenerator<Placed, void, void> {
-  if (from === undefined && shard.state.isFirstShard)
-    for await (const piece of clusterPieces(shard, at)) yield { piece }
+async function* pieces(
+  reader: ShardReader,
+  at: Lsn,
+  from: Key | undefined,
+): AsyncGenerator<Placed, void, void> {
+  if (from === undefined && reader.isFirstShard)
+    for await (const piece of clusterPieces(reader, at)) yield { piece }
   const done = from === undefined ? -1 : KEYED.indexOf(from.keyClass)
   const keysOf = (keyClass: number): AsyncIterable<Key> => {
     const { first, last } = classRange(keyClass)
     const begin = from?.keyClass === keyClass ? { ...from, block: from.block + 1 } : first
-    return shard.state.scan({ first: begin, last }, at)
+    return reader.scan({ first: begin, last }, at)
   }
-  if (done <= KEYED.indexOf(KEY_RELATION_SIZE)) yield* sizePieces(shard, at, keysOf(KEY_RELATION_SIZE))
-  if (done <= KEYED.indexOf(KEY_RELATION_BLOCK)) yield* runPieces(shard, at, keysOf(KEY_RELATION_BLOCK))
-  yield* slruPieces(shard, at, keysOf(KEY_SLRU_PAGE))
+  if (done <= KEYED.indexOf(KEY_RELATION_SIZE)) yield* sizePieces(reader, at, keysOf(KEY_RELATION_SIZE))
+  if (done <= KEYED.indexOf(KEY_RELATION_BLOCK)) yield* runPieces(reader, at, keysOf(KEY_RELATION_BLOCK))
+  yield* slruPieces(reader, at, keysOf(KEY_SLRU_PAGE))
 }
 
 async function* slruPieces(
-  shard: Shard,
+  reader: ShardReader,
   at: Lsn,
   keys: AsyncIterable<Key>,
 ): AsyncGenerator<Placed, void, void> {
   for await (const key of keys) {
-    const page = await readPage(shard, key, at)
+    const page = await readPage(reader, key, at)
     if (page === undefined) continue
     const path = slruSegmentPath(slruKind(key.spcOid), Math.floor(key.block / SLRU_PAGES_PER_SEGMENT))
     const offset = (key.block % SLRU_PAGES_PER_SEGMENT) * PAGE_SIZE
@@ -140,14 +144,13 @@ async function* slruPieces(
 }
 
 /** What is small and lives on shard 0. Directories come before what is in them. */
-async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void, void> {
-  const { state } = shard
-  const { major } = state.settings
+async function* clusterPieces(reader: ShardReader, at: Lsn): AsyncGenerator<Piece, void, void> {
+  const { major } = reader.settings
   const version = Buffer.from(`${major}\n`)
   for (const path of dataDirectoriesOf(major)) yield directoryPiece(path)
   yield filePiece('PG_VERSION', 0, version, version.length)
-  for await (const key of state.scan(classRange(KEY_TABLESPACE), at)) {
-    const location = await state.readBytes(key, at)
+  for await (const key of reader.scan(classRange(KEY_TABLESPACE), at)) {
+    const location = await reader.readBytes(key, at)
     if (location === undefined) continue
     yield {
       $case: 'tablespace',
@@ -155,23 +158,23 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
     }
     yield directoryPiece(`pg_tblspc/${key.spcOid}/${tablespaceVersionDirectory(major)}`)
   }
-  for await (const key of state.scan(classRange(KEY_DATABASE), at)) {
+  for await (const key of reader.scan(classRange(KEY_DATABASE), at)) {
     const path = databasePath(key.spcOid, key.dbOid, major)
     yield directoryPiece(path)
     yield filePiece(`${path}/PG_VERSION`, 0, version, version.length)
   }
-  for await (const key of state.scan(classRange(KEY_RELATION_MAP), at)) {
-    const content = await state.readBytes(key, at)
+  for await (const key of reader.scan(classRange(KEY_RELATION_MAP), at)) {
+    const content = await reader.readBytes(key, at)
     if (content !== undefined)
       yield filePiece(relmapPath(key.spcOid, key.dbOid, major), 0, Buffer.from(content), content.length)
   }
-  const origins = Buffer.from(encodeOriginCheckpoint(await state.originsAt(at)))
+  const origins = Buffer.from(encodeOriginCheckpoint(await reader.originsAt(at)))
   yield filePiece(ORIGIN_CHECKPOINT_PATH, 0, origins, origins.length)
-  const tracked = await state.readBytes(CHECKPOINT_STATE_KEY, at)
+  const tracked = await reader.readBytes(CHECKPOINT_STATE_KEY, at)
   if (tracked === undefined) return
   const { nextXid, nextXidEpoch } = decodeTrackerState(tracked)
-  for await (const key of state.scan(classRange(KEY_TWO_PHASE), at)) {
-    const content = await state.readBytes(key, at)
+  for await (const key of reader.scan(classRange(KEY_TWO_PHASE), at)) {
+    const content = await reader.readBytes(key, at)
     const path = twoPhasePath(key.rel, { epoch: nextXidEpoch, xid: nextXid }, major)
     if (content === undefined) continue
     // The state of a transaction with millions of subtransactions is larger than a message.
@@ -183,18 +186,18 @@ async function* clusterPieces(shard: Shard, at: Lsn): AsyncGenerator<Piece, void
 }
 
 async function* sizePieces(
-  shard: Shard,
+  reader: ShardReader,
   at: Lsn,
   keys: AsyncIterable<Key>,
 ): AsyncGenerator<Placed, void, void> {
   for await (const key of keys) {
-    const blocks = await shard.state.readSize(key, at)
+    const blocks = await reader.readSize(key, at)
     if (blocks === undefined) continue
     const files: Piece[] = []
     for (const fork of forksOf(key)) {
       for (let segment = 0; segment === 0 || segment * RELATION_SEGMENT_BLOCKS < blocks; segment++) {
         const inSegment = Math.min(RELATION_SEGMENT_BLOCKS, blocks - segment * RELATION_SEGMENT_BLOCKS)
-        files.push(filePiece(pathOf(shard, key, fork, segment), 0, EMPTY, inSegment * PAGE_SIZE))
+        files.push(filePiece(pathOf(reader, key, fork, segment), 0, EMPTY, inSegment * PAGE_SIZE))
       }
     }
     yield* placed(files, key)
@@ -202,7 +205,7 @@ async function* sizePieces(
 }
 
 async function* runPieces(
-  shard: Shard,
+  reader: ShardReader,
   at: Lsn,
   keys: AsyncIterable<Key>,
 ): AsyncGenerator<Placed, void, void> {
@@ -215,7 +218,7 @@ async function* runPieces(
     const segment = Math.floor(block / RELATION_SEGMENT_BLOCKS)
     const offset = (block % RELATION_SEGMENT_BLOCKS) * PAGE_SIZE
     const key = first
-    const files = forksOf(key).map((fork) => filePiece(pathOf(shard, key, fork, segment), offset, data))
+    const files = forksOf(key).map((fork) => filePiece(pathOf(reader, key, fork, segment), offset, data))
     return placed(files, { ...key, block: block + run.length - 1 })
   }
   for await (const key of keys) {
@@ -228,7 +231,7 @@ async function* runPieces(
       key.dbOid === first.dbOid &&
       key.spcOid === first.spcOid &&
       key.block % RELATION_SEGMENT_BLOCKS !== 0
-    const page = await readPage(shard, key, at)
+    const page = await readPage(reader, key, at)
     if (loopTurns.isOver) await loopTurns.next()
     if (page !== undefined && isNext) {
       run.push(page)
@@ -246,12 +249,12 @@ const placed = (files: readonly Piece[], place: Key): Placed[] =>
   files.map((piece, i) => (i + 1 < files.length ? { piece } : { piece, place }))
 
 const forksOf = (key: Key): number[] => (key.fork === FORK_INIT ? [FORK_INIT, FORK_MAIN] : [key.fork])
-const pathOf = (shard: Shard, { spcOid, dbOid, rel }: Key, fork: number, segment: number): string =>
-  relationPath({ spcOid, dbOid, relNumber: rel }, fork, segment, shard.state.settings.major)
+const pathOf = (reader: ShardReader, { spcOid, dbOid, rel }: Key, fork: number, segment: number): string =>
+  relationPath({ spcOid, dbOid, relNumber: rel }, fork, segment, reader.settings.major)
 
 /** Undefined for a page that is not to be: beyond its relation's end, or never made. */
-async function readPage(shard: Shard, key: Key, at: Lsn): Promise<Buffer | undefined> {
+async function readPage(reader: ShardReader, key: Key, at: Lsn): Promise<Buffer | undefined> {
   const bytes = Buffer.alloc(PAGE_SIZE)
   const page = { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, PAGE_SIZE) }
-  return (await readStampedPage(shard, key, at, page)) === 0 ? bytes : undefined
+  return (await readStampedPage(reader, key, at, page)) === 0 ? bytes : undefined
 }

@@ -1,50 +1,61 @@
 /** GetPages: pages at LSNs, rebuilt from the shard's layers, with their checksums. */
-import { refuse } from '@understory/base'
+import { LSN_ZERO, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { PAGE_SIZE, stampPageChecksum } from '@understory/postgres/page'
+import type { Page } from '@understory/postgres/page'
 import {
   KEY_RELATION_BLOCK,
-  KEY_SLRU_PAGE,
   PAGE_BEYOND_END,
   PAGE_FOUND,
   PAGE_NO_RELATION,
   formatKey,
+  isPageKey,
   shardOfKey,
 } from '@understory/storage'
 import type { Key, PageRequest } from '@understory/storage'
 import type { PageProbe, ReadsObserver } from '../telemetry/pageserver-observer.ts'
-import type { RebuiltPage } from '../state/shard-state.ts'
-import type { Shard } from '../shard/shard.ts'
+import type { ShardReader } from '../state/shard-reader.ts'
+import type { LatencyHistogram } from '../telemetry/latency-histogram.ts'
 
 /** How long a read waits for its LSN to be ingested. */
 export const READ_DEADLINE_MS = 10_000
+
+/** What reads need of a shard. */
+export interface ReadableShard {
+  readonly reader: ShardReader
+  /** No read below. */
+  readonly readableLsn: Lsn
+  readonly latency: LatencyHistogram
+  /** Resolves when everything before `at` is ingested. Errors: those of `ReadGate.pass`. */
+  waitFor(at: Lsn, deadlineMs: number, signal?: AbortSignal): Promise<void>
+}
 
 /**
  * Fills `page`, which must be zeros. On a relation's home shard the status tells a block beyond the end and a relation
  * that does not exist; another shard does not know sizes and gives zeros for what was never written.
  */
 export async function readStampedPage(
-  shard: Shard,
+  reader: ShardReader,
   key: Key,
   at: Lsn,
-  page: RebuiltPage,
+  page: Page,
   probe?: PageProbe,
 ): Promise<number> {
-  const { state } = shard
-  const outcome = await state.readPage(key, at, page, probe)
+  const isRelation = key.keyClass === KEY_RELATION_BLOCK
+  if (isRelation && reader.isHomeOf(key.rel)) {
+    const blocks = await reader.readSize(key, at)
+    if (blocks === undefined) return PAGE_NO_RELATION
+    if (key.block >= blocks) return PAGE_BEYOND_END
+  }
+  const outcome = await reader.readPage(key, at, page, probe)
   if (outcome === 'absent') {
     throw refuse('bad_page', `${formatKey(key)} is changed by WAL but was never made`, {
       hint: 'WAL or the base backup lacks a part of the relation; import a new base backup.',
     })
   }
-  if (key.keyClass !== KEY_RELATION_BLOCK) return outcome === 'none' ? PAGE_NO_RELATION : PAGE_FOUND
-  if (state.isHomeOf(key.rel)) {
-    const blocks = await state.readSize(key, at)
-    if (blocks === undefined) return PAGE_NO_RELATION
-    if (key.block >= blocks) return PAGE_BEYOND_END
-  }
-  if (state.settings.dataChecksums) stampPageChecksum(page, key.block)
+  if (!isRelation) return outcome === 'none' ? PAGE_NO_RELATION : PAGE_FOUND
+  if (reader.settings.dataChecksums) stampPageChecksum(page, key.block)
   return PAGE_FOUND
 }
 
@@ -53,47 +64,52 @@ export interface PagesRead {
   readonly pages: Buffer
 }
 
+/** Error: refused `bad_argument` where a key is not a page, or not one of this shard's. */
+function checkRequests({ owner }: ShardReader, requests: readonly PageRequest[]): Lsn {
+  let newest = LSN_ZERO
+  for (const { key, lsn } of requests) {
+    if (!isPageKey(key)) throw refuse('bad_argument', `${formatKey(key)} is not a page`)
+    const number = shardOfKey(owner.shard, key)
+    if (number !== owner.shard.number) {
+      throw refuse('bad_argument', `${formatKey(key)} is on shard ${number}, not on ${owner.shard.number}`)
+    }
+    if (lsn > newest) newest = lsn
+  }
+  return newest
+}
+
 export async function readPages(
-  shard: Shard,
+  shard: ReadableShard,
   requests: readonly PageRequest[],
   clock: Clock,
   signal: AbortSignal,
   observer?: ReadsObserver,
 ): Promise<PagesRead> {
+  const { reader, latency } = shard
   const startMs = clock.nowMs()
-  let newest = 0 as Lsn
-  for (const { key, lsn } of requests) {
-    if (key.keyClass !== KEY_RELATION_BLOCK && key.keyClass !== KEY_SLRU_PAGE) {
-      throw refuse('bad_argument', `${formatKey(key)} is not a page`)
-    }
-    const owner = shardOfKey(shard.owner.shard, key)
-    if (owner !== shard.owner.shard.number) {
-      throw refuse(
-        'bad_argument',
-        `${formatKey(key)} is on shard ${owner}, not on ${shard.owner.shard.number}`,
-      )
-    }
-    if (lsn > newest) newest = lsn
-  }
+  const newest = checkRequests(reader, requests)
   if (requests.length > 0) await shard.waitFor(newest, READ_DEADLINE_MS, signal)
   observer?.waited()
+  const waitedMs = clock.nowMs() - startMs
   const statuses = Buffer.alloc(requests.length)
   const buffer = new ArrayBuffer(requests.length * PAGE_SIZE)
   let found = 0
   for (const [i, { key, lsn }] of requests.entries()) {
-    if (lsn < shard.index.readableLsn) await shard.waitFor(lsn, 0)
+    const beginMs = clock.nowMs()
+    if (lsn < shard.readableLsn) await shard.waitFor(lsn, 0)
     const offset = found * PAGE_SIZE
     const page = {
       bytes: new Uint8Array(buffer, offset, PAGE_SIZE),
       view: new DataView(buffer, offset, PAGE_SIZE),
     }
     observer?.pageBegins(key)
-    const status = await readStampedPage(shard, key, lsn, page, observer)
+    const status = await readStampedPage(reader, key, lsn, page, observer)
     observer?.pageEnded(status === PAGE_FOUND)
     statuses[i] = status
     if (status === PAGE_FOUND) found++
     else page.bytes.fill(0)
-    shard.latency.add((clock.nowMs() - startMs) * 1000)
+    // As if it had been asked for alone: pages before it in the request are no part of its time.
+    latency.add((waitedMs + clock.nowMs() - beginMs) * 1000)
   }
   return { statuses, pages: Buffer.from(buffer, 0, found * PAGE_SIZE) }
 }

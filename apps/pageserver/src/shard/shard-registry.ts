@@ -13,7 +13,7 @@ import type { Rollback } from './rollback.ts'
 import { ShardFiles, listAttached } from '../layers/shard-files.ts'
 import type { AttachDocument } from '../layers/shard-files.ts'
 import { Shard } from './shard.ts'
-import type { ShardParts } from './shard.ts'
+import type { ShardParts } from './connect-parts.ts'
 
 export interface AttachRequest {
   readonly owner: LayerOwner
@@ -130,7 +130,7 @@ export class ShardRegistry {
       this.get(owner.tenantId, owner.timelineId, owner.shard)
       if (generation < here.generation) throw staleGeneration(generation, here.generation)
       const isVoid = isBefore(here.generation, request.rollback)
-      if (generation === here.generation || (!isVoid && !(await this.#mustLoadAnew(here, remote)))) {
+      if (generation === here.generation || (!isVoid && !(await this.#mustLoadAgain(here, remote)))) {
         await here.adoptGeneration(attached)
         return here.ingestedLsn
       }
@@ -148,7 +148,7 @@ export class ShardRegistry {
     await files.writeIndex(index)
     await files.writeAttach(attached)
     const shard = await this.#add(files, attached, index, published)
-    if (shard.isImported && !shard.hasFailed) await shard.layers.upload()
+    if (shard.isImported && !shard.hasFailed) await shard.upload()
     this.#parts.env.log.info('shard_attached', {
       tenant: owner.tenantId,
       timeline: owner.timelineId,
@@ -184,7 +184,7 @@ export class ShardRegistry {
    * A new generation is a new chance for a shard that has stopped. And where more is published than is here, what is
    * published counts: WAL that only its layers hold may be gone from the safekeepers.
    */
-  async #mustLoadAnew(here: Shard, remote: RemoteIndex): Promise<boolean> {
+  async #mustLoadAgain(here: Shard, remote: RemoteIndex): Promise<boolean> {
     if (here.hasFailed) return true
     const newest = await remote.newestGeneration()
     if (newest === undefined || newest < here.generation) return false
@@ -247,7 +247,7 @@ export class ShardRegistry {
     published: IndexPart | undefined,
   ): Promise<Shard> {
     const shard = new Shard(this.#parts, files, attached, index)
-    if (published !== undefined) shard.layers.noteRemote(published)
+    if (published !== undefined) shard.noteRemote(published)
     this.#shards.set(shardName(ownerOf(attached)), shard)
     await shard.load()
     return shard

@@ -13,6 +13,10 @@ export type SubscriptionEnd = (typeof SUBSCRIPTION_ENDS)[number]
 const RETRIED_WORK = ['layer write', 'index write', 'layer read', 'image job'] as const
 export type RetriedWork = (typeof RETRIED_WORK)[number]
 
+/** Mailboxes of a shard: what changes it, writes of layers, the local index, the object store. */
+const MAILBOXES = ['shard', 'layers', 'index', 'uploads'] as const
+export type MailboxName = (typeof MAILBOXES)[number]
+
 export const METRICS = {
   shards: {
     name: 'understory.pageserver.shards',
@@ -27,6 +31,22 @@ export const METRICS = {
     kind: 'counter',
     labels: { work: RETRIED_WORK },
     help: 'work that failed for trouble outside, as a full disk or busy threads, and is tried again',
+  },
+  mailboxWait: {
+    name: 'understory.pageserver.mailbox.wait.duration',
+    unit: 's',
+    kind: 'histogram',
+    labels: { mailbox: MAILBOXES },
+    help: 'a job of a shard waiting for its turn: batches of WAL and freezing, writes of layers, the local index, uploads',
+    edges: FINE_SECONDS,
+  },
+  mailboxRun: {
+    name: 'understory.pageserver.mailbox.run.duration',
+    unit: 's',
+    kind: 'histogram',
+    labels: { mailbox: MAILBOXES },
+    help: 'such a job, from its turn until its end',
+    edges: FINE_SECONDS,
   },
   walIngested: {
     name: 'understory.pageserver.wal.ingested',
@@ -178,7 +198,7 @@ export const METRICS = {
     unit: 's',
     kind: 'histogram',
     labels: {},
-    help: 'one page read, from its request until it is rebuilt',
+    help: 'one page read: the wait for its LSN, and its own rebuild',
     edges: FINE_SECONDS,
   },
   getPageWait: {

@@ -1,8 +1,10 @@
-/** Measures the shards of a pageserver on the way of WAL and reads; collect.ts tells the rest. */
+/** Measures the shards of a pageserver on the way of WAL and reads; gauges.ts has the rest. */
+import type { MailboxOptions } from '@understory/actor'
+import type { Clock } from '@understory/env'
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
 import type { Cell, HistogramCell, Span, SpanAttributes, Telemetry, Traces } from '@understory/telemetry'
-import type { METRICS, RetriedWork, SubscriptionEnd } from './metrics.ts'
+import type { METRICS, MailboxName, RetriedWork, SubscriptionEnd } from './metrics.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
@@ -42,7 +44,7 @@ export class PageserverObserver {
     }
   }
 
-  /** One a shard, however often it is attached anew. */
+  /** One for each shard, however often it is attached again. */
   ofShard(owner: LayerOwner): ShardObserver {
     const name = Object.values(labelsOf(owner)).join('/')
     const known = this.#observers.get(name) ?? new ShardObserver(this.telemetry, owner)
@@ -65,7 +67,7 @@ export class PageserverObserver {
   }
 }
 
-/** What a shard tells. Calls are cheap and never throw. */
+/** What a shard reports. Calls are cheap and never throw. */
 export class ShardObserver {
   readonly #traces: Traces | undefined
   readonly #labels: Readonly<Record<string, string>>
@@ -80,6 +82,7 @@ export class ShardObserver {
   readonly #jobPages: HistogramCell
   readonly #uploadDuration: HistogramCell
   readonly #subscriptionEnds: Readonly<Record<SubscriptionEnd, Cell>>
+  readonly #mailboxes: Pick<PageserverTelemetry['metrics'], 'mailboxWait' | 'mailboxRun'>
   readonly #retries: PageserverTelemetry['metrics']['retries']
   readonly #uploads: { readonly done: Cell; readonly failed: Cell }
   readonly found: Cell
@@ -108,6 +111,7 @@ export class ShardObserver {
     this.#jobDuration = metrics.imageJobDuration.of({})
     this.#jobPages = metrics.imageJobPages.of({})
     this.#uploadDuration = metrics.uploadDuration.of({})
+    this.#mailboxes = metrics
     this.#retries = metrics.retries
     this.#uploads = {
       done: metrics.uploads.of({ outcome: 'done' }),
@@ -117,6 +121,16 @@ export class ShardObserver {
     this.absent = metrics.getPages.of({ ...labels, outcome: 'absent' })
   }
 
+  /** What a mailbox needs so that its jobs are measured. */
+  watchMailbox(mailbox: MailboxName, clock: Clock): Required<Pick<MailboxOptions, 'clock' | 'observe'>> {
+    const wait = this.#mailboxes.mailboxWait.of({ mailbox })
+    const run = this.#mailboxes.mailboxRun.of({ mailbox })
+    const observe = (waitedMs: number, ranMs: number): void => {
+      wait.recordMs(waitedMs)
+      run.recordMs(ranMs)
+    }
+    return { clock, observe }
+  }
   /** A batch whose entries have so many bytes was taken in. */
   ingested(durationMs: number, entriesBytes: number): void {
     this.#ingestDuration.recordMs(durationMs)
@@ -188,6 +202,8 @@ export class ReadsObserver implements PageProbe {
   readonly #cells: ReadCells
   readonly #span: Span | undefined
   readonly #startMs = performance.now()
+  #waitedMs = 0
+  #pageMs = this.#startMs
   #pageSpan: Span | undefined
   #pagesCount = 0
   /** Of the step that runs. */
@@ -202,12 +218,14 @@ export class ReadsObserver implements PageProbe {
   /** The LSN of the reads is ingested. */
   waited(): void {
     const nowMs = performance.now()
-    this.#cells.wait.recordMs(nowMs - this.#startMs)
+    this.#waitedMs = nowMs - this.#startMs
+    this.#cells.wait.recordMs(this.#waitedMs)
     this.#span?.child('wait for lsn', { startMs: this.#startMs }).end(undefined, nowMs)
   }
 
   pageBegins(key: Key): void {
-    this.#stepMs = performance.now()
+    this.#pageMs = performance.now()
+    this.#stepMs = this.#pageMs
     if (this.#span === undefined || this.#pagesCount++ >= PAGE_SPANS_MAX) return
     this.#pageSpan = this.#span.child('page', { startMs: this.#stepMs, attributes: { key: formatKey(key) } })
   }
@@ -232,10 +250,10 @@ export class ReadsObserver implements PageProbe {
     this.#pageSpan?.child('redo', { startMs: this.#stepMs }).end(undefined, nowMs)
   }
 
-  /** The time counts from the request, as its sender waits for all of them. */
+  /** The wait counts for each page, the pages before it in its request do not. */
   pageEnded(isFound: boolean): void {
     const nowMs = performance.now()
-    this.#cells.duration.recordMs(nowMs - this.#startMs)
+    this.#cells.duration.recordMs(this.#waitedMs + nowMs - this.#pageMs)
     const { found, absent } = this.#shard
     if (isFound) found.add(1)
     else absent.add(1)

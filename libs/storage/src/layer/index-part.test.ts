@@ -17,7 +17,7 @@ const part = {
   readableLsn: lsn(0x200),
   consistentLsn: lsn(0x300),
   imageGeneration: { enabled: true, thresholdRecords: 32 },
-  imageWish: 4,
+  imageGenerationRevision: 4,
   nextSequence: 1,
   layers: [
     {

@@ -67,8 +67,8 @@ export interface IndexPart {
   /** Everything before is in the layers listed. */
   readonly consistentLsn: Lsn
   readonly imageGeneration: ImageGenerationSettings
-  /** Number of the wish that `imageGeneration` follows from, where there was one. */
-  readonly imageWish?: number
+  /** Number of the request that `imageGeneration` follows from, where there was one; `imageWish` in the file. */
+  readonly imageGenerationRevision?: number
   /** Number of the next layer. */
   readonly nextSequence: number
   /** Oldest first. */
@@ -104,7 +104,7 @@ export function encodeIndexPart(part: IndexPart): Buffer {
     readableLsn: formatLsn(part.readableLsn),
     consistentLsn: formatLsn(part.consistentLsn),
     imageGeneration: part.imageGeneration,
-    imageWish: part.imageWish ?? 0,
+    imageWish: part.imageGenerationRevision ?? 0,
     nextSequence: part.nextSequence,
     layers: part.layers.map(({ name, kind, sizeBytes, crc, lsnMin, lsnMax, unknown }) => ({
       ...unknown,
@@ -192,7 +192,8 @@ function parse(document: unknown): IndexPart {
       thresholdRecords: integer(images, 'thresholdRecords', 1, 10_000),
     },
     // Documents of before it was there have none.
-    imageWish: root['imageWish'] === undefined ? 0 : integer(root, 'imageWish', 0, Number.MAX_SAFE_INTEGER),
+    imageGenerationRevision:
+      root['imageWish'] === undefined ? 0 : integer(root, 'imageWish', 0, Number.MAX_SAFE_INTEGER),
     nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
     layers: root['layers'].map(parseLayer),
     ...unknownOf(root, ROOT_FIELDS),

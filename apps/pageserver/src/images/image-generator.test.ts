@@ -9,7 +9,7 @@ import type { RedoSettings } from '@understory/postgres/redo'
 import { META_IMAGE, OpenLayer, blockKey } from '@understory/storage'
 import type { Key, ValueRef } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
-import { ImageMaker } from './image-maker.ts'
+import { ImageGenerator } from './image-generator.ts'
 import type { ImageJobs } from './image-protocol.ts'
 import { ShardState } from '../state/shard-state.ts'
 import { Stalls } from '../layers/stalls.ts'
@@ -62,9 +62,10 @@ test('a page that was gathered before settings changed is not redone with those 
   }
   const run = vi.fn<Workers<ImageJobs>['run']>()
   const fail = vi.fn<(error: unknown) => void>()
-  const maker = new ImageMaker(
+  const generator = new ImageGenerator(
     {
       state,
+      clock: env.clock,
       workers: { run } as unknown as Workers<ImageJobs>,
       turns: new Semaphore(1),
       stalls: new Stalls(env),
@@ -73,10 +74,48 @@ test('a page that was gathered before settings changed is not redone with those 
     },
     { enabled: true, thresholdRecords: 1 },
   )
-  maker.queue(keyId)
-  await maker.drained()
+  generator.queue(keyId)
+  await generator.drained()
   expect(settings).toBe(AFTER)
   expect(fail).not.toHaveBeenCalled()
   expect(run).not.toHaveBeenCalled()
-  maker.stop()
+  generator.stop()
+})
+
+test('settings that change over many pages leave the event loop its turns, and the longest chains come first', async () => {
+  const env = realEnv(silentLog)
+  const state = new ShardState(OWNER)
+  const pages = 150_000
+  for (let block = 0; block < pages; block++)
+    state.ledger.reset(state.keys.intern(blockKey(1663, 5, 16384, 0, block)), 4 + (block % 3), 40)
+  const queued: number[] = []
+  const generator = new ImageGenerator(
+    {
+      state,
+      clock: env.clock,
+      workers: { run: vi.fn<Workers<ImageJobs>['run']>() } as unknown as Workers<ImageJobs>,
+      turns: new Semaphore(1),
+      stalls: new Stalls(env),
+      made: async () => undefined,
+      fail: (error) => {
+        throw error
+      },
+    },
+    { enabled: false, thresholdRecords: 5 },
+  )
+  vi.spyOn(generator, 'queue').mockImplementation((keyId) => void queued.push(keyId))
+  let turns = 0
+  const count = (): void => {
+    turns++
+    turn = setImmediate(count)
+  }
+  let turn = setImmediate(count)
+  generator.change({ enabled: true, thresholdRecords: 5 })
+  await generator.drained()
+  clearImmediate(turn)
+  expect(queued).toHaveLength((pages / 3) * 2)
+  const lengths = queued.map((id) => state.ledger.countOf(id))
+  expect(lengths).toEqual(lengths.toSorted((a, b) => b - a))
+  expect(turns).toBeGreaterThan(1)
+  generator.stop()
 })

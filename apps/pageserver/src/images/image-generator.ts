@@ -1,6 +1,6 @@
 /**
  * Image generation: pages whose chain has passed the threshold wait here, threads rebuild them in batches, and the
- * images go into the open layer at the LSN of the last record in them. What came for a page meanwhile stays on top.
+ * images go into the open layer at the LSN of the last record in them. What came for a page since then stays on top.
  *
  * While Postgres logs images, only pages whose changes come without any are made here (isStorageImaged): their chains
  * would grow for ever.
@@ -13,19 +13,20 @@ import { Signal } from '@understory/actor'
 import type { Semaphore } from '@understory/actor'
 import { LSN_MAX } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import type { Workers } from '@understory/env'
+import type { Clock, Workers } from '@understory/env'
 import { PAGE_SIZE } from '@understory/postgres/page'
 import { PageJobWriter, endsChain, isStorageImaged } from '@understory/storage'
 import type { ImageGenerationSettings, Key, Layer, PageValue, ReadPlan, ValueRef } from '@understory/storage'
 import type { ImageJobs } from './image-protocol.ts'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
+import { loopTurns } from '../state/loop-turns.ts'
 import type { ShardState } from '../state/shard-state.ts'
 import type { Stalls } from '../layers/stalls.ts'
 
 /** Pages of a job: enough to hide its cost, few enough that images come soon. */
 const JOB_PAGES_MAX = 64
 const JOB_BYTES_MAX = 4 * 1024 * 1024
-/** Jobs under way at once: one in a thread, one gathered meanwhile. */
+/** Jobs under way at once: one in a thread, one gathered at the same time. */
 const JOBS_COUNT_MAX = 2
 
 interface Gathered {
@@ -33,8 +34,9 @@ interface Gathered {
   readonly lastLsn: Lsn
 }
 
-export interface ImageMakerParts {
+export interface ImageGeneratorParts {
   readonly state: ShardState
+  readonly clock: Clock
   readonly workers: Workers<ImageJobs>
   /** One for all shards that share the threads: each has its turn, and no job waits in memory for a thread. */
   readonly turns: Semaphore
@@ -45,8 +47,8 @@ export interface ImageMakerParts {
   readonly observer?: ShardObserver | undefined
 }
 
-export class ImageMaker {
-  readonly #parts: ImageMakerParts
+export class ImageGenerator {
+  readonly #parts: ImageGeneratorParts
   readonly #state: ShardState
   readonly #observer: ShardObserver | undefined
   #settings: ImageGenerationSettings
@@ -54,13 +56,15 @@ export class ImageMaker {
   #queue: number[] = []
   #head = 0
   #isQueued = new Uint8Array(1024)
-  /** Since when; empty where nobody wants to know. */
+  /** Since when; empty where nothing is measured. */
   #queuedMs = new Float64Array(0)
   #jobsCount = 0
+  /** Walks over all pages under way. */
+  #scansCount = 0
   #isStopped = false
   readonly #ended = new Signal()
 
-  constructor(parts: ImageMakerParts, settings: ImageGenerationSettings) {
+  constructor(parts: ImageGeneratorParts, settings: ImageGenerationSettings) {
     this.#parts = parts
     this.#observer = parts.observer
     this.#state = parts.state
@@ -86,17 +90,44 @@ export class ImageMaker {
     return next === undefined ? 0 : nowMs - (this.#queuedMs[next] ?? nowMs)
   }
 
+  /** Records of the longest chain. */
+  get chainMax(): number {
+    return this.#state.ledger.max
+  }
+
   /** Takes the new settings; pages that are over the threshold already are queued, the longest chains first. */
   change(settings: ImageGenerationSettings): void {
     this.#settings = settings
+    this.#scansCount++
+    void this.#queueLongChains(settings)
+      .catch((error: unknown) => this.#parts.fail(error))
+      .finally(() => {
+        this.#scansCount--
+        this.#ended.notify()
+      })
+  }
+
+  /** There may be millions of pages: the event loop gets its turns in between. Ends where the settings change again. */
+  async #queueLongChains(settings: ImageGenerationSettings): Promise<void> {
     const { keys, ledger } = this.#state
-    const over: number[] = []
+    const isOver = (): boolean => this.#settings !== settings || this.#isStopped
+    const idsByCount = new Map<number, number[]>()
     for (let id = 0; id < keys.count; id++) {
+      if (loopTurns.isOver) await loopTurns.next()
+      if (isOver()) return
       const count = ledger.countOf(id)
-      if (count >= settings.thresholdRecords && count >= this.#thresholdOf(keys.keyOf(id))) over.push(id)
+      if (count < settings.thresholdRecords || count < this.#thresholdOf(keys.keyOf(id))) continue
+      const ids = idsByCount.get(count)
+      if (ids === undefined) idsByCount.set(count, [id])
+      else ids.push(id)
     }
-    over.sort((a, b) => ledger.countOf(b) - ledger.countOf(a))
-    for (const id of over) this.queue(id)
+    for (const [, ids] of [...idsByCount].sort(([a], [b]) => b - a)) {
+      for (const id of ids) {
+        if (loopTurns.isOver) await loopTurns.next()
+        if (isOver()) return
+        this.queue(id)
+      }
+    }
   }
 
   queue(keyId: number): void {
@@ -118,7 +149,7 @@ export class ImageMaker {
       wider.set(this.#queuedMs)
       this.#queuedMs = wider
     }
-    this.#queuedMs[keyId] = performance.now()
+    this.#queuedMs[keyId] = this.#parts.clock.nowMs()
   }
 
   stop(): void {
@@ -129,7 +160,7 @@ export class ImageMaker {
 
   /** Resolves when nothing waits and nothing is under way. */
   async drained(): Promise<void> {
-    await this.#ended.until(() => this.#jobsCount === 0)
+    await this.#ended.until(() => this.#jobsCount === 0 && this.#scansCount === 0)
   }
 
   #start(): void {
@@ -141,7 +172,7 @@ export class ImageMaker {
       .finally(() => {
         this.#jobsCount--
         this.#ended.notify()
-        // What was queued after the loop had ended and before this has nobody else.
+        // Pages that were queued after the loop had ended and before this have no job.
         if (this.queuedCount > 0 && !this.#isStopped && this.#jobsCount < JOBS_COUNT_MAX) this.#start()
       })
   }
@@ -160,7 +191,7 @@ export class ImageMaker {
   }
 
   async #work(): Promise<void> {
-    // Ingest goes on with its batch first, so that a job finds more pages.
+    // Ingest continues with its batch first, so that a job finds more pages.
     await new Promise<void>((resolve) => setImmediate(resolve))
     const { stalls, turns, made } = this.#parts
     while (this.queuedCount > 0 && !this.#isStopped) {
@@ -235,7 +266,7 @@ export class ImageMaker {
       bytes += open.lengthOf(value)
     }
     if (value >= 0 && open.lsnOf(value) === lastLsn && endsChain(open.metaOf(value))) return
-    // A layer was frozen meanwhile and has newer values: an image above them would hide them.
+    // A layer was frozen in the meantime and has newer values: an image above them would hide them.
     const { layers } = map
     if (value < 0 && layers !== searched) {
       const hasNewer = map.hasNewer(key, lastLsn, open)
@@ -249,7 +280,7 @@ export class ImageMaker {
     if (observer !== undefined) {
       observer.chainEnded(ledger.countOf(keyId) - count)
       observer.imageMade('threshold')
-      observer.imageLagged(performance.now() - (this.#queuedMs[keyId] as number))
+      observer.imageLagged(this.#parts.clock.nowMs() - (this.#queuedMs[keyId] as number))
     }
     ledger.reset(keyId, count, bytes)
     if (count >= this.#thresholdOf(key)) this.queue(keyId)
