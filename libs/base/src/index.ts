@@ -2,10 +2,10 @@ export { BugError, assert, present, unreachable } from './assert.ts'
 export { BoundedQueue } from './bounded-queue.ts'
 export { Cursor } from './cursor.ts'
 export { ERROR_CODES, UnderstoryError, describeError, isErrorCode, refuse } from './errors.ts'
-export type { ErrorCode, GrpcStatusName } from './errors.ts'
+export type { ErrorCode } from './errors.ts'
 export { DOCUMENT_READER, keepUnknown } from './keep-unknown.ts'
 export { hexId, isAddress, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'
-export type { NodeId, ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
+export type { ShardIdentity, ShardLayout, TenantId, TimelineId } from './ids.ts'
 export {
   LSN_MAX,
   LSN_ZERO,
@@ -27,5 +27,5 @@ export {
   segmentStart,
 } from './lsn.ts'
 export type { Lsn } from './lsn.ts'
-export { bytes, i8, i16, i32, i64, lsn64, pageLsn, struct, u8, u16, u32, u64 } from './struct.ts'
-export type { Field, Struct } from './struct.ts'
+export { bytes, i8, i32, i64, lsn64, pageLsn, struct, u8, u16, u32, u64 } from './struct.ts'
+export type { Field } from './struct.ts'

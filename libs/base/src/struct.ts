@@ -40,12 +40,6 @@ export const u16: FieldType<number> = type(2, (offset) => ({
   get: (v, at) => v.getUint16(at + offset, true),
   set: (v, at, x) => v.setUint16(at + offset, x, true),
 }))
-export const i16: FieldType<number> = type(2, (offset) => ({
-  size: 2,
-  offset,
-  get: (v, at) => v.getInt16(at + offset, true),
-  set: (v, at, x) => v.setInt16(at + offset, x, true),
-}))
 export const u32: FieldType<number> = type(4, (offset) => ({
   size: 4,
   offset,

@@ -1,7 +1,6 @@
-export { Barriers, FORK_ALL, barrierKey } from './layer/barriers.ts'
+export { FORK_ALL, barrierKey } from './layer/barriers.ts'
 export { BlockCache } from './layer/block-cache.ts'
 export { ChainLedger } from './page/chain-ledger.ts'
-export type { ChainSummary } from './page/chain-ledger.ts'
 export { encodeImportBatch, readImportBatch } from './wal/import-batch.ts'
 export type { ImportValue } from './wal/import-batch.ts'
 export {
@@ -16,7 +15,6 @@ export type { PageRequest } from './page/page-request.ts'
 export { encodeIndexPart, generationOfIndexPart, indexPartName, parseIndexPart } from './layer/index-part.ts'
 export type { ImageGenerationSettings, IndexPart, LayerEntry } from './layer/index-part.ts'
 export { KeyTable } from './key/key-table.ts'
-export type { Fork } from './key/key-table.ts'
 export {
   CHECKPOINT_STATE_KEY,
   CONTROL_FILE_KEY,
@@ -33,9 +31,7 @@ export {
   KEY_TABLESPACE,
   KEY_TWO_PHASE,
   REDO_SETTINGS_KEY,
-  SLRU_KINDS,
   blockKey,
-  compareKeys,
   formatKey,
   isPageKey,
   isStorageImaged,
@@ -52,10 +48,10 @@ export {
 export type { Key } from './key/key.ts'
 export type { LayerFile, LayerSource } from './layer/layer-file.ts'
 export { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName } from './layer/layer-format.ts'
-export type { LayerKind, LayerOwner, LayerSummary } from './layer/layer-format.ts'
+export type { LayerKind, LayerOwner } from './layer/layer-format.ts'
 export { LayerMap, classRange, databaseRange, keysOf } from './layer/layer-map.ts'
-export type { KeyRange, Pause, ReadPlan } from './layer/layer-map.ts'
-export { LayerWriter, writeOpenLayer } from './layer/layer-writer.ts'
+export type { KeyRange, ReadPlan } from './layer/layer-map.ts'
+export { writeOpenLayer } from './layer/layer-writer.ts'
 export type { WrittenLayer } from './layer/layer-writer.ts'
 export { Missing, withBlocks } from './layer/layer.ts'
 export type { Layer, ValueRef } from './layer/layer.ts'
@@ -66,34 +62,20 @@ export type { PageJobResult, PageValue, RebuildOutcome } from './page/page-rebui
 export { decodeOriginProgress, encodeOriginProgress, replicationOriginKey } from './key/replication-origin.ts'
 export { homeShard, shardOfBlock, shardOfKey, shardOfSlruPage } from './key/shard.ts'
 export {
-  RECORD_HAS_EFFECTS,
   RECORD_KEY_BYTES,
-  ROLE_BLOCK,
   ROLE_BLOCK_IMAGE,
-  ROLE_BLOCK_INIT,
-  ROLE_SLRU,
-  ROLE_SLRU_INIT,
-  ROLE_VISIBILITY_CLEAR,
   ShardEntryReader,
   ShardStreamWriter,
   readShardEntries,
 } from './wal/shard-stream.ts'
-export type { RecordKey, ShardEntry } from './wal/shard-stream.ts'
-export { EFFECT_AUDIENCE, TRACKER_NEEDS } from './wal/audience.ts'
-export type { Audience, TrackerNeed } from './wal/audience.ts'
+export type { ShardEntry } from './wal/shard-stream.ts'
 export { ShardSplitter } from './wal/shard-splitter.ts'
 export {
-  META_ENDS_CHAIN,
   META_IMAGE,
   META_IS_SHARED,
-  META_KIND,
   META_TOMBSTONE,
   RECORD_PREFIX_BYTES,
-  VALUE_IMAGE,
-  VALUE_TOMBSTONE,
   endsChain,
-  isImage,
-  isRecord,
   isTombstone,
   metaOfRole,
 } from './layer/value.ts'

@@ -15,14 +15,8 @@ export const CONTROL_FILE_PATH = 'global/pg_control'
 /** Both fields are at the same place in every version. */
 const CONTROL_VERSION_OFFSET = 8
 
-/** DBState */
-export const DB_STARTUP = 0
 export const DB_SHUTDOWNED = 1
 export const DB_SHUTDOWNED_IN_RECOVERY = 2
-export const DB_SHUTDOWNING = 3
-export const DB_IN_CRASH_RECOVERY = 4
-export const DB_IN_ARCHIVE_RECOVERY = 5
-export const DB_IN_PRODUCTION = 6
 
 /** FirstNormalUnloggedLSN */
 const FIRST_NORMAL_UNLOGGED_LSN = lsn(1000)

@@ -1,30 +1,22 @@
 export { CHECKPOINT_BYTES } from './version.ts'
-export type { ClusterVersion } from './version.ts'
 export { clusterVersions } from './versions.ts'
 export { encodeCheckPoint, nextMultiXactOf, readCheckPoint } from './checkpoint.ts'
 export type { CheckPointValues } from './checkpoint.ts'
 export {
   CONTROL_FILE_BYTES,
   CONTROL_FILE_PATH,
-  DB_IN_ARCHIVE_RECOVERY,
-  DB_IN_CRASH_RECOVERY,
-  DB_IN_PRODUCTION,
   DB_SHUTDOWNED,
   DB_SHUTDOWNED_IN_RECOVERY,
-  DB_SHUTDOWNING,
-  DB_STARTUP,
   parseControlFile,
   patchControlFile,
 } from './control-file.ts'
-export type { ControlFilePatch, ControlFileValues } from './control-file.ts'
+export type { ControlFileValues } from './control-file.ts'
 export { track, trackerStateOf, xidNote } from './checkpoint-tracker.ts'
-export type { TrackSettings, TrackerState } from './checkpoint-tracker.ts'
-export type { ClusterSettings } from './settings.ts'
-export { TRACKER_STATE_BYTES, decodeTrackerState, encodeTrackerState } from './tracker-codec.ts'
+export type { TrackerState } from './checkpoint-tracker.ts'
+export { decodeTrackerState, encodeTrackerState } from './tracker-codec.ts'
 export { forgeShutdownCheckpoint, forgedControlFile, segmentsForStart } from './forged-start.ts'
-export type { ForgeOptions, ForgedCheckpoint, WalSegmentFile } from './forged-start.ts'
+export type { ForgedCheckpoint } from './forged-start.ts'
 export {
-  SLRU_KINDS,
   SLRU_PAGES_PER_SEGMENT,
   SLRU_SEGMENT_BYTES,
   parseSlruSegmentPath,
@@ -44,7 +36,6 @@ export {
 } from './relation-path.ts'
 export type { ParsedRelationPath } from './relation-path.ts'
 export {
-  RELMAP_BYTES,
   RELMAP_NAME,
   dataDirectoriesOf,
   parseRelmap,

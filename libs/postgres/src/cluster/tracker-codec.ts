@@ -42,8 +42,6 @@ const EncodedState = struct(128, {
   crc: u32,
 })
 
-export const TRACKER_STATE_BYTES = EncodedState.SIZE
-
 const plainFields = [
   'timelineId',
   'nextXid',

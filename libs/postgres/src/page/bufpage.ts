@@ -79,8 +79,6 @@ export const getPagePruneXid = (page: Page): number => page.view.getUint32(20, t
 export const setPagePruneXid = (page: Page, xid: number): void => page.view.setUint32(20, xid, true)
 /** PageIsNew: never initialised. */
 export const isPageNew = (page: Page): boolean => getPageUpper(page) === 0
-/** PageIsEmpty: no line pointers. */
-export const isPageEmpty = (page: Page): boolean => getPageLower(page) <= SizeOfPageHeaderData
 
 // A line pointer is one little-endian uint32: lp_off in bits 0-14, lp_flags in 15-16, lp_len in 17-31.
 
@@ -99,8 +97,6 @@ export const itemIdFlags = (itemId: number): number => (itemId >>> 15) & 3
 export const itemIdLength = (itemId: number): number => itemId >>> 17
 export const withItemIdOffset = (itemId: number, offset: number): number =>
   ((itemId & ~0x7fff) | offset) >>> 0
-export const withItemIdFlags = (itemId: number, flags: number): number =>
-  ((itemId & ~0x1_8000) | (flags << 15)) >>> 0
 
 /** PageGetMaxOffsetNumber: the number of line pointers, 0 on a page without a header. */
 export function maxOffsetNumber(page: Page): number {

@@ -38,8 +38,6 @@ import type { Page } from './bufpage.ts'
 
 /** Of 8 KiB pages: (8192 - 24) / (MAXALIGN(SizeofHeapTupleHeader) + 4). */
 export const MaxHeapTuplesPerPage = 291
-/** Of 8 KiB pages: (8192 - 24) / (MAXALIGN(SizeOfIndexTuple + 1) + 4). */
-export const MaxIndexTuplesPerPage = 408
 /** No line pointer array is longer than this, whatever the access method. */
 const LINE_POINTERS_COUNT_MAX = (PAGE_SIZE - SizeOfPageHeaderData) / SizeOfItemIdData
 

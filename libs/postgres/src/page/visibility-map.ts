@@ -4,11 +4,8 @@
  */
 import { PAGE_SIZE, SizeOfPageHeaderData } from './bufpage.ts'
 
-export const VISIBILITYMAP_ALL_VISIBLE = 0x01
 export const VISIBILITYMAP_ALL_FROZEN = 0x02
 export const VISIBILITYMAP_VALID_BITS = 0x03
-/** In xl_heap_visible.flags only. */
-export const VISIBILITYMAP_XLOG_CATALOG_REL = 0x04
 
 const BITS_PER_HEAPBLOCK = 2
 const HEAPBLOCKS_PER_BYTE = 4

@@ -2,7 +2,6 @@
  * The redo contract. Redo is per page: a value that a page's chain holds is a whole WAL record, and redo applies what
  * that record says about that one page. Nothing here reads or writes anything but the page it is given.
  */
-import type { Lsn } from '@understory/base'
 import type { Page } from '../page/bufpage.ts'
 import type { PgMajor } from '../wal/pages.ts'
 import type { DecodedRecord, RelFile } from '../wal/record.ts'
@@ -85,10 +84,4 @@ export interface Rmgr {
   effects?(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void
   /** Applies the record to one SLRU page that `effects` reported. */
   redoSlru?(record: DecodedRecord, kind: SlruKind, slruPage: number, page: Page, settings: RedoSettings): void
-}
-
-/** The position and settings that an error of redo names. */
-export interface RedoPosition {
-  readonly recordLsn: Lsn
-  readonly recordType: string
 }

@@ -18,8 +18,6 @@ export const RECORD_CRC_OFFSET = 20
 
 export const XLR_INFO_MASK = 0x0f
 export const XLR_RMGR_INFO_MASK = 0xf0
-export const XLR_SPECIAL_REL_UPDATE = 0x01
-export const XLR_CHECK_CONSISTENCY = 0x02
 
 export const XLR_MAX_BLOCK_ID = 32
 export const XLR_BLOCK_ID_DATA_SHORT = 255
@@ -41,7 +39,6 @@ export const BKPIMAGE_COMPRESS_ZSTD = 0x10
 
 export const XLP_FIRST_IS_CONTRECORD = 0x0001
 export const XLP_LONG_HEADER = 0x0002
-export const XLP_BKP_REMOVABLE = 0x0004
 export const XLP_FIRST_IS_OVERWRITE_CONTRECORD = 0x0008
 export const XLP_ALL_FLAGS = 0x000f
 

@@ -44,7 +44,6 @@ export const COPY_DATA = 0x64 // d
 export const COPY_DONE = 0x63 // c
 export const COPY_OUT_RESPONSE = 0x48 // H
 export const DATA_ROW = 0x44 // D
-export const EMPTY_QUERY_RESPONSE = 0x49 // I
 export const ERROR_RESPONSE = 0x45 // E
 export const NOTICE_RESPONSE = 0x4e // N
 export const PARAMETER_STATUS = 0x53 // S

@@ -1,2 +1,2 @@
 export { ReplicationConnection, ReplicationStream } from './replication.ts'
-export type { BackupEvent, StreamMessage, SystemIdentity } from './replication.ts'
+export type { BackupEvent } from './replication.ts'

@@ -36,8 +36,6 @@ export const META_IMAGE = VALUE_IMAGE | META_ENDS_CHAIN
 export const META_TOMBSTONE = VALUE_TOMBSTONE | META_ENDS_CHAIN
 
 export const endsChain = (meta: number): boolean => (meta & META_ENDS_CHAIN) !== 0
-export const isRecord = (meta: number): boolean => (meta & META_KIND) < VALUE_IMAGE
-export const isImage = (meta: number): boolean => (meta & META_KIND) === VALUE_IMAGE
 export const isTombstone = (meta: number): boolean => (meta & META_KIND) === VALUE_TOMBSTONE
 
 /** Whether the byte is one that this version writes. */

@@ -38,7 +38,6 @@ export const BTP_HAS_FULLXID = 1 << 8
 export const P_NONE = 0
 export const P_HIKEY = 1
 export const P_FIRSTKEY = 2
-export const InvalidBlockNumber = 0xffff_ffff
 
 const BTREE_MAGIC = 0x053162
 

@@ -1,13 +1,12 @@
 /** Source: access/transam/clog.c, clog_redo (17.11, 18.6). */
 import { RM_CLOG_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
-import type { PgMajor } from '../../wal/pages.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
 import { SLRU_PAGE_NUMBER_BYTES, readSlruPageNumber } from '../slru-page.ts'
 import { pagesBefore } from '../slru-truncation.ts'
 import type { EffectSink, RedoSettings, Rmgr } from '../types.ts'
 import { identifyClog } from './describe.ts'
-import { CLOG_TRUNCATE, CLOG_ZEROPAGE, xl_clog_truncate_tail } from './records.ts'
+import { CLOG_ZEROPAGE } from './records.ts'
 import { CLOG_XACTS_PER_PAGE } from './status.ts'
 
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
@@ -15,16 +14,6 @@ function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings
   const page = readSlruPageNumber(record.view, record.mainDataOffset, settings.major)
   if ((record.info & XLR_RMGR_INFO_MASK) === CLOG_ZEROPAGE) sink.slruPage('pg_xact', page, true)
   else sink.slruTruncate('pg_xact', pagesBefore(page, CLOG_XACTS_PER_PAGE))
-}
-
-/** The oldest xid whose status is still kept, of a TRUNCATE record: recovery takes it over (AdvanceOldestClogXid). */
-export function clogOldestXid(record: DecodedRecord, major: PgMajor): number | undefined {
-  if ((record.info & XLR_RMGR_INFO_MASK) !== CLOG_TRUNCATE) return undefined
-  checkMainData(record, SLRU_PAGE_NUMBER_BYTES[major] + xl_clog_truncate_tail.SIZE)
-  return xl_clog_truncate_tail.oldestXact.get(
-    record.view,
-    record.mainDataOffset + SLRU_PAGE_NUMBER_BYTES[major],
-  )
 }
 
 export const clogRmgr: Rmgr = {

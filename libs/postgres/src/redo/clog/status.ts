@@ -6,10 +6,8 @@ import type { Page } from '../../page/bufpage.ts'
  * Source: access/clog.h, access/transam/clog.c (16, 17, 18 alike).
  */
 
-export const TRANSACTION_STATUS_IN_PROGRESS = 0x00
 export const TRANSACTION_STATUS_COMMITTED = 0x01
 export const TRANSACTION_STATUS_ABORTED = 0x02
-export const TRANSACTION_STATUS_SUB_COMMITTED = 0x03
 
 const CLOG_XACTS_PER_BYTE = 4
 export const CLOG_XACTS_PER_PAGE = PAGE_SIZE * CLOG_XACTS_PER_BYTE
@@ -23,6 +21,3 @@ export function setTransactionStatus(page: Page, xid: number, status: number): v
   const shift = (xid & 3) << 1
   page.bytes[at] = ((page.bytes[at] as number) & ~(3 << shift)) | (status << shift)
 }
-
-export const getTransactionStatus = (page: Page, xid: number): number =>
-  ((page.bytes[(xid % CLOG_XACTS_PER_PAGE) >>> 2] as number) >>> ((xid & 3) << 1)) & 3

@@ -62,7 +62,6 @@ export const xl_heap_prune = struct(2, {
   flags: u8,
 })
 export const XLHP_CLEANUP_LOCK = 1 << 2
-export const XLHP_HAS_CONFLICT_HORIZON = 1 << 3
 export const XLHP_HAS_FREEZE_PLANS = 1 << 4
 export const XLHP_HAS_REDIRECTIONS = 1 << 5
 export const XLHP_HAS_DEAD_ITEMS = 1 << 6

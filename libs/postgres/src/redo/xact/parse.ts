@@ -266,10 +266,6 @@ export function relFileAt(record: DecodedRecord, offset: number, index: number, 
   return into
 }
 
-/** The time of commit, abort or prepare in microseconds since 2000-01-01, or undefined where the record has none. */
-export const xactTimeOf = (record: DecodedRecord, parsed: ParsedXact): bigint | undefined =>
-  parsed.xactTimeOffset === 0 ? undefined : record.view.getBigInt64(parsed.xactTimeOffset, true)
-
 /** How far the transaction's origin has come, if it has one (`hasOrigin`); a position of another server. */
 export const originLsnOf = (record: DecodedRecord, parsed: ParsedXact): bigint =>
   record.view.getBigUint64(parsed.originLsnOffset, true)

@@ -25,7 +25,6 @@ export const XACT_XINFO_HAS_RELFILELOCATORS = 1 << 2
 export const XACT_XINFO_HAS_INVALS = 1 << 3
 export const XACT_XINFO_HAS_TWOPHASE = 1 << 4
 export const XACT_XINFO_HAS_ORIGIN = 1 << 5
-export const XACT_XINFO_HAS_AE_LOCKS = 1 << 6
 export const XACT_XINFO_HAS_GID = 1 << 7
 export const XACT_XINFO_HAS_DROPPED_STATS = 1 << 8
 
@@ -34,8 +33,6 @@ export const STATS_ITEM_BYTES: Readonly<Record<PgMajor, number>> = { 16: 12, 17:
 export const REL_FILE_LOCATOR_BYTES = 12
 /** sizeof(SharedInvalidationMessage). */
 export const INVAL_MESSAGE_BYTES = 16
-/** GIDSIZE, its final zero included. */
-export const GIDSIZE = 200
 /** TWOPHASE_MAGIC of every version from 16 on. */
 export const TWOPHASE_MAGIC = 0x57f94534
 

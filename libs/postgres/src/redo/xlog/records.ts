@@ -5,7 +5,7 @@
  *
  * Source: catalog/pg_control.h, access/xlog_internal.h (17.11, 18.6).
  */
-import { bytes, i32, lsn64, struct, u32, u8 } from '@understory/base'
+import { bytes, i32, struct, u32, u8 } from '@understory/base'
 
 /** XLOG_NEXTOID: OIDs below this may have been handed out. */
 export const xl_nextoid = struct(4, { nextOid: u32 })
@@ -30,9 +30,4 @@ export const xl_end_of_recovery = struct(16, {
   endTime: bytes(8), // end_time
   thisTimeLineID: u32, // ThisTimeLineID
   prevTimeLineID: u32, // PrevTimeLineID
-})
-
-export const xl_overwrite_contrecord = struct(16, {
-  overwrittenLsn: lsn64, // overwritten_lsn
-  overwriteTime: bytes(8), // overwrite_time
 })
