@@ -41,7 +41,7 @@ import {
   slruNumber,
   smallKey,
 } from '@understory/storage'
-import type { ImageGenerationSettings, Key } from '@understory/storage'
+import type { ImageGenerationSettings, Key, KeyRange } from '@understory/storage'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { newPage } from '../state/shard-reader.ts'
 import type { ShardState } from '../state/shard-state.ts'
@@ -57,6 +57,8 @@ export interface ChainWatch {
 }
 
 const FLAG_PRESENT = Uint8Array.of(1)
+/** Of a scan that is tried again as a whole. */
+const PIECE_KEYS = 1024
 
 export class Ingest {
   readonly #state: ShardState
@@ -298,6 +300,23 @@ export class Ingest {
     }
   }
 
+  /** In pieces, since the index of a layer is read as a page is: a piece that cannot be read is tried again. */
+  async *#keysWithin({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
+    const state = this.#state
+    for (let from = first; ;) {
+      const piece = await this.#watch.read(async () => {
+        const keys: Key[] = []
+        for await (const key of state.scan({ first: from, last }, at))
+          if (keys.push(key) === PIECE_KEYS) break
+        return keys
+      })
+      yield* piece
+      const end = piece.at(-1)
+      if (end === undefined || piece.length < PIECE_KEYS) return
+      from = { ...end, block: end.block + 1 }
+    }
+  }
+
   /** Every page, size and map of the source as of `at` becomes one of the new database, as its files were copied. */
   async #copyDatabase(
     at: Lsn,
@@ -309,7 +328,7 @@ export class Ingest {
     const state = this.#state
     for (const keyClass of [KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_RELATION_MAP]) {
       const range = databaseRange(keyClass, sourceSpcOid, sourceDbOid)
-      for await (const source of state.scan(range, at)) {
+      for await (const source of this.#keysWithin(range, at)) {
         const target = { ...source, spcOid, dbOid }
         if (keyClass === KEY_RELATION_BLOCK) {
           const page = await this.#readPage(source, at)

@@ -15,7 +15,7 @@ interface Node {
   readonly table: BlockTable<Sized>
   readonly at: number
   readonly sizeBytes: number
-  block: Sized | undefined
+  readonly block: Sized
   wasUsed: boolean
   next: Node | undefined
 }
@@ -49,18 +49,13 @@ export class BlockCache {
       wasUsed: false,
       next: undefined,
     }
+    // The hand goes round twice at most: a block that it has passed is not used again in between.
+    while (this.#sizeBytes + node.sizeBytes > this.#sizeBytesMax && this.#oldest !== undefined)
+      this.#passOldest()
     this.#append(node)
     this.#sizeBytes += node.sizeBytes
-    while (this.#sizeBytes > this.#sizeBytesMax && this.#oldest !== node) this.#passOldest()
     return node
   }
-  /** For tables: the node itself leaves when the hand comes to it. */
-  forget(node: Node): void {
-    if (node.block === undefined) return
-    node.block = undefined
-    this.#sizeBytes -= node.sizeBytes
-  }
-
   #append(node: Node): void {
     node.next = undefined
     if (this.#newest === undefined) this.#oldest = node
@@ -71,14 +66,13 @@ export class BlockCache {
     const node = this.#oldest as Node
     this.#oldest = node.next
     if (this.#oldest === undefined) this.#newest = undefined
-    if (node.block === undefined) return
     if (node.wasUsed) {
       node.wasUsed = false
       this.#append(node)
       return
     }
     node.table.evicted(node.at)
-    this.forget(node)
+    this.#sizeBytes -= node.sizeBytes
   }
 }
 
@@ -100,11 +94,6 @@ export class BlockTable<T extends Sized> {
   put(at: number, block: T): void {
     if (this.#nodes.has(at)) return
     this.#nodes.set(at, this.#cache.add(this, at, block))
-  }
-  /** The layer is not read any more. */
-  close(): void {
-    for (const node of this.#nodes.values()) this.#cache.forget(node)
-    this.#nodes.clear()
   }
   /** For the cache. */
   evicted(at: number): void {

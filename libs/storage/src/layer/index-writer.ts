@@ -1,5 +1,6 @@
 /** Cuts the index of a layer into blocks, and lists them for the top index (layout: layer-format.ts). */
 import { crc32c } from '@node-rs/crc32'
+import { assert } from '@understory/base'
 import { grown } from '../key/key-table.ts'
 import { KEY_BYTES } from '../key/key.ts'
 import {
@@ -60,6 +61,7 @@ export class IndexWriter {
 
   /** Says where the block that `next` gave is stored. */
   placed(offset: number, stored: Uint8Array, rawBytes: number): void {
+    assert(offset + stored.length < 0xffff_ffff, () => 'layer file is beyond 4 GiB')
     if (this.#topUsed + TOP_ENTRY_BYTES > this.#top.length)
       this.#top = grown(this.#top, new Uint8Array(this.#top.length * 2))
     const view = new DataView(this.#top.buffer, this.#topUsed, TOP_ENTRY_BYTES)

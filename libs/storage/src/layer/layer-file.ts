@@ -110,15 +110,10 @@ export class LayerFile implements Layer {
     return this.frame.lsnMax
   }
 
-  /** Its blocks leave the cache. */
-  close(): void {
-    this.#blocks.close()
-  }
-
   gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[], held: HeldBlocks | undefined): boolean | Missing {
     const { lsnMin, lsnMax } = this.frame
-    if (at < lsnMin) return false
-    if (lsnMax < floor) return true
+    // One that ends below the floor may be of late images alone: layers under it may still have newer values of other keys.
+    if (at < lsnMin || lsnMax < floor) return false
     const place = this.#find(key, at, held)
     if (place instanceof Missing) return place
     let { number } = place
@@ -247,7 +242,7 @@ export class LayerFile implements Layer {
         `${what} is cut short: ${stored.length} of ${storedBytes} bytes are there`,
       )
     if (crc32c(stored) !== crc) throw damagedLayer(this.name, `${what} fails its checksum`)
-    return isStored ? stored : decompress(this.name, stored, rawBytes, what)
+    return isStored ? ownBytes(stored) : decompress(this.name, stored, rawBytes, what)
   }
 
   *runsWithin(first: Key, last: Key): Iterable<KeyRuns> {
@@ -401,6 +396,11 @@ class FileRun implements KeyRun {
     const value = this.#block.newestOf(this.#from + index, at)
     return value < 0 ? undefined : new FileValue(this.#layer, this.#block, value)
   }
+  *valuesAt(index: number): Iterable<ValueRef> {
+    const end = this.#block.firstValueOf(this.#from + index + 1)
+    for (let value = this.#block.firstValueOf(this.#from + index); value < end; value++)
+      yield new FileValue(this.#layer, this.#block, value)
+  }
   chainAt(index: number): RunChain | undefined {
     const entry = this.#from + index
     return this.#block.hasChains
@@ -417,5 +417,9 @@ function decompress(name: string, stored: Uint8Array, rawBytes: number, what: st
     throw damagedLayer(name, `${what} cannot be decompressed`, cause)
   }
   if (raw.length !== rawBytes) throw damagedLayer(name, `${what} has ${raw.length} bytes, not ${rawBytes}`)
-  return raw
+  return ownBytes(raw)
 }
+
+/** What the cache keeps must not hold on to a larger buffer: small results are slices of one that the runtime shares. */
+const ownBytes = (bytes: Uint8Array): Uint8Array =>
+  bytes.buffer.byteLength === bytes.length ? bytes : Uint8Array.from(bytes)

@@ -116,10 +116,17 @@ export class LayerMap {
     for (let head = heads.first; head !== undefined; head = heads.first) {
       const { key } = head
       let newest: ValueRef | undefined
+      let newestAge = 0
       for (; head !== undefined && compareKeys(head.key, key) === 0; head = heads.first) {
         const value = head.run.newestAt(head.next, at)
         // The newest layer that has the key comes first; of one layer the older part of a key does.
-        if (value !== undefined && (newest === undefined || value.lsn > newest.lsn)) newest = value
+        if (
+          value !== undefined &&
+          (newest === undefined || value.lsn >= newest.lsn + (head.age < newestAge ? 1 : 0))
+        ) {
+          newest = value
+          newestAge = head.age
+        }
         const advanced = heads.advanceFirst()
         if (advanced !== undefined) await advanced
         if (++steps % PAUSE_STEPS === 0) await pause()
@@ -147,21 +154,15 @@ export class LayerMap {
   /** Fills `barriers` from the layers, once after loading. */
   async loadBarriers(): Promise<void> {
     const { first, last } = classRange(KEY_BARRIER)
-    for (const layer of this.#layers) {
-      for await (const key of keysOf(layer, first, last)) {
-        const newestFirst: ValueRef[] = []
-        for (let at: Lsn = LSN_MAX; ;) {
-          const value: ValueRef | undefined = await withBlocks((held) => layer.newest(key, at, held))
-          if (value === undefined) break
-          newestFirst.push(value)
-          if (value.lsn === 0) break
-          at = (value.lsn - 1) as Lsn
-        }
-        for (const value of newestFirst.reverse()) {
-          const bytes = value.bytes() ?? (await value.load())
-          this.barriers.add(key, value.lsn, new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true))
-        }
-      }
+    for (const layer of this.#layers)
+      for (const runs of layer.runsWithin(first, last))
+        for (let run = await runs.next(); run !== undefined; run = await runs.next())
+          for (let i = 0; i < run.length; i++) await this.#addBarriers(run.keyAt(i), run.valuesAt(i))
+  }
+  async #addBarriers(key: Key, values: Iterable<ValueRef>): Promise<void> {
+    for (const value of values) {
+      const bytes = value.bytes() ?? (await value.load())
+      this.barriers.add(key, value.lsn, new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true))
     }
   }
 }

@@ -71,6 +71,8 @@ export interface KeyRun {
   keyAt(index: number): Key
   /** The newest value of the key at `index` in this run at or before `at`. */
   newestAt(index: number, at: Lsn): ValueRef | undefined
+  /** The values of the key at `index` in this run, oldest first. */
+  valuesAt(index: number): Iterable<ValueRef>
   /** Undefined where the layer does not say. */
   chainAt(index: number): RunChain | undefined
 }

@@ -4,7 +4,7 @@
  *
  * Values of one key come in LSN order, except images, which may come later than records that are newer than they.
  */
-import { assert, lsnHigh, lsnLow } from '@understory/base'
+import { LSN_MAX, assert, lsnHigh, lsnLow } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { grown } from '../key/key-table.ts'
 import type { KeyTable } from '../key/key-table.ts'
@@ -300,6 +300,13 @@ class OpenRun implements KeyRun {
   newestAt(index: number, at: Lsn): ValueRef | undefined {
     const value = this.#layer.newestOf(this.#keyIds[index] as number, at)
     return value < 0 ? undefined : new OpenValue(this.#layer, value)
+  }
+  valuesAt(index: number): Iterable<ValueRef> {
+    const values: ValueRef[] = []
+    const keyId = this.#keyIds[index] as number
+    for (let value = this.#layer.newestOf(keyId, LSN_MAX); value >= 0; value = this.#layer.older(value))
+      values.push(new OpenValue(this.#layer, value))
+    return values.reverse()
   }
   chainAt(): undefined {
     return undefined
