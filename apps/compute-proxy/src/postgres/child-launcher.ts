@@ -97,12 +97,18 @@ export function childLauncher({
   /** Where its user is changed by a program, the guard beside it keeps that of this process. */
   const isGuarded = adoptionGraceMs > 0 && (owner === undefined || hasSetpriv)
 
+  /**
+   * The kernel ends the shell with this process, up to the moment when the postmaster takes its place, by then with a guard: a
+   * successor must not meet a start of this process on files that are its own by then (I4). A change of user clears the signal.
+   */
   const guarded = ({ lease }: ComputeFiles, command: readonly string[]): [string, ...string[]] => {
-    const asOwner =
+    const unbound =
       owner === undefined
-        ? []
-        : ['setpriv', '--reuid', String(owner.uid), '--regid', String(owner.gid), '--clear-groups', '--']
-    return ['sh', '-c', GUARDED, 'sh', lease, String(adoptionGraceMs / 1_000), ...asOwner, ...command]
+        ? ['--pdeathsig', 'clear']
+        : ['--reuid', String(owner.uid), '--regid', String(owner.gid), '--clear-groups']
+    const prefix = hasSetpriv ? ['setpriv', ...unbound, '--'] : []
+    const shell = ['sh', '-c', GUARDED, 'sh', String(process.pid), lease, String(adoptionGraceMs / 1_000)]
+    return endsWithParent('KILL', [...shell, ...prefix, ...command])
   }
 
   /** Whatever a superuser has begun besides, too: it could change what is made here next. */

@@ -12,13 +12,22 @@ import { expect, onTestFinished, test } from 'vitest'
 import { GUARDED, makeLease, takeLease } from './lease.ts'
 import { isProcessRunning } from './processes.ts'
 
+const guardedArguments = (parent: number, lease: string, graceMs: number) => [
+  '-c',
+  GUARDED,
+  'sh',
+  String(parent),
+  lease,
+  String(graceMs / 1_000),
+  'sleep',
+  '600',
+]
+
 async function startGuarded(graceMs: number) {
   const folder = await temporaryDirectory()
   const path = join(folder.path, 'lease')
   const lease = await makeLease(path)
-  const child = spawn('sh', ['-c', GUARDED, 'sh', path, String(graceMs / 1_000), 'sleep', '600'], {
-    stdio: 'ignore',
-  })
+  const child = spawn('sh', guardedArguments(process.pid, path, graceMs), { stdio: 'ignore' })
   const exited = once(child, 'exit').then(([, signal]) => signal as string)
   onTestFinished(async () => {
     lease.release()
@@ -75,4 +84,10 @@ test('a guard ends with its server', async () => {
   await exited
   lease.release()
   await expect.poll(() => isProcessRunning(guard)).toBe(false)
+})
+
+test('a shell whose proxy ended before it began starts nothing', async () => {
+  const child = spawn('sh', guardedArguments(1, '/nonexistent', 60_000), { stdio: 'ignore' })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  expect(await once(child, 'exit')).toEqual([1, null])
 })

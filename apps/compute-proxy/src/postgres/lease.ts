@@ -20,12 +20,17 @@ const TAKE_WAIT_MS = 500
 const POLL_MS = 5
 
 /**
- * A program for sh: arguments are the lease, the grace in seconds, and the command, whose place in the table of processes the
- * shell's own becomes. Signals to all processes of a terminal are not for the guard.
+ * A program for sh: arguments are the number of the process that starts it, the lease, the grace in seconds, and the command, whose
+ * place in the table of processes the shell's own becomes. Signals to all processes of a terminal are not for the guard.
+ *
+ * Its caller has the kernel end the shell with that process (I4): the command must not begin when a successor may already work on the
+ * same files. A process that ended before the kernel was asked is no longer the shell's parent. The command itself ends with
+ * the guard, and clears that signal as the last thing before it begins.
  */
 export const GUARDED = `# Written by compute-proxy: runs a command, and ends it when no proxy holds its lease any more.
-lease=$1 grace=$2 server=$$
-shift 2
+[ "$PPID" = "$1" ] || exit 1
+lease=$2 grace=$3 server=$$
+shift 3
 parent_of() { read -r _ _ _ parent _ <"/proc/$1/stat" 2>/dev/null && echo "$parent"; }
 watch() {
   trap '' HUP TERM

@@ -9,6 +9,7 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import type { Postmaster } from './launcher.ts'
 import { hostFiles } from './layout.ts'
+import { GUARDED } from './lease.ts'
 import { endOldPostgres, endPostmaster } from './postgres.ts'
 
 /** A process that runs under the name of `program`, in `cwd`. */
@@ -20,7 +21,7 @@ async function waiting(program: string, cwd: string) {
   return { child, exited }
 }
 
-test('processes of Postgres on the data directory are ended, others there and elsewhere are not', async () => {
+test('processes of Postgres on the data directory, and starts of it, are ended, others there and elsewhere are not', async () => {
   await using folder = await temporaryDirectory()
   const root = await realpath(folder.path)
   const files = hostFiles(root)
@@ -29,16 +30,22 @@ test('processes of Postgres on the data directory are ended, others there and el
   const postgres = join(root, 'postgres')
   const old = await waiting(postgres, files.pgdata)
   const initdb = await waiting(join(root, 'initdb'), files.pgdata)
+  const starting = await waiting(join(root, 'setpriv'), files.pgdata)
+  const shell = spawn('sh', ['-c', 'read -r _', GUARDED], { cwd: files.pgdata, stdio: 'pipe' })
+  const shellExited = once(shell, 'exit')
   const lookingAround = await waiting('/bin/sleep', files.pgdata)
   const neighbour = spawn(postgres, ['600'], { cwd: elsewhere, stdio: 'ignore' })
   try {
     await endOldPostgres({ files, clock: realClock, log: silentLog })
     expect(await old.exited).toBe('SIGQUIT')
     expect(await initdb.exited).toBe('SIGQUIT')
+    expect(await starting.exited).toBe('SIGQUIT')
+    expect(await shellExited).toEqual([null, 'SIGQUIT'])
     expect(lookingAround.child.exitCode ?? lookingAround.child.signalCode).toBeNull()
     expect(neighbour.exitCode ?? neighbour.signalCode).toBeNull()
   } finally {
-    for (const child of [old.child, initdb.child, lookingAround.child, neighbour]) child.kill('SIGKILL')
+    const children = [old.child, initdb.child, starting.child, shell, lookingAround.child, neighbour]
+    for (const child of children) child.kill('SIGKILL')
   }
 })
 

@@ -3,12 +3,14 @@ import { readFileSync } from 'node:fs'
 import { readFile, readdir, readlink } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { ProcessIdentity } from './launcher.ts'
+import { GUARDED } from './lease.ts'
 
-const PROGRAMS = ['postgres', 'initdb']
+/** `setpriv` becomes one of the others, by exec. */
+const PROGRAMS = ['postgres', 'initdb', 'setpriv']
 /** What the kernel adds to the path of a file or folder that was removed since. */
 const REMOVED = ' (deleted)'
 
-/** Processes of Postgres, by their program, whose working directory it is. */
+/** Processes of Postgres, by their program, whose working directory it is, and those that are about to become one. */
 export async function processesOn(folder: string): Promise<number[]> {
   const pids: number[] = []
   for (const name of await readdir('/proc')) {
@@ -19,13 +21,24 @@ export async function processesOn(folder: string): Promise<number[]> {
   return pids
 }
 
-/** Whether the process is of Postgres, by its program, and has this working directory. */
+/** Whether the process is of Postgres, or about to be, by its program, and has this working directory. */
 export async function worksIn(pid: number, folder: string): Promise<boolean> {
   // A process that ends in between has neither.
   const where = await readlink(`/proc/${pid}/cwd`).catch(() => '')
   if (where !== folder && where !== `${folder}${REMOVED}`) return false
+  // A program may take the shell's place between the looks.
+  return (await isOfPostgres(pid)) || (await isGuardedStart(pid)) || isOfPostgres(pid)
+}
+
+async function isOfPostgres(pid: number): Promise<boolean> {
   const program = await readlink(`/proc/${pid}/exe`).catch(() => '')
   return PROGRAMS.includes(basename(program.replace(REMOVED, '')))
+}
+
+/** Whether it is the shell that starts a postmaster; any other is a person's who looks around there. */
+async function isGuardedStart(pid: number): Promise<boolean> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return commandLine.split('\0').includes(GUARDED)
 }
 
 /** Undefined where it does not run. */
