@@ -63,7 +63,7 @@ export interface AcceptorState {
   /** At most `flushLsn`. */
   readonly commitLsn: Lsn
   /** What the proposer of this log's last term said is committed; may be ahead of `flushLsn`. */
-  readonly toldCommitLsn: Lsn
+  readonly announcedCommitLsn: Lsn
 }
 
 /** What comes after a greeting carries the membership generation of that greeting: it holds for the whole stream. */
@@ -128,7 +128,7 @@ export function restoreAcceptor(control: AcceptorControl, flushLsn: Lsn): Accept
     isWellFormedHistory(history, timelineStartLsn) && lastTermStart(history).term <= term,
     () => `term history ends with term ${lastTermStart(history).term}, control file has ${term}`,
   )
-  return { control, writeLsn: flushLsn, flushLsn, commitLsn, toldCommitLsn: commitLsn }
+  return { control, writeLsn: flushLsn, flushLsn, commitLsn, announcedCommitLsn: commitLsn }
 }
 
 export function stepAcceptor(state: AcceptorState, input: AcceptorInput): AcceptorStep {
@@ -197,7 +197,7 @@ const refusal = (state: AcceptorState, code: ErrorCode, message: string): Accept
 /**
  * The newest membership is for everybody: a proposer that knows a newer one brings it, and what came by an older one
  * is over. So is WAL of it that is not flushed yet: who finishes the change has asked for our positions, and what an older
- * proposer would commit by a later flush must not be beyond them. A proposer with an older membership is told of ours,
+ * proposer would commit by a later flush must not be beyond them. A proposer with an older membership learns ours,
  * which ends it; whatever else it sends is refused.
  */
 function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMessage): AcceptorStep {
@@ -214,13 +214,13 @@ function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMess
   return { state: { ...state, writeLsn: state.flushLsn, control: newer }, durable, after: [answer] }
 }
 
-/** What lets go of written but unflushed bytes, if there are any. */
+/** What drops written but unflushed bytes, if there are any. */
 const withoutUnflushed = ({ writeLsn, flushLsn }: AcceptorState): DurableEffect[] =>
   writeLsn > flushLsn ? [{ kind: 'truncateWal', toLsn: flushLsn }] : []
 
 /**
- * A vote is given for every term above ours. Asked again in the same term, by a proposer that came back, we only tell
- * our positions. Either way written but unflushed bytes are let go, so that the position told stays true.
+ * A vote is given for every term above ours. Asked again in the same term, by a proposer that came back, we only report
+ * our positions. Either way written but unflushed bytes are dropped, so that the reported position stays true.
  */
 function onVote(state: AcceptorState, { term }: VoteMessage): AcceptorStep {
   let { control } = state
@@ -294,7 +294,7 @@ function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
     )
   }
   const { beginLsn, wal, recordEndLsn } = message
-  // Positions alone show too that what was sent before was let go: by a vote in this term that another asked for.
+  // Positions alone show too that what was sent before was dropped: by a vote in this term that another asked for.
   if (wal.length === 0 ? beginLsn > state.writeLsn : beginLsn !== state.writeLsn) {
     return refusal(
       state,
@@ -303,7 +303,10 @@ function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
     )
   }
   if (wal.length === 0) {
-    const after = withCommit({ ...state, toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn) })
+    const after = withCommit({
+      ...state,
+      announcedCommitLsn: maxLsn(state.announcedCommitLsn, message.commitLsn),
+    })
     return reply(after, ...committed(state, after), appended(after))
   }
   const writeLsn = advance(beginLsn, wal.length)
@@ -317,7 +320,7 @@ function onAppend(state: AcceptorState, message: AppendMessage): AcceptorStep {
   const after = withCommit({
     ...state,
     writeLsn,
-    toldCommitLsn: maxLsn(state.toldCommitLsn, message.commitLsn),
+    announcedCommitLsn: maxLsn(state.announcedCommitLsn, message.commitLsn),
   })
   return {
     state: after,
@@ -364,15 +367,15 @@ function onRememberCommit(state: AcceptorState): AcceptorStep {
   return { state: { ...state, control }, durable: [{ kind: 'persistControl', control }], after: [] }
 }
 
-/** Positions, except that a log which is not of this term's proposer yet has nothing to tell it. */
+/** Positions, except that a log which is not of this term's proposer yet has nothing to report to it. */
 function appended({ control, flushLsn, commitLsn }: AcceptorState): FollowingEffect {
   const isOfTerm = lastTermStart(control.history).term === control.term
-  const told = isOfTerm ? flushLsn : (0 as Lsn)
-  return { kind: 'sendAppended', reply: { term: control.term, flushLsn: told, commitLsn } }
+  const reported = isOfTerm ? flushLsn : (0 as Lsn)
+  return { kind: 'sendAppended', reply: { term: control.term, flushLsn: reported, commitLsn } }
 }
 
 function withCommit(state: AcceptorState): AcceptorState {
-  const commitLsn = maxLsn(state.commitLsn, minLsn(state.toldCommitLsn, state.flushLsn))
+  const commitLsn = maxLsn(state.commitLsn, minLsn(state.announcedCommitLsn, state.flushLsn))
   return commitLsn === state.commitLsn ? state : { ...state, commitLsn }
 }
 

@@ -18,7 +18,7 @@ export type {
   ProposerOptions,
   ProposerState,
   ProposerStep,
-} from './proposer.ts'
+} from './proposer-state.ts'
 export {
   compareLogs,
   highestCommonPoint,

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { abortChange, allMembers, finishChange, isQuorum, startChange } from './membership.ts'
 import type { MemberStatus } from './membership.ts'
 import { createProposer, stepProposer } from './proposer.ts'
-import type { ProposerInput, ProposerState } from './proposer.ts'
+import type { ProposerInput, ProposerState } from './proposer-state.ts'
 
 const before = { generation: 4, members: ['a', 'b', 'c'] }
 const joint = startChange(before, ['b', 'c', 'd'])

@@ -5,7 +5,7 @@
  *                                                                 abortChange   { members: A }
  *
  * Every arrow is one compare-and-swap on the timeline's membership document, so that no two memberships share a
- * generation. Acceptors keep the newest generation they heard of and refuse older ones. After Neon's TLA+
+ * generation. Acceptors keep the newest generation they learned and refuse older ones. After Neon's TLA+
  * specification (ProposerAcceptorReconfig.tla).
  */
 import { assert } from '@understory/base'

@@ -2,7 +2,7 @@
 import type { Lsn } from '@understory/base'
 import type { TermHistory } from './term-history.ts'
 
-/** How a compute goes on after an election: its living Postgres streams on, or Postgres is rebuilt from storage. */
+/** How a compute continues after an election: its living Postgres streams on, or Postgres is rebuilt from storage. */
 export type ElectionKind = 'adopt' | 'rebuild'
 
 export interface GreetingMessage {

@@ -2,7 +2,7 @@
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { createProposer, hasNews, isBufferFull, stepProposer } from './proposer.ts'
-import type { ProposerEffect, ProposerInput, ProposerState } from './proposer.ts'
+import type { ProposerEffect, ProposerInput, ProposerState } from './proposer-state.ts'
 import { isQuorum } from './membership.ts'
 import type { TermHistory } from './term-history.ts'
 

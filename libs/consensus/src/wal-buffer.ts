@@ -38,13 +38,13 @@ export class WalBuffer {
   }
 
   push(startLsn: Lsn, bytes: Uint8Array, recordEndLsn: Lsn): void {
-    assert(startLsn === this.#endLsn, () => `WAL goes on at ${startLsn} where ${this.#endLsn} was expected`)
+    assert(startLsn === this.#endLsn, () => `WAL continues at ${startLsn} where ${this.#endLsn} was expected`)
     if (bytes.length === 0) return
     this.#chunks.push({ startLsn, bytes, recordEndLsn })
     this.#endLsn = advance(startLsn, bytes.length)
   }
 
-  /** Without a copy where the range lies within one chunk. */
+  /** Without a copy where the range is within one chunk. */
   read(startLsn: Lsn, endLsn: Lsn): WalRange {
     assert(
       startLsn >= this.startLsn && endLsn <= this.#endLsn && startLsn < endLsn,
@@ -82,7 +82,7 @@ export class WalBuffer {
     return this.read(advance(endLsn, -1), endLsn).recordEndLsn
   }
 
-  /** Lets go of whole chunks before `lsn`. */
+  /** Drops whole chunks before `lsn`. */
   trim(lsn: Lsn): void {
     while (this.#first < this.#chunks.length) {
       const chunk = this.#chunks[this.#first] as Chunk

@@ -270,7 +270,7 @@ function keyOf(state: ModelState): string {
     const columns = state.acceptors.map(({ state: own, wal }, a) => {
       const { control } = own
       const peers = proposers.map((proposer) => peerText(proposer, a)).join('&')
-      return `${control.term}${historyText(control.history)}${own.commitLsn}${own.toldCommitLsn}w${wal.join('')}&${peers}`
+      return `${control.term}${historyText(control.history)}${own.commitLsn}${own.announcedCommitLsn}w${wal.join('')}&${peers}`
     })
     return `${columns.sort().join('/')}|${proposers.map(proposerText).join('/')}`
   })

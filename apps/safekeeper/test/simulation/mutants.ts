@@ -2,7 +2,8 @@
 import type { Mutant, Replacement } from '@understory/simulation/mutation'
 
 const acceptor = 'libs/consensus/src/acceptor.ts'
-const proposer = 'libs/consensus/src/proposer.ts'
+const election = 'libs/consensus/src/election.ts'
+const replication = 'libs/consensus/src/replication.ts'
 const membership = 'libs/consensus/src/membership.ts'
 const history = 'libs/consensus/src/term-history.ts'
 const link = 'libs/consensus/src/driver/member-link.ts'
@@ -61,7 +62,7 @@ export const MUTANTS: readonly Mutant[] = [
       '  const { flushLsn, commitLsn } = after\n  const history = control.history',
     ),
     at(
-      proposer,
+      election,
       '    !isWellFormedHistory(history, draft.options.timelineStartLsn) ||\n    lastTermStart(history).startLsn > flushLsn',
       '    !isWellFormedHistory(history, draft.options.timelineStartLsn)',
     ),
@@ -93,22 +94,22 @@ export const MUTANTS: readonly Mutant[] = [
     'a proposer goes on after a higher term',
     'rules',
     at(
-      proposer,
+      replication,
       '  if (reply.term > draft.term) return fence(draft, reply.term, effects)\n  if (draft.phase',
       '  if (draft.phase',
     ),
     at(
-      proposer,
+      replication,
       "peer.connection !== 'streaming' || reply.term !== draft.term) return",
       "peer.connection !== 'streaming') return",
     ),
-    at(acceptor, 'const told = isOfTerm ? flushLsn : (0 as Lsn)', 'const told = flushLsn'),
+    at(acceptor, 'const reported = isOfTerm ? flushLsn : (0 as Lsn)', 'const reported = flushLsn'),
   ),
   mutant(
     'the term asked for is not above every term of a quorum',
     'rules',
-    at(proposer, 'draft.term = highest + 1', 'draft.term = Math.max(1, highest)'),
-    at(proposer, '  if (!reply.voteGiven) return fence(draft, reply.term, effects)\n', ''),
+    at(election, 'draft.term = highest + 1', 'draft.term = Math.max(1, highest)'),
+    at(election, '  if (!reply.voteGiven) return fence(draft, reply.term, effects)\n', ''),
   ),
   // Logs.
   mutant(
@@ -163,7 +164,7 @@ export const MUTANTS: readonly Mutant[] = [
     'commit without covering the start of the term',
     'rules',
     at(
-      proposer,
+      replication,
       'if (quorumLsn <= draft.commitLsn || quorumLsn < draft.termStartLsn) return',
       'if (quorumLsn <= draft.commitLsn) return',
     ),
@@ -172,7 +173,7 @@ export const MUTANTS: readonly Mutant[] = [
     'commit without covering the start of the term, by the schedule of figure 8',
     'figure 8',
     at(
-      proposer,
+      replication,
       'if (quorumLsn <= draft.commitLsn || quorumLsn < draft.termStartLsn) return',
       'if (quorumLsn <= draft.commitLsn) return',
     ),
@@ -182,15 +183,15 @@ export const MUTANTS: readonly Mutant[] = [
     'rules',
     at(
       acceptor,
-      'minLsn(state.toldCommitLsn, state.flushLsn)',
-      'minLsn(state.toldCommitLsn, state.writeLsn)',
+      'minLsn(state.announcedCommitLsn, state.flushLsn)',
+      'minLsn(state.announcedCommitLsn, state.writeLsn)',
     ),
   ),
   mutant(
     'a log of another term counts for the commit',
     'rules',
     at(
-      proposer,
+      replication,
       '  peer.nextLsn = startStreamingLsn\n',
       '  peer.nextLsn = startStreamingLsn\n  peer.flushLsn = maxLsn(peer.flushLsn, vote.flushLsn)\n',
     ),
@@ -244,7 +245,7 @@ export const MUTANTS: readonly Mutant[] = [
     at(
       acceptor,
       'const { control: older, commitLsn } = state\n',
-      'const { control: older, toldCommitLsn: commitLsn } = state\n',
+      'const { control: older, announcedCommitLsn: commitLsn } = state\n',
     ),
   ),
   mutant(
@@ -276,7 +277,7 @@ export const MUTANTS: readonly Mutant[] = [
       "if ('membershipGeneration' in input && input.membershipGeneration > generation) {",
     ),
     at(
-      proposer,
+      election,
       '  if (reply.membershipGeneration > draft.options.membership.generation) {',
       '  if (reply.membershipGeneration < 0) {',
     ),
@@ -319,7 +320,7 @@ export const MUTANTS: readonly Mutant[] = [
     'a Postgres is adopted after another wrote',
     'rules',
     at(
-      proposer,
+      election,
       'if (draft.options.livingTerm === lastLogTerm) {',
       'if (draft.options.livingTerm !== undefined) {',
     ),

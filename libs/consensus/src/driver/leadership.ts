@@ -1,6 +1,6 @@
 /**
- * Which stream leads, of the proposers that are connected to one acceptor: it alone may write, and flushes are told to it.
- * The acceptor's rules know terms; two streams of one term they cannot tell apart.
+ * Which stream leads, of the proposers that are connected to one acceptor: it alone may write, and flushes are reported to it.
+ * The acceptor's rules know terms; two streams of one term look the same to them.
  */
 import { refuse } from '@understory/base'
 import type { ProposerSession } from './proposer-session.ts'
@@ -24,7 +24,7 @@ export class Leadership<S extends ProposerSession> {
 
   /**
    * Before `elected` of `term` is taken. A proposer that was elected leads, though the vote in this term went to another,
-   * whose stream may stand for long. (Two streams of one proposer are told apart by their votes.)
+   * whose stream may stand for long. (Two streams of one proposer are distinguished by their votes.)
    */
   elected(session: S, term: number, ownTerm: number): void {
     const before = this.#leader

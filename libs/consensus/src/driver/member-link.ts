@@ -6,7 +6,7 @@ import { describeError, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Clock, Log, Rng, Timer } from '@understory/env'
-import type { ProposerInput } from '../proposer.ts'
+import type { ProposerInput } from '../proposer-state.ts'
 import type { DriverLimits } from './limits.ts'
 import type { Member } from './membership.ts'
 import type {

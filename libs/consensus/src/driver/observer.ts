@@ -1,7 +1,7 @@
 /** What a driver reports to whoever measures it. Called on the way of every commit, so each call is cheap and never throws. */
 import type { Lsn } from '@understory/base'
 import type { ElectionKind } from '../messages.ts'
-import type { ProposerInput, ProposerState } from '../proposer.ts'
+import type { ProposerInput, ProposerState } from '../proposer-state.ts'
 
 export interface DriverObserver {
   /** A message of WAL came from Postgres; what is handed in next is it. */

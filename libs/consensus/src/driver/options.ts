@@ -2,7 +2,7 @@
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import type { ElectionKind } from '../messages.ts'
-import type { ProposerOptions } from '../proposer.ts'
+import type { ProposerOptions } from '../proposer-state.ts'
 import type { DriverLimits } from './limits.ts'
 import type { KnownMembership } from './membership.ts'
 import type { DriverObserver } from './observer.ts'

@@ -9,7 +9,7 @@
 import { formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { createProposer, hasNews, isBufferFull } from '../proposer.ts'
-import type { ProposerEffect, ProposerState } from '../proposer.ts'
+import type { ProposerEffect, ProposerState } from '../proposer-state.ts'
 import { Candidacy } from './candidacy.ts'
 import { CommitPosition } from './commit-position.ts'
 import { DRIVER_LIMITS } from './limits.ts'

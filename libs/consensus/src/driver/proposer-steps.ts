@@ -1,6 +1,6 @@
 /** The one variable of a driver: takes one input at a time, and carries out its effects in order before the next. */
 import { stepProposer } from '../proposer.ts'
-import type { ProposerEffect, ProposerInput, ProposerState } from '../proposer.ts'
+import type { ProposerEffect, ProposerInput, ProposerState } from '../proposer-state.ts'
 
 export interface StepsOwner {
   carryOut(effect: ProposerEffect): void
