@@ -324,7 +324,7 @@ test('a safekeeper that comes back after long catches up from its peers, and the
     victim
       .log()
       .split('\n')
-      .find((text) => text.includes('"event":"pulled_from_peers"')),
+      .find((text) => text.includes('"event":"caught_up"')),
   )
   process.stderr.write(
     `caught up in ${tookMs.toFixed(0)} ms: ${line}; the proposer grew by ${grown.toFixed(0)} MiB meanwhile\n`,

@@ -15,7 +15,7 @@ import {
   segmentStart,
 } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog, realRng } from '@understory/env'
 import { CONTROL_FILE_PATH, parseControlFile } from '@understory/postgres/cluster'
 import { WAL_SEGMENT_BYTES, walFileName } from '@understory/postgres/wal'
 import {
@@ -31,7 +31,7 @@ import type { PostgresServer } from '@understory/testcontainers'
 import { pageserverService } from '../../apps/pageserver/src/serve/api.ts'
 import type { Shard } from '../../apps/pageserver/src/shard/shard.ts'
 import { importCluster, openBench } from '../../apps/pageserver/test/support.ts'
-import { Pulls } from '../../apps/safekeeper/src/recovery/pulls.ts'
+import { CatchUps } from '../../apps/safekeeper/src/recovery/catch-ups.ts'
 import { safekeeperService } from '../../apps/safekeeper/src/serve/service.ts'
 import { Timelines } from '../../apps/safekeeper/src/timeline/timelines.ts'
 import { unlimitedQuota } from '../../apps/safekeeper/src/timeline/node-quota.ts'
@@ -81,13 +81,15 @@ export async function openTestStorage(
       log: silentLog,
       dataDir: join(folder.path, 'sk'),
       quota: unlimitedQuota(realClock),
+      clock: realClock,
+      rng: realRng,
     })
     await timelines.openAll()
-    const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock, log: silentLog })
+    const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock })
     const safekeeper = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
-      services: [safekeeperService({ timelines, pulls, nodeId: 'sk', clock: realClock })],
+      services: [safekeeperService({ timelines, catchUps, nodeId: 'sk', clock: realClock })],
     })
     const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)

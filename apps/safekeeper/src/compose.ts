@@ -1,30 +1,30 @@
 /** The safekeeper's composition root. */
 import { resolve } from 'node:path'
-import { Loop, ProblemReport } from '@understory/actor'
+import { Loop, ProblemReport, Semaphore } from '@understory/actor'
 import { parseNodeId } from '@understory/base'
 import { lockFolder } from '@understory/env'
 import type { Disk, FolderLock } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
-import type { TimelineRef } from '@understory/rpc'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
 import { tellSubscriptions, tellTimelines } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
 import { NodeQuota } from './timeline/node-quota.ts'
 import { METRICS } from './telemetry/metrics.ts'
-import { Offloader } from './offload/offload.ts'
-import { Pulls } from './recovery/pulls.ts'
-import { ChunkCache, RemoteWal } from './timeline/remote-wal.ts'
-import { Reopenings } from './scrub/reopenings.ts'
-import { Repairs } from './scrub/repairs.ts'
+import { Offloader } from './offload/offloader.ts'
+import { TimelineOffload } from './offload/timeline-offload.ts'
+import { CatchUps } from './recovery/catch-ups.ts'
+import { Reopener } from './scrub/reopener.ts'
+import { Scrubber } from './scrub/scrubber.ts'
 import { SafekeeperObserver } from './telemetry/safekeeper-observer.ts'
 import { safekeeperService } from './serve/service.ts'
-import { Timelines, explainDataFolder } from './timeline/timelines.ts'
+import { explainDataFolder } from './timeline/data-folder.ts'
+import { Timelines } from './timeline/timelines.ts'
 
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
-/** A timeline rests once nothing was written to it for one to two of these. */
-const REST_MS = 5_000
+/** A timeline releases what it holds in memory once nothing was written to it for one to two of these. */
+const IDLE_MS = 5_000
 
 type Safekeeper = Service<typeof CONFIG, typeof METRICS>
 
@@ -44,31 +44,31 @@ async function compose(service: Safekeeper): Promise<Composition> {
   const { clock, disk, log, rng } = env
   const rpc = service.rpc.client
   const dataDir = resolve(values.dataDir)
+  const observer = telemetry && new SafekeeperObserver(telemetry)
   // Not asked for anything yet: commits do not wait for an object store, and neither does a start.
   const store = values.objectStore === undefined ? undefined : await service.openStore(values.objectStore)
-  const cache = new ChunkCache()
-  const readRemote = store && ((ref: TimelineRef) => new RemoteWal(store, ref, cache))
-  const timelines = makeTimelines(service, dataDir, readRemote)
-  const repairs = new Repairs({ timelines, rpc, disk, nodeId, clock, rng, log })
-  const reopenings = new Reopenings({ timelines, clock, rng, log })
-  const offloader = store && readRemote && openOffloader(service, timelines, store, readRemote)
-  const remoteOf = (ref: TimelineRef): RemoteWal | undefined => offloader?.remoteOf(ref)
-  const pulls = new Pulls({ timelines, rpc, nodeId, clock, log, remoteOf })
+  const offloader = store && makeOffloader(service, store, observer)
+  const timelines = makeTimelines(service, dataDir, offloader, observer)
+  const remoteOf = offloader?.freshRemoteOf
+  const catchUps = new CatchUps({ timelines, rpc, nodeId, clock, remoteOf })
   telemetry?.meter.onCollect(() => {
-    tellTimelines(telemetry.metrics, timelines, (ref) => offloader?.storedUntil(ref))
-    tellSubscriptions(telemetry.metrics, timelines, timelines.observer?.subscriptions ?? [])
+    tellTimelines(
+      telemetry.metrics,
+      timelines,
+      (ref) => timelines.findReplica(ref)?.find(TimelineOffload)?.storedLsn,
+    )
+    tellSubscriptions(telemetry.metrics, timelines, observer?.subscriptions ?? [])
   })
-  timelines.beforeDelete = (ref) => offloader?.forget(ref)
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(disk, dataDir, timelines).catch((error: unknown) => {
     throw explainDataFolder(error, dataDir)
   })
   const broker = values.broker === undefined ? undefined : service.openBroker(values.broker)
-  const resting = new Loop({
+  const idleLoop = new Loop({
     clock,
     rng,
-    pauseMs: REST_MS,
-    problems: new ProblemReport({ clock, log, event: 'rest_failed' }),
+    pauseMs: IDLE_MS,
+    problems: new ProblemReport({ clock, log, event: 'idle_release_failed' }),
     round: (stop) => timelines.releaseIdle(stop),
   })
   return {
@@ -76,20 +76,19 @@ async function compose(service: Safekeeper): Promise<Composition> {
       ...values.listen,
       advertise: values.advertise,
       healthListen: values.healthListen,
-      services: [safekeeperService({ timelines, pulls, remoteOf, nodeId, clock })],
+      services: [safekeeperService({ timelines, catchUps, remoteOf, nodeId, clock })],
     },
     announce: broker && { broker, kind: 'safekeeper' },
     begin: () => {
-      repairs.start()
-      reopenings.start()
-      resting.start()
       offloader?.start()
+      timelines.start()
+      idleLoop.start()
     },
     startedFields: () => ({ timelines: timelines.list().length }),
     stopGraceMs: STOP_GRACE_MS,
     stop: async (stopServer) => {
       await broker?.close()
-      await Promise.all([resting.stop(), pulls.stop(), repairs.stop(), reopenings.stop(), offloader?.stop()])
+      await Promise.all([idleLoop.stop(), timelines.stop(), offloader?.stop()])
       await store?.close()
       await timelines.close()
       await stopServer()
@@ -99,31 +98,37 @@ async function compose(service: Safekeeper): Promise<Composition> {
 }
 
 function makeTimelines(
-  { values, env, telemetry }: Safekeeper,
+  { nodeId, values, env, rpc }: Safekeeper,
   dataDir: string,
-  remoteOf: ((ref: TimelineRef) => RemoteWal) | undefined,
+  offloader: Offloader | undefined,
+  observer: SafekeeperObserver | undefined,
 ): Timelines {
-  const { disk, log, clock } = env
+  const { disk, log, clock, rng } = env
   const quota = new NodeQuota(
     { timelineBytes: bytesOf(values.timelineQuotaMib), nodeBytes: bytesOf(values.nodeQuotaMib) },
     clock,
   )
-  const observer = telemetry && new SafekeeperObserver(telemetry)
-  return new Timelines({ disk, log, dataDir, quota, observer, remoteOf })
+  const scrub = { rpc: rpc.client, disk, nodeId, clock, rng, turns: new Semaphore(1) }
+  const children = [
+    Scrubber.factory(scrub),
+    Reopener.factory({ clock, rng }),
+    ...(offloader === undefined ? [] : [offloader.factory]),
+  ]
+  const remoteOf = offloader?.remoteOf
+  return new Timelines({ disk, log, clock, rng, dataDir, quota, observer, remoteOf, children })
 }
 
-function openOffloader(
+function makeOffloader(
   { nodeId, values, env: { clock, rng, log } }: Safekeeper,
-  timelines: Timelines,
   store: ObjectStore,
-  remoteOf: (ref: TimelineRef) => RemoteWal,
+  observer: SafekeeperObserver | undefined,
 ): Offloader {
   const settings = {
     quietMs: values.offloadQuietS * 1000,
     takeOverMs: values.offloadTakeOverS * 1000,
     keepBytes: values.keepWalMib * MIB,
   }
-  return new Offloader({ timelines, store, remoteOf, nodeId, clock, rng, log, settings })
+  return new Offloader({ store, nodeId, clock, rng, log, settings, observer })
 }
 
 const bytesOf = (mib: number | undefined): number | undefined => (mib === undefined ? undefined : mib * MIB)

@@ -26,7 +26,7 @@ export const CONFIG = {
     read: wholeNumber(64, 1_073_741_824),
     optional: true,
     placeholder: 'MIB',
-    help: 'WAL of one timeline that may lie here; more is refused until some was let go of; it must exceed the largest WAL record, of which nothing is let go of before it is whole',
+    help: 'WAL of one timeline that may be kept here; more is refused until some is released; it must exceed the largest WAL record, of which nothing is released before it is whole',
   },
   nodeQuotaMib: {
     read: wholeNumber(64, 1_073_741_824),

@@ -11,10 +11,8 @@ import type { Disk } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { callUnary } from '@understory/rpc'
-import { expect, onTestFinished, test } from 'vitest'
-import { Offloader } from '../src/offload/offload.ts'
+import { expect, test } from 'vitest'
 import { Timelines } from '../src/timeline/timelines.ts'
-import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import { REF, configure, create, folder, membership, start, status, write } from './peers.ts'
 import type { Safekeeper } from './peers.ts'
@@ -99,6 +97,8 @@ test('a crash at any step of a deletion leaves all of it, or nothing after the n
       log: silentLog,
       dataDir: join(at, 'sk1'),
       quota: unlimitedQuota(realClock),
+      clock: realClock,
+      rng: realRng,
     })
     await timelines.openAll()
     disk.calls = 0
@@ -140,23 +140,10 @@ test('nothing comes into the object store once the deletion is answered', async 
       return typeof value === 'function' ? (value as () => unknown).bind(target) : value
     },
   })
-  const safekeeper = await start('sk1', at)
-  const offloader = new Offloader({
-    timelines: safekeeper.timelines,
-    store: slow,
-    remoteOf: (ref) => new RemoteWal(slow, ref, new ChunkCache()),
-    nodeId: 'sk1',
-    clock: realClock,
-    rng: realRng,
-    log: silentLog,
-    settings: { quietMs: 3_600_000, takeOverMs: 0, keepBytes: IDENTITY.walSegmentBytes },
-    roundMs: 20,
-  })
-  safekeeper.timelines.beforeDelete = (ref) => offloader.forget(ref)
+  const safekeeper = await start('sk1', at, { store: slow })
   await create(safekeeper)
   await write(safekeeper, 1, 800)
-  offloader.start()
-  onTestFinished(() => offloader.stop())
+  safekeeper.offloader?.start()
   await putting.promise
   let isDone = false
   const removed = remove(safekeeper).then(() => {

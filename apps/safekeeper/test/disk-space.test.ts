@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realDisk, seededRng, silentLog } from '@understory/env'
+import { realClock, realDisk, seededRng, silentLog, realRng } from '@understory/env'
 import type { Clock, Disk, DiskFile } from '@understory/env'
 import {
   PLAIN_CLIENT,
@@ -22,7 +22,7 @@ import type { RunningProcess } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
 import { NodeQuota, unlimitedQuota } from '../src/timeline/node-quota.ts'
 import type { ProposerSession } from '@understory/consensus/driver'
-import { Reopenings } from '../src/scrub/reopenings.ts'
+import { Reopener } from '../src/scrub/reopener.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START, WalMaker } from './wal-maker.ts'
@@ -311,6 +311,8 @@ test('what a node keeps of all timelines counts together, and what was released 
     log: silentLog,
     dataDir: join(await folder(), 'sk'),
     quota,
+    clock: realClock,
+    rng: realRng,
   })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
@@ -354,11 +356,19 @@ test.each([
   ['disk_full', true],
 ] as const)('after %s the same timeline goes on: %s', async (code, goesOn) => {
   const disk = failing(code)
+  const soon: Clock = {
+    ...realClock,
+    sleep: (ms, signal) => realClock.sleep(ms / 100, signal),
+    nowMs: () => realClock.nowMs() * 100,
+  }
   const timelines = new Timelines({
+    children: [Reopener.factory({ clock: soon, rng: seededRng(1) })],
     disk,
     log: silentLog,
     dataDir: join(await folder(), 'sk'),
     quota: unlimitedQuota(realClock),
+    clock: realClock,
+    rng: realRng,
   })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
@@ -401,15 +411,8 @@ test.each([
   if (!goesOn) {
     expect(() => timeline.attach(session)).toThrow('could not write file')
     // It is opened again by itself, from what is durable.
-    const soon: Clock = {
-      ...realClock,
-      sleep: (ms, signal) => realClock.sleep(ms / 100, signal),
-      nowMs: () => realClock.nowMs() * 100,
-    }
-    const reopenings = new Reopenings({ timelines, clock: soon, rng: seededRng(1), log: silentLog })
-    reopenings.start()
-    onTestFinished(() => reopenings.stop())
-    while (timelines.failureOf(REF) !== undefined) await realClock.sleep(5)
+    timelines.start()
+    while (timelines.findReplica(REF)?.failure !== undefined) await realClock.sleep(5)
     expect(timelines.get(REF)).not.toBe(timeline)
     timeline = timelines.get(REF)
     expect(timeline.state).toMatchObject({ flushLsn: START, control: { term: 1 } })
@@ -430,7 +433,14 @@ test('an election whose control file has no room leaves the shorter log, under i
         : realDisk.durableReplace(path, bytes),
   }
   const dataDir = join(await folder(), 'sk')
-  const timelines = new Timelines({ disk, log: silentLog, dataDir, quota: unlimitedQuota(realClock) })
+  const timelines = new Timelines({
+    disk,
+    log: silentLog,
+    dataDir,
+    quota: unlimitedQuota(realClock),
+    clock: realClock,
+    rng: realRng,
+  })
   await timelines.openAll()
   onTestFinished(() => timelines.close())
   await timelines.create(REF, IDENTITY, START)
@@ -482,7 +492,14 @@ test('an election whose control file has no room leaves the shorter log, under i
   await append(second, 2, wal)
   expect(timeline.shortage).toBeUndefined()
   await timelines.close()
-  const again = new Timelines({ disk: realDisk, log: silentLog, dataDir, quota: unlimitedQuota(realClock) })
+  const again = new Timelines({
+    disk: realDisk,
+    log: silentLog,
+    dataDir,
+    quota: unlimitedQuota(realClock),
+    clock: realClock,
+    rng: realRng,
+  })
   await again.openAll()
   onTestFinished(() => again.close())
   expect(again.get(REF).state.flushLsn).toBe(maker.endLsn)

@@ -4,50 +4,23 @@
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { advance, lsnFromBigint, lsnToBigint, refuse, segmentOf } from '@understory/base'
+import { LSN_ZERO, advance, lsnFromBigint, lsnToBigint, refuse, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { jsonLog, realClock, realRng, silentLog } from '@understory/env'
-import type { Log } from '@understory/env'
+import { jsonLog, realClock, realRng } from '@understory/env'
 import { localObjectStore, memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { walFileName } from '@understory/postgres/wal'
 import { callServerStream, openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
-import { describe, expect, onTestFinished, test } from 'vitest'
-import { Offloader, rankOf } from '../src/offload/offload.ts'
-import type { OffloadSettings } from '../src/offload/offload.ts'
+import { describe, expect, test } from 'vitest'
+import { rankOf } from '../src/offload/timeline-offload.ts'
 import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
 import { REF, committedWal, configure, create, folder, membership, start, write } from './peers.ts'
-import type { Safekeeper, Written } from './peers.ts'
+import type { Safekeeper, SafekeeperOptions, Written } from './peers.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 
 const { walSegmentBytes: segmentBytes } = IDENTITY
-const EAGER: OffloadSettings = { quietMs: 3_600_000, takeOverMs: 0, keepBytes: segmentBytes }
-
-function offload(
-  safekeeper: Safekeeper,
-  store: ObjectStore,
-  settings: Partial<OffloadSettings> = {},
-  log: Log = silentLog,
-): Offloader {
-  const { timelines, nodeId } = safekeeper
-  const cache = new ChunkCache()
-  const offloader = new Offloader({
-    timelines,
-    store,
-    remoteOf: (ref) => new RemoteWal(store, ref, cache),
-    nodeId,
-    clock: realClock,
-    rng: realRng,
-    log,
-    settings: { ...EAGER, ...settings },
-    roundMs: 20,
-  })
-  offloader.start()
-  onTestFinished(() => offloader.stop())
-  return offloader
-}
 
 async function until(what: string, probe: () => Promise<boolean>): Promise<void> {
   const endMs = performance.now() + 15_000
@@ -85,17 +58,21 @@ interface Filled extends Written {
 async function filled(
   count: number,
   makeStore: (at: string) => Promise<ObjectStore> = localStore,
+  options: Pick<SafekeeperOptions, 'offload' | 'offloadLog'> = {},
 ): Promise<Filled> {
   const at = await folder()
   const store = await makeStore(at)
-  const safekeeper = await start('sk1', at, { store })
+  const safekeeper = await start('sk1', at, { store, ...options })
   await create(safekeeper)
   const { maker, leader } = await write(safekeeper, 1, count)
   return { at, store, safekeeper, maker, leader, endLsn: maker.endLsn, wal: await committedWal(safekeeper) }
 }
 
-/** Positions of every record that a subscriber of the only shard is told of, up to `endLsn`. */
-async function subscribed({ client }: Safekeeper, endLsn: Lsn): Promise<Lsn> {
+/** Follows the only shard's stream, batch by batch without a gap, up to `endLsn`. */
+async function subscribed(
+  { client }: Safekeeper,
+  endLsn: Lsn,
+): Promise<{ readonly endLsn: Lsn; readonly entriesCount: number }> {
   const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
   await stream.send({
     message: {
@@ -112,15 +89,16 @@ async function subscribed({ client }: Safekeeper, endLsn: Lsn): Promise<Lsn> {
     },
   })
   let at = START
+  let entriesCount = 0
   for await (const { startLsn, endLsn: to, entries } of stream.messages) {
     expect(lsnFromBigint(startLsn)).toBe(at)
-    for (const entry of readShardEntries(entries)) expect(entry).toBeDefined()
+    entriesCount += [...readShardEntries(entries)].length
     at = lsnFromBigint(to)
     if (at >= endLsn) break
     const reached = { ingestedLsn: to, remoteConsistentLsn: to }
     await stream.send({ message: { $case: 'feedback', value: reached } })
   }
-  return at
+  return { endLsn: at, entriesCount }
 }
 
 describe('whole segments', () => {
@@ -129,7 +107,7 @@ describe('whole segments', () => {
     const path = pathOf(at, safekeeper)
     const before = await localSegments(path)
     expect(before.length).toBeGreaterThan(5)
-    offload(safekeeper, store)
+    safekeeper.offloader?.start()
     await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
     const keys = await keysOf(store)
     expect(keys).toEqual([...before.slice(0, -1), 'timeline.json'])
@@ -138,7 +116,8 @@ describe('whole segments', () => {
 
     // Raw bytes and a subscription from the very beginning, over what is not here any more.
     expect(Buffer.compare(await committedWal(safekeeper), wal)).toBe(0)
-    expect(await subscribed(safekeeper, endLsn)).toBe(endLsn)
+    // Each record has an entry.
+    expect(await subscribed(safekeeper, endLsn)).toEqual({ endLsn, entriesCount: 800 })
     expect(await remoteOf(store).readTimeline()).toEqual({
       identity: IDENTITY,
       timelineStartLsn: START,
@@ -152,7 +131,7 @@ describe('whole segments', () => {
   test('that are not here are read from the store after a start, and need it', async () => {
     const { at, store, safekeeper, wal } = await filled(800)
     const path = pathOf(at, safekeeper)
-    offload(safekeeper, store)
+    safekeeper.offloader?.start()
     await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
     await safekeeper.stop()
     // A crash between two removals leaves what is left contiguous.
@@ -180,15 +159,15 @@ describe('whole segments', () => {
         }
       },
     })
-    const { at, safekeeper } = await filled(500, () => Promise.resolve(store))
-    const path = pathOf(at, safekeeper)
-    const before = await localSegments(path)
     const said: string[] = []
     const log = jsonLog({
       also: ({ level, event }) => void said.push(`${level} ${event}`),
       write: () => undefined,
     })
-    offload(safekeeper, store, {}, log)
+    const { at, safekeeper } = await filled(500, () => Promise.resolve(store), { offloadLog: log })
+    const path = pathOf(at, safekeeper)
+    const before = await localSegments(path)
+    safekeeper.offloader?.start()
     await until('the store was asked', () => Promise.resolve(refusedCount > 0))
     expect(await localSegments(path)).toEqual(before)
     isDown = false
@@ -200,22 +179,22 @@ describe('whole segments', () => {
   test('that are damaged here do not leave, and are reported', async () => {
     const { at, store, safekeeper } = await filled(500)
     const path = pathOf(at, safekeeper)
-    const reported: string[] = []
-    safekeeper.timelines.onDamage = ({ timelineId }) => void reported.push(timelineId)
     const file = await open(join(path, nameOf(advance(START, segmentBytes))), 'r+')
     await file.write(Buffer.from([0xff, 0xfe]), 0, 2, 500_000)
     await file.close()
-    offload(safekeeper, store)
-    await until('the damage is met', () => Promise.resolve(reported.length > 0))
-    expect(reported[0]).toBe(REF.timelineId)
+    safekeeper.offloader?.start()
+    const replica = safekeeper.timelines.findReplica(REF)
+    await until('the damage is met', () => Promise.resolve(replica?.damageCount !== 0))
+    await until('the timeline is closed', () => Promise.resolve(replica?.state.kind === 'closed'))
     expect(await keysOf(store)).toEqual([nameOf(START), 'timeline.json'])
   })
 })
 
 describe('the last segment', () => {
   test('is stored as far as it is committed after some quiet, and replaced', async () => {
-    const { store, safekeeper, maker: first, endLsn, wal } = await filled(200)
-    offload(safekeeper, store, { quietMs: 50 })
+    const options = { offload: { quietMs: 50 } }
+    const { store, safekeeper, maker: first, endLsn, wal } = await filled(200, localStore, options)
+    safekeeper.offloader?.start()
     const partial = async () => remoteOf(store).readPartial(IDENTITY, advance(START, segmentBytes))
     await until('it is there', async () => (await partial())?.endLsn === endLsn)
     expect(Buffer.compare((await partial())?.bytes ?? Buffer.alloc(0), wal.subarray(segmentBytes))).toBe(0)
@@ -238,9 +217,9 @@ describe('the last segment', () => {
 
 describe('what the loss of every safekeeper costs (docs/disaster-recovery.md)', () => {
   test('less than a segment, however old, while commits go on without a pause; nothing after the pause', async () => {
-    const { store, safekeeper, maker, leader } = await filled(200)
     const quietMs = 1_000
-    offload(safekeeper, store, { quietMs })
+    const { store, safekeeper, maker, leader } = await filled(200, localStore, { offload: { quietMs } })
+    safekeeper.offloader?.start()
     const gap = async (): Promise<number> => {
       const remote = remoteOf(store)
       const wholeUntil = await remote.wholeUntil(IDENTITY, START)
@@ -275,7 +254,10 @@ describe('what the loss of every safekeeper costs (docs/disaster-recovery.md)', 
 describe('several safekeepers', () => {
   test('take turns by timeline, and the next one steps in for one that is gone', async () => {
     const at = await folder()
-    const nodes = [await start('sk1', at), await start('sk2', at), await start('sk3', at)]
+    const store = await localStore(at)
+    const takeOverMs = 300
+    const options = { store, offload: { takeOverMs } }
+    const nodes = await Promise.all(['sk1', 'sk2', 'sk3'].map((nodeId) => start(nodeId, at, options)))
     for (const node of nodes) {
       await create(node)
       await write(node, 1, 500)
@@ -284,10 +266,8 @@ describe('several safekeepers', () => {
     const ranks = nodes.map(({ nodeId, timelines }) => rankOf(nodeId, REF, timelines.get(REF)))
     expect(ranks.toSorted((a, b) => a - b)).toEqual([0, 1, 2])
     const last = nodes[ranks.indexOf(2)] as Safekeeper
-    const store = await localStore(at)
-    const takeOverMs = 300
     const startedMs = performance.now()
-    offload(last, store, { takeOverMs })
+    last.offloader?.start()
     await until('it steps in', async () => (await keysOf(store)).includes(nameOf(START)))
     // Its turn came after that of two others.
     expect(performance.now() - startedMs).toBeGreaterThanOrEqual(2 * takeOverMs)
@@ -301,25 +281,62 @@ describe('several safekeepers', () => {
       await create(node)
       await write(node, 1, 500)
     }
-    offload(one, store)
-    offload(two, store)
+    one.offloader?.start()
+    two.offloader?.start()
     for (const node of [one, two])
       await until('old segments are gone', async () => (await localSegments(pathOf(at, node))).length <= 2)
     expect(Buffer.compare(await committedWal(one), await committedWal(two))).toBe(0)
   })
 })
 
-test('a reader of a segment that goes meanwhile reads on from the store', async () => {
-  const { at, store, safekeeper, wal } = await filled(800)
+test('a reader of a segment that is released in the meantime continues from the store', async () => {
+  const { at, safekeeper, wal } = await filled(800)
   const request = { timeline: REF, startLsn: lsnToBigint(START), endLsn: 0n, term: 0n }
   const { commitLsn } = safekeeper.timelines.get(REF)
   const read = safekeeper.client.readWal.bind(safekeeper.client)
   const reading = callServerStream(read, { ...request, endLsn: lsnToBigint(commitLsn) })
   const first = await reading.next()
-  offload(safekeeper, store)
+  safekeeper.offloader?.start()
   const path = pathOf(at, safekeeper)
   await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
   const parts = [first.value?.wal ?? Buffer.alloc(0)]
   for await (const part of reading) parts.push(part.wal)
   expect(Buffer.compare(Buffer.concat(parts), wal)).toBe(0)
+})
+
+test('a store call that hangs for one timeline holds up no other', async () => {
+  const at = await folder()
+  const inner = memoryObjectStore()
+  const hanging = Promise.withResolvers<void>()
+  const release = Promise.withResolvers<void>()
+  const putIfAbsent: ObjectStore['putIfAbsent'] = async (key, ...rest) => {
+    if (key.includes(REF.timelineId)) {
+      hanging.resolve()
+      await release.promise
+    }
+    return inner.putIfAbsent(key, ...rest)
+  }
+  const store = new Proxy(inner, {
+    get: (target, name) => {
+      if (name === 'putIfAbsent') return putIfAbsent
+      const value: unknown = Reflect.get(target, name, target)
+      return typeof value === 'function' ? (value as () => unknown).bind(target) : value
+    },
+  })
+  const safekeeper = await start('sk1', at, { store })
+  const other = { ...REF, timelineId: 'c'.repeat(32) }
+  for (const ref of [REF, other]) {
+    await create(safekeeper, ref)
+    await write(safekeeper, 1, 300, 7_000, LSN_ZERO, ref)
+  }
+  safekeeper.offloader?.start()
+  await hanging.promise
+  const prefix = `wal/${other.tenantId}/${other.timelineId}/`
+  await until(
+    'the other timeline is stored',
+    async () => (await Array.fromAsync(store.list(prefix))).length >= 2,
+  )
+  expect(await keysOf(store)).toEqual([])
+  release.resolve()
+  await until('the first one is stored', async () => (await keysOf(store)).includes(nameOf(START)))
 })

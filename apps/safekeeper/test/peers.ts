@@ -1,5 +1,6 @@
 /** Several safekeepers in this process, with real files, over real gRPC. */
 import { join } from 'node:path'
+import { Semaphore } from '@understory/actor'
 import { LSN_ZERO, advance, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, realRng, silentLog } from '@understory/env'
@@ -19,9 +20,10 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { onTestFinished } from 'vitest'
 import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import type { NodeQuota } from '../src/timeline/node-quota.ts'
-import { ChunkCache, RemoteWal } from '../src/timeline/remote-wal.ts'
-import { Pulls } from '../src/recovery/pulls.ts'
-import { Repairs } from '../src/scrub/repairs.ts'
+import { Offloader } from '../src/offload/offloader.ts'
+import type { OffloadSettings } from '../src/offload/timeline-offload.ts'
+import { CatchUps } from '../src/recovery/catch-ups.ts'
+import { Scrubber } from '../src/scrub/scrubber.ts'
 import { safekeeperService } from '../src/serve/service.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
 import { SingleProposer } from './single-proposer.ts'
@@ -34,6 +36,8 @@ export interface Safekeeper {
   readonly address: string
   readonly client: SafekeeperServiceClient
   readonly timelines: Timelines
+  /** Not begun; undefined without a store. */
+  readonly offloader: Offloader | undefined
   stop(): Promise<void>
 }
 
@@ -43,49 +47,56 @@ export interface SafekeeperOptions {
   readonly disk?: Disk
   readonly log?: Log
   readonly quota?: NodeQuota
-  /** Where WAL is read that is not kept here any more. */
   readonly store?: ObjectStore
+  readonly offload?: Partial<OffloadSettings>
+  readonly offloadLog?: Log
 }
 
 export async function start(
   nodeId: string,
   folder: string,
-  { port = 0, disk = realDisk, log = silentLog, quota, store }: SafekeeperOptions = {},
+  options: SafekeeperOptions = {},
 ): Promise<Safekeeper> {
-  const cache = new ChunkCache()
+  const { port = 0, disk = realDisk, log = silentLog, quota = unlimitedQuota(realClock) } = options
+  const [clock, rng] = [realClock, realRng]
+  const offloader = makeOffloader(nodeId, options)
+  const scrub = { rpc: PLAIN_CLIENT, disk: realDisk, nodeId, clock, rng, turns: new Semaphore(1) }
   const timelines = new Timelines({
     disk,
     log,
+    clock,
+    rng,
     dataDir: join(folder, nodeId),
-    quota: quota ?? unlimitedQuota(realClock),
-    remoteOf: store && ((ref) => new RemoteWal(store, ref, cache)),
+    quota,
+    remoteOf: offloader?.remoteOf,
+    children: [Scrubber.factory(scrub), ...(offloader === undefined ? [] : [offloader.factory])],
   })
   await timelines.openAll()
-  const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
-  const services = [safekeeperService({ timelines, pulls, nodeId, clock: realClock })]
+  const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId, clock })
+  const services = [safekeeperService({ timelines, catchUps, nodeId, clock })]
   const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port, services })
-  const repairs = new Repairs({
-    rpc: PLAIN_CLIENT,
-    timelines,
-    disk: realDisk,
-    nodeId,
-    clock: realClock,
-    rng: realRng,
-    log: silentLog,
-  })
-  repairs.start()
+  timelines.start()
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let isRunning = true
   const stop = async (): Promise<void> => {
     if (!isRunning) return
     isRunning = false
     client.close()
-    await Promise.all([pulls.stop(), repairs.stop()])
+    await Promise.all([offloader?.stop(), timelines.stop()])
     await timelines.close()
     await server.stop(50)
   }
   onTestFinished(stop)
-  return { nodeId, address: server.address, client, timelines, stop }
+  return { nodeId, address: server.address, client, timelines, offloader, stop }
+}
+
+/** Stores everything at once, and looks often. */
+function makeOffloader(
+  nodeId: string,
+  { store, offload, offloadLog: log = silentLog }: SafekeeperOptions,
+): Offloader | undefined {
+  const settings = { quietMs: 3_600_000, takeOverMs: 0, keepBytes: IDENTITY.walSegmentBytes, ...offload }
+  return store && new Offloader({ store, nodeId, clock: realClock, rng: realRng, log, settings, roundMs: 20 })
 }
 
 export async function folder(): Promise<string> {
@@ -94,9 +105,9 @@ export async function folder(): Promise<string> {
   return made.path
 }
 
-export const create = ({ client }: Safekeeper): Promise<unknown> =>
+export const create = ({ client }: Safekeeper, ref = REF): Promise<unknown> =>
   callUnary(client.createTimeline.bind(client), {
-    timeline: REF,
+    timeline: ref,
     postgres: IDENTITY,
     startLsn: lsnToBigint(START),
   })
@@ -133,12 +144,13 @@ export async function write(
   count: number,
   bytes = 7_000,
   lastRecordLsn: Lsn = LSN_ZERO,
+  ref = REF,
 ): Promise<Written> {
   const leader = new SingleProposer(safekeeper.client)
   onTestFinished(() => leader.close())
   const maker = new WalMaker(term)
   maker.lastRecordLsn = lastRecordLsn
-  maker.endLsn = await leader.lead(REF, IDENTITY, term)
+  maker.endLsn = await leader.lead(ref, IDENTITY, term)
   const wal = maker.records(count, bytes)
   const begin = advance(maker.endLsn, -wal.length)
   for (let at = 0; at < wal.length; at += 200_000)

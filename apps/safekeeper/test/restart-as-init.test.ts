@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { realClock, realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog, realRng } from '@understory/env'
 import { startProcess, temporaryDirectory } from '@understory/testcontainers'
 import type { RunningProcess } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
@@ -58,6 +58,8 @@ test(
       log: silentLog,
       dataDir: directory.path,
       quota: unlimitedQuota(realClock),
+      clock: realClock,
+      rng: realRng,
     })
     await timelines.openAll()
     await timelines.create(REF, IDENTITY, START)

@@ -6,7 +6,7 @@ import { open, readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, formatLsn, isErrorCode, lsnFromBigint, lsnToBigint } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog, realRng } from '@understory/env'
 import {
   PLAIN_SERVER,
   PLAIN_CLIENT,
@@ -22,7 +22,7 @@ import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { Pulls } from '../src/recovery/pulls.ts'
+import { CatchUps } from '../src/recovery/catch-ups.ts'
 import { safekeeperService } from '../src/serve/service.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
 import { unlimitedQuota } from '../src/timeline/node-quota.ts'
@@ -43,13 +43,15 @@ async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeep
     log: silentLog,
     dataDir,
     quota: unlimitedQuota(realClock),
+    clock: realClock,
+    rng: realRng,
   })
-  const pulls = new Pulls({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock, log: silentLog })
+  const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock })
   await timelines.openAll()
   const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
-    services: [safekeeperService({ timelines, pulls, nodeId, clock: realClock })],
+    services: [safekeeperService({ timelines, catchUps, nodeId, clock: realClock })],
   })
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let running = true
@@ -57,7 +59,6 @@ async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeep
     if (!running) return
     running = false
     client.close()
-    await pulls.stop()
     await timelines.close()
     await server.stop(50)
   }

@@ -5,7 +5,7 @@
 import { cp, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, minLsn, segmentOf, segmentStart } from '@understory/base'
-import { realClock, realDisk, silentLog } from '@understory/env'
+import { realClock, realDisk, silentLog, realRng } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import fc from 'fast-check'
 import { expect, onTestFinished, test } from 'vitest'
@@ -56,6 +56,8 @@ test('a folder that was copied after any trim opens with what was committed', as
           log: silentLog,
           dataDir: copy,
           quota: unlimitedQuota(realClock),
+          clock: realClock,
+          rng: realRng,
         })
         await after.openAll()
         expect(after.get(REF).state.flushLsn).toBe(maker.endLsn)

@@ -65,6 +65,12 @@ export class Supervisor {
     entry.running = this.#run(name, entry)
   }
 
+  /** The first child of a class; undefined where there is none. */
+  find<T extends Child>(type: abstract new (...parts: never) => T): T | undefined {
+    for (const { child } of this.#children.values()) if (child instanceof type) return child
+    return undefined
+  }
+
   /** It was used: it rests `idleMs` from now at the earliest. */
   touch(name: string): void {
     const entry = this.#children.get(name)

@@ -8,7 +8,7 @@ import type { ClientContext, TimelineRef } from '@understory/rpc'
 import type { SourceStatus, WalSource } from './recovery.ts'
 
 const STATUS_DEADLINE_MS = 2_000
-/** One that answers but sends nothing is left for another. */
+/** A donor that answers but sends nothing is left for another. */
 const SILENCE_MS_MAX = 20_000
 
 export class PeerSource implements WalSource {

@@ -5,7 +5,7 @@
  * It speaks to the acceptor as the proposer did whose WAL the donor has: greeting, vote, elected, appends. A slow
  * network could have brought these very messages, so the rules of libs/consensus hold as they are: no election is
  * overruled, nothing committed is cut, and WAL whose CRC or chain of records is wrong is refused before it is written.
- * Whoever is elected takes over from it at once.
+ * A proposer that is elected takes over from it at once.
  *
  * Bounded: one read from the donor at a time, and the timeline's own bound on unflushed WAL.
  */
@@ -23,7 +23,7 @@ import type { Timeline } from '../timeline/timeline.ts'
 /** So near a donor's commit position a log counts as caught up: the rest comes from the proposer. */
 const NEAR_BYTES = 1024 * 1024
 
-/** What a donor says of its copy. */
+/** What a donor reports of its copy. */
 export interface SourceStatus {
   readonly identity: PostgresIdentity
   readonly timelineStartLsn: Lsn
@@ -34,9 +34,13 @@ export interface SourceStatus {
 }
 
 /** What a new member begins with: nothing, or the position from which the donor keeps WAL. */
-export function controlFrom({ timelineStartLsn, history: told, oldestLsn }: SourceStatus): AcceptorControl {
+export function controlFrom({
+  timelineStartLsn,
+  history: reported,
+  oldestLsn,
+}: SourceStatus): AcceptorControl {
   if (oldestLsn <= timelineStartLsn) return initialControl(timelineStartLsn)
-  const history = historyUpTo(told, oldestLsn)
+  const history = historyUpTo(reported, oldestLsn)
   const { term } = lastTermStart(history)
   return { ...initialControl(timelineStartLsn), term, history, commitLsn: oldestLsn }
 }
@@ -74,7 +78,7 @@ export interface RecoveryOptions {
   readonly onGoal?: (goalLsn: Lsn) => void
 }
 
-/** Returns how many bytes it took in. Error: refused `unavailable` where nobody has what is missing. */
+/** Returns how many bytes it took in. Error: refused `unavailable` where no source has what is missing. */
 export async function catchUp(timeline: Timeline, options: RecoveryOptions): Promise<number> {
   const { sources, signal, log, onGoal } = options
   const beganLsn = timeline.state.flushLsn
@@ -109,7 +113,7 @@ async function takeFromAny(
       return await takeFrom(timeline, source, status, signal)
     } catch (error) {
       if (signal.aborted || timeline.failure !== undefined) throw error
-      // Somebody was elected: what is missing comes from there.
+      // A proposer was elected: what is missing comes from it.
       if (isErrorCode(error, 'conflict')) throw error
       log.warn('donor_failed', { donor: source.name, problem: describeError(error) })
       problem = error instanceof Error ? error : new Error(String(error), { cause: error })
@@ -121,10 +125,10 @@ async function takeFromAny(
 async function takeFrom(
   timeline: Timeline,
   source: WalSource,
-  { history: told, commitLsn }: SourceStatus,
+  { history: reported, commitLsn }: SourceStatus,
   signal: AbortSignal,
 ): Promise<void> {
-  const history = historyUpTo(told, commitLsn)
+  const history = historyUpTo(reported, commitLsn)
   const { term } = lastTermStart(history)
   const { control } = timeline.state
   const { membershipGeneration } = control
@@ -144,7 +148,7 @@ async function takeFrom(
     await timeline.handle(conversation, { kind: 'vote', membershipGeneration, message: { term } })
     const { vote } = conversation
     if (vote === undefined || vote.term !== term)
-      throw refuse('conflict', `this safekeeper went on to term ${vote?.term ?? control.term}`)
+      throw refuse('conflict', `this safekeeper advanced to term ${vote?.term ?? control.term}`)
     let at = highestCommonPoint(history, vote.history, vote.flushLsn)
     const message = { term, startStreamingLsn: at, history, election: 'rebuild' } as const
     await timeline.handle(conversation, { kind: 'elected', membershipGeneration, message })

@@ -27,7 +27,7 @@ const PART_BYTES = 1024 * 1024
 export interface StoredEnd {
   /** A record end. */
   readonly endLsn: Lsn
-  /** Last term that is told of the WAL up to it. */
+  /** Last term that is recorded for the WAL up to it. */
   readonly term: number
 }
 
@@ -36,11 +36,11 @@ export interface StoredEnd {
  * the same. Error: refused `not_found` where no whole record is there.
  */
 export async function closeStoredWal(remote: RemoteWal, signal: AbortSignal): Promise<StoredEnd> {
-  const told = await readTold(remote, signal)
-  const { identity, timelineStartLsn, history } = told
+  const record = await readRecord(remote, signal)
+  const { identity, timelineStartLsn, history } = record
   const wholeUntil = await remote.wholeUntil(identity, timelineStartLsn, signal)
   const partial = await remote.readPartial(identity, wholeUntil, signal)
-  const endLsn = await lastRecordEnd(remote, told, wholeUntil, partial?.bytes, signal)
+  const endLsn = await lastRecordEnd(remote, record, wholeUntil, partial?.bytes, signal)
   if (endLsn === undefined) throw nothingStored()
   const { walSegmentBytes: segmentBytes } = identity
   const startLsn = segmentStart(segmentOf(endLsn, segmentBytes), segmentBytes)
@@ -83,10 +83,10 @@ async function lastRecordEnd(
   }
 }
 
-async function readTold(remote: RemoteWal, signal: AbortSignal): Promise<RemoteTimeline> {
-  const told = await remote.readTimeline(signal)
-  if (told === undefined) throw nothingStored()
-  return told
+async function readRecord(remote: RemoteWal, signal: AbortSignal): Promise<RemoteTimeline> {
+  const record = await remote.readTimeline(signal)
+  if (record === undefined) throw nothingStored()
+  return record
 }
 
 const nothingStored = (): Error =>
@@ -103,7 +103,7 @@ export class StoredSource implements WalSource {
   readonly #remote: RemoteWal
   readonly #endLsn: Lsn
   readonly #term: number
-  #told: RemoteTimeline | undefined
+  #record: RemoteTimeline | undefined
 
   constructor(remote: RemoteWal, { endLsn, term }: StoredEnd) {
     this.#remote = remote
@@ -112,8 +112,8 @@ export class StoredSource implements WalSource {
   }
 
   async status(signal: AbortSignal): Promise<SourceStatus> {
-    this.#told ??= await readTold(this.#remote, signal)
-    const { identity, timelineStartLsn, history } = this.#told
+    this.#record ??= await readRecord(this.#remote, signal)
+    const { identity, timelineStartLsn, history } = this.#record
     const { walSegmentBytes: segmentBytes } = identity
     const last = advance(this.#endLsn, -1)
     return {
@@ -130,7 +130,7 @@ export class StoredSource implements WalSource {
   }
 
   async *read(startLsn: Lsn, endLsn: Lsn, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-    const { identity } = (this.#told ??= await readTold(this.#remote, signal))
+    const { identity } = (this.#record ??= await readRecord(this.#remote, signal))
     const { walSegmentBytes: segmentBytes } = identity
     const wholeUntil = segmentStart(segmentOf(this.#endLsn, segmentBytes), segmentBytes)
     let at = startLsn

@@ -14,7 +14,7 @@ import {
 import type { KnownMembership } from '@understory/protocol'
 import { ElectionKind as WireElectionKind, PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { ProposeRequest, ProposeResponse } from '@understory/rpc'
-import type { Pulls } from '../recovery/pulls.ts'
+import type { CatchUps } from '../recovery/catch-ups.ts'
 import type { AcceptorAnswer, ProposerSession } from '@understory/consensus/driver'
 import type { Timelines } from '../timeline/timelines.ts'
 
@@ -23,12 +23,12 @@ const ANSWERS_COUNT_MAX = 10_000
 
 export interface ProposeParts {
   readonly timelines: Timelines
-  readonly pulls: Pulls
+  readonly catchUps: CatchUps
   readonly nodeId: string
 }
 
 export async function* propose(
-  { timelines, pulls, nodeId }: ProposeParts,
+  { timelines, catchUps, nodeId }: ProposeParts,
   requests: AsyncIterable<ProposeRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<ProposeResponse, void, void> {
@@ -62,16 +62,16 @@ export async function* propose(
   timeline.attach(session)
   signal.addEventListener('abort', () => answers.close(), { once: true })
   const receiving = (async () => {
-    const told = membership === undefined ? undefined : readMembership(membership)
-    // A generation of which nobody knows who its members are would be of no use to anybody.
-    if (generation > timeline.state.control.membershipGeneration && told?.generation !== generation) {
+    const announced = membership === undefined ? undefined : readMembership(membership)
+    // A generation whose members are not known would be of no use to later proposers.
+    if (generation > timeline.state.control.membershipGeneration && announced?.generation !== generation) {
       throw refuse(
         'bad_argument',
         `proposer does not say who the members of membership generation ${generation} are`,
       )
     }
-    if (told !== undefined) await timeline.learnMembership(told)
-    if (ref !== undefined) await pulls.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
+    if (announced !== undefined) await timeline.learnMembership(announced)
+    if (ref !== undefined) await catchUps.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value
@@ -121,7 +121,7 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
       }
     }
     case 'greeting':
-      throw refuse('bad_argument', 'a proposer greets once')
+      throw refuse('bad_argument', 'a proposer sends one greeting')
     default:
       throw refuse('bad_argument', 'message of a proposer is of an unknown kind')
   }
@@ -134,7 +134,7 @@ function readElection(kind: WireElectionKind): ElectionKind {
     case WireElectionKind.ELECTION_KIND_REBUILD:
       return 'rebuild'
     default:
-      throw refuse('bad_argument', 'the election does not say how the compute goes on')
+      throw refuse('bad_argument', 'the election does not say how the compute continues')
   }
 }
 

@@ -28,8 +28,8 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
-import { noObjectStore } from '../recovery/pulls.ts'
-import type { Pulls } from '../recovery/pulls.ts'
+import { noObjectStore } from '../recovery/catch-ups.ts'
+import type { CatchUps } from '../recovery/catch-ups.ts'
 import { propose } from './propose.ts'
 import type { RemoteWal } from '../timeline/remote-wal.ts'
 import { closeStoredWal } from '../recovery/stored-wal.ts'
@@ -43,21 +43,27 @@ const READ_BYTES_MAX = 1024 * 1024
 
 export interface ServiceParts {
   readonly timelines: Timelines
-  readonly pulls: Pulls
+  readonly catchUps: CatchUps
   readonly nodeId: string
   readonly clock: Clock
   /** A timeline's WAL in the object store, where there is one. */
-  readonly remoteOf?: (ref: TimelineRef) => RemoteWal | undefined
+  readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
 }
 
-export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }: ServiceParts): RpcService {
+export function safekeeperService({
+  timelines,
+  catchUps,
+  nodeId,
+  clock,
+  remoteOf,
+}: ServiceParts): RpcService {
   const subscriptions = { timelines, fanOuts: new FanOuts(clock), nodeId }
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readPostgresIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
-    propose: bidiStream((requests, { signal }) => propose({ timelines, pulls, nodeId }, requests, signal)),
+    propose: bidiStream((requests, { signal }) => propose({ timelines, catchUps, nodeId }, requests, signal)),
     followWal: bidiStream((requests, { signal }) => followWal(subscriptions, requests, signal)),
     subscribeWal: bidiStream((requests, { signal }) => subscribeWal(subscriptions, requests, signal)),
     readWal: serverStream((request) => readWal(timelines, request)),
@@ -82,7 +88,7 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
         storedUntilLsn === 0n
           ? undefined
           : { endLsn: lsnFromBigint(storedUntilLsn), term: readTerm(storedTerm) }
-      const { flushLsn, goalLsn, isRunning, problem } = pulls.pull(timeline, readMembers(donors), stored)
+      const { flushLsn, goalLsn, isRunning, problem } = catchUps.pull(timeline, readMembers(donors), stored)
       return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
     }),
     closeStoredWal: unary(async ({ timeline: ref, noSafekeeperIsLeft }, { signal }) => {
@@ -101,7 +107,6 @@ export function safekeeperService({ timelines, pulls, nodeId, clock, remoteOf }:
     }),
     deleteTimeline: unary(async ({ timeline: ref, leftWithGeneration }) => {
       const timeline = readTimelineRef(ref)
-      await pulls.forget(timeline)
       await timelines.delete(timeline, readGeneration('membership', leftWithGeneration))
       return {}
     }),

@@ -1,4 +1,4 @@
-/** Measures the timelines of a safekeeper on the way of appends, and its subscriptions; collect.ts tells the rest. */
+/** Measures the timelines of a safekeeper on the way of appends, and its subscriptions; collect.ts reports the rest. */
 import type { Lsn } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import { PendingDurations } from '@understory/telemetry'
@@ -7,7 +7,7 @@ import type { METRICS, SubscriptionRefusal } from './metrics.ts'
 
 export type SafekeeperTelemetry = Telemetry<typeof METRICS>
 
-/** What a timeline tells on the way of an append. Calls are cheap and never throw. */
+/** What a timeline reports on the way of an append. Calls are cheap and never throw. */
 export interface TimelineObserver {
   /** An append came; the WAL that is taken in next is its. */
   received(bytes: number, traceparent: string | undefined): void
@@ -15,14 +15,14 @@ export interface TimelineObserver {
   waits(endLsn: Lsn): void
   flushing(endLsn: Lsn, bytes: number): void
   flushed(endLsn: Lsn, bytes: number): void
-  /** The proposer was told of what was flushed up to there. */
+  /** What was flushed up to there was reported to the proposer. */
   answered(endLsn: Lsn): void
   /** What waited for a flush does so no more. */
   dropped(): void
   voted(): void
 }
 
-/** What one subscription tells. */
+/** What one subscription reports. */
 export interface SubscriptionObserver {
   sent(bytes: number): void
   reported(ingestedLsn: Lsn, remoteConsistentLsn: Lsn): void
@@ -152,7 +152,7 @@ class TimelineMeasures implements TimelineObserver {
   }
 
   answered(endLsn: Lsn): void {
-    // It is told in the same turn: one look at the clock does.
+    // It is reported in the same turn: one look at the clock is enough.
     this.#pending.settle(endLsn, this.#flushedMs, this.#appendDuration)
     if (this.#followed?.endLsn === undefined || this.#followed.endLsn > endLsn) return
     this.#followed.append.end()

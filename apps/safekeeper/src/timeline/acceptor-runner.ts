@@ -39,6 +39,7 @@ export interface AcceptorRunnerParts {
   readonly observer: TimelineObserver | undefined
   /** More is committed, or nothing will be any more. */
   readonly onChange: () => void
+  readonly onFailed: () => void
 }
 
 export class AcceptorRunner {
@@ -281,5 +282,6 @@ export class AcceptorRunner {
     this.#flush.stop()
     this.#parts.sessions.closeAll(error)
     this.#parts.onChange()
+    this.#parts.onFailed()
   }
 }

@@ -74,7 +74,7 @@ export async function writeControlFile(disk: Disk, folder: string, file: Control
   for (const path of controlPaths(folder)) await disk.durableReplace(path, bytes)
 }
 
-/** Whether there is any copy: a folder without one is no timeline. */
+/** Whether there is any copy: a folder without one is not a timeline. */
 export async function hasControlFile(disk: Disk, folder: string): Promise<boolean> {
   for (const path of controlPaths(folder)) if ((await disk.stat(path)) !== undefined) return true
   return false
@@ -125,7 +125,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
       hint: 'Do not start this timeline from it: the other safekeepers have everything that was committed.',
     })
   if (bytes.length < FIXED_BYTES + 4 || new TextDecoder('latin1').decode(bytes.subarray(0, 8)) !== MAGIC)
-    throw fail('is none')
+    throw fail('is not one')
   const cursor = new Cursor(bytes, `control file "${path}"`, 'bad_file', 8)
   const version = cursor.u32()
   if (version !== VERSION) throw fail(`has version ${version}, not ${VERSION}`)

@@ -1,6 +1,6 @@
 /**
- * Which safekeepers hold a timeline, as this one was last told: a JSON line and its CRC-32C in hexadecimal. It finds
- * peers, tells proposers of a change that they missed, and tells a member that it is none any more. The rules rest on
+ * Which safekeepers hold a timeline, as last announced to this one: a JSON line and its CRC-32C in hexadecimal. It finds
+ * peers, announces a change to proposers that missed it, and its loss of the timeline to a former member. The rules rest on
  * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
 import { isErrorCode, refuse } from '@understory/base'
@@ -41,13 +41,13 @@ export async function readMembershipFile(disk: Disk, path: string): Promise<Know
   }
 }
 
-interface Told {
+interface Announced {
   readonly membership: KnownMembership | undefined
   onMembership(listener: () => void): () => void
 }
 
 /** Calls back, at once or later, when a membership without `nodeId` is known; returns how to stop that. */
-export function onLeftOut(timeline: Told, nodeId: string, leftOut: (error: Error) => void): () => void {
+export function onLeftOut(timeline: Announced, nodeId: string, leftOut: (error: Error) => void): () => void {
   const look = (): void => {
     const { membership } = timeline
     if (membership === undefined || everyMember(membership).some((member) => member.nodeId === nodeId)) return

@@ -5,8 +5,8 @@
  *   <segment>.partial.<end LSN>   its beginning up to that commit position, 16 hexadecimal digits; gone once a later is there
  *   timeline.json                 what the timeline is, and its term history up to the last offload
  *
- * Only committed WAL comes here, and what is committed is the same on every safekeeper: whoever stores a segment stores
- * the same bytes, so that two that do it at once do no harm.
+ * Only committed WAL comes here, and what is committed is the same on every safekeeper: each stores the same
+ * bytes, so that two that do it at once do no harm.
  */
 import {
   advance,
@@ -152,7 +152,7 @@ export class RemoteWal {
     return { segments: segments.sort((a, b) => a - b), partials }
   }
 
-  /** Up to where whole segments lie one behind the other from `startLsn` on. */
+  /** Up to where whole segments follow each other from `startLsn` on. */
   async wholeUntil(identity: PostgresIdentity, startLsn: Lsn, signal?: AbortSignal): Promise<Lsn> {
     const there = new Set((await this.list(identity, signal)).segments)
     let segment = segmentOf(startLsn, identity.walSegmentBytes)

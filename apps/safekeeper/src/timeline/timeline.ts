@@ -40,6 +40,8 @@ export interface TimelineParts {
   readonly remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
   readonly observer: TimelineObserver | undefined
+  /** It takes no more WAL (`failure`). */
+  readonly onFailed: () => void
 }
 
 export class Timeline {
@@ -60,7 +62,7 @@ export class Timeline {
 
   private constructor(parts: TimelineParts, opened: OpenedTimeline) {
     const { identity, files, state, membership, oldestLsn, lastRecordLsn } = opened
-    const { disk, log, folder, observer, remote } = parts
+    const { disk, log, folder, observer, remote, onFailed } = parts
     const { flushLsn } = state
     this.identity = identity
     this.#parts = parts
@@ -71,7 +73,7 @@ export class Timeline {
     const quota = new WalQuota({ log, keeper: this, node: parts.quota, onExceeded: onChange })
     const [sessions, mailbox] = [this.#sessions, this.#mailbox]
     this.#acceptor = new AcceptorRunner(
-      { disk, log, folder, identity, files, reader, quota, sessions, mailbox, observer, onChange },
+      { disk, log, folder, identity, files, reader, quota, sessions, mailbox, observer, onChange, onFailed },
       state,
       { startLsn: flushLsn, findFirst: flushLsn === oldestLsn, prevLsn: lastRecordLsn },
     )

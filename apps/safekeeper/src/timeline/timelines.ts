@@ -1,42 +1,33 @@
 /** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
 import { dirname, join } from 'node:path'
 import { Mailbox } from '@understory/actor'
-import {
-  UnderstoryError,
-  describeError,
-  isErrorCode,
-  parseTenantId,
-  parseTimelineId,
-  refuse,
-} from '@understory/base'
-import type { Lsn, TenantId, TimelineId } from '@understory/base'
+import { UnderstoryError, describeError, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
-import type { Disk, Log } from '@understory/env'
+import type { Clock, Disk, Log, Rng } from '@understory/env'
 import { describeIdentity, isSameIdentity } from '@understory/postgres/cluster'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import { readTimelineRef } from '@understory/protocol'
 import type { TimelineRef } from '@understory/rpc'
+import type { SafekeeperObserver } from '../telemetry/safekeeper-observer.ts'
 import { hasControlFile } from './control-file.ts'
 import type { NodeQuota } from './node-quota.ts'
 import { createTimelineFiles } from './open-timeline.ts'
 import type { RemoteWal } from './remote-wal.ts'
-import type { SafekeeperObserver } from '../telemetry/safekeeper-observer.ts'
+import { Replica } from './replica.ts'
+import type { ChildFactory } from './replica.ts'
 import { Timeline } from './timeline.ts'
 import { isDamage } from './wal-check.ts'
 
-type Entry = { readonly tenantId: TenantId; readonly timelineId: TimelineId } & (
-  | { readonly timeline: Timeline }
-  /** It could not be opened; all that asks for it hears why, the others go on. */
-  | { readonly failure: unknown }
-)
-
-/** A folder of this name is on its way out: whatever ends that half way, the next start goes on. */
+/** A folder of this name is on its way out: whatever ends that half way, the next start completes it. */
 const DELETED = '.deleted'
 
 export interface TimelinesOptions {
   readonly disk: Disk
   readonly log: Log
+  readonly clock: Clock
+  readonly rng: Rng
   readonly dataDir: string
   /** Where the WAL of all timelines counts. */
   readonly quota: NodeQuota
@@ -44,25 +35,21 @@ export interface TimelinesOptions {
   readonly observer?: SafekeeperObserver | undefined
   /** A timeline's WAL in the object store; undefined where there is none. */
   readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
+  /** What works for each timeline beside its WAL, from `start` on. */
+  readonly children?: readonly ChildFactory[]
 }
 
 export class Timelines {
   readonly #options: TimelinesOptions
-  readonly #disk: Disk
-  readonly #log: Log
   readonly #root: string
-  readonly #entries = new Map<string, Entry>()
-  /** Called when somebody meets damage in what is committed. */
-  onDamage: (ref: TimelineRef) => void = () => undefined
-  /** Called when one is known no more, before its files go. */
-  beforeDelete: (ref: TimelineRef) => Promise<void> | undefined = () => undefined
+  /** By timeline id; also those that are absent, while a recovery may make them. */
+  readonly #replicas = new Map<string, Replica>()
   /** One creation, deletion or opening at a time. */
   readonly #changes = new Mailbox({ name: 'timelines' })
+  #isStarted = false
 
   constructor(options: TimelinesOptions) {
     this.#options = options
-    this.#disk = options.disk
-    this.#log = options.log
     this.#root = join(options.dataDir, 'timelines')
   }
 
@@ -73,29 +60,44 @@ export class Timelines {
 
   /** Opens what is on disk. Error: where the folder itself cannot be used. */
   async openAll(): Promise<void> {
-    await this.#disk.makeDirectory(this.#root)
-    await this.#disk.syncDirectory(dirname(this.#root))
-    for (const tenant of await this.#disk.list(this.#root)) {
-      for (const timeline of await this.#disk.list(join(this.#root, tenant.name))) {
+    const { disk } = this.#options
+    await disk.makeDirectory(this.#root)
+    await disk.syncDirectory(dirname(this.#root))
+    for (const tenant of await disk.list(this.#root)) {
+      for (const timeline of await disk.list(join(this.#root, tenant.name))) {
         if (timeline.name.endsWith(DELETED)) {
-          await this.#disk.removeTree(join(this.#root, tenant.name, timeline.name))
+          await disk.removeTree(join(this.#root, tenant.name, timeline.name))
           continue
         }
-        await this.#open(parseTenantId(tenant.name), parseTimelineId(timeline.name))
+        const ref = { tenantId: parseTenantId(tenant.name), timelineId: parseTimelineId(timeline.name) }
+        await this.#open(this.replicaOf(ref))
       }
       await this.#removeIfEmpty(join(this.#root, tenant.name))
     }
+    for (const replica of this.#replicas.values()) if (!isHere(replica)) this.forget(replica)
   }
 
-  async #open(tenantId: TenantId, timelineId: TimelineId): Promise<void> {
-    const folder = join(this.#root, tenantId, timelineId)
-    const log = this.#log.child({ tenant: tenantId, timeline: timelineId })
+  /** From now on the children of all replicas work. */
+  start(): void {
+    this.#isStarted = true
+    for (const replica of this.#replicas.values()) this.#startChildren(replica)
+  }
+
+  #startChildren(replica: Replica): void {
+    if (!this.#isStarted) return
+    for (const make of this.#options.children ?? []) {
+      const { name, child } = make(replica)
+      replica.start(name, child)
+    }
+  }
+
+  async #open(replica: Replica): Promise<void> {
+    const { disk, quota, observer, remoteOf } = this.#options
+    const { ref, folder, log } = replica
     try {
-      await this.#disk.removeLeftovers(folder)
+      await disk.removeLeftovers(folder)
       // A creation that was cut short left no control file: it was never answered.
-      if (!(await hasControlFile(this.#disk, folder))) return
-      const { disk, quota, observer, remoteOf } = this.#options
-      const ref = { tenantId, timelineId }
+      if (!(await hasControlFile(disk, folder))) return
       const timeline = await Timeline.open({
         disk,
         log,
@@ -103,11 +105,12 @@ export class Timelines {
         quota,
         remote: remoteOf?.(ref),
         observer: observer?.ofTimeline(ref),
+        onFailed: () => replica.notify(),
       })
-      this.#entries.set(timelineId, { tenantId, timelineId, timeline })
+      replica.become({ kind: 'open', timeline })
     } catch (failure) {
       log.error('timeline_not_opened', { reason: describeError(failure) })
-      this.#entries.set(timelineId, { tenantId, timelineId, failure })
+      replica.become({ kind: 'closed', failure })
     }
   }
 
@@ -116,186 +119,214 @@ export class Timelines {
     return this.createFrom(ref, identity, initialControl(startLsn))
   }
 
-  /** One that begins with what others have committed, where they keep nothing before it. */
-  createFrom(
+  /** Begins with what other safekeepers have committed, where they keep nothing before it. */
+  async createFrom(
     ref: TimelineRef | undefined,
     identity: PostgresIdentity,
     control: AcceptorControl,
   ): Promise<void> {
-    return this.#changes.run(() => this.#create(ref, identity, control))
+    const known = readTimelineRef(ref)
+    await this.#changes.run(() => this.#create(known, identity, control))
   }
 
-  async #create(
-    ref: TimelineRef | undefined,
-    identity: PostgresIdentity,
-    control: AcceptorControl,
-  ): Promise<void> {
-    const { tenantId, timelineId } = readTimelineRef(ref)
+  async #create(ref: TimelineRef, identity: PostgresIdentity, control: AcceptorControl): Promise<void> {
+    const { timelineId } = ref
     const { timelineStartLsn: startLsn } = control
     if (startLsn === 0 || startLsn % identity.walSegmentBytes !== 0) {
       throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, {
         hint: 'It starts with a WAL segment.',
       })
     }
-    if (this.#entries.has(timelineId)) {
+    const there = this.#replicas.get(timelineId)
+    if (there !== undefined && isHere(there)) {
       const existing = this.get(ref)
       if (existing.timelineStartLsn === startLsn && isSameIdentity(existing.identity, identity)) return
       throw refuse('already_exists', `timeline ${timelineId} exists with other properties`, {
         detail: describeIdentity(existing.identity),
       })
     }
-    await createTimelineFiles(this.#disk, join(this.#root, tenantId, timelineId), identity, control)
-    await this.#open(tenantId, timelineId)
+    const replica = this.replicaOf(ref)
+    await createTimelineFiles(this.#options.disk, replica.folder, identity, control)
+    await this.#open(replica)
     this.get(ref)
   }
 
-  /** Whether there is one, be it that it could not be opened. */
+  /** The replica, absent where there is none. Error: refused `unknown_timeline` where another tenant has the timeline. */
+  replicaOf(ref: TimelineRef): Replica {
+    const { tenantId, timelineId } = ref
+    const known = this.#replicas.get(timelineId)
+    if (known !== undefined) {
+      if (known.ref.tenantId !== tenantId) throw unknownTimeline(ref)
+      return known
+    }
+    const { clock, rng } = this.#options
+    const folder = join(this.#root, tenantId, timelineId)
+    const log = this.#options.log.child({ tenant: tenantId, timeline: timelineId })
+    const replica: Replica = new Replica({
+      ref: { tenantId, timelineId },
+      folder,
+      clock,
+      rng,
+      log,
+      control: {
+        create: (identity, control) => this.createFrom(replica.ref, identity, control),
+        close: (why) => this.#close(replica, why),
+        reopen: () => this.#reopen(replica),
+      },
+    })
+    this.#replicas.set(timelineId, replica)
+    this.#startChildren(replica)
+    return replica
+  }
+
+  /** Undefined where there is none, not even one that was never made. */
+  findReplica({ tenantId, timelineId }: TimelineRef): Replica | undefined {
+    const replica = this.#replicas.get(timelineId)
+    return replica?.ref.tenantId === tenantId ? replica : undefined
+  }
+
+  /** A replica that is absent need not be remembered. */
+  forget(replica: Replica): void {
+    const { timelineId } = replica.ref
+    if (this.#replicas.get(timelineId) !== replica || isHere(replica)) return
+    this.#replicas.delete(timelineId)
+    void replica.end()
+  }
+
+  /** Whether there is one, also where it could not be opened. */
   has(ref: TimelineRef): boolean {
-    return this.#entries.get(ref.timelineId)?.tenantId === ref.tenantId
+    const replica = this.findReplica(ref)
+    return replica !== undefined && isHere(replica)
   }
 
   /** Undefined where there is none, or none that could be opened. */
   find(ref: TimelineRef): Timeline | undefined {
-    const entry = this.#entries.get(ref.timelineId)
-    return entry?.tenantId === ref.tenantId && 'timeline' in entry ? entry.timeline : undefined
+    return this.findReplica(ref)?.timeline
   }
 
   /**
    * Error: refused `unknown_timeline`; what is damaged (wal-check.ts, isDamage); `disk_failed` where it could not be opened
-   * for any other reason, whatever that was: nobody else needs to know what can go wrong with a disk.
+   * for any other reason, whatever that was: a caller need not know what can go wrong with a disk.
    */
   get(ref: TimelineRef | undefined): Timeline {
-    const { tenantId, timelineId } = readTimelineRef(ref)
-    const entry = this.#entries.get(timelineId)
-    if (entry === undefined || entry.tenantId !== tenantId) {
-      throw refuse(
-        'unknown_timeline',
-        `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`,
-      )
+    const known = readTimelineRef(ref)
+    const state = this.findReplica(known)?.state ?? { kind: 'absent' }
+    switch (state.kind) {
+      case 'open':
+        return state.timeline
+      case 'closed':
+        throw closedError(known, state.failure)
+      case 'absent':
+        throw unknownTimeline(known)
     }
-    if ('failure' in entry) throw closedError(timelineId, entry.failure)
-    return entry.timeline
   }
 
-  folderOf({ tenantId, timelineId }: TimelineRef): string {
-    return join(this.#root, tenantId, timelineId)
+  /** A reader met damage in what is committed. */
+  onDamage(ref: TimelineRef): void {
+    this.findReplica(ref)?.reportDamage()
   }
 
-  /** Those that could not be opened, or were closed, and why. */
-  failed(): { readonly ref: TimelineRef; readonly failure: unknown }[] {
-    return [...this.#entries.values()].flatMap((entry) =>
-      'failure' in entry
-        ? [{ ref: { tenantId: entry.tenantId, timelineId: entry.timelineId }, failure: entry.failure }]
-        : [],
-    )
+  async #close(replica: Replica, why: Error): Promise<void> {
+    const { timeline } = replica
+    if (timeline === undefined) return
+    replica.log.error('timeline_closed', { reason: describeError(why) })
+    replica.become({ kind: 'closed', failure: why })
+    await timeline.close(why)
   }
 
-  /** Why it takes no WAL, or could not be opened; undefined where it does or there is none. */
-  failureOf({ tenantId, timelineId }: TimelineRef): unknown {
-    const entry = this.#entries.get(timelineId)
-    if (entry === undefined || entry.tenantId !== tenantId) return undefined
-    return 'failure' in entry ? entry.failure : entry.timeline.failure
-  }
-
-  /** Closes one that is damaged: whoever asks for it hears why, until `reopen`. */
-  async shut(ref: TimelineRef, why: Error): Promise<void> {
-    const { tenantId, timelineId } = readTimelineRef(ref)
-    const entry = this.#entries.get(timelineId)
-    if (entry === undefined || !('timeline' in entry)) return
-    this.#log.error('timeline_closed', { tenant: tenantId, timeline: timelineId, reason: describeError(why) })
-    this.#entries.set(timelineId, { tenantId, timelineId, failure: why })
-    await entry.timeline.close(why)
-  }
-
-  /** Error: why it could not be opened. */
-  reopen(ref: TimelineRef): Promise<void> {
-    const { tenantId, timelineId } = readTimelineRef(ref)
+  #reopen(replica: Replica): Promise<void> {
     return this.#changes.run(async () => {
-      await this.#open(tenantId, timelineId)
-      this.get(ref)
+      await this.#open(replica)
+      this.get(replica.ref)
     })
   }
 
   /**
-   * Removes the timeline from the disk, in whatever state it is; there may be none. Error: refused `stale` where
-   * `leftWithGeneration` is not 0 and it has a newer membership: it was made a member again.
+   * Removes the timeline from the disk, in whatever state it is; there may be none. What works for it has ended before its
+   * files go. Error: refused `stale` where `leftWithGeneration` is not 0 and it has a newer membership: it was made a member
+   * again.
    */
-  delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
-    return this.#changes.run(() => this.#delete(ref, leftWithGeneration))
+  async delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
+    const known = readTimelineRef(ref)
+    const there = this.#replicas.get(known.timelineId)
+    if (there !== undefined && there.ref.tenantId !== known.tenantId) return
+    // Before it is this job's turn: children may wait for theirs.
+    await there?.end()
+    await this.#changes.run(() => this.#delete(known, leftWithGeneration))
   }
 
   async #delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
-    const { tenantId, timelineId } = readTimelineRef(ref)
-    const entry = this.#entries.get(timelineId)
-    if (entry !== undefined && entry.tenantId !== tenantId) return
-    const timeline = entry !== undefined && 'timeline' in entry ? entry.timeline : undefined
+    const { disk, log } = this.#options
+    const { tenantId, timelineId } = ref
+    const replica = this.findReplica(ref)
+    if (replica !== undefined && leftWithGeneration > 0) this.#checkLeft(replica, leftWithGeneration)
+    this.#replicas.delete(timelineId)
+    await replica?.timeline?.close(refuse('unknown_timeline', `timeline ${timelineId} was deleted`))
+    const folder = join(this.#root, tenantId, timelineId)
+    if ((await disk.stat(folder)) !== undefined) {
+      // One step, which takes no room: before it, it is here; after it, it never is again.
+      await disk.rename(folder, folder + DELETED)
+      await disk.syncDirectory(dirname(folder))
+    }
+    if (replica !== undefined && isHere(replica))
+      log.info('timeline_deleted', { tenant: tenantId, timeline: timelineId })
+    this.observer?.forget(ref)
+    await disk.removeTree(folder + DELETED)
+    await this.#removeIfEmpty(dirname(folder))
+  }
+
+  #checkLeft(replica: Replica, leftWithGeneration: number): void {
+    const { timeline } = replica
     const known = Math.max(
       timeline?.state.control.membershipGeneration ?? 0,
       timeline?.membership?.generation ?? 0,
     )
-    if (leftWithGeneration > 0 && known > leftWithGeneration)
-      throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
-    this.#entries.delete(timelineId)
-    const why = refuse('unknown_timeline', `timeline ${timelineId} was deleted`)
-    await timeline?.close(why)
-    await this.beforeDelete(ref)
-    const folder = join(this.#root, tenantId, timelineId)
-    if ((await this.#disk.stat(folder)) !== undefined) {
-      // One step, which takes no room: before it, it is here; after it, it never is again.
-      await this.#disk.rename(folder, folder + DELETED)
-      await this.#disk.syncDirectory(dirname(folder))
-    }
-    if (entry !== undefined) this.#log.info('timeline_deleted', { tenant: tenantId, timeline: timelineId })
-    this.observer?.forget(ref)
-    await this.#disk.removeTree(folder + DELETED)
-    await this.#removeIfEmpty(dirname(folder))
+    if (known <= leftWithGeneration) return
+    replica.resume()
+    this.#startChildren(replica)
+    throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
   }
 
   /** The folder of a tenant whose last timeline is gone. */
   async #removeIfEmpty(folder: string): Promise<void> {
-    if ((await this.#disk.stat(folder)) !== undefined && (await this.#disk.list(folder)).length === 0)
-      await this.#disk.removeTree(folder)
+    const { disk } = this.#options
+    if ((await disk.stat(folder)) !== undefined && (await disk.list(folder)).length === 0)
+      await disk.removeTree(folder)
   }
 
   /** Called every few seconds: idle timelines release what they hold. */
   async releaseIdle(stop: AbortSignal): Promise<void> {
-    for (const entry of this.#entries.values()) {
+    for (const { timeline } of this.#replicas.values()) {
       if (stop.aborted) return
-      if ('timeline' in entry) await entry.timeline.releaseIdle()
+      await timeline?.releaseIdle()
     }
   }
 
   list(): TimelineRef[] {
-    return [...this.#entries.values()].map(({ tenantId, timelineId }) => ({ tenantId, timelineId }))
+    return [...this.#replicas.values()].filter(isHere).map(({ ref }) => ref)
+  }
+
+  /** Ends what works for the timelines; they themselves stay open. */
+  async stop(): Promise<void> {
+    this.#isStarted = false
+    await Promise.all([...this.#replicas.values()].map((replica) => replica.end()))
   }
 
   async close(): Promise<void> {
-    for (const entry of this.#entries.values()) {
-      if ('timeline' in entry) await entry.timeline.close()
-    }
+    await this.stop()
+    for (const { timeline } of this.#replicas.values()) await timeline?.close()
   }
 }
 
-/** Says what to do about a data folder that cannot be used. */
-export function explainDataFolder(error: unknown, dataDir: string): unknown {
-  if (
-    !isErrorCode(error, 'precondition') &&
-    !isErrorCode(error, 'not_found') &&
-    !isErrorCode(error, 'already_exists')
-  )
-    return error
-  if (error.message.includes('is in use')) return error
-  return refuse('precondition', `data folder "${dataDir}" cannot be used: ${error.message}`, {
-    ...(error.detail === undefined ? {} : { detail: error.detail }),
-    hint: error.hint ?? 'Name a folder with --data-dir.',
-    cause: error,
-  })
-}
+const isHere = (replica: Replica): boolean => replica.state.kind !== 'absent'
 
-function closedError(timelineId: TimelineId, failure: unknown): unknown {
+const unknownTimeline = ({ tenantId, timelineId }: TimelineRef): Error =>
+  refuse('unknown_timeline', `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`)
+
+function closedError({ timelineId }: TimelineRef, failure: unknown): unknown {
   if (!(failure instanceof UnderstoryError) || isDamage(failure)) return failure
   return refuse('disk_failed', `timeline ${timelineId} is not open on this safekeeper: ${failure.message}`, {
-    hint: `${failure.hint ?? 'See to its disk.'} It opens again by itself.`,
+    hint: `${failure.hint ?? 'Check its disk.'} It opens again by itself.`,
     cause: failure,
   })
 }

@@ -96,7 +96,7 @@ export class WalFiles {
     return file
   }
 
-  /** The chunks one behind the other, in one call where they lie in one segment. */
+  /** The chunks one behind the other, in one call where they are in one segment. */
   async write(startLsn: Lsn, chunks: readonly Uint8Array[]): Promise<void> {
     try {
       await this.#write(startLsn, chunks)

@@ -85,8 +85,11 @@ export class SafekeeperNode implements AcceptorNode {
   }
 
   async #open(life: Life): Promise<void> {
-    const quota = unlimitedQuota(this.#host.schedule.clock)
-    const timelines = new Timelines({ disk: life.disk, log: this.#log(life), dataDir: '/data', quota })
+    const { schedule, rng } = this.#host
+    const { clock } = schedule
+    const { disk } = life
+    const quota = unlimitedQuota(clock)
+    const timelines = new Timelines({ disk, log: this.#log(life), clock, rng, dataDir: '/data', quota })
     await timelines.openAll()
     await timelines.create(REF, SIMULATED_POSTGRES, postgresFormat.startLsn)
     assert(
@@ -95,7 +98,6 @@ export class SafekeeperNode implements AcceptorNode {
     )
     life.timeline = timelines.get(REF)
     this.#host.say(() => `${this.name} is up: ${this.status()?.text}`)
-    const { schedule, rng } = this.#host
     if (rng.below(3) > 0) schedule.at(rng.below(120), () => this.#catchUp(life))
   }
 

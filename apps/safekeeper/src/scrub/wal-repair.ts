@@ -1,8 +1,8 @@
 /**
- * Mends the committed WAL of a timeline that is not open, with what other safekeepers have. What a donor sends is
+ * Repairs the committed WAL of a timeline that is not open, with what other safekeepers have. What a donor sends is
  * decoded before it is written, and only whole records are, so that one donor's damage does not become ours.
  *
- * Not mended, but left to be replaced: a control file whose copies are all damaged (votes may be forgotten with it), and a
+ * Not repaired, but left to be replaced: a control file whose copies are all damaged (votes may be forgotten with it), and a
  * last segment that is gone (what was acknowledged beyond the commit position went with it).
  */
 import { advance, formatLsn, minLsn, offsetInSegment, refuse, segmentOf } from '@understory/base'
@@ -27,7 +27,7 @@ export interface RepairOptions {
   readonly log: Log
 }
 
-/** Returns how many bytes were replaced. Errors: refused `bad_file` where it cannot be mended, `unavailable` where not now. */
+/** Returns how many bytes were replaced. Errors: refused `bad_file` where it cannot be repaired, `unavailable` where not now. */
 export async function repairWal({ disk, folder, sources, signal, log }: RepairOptions): Promise<number> {
   const { postgres, acceptor } = (await readControlFile(disk, folder)).control
   const { commitLsn, timelineStartLsn } = acceptor

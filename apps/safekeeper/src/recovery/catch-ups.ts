@@ -1,0 +1,101 @@
+/**
+ * Begins the recoveries of this safekeeper (catch-up.ts), each a child of its replica: when the control plane asks a new
+ * member for it (`pull`), and when an elected proposer comes to a log that is far behind (`beforeLeading`): answered before
+ * that, it would have to read the WAL from another safekeeper and send it on.
+ */
+import { Semaphore } from '@understory/actor'
+import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import type { Lsn } from '@understory/base'
+import type { Clock } from '@understory/env'
+import { everyMember } from '@understory/protocol'
+import type { Member } from '@understory/protocol'
+import type { ClientContext, TimelineRef } from '@understory/rpc'
+import type { RemoteWal } from '../timeline/remote-wal.ts'
+import type { Timeline } from '../timeline/timeline.ts'
+import type { Timelines } from '../timeline/timelines.ts'
+import { CatchUp } from './catch-up.ts'
+import type { CatchUpProgress } from './catch-up.ts'
+import { PeerSource } from './peer-source.ts'
+import type { WalSource } from './recovery.ts'
+import { StoredSource } from './stored-wal.ts'
+import type { StoredEnd } from './stored-wal.ts'
+
+/** What a proposer sends from its own buffer, or nearly so. */
+const BEHIND_BYTES_MAX = 16 * 1024 * 1024
+/** That run at once: where a safekeeper was lost, all its timelines come to others in the same moment. */
+const RUNNING_MAX = 4
+
+export interface CatchUpsParts {
+  readonly timelines: Timelines
+  /** What peers are called with. */
+  readonly rpc: ClientContext
+  /** Of this safekeeper. */
+  readonly nodeId: string
+  readonly clock: Clock
+  /** A timeline's WAL in the object store, where there is one. */
+  readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
+}
+
+export const noObjectStore = (): Error =>
+  refuse('precondition', 'this safekeeper has no object store', { hint: 'Start it with --object-store.' })
+
+export class CatchUps {
+  readonly #parts: CatchUpsParts
+  readonly #turns = new Semaphore(RUNNING_MAX)
+
+  constructor(parts: CatchUpsParts) {
+    this.#parts = parts
+  }
+
+  /**
+   * Begins one, or reports how far the running one is. With `stored` it is from the object store. Error: refused
+   * `precondition` where there is none, `unavailable` where the timeline is being deleted.
+   */
+  pull(ref: TimelineRef, donors: readonly Member[], stored?: StoredEnd): CatchUpProgress {
+    parseTenantId(ref.tenantId)
+    parseTimelineId(ref.timelineId)
+    const catchUp = this.#of(ref)
+    catchUp.begin(() => (stored === undefined ? this.#peers(ref, donors) : [this.#stored(ref, stored)]))
+    return catchUp.progress
+  }
+
+  /** Resolves when the timeline is near `commitLsn`, or when peers cannot bring it there: then the proposer has to. */
+  async beforeLeading(
+    timeline: Timeline,
+    ref: TimelineRef,
+    commitLsn: Lsn,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { membership } = timeline
+    if (membership === undefined || commitLsn - timeline.state.flushLsn <= BEHIND_BYTES_MAX) return
+    const catchUp = this.#of(ref)
+    catchUp.beginNow(() => this.#peers(ref, everyMember(membership)))
+    const gone = Promise.withResolvers<void>()
+    const onAbort = (): void => gone.resolve()
+    signal.addEventListener('abort', onAbort, { once: true })
+    await Promise.race([catchUp.ended, gone.promise])
+    signal.removeEventListener('abort', onAbort)
+  }
+
+  #of(ref: TimelineRef): CatchUp {
+    const { timelines, clock } = this.#parts
+    const replica = timelines.replicaOf(ref)
+    const forget = timelines.forget.bind(timelines)
+    return (
+      replica.find(CatchUp) ??
+      replica.start('catch-up', new CatchUp(replica, { clock, turns: this.#turns, forget }))
+    )
+  }
+
+  #peers(ref: TimelineRef, donors: readonly Member[]): readonly WalSource[] {
+    return donors
+      .filter(({ nodeId }) => nodeId !== this.#parts.nodeId)
+      .map((donor) => new PeerSource(this.#parts.rpc, donor, ref))
+  }
+
+  #stored(ref: TimelineRef, end: StoredEnd): WalSource {
+    const remote = this.#parts.remoteOf?.(ref)
+    if (remote !== undefined) return new StoredSource(remote, end)
+    throw noObjectStore()
+  }
+}
