@@ -13,8 +13,10 @@ import { damagedLayer, readIndexBlock, shapeOf } from './index-block.ts'
 import type { DataBlockPlace, IndexBlock, IndexBlockShape } from './index-block.ts'
 import { KeyFilter, hashKey } from './key-filter.ts'
 import type { LayerKind } from './layer-format.ts'
+import { FileRuns, FileValue } from './file-runs.ts'
+import type { BlockSource, RunBlock } from './file-runs.ts'
 import { HeldBlocks, Missing } from './layer.ts'
-import type { KeyRun, KeyRuns, Layer, RunChain, ValueRef } from './layer.ts'
+import type { KeyRuns, ValueRef } from './layer.ts'
 import { readTopIndex } from './top-index.ts'
 import { endsChain } from './value.ts'
 
@@ -70,7 +72,7 @@ interface Directory extends Sized {
   placeOf(number: number): DataBlockPlace
 }
 
-export class LayerFile implements Layer {
+export class LayerFile implements BlockSource {
   readonly frame: LayerFrame
   readonly #source: LayerSource
   readonly #blocks: BlockTable<Sized>
@@ -192,7 +194,6 @@ export class LayerFile implements Layer {
     })
   }
 
-  /** For values. */
   bytesAt(place: DataBlockPlace, offset: number, length: number): Uint8Array | undefined {
     const block = this.#blocks.get(place.offset) as DataBlock | undefined
     return block?.bytes.subarray(offset, offset + length)
@@ -250,7 +251,6 @@ export class LayerFile implements Layer {
     if (compareKeys(last, keyFirst) >= 0 && compareKeys(first, keyLast) <= 0)
       yield new FileRuns(this, first, last)
   }
-  /** For `FileRuns`: index block `number`, or the first that may have keys from `first` on. */
   runBlock(
     first: Key,
     number: number | undefined,
@@ -293,121 +293,6 @@ const NO_DIRECTORY: Directory = {
   placeOf: () => ({ offset: 0, storedBytes: 0, rawBytes: 0, crc: 0 }),
 }
 const NOWHERE = { directory: NO_DIRECTORY, number: -1 }
-
-interface RunBlock {
-  readonly number: number
-  readonly block: IndexBlock
-}
-
-class FileValue implements ValueRef {
-  readonly layer: LayerFile
-  readonly #block: IndexBlock
-  readonly #value: number
-
-  constructor(layer: LayerFile, block: IndexBlock, value: number) {
-    this.layer = layer
-    this.#block = block
-    this.#value = value
-  }
-  get lsn(): Lsn {
-    return this.#block.lsnOf(this.#value)
-  }
-  get meta(): number {
-    return this.#block.metaOf(this.#value)
-  }
-  get blockIndex(): number {
-    return this.#block.blockIndexOf(this.#value)
-  }
-  get lengthBytes(): number {
-    return this.#block.lengthOf(this.#value)
-  }
-  bytes(): Uint8Array | undefined {
-    const { lengthBytes } = this
-    if (lengthBytes === 0) return EMPTY
-    return this.layer.bytesAt(
-      this.#block.placeOf(this.#value),
-      this.#block.offsetOf(this.#value),
-      lengthBytes,
-    )
-  }
-  load(): Promise<Uint8Array> {
-    const { lengthBytes } = this
-    if (lengthBytes === 0) return Promise.resolve(EMPTY)
-    return this.layer.loadAt(this.#block.placeOf(this.#value), this.#block.offsetOf(this.#value), lengthBytes)
-  }
-}
-
-const EMPTY = new Uint8Array(0)
-
-/** One index block after the other. */
-class FileRuns implements KeyRuns {
-  readonly #layer: LayerFile
-  readonly #first: Key
-  readonly #last: Key
-  #number: number | undefined
-  #isOver = false
-
-  constructor(layer: LayerFile, first: Key, last: Key) {
-    this.#layer = layer
-    this.#first = first
-    this.#last = last
-  }
-
-  next(): KeyRun | undefined | Promise<KeyRun | undefined> {
-    if (this.#isOver) return undefined
-    const found = this.#layer.runBlock(this.#first, this.#number, undefined)
-    return found instanceof Missing ? this.#load(found) : this.#take(found)
-  }
-  async #load(missing: Missing): Promise<KeyRun | undefined> {
-    const held = new HeldBlocks()
-    let found: RunBlock | undefined | Missing = missing
-    for (; found instanceof Missing; found = this.#layer.runBlock(this.#first, this.#number, held))
-      await found.load(held)
-    return this.#take(found)
-  }
-  #take(found: RunBlock | undefined): KeyRun | undefined | Promise<KeyRun | undefined> {
-    if (found === undefined) return undefined
-    const { number, block } = found
-    this.#number = number + 1
-    const from = block.entriesBefore(this.#first, false)
-    const to = block.entriesBefore(this.#last, true)
-    this.#isOver = to < block.keyCount
-    // The block before the one that begins at the first key may end before it.
-    return to > from ? new FileRun(this.#layer, block, from, to - from) : this.next()
-  }
-}
-
-class FileRun implements KeyRun {
-  readonly length: number
-  readonly #layer: LayerFile
-  readonly #block: IndexBlock
-  readonly #from: number
-
-  constructor(layer: LayerFile, block: IndexBlock, from: number, length: number) {
-    this.#layer = layer
-    this.#block = block
-    this.#from = from
-    this.length = length
-  }
-  keyAt(index: number): Key {
-    return this.#block.keyOf(this.#from + index)
-  }
-  newestAt(index: number, at: Lsn): ValueRef | undefined {
-    const value = this.#block.newestOf(this.#from + index, at)
-    return value < 0 ? undefined : new FileValue(this.#layer, this.#block, value)
-  }
-  *valuesAt(index: number): Iterable<ValueRef> {
-    const end = this.#block.firstValueOf(this.#from + index + 1)
-    for (let value = this.#block.firstValueOf(this.#from + index); value < end; value++)
-      yield new FileValue(this.#layer, this.#block, value)
-  }
-  chainAt(index: number): RunChain | undefined {
-    const entry = this.#from + index
-    return this.#block.hasChains
-      ? { chain: this.#block.chainOf(entry), isWhole: this.#block.isWhole(entry) }
-      : undefined
-  }
-}
 
 function decompress(name: string, stored: Uint8Array, rawBytes: number, what: string): Uint8Array {
   let raw: Uint8Array
