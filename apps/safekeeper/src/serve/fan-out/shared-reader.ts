@@ -20,7 +20,7 @@ export type FollowedTimeline = ReadTimeline &
 
 /** What the reader asks of its owner before each cut. */
 export interface CutPlan {
-  /** Where it must end at the latest; undefined: with what is committed. */
+  /** Where it must end at the latest, which may not be committed yet; undefined: with what is committed. */
   readonly limitLsn: Lsn | undefined
   readonly shards: ReadonlySet<number>
 }
@@ -137,10 +137,13 @@ export class SharedReader {
     await waitForCommit(timeline, this.position, clock, signal)
     if (signal.aborted) return
     const { limitLsn, shards } = plan(this)
+    const { commitLsn } = timeline
+    // A subscription may stand beyond what is committed here: it got more from another safekeeper.
+    const isForMeeting = limitLsn !== undefined && limitLsn <= commitLsn
     this.#shards = shards
-    const cut = await this.#reader.next(limitLsn ?? timeline.commitLsn, shards)
+    const cut = await this.#reader.next(isForMeeting ? limitLsn : commitLsn, shards)
     const isSmall = [...cut.entries.values()].every(({ length }) => length < SMALL_ENTRIES_BYTES)
-    if (isSmall && limitLsn === undefined) this.#gathersUntilMs = clock.nowMs() + GATHER_MS
+    if (isSmall && !isForMeeting) this.#gathersUntilMs = clock.nowMs() + GATHER_MS
     if (cut.endLsn === cut.startLsn) return
     this.#cuts.push(cut)
     this.#keptBytes += cut.bytes

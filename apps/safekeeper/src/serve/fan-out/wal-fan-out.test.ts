@@ -54,10 +54,14 @@ class DrawnTimeline implements FollowedTimeline {
     this.commitLsn = at
     this.#changes.notify()
   }
+  get committedCount(): number {
+    return this.wal.ends.findIndex(({ lsn: at }) => at === this.commitLsn)
+  }
   nextChange(stop: AbortSignal): Promise<void> {
     return this.#changes.next(stop)
   }
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
+    if (endLsn > this.commitLsn) throw new Error(`WAL is read to ${endLsn}, beyond what is committed`)
     this.readBytes += bytesBetween(startLsn, endLsn)
     // Of files it takes a while.
     if ((startLsn / 8) % 3 === 0) await this.#time?.clock.sleep(1)
@@ -143,6 +147,8 @@ interface Subscriber {
   readonly shard: number
   /** Of the records that are committed when it comes: where it begins. */
   readonly part: number
+  /** So many records beyond what is committed instead, which it got from another safekeeper; 0: none. */
+  readonly aheadBy: number
   readonly comesMs: number
   /** After each batch it takes so long; it does not ask for more meanwhile. */
   readonly takesMs: number
@@ -177,8 +183,9 @@ async function follow(
   const layout = LAYOUTS[who.layout] as (typeof LAYOUTS)[number]
   const shard = { ...layout, number: who.shard % layout.count }
   const { ends } = timeline.wal
-  const committed = ends.filter(({ lsn: at }) => at <= timeline.commitLsn)
-  const place = committed[Math.floor(who.part * (committed.length - 1))] as Place
+  const { committedCount } = timeline
+  const index = who.aheadBy > 0 ? committedCount + who.aheadBy : Math.floor(who.part * committedCount)
+  const place = ends[Math.min(index, ends.length - 1)] as Place
   const trackCommitTimestamp = place.trackCommitTimestamp !== who.differs
   const from = { lsn: place.lsn, trackCommitTimestamp }
   const followed: Followed = { shard, from, got: [], position: from.lsn }
@@ -232,6 +239,10 @@ const SUBSCRIBER: fc.Arbitrary<Subscriber> = fc.record({
   layout: fc.nat(LAYOUTS.length - 1),
   shard: fc.nat(7),
   part: fc.oneof(fc.constant(1), fc.constant(0), fc.double({ min: 0, max: 1, noNaN: true })),
+  aheadBy: fc.oneof(
+    { weight: 3, arbitrary: fc.constant(0) },
+    { weight: 1, arbitrary: fc.integer({ min: 1, max: 40 }) },
+  ),
   comesMs: fc.nat(300),
   differs: fc.nat(3).map((n) => n === 0),
   takesMs: fc.oneof(fc.constant(0), fc.nat(60)),
@@ -241,7 +252,10 @@ const SUBSCRIBER: fc.Arbitrary<Subscriber> = fc.record({
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 5 }) },
   ),
 })
-const COMMIT = fc.record({ atMs: fc.nat(400), index: fc.nat(250) })
+const COMMIT = fc.record({
+  atMs: fc.nat(400),
+  more: fc.oneof({ weight: 3, arbitrary: fc.nat(15) }, { weight: 1, arbitrary: fc.nat(250) }),
+})
 
 test('every subscription gets what a reader of its own would give', { timeout: 60_000 }, async () => {
   await fc.assert(
@@ -255,10 +269,10 @@ test('every subscription gets what a reader of its own would give', { timeout: 6
         const timeline = new DrawnTimeline(wal, time)
         const fanOut = new WalFanOut(timeline, time.clock, LIMITS)
         const outcomes: Followed[] = []
-        for (const { atMs, index } of commits)
+        for (const { atMs, more } of commits)
           time.at(atMs, () => {
             time.stir()
-            timeline.commit(index)
+            timeline.commit(timeline.committedCount + more)
           })
         time.at(500, () => {
           time.stir()
@@ -354,6 +368,38 @@ test('shards that come from different positions end with one reader', async () =
   expect(readersCount).toBe(1)
   // A shard reads for itself up to where the next one began, not up to the end.
   expect(readBytes).toBeLessThan(walBytes * 1.6)
+})
+
+test('a shard that is beyond what is committed here does not change what another gets', async () => {
+  const time = new Schedule()
+  const wal = drawnWal(inserts(200), IDENTITY, START)
+  const timeline = new DrawnTimeline(wal, time)
+  const fanOut = new WalFanOut(timeline, time.clock, LIMITS)
+  const never = new AbortController().signal
+  const layout = { count: 2, stripeBlocks: 8 }
+  const aheadLsn = wal.ends[100]?.lsn as Lsn
+  const ahead = fanOut.subscribe({ ...layout, number: 1 }, aheadLsn, false)
+  const behind = fanOut.subscribe({ ...layout, number: 0 }, START, false)
+  const lastLsn = wal.ends.at(-1)?.lsn as Lsn
+  let doneCount = 0
+  for (const subscription of [ahead, behind])
+    void (async () => {
+      while (subscription.position < lastLsn) {
+        await subscription.next(never)
+        time.stir()
+      }
+      doneCount++
+    })().catch((error: unknown) => time.fail(error))
+  time.stir()
+  for (const [i, index] of [3, 50, 99, 150, 200].entries())
+    time.at((i + 1) * 20, () => {
+      time.stir()
+      timeline.commit(index)
+    })
+  await time.run(30)
+  expect(behind.position).toBe(wal.ends[3]?.lsn)
+  expect(ahead.position).toBe(aheadLsn)
+  expect(await time.run(FOREVER_MS, () => doneCount === 2)).toBe(true)
 })
 
 test('a subscription that asks for nothing holds up no other, and what is kept for it is bounded', async () => {
