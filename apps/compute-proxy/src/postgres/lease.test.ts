@@ -12,9 +12,9 @@ import { expect, onTestFinished, test } from 'vitest'
 import { GUARDED, makeLease, takeLease } from './lease.ts'
 import { isProcessRunning } from './processes.ts'
 
-const guardedArguments = (parent: number, lease: string, graceMs: number) => [
+const guardedArguments = (parent: number, lease: string, graceMs: number, script = GUARDED) => [
   '-c',
-  GUARDED,
+  script,
   'sh',
   String(parent),
   lease,
@@ -90,4 +90,25 @@ test('a shell whose proxy ended before it began starts nothing', async () => {
   const child = spawn('sh', guardedArguments(1, '/nonexistent', 60_000), { stdio: 'ignore' })
   onTestFinished(() => void child.kill('SIGKILL'))
   expect(await once(child, 'exit')).toEqual([1, null])
+})
+
+/** What the server of a script ends by, whose lease is released, with a grace of 300 ms, before it begins. */
+async function endWithoutProxy(script: string): Promise<unknown> {
+  await using folder = await temporaryDirectory()
+  const path = join(folder.path, 'lease')
+  const lease = await makeLease(path)
+  lease.release()
+  const child = spawn('sh', guardedArguments(process.pid, path, 300, script), { stdio: 'ignore' })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  const [, signal] = (await once(child, 'exit')) as [number | null, string | null]
+  return signal
+}
+
+test('a server is ended where its proxy is gone before its guard opens the lease', async () => {
+  expect(await endWithoutProxy(GUARDED)).toBe('SIGQUIT')
+})
+
+test('a guard that cannot read /proc does not leave the server alone', async () => {
+  expect(await endWithoutProxy(GUARDED.replaceAll('/proc/$guard/', '/nonexistent/'))).toBe('SIGQUIT')
+  expect(await endWithoutProxy(GUARDED.replaceAll('/proc/self/', '/nonexistent/'))).toBe('SIGKILL')
 })

@@ -5,7 +5,8 @@
  * The lease is a FIFO in the compute's own folder. The proxy has it open for writing, and the kernel closes it when that process
  * ends, however it ends. The guard waits for that in a read, so that nothing is polled. It is a child of the postmaster: where
  * somebody ends the guard, the postmaster takes it for a crash and ends itself (postmaster.c, CleanupBackend in 16,
- * process_pm_child_exit "untracked child process" in 17 and 18).
+ * process_pm_child_exit "untracked child process" in 17 and 18). Exit codes 0 and 1 of a child are not a crash to it: the guard
+ * ends with 0 only where the server is gone.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, constants, openSync } from 'node:fs'
@@ -31,30 +32,39 @@ export const GUARDED = `# Written by compute-proxy: runs a command, and ends it 
 [ "$PPID" = "$1" ] || exit 1
 lease=$2 grace=$3 server=$$
 shift 3
-parent_of() { read -r _ _ _ parent _ <"/proc/$1/stat" 2>/dev/null && echo "$parent"; }
+# Without a fork, which may fail, and in doubt it is not.
+is_over() {
+  if read -r _ _ _ parent _ <"/proc/$guard/stat"; then
+    [ "$parent" != "$server" ]
+  else
+    ! kill -0 "$guard"
+  fi
+}
 watch() {
   trap '' HUP TERM
   cd /
-  read -r guard _ </proc/self/stat
-  timer=
-  # Opening waits for a proxy that holds the lease.
+  read -r guard _ </proc/self/stat || { kill -KILL "$server"; exit 2; }
+  # The proxy may be gone before its lease is opened, too, and opening waits for a proxy that holds it.
+  end_later &
+  timer=$!
   while exec 3<"$lease"; do
-    [ -z "$timer" ] || kill -KILL "$timer" 2>/dev/null
+    kill -KILL "$timer"
     while read -r _ <&3; do :; done
     exec 3<&-
-    [ "$(parent_of "$guard")" = "$server" ] || exit 0
+    if is_over; then exit 0; fi
     end_later &
     timer=$!
   done
+  exit 2
 }
 end_later() {
+  trap 'kill -KILL "$guard"' EXIT
   sleep "$grace"
   for signal in QUIT KILL; do
-    [ "$(parent_of "$guard")" = "$server" ] || break
+    if is_over; then break; fi
     kill "-$signal" "$server"
     [ $signal = KILL ] || sleep ${KILL_AFTER_S}
   done
-  kill -KILL "$guard"
 }
 watch >/dev/null 2>&1 &
 exec "$@"
