@@ -7,8 +7,9 @@ export function handled<T>(promise: Promise<T>): Promise<T> {
   return promise
 }
 
-/** What the promise gives; rejects `cancelled` as soon as the signal fires. */
+/** What the promise gives; rejects `cancelled` as soon as the signal fires, and its failure is then nobody's. */
 export function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  void handled(promise)
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(refuse('cancelled', 'the compute is being stopped'))
     if (signal.aborted) return onAbort()
