@@ -302,9 +302,12 @@ export class Compute {
 
   async #stop(deadlineMs: number): Promise<LifecycleEvent> {
     const session = present(this.#session, 'a session')
-    await this.#watch?.stop()
-    await this.keepConfiguration()
-    return { kind: 'stopped', clean: await stopSession(session, deadlineMs, this.#parts) }
+    // Both may wait for an answer of this Postgres, which may hang, and come back when it was dropped.
+    const prepare = async (): Promise<void> => {
+      await this.#watch?.stop()
+      if (this.#session === session) await this.keepConfiguration()
+    }
+    return { kind: 'stopped', clean: await stopSession(session, deadlineMs, { ...this.#parts, prepare }) }
   }
 
   async #drop(lead: 'now' | 'saved'): Promise<LifecycleEvent> {

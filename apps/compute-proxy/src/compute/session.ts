@@ -16,7 +16,7 @@ import type { WalReceiver } from '../wal-proposer/wal-receiver.ts'
 import type { ComputeContext } from './context.ts'
 import type { SessionLoss } from './lifecycle.ts'
 import { saveLocalWal } from './local-wal.ts'
-import { orStopped } from './stoppable.ts'
+import { handled, orStopped } from './stoppable.ts'
 
 export interface Session {
   readonly kind: 'bootstrap' | 'rebuild' | 'adopt'
@@ -55,19 +55,24 @@ export function failureOf(
 
 /** Lets clients in, once commits wait for the quorum and the indexes of unlogged tables are fit for use. */
 export async function openSession(context: ComputeContext, session: Session): Promise<void> {
-  const { clock, log, files, launcher, configuration, server } = context
-  const { target } = server
+  const { clock, log } = context
+  const { target } = context.server
   const unloggedIndexes = new UnloggedIndexes(target, clock, log)
-  // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits.
-  const ready = Promise.race([
-    waitUntilSynchronous(target, clock).then(() => unloggedIndexes.rebuild(session.emptyInitForks)),
-    failureOf(session, context),
-  ])
-  await orStopped(ready, context.signal)
+  // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits, and must serve nobody (I2).
+  const failure = handled(failureOf(session, context))
+  const ready = waitUntilSynchronous(target, clock).then(() =>
+    unloggedIndexes.rebuild(session.emptyInitForks),
+  )
+  await orStopped(Promise.race([ready, failure]), context.signal)
   // Its gate is open, and the rules are those that it has.
   if (session.kind === 'adopt') return
+  await Promise.race([letIn(context), failure])
+}
+
+async function letIn(context: ComputeContext): Promise<void> {
+  const { clock, log, files, launcher, configuration, server } = context
   writeGate(files, 'open', context)
-  await withSql(target, async (client) => {
+  await withSql(server.target, async (client) => {
     const rules = configuration.kept?.soundFiles.get('pg_hba.conf')
     if (rules !== undefined && !(await areRulesReadable(client))) {
       log.warn('rules_rejected', {})
@@ -76,7 +81,7 @@ export async function openSession(context: ComputeContext, session: Session): Pr
     }
     await client.query('select pg_reload_conf()')
   })
-  await reloadConfiguration(target, clock)
+  await reloadConfiguration(server.target, clock)
 }
 
 /** Resolves once it is over without having been asked to. */
@@ -104,6 +109,8 @@ export async function lossOf(
 interface EndParts {
   readonly clock: Clock
   readonly log: Log
+  /** What is done before Postgres is asked to end; it is not waited for longer than for all the rest. Never rejects. */
+  readonly prepare: () => Promise<void>
 }
 
 /**
@@ -113,19 +120,22 @@ interface EndParts {
 export async function stopSession(
   session: Session,
   deadlineMs: number,
-  { clock, log }: EndParts,
+  { clock, log, prepare }: EndParts,
 ): Promise<boolean> {
   const { postmaster, proposer, receiver } = session
   const late = Promise.withResolvers<'late'>()
   const timer = clock.setTimer(deadlineMs, () => late.resolve('late'))
   const over = Promise.race([proposer.lost.then(() => 'late' as const), late.promise])
+  // A Postgres that hangs, or has lost its quorum, does not answer what is asked here.
+  await Promise.race([prepare(), postmaster.exited, over])
   // A shutdown ends waits for the quorum, and an apply worker then confirms what no quorum has: not without one.
+  // The first that is settled already wins.
   const isQuorumThere = await Promise.race([
+    over.then(() => false),
     receiver.committed().then(
       () => true,
       () => false,
     ),
-    over.then(() => false),
   ])
   postmaster.signal(isQuorumThere ? 'SIGINT' : 'SIGQUIT')
   const end = await Promise.race([postmaster.exited, over])

@@ -15,6 +15,10 @@ import { endedError } from './postgres.ts'
 
 const POLL_MS = 20
 const RELOAD_MS_MAX = 1_000
+/** A server that accepts a connection and does not answer hangs, or is stopped. */
+const CONNECT_MS_MAX = 20_000
+/** Of a statement that is repeated each second: a session that holds a lock must not keep it for ever. */
+export const LOOK_TIMEOUT_MS = 5_000
 
 export interface SqlTarget {
   readonly files: ComputeFiles
@@ -75,7 +79,13 @@ async function connectTo(target: SqlTarget, database: string, user: string): Pro
   const { files, port, major } = target
   const options = sessionOptions(major)
   const stream = () => socketWithin(files.sockets, socketName(port))
-  const client = new pg.Client({ user, database, options, stream })
+  const client = new pg.Client({
+    user,
+    database,
+    options,
+    stream,
+    connectionTimeoutMillis: CONNECT_MS_MAX,
+  })
   client.on('error', () => undefined)
   try {
     await client.connect()
@@ -157,6 +167,7 @@ const isStarting = (error: unknown): boolean =>
  */
 export function isConfigurationApplied(target: SqlTarget): Promise<boolean> {
   return withSql(target, async (client) => {
+    await client.query(`set statement_timeout = ${LOOK_TIMEOUT_MS}`)
     const { rows } = await client.query<{ sound: boolean }>(`
       select not exists (select from pg_settings where pending_restart and source <> 'command line')
          and not exists (select from pg_file_settings f where f.error is not null

@@ -12,7 +12,7 @@ import { ProblemReport } from '@understory/actor'
 import { describeError } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
-import { withSql } from './sql.ts'
+import { LOOK_TIMEOUT_MS, withSql } from './sql.ts'
 import type { SqlTarget } from './sql.ts'
 
 /** A commit is in the WAL before its changes are visible: it is looked for so long after a quorum has it. */
@@ -83,6 +83,7 @@ export class SubscriptionGuard {
 /** Names of synchronous_commit's values are not case-sensitive (guc.c config_enum_lookup_by_name) and kept as typed. */
 function unsafeSubscriptions(target: SqlTarget): Promise<Subscription[]> {
   return withSql(target, async (client) => {
+    await client.query(`set statement_timeout = ${LOOK_TIMEOUT_MS}`)
     const { rows } = await client.query<Subscription>(`
       select s.oid::int8 as oid, s.subname as name, d.datname as database, d.oid::int8 as "databaseOid"
         from pg_subscription s join pg_database d on d.oid = s.subdbid
