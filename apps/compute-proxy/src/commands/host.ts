@@ -1,5 +1,5 @@
 /** `compute-proxy host`: runs computes, each in a process of its own. */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, realpath } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { checkReachable, diskError, unprivilegedUser } from '@understory/env'
 import type { Log } from '@understory/env'
@@ -26,7 +26,7 @@ export const HOST = defineService(
 async function compose(service: Service<typeof HOST_CONFIG, typeof METRICS>): Promise<Composition> {
   const { nodeId, values, environment, telemetry } = service
   const { clock, log } = service.env
-  const dataDirectory = resolve(values.dataDir)
+  const dataDirectory = await makeDataDirectory(values.dataDir)
   const binaries = Object.fromEntries(
     ([16, 17, 18] as const).map((major) => [major, values[`postgresBin-${major}`]]),
   )
@@ -50,9 +50,6 @@ async function compose(service: Service<typeof HOST_CONFIG, typeof METRICS>): Pr
     for (const [state, count] of Object.entries(computes.states()))
       hosted.observe({ state: state as keyof ReturnType<Host['states']> }, count)
   })
-  await mkdir(dataDirectory, { recursive: true }).catch((error: unknown) => {
-    throw diskError(error, `use data directory "${dataDirectory}"`)
-  })
   const user = unprivilegedUser()
   checkReachable(dataDirectory, user, 'the data directory')
   for (const [major, bin] of Object.entries(binaries)) {
@@ -68,6 +65,16 @@ async function compose(service: Service<typeof HOST_CONFIG, typeof METRICS>): Pr
       await Promise.all([computes.stop(), stopServer()])
       await broker?.close()
     },
+  }
+}
+
+/** As the kernel names it: by their working directory the processes of a Postgres are found. */
+async function makeDataDirectory(path: string): Promise<string> {
+  try {
+    await mkdir(path, { recursive: true })
+    return await realpath(path)
+  } catch (error) {
+    throw diskError(error, `use data directory "${resolve(path)}"`)
   }
 }
 
