@@ -24,6 +24,7 @@ import type { UserRange } from '../postgres/compute-users.ts'
 import { readKeptIfWhole, takePublished, toMessage } from '../postgres/configuration-store.ts'
 import { hostFiles } from '../postgres/layout.ts'
 import type { ComputeFiles } from '../postgres/layout.ts'
+import { endOldPostgres } from '../postgres/postgres.ts'
 import { ComputeProcess } from './compute-process.ts'
 import { Spares } from './spares.ts'
 
@@ -31,6 +32,7 @@ import { Spares } from './spares.ts'
 const COMPILE_CACHE_VARIABLE = 'NODE_COMPILE_CACHE'
 export interface HostParts {
   readonly nodeId: string
+  /** As the kernel names it, without symbolic links. */
   readonly dataDirectory: string
   /** Folder of the binaries by major version. */
   readonly binaries: Readonly<Partial<Record<number, string>>>
@@ -143,9 +145,11 @@ export class Host implements ComputeHosting {
       await this.#store()
       await hosted.end()
     }
-    // Without one too: a crash may have come between.
+    // Without one too: a crash may have come between. A proxy that was killed leaves its Postgres for a grace.
+    const { clock, log } = this.#parts
+    await endOldPostgres({ files: this.#files(timelineId), clock, log })
     const uid = this.#users.get(timelineId)
-    if (uid !== undefined) await endUser(uid, this.#parts.clock)
+    if (uid !== undefined) await endUser(uid, clock)
     await rm(this.#root(timelineId), { recursive: true, force: true })
     // Nobody has the number again before nothing of it is left.
     if (this.#users.delete(timelineId)) await this.#store()
