@@ -1,14 +1,26 @@
-/** The streams of proposers that a timeline talks to, and which of them leads. */
+/** The streams of proposers that a timeline talks to: which of them leads, and what the acceptor is asked by each. */
+import type { AcceptorInput, AcceptorState } from '@understory/consensus'
 import { Leadership } from '@understory/consensus/driver'
 import type { ProposerSession } from '@understory/consensus/driver'
+import { checkTermBounds } from './term-bounds.ts'
+
+type Append = Extract<AcceptorInput, { kind: 'append' }>
+type Vote = Extract<AcceptorInput, { kind: 'vote' }>
+
+/** Steps of the acceptor; synchronous where nothing has to become durable first. */
+interface Acceptor {
+  readonly state: AcceptorState
+  step(input: AcceptorInput, session: ProposerSession): Promise<void> | undefined
+  append(session: ProposerSession, input: Append): undefined
+}
 
 export class ProposerSessions {
   readonly #sessions = new Set<ProposerSession>()
-  readonly leadership = new Leadership<ProposerSession>()
+  readonly #leadership = new Leadership<ProposerSession>()
 
   /** The stream of the proposer whose term this is: flushes are reported to it. */
   get leader(): ProposerSession | undefined {
-    return this.leadership.session
+    return this.#leadership.session
   }
 
   attach(session: ProposerSession): void {
@@ -17,12 +29,41 @@ export class ProposerSessions {
 
   detach(session: ProposerSession): void {
     this.#sessions.delete(session)
-    this.leadership.leave(session)
+    this.#leadership.leave(session)
   }
 
   closeAll(why: unknown): void {
     for (const session of this.#sessions) session.close(why)
     this.#sessions.clear()
-    this.leadership.end()
+    this.#leadership.end()
+  }
+
+  /**
+   * One message of `session`, in its turn. Synchronous where nothing has to become durable first: on the path of an append.
+   * Error: refused `conflict` where another stream leads, `bad_argument`; what the acceptor refuses.
+   */
+  take(acceptor: Acceptor, session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
+    const { control } = acceptor.state
+    checkTermBounds(input, control)
+    switch (input.kind) {
+      case 'append':
+        this.#leadership.check(session, input.message.term, control.term)
+        return acceptor.append(session, input)
+      case 'elected':
+        this.#leadership.elected(session, input.message.term, control.term)
+        this.#leadership.check(session, input.message.term, control.term)
+        return acceptor.step(input, session)
+      case 'vote':
+        return this.#vote(acceptor, session, input)
+      default:
+        return acceptor.step(input, session)
+    }
+  }
+
+  async #vote(acceptor: Acceptor, session: ProposerSession, input: Vote): Promise<void> {
+    const { term } = input.message
+    const leads = this.#leadership.leadsAfterVote(session, term, acceptor.state.control.term)
+    await acceptor.step(input, session)
+    if (leads) this.#leadership.lead(session, term)
   }
 }

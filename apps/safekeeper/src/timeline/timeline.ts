@@ -26,7 +26,7 @@ import { ProposerSessions } from './proposer-sessions.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import { Retention } from './retention.ts'
 import { ShardPositions } from './shard-positions.ts'
-import { checkTermBounds, checkWithinBounds } from './term-bounds.ts'
+import { checkWithinBounds } from './term-bounds.ts'
 import { WalQuota } from './wal-quota.ts'
 import { WalReader } from './wal-reader.ts'
 
@@ -134,8 +134,6 @@ export class Timeline {
     return this.#quota.isLow
   }
 
-  // The proposer's side.
-
   attach(session: ProposerSession): void {
     this.#throwIfOver()
     this.#sessions.attach(session)
@@ -162,45 +160,18 @@ export class Timeline {
   #post(session: ProposerSession, input: AcceptorInput): Promise<void> {
     return this.#mailbox.run(() => {
       this.#throwIfOver()
-      const owed = this.#acceptor.settleControl()
-      return owed === undefined ? this.#take(session, input) : owed.then(() => this.#take(session, input))
+      const acceptor = this.#acceptor
+      const owed = acceptor.settleControl()
+      return owed === undefined
+        ? this.#sessions.take(acceptor, session, input)
+        : owed.then(() => this.#sessions.take(acceptor, session, input))
     })
-  }
-
-  /** Synchronous where nothing has to become durable first: on the path of an append. */
-  #take(session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
-    const { control } = this.state
-    const { leadership } = this.#sessions
-    checkTermBounds(input, control)
-    switch (input.kind) {
-      case 'append':
-        leadership.check(session, input.message.term, control.term)
-        return this.#acceptor.append(session, input)
-      case 'elected':
-        leadership.elected(session, input.message.term, control.term)
-        leadership.check(session, input.message.term, control.term)
-        return this.#acceptor.step(input, session)
-      case 'vote':
-        return this.#vote(session, input)
-      default:
-        return this.#acceptor.step(input, session)
-    }
-  }
-
-  async #vote(session: ProposerSession, input: Extract<AcceptorInput, { kind: 'vote' }>): Promise<void> {
-    const { term } = input.message
-    const { leadership } = this.#sessions
-    const leads = leadership.leadsAfterVote(session, term, this.state.control.term)
-    await this.#acceptor.step(input, session)
-    if (leads) leadership.lead(session, term)
   }
 
   #throwIfOver(): void {
     const { failure } = this
     if (failure !== undefined) throw failure
   }
-
-  // Membership.
 
   /** As last announced; of an older generation than the control file's where only that was announced. */
   get membership(): KnownMembership | undefined {
@@ -245,8 +216,6 @@ export class Timeline {
       return { membershipGeneration, term, lastLogTerm, flushLsn, commitLsn }
     })
   }
-
-  // Reading and releasing.
 
   /**
    * Resolves when more is committed, when the timeline fails (`failure`) or gets short of room (`shortage`), or when the

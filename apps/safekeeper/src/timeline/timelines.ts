@@ -70,9 +70,9 @@ export class Timelines {
           continue
         }
         const ref = { tenantId: parseTenantId(tenant.name), timelineId: parseTimelineId(timeline.name) }
-        await this.#open(this.replicaOf(ref))
+        await open(this.replicaOf(ref), this.#options)
       }
-      await this.#removeIfEmpty(join(this.#root, tenant.name))
+      await removeIfEmpty(disk, join(this.#root, tenant.name))
     }
     for (const replica of this.#replicas.values()) if (!isHere(replica)) this.forget(replica)
   }
@@ -88,29 +88,6 @@ export class Timelines {
     for (const make of this.#options.children ?? []) {
       const { name, child } = make(replica)
       replica.start(name, child)
-    }
-  }
-
-  async #open(replica: Replica): Promise<void> {
-    const { disk, quota, observer, remoteOf } = this.#options
-    const { ref, folder, log } = replica
-    try {
-      await disk.removeLeftovers(folder)
-      // A creation that was cut short left no control file: it was never answered.
-      if (!(await hasControlFile(disk, folder))) return
-      const timeline = await Timeline.open({
-        disk,
-        log,
-        folder,
-        quota,
-        remote: remoteOf?.(ref),
-        observer: observer?.ofTimeline(ref),
-        onFailed: () => replica.notify(),
-      })
-      replica.become({ kind: 'open', timeline })
-    } catch (failure) {
-      log.error('timeline_not_opened', { reason: describeError(failure) })
-      replica.become({ kind: 'closed', failure })
     }
   }
 
@@ -147,7 +124,7 @@ export class Timelines {
     }
     const replica = this.replicaOf(ref)
     await createTimelineFiles(this.#options.disk, replica.folder, identity, control)
-    await this.#open(replica)
+    await open(replica, this.#options)
     this.get(ref)
   }
 
@@ -236,7 +213,7 @@ export class Timelines {
 
   #reopen(replica: Replica): Promise<void> {
     return this.#changes.run(async () => {
-      await this.#open(replica)
+      await open(replica, this.#options)
       this.get(replica.ref)
     })
   }
@@ -272,7 +249,7 @@ export class Timelines {
       log.info('timeline_deleted', { tenant: tenantId, timeline: timelineId })
     this.observer?.forget(ref)
     await disk.removeTree(folder + DELETED)
-    await this.#removeIfEmpty(dirname(folder))
+    await removeIfEmpty(disk, dirname(folder))
   }
 
   #checkLeft(replica: Replica, leftWithGeneration: number): void {
@@ -285,13 +262,6 @@ export class Timelines {
     replica.resume()
     this.#startChildren(replica)
     throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
-  }
-
-  /** The folder of a tenant whose last timeline is gone. */
-  async #removeIfEmpty(folder: string): Promise<void> {
-    const { disk } = this.#options
-    if ((await disk.stat(folder)) !== undefined && (await disk.list(folder)).length === 0)
-      await disk.removeTree(folder)
   }
 
   /** Called every few seconds: idle timelines release what they hold. */
@@ -316,6 +286,35 @@ export class Timelines {
     await this.stop()
     for (const { timeline } of this.#replicas.values()) await timeline?.close()
   }
+}
+
+/** Reads what is on the disk; a folder without a control file leaves the replica absent. */
+async function open(replica: Replica, { disk, quota, observer, remoteOf }: TimelinesOptions): Promise<void> {
+  const { ref, folder, log } = replica
+  try {
+    await disk.removeLeftovers(folder)
+    // A creation that was cut short left no control file: it was never answered.
+    if (!(await hasControlFile(disk, folder))) return
+    const timeline = await Timeline.open({
+      disk,
+      log,
+      folder,
+      quota,
+      remote: remoteOf?.(ref),
+      observer: observer?.ofTimeline(ref),
+      onFailed: () => replica.notify(),
+    })
+    replica.become({ kind: 'open', timeline })
+  } catch (failure) {
+    log.error('timeline_not_opened', { reason: describeError(failure) })
+    replica.become({ kind: 'closed', failure })
+  }
+}
+
+/** The folder of a tenant whose last timeline is gone. */
+async function removeIfEmpty(disk: Disk, folder: string): Promise<void> {
+  if ((await disk.stat(folder)) !== undefined && (await disk.list(folder)).length === 0)
+    await disk.removeTree(folder)
 }
 
 const isHere = (replica: Replica): boolean => replica.state.kind !== 'absent'

@@ -218,7 +218,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(
     'what a crash left of a replacement stays, and its name comes again',
     'safekeeper',
-    at(timelines, '      await disk.removeLeftovers(folder)\n', ''),
+    at(timelines, '    await disk.removeLeftovers(folder)\n', ''),
     at(disk, '[rng.u32(), rng.u32()].map', '[1, 0].map'),
   ),
   mutant(
