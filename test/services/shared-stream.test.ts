@@ -4,7 +4,7 @@
  */
 import { LSN_ZERO, UnderstoryError, isErrorCode } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
-import { realEnv, silentLog } from '@understory/env'
+import { jsonLog, realEnv, silentLog } from '@understory/env'
 import {
   PLAIN_CLIENT,
   PLAIN_SERVER,
@@ -108,6 +108,40 @@ test('a subscription that cannot be ends alone, with its own error', async () =>
     outcome.status === 'rejected' ? (outcome.reason as UnderstoryError).code : 'ok',
   )
   expect(codes).toEqual(['unknown_timeline', 'out_of_range', 'ok'])
+})
+
+test('a bug that one timeline meets is reported, and ends no subscription of another', async () => {
+  const lines: string[] = []
+  const log = jsonLog({ level: 'error', write: (line) => void lines.push(line) })
+  const safekeeper = await start('sk1', await folder(), { log })
+  await create(safekeeper)
+  const broken = { ...REF, timelineId: 'f'.repeat(32) as TimelineId }
+  await create(safekeeper, broken)
+  const { maker } = await write(safekeeper, 1, RECORDS, RECORD_BYTES)
+  const timeline = safekeeper.timelines.get(broken)
+  Object.defineProperty(timeline, 'commitLsn', {
+    get: () => {
+      throw new TypeError('no such field')
+    },
+  })
+  const all = streams()
+  const good = shardOf(0, 1)
+  const source = all.subscribe(safekeeper.address, good, new AbortController().signal)
+  const first = await source.batches.next()
+  const bad = shardOf(0, 1, { ...OWNER, timelineId: broken.timelineId })
+  await expect(follow(all, safekeeper.address, bad, maker.endLsn)).rejects.toMatchObject({
+    code: 'unavailable',
+  })
+  expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+    { event: 'rpc_handler_bug', timeline: broken.timelineId, error: { message: 'no such field' } },
+  ])
+  // The other one goes on in the same stream.
+  for (let at = first.value?.endLsn; at !== maker.endLsn;) {
+    good.ingestedLsn = at as Lsn
+    source.report()
+    at = (await source.batches.next()).value?.endLsn
+  }
+  await source.batches.return()
 })
 
 test('after the stream broke, each shard goes on where it was', async () => {

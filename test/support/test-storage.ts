@@ -89,7 +89,7 @@ export async function openTestStorage(
     const safekeeper = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
-      services: [safekeeperService({ timelines, catchUps, nodeId: 'sk', clock: realClock })],
+      services: [safekeeperService({ timelines, catchUps, nodeId: 'sk', clock: realClock, log: silentLog })],
     })
     const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)

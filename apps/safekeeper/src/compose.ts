@@ -76,7 +76,7 @@ async function compose(service: Safekeeper): Promise<Composition> {
       ...values.listen,
       advertise: values.advertise,
       healthListen: values.healthListen,
-      services: [safekeeperService({ timelines, catchUps, remoteOf, nodeId, clock })],
+      services: [safekeeperService({ timelines, catchUps, remoteOf, nodeId, clock, log })],
     },
     announce: broker && { broker, kind: 'safekeeper' },
     begin: () => {

@@ -73,7 +73,7 @@ export async function start(
   })
   await timelines.openAll()
   const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId, clock })
-  const services = [safekeeperService({ timelines, catchUps, nodeId, clock })]
+  const services = [safekeeperService({ timelines, catchUps, nodeId, clock, log })]
   const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port, services })
   timelines.start()
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)

@@ -51,7 +51,7 @@ async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeep
   const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
-    services: [safekeeperService({ timelines, catchUps, nodeId, clock: realClock })],
+    services: [safekeeperService({ timelines, catchUps, nodeId, clock: realClock, log: silentLog })],
   })
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let running = true

@@ -4,12 +4,15 @@
  */
 import { Semaphore, Signal } from '@understory/actor'
 import { UnderstoryError, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
-import { FOLLOW_VERSIONS, agreeOnVersion, toPeerError } from '@understory/rpc'
+import type { Log } from '@understory/env'
+import { FOLLOW_VERSIONS, SafekeeperServiceService, agreeOnVersion, toPeerError } from '@understory/rpc'
 import type { FollowWalRequest, FollowWalResponse, FollowWalSubscribe } from '@understory/rpc'
 import type { ShardBatch } from './fan-out/wal-fan-out.ts'
 import { fragmentsOf } from './fragments.ts'
 import { ShardSubscription } from './shard-subscription.ts'
 import type { SubscriptionParts } from './shard-subscription.ts'
+
+const FOLLOW_PATH = SafekeeperServiceService.followWal.path
 
 /** Of all subscriptions together: messages that wait for the stream. */
 const MESSAGES_COUNT_MAX = 8
@@ -57,20 +60,27 @@ class Outbox {
   }
 }
 
+export interface FollowParts extends SubscriptionParts {
+  readonly log: Log
+}
+
 /** The subscriptions of one stream. */
 class Followed {
-  readonly #parts: SubscriptionParts
+  readonly #parts: FollowParts
   readonly #outbox: Outbox
   readonly #subscriptions = new Map<number, ShardSubscription>()
+  #isClosed = false
 
-  constructor(parts: SubscriptionParts, outbox: Outbox) {
+  constructor(parts: FollowParts, outbox: Outbox) {
     this.#parts = parts
     this.#outbox = outbox
   }
 
-  /** Until the pageserver ends its side. Error: refused `bad_argument`, which ends the stream. */
+  /** Until the pageserver ends its side, or it is closed. Error: refused `bad_argument`, which ends the stream. */
   async receive(incoming: AsyncIterator<FollowWalRequest>): Promise<void> {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
+      // Nobody would stop a subscription that begins now.
+      if (this.#isClosed) return
       const { message } = next.value
       switch (message?.$case) {
         case 'subscribe':
@@ -97,6 +107,7 @@ class Followed {
   }
 
   close(): void {
+    this.#isClosed = true
     for (const subscription of this.#subscriptions.values()) subscription.stop()
   }
 
@@ -109,13 +120,14 @@ class Followed {
     try {
       subscription = new ShardSubscription(this.#parts, request)
     } catch (error) {
-      return this.#end(id, error)
+      return this.#end(request, error)
     }
     this.#subscriptions.set(id, subscription)
-    void this.#send(id, subscription)
+    void this.#send(request, subscription)
   }
 
-  async #send(id: number, subscription: ShardSubscription): Promise<void> {
+  async #send(request: FollowWalSubscribe, subscription: ShardSubscription): Promise<void> {
+    const { subscriptionId: id } = request
     let problem: unknown
     try {
       for await (const batch of subscription.batches())
@@ -127,19 +139,23 @@ class Followed {
       subscription.close()
       this.#subscriptions.delete(id)
     }
-    if (problem !== undefined) await this.#end(id, problem)
+    if (problem !== undefined) await this.#end(request, problem)
   }
 
-  /** A bug ends the whole stream, and is reported there. */
-  async #end(id: number, problem: unknown): Promise<void> {
-    if (!(problem instanceof UnderstoryError)) return this.#outbox.close(problem)
-    const value = { subscriptionId: id, ...toPeerError(problem) }
-    return this.#outbox.send({ message: { $case: 'end', value } })
+  /** A bug of one timeline is none of the others, which may be other tenants'. */
+  #end({ subscriptionId, timeline }: FollowWalSubscribe, problem: unknown): Promise<void> {
+    const isRefusal = problem instanceof UnderstoryError
+    if (!isRefusal) {
+      const ref = { tenant: timeline?.tenantId, timeline: timeline?.timelineId }
+      this.#parts.log.error('rpc_handler_bug', { method: FOLLOW_PATH, ...ref, error: problem })
+    }
+    const told = isRefusal ? problem : refuse('unavailable', 'this safekeeper has an internal error')
+    return this.#outbox.send({ message: { $case: 'end', value: { subscriptionId, ...toPeerError(told) } } })
   }
 }
 
 export async function* followWal(
-  parts: SubscriptionParts,
+  parts: FollowParts,
   requests: AsyncIterable<FollowWalRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<FollowWalResponse, void, void> {

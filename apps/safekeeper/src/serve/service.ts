@@ -9,7 +9,7 @@ import {
   minLsn,
   refuse,
 } from '@understory/base'
-import type { Clock } from '@understory/env'
+import type { Clock, Log } from '@understory/env'
 import {
   readGeneration,
   readMembers,
@@ -46,6 +46,7 @@ export interface ServiceParts {
   readonly catchUps: CatchUps
   readonly nodeId: string
   readonly clock: Clock
+  readonly log: Log
   /** A timeline's WAL in the object store, where there is one. */
   readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
 }
@@ -55,9 +56,10 @@ export function safekeeperService({
   catchUps,
   nodeId,
   clock,
+  log,
   remoteOf,
 }: ServiceParts): RpcService {
-  const subscriptions = { timelines, fanOuts: new FanOuts(clock), nodeId }
+  const subscriptions = { timelines, fanOuts: new FanOuts(clock), nodeId, log }
   return service<SafekeeperServiceServer>(SafekeeperServiceService, {
     createTimeline: unary(async ({ timeline, postgres, startLsn }) => {
       await timelines.create(timeline, readPostgresIdentity(postgres), lsnFromBigint(startLsn))
