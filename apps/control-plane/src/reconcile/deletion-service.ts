@@ -1,7 +1,7 @@
 /** Requests to delete tenants and timelines, and the rounds that remove what is left of them (removals.ts). */
 import { Loop, ProblemReport } from '@understory/actor'
-import { refuse } from '@understory/base'
-import type { Removal, TenantDocument } from '../documents/tenant-document.ts'
+import { describeError, isErrorCode, refuse } from '@understory/base'
+import type { Removal, TenantDocument, TimelineEntry } from '../documents/tenant-document.ts'
 import type { TimelineDocument } from '../documents/timeline-document.ts'
 import type { Rng } from '@understory/env'
 import { computePlaceOf } from './observation.ts'
@@ -62,13 +62,16 @@ export class DeletionService {
   async #round(): Promise<number> {
     const tenants = await this.#parts.tenants.list()
     const isInUse = (timelineId: string): boolean => this.#reconcilers.has(timelineId)
-    await Promise.all(
+    const rounds = await Promise.allSettled(
       tenants.map(async (tenant) => {
         // A control plane that ended in the middle of a deletion has left them.
         if (tenant.isDeleted && tenant.timelines.length > 0) await finishTenantDeletion(this.#parts, tenant)
         else if (tenant.isDeleted || tenant.removals.length > 0) await this.#removals.advance(tenant, isInUse)
       }),
     )
+    // After the others: a damaged document of one tenant does not keep another from its end.
+    const failed = rounds.find((round) => round.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
     return Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.count)
   }
 
@@ -77,15 +80,40 @@ export class DeletionService {
     const views = (await this.#parts.tenants.list()).map(async (tenant) => {
       // Of a deleted tenant that still lists them: their removal follows.
       const entries = tenant.isDeleted ? tenant.timelines : []
-      const listed = entries.map(async (entry) => removalOf(await this.#parts.timelines.read(tenant, entry)))
-      return [...tenant.removals, ...(await Promise.all(listed))].map((removal) => ({
+      const listed = entries.map((entry) => this.#listedView(tenant, entry))
+      const removals = tenant.removals.map((removal) => ({
         tenant,
         removal,
         waitsFor: waitsFor(removal),
         problem: this.#removals.problemOf(removal.timelineId),
       }))
+      return [...removals, ...(await Promise.all(listed))]
     })
     return (await Promise.all(views)).flat()
+  }
+
+  /** Where its document is damaged or missing, what is left is not known: that is its problem, and hides no other. */
+  async #listedView(tenant: TenantDocument, entry: TimelineEntry): Promise<RemovalView> {
+    try {
+      const removal = removalOf(await this.#parts.timelines.read(tenant, entry))
+      return { tenant, removal, waitsFor: waitsFor(removal), problem: '' }
+    } catch (error) {
+      if (!isErrorCode(error, 'bad_file')) throw error
+      const { timelineId, name } = entry
+      const nothing = {
+        computeHost: '',
+        computeAddress: '',
+        isComputeRemoved: false,
+        shards: [],
+        safekeeperNodes: [],
+      }
+      return {
+        tenant,
+        removal: { timelineId, name, ...nothing },
+        waitsFor: [],
+        problem: describeError(error),
+      }
+    }
   }
 
   /**

@@ -44,13 +44,19 @@ export async function finishRetirement(
   )
 }
 
-/** Retires what a deleted tenant still lists. */
+/** Retires what a deleted tenant still lists. Error: the first of those of its timelines, after all others were retired. */
 export async function finishTenantDeletion(stores: Stores, tenant: TenantDocument): Promise<void> {
   const { tenantId } = tenant
+  const failures: unknown[] = []
   for (const { timelineId } of tenant.timelines) {
-    const retired = await stores.timelines.retire({ tenantId, timelineId }, 'deleted')
-    await stores.tenants.update(tenantId, (document) => withoutTimeline(document, retired))
+    try {
+      const retired = await stores.timelines.retire({ tenantId, timelineId }, 'deleted')
+      await stores.tenants.update(tenantId, (document) => withoutTimeline(document, retired))
+    } catch (error) {
+      failures.push(error)
+    }
   }
+  if (failures.length > 0) throw failures[0]
 }
 
 /** The tenant without a timeline, which is to be removed; itself where it does not list it. */

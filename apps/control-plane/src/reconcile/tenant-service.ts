@@ -5,7 +5,7 @@
 import { Loop, ProblemReport } from '@understory/actor'
 import { isErrorCode, refuse } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
-import type { TenantDocument } from '../documents/tenant-document.ts'
+import type { TenantDocument, TimelineEntry } from '../documents/tenant-document.ts'
 import type { FpwState, TimelineDocument } from '../documents/timeline-document.ts'
 import { requestSwitch } from './fpw-switch.ts'
 import { isAskedFor, newPassword } from './password.ts'
@@ -34,6 +34,8 @@ export class TenantService {
   readonly #loop: Loop
   readonly #orphansLoop: Loop
   readonly #orphans = new Set<string>()
+  /** By timeline. */
+  readonly #unreadable = new Map<string, ProblemReport>()
 
   constructor(parts: Parts, reconcilers: Reconcilers) {
     this.#parts = parts
@@ -164,12 +166,30 @@ export class TenantService {
     return this.#reconcilers.of(timeline).view(tenant, timeline)
   }
 
+  /** Of all but timelines whose document is damaged or missing, which are logged: they hide no other. */
   async views(): Promise<TimelineView[]> {
-    const all = (await this.list()).map(async (tenant) => {
-      const timelines = await this.timelinesOf(tenant)
-      return Promise.all(timelines.map((timeline) => this.#reconcilers.of(timeline).view(tenant, timeline)))
-    })
-    return (await Promise.all(all)).flat()
+    const all = (await this.list()).flatMap((tenant) =>
+      tenant.timelines.map((entry) => this.#viewOf(tenant, entry)),
+    )
+    return (await Promise.all(all)).filter((view) => view !== undefined)
+  }
+
+  async #viewOf(tenant: TenantDocument, entry: TimelineEntry): Promise<TimelineView | undefined> {
+    const { clock, log, timelines } = this.#parts
+    const { timelineId } = entry
+    try {
+      const timeline = await timelines.read(tenant, entry)
+      this.#unreadable.delete(timelineId)
+      if (timeline.retired !== undefined) return undefined
+      return await this.#reconcilers.of(timeline).view(tenant, timeline)
+    } catch (error) {
+      if (!isErrorCode(error, 'bad_file')) throw error
+      const known = this.#unreadable.get(timelineId)
+      const problems = known ?? new ProblemReport({ clock, log, event: 'timeline_not_read' })
+      this.#unreadable.set(timelineId, problems)
+      problems.report(error, { tenant: tenant.tenantId, timeline: timelineId })
+      return undefined
+    }
   }
 
   async switchFpw(tenantName: string, wanted: 'on' | 'off'): Promise<FpwState> {
