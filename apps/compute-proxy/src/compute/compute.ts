@@ -303,10 +303,8 @@ export class Compute {
   async #stop(deadlineMs: number): Promise<LifecycleEvent> {
     const session = present(this.#session, 'a session')
     // Both may wait for an answer of this Postgres, which may hang, and come back when it was dropped.
-    const prepare = async (): Promise<void> => {
-      await this.#watch?.stop()
-      if (this.#session === session) await this.keepConfiguration()
-    }
+    const keep = async () => (this.#session === session ? this.keepConfiguration() : undefined)
+    const prepare = async () => this.#watch?.stop().then(keep)
     return { kind: 'stopped', clean: await stopSession(session, deadlineMs, { ...this.#parts, prepare }) }
   }
 
