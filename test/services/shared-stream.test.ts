@@ -2,7 +2,7 @@
  * Goal: one stream of a pageserver to a safekeeper carries the WAL of many shards; none of them holds up another, and
  * each goes on exactly where it was. Method: a safekeeper in this process over gRPC, and shards that take, stall or fail.
  */
-import { LSN_ZERO, UnderstoryError, isErrorCode } from '@understory/base'
+import { LSN_ZERO, UnderstoryError, isErrorCode, refuse } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { jsonLog, realEnv, silentLog } from '@understory/env'
 import {
@@ -14,16 +14,19 @@ import {
   startServer,
 } from '@understory/rpc'
 import type {
+  BidiStream,
   FollowWalRequest,
   FollowWalResponse,
   RpcService,
+  SafekeeperServiceClient,
   SubscribeWalRequest,
   SubscribeWalResponse,
 } from '@understory/rpc'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { REF, create, folder, start, write } from '../../apps/safekeeper/test/peers.ts'
 import { START } from '../../apps/safekeeper/test/wal-maker.ts'
 import { SafekeeperStreams } from '../../apps/pageserver/src/ingest/safekeeper-stream.ts'
+import { SingleStream } from '../../apps/pageserver/src/ingest/single-stream.ts'
 import type { ShardRequest } from '../../apps/pageserver/src/ingest/shard-source.ts'
 
 const STRIPE_BLOCKS = 8
@@ -165,23 +168,31 @@ test('after the stream broke, each shard goes on where it was', async () => {
   expect(shards.map(({ ingestedLsn }) => ingestedLsn)).toEqual([more.maker.endLsn, more.maker.endLsn])
 })
 
+const { subscribeWal } = SafekeeperServiceService
+
+/** What comes from `stream`, which gets the requests. */
+async function* passed<Request, Response>(
+  stream: BidiStream<Request, Response>,
+  requests: AsyncIterable<Request>,
+): AsyncGenerator<Response, void, void> {
+  void (async () => {
+    for await (const request of requests) await stream.send(request)
+    stream.end()
+  })().catch(() => stream.cancel())
+  yield* stream.messages
+}
+
+const passedOn = (client: SafekeeperServiceClient) =>
+  bidiStream((requests: AsyncIterable<SubscribeWalRequest>) =>
+    passed(openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client)), requests),
+  )
+
 test('a safekeeper of an earlier release is followed by a stream for each shard', async () => {
   const { safekeeper, endLsn } = await written()
-  const { client } = safekeeper
-  const { subscribeWal } = SafekeeperServiceService
-  // All that it knows is SubscribeWal, which it passes on.
+  // All that it knows is SubscribeWal.
   const earlier: RpcService = {
     definition: { subscribeWal },
-    handlers: {
-      subscribeWal: bidiStream(async function* (requests: AsyncIterable<SubscribeWalRequest>) {
-        const stream = openBidi<SubscribeWalRequest, SubscribeWalResponse>(client.subscribeWal.bind(client))
-        void (async () => {
-          for await (const request of requests) await stream.send(request)
-          stream.end()
-        })().catch(() => stream.cancel())
-        yield* stream.messages
-      }),
-    },
+    handlers: { subscribeWal: passedOn(safekeeper.client) },
   }
   const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [earlier] })
   onTestFinished(() => server.stop(0))
@@ -189,6 +200,77 @@ test('a safekeeper of an earlier release is followed by a stream for each shard'
   const shards = [shardOf(0, 2), shardOf(1, 2)]
   await Promise.all(shards.map((shard) => follow(all, server.address, shard, endLsn)))
   expect(shards.map(({ ingestedLsn }) => ingestedLsn)).toEqual([endLsn, endLsn])
+})
+
+/** A safekeeper whose SubscribeWal is that of `client`, and whose FollowWal is `follow`. */
+async function serverOf(
+  client: SafekeeperServiceClient,
+  followWal: (requests: AsyncIterable<FollowWalRequest>) => AsyncGenerator<FollowWalResponse, void, void>,
+): Promise<string> {
+  const definition = { subscribeWal, followWal: SafekeeperServiceService.followWal }
+  const handlers = { subscribeWal: passedOn(client), followWal: bidiStream(followWal) }
+  const server = await startServer(PLAIN_SERVER, {
+    host: '127.0.0.1',
+    port: 0,
+    services: [{ definition, handlers }],
+  })
+  onTestFinished(() => server.stop(0))
+  return server.address
+}
+
+test('a safekeeper that was upgraded is followed by one stream, though a shard stays on its own', async () => {
+  const { safekeeper, endLsn } = await written()
+  let isUpgraded = false
+  const address = await serverOf(safekeeper.client, async function* (requests) {
+    if (!isUpgraded) throw refuse('unsupported', 'what is FollowWal?')
+    const { client } = safekeeper
+    yield* passed(openBidi<FollowWalRequest, FollowWalResponse>(client.followWal.bind(client)), requests)
+  })
+  const all = streams()
+  const stop = new AbortController()
+  const first = all.subscribe(address, shardOf(0, 2), stop.signal)
+  await first.batches.next()
+  isUpgraded = true
+  const single = vi.spyOn(SingleStream.prototype, 'batches')
+  onTestFinished(() => single.mockRestore())
+  await follow(all, address, shardOf(1, 2), endLsn)
+  expect(single).not.toHaveBeenCalled()
+  stop.abort()
+})
+
+test('a safekeeper of an earlier release learns what was stored before the subscription', async () => {
+  const { safekeeper } = await written()
+  const address = await serverOf(safekeeper.client, async function* () {
+    yield await Promise.reject<FollowWalResponse>(refuse('unsupported', 'what is FollowWal?'))
+  })
+  const shard = shardOf(0, 1)
+  const positions = () => ({ ingestedLsn: START, remoteConsistentLsn: START })
+  const stop = new AbortController()
+  const source = streams().subscribe(address, { ...shard, positions }, stop.signal)
+  // Nobody knows yet which kind of stream it will be.
+  source.report()
+  await source.batches.next()
+  await expect.poll(() => safekeeper.timelines.get(REF).remoteConsistentLsn).toBe(START)
+  stop.abort()
+})
+
+test('a subscription whose batches make no sense ends at once, before anybody asks for them', async () => {
+  const { safekeeper } = await written()
+  const unsubscribed = Promise.withResolvers<number>()
+  const address = await serverOf(safekeeper.client, async function* (requests) {
+    yield { message: { $case: 'accepted', value: { protocolVersion: 1 } } }
+    for await (const { message } of requests) {
+      if (message?.$case === 'unsubscribe') unsubscribed.resolve(message.value.subscriptionId)
+      if (message?.$case !== 'subscribe') continue
+      const { subscriptionId } = message.value
+      const lsns = { startLsn: 2n ** 63n, endLsn: 2n ** 63n, commitLsn: 2n ** 63n }
+      const value = { subscriptionId, ...lsns, moreFollows: false, entries: Buffer.alloc(0) }
+      yield { message: { $case: 'batch', value } }
+    }
+  })
+  const source = streams().subscribe(address, shardOf(0, 1), new AbortController().signal)
+  expect(await unsubscribed.promise).toBe(1)
+  await expect(source.batches.next()).rejects.toMatchObject({ code: 'bad_lsn' })
 })
 
 test('a stream that does not keep the order of things is refused', async () => {

@@ -5,10 +5,12 @@
  * followed decides whom to follow next: the next subscription makes a new stream.
  *
  *   opening --accepted--> open --broken, or without subscriptions--> over
- *       +-----------the safekeeper does not know FollowWal--> single: a stream for each shard, as before it
+ *       +-----------the safekeeper does not know FollowWal--> single: a stream for each shard that is here, as before it
+ *
+ * A single one takes no more subscriptions, so that the next one finds out whether the safekeeper was upgraded.
  */
 import { Loop, ProblemReport, Signal } from '@understory/actor'
-import { assert, isErrorCode, refuse } from '@understory/base'
+import { LSN_ZERO, assert, isErrorCode, refuse } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env } from '@understory/env'
 import {
@@ -93,7 +95,7 @@ export class SafekeeperStream {
       queue: new BatchQueue(),
       gathered: new Fragments(),
       single: undefined,
-      reportedRemoteLsn: request.positions().remoteConsistentLsn,
+      reportedRemoteLsn: LSN_ZERO,
     }
     this.#subscriptions.set(subscription.id, subscription)
     this.#order({ $case: 'subscribe', value: openingOf(subscription) })
@@ -194,6 +196,8 @@ export class SafekeeperStream {
     this.#env.log.info('safekeeper_of_earlier_release', { safekeeper: this.#peer, problem: error.message })
     this.#isSingle = true
     this.#orders.length = 0
+    this.#reports.clear()
+    this.#onOver()
     this.#mode.resolve('single')
   }
 
@@ -212,6 +216,9 @@ export class SafekeeperStream {
       const batch = gathered.add(message.value)
       if (batch !== undefined) queue.push(batch)
     } catch (error) {
+      // Nothing more is gathered for it, however late its consumer comes.
+      this.#subscriptions.delete(subscription.id)
+      this.#order({ $case: 'unsubscribe', value: { subscriptionId: subscription.id } })
       queue.fail(error as Error)
     }
   }

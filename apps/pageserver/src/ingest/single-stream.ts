@@ -46,6 +46,8 @@ export class SingleStream {
       }
       await stream.send({ message: { $case: 'open', value } })
       this.#send = (request) => stream.send(request)
+      // The opening message has no remote position, and reports before it went nowhere.
+      this.report()
       const gathered = new Fragments()
       for await (const message of stream.messages) {
         checkChosenVersion('the shard stream', SUBSCRIBE_VERSIONS, message.protocolVersion)
