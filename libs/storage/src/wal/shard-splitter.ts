@@ -163,7 +163,7 @@ export class ShardSplitter {
   }
 
   #isTracked({ number }: ShardPart, record: DecodedRecord): boolean {
-    return number === 0 && this.#trackerNeeds(record)
+    return number === 0 && trackerNeeds(record, this.trackCommitTimestamp)
   }
 
   #splitXactEnd(record: DecodedRecord): void {
@@ -274,23 +274,6 @@ export class ShardSplitter {
     }
   }
 
-  #trackerNeeds(record: DecodedRecord): boolean {
-    const need: TrackerNeed | undefined = (TRACKER_NEEDS as Readonly<Record<number, TrackerNeed>>)[
-      record.rmid
-    ]
-    assert(need !== undefined, () => `resource manager ${record.rmid} passed as known`)
-    switch (need) {
-      case 'always':
-        return true
-      case 'noImages':
-        return !isXlog(record, XLOG_FPI) && !isXlog(record, XLOG_FPI_FOR_HINT)
-      case 'commitTs':
-        return this.#settings.trackCommitTimestamp === true && isXactEnd(record)
-      case 'xid':
-        return false
-    }
-  }
-
   /** Every shard gets these records, so that each can know what SLRU pages a commit writes. */
   #followParameters(record: DecodedRecord): void {
     const change = parameterChangeOf(record)
@@ -321,6 +304,22 @@ export class ShardSplitter {
 
 const isXlog = (record: DecodedRecord, opcode: number): boolean =>
   record.rmid === RM_XLOG_ID && (record.info & XLR_RMGR_INFO_MASK) === opcode
+
+/** Whether the tracker of the first shard needs a record that concerns none of its pages. */
+function trackerNeeds(record: DecodedRecord, tracksCommitTimestamp: boolean): boolean {
+  const need: TrackerNeed | undefined = (TRACKER_NEEDS as Readonly<Record<number, TrackerNeed>>)[record.rmid]
+  assert(need !== undefined, () => `resource manager ${record.rmid} passed as known`)
+  switch (need) {
+    case 'always':
+      return true
+    case 'noImages':
+      return !isXlog(record, XLOG_FPI) && !isXlog(record, XLOG_FPI_FOR_HINT)
+    case 'commitTs':
+      return tracksCommitTimestamp && isXactEnd(record)
+    case 'xid':
+      return false
+  }
+}
 
 /** A start of Postgres with another setting writes no FPW_CHANGE: the next checkpoint is the first to tell. */
 const tellsFullPageWrites = (record: DecodedRecord): boolean =>
