@@ -7,7 +7,7 @@ import type { Disk, FolderLock } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
-import { tellSubscriptions, tellTimelines } from './serve/collect.ts'
+import { recordSubscriptionGauges, recordTimelineGauges } from './serve/collect.ts'
 import { CONFIG } from './config.ts'
 import { NodeQuota } from './timeline/node-quota.ts'
 import { METRICS } from './telemetry/metrics.ts'
@@ -52,12 +52,12 @@ async function compose(service: Safekeeper): Promise<Composition> {
   const remoteOf = offloader?.freshRemoteOf
   const catchUps = new CatchUps({ timelines, rpc, nodeId, clock, remoteOf })
   telemetry?.meter.onCollect(() => {
-    tellTimelines(
+    recordTimelineGauges(
       telemetry.metrics,
       timelines,
       (ref) => timelines.findReplica(ref)?.find(TimelineOffload)?.storedLsn,
     )
-    tellSubscriptions(telemetry.metrics, timelines, observer?.subscriptions ?? [])
+    recordSubscriptionGauges(telemetry.metrics, timelines, observer?.subscriptions ?? [])
   })
   // Before anything is read: opening a timeline cuts its torn tail, which another process may be writing.
   const lock = await openFolder(disk, dataDir, timelines).catch((error: unknown) => {

@@ -1,4 +1,4 @@
-/** What a safekeeper tells when somebody collects: how its timelines stand, and how far behind their subscribers are. */
+/** Gauges of a safekeeper, observed at each collection: positions of its timelines, and how far behind their subscribers are. */
 import type { Lsn } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import { labelsOf } from '../telemetry/safekeeper-observer.ts'
@@ -7,8 +7,8 @@ import type { Timelines } from '../timeline/timelines.ts'
 
 type Metrics = SafekeeperTelemetry['metrics']
 
-/** `storedUntil` gives how far the object store has a timeline's WAL; undefined where there is none, or it is not known. */
-export function tellTimelines(
+/** `storedUntil`: end of the timeline's WAL in the object store; undefined where there is none, or it is not known. */
+export function recordTimelineGauges(
   metrics: Metrics,
   timelines: Timelines,
   storedUntil: (ref: TimelineRef) => Lsn | undefined,
@@ -33,7 +33,7 @@ export function tellTimelines(
   metrics.timelines.observe({ state: 'stopped' }, refs.length - serving)
 }
 
-export function tellSubscriptions(
+export function recordSubscriptionGauges(
   metrics: Metrics,
   timelines: Timelines,
   subscriptions: Iterable<Subscription>,
