@@ -1,4 +1,4 @@
-/** Reads records out of whole WAL segments, for tools and tests. */
+/** Reads records out of whole WAL segments, for tests. */
 import { LSN_MAX, advance, isErrorCode, offsetInSegment, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WAL_SEGMENT_BYTES, XLOG_BLCKSZ } from './constants.ts'
