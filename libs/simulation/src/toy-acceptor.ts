@@ -41,6 +41,7 @@ export class ToyAcceptor implements AcceptorNode {
   #epoch = 0
   #isFlushing = false
   #wantsFlush = false
+  #wasFull = false
   readonly #leadership = new Leadership<ProposerSession>()
 
   constructor(name: string, host: NodeHost) {
@@ -134,7 +135,7 @@ export class ToyAcceptor implements AcceptorNode {
     const step = this.#decide(input)
     for (const effect of step.durable) {
       if (this.#crashes()) return false
-      if (effect.kind !== 'truncateWal' && this.armed.fullUntilMs > this.#host.schedule.nowMs) {
+      if (effect.kind !== 'truncateWal' && this.#isFullFor(effect, step)) {
         this.#host.counts.fault('disk full')
         this.#lackRoom(effect, session)
         return false
@@ -146,6 +147,14 @@ export class ToyAcceptor implements AcceptorNode {
     for (const effect of step.after) this.#follow(effect, session)
     if (this.isUp) this.#host.stepped(this)
     return this.isUp
+  }
+
+  /** A disk that was full is so once more for the control file after a cut: both at once are rare otherwise. */
+  #isFullFor(effect: DurableEffect, { durable }: AcceptorStep): boolean {
+    const isAfterCut = effect.kind === 'persistControl' && durable[0]?.kind === 'truncateWal'
+    const isFull = this.armed.fullUntilMs > this.#host.schedule.nowMs || (this.#wasFull && isAfterCut)
+    if (isFull) this.#wasFull = !isAfterCut
+    return isFull
   }
 
   #decide(input: AcceptorInput): AcceptorStep {

@@ -249,11 +249,6 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'a cut is not reported to the rules where its control file had no room',
-    'safekeeper',
-    at(runner, "    this.#state = stepAcceptor(this.#state, { kind: 'truncated', toLsn }).state\n", ''),
-  ),
-  mutant(
     'bytes of a write without room stay in the log',
     'safekeeper',
     at(runner, '    await this.#dropUnflushed()\n', ''),
