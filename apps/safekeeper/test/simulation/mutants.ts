@@ -248,11 +248,6 @@ export const MUTANTS: readonly Mutant[] = [
       'const { control: older, announcedCommitLsn: commitLsn } = state\n',
     ),
   ),
-  mutant(
-    'bytes of a write without room stay in the log',
-    'safekeeper',
-    at(runner, '    await this.#dropUnflushed()\n', ''),
-  ),
   // Membership.
   mutant(
     'one majority is enough during a change',
