@@ -27,7 +27,10 @@ export const gone = (what: string, pid: number): Promise<true> =>
   until(`${what} to be gone`, () => (isAlive(pid) ? undefined : true))
 
 export interface Successor extends AsyncDisposable {
-  /** From now on it is to have the timeline. */
+  /**
+   * From now on it is to have the timeline. Until its end the control plane is frozen: it knows nothing of this host, and would
+   * rightly start the timeline's compute on its own host again.
+   */
   take(): Promise<unknown>
   /** Once it runs. */
   status(): Promise<GetComputeStatusResponse>
@@ -62,7 +65,11 @@ export async function prepareSuccessor(road: Road, tenant: string): Promise<Succ
   const { spec } = await road.timeline(tenant)
   const client = createClient(PLAIN_CLIENT, ComputeHostServiceClient, address)
   const configuration = { version: { term: 0n, number: 1n }, files: {}, soundFiles: {} }
-  const take = () => callUnary(client.ensureCompute.bind(client), { spec, configuration })
+  const controlPlane = road.cluster.controlPlane.pid
+  const take = () => {
+    process.kill(controlPlane, 'SIGSTOP')
+    return callUnary(client.ensureCompute.bind(client), { spec, configuration })
+  }
   const status = (): Promise<GetComputeStatusResponse> =>
     until('the successor to run', async () => {
       const { computes } = await callUnary(client.listComputes.bind(client), {})
@@ -82,6 +89,7 @@ export async function prepareSuccessor(road: Road, tenant: string): Promise<Succ
     async [Symbol.asyncDispose](): Promise<void> {
       client.close()
       await host.stop()
+      process.kill(controlPlane, 'SIGCONT')
     },
   }
 }
