@@ -237,7 +237,7 @@ test('what cannot be completed is refused and cannot start', { timeout: 120_000 
   await using folder = await temporaryDirectory({ prefix: 'pgd' })
   await server.start()
   const lsn = await storage.feed()
-  const made = { ...storage.source, lsn, checkpoint: { kind: 'forge' } as const, patienceMs: 300 }
+  const made = { ...storage.source, lsn, checkpoint: { kind: 'forge' } as const, patienceMs: 3_000 }
 
   const full = join(folder.path, 'full')
   await mkdir(full)
