@@ -112,7 +112,7 @@ describe.runIf(process.geteuid?.() === 0)('two users', () => {
     expect(tried).toContain('tried')
 
     proxy.stdin.write('rebuild\n')
-    expect(await next()).toMatchObject({ event: 'ended', how: 'ended with exit code 0' })
+    expect(await next()).toMatchObject({ event: 'ended', how: { kind: 'clean' } })
     const rebuilt = await next()
     expect(rebuilt.event).toBe('rebuilt')
     expect(rebuilt.databases).toContain('other')
