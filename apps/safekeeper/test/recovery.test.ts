@@ -206,6 +206,42 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
   await leader.flushed(maker.endLsn)
 })
 
+test('a pull whose last WAL is dropped before it is flushed ends, and the next one brings it', async () => {
+  const at = await folder()
+  const [donor, newcomer] = [await start('donor', at), await start('newcomer', at)]
+  await create(donor)
+  await create(newcomer)
+  const { maker } = await write(donor, 1, 50)
+  const from = donor.timelines.get(REF)
+  const timeline = newcomer.timelines.get(REF)
+  const stranger = { nodeId: 'stranger', deliver: () => undefined, close: () => undefined }
+  let isMet = false
+  const source: WalSource = {
+    name: 'donor',
+    status: async () => ({
+      identity: from.identity,
+      timelineStartLsn: from.timelineStartLsn,
+      history: from.state.control.history,
+      commitLsn: from.commitLsn,
+      oldestLsn: from.oldestLsn,
+    }),
+    read: async function* (startLsn, endLsn) {
+      yield await from.read(startLsn, endLsn)
+      if (isMet) return
+      isMet = true
+      // All is handed in, and its flush runs. A proposer with a newer membership greets: what is not flushed is dropped.
+      expect(timeline.state.flushLsn).toBeLessThan(timeline.state.writeLsn)
+      await timeline.handle(stranger, { kind: 'greeting', message: { membershipGeneration: 7 } })
+      expect(timeline.state).toMatchObject({ flushLsn: START, writeLsn: START })
+    },
+  }
+  const { signal } = new AbortController()
+  const pull = () => catchUp(timeline, { sources: [source], signal, log: silentLog })
+  await expect(pull()).rejects.toMatchObject({ code: 'conflict' })
+  await pull()
+  expect(timeline.state.flushLsn).toBe(maker.endLsn)
+})
+
 test('a safekeeper that is far behind catches up from its peers before it answers a leader', async () => {
   const at = await folder()
   const [donor, lagging] = [await start('donor', at), await start('lagging', at)]

@@ -138,6 +138,7 @@ export class AcceptorRunner {
           isCut = false
           await this.#truncate(effect.toLsn)
           isCut = true
+          this.#parts.sessions.dropped(session)
         }
       }
     } catch (error) {

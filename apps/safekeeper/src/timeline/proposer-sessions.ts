@@ -1,4 +1,5 @@
 /** The streams of proposers that a timeline talks to: which of them leads, and what the acceptor is asked by each. */
+import { refuse } from '@understory/base'
 import type { AcceptorInput, AcceptorState } from '@understory/consensus'
 import { Leadership } from '@understory/consensus/driver'
 import type { ProposerSession } from '@understory/consensus/driver'
@@ -30,6 +31,16 @@ export class ProposerSessions {
   detach(session: ProposerSession): void {
     this.#sessions.delete(session)
     this.#leadership.leave(session)
+  }
+
+  /**
+   * WAL that was not flushed yet was dropped by a message of `by`, or of no proposer. The leader learns of it with its next
+   * message; a recovery has none where all of its WAL is sent, and would wait for that flush for ever.
+   */
+  dropped(by: ProposerSession | undefined): void {
+    const { leader } = this
+    if (leader?.isRecovery === true && leader !== by)
+      leader.close(refuse('conflict', 'WAL that was not flushed yet was dropped'))
   }
 
   closeAll(why: unknown): void {
