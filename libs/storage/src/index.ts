@@ -32,6 +32,7 @@ export {
   KEY_TWO_PHASE,
   REDO_SETTINGS_KEY,
   blockKey,
+  compareKeys,
   formatKey,
   isPageKey,
   isStorageImaged,
@@ -47,13 +48,12 @@ export {
 } from './key/key.ts'
 export type { Key } from './key/key.ts'
 export type { LayerFile, LayerSource } from './layer/layer-file.ts'
-export { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName } from './layer/layer-format.ts'
+export { CHAIN_COUNT_MAX, LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName } from './layer/layer-format.ts'
 export type { LayerKind, LayerOwner } from './layer/layer-format.ts'
-export { LayerMap, classRange, databaseRange, keysOf } from './layer/layer-map.ts'
+export { LayerMap, classRange, databaseRange } from './layer/layer-map.ts'
 export type { KeyRange, ReadPlan } from './layer/layer-map.ts'
 export { writeOpenLayer } from './layer/layer-writer.ts'
 export type { WrittenLayer } from './layer/layer-writer.ts'
-export { Missing, withBlocks } from './layer/layer.ts'
 export type { Layer, ValueRef } from './layer/layer.ts'
 export { openLayer } from './layer/open-layer-file.ts'
 export { OpenLayer } from './layer/open-layer.ts'

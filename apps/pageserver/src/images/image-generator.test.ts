@@ -54,7 +54,7 @@ test('a page that was gathered before settings changed is not redone with those 
   const keyId = state.keys.intern(blockKey(1663, 5, 16384, 0, 0))
   layer.putBytes(keyId, 0x1000 as Lsn, META_IMAGE, new Uint8Array(PAGE_SIZE))
   layer.putBytes(keyId, 0x2000 as Lsn, RECORD, new Uint8Array(40))
-  state.ledger.add(keyId, 40)
+  state.ledger.add(keyId)
   state.map.push(layer)
   state.map.push(state.open)
   layer.reading = () => {
@@ -87,7 +87,7 @@ test('settings that change over many pages leave the event loop its turns, and t
   const state = new ShardState(OWNER)
   const pages = 150_000
   for (let block = 0; block < pages; block++)
-    state.ledger.reset(state.keys.intern(blockKey(1663, 5, 16384, 0, block)), 4 + (block % 3), 40)
+    state.ledger.reset(state.keys.intern(blockKey(1663, 5, 16384, 0, block)), 4 + (block % 3))
   const queued: number[] = []
   const generator = new ImageGenerator(
     {

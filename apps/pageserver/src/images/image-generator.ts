@@ -258,12 +258,10 @@ export class ImageGenerator {
     const key = keys.keyOf(keyId)
     if (map.barriers.newest(key, LSN_MAX) > lastLsn) return
     let count = 0
-    let bytes = 0
     let value = open.newestOf(keyId, LSN_MAX)
     for (; value >= 0 && open.lsnOf(value) > lastLsn; value = open.older(value)) {
       if (endsChain(open.metaOf(value))) return
       count++
-      bytes += open.lengthOf(value)
     }
     if (value >= 0 && open.lsnOf(value) === lastLsn && endsChain(open.metaOf(value))) return
     // A layer was frozen in the meantime and has newer values: an image above them would hide them.
@@ -282,7 +280,7 @@ export class ImageGenerator {
       observer.imageMade('threshold')
       observer.imageLagged(this.#parts.clock.nowMs() - (this.#queuedMs[keyId] as number))
     }
-    ledger.reset(keyId, count, bytes)
+    ledger.reset(keyId, count)
     if (count >= this.#thresholdOf(key)) this.queue(keyId)
   }
 }

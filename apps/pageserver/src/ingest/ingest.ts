@@ -133,7 +133,7 @@ export class Ingest {
           ledger.reset(keyId)
           continue
         }
-        const count = ledger.add(keyId, recordLength)
+        const count = ledger.add(keyId)
         if (count >= thresholdRecords && (enabled || isStorageImagedAt(view, at + 2)))
           this.#overThreshold(keyId, count, thresholdRecords, nextLsn)
       }

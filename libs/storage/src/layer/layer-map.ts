@@ -167,20 +167,6 @@ export class LayerMap {
   }
 }
 
-/** The keys of a layer within [first, last], each once; those of a file in order. */
-export async function* keysOf(layer: Layer, first: Key, last: Key): AsyncGenerator<Key, void, void> {
-  for (const runs of layer.runsWithin(first, last)) {
-    let previous: Key | undefined
-    for (let run = await runs.next(); run !== undefined; run = await runs.next()) {
-      for (let i = 0; i < run.length; i++) {
-        const key = run.keyAt(i)
-        if (previous === undefined || compareKeys(previous, key) !== 0) yield key
-        previous = key
-      }
-    }
-  }
-}
-
 const MAX = 0xffff_ffff
 /** From the first key to the last, both included. */
 export interface KeyRange {

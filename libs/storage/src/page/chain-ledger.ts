@@ -1,6 +1,6 @@
 /**
- * Chain accounting: for each page, how many records and bytes a read has to apply on top of its last base, and a
- * histogram of the counts, kept up with every value. `max` is exact, however long a chain is.
+ * Chain accounting: for each page, how many records a read has to apply on top of its last base, and a histogram of
+ * the counts, kept up with every value. `max` is exact, however long a chain is.
  */
 import { grown } from '../key/key-table.ts'
 
@@ -15,7 +15,6 @@ export interface ChainSummary {
 
 export class ChainLedger {
   #counts = new Uint32Array(1024)
-  #bytes = new Float64Array(1024)
   /** Pages by count; index 0 is not used. */
   #histogram = new Uint32Array(128)
   #pages = 0
@@ -27,27 +26,22 @@ export class ChainLedger {
   countOf(keyId: number): number {
     return keyId < this.#counts.length ? (this.#counts[keyId] as number) : 0
   }
-  bytesOf(keyId: number): number {
-    return keyId < this.#bytes.length ? (this.#bytes[keyId] as number) : 0
-  }
 
   /** A record was put on top; gives the new count. */
-  add(keyId: number, recordBytes: number): number {
+  add(keyId: number): number {
     if (keyId >= this.#counts.length) this.#room(keyId)
     const count = (this.#counts[keyId] as number) + 1
     this.#move(count - 1, count)
     this.#counts[keyId] = count
-    this.#bytes[keyId] = (this.#bytes[keyId] as number) + recordBytes
     return count
   }
 
-  /** A base was put: what a read applies on top of it is `count` records of `bytes` bytes. */
-  reset(keyId: number, count = 0, bytes = 0): void {
+  /** A base was put: what a read applies on top of it is `count` records. */
+  reset(keyId: number, count = 0): void {
     if (keyId >= this.#counts.length) this.#room(keyId)
     const before = this.#counts[keyId] as number
     if (before !== count) this.#move(before, count)
     this.#counts[keyId] = count
-    this.#bytes[keyId] = bytes
   }
 
   summary(): ChainSummary {
@@ -89,6 +83,5 @@ export class ChainLedger {
   #room(keyId: number): void {
     const capacity = Math.max(keyId + 1, this.#counts.length * 2)
     this.#counts = grown(this.#counts, new Uint32Array(capacity))
-    this.#bytes = grown(this.#bytes, new Float64Array(capacity))
   }
 }
