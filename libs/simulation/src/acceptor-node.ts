@@ -52,6 +52,8 @@ export interface AcceptorNode {
   readonly armed: ArmedFaults
   /** The process lives and has opened the timeline. */
   readonly isUp: boolean
+  /** It takes WAL from other nodes; false where a node never does. */
+  readonly isCatchingUp: boolean
   start(): void
   /** SIGKILL, or the power goes. */
   kill(isPowerLost: boolean): void

@@ -52,6 +52,7 @@ export class ToyAcceptor implements AcceptorNode {
     this.#durableLsn = host.format.startLsn
   }
 
+  readonly isCatchingUp = false
   get isUp(): boolean {
     return this.#state !== undefined
   }

@@ -224,13 +224,15 @@ export class World implements Strikable, NodeHost {
       this.membership.newMembers === undefined &&
       this.membership.members.every(
         (name) => this.isLost(name) || (this.nodes.get(name)?.status()?.commitLsn ?? 0) > before,
-      )
+      ) &&
+      [...this.nodes.values()].every(({ isCatchingUp }) => !isCatchingUp)
     if (await this.schedule.run(this.schedule.nowMs + CALM_MS, isDone)) {
       for (const node of this.nodes.values()) this.checks.stepped(node, true)
       return
     }
     const states = [...this.nodes.values()].map(
-      (node) => `${node.name} ${node.status()?.text ?? 'is not up'}`,
+      (node) =>
+        `${node.name} ${node.status()?.text ?? 'is not up'}${node.isCatchingUp ? ', catching up' : ''}`,
     )
     throw new Violation(
       `no progress beyond ${before} in ${CALM_MS} ms of calm; membership ${JSON.stringify(this.membership)}; ${states.join('; ')}; ${this.proposers[0]?.phase}`,

@@ -141,7 +141,7 @@ async function takeFrom(
       },
     )
   }
-  const conversation = new Conversation()
+  const conversation = new Conversation(term)
   timeline.attach(conversation)
   try {
     await timeline.handle(conversation, { kind: 'greeting', message: { membershipGeneration } })
@@ -170,14 +170,24 @@ class Conversation implements ProposerSession {
   readonly nodeId = 'recovery'
   readonly isRecovery = true
   vote: VoteReply | undefined
+  readonly #term: number
   #flushLsn = LSN_ZERO
   #error: unknown
   #isClosed = false
   readonly #changes = new Signal()
 
+  constructor(term: number) {
+    this.#term = term
+  }
+
   deliver(effect: AcceptorAnswer): void {
     if (effect.kind === 'sendVote') this.vote = effect.reply
-    if (effect.kind === 'sendAppended') this.#flushLsn = maxLsn(this.#flushLsn, effect.reply.flushLsn)
+    if (effect.kind === 'sendAppended') {
+      const { term, flushLsn } = effect.reply
+      // What came of an older term was not taken, and no flush of it is reported.
+      if (term > this.#term) return this.close(refuse('conflict', `this safekeeper advanced to term ${term}`))
+      this.#flushLsn = maxLsn(this.#flushLsn, flushLsn)
+    }
     this.#changes.notify()
   }
 

@@ -33,6 +33,7 @@ const pathOf = (segment: number): string => `${FOLDER}/${walFileName(pgTimelineI
 
 interface Life extends DiskProcess {
   timeline: Timeline | undefined
+  isCatchingUp: boolean
 }
 interface Conversation {
   readonly session: ProposerSession
@@ -72,9 +73,13 @@ export class SafekeeperNode implements AcceptorNode {
     return this.#life?.timeline !== undefined
   }
 
+  get isCatchingUp(): boolean {
+    return this.#life?.isCatchingUp === true
+  }
+
   start(): void {
     if (this.#life !== undefined) return
-    const life: Life = Object.assign(this.#disk.process(), { timeline: undefined })
+    const life: Life = Object.assign(this.#disk.process(), { timeline: undefined, isCatchingUp: false })
     this.#life = life
     this.#host.schedule.stir()
     this.#open(life).catch((error: unknown) => {
@@ -114,7 +119,11 @@ export class SafekeeperNode implements AcceptorNode {
     const { signal } = new AbortController()
     const before = timeline.state.flushLsn
     schedule.stir()
+    life.isCatchingUp = true
     catchUp(timeline, { sources, signal, log: this.#log(life) })
+      .finally(() => {
+        life.isCatchingUp = false
+      })
       .then((bytes) => {
         if (life.isDead || bytes === 0) return
         host.say(() => `${this.name} caught up from ${before}: ${this.status()?.text}`)
