@@ -3,6 +3,8 @@
  * in several messages, a logical message not at all; a record that nobody knows stops the shard, and everything before it
  * is there. Method: a safekeeper in this process over gRPC, records made by hand, a consumer that keeps what it gets.
  */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realClock, realEnv, silentLog } from '@understory/env'
@@ -50,6 +52,17 @@ class Consumer implements WalConsumer {
   }
   stopFor(error: Error): void {
     this.failure = error
+  }
+}
+
+function garbageCollector(): () => void {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  onTestFinished(() => setFlagsFromString('--no-expose-gc'))
+  // The buffers that one collection lets go are freed beside the program; the next one waits for that.
+  return () => {
+    collect()
+    collect()
   }
 }
 
@@ -175,16 +188,24 @@ test(
   async () => {
     const { maker, consumer, append, subscribe } = await setUp()
     const bytes = 200 * MIB
+    // In a function of its own: the frame of an async function keeps what it passed on last.
+    const appendMessage = () =>
+      append(place(maker, { rmid: RM_LOGICALMSG_ID, info: 0, xid: 1_234, mainData: new Uint8Array(bytes) }))
     await append(maker.records(3, 1_000))
-    await append(
-      place(maker, { rmid: RM_LOGICALMSG_ID, info: 0, xid: 1_234, mainData: new Uint8Array(bytes) }),
-    )
+    await appendMessage()
     await append(maker.records(3, 1_000))
-    globalThis.gc?.()
-    const before = process.memoryUsage().arrayBuffers
+    // What is collected when is V8's affair and differs between two runs; what is still referenced is the product's.
+    const collect = garbageCollector()
+    const liveBytes = (): number => {
+      collect()
+      return process.memoryUsage().arrayBuffers
+    }
+    const before = liveBytes()
+    const allowed = bytes / 4
     let peak = before
     const sampling = setInterval(() => {
-      peak = Math.max(peak, process.memoryUsage().arrayBuffers)
+      const used = process.memoryUsage().arrayBuffers - before
+      peak = Math.max(peak, used < allowed ? before + used : liveBytes())
     }, 5)
     const startMs = performance.now()
     subscribe()
@@ -192,13 +213,13 @@ test(
     clearInterval(sampling)
     const tookMs = performance.now() - startMs
     process.stderr.write(
-      `a logical message of 200 MiB: ${tookMs.toFixed(0)} ms, ${Math.round((peak - before) / MIB)} MiB more in buffers\n`,
+      `a logical message of 200 MiB: ${tookMs.toFixed(0)} ms, ${Math.round((peak - before) / MIB)} MiB more in live buffers\n`,
     )
     expect(consumer.entries).toContainEqual(expect.objectContaining({ kind: 'xid', xid: 1_234 }))
     expect(recordsOf(consumer).every(({ record }) => record.length < 10_000)).toBe(true)
     // Nothing arrives for long within a large record, but something does: it is no silence.
     expect(consumer.batchesCount).toBeGreaterThan(10)
-    expect(peak - before).toBeLessThan(bytes / 2)
+    expect(peak - before).toBeLessThan(allowed)
   },
 )
 
