@@ -20,6 +20,7 @@ const endOfWal = 'apps/safekeeper/src/timeline/end-of-wal.ts'
 const controlFile = 'apps/safekeeper/src/timeline/control-file.ts'
 const disk = 'libs/env/src/disk.ts'
 const timelines = 'apps/safekeeper/src/timeline/timelines.ts'
+const recovery = 'apps/safekeeper/src/recovery/recovery.ts'
 
 const at = (file: string, text: string, by: string): Replacement => ({ file, text, by })
 const mutant = (name: string, subject: string, ...replacements: Replacement[]): Mutant => ({
@@ -578,5 +579,17 @@ export const MUTANTS: readonly Mutant[] = [
     'a flipped bit is written back at a start',
     'safekeeper',
     at(endOfWal, 'if (crc32c(wal, 0, wal.length) !== sums[index]) throw damaged()', 'void sums'),
+  ),
+
+  // Catching up.
+  mutant(
+    'a catch-up does not learn that its WAL was dropped',
+    'safekeeper',
+    at(runner, '          this.#parts.sessions.dropped(session)\n', ''),
+  ),
+  mutant(
+    'a catch-up does not learn of a newer term',
+    'safekeeper',
+    at(recovery, '      if (term > this.#term)', '      if (term > this.#term && this.#isClosed)'),
   ),
 ]

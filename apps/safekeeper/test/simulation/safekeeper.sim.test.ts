@@ -75,6 +75,8 @@ const FOUND_HERE: readonly (readonly [name: string, seed: number])[] = [
   ['a torn record behind one that began in another segment passes for damage', 112],
   ['WAL that another vote of the term let go is not missed', 50003584],
   ['WAL that came by an older membership is acknowledged after a newer one', 24],
+  ['a catch-up does not learn of a newer term', 41],
+  ['a catch-up does not learn that its WAL was dropped', 164],
 ]
 
 /**
