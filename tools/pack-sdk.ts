@@ -7,7 +7,7 @@ import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { parseOptions, text } from '@understory/env'
 import { rolldown } from 'rolldown'
 
@@ -40,7 +40,7 @@ async function bundle(folder: string, dependencies: readonly string[]): Promise<
   const isBrought = (id: string): boolean =>
     id.startsWith('node:') || dependencies.some((name) => id === name || id.startsWith(`${name}/`))
   const missing = output[0].imports.filter((id) => !isBrought(id))
-  if (missing.length > 0) throw refuse('precondition', `the bundle needs ${missing.join(', ')} as well`)
+  if (missing.length > 0) throw fail('precondition', `the bundle needs ${missing.join(', ')} as well`)
 }
 
 /** Declarations of the SDK and of what its types name, nothing else, with paths in place of package names. */

@@ -1,7 +1,7 @@
 /** The C pgbench: its load, and every transaction's latency from its own log. */
 import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { runCommand } from '@understory/testcontainers'
 
 export type Script = 'tpcb' | 'insert'
@@ -17,13 +17,13 @@ const INSERT_SCRIPT = `\\set device random(1, 100000)
 insert into events (device, at, reading) values (:device, now(), 'a line of some fifty characters, as events have');
 `
 
-/** Error: refused `precondition` where there is none. */
+/** Errors: `precondition` where there is none. */
 export async function findPgbench(): Promise<string> {
   try {
     await runCommand({ name: 'pgbench', command: 'pgbench', args: ['--version'] })
     return 'pgbench'
   } catch (cause) {
-    throw refuse('precondition', 'there is no pgbench in PATH', {
+    throw fail('precondition', 'there is no pgbench in PATH', {
       hint: 'Install it (Debian: apt-get install postgresql-contrib).',
       cause,
     })
@@ -67,7 +67,7 @@ export async function runPgbench(
         if (line !== '' && Number.isFinite(elapsedUs)) latenciesMs.push(elapsedUs / 1000)
       }
     }
-    if (latenciesMs.length === 0) throw refuse('precondition', 'pgbench logged no transaction')
+    if (latenciesMs.length === 0) throw fail('precondition', 'pgbench logged no transaction')
     latenciesMs.sort((a, b) => a - b)
     const at = (share: number): number =>
       latenciesMs[Math.min(latenciesMs.length - 1, Math.floor(latenciesMs.length * share))] as number

@@ -1,6 +1,6 @@
 /** The acts of the demonstration, one after the other on one cluster. */
 import { join } from 'node:path'
-import { lsnFromBigint, parseLsn, refuse } from '@understory/base'
+import { lsnFromBigint, parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { ComputeState } from '@understory/rpc'
 import type { GetComputeStatusResponse, GetTimelineResponse } from '@understory/rpc'
@@ -115,7 +115,7 @@ export class Demo {
     const sampled = await sampler.stop()
     const checkpoints = (await this.#checkpoints()) - checkpointsBefore
     if (this.#parts.signal.aborted) throw this.#parts.signal.reason
-    if (stats.committed === 0) throw refuse('unavailable', `no transaction of ${workload.name} was committed`)
+    if (stats.committed === 0) throw fail('unavailable', `no transaction of ${workload.name} was committed`)
     return {
       workload: workload.name,
       fpw,
@@ -147,7 +147,7 @@ export class Demo {
       const statuses = await sampler.statuses()
       const stopped = statuses.find(({ failure }) => failure !== '')
       if (stopped !== undefined)
-        throw refuse('unavailable', `shard ${stopped.shard?.number} has stopped: ${stopped.failure}`)
+        throw fail('unavailable', `shard ${stopped.shard?.number} has stopped: ${stopped.failure}`)
       if (statuses.some(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) < lsn)) return undefined
       return statuses.reduce((sum, { walImages }) => sum + Number(walImages), 0)
     })
@@ -281,7 +281,7 @@ export class Demo {
   async #sampler(): Promise<Sampler> {
     const { spec, timeline } = await this.#timeline()
     const ref = timeline?.timeline
-    if (spec === undefined || ref === undefined) throw refuse('unavailable', 'the timeline has no placement')
+    if (spec === undefined || ref === undefined) throw fail('unavailable', 'the timeline has no placement')
     const shards = spec.pageservers.map((address, number): ShardAddress => ({
       address,
       shard: { number, count: spec.pageservers.length, stripeBlocks: spec.stripeBlocks },
@@ -327,7 +327,7 @@ export class Demo {
       const value = await probe()
       if (value !== undefined) return value
       if (this.#parts.signal.aborted) throw this.#parts.signal.reason
-      if (performance.now() > untilMs) throw refuse('timeout', `waited ${WAIT_MS / 1_000} s for ${what}`)
+      if (performance.now() > untilMs) throw fail('timeout', `waited ${WAIT_MS / 1_000} s for ${what}`)
       await new Promise((resolve) => setTimeout(resolve, POLL_MS))
     }
   }

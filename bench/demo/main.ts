@@ -5,7 +5,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { cpus, totalmem } from 'node:os'
 import { resolve } from 'node:path'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { ProgressLine, parseOptions, realClock } from '@understory/env'
 import type { OptionValues } from '@understory/env'
 import { createClient } from '@understory/sdk'
@@ -87,7 +87,7 @@ async function main(): Promise<number> {
   }
   const stop = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => stop.abort(refuse('cancelled', `stopped by ${name}`)))
+    process.once(name, () => stop.abort(fail('cancelled', `stopped by ${name}`)))
   }
   const report = await run(options.values, stop.signal)
   process.stdout.write(renderReport(report))

@@ -1,7 +1,7 @@
 /** WAL of a real Postgres under a load, in memory: whole segments up to a record end, and where records end in it. */
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { LSN_ZERO, advance, bytesBetween, isErrorCode, refuse } from '@understory/base'
+import { LSN_ZERO, advance, bytesBetween, isErrorCode, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import {
@@ -38,9 +38,9 @@ export async function recordWal(
   const walFolder = join(directory, 'pg_wal')
   const names = (await readdir(walFolder)).filter((name) => /^[0-9A-F]{24}$/.test(name)).toSorted()
   const [first] = names
-  if (first === undefined) throw refuse('precondition', 'Postgres has left no WAL')
+  if (first === undefined) throw fail('precondition', 'Postgres has left no WAL')
   const place = parseWalFileName(first, WAL_SEGMENT_BYTES)
-  if (place === undefined) throw refuse('precondition', `"${first}" does not name a segment`)
+  if (place === undefined) throw fail('precondition', `"${first}" does not name a segment`)
   const bytes = Buffer.concat(await Promise.all(names.map((name) => readFile(join(walFolder, name)))))
   const identity: PostgresIdentity = {
     major,

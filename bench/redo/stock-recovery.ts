@@ -1,7 +1,7 @@
 /** Stock Postgres recovering the WAL of a crash, as its own log tells it. */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { runCommand, startPostgres } from '@understory/testcontainers'
 import type { WalSource } from './wal-source.ts'
 
@@ -27,7 +27,7 @@ export async function recoverByStock(source: WalSource, folder: string): Promise
       startTimeoutMs: 600_000,
     })
     const told = REDO_DONE.exec(server.log())
-    if (told === null) throw refuse('precondition', 'Postgres recovered nothing', { detail: server.log() })
+    if (told === null) throw fail('precondition', 'Postgres recovered nothing', { detail: server.log() })
     const [user, system, elapsed] = told.slice(1).map(Number) as [number, number, number]
     await server.stop('immediate')
     return { cpuSeconds: user + system, userSeconds: user, elapsedSeconds: elapsed }

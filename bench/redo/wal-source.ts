@@ -4,7 +4,7 @@
  */
 import { cp, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { runCommand, startPostgres } from '@understory/testcontainers'
 import type { PostgresMajor, PostgresServer } from '@understory/testcontainers'
 import type pg from 'pg'
@@ -89,7 +89,7 @@ export async function makeWal(
     filter: (path) => !/postmaster\.(pid|opts)$|pg_wal\//.test(path),
   })
   for (let round = 1; (await walPosition(client)) - start < megabytes * 1e6; round++) {
-    if (round > 1000) throw refuse('precondition', 'the load writes no WAL')
+    if (round > 1000) throw fail('precondition', 'the load writes no WAL')
     await runRound(server, client, load, round)
   }
   const walBytes = (await walPosition(client)) - start

@@ -18,7 +18,7 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { randomInt } from 'node:crypto'
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import type pg from 'pg'
 import type { Statement } from './session.ts'
 
@@ -180,7 +180,7 @@ const LINE = /^([acuf]) (\d+) (\d+)$/
 const OUTCOMES = { a: 'acknowledged', u: 'unknown', f: 'failed' } as const satisfies Record<string, Outcome>
 
 function refuseFile(path: string, line: number): never {
-  throw refuse('bad_file', `line ${line} of "${path}" is not one of a ledger`, {
+  throw fail('bad_file', `line ${line} of "${path}" is not one of a ledger`, {
     hint: 'Name a file that --ledger made.',
   })
 }

@@ -7,7 +7,7 @@
  */
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import pg from 'pg'
 import { type RunStats, runWorkload } from './driver.ts'
 import { Ledger, type LedgerCheck, checkLedger } from './ledger.ts'
@@ -121,7 +121,7 @@ function count(name: string, text: string | undefined, otherwise: number, min: n
 }
 
 function wrong(message: string, cause?: unknown): Error {
-  return refuse('bad_argument', message, { hint: 'Run with --help to see the usage.', cause })
+  return fail('bad_argument', message, { hint: 'Run with --help to see the usage.', cause })
 }
 
 async function runCommand(command: Command): Promise<number> {

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
+import { lsnFromBigint, parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { Ledger, checkLedger, loadTpcb, newProgress, runWorkload, tpcb } from '@understory/bench/workloads'
 import type { LedgerCheck, RunProgress, RunStats } from '@understory/bench/workloads'
@@ -57,7 +57,7 @@ export async function until<T>(
   for (;;) {
     const value = await probe()
     if (value !== undefined) return value
-    if (performance.now() > deadlineMs) throw refuse('timeout', `waited ${WAIT_MS / 1_000} s for ${what}`)
+    if (performance.now() > deadlineMs) throw fail('timeout', `waited ${WAIT_MS / 1_000} s for ${what}`)
     await new Promise((go) => setTimeout(go, POLL_MS))
   }
 }

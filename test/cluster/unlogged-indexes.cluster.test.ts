@@ -18,8 +18,8 @@ const TABLES = [
   'create unlogged table held (i int)',
   'create index secretly on held using bloom (i)',
   'insert into held values (1)',
-  `create function refuse() returns event_trigger language plpgsql as $$ begin raise 'no'; end $$`,
-  'create event trigger refuse on ddl_command_start execute function refuse()',
+  `create function fail() returns event_trigger language plpgsql as $$ begin raise 'no'; end $$`,
+  'create event trigger refuse on ddl_command_start execute function fail()',
   'alter event trigger refuse enable always',
   'checkpoint',
 ]

@@ -7,7 +7,7 @@ import { LSN_ZERO } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realClock, realDisk, realEnv, silentLog } from '@understory/env'
 import type { Disk, DiskFile, Log } from '@understory/env'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PLAIN_CLIENT } from '@understory/rpc'
 import { expect, onTestFinished, test } from 'vitest'
 import { NodeQuota } from '../../apps/safekeeper/src/timeline/node-quota.ts'
@@ -56,7 +56,7 @@ function failingDisk(): Disk & { fails: boolean } {
     open: async (path: string, mode: Parameters<Disk['open']>[1]): Promise<DiskFile> => {
       const file = await realDisk.open(path, mode)
       const writeDurably: DiskFile['writeDurably'] = async (offset, chunks) => {
-        if (disk.fails) throw refuse('disk_failed', 'could not write file')
+        if (disk.fails) throw fail('disk_failed', 'could not write file')
         return file.writeDurably(offset, chunks)
       }
       return new Proxy(file, {

@@ -2,7 +2,7 @@
  * Goal: one stream of a pageserver to a safekeeper carries the WAL of many shards; none of them holds up another, and
  * each goes on exactly where it was. Method: a safekeeper in this process over gRPC, and shards that take, stall or fail.
  */
-import { LSN_ZERO, UnderstoryError, isErrorCode, refuse } from '@understory/base'
+import { LSN_ZERO, UnderstoryError, isErrorCode, fail } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { jsonLog, realEnv, silentLog } from '@understory/env'
 import {
@@ -222,7 +222,7 @@ test('a safekeeper that was upgraded is followed by one stream, though a shard s
   const { safekeeper, endLsn } = await written()
   let isUpgraded = false
   const address = await serverOf(safekeeper.client, async function* (requests) {
-    if (!isUpgraded) throw refuse('unsupported', 'what is FollowWal?')
+    if (!isUpgraded) throw fail('unsupported', 'what is FollowWal?')
     const { client } = safekeeper
     yield* passed(openBidi<FollowWalRequest, FollowWalResponse>(client.followWal.bind(client)), requests)
   })
@@ -241,7 +241,7 @@ test('a safekeeper that was upgraded is followed by one stream, though a shard s
 test('a safekeeper of an earlier release learns what was stored before the subscription', async () => {
   const { safekeeper } = await written()
   const address = await serverOf(safekeeper.client, async function* () {
-    yield await Promise.reject<FollowWalResponse>(refuse('unsupported', 'what is FollowWal?'))
+    yield await Promise.reject<FollowWalResponse>(fail('unsupported', 'what is FollowWal?'))
   })
   const shard = shardOf(0, 1)
   const positions = () => ({ ingestedLsn: START, remoteConsistentLsn: START })

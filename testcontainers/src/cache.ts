@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdir, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 /** Where this user's cache is. Root's is one that unprivileged servers can reach too. */
 export function cacheRoot(): string {
@@ -45,7 +45,7 @@ export async function makeReachable(path: string): Promise<void> {
       if (at === made) made = undefined
     }
   } catch (error) {
-    throw refuse('precondition', `could not create the cache folder "${path}"`, {
+    throw fail('precondition', `could not create the cache folder "${path}"`, {
       hint: 'Make it writable for this user, or set XDG_CACHE_HOME to a folder that is.',
       cause: error,
     })

@@ -7,7 +7,7 @@ import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { checkReachable, unprivilegedUser } from '@understory/env'
 import { appCommand } from './app-command.ts'
 import type { AppName } from './app-command.ts'
@@ -190,7 +190,7 @@ class Node implements ClusterNode {
   }
 }
 
-/** Starts the cluster, or the same one again. Errors: refused `precondition` (port, rights), or what a process said. */
+/** Starts the cluster, or the same one again. Errors: `precondition` (port, rights), or what a process said. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const { dataDirectory } = options
   const safekeeperIds = numbered('safekeeper', options.safekeepers ?? 3)
@@ -256,7 +256,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
       )
     }
     if (problems.length > 0) {
-      throw refuse('unavailable', `could not stop everything: ${problems.map(describeError).join('; ')}`)
+      throw fail('unavailable', `could not stop everything: ${problems.map(describeError).join('; ')}`)
     }
   }
   try {
@@ -297,7 +297,7 @@ async function portsOf(
   for (const nodeId of nodeIds) {
     if (ports[nodeId] === undefined) ports[nodeId] = await unusedPort(Object.values(ports))
     else if (!(await isFree(ports[nodeId]))) {
-      throw refuse('precondition', `port ${ports[nodeId]} of ${nodeId} is in use`, {
+      throw fail('precondition', `port ${ports[nodeId]} of ${nodeId} is in use`, {
         hint: `Stop what is using it (perhaps this cluster runs already), or give ${nodeId} another port in ${file}.`,
       })
     }
@@ -314,7 +314,7 @@ async function readPorts(dataDirectory: string, file: string): Promise<Ports> {
     return ports
   } catch (cause) {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return {}
-    throw refuse('precondition', `could not read the data directory "${dataDirectory}"`, {
+    throw fail('precondition', `could not read the data directory "${dataDirectory}"`, {
       detail: describeError(cause),
       hint: 'Give another one with --data-dir, or mend its rights.',
       cause,

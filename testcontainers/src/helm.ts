@@ -4,7 +4,7 @@
  */
 import { chmod, copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { withCacheLock } from './cache-lock.ts'
 import { cacheRoot, cached } from './cache.ts'
 import { temporaryDirectory } from './directory.ts'
@@ -40,7 +40,7 @@ export async function helmProgram(): Promise<string> {
   if (program !== undefined) return program
   const go = await findProgram('go')
   if (go === undefined)
-    throw refuse('precondition', 'there is neither a "helm" in PATH nor a Go to build it with', {
+    throw fail('precondition', 'there is neither a "helm" in PATH nor a Go to build it with', {
       hint: 'Install Helm 3.',
     })
   return withCacheLock('helm', () => cached('bin/helm', (path) => build(go, path)))
@@ -50,7 +50,7 @@ async function findHelm(): Promise<string | undefined> {
   const named = process.env['UNDERSTORY_HELM']
   if (named !== undefined && named !== '') {
     if (await isExecutable(named)) return named
-    throw refuse('precondition', `UNDERSTORY_HELM is "${named}", which is not a program`)
+    throw fail('precondition', `UNDERSTORY_HELM is "${named}", which is not a program`)
   }
   const inCache = join(cacheRoot(), 'bin/helm')
   return (await findProgram('helm')) ?? ((await isExecutable(inCache)) ? inCache : undefined)

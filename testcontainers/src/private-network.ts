@@ -4,7 +4,7 @@
  * (`unshare --net --mount`): all of it goes when the last process in them does, however that ends.
  */
 import { spawnSync } from 'node:child_process'
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import { runCommand } from './process.ts'
 import { findProgram } from './program.ts'
 
@@ -33,12 +33,12 @@ export class PrivateNetwork {
   readonly host = `${SUBNET}.1`
   #nodesCount = 0
 
-  /** Errors: refused `precondition` where this process shares its network with others. */
+  /** Errors: `precondition` where this process shares its network with others. */
   static async make(): Promise<PrivateNetwork> {
     // A network namespace that was just made has a loopback device, and that is down.
     const links = await runCommand({ name: 'ip link', command: 'ip', args: ['-o', 'link'] })
     if (!/^1: lo:[^\n]*state DOWN[^\n]*\n$/.test(links))
-      throw refuse('precondition', 'this process is not in a new network namespace of its own')
+      throw fail('precondition', 'this process is not in a new network namespace of its own')
     await run('mkdir', '-p', '/run/netns')
     await run('mount', '-t', 'tmpfs', 'none', '/run/netns')
     await run('ip', 'link', 'set', 'lo', 'up')

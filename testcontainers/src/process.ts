@@ -6,7 +6,7 @@ import { type ChildProcessByStdio, spawn, spawnSync } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { findProgram, isExecutable } from './program.ts'
 import type { UserIds } from '@understory/env'
 
@@ -168,12 +168,12 @@ class Child implements RunningProcess {
   #endedEarly(): Error {
     const { code, signal } = this.exitStatus ?? { code: null, signal: null }
     const how = signal === null ? `with exit code ${code}` : `by ${signal}`
-    return refuse('unavailable', `${this.name} ended ${how} before it was ready`, { detail: this.output() })
+    return fail('unavailable', `${this.name} ended ${how} before it was ready`, { detail: this.output() })
   }
 
   #late(what: string, timeoutMs: number, cause?: unknown): Error {
     const detail = `${cause === undefined ? '' : `${describeError(cause)}\n`}${this.output()}`
-    return refuse('timeout', `${this.name} did not ${what} within ${timeoutMs} ms`, { detail, cause })
+    return fail('timeout', `${this.name} did not ${what} within ${timeoutMs} ms`, { detail, cause })
   }
 }
 
@@ -187,7 +187,7 @@ function killAll(): void {
 export async function startProcess(options: ProcessOptions): Promise<RunningProcess> {
   const program = options.command.includes('/') ? options.command : await findProgram(options.command)
   if (program === undefined || !(await isExecutable(program))) {
-    throw refuse('precondition', `there is no program "${options.command}" to run ${options.name}`)
+    throw fail('precondition', `there is no program "${options.command}" to run ${options.name}`)
   }
   const args = [...(options.args ?? [])]
   const deathSignal = (options.parentDeathSignal ?? 'SIGKILL').slice('SIG'.length)
@@ -204,7 +204,7 @@ export async function startProcess(options: ProcessOptions): Promise<RunningProc
   })
   if (child.pid === undefined) {
     const cause = await new Promise((resolve) => child.once('error', resolve))
-    throw refuse('precondition', `could not run "${options.command}"`, {
+    throw fail('precondition', `could not run "${options.command}"`, {
       detail: describeError(cause),
       cause,
     })
@@ -233,7 +233,7 @@ export async function runCommand(
   clearTimeout(timer)
   if (code === 0) return child.stdout()
   const how = signal === null ? `exit code ${code}` : signal
-  throw refuse('unavailable', `${options.name} failed with ${how}`, { detail: child.output() })
+  throw fail('unavailable', `${options.name} failed with ${how}`, { detail: child.output() })
 }
 
 /** A zombie is dead: it holds no file and no memory, and waits only for init to notice. */

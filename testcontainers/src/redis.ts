@@ -1,5 +1,5 @@
 /** A Redis of its own, without persistence: the program `redis-server` in PATH. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { findProgram } from './program.ts'
 import { type Service, startService } from './service.ts'
 
@@ -16,7 +16,7 @@ export async function redisMissing(): Promise<string | undefined> {
 export async function startRedis(): Promise<RedisServer> {
   const command = await findProgram('redis-server')
   if (command === undefined) {
-    throw refuse('precondition', 'redis-server is not in PATH', {
+    throw fail('precondition', 'redis-server is not in PATH', {
       hint: 'Install Redis (Debian: "redis-server").',
     })
   }

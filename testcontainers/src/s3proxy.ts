@@ -1,7 +1,7 @@
 /** An S3Proxy of its own: a second implementation of S3 to test against. Needs Java 17, and Maven for the first time. */
 import { chown, mkdir, rename, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { withCacheLock } from './cache-lock.ts'
 import { cached } from './cache.ts'
 import { runCommand } from './process.ts'
@@ -70,7 +70,7 @@ async function writeProperties(port: number, folder: string): Promise<string> {
 async function javaProgram(): Promise<string> {
   const java = await findProgram('java')
   if (java === undefined)
-    throw refuse('precondition', '"java" is not in PATH', { hint: 'Install Java 17 or later.' })
+    throw fail('precondition', '"java" is not in PATH', { hint: 'Install Java 17 or later.' })
   return java
 }
 
@@ -79,7 +79,7 @@ async function s3ProxyJar(): Promise<string> {
     cached(`jars/${JAR}`, async (path) => {
       const maven = await findProgram('mvn')
       if (maven === undefined)
-        throw refuse('precondition', '"mvn" is not in PATH, which S3Proxy is downloaded with')
+        throw fail('precondition', '"mvn" is not in PATH, which S3Proxy is downloaded with')
       const folder = `${path}.d`
       const artifact = `org.gaul:s3proxy:${VERSION}:jar:jar-with-dependencies`
       const args = ['-q', '-B', 'dependency:copy', `-Dartifact=${artifact}`, `-DoutputDirectory=${folder}`]

@@ -4,7 +4,7 @@
  */
 import { type Server, type Socket, connect, createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 const STEP_BYTES = 64 * 1024
 
@@ -39,7 +39,7 @@ export class TcpProxy implements AsyncDisposable {
       server.listen(0, host, resolve)
     })
     const bound = server.address()
-    if (bound === null || typeof bound === 'string') throw refuse('precondition', 'the proxy has no port')
+    if (bound === null || typeof bound === 'string') throw fail('precondition', 'the proxy has no port')
     return new TcpProxy(server, `${host}:${bound.port}`, target)
   }
 

@@ -5,7 +5,7 @@
  */
 import { cp, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { withCacheLock } from './cache-lock.ts'
 import { cacheRoot, cached } from './cache.ts'
 import { temporaryDirectory } from './directory.ts'
@@ -76,7 +76,7 @@ export async function startVictoriaMetrics(): Promise<VictoriaMetrics> {
         data?: { result: { metric: Record<string, string>; value: [number, string] }[] }
       }
       if (body.status !== 'success')
-        throw refuse('bad_argument', `query fails: ${body.error}`, { detail: expr })
+        throw fail('bad_argument', `query fails: ${body.error}`, { detail: expr })
       return (body.data?.result ?? []).map(({ metric, value }) => ({ metric, value: Number(value[1]) }))
     },
     [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
@@ -97,7 +97,7 @@ async function findFolder(): Promise<string | undefined> {
   const named = process.env['UNDERSTORY_VICTORIA_METRICS']
   if (named !== undefined && named !== '') {
     if (await isExecutable(join(named, DATABASE))) return named
-    throw refuse('precondition', `UNDERSTORY_VICTORIA_METRICS is "${named}", where there is no ${DATABASE}`)
+    throw fail('precondition', `UNDERSTORY_VICTORIA_METRICS is "${named}", where there is no ${DATABASE}`)
   }
   const inCache = join(cacheRoot(), CACHED)
   if (await isExecutable(join(inCache, DATABASE))) return inCache
@@ -109,7 +109,7 @@ async function programFolder(): Promise<string> {
   const folder = await findFolder()
   if (folder !== undefined) return folder
   if (process.getuid?.() !== 0 || (await findProgram('apt-get')) === undefined)
-    throw refuse('precondition', 'there is no VictoriaMetrics in PATH, and only root on a Debian can get it')
+    throw fail('precondition', 'there is no VictoriaMetrics in PATH, and only root on a Debian can get it')
   return withCacheLock(CACHED, () => cached(CACHED, download))
 }
 

@@ -6,7 +6,7 @@
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, present, refuse } from '@understory/base'
+import { describeError, present, fail } from '@understory/base'
 import {
   PLAIN_CLIENT,
   ComputeState,
@@ -256,13 +256,13 @@ export class Lab implements AsyncDisposable {
       await this.compute()
       const statuses = await Promise.all(this.cluster.safekeepers.map((node) => this.walStatus(node)))
       const failed = statuses.find(({ failure }) => failure !== '')
-      if (failed !== undefined) throw refuse('unavailable', `${failed.nodeId}: ${failed.failure}`)
+      if (failed !== undefined) throw fail('unavailable', `${failed.nodeId}: ${failed.failure}`)
       goal ??= statuses.map(({ flushLsn }) => flushLsn).reduce((a, b) => (a > b ? a : b))
       const far = goal
       const shards = await this.#shards()
       const broken = shards.find(({ failure, stall }) => failure !== '' || stall !== '')
       if (broken !== undefined)
-        throw refuse('unavailable', `shard ${broken.shard?.number}: ${broken.failure || broken.stall}`)
+        throw fail('unavailable', `shard ${broken.shard?.number}: ${broken.failure || broken.stall}`)
       return statuses.every(({ flushLsn }) => flushLsn >= far) &&
         shards.every(({ ingestedLsn }) => ingestedLsn >= far)
         ? true
@@ -350,7 +350,7 @@ export async function until<T>(
     }
     if (performance.now() > deadlineMs) {
       const detail = trouble === undefined ? {} : { detail: describeError(trouble), cause: trouble }
-      throw refuse('timeout', `waited ${Math.round(timeoutMs / 1_000)} s for ${what}`, detail)
+      throw fail('timeout', `waited ${Math.round(timeoutMs / 1_000)} s for ${what}`, detail)
     }
     await delay(POLL_MS)
   }

@@ -1,5 +1,5 @@
 /** The death of a compute-proxy alone: the next one adopts the Postgres that lives, the same process, without a rebuild. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { until } from './lab.ts'
 import type { Lab } from './lab.ts'
 
@@ -33,7 +33,7 @@ export async function killProxyAlone(
       })
       if (postmasterPid === before.postmasterPid) return
       const problem = hostEvents(lab, 'not_adopted').at(-1)
-      throw refuse('conflict', `Postgres was rebuilt, and not adopted: ${problem}`)
+      throw fail('conflict', `Postgres was rebuilt, and not adopted: ${problem}`)
     },
   }
 }

@@ -6,7 +6,7 @@
 import { closeSync, fdatasyncSync, openSync, readFileSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { seededRng } from '@understory/env'
 import type { Rng } from '@understory/env'
 import pg from 'pg'
@@ -203,7 +203,7 @@ function readJournals(folder: string): ReadonlyMap<number, ReadonlyMap<number, O
     for (const line of readFileSync(join(folder, name), 'latin1').split('\n').slice(0, -1)) {
       const [letter = '', sequence = ''] = line.split(' ')
       const outcome = LETTERS[letter as keyof typeof LETTERS] as Outcome | undefined
-      if (outcome === undefined) throw refuse('bad_file', `journal "${name}" has the line "${line}"`)
+      if (outcome === undefined) throw fail('bad_file', `journal "${name}" has the line "${line}"`)
       outcomes.set(Number(sequence), outcome)
     }
     clients.set(Number(client), outcomes)

@@ -1,6 +1,6 @@
 /** One pod of each kind is killed under load, and its return is waited for. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { kubectl, objects } from './programs.ts'
 import type { Load } from './load.ts'
 import type { Tools } from './programs.ts'
@@ -53,7 +53,7 @@ const podsOf = (tools: Tools, component: string, more = ''): Promise<readonly Po
 export async function killPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const before = await podsOf(tools, component, more)
   const [victim] = before.filter(isReady)
-  if (victim === undefined) throw refuse('precondition', `no ${component} is ready`)
+  if (victim === undefined) throw fail('precondition', `no ${component} is ready`)
   return around(load, `pod of ${component}`, async () => {
     await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--grace-period=1', '--wait=false')
     await untilBack(tools, component, more, before.filter(isReady).length, victim.metadata.uid)
@@ -66,13 +66,13 @@ const CLEAN_END_MS_MAX = 40_000
 /** Told to end with all the time that it has, as by `kubectl drain`: Postgres stops cleanly. */
 export async function endPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const [victim] = (await podsOf(tools, component, more)).filter(isReady)
-  if (victim === undefined) throw refuse('precondition', `no ${component} is ready`)
+  if (victim === undefined) throw fail('precondition', `no ${component} is ready`)
   const result = await around(load, `pod of ${component}, cleanly`, async () => {
     await kubectl(tools, 'delete', 'pod', victim.metadata.name, '--wait=false')
     await untilBack(tools, component, more, 1, victim.metadata.uid)
   })
   if (result.backMs > CLEAN_END_MS_MAX)
-    throw refuse('timeout', `a clean end of ${component} took ${result.backMs} ms`)
+    throw fail('timeout', `a clean end of ${component} took ${result.backMs} ms`)
   return result
 }
 
@@ -88,7 +88,7 @@ export async function checkDrain(tools: Tools): Promise<void> {
 /** The container of Postgres alone, as an out-of-memory kill would: it must never run again on its old files (I4). */
 export async function killPostgres(tools: Tools, load: Load, more: string): Promise<KillResult> {
   const [victim] = (await podsOf(tools, 'compute', more)).filter(isReady)
-  if (victim === undefined) throw refuse('precondition', 'no compute is ready')
+  if (victim === undefined) throw fail('precondition', 'no compute is ready')
   const { name, uid } = victim.metadata
   let seen: readonly ContainerStatus[] = []
   const result = await around(load, 'container of Postgres', async () => {
@@ -115,7 +115,7 @@ export async function killPostgres(tools: Tools, load: Load, more: string): Prom
   const ids = new Set(seen.map(({ containerID }) => containerID))
   const restarts = Math.max(0, ...seen.map(({ restartCount }) => restartCount))
   if (ids.size > 1 || restarts > 0)
-    throw refuse('precondition', `the container of Postgres in ${name} was started again (${restarts} times)`)
+    throw fail('precondition', `the container of Postgres in ${name} was started again (${restarts} times)`)
   return result
 }
 
@@ -167,7 +167,7 @@ async function untilBack(
     if (ready.length >= count) return
     if (performance.now() > untilMs) {
       const states = pods.map(({ metadata, status }) => `${metadata.name} ${status.phase}`).join(', ')
-      throw refuse('timeout', `${component} did not come back within ${BACK_MS_MAX} ms: ${states}`)
+      throw fail('timeout', `${component} did not come back within ${BACK_MS_MAX} ms: ${states}`)
     }
     await delay(POLL_MS)
   }

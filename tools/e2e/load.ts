@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
-import { present, refuse } from '@understory/base'
+import { present, fail } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { ROOT } from '../run-command.ts'
 import { kubectl } from './programs.ts'
@@ -126,7 +126,7 @@ export class Load {
       if (this.#lines.length >= from + 4 && isFlowing) return
       if (performance.now() > untilMs) {
         const problem = this.#lines.findLast(({ lastProblem }) => lastProblem)?.lastProblem ?? 'none'
-        throw refuse('timeout', `no commits for ${RECOVER_MS_MAX} ms`, { detail: `last error: ${problem}` })
+        throw fail('timeout', `no commits for ${RECOVER_MS_MAX} ms`, { detail: `last error: ${problem}` })
       }
       await delay(POLL_MS)
     }
@@ -137,7 +137,7 @@ export class Load {
     const code = await this.#ended
     const { total, lost } = this.#lines.at(-1) ?? {}
     if (total === undefined || lost === undefined)
-      throw refuse('precondition', `the load ended with exit code ${code} and without a result`)
+      throw fail('precondition', `the load ended with exit code ${code} and without a result`)
     return { total, lost }
   }
 }

@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
 import { helmProgram } from '@understory/testcontainers'
 import { ROOT } from '../run-command.ts'
@@ -86,7 +86,7 @@ async function main(): Promise<void> {
   }
   const given = options.values
   const kubeconfig = resolve(given.kubeconfig)
-  if (!existsSync(kubeconfig)) throw refuse('bad_argument', `kubeconfig "${kubeconfig}" is not there`)
+  if (!existsSync(kubeconfig)) throw fail('bad_argument', `kubeconfig "${kubeconfig}" is not there`)
   const tools: Tools = { kubeconfig, namespace: given.namespace, helm: await helmProgram() }
   if (given.load !== undefined) await loadImages(given.load, given.images)
   await kubectl(tools, 'create', 'namespace', given.namespace)
@@ -106,7 +106,7 @@ async function main(): Promise<void> {
 async function loadImages(command: string, folder: string): Promise<void> {
   const archives = (await readdir(folder).catch(() => [])).filter((name) => name.endsWith('.tar'))
   if (archives.length === 0)
-    throw refuse('precondition', `there is no image archive in "${folder}"`, { hint: 'Run npm run images.' })
+    throw fail('precondition', `there is no image archive in "${folder}"`, { hint: 'Run npm run images.' })
   for (const name of archives) await feed(command, join(folder, name))
   say(`${archives.length} images loaded`)
 }
@@ -123,7 +123,7 @@ async function run(tools: Tools, given: Given): Promise<void> {
     helm(tools, 'install', RELEASE, CHART, ...values, '--wait', '--timeout', '5m'),
   )
   say(`installed, all pods ready after ${seconds(installMs)}`)
-  if (installMs > READY_MS_MAX) throw refuse('timeout', `that is longer than ${seconds(READY_MS_MAX)}`)
+  if (installMs > READY_MS_MAX) throw fail('timeout', `that is longer than ${seconds(READY_MS_MAX)}`)
 
   const tested = await helm(tools, 'test', RELEASE, '--logs', '--timeout', '5m')
   for (const line of tested.split('\n').filter((line) => line.startsWith('ok '))) say(`helm test: ${line}`)
@@ -183,21 +183,21 @@ async function run(tools: Tools, given: Given): Promise<void> {
   say(
     `${total} acknowledged commits, ${lost.length} lost${lost.length > 0 ? `: ${lost.slice(0, 5).join(', ')}` : ''}`,
   )
-  if (lost.length > 0) throw refuse('precondition', 'acknowledged commits were lost')
+  if (lost.length > 0) throw fail('precondition', 'acknowledged commits were lost')
   const verified = await understory(tools, 'timeline', 'verify', TENANT)
   say(`timeline verify: ${verified.trim().split('\n').at(-1) ?? ''}`)
 
   const deleteMs = await timed(() => understory(tools, 'tenant', 'delete', TENANT, '--stop-compute'))
   const kept = await objects<{ metadata: { name: string } }>(tools, 'pods,services', '-l', ofTenant.slice(1))
   say(`tenant deleted after ${seconds(deleteMs)}; of it is left: ${kept.length}`)
-  if (kept.length > 0) throw refuse('precondition', `deleting left ${kept[0]?.metadata.name ?? ''}`)
+  if (kept.length > 0) throw fail('precondition', `deleting left ${kept[0]?.metadata.name ?? ''}`)
 
   await kubectl(tools, 'delete', 'pod', 'e2e-client', '--wait=true')
   const uninstallMs = await timed(() => helm(tools, 'uninstall', RELEASE, '--wait', '--timeout', '5m'))
   const left = await leftovers(tools)
   say(`uninstalled after ${seconds(uninstallMs)}; what is left: ${left.join(', ')}`)
   const surplus = left.filter((name) => !name.startsWith('persistentvolumeclaim/'))
-  if (surplus.length > 0) throw refuse('precondition', `uninstalling left ${surplus.join(', ')}`)
+  if (surplus.length > 0) throw fail('precondition', `uninstalling left ${surplus.join(', ')}`)
 }
 
 const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`

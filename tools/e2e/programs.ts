@@ -3,7 +3,7 @@ import { execFile, spawn } from 'node:child_process'
 import { createReadStream } from 'node:fs'
 import { basename } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface Tools {
   readonly kubeconfig: string
@@ -22,7 +22,7 @@ function run(program: string, { kubeconfig, namespace }: Tools, args: readonly s
       if (error === null) return resolve(stdout)
       const what = `${basename(program)} ${args.slice(0, 3).join(' ')}`
       const detail = `${stderr}${stdout}`.trim().slice(-2_000)
-      reject(refuse('precondition', `${what} failed`, { detail, cause: error }))
+      reject(fail('precondition', `${what} failed`, { detail, cause: error }))
     })
   })
 }
@@ -52,5 +52,5 @@ export async function feed(command: string, file: string): Promise<void> {
   // One that ends without reading says why by its exit code.
   await pipeline(createReadStream(file), child.stdin).catch(() => undefined)
   const code = await ended
-  if (code !== 0) throw refuse('precondition', `"${command}" ended with exit code ${code} on ${file}`)
+  if (code !== 0) throw fail('precondition', `"${command}" ended with exit code ${code} on ${file}`)
 }

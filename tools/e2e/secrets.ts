@@ -2,7 +2,7 @@
  * A superuser of a tenant's Postgres runs what they like in its container, and shares network and processes with the proxy: what
  * is the proxy's alone must stay so.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { kubectl } from './programs.ts'
 import type { Tools } from './programs.ts'
 
@@ -51,11 +51,11 @@ export async function checkSecrets(tools: Tools, pod: string): Promise<void> {
     kubectl(tools, 'exec', pod, '-c', container, '--', 'sh', '-c', script)
   const lines = (await within('postgres', LOOK)).split('\n')
   const open = lines.filter((line) => line.startsWith('open'))
-  if (open.length > 0) throw refuse('precondition', `Postgres can look into its proxy: ${open.join(', ')}`)
-  if (!lines.includes('seen')) throw refuse('precondition', 'Postgres does not see its proxy at all')
+  if (open.length > 0) throw fail('precondition', `Postgres can look into its proxy: ${open.join(', ')}`)
+  if (!lines.includes('seen')) throw fail('precondition', 'Postgres does not see its proxy at all')
   await within('postgres', LINK)
   const kept = await within('compute-proxy', KEPT)
-  if (!kept.includes('host all all')) throw refuse('precondition', 'the proxy has kept no configuration')
+  if (!kept.includes('host all all')) throw fail('precondition', 'the proxy has kept no configuration')
   if (/PRIVATE KEY|UNDERSTORY_|AWS_/.test(kept))
-    throw refuse('precondition', 'the proxy keeps what a link in PGDATA leads to')
+    throw fail('precondition', 'the proxy keeps what a link in PGDATA leads to')
 }

@@ -5,7 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
 import type { PostgresMajor } from '@understory/testcontainers'
 import type { FuzzThreadData } from './fuzz-protocol.ts'
@@ -49,7 +49,7 @@ async function fuzzInThread(corpus: Corpus, recordsCount: number, seed: number):
     const now = Atomics.load(progress, 0)
     if (now !== seen) [seen, seenMs] = [now, performance.now()]
     else if (performance.now() - seenMs > HANG_MS)
-      reject(refuse('timeout', `case ${now} of seed ${seed} hangs for more than ${HANG_MS} ms`))
+      reject(fail('timeout', `case ${now} of seed ${seed} hangs for more than ${HANG_MS} ms`))
   }, 500)
   try {
     return await promise

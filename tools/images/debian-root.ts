@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs'
 import { chmod, copyFile, readFile, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { cached, runCommand } from '@understory/testcontainers'
 import { ROOT } from '../run-command.ts'
 
@@ -34,7 +34,7 @@ export function debianRoot(packages: readonly string[] = []): Promise<string> {
   return cached(name, async (path) => {
     const missing = debianRootMissing()
     if (missing !== undefined) {
-      throw refuse('precondition', `no base image can be made: ${missing}`, {
+      throw fail('precondition', `no base image can be made: ${missing}`, {
         hint: 'Use a machine with Docker, or name a root file system with --base-root DIR.',
       })
     }
@@ -61,7 +61,7 @@ async function mirror(): Promise<string> {
     const found = /^(?:URIs: *|deb +(?:\[[^\]]*\] +)?)(https?:\/\/\S+)/m.exec(content)
     if (found?.[1] !== undefined) return found[1]
   }
-  throw refuse('precondition', "apt's lists name no mirror", {
+  throw fail('precondition', "apt's lists name no mirror", {
     hint: 'Name a root file system with --base-root DIR.',
   })
 }

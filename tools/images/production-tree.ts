@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs'
 import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, relative } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { ROOT } from '../run-command.ts'
 
 const APPS = ['cli', 'compute-proxy', 'control-plane', 'pageserver', 'safekeeper']
@@ -39,14 +39,14 @@ export function closureOf(
     if (found.has(path)) continue
     found.add(path)
     const entry = packages[path]
-    if (entry === undefined) throw refuse('precondition', `package-lock.json has no "${path}"`)
+    if (entry === undefined) throw fail('precondition', `package-lock.json has no "${path}"`)
     const { dependencies = {}, optionalDependencies = {}, peerDependencies = {} } = entry
     for (const name of Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies })) {
       const at = resolvePackage(packages, path, name)
       if (at !== undefined && (packages[at]?.link === true || isInstalled(at))) {
         queue.push(packages[at]?.link === true ? (packages[at].resolved as string) : at)
       } else if (name in dependencies && !(name in optionalDependencies)) {
-        throw refuse('precondition', `package "${name}", which "${path}" needs, is not installed`, {
+        throw fail('precondition', `package "${name}", which "${path}" needs, is not installed`, {
           hint: 'Run npm install.',
         })
       }

@@ -5,7 +5,7 @@
 import { createReadStream } from 'node:fs'
 import { lstat, readdir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 const BLOCK_BYTES = 512
 const NAME_BYTES_MAX = 100
@@ -99,7 +99,7 @@ export async function* tarFile(
     bytes += (chunk as Buffer).length
     yield chunk as Buffer
   }
-  if (bytes !== size) throw refuse('precondition', `file "${source}" changed while it was read`)
+  if (bytes !== size) throw fail('precondition', `file "${source}" changed while it was read`)
   yield padding(size)
 }
 

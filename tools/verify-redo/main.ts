@@ -6,7 +6,7 @@
 import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { oneOf, parseOptions, text } from '@understory/env'
 import { createClient } from '@understory/sdk'
 import { TENANT_PASSWORD, startCluster, tenantLogin } from '@understory/testcontainers'
@@ -66,7 +66,7 @@ async function readScripts(paths: readonly string[]): Promise<Script[]> {
   const scripts: Script[] = []
   for (const path of paths) {
     const found = await stat(path).catch((cause: unknown) => {
-      throw refuse('bad_argument', `could not read "${path}"`, {
+      throw fail('bad_argument', `could not read "${path}"`, {
         hint: 'Give a file or a folder of *.sql.',
         cause,
       })
@@ -79,7 +79,7 @@ async function readScripts(paths: readonly string[]): Promise<Script[]> {
       : [path]
     for (const name of files) scripts.push({ name, text: await readFile(name, 'utf8') })
   }
-  if (scripts.length === 0) throw refuse('bad_argument', `there is no *.sql in "${paths.join(', ')}"`)
+  if (scripts.length === 0) throw fail('bad_argument', `there is no *.sql in "${paths.join(', ')}"`)
   return scripts
 }
 

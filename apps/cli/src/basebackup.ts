@@ -1,7 +1,7 @@
 /** A data directory as of an LSN, written by the command itself from pageservers and safekeepers. */
 import { realpath } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { LSN_ZERO, formatLsn, lsnFromBigint, maxLsn, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, lsnFromBigint, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { assemblePgdata, asRecordEnd, writeStandaloneConfiguration } from '@understory/pgdata'
 import type { PgdataSource } from '@understory/pgdata'
@@ -34,7 +34,7 @@ export type BasebackupRow = {
   readonly start: string
 }
 
-/** Errors: refused `bad_lsn`, `out_of_range`, `precondition` (directory), or what storage says. */
+/** Errors: `bad_lsn`, `out_of_range`, `precondition` (directory), or what storage says. */
 export async function basebackup({
   rpc,
   view,
@@ -70,7 +70,7 @@ function sourceOf(rpc: ClientContext, view: GetTimelineResponse): PgdataSource {
   const { timeline, spec } = view
   const { postgres } = timeline ?? {}
   if (timeline?.timeline === undefined || spec === undefined || postgres === undefined) {
-    throw refuse('unavailable', `timeline "${timeline?.name}" has not been made yet`, {
+    throw fail('unavailable', `timeline "${timeline?.name}" has not been made yet`, {
       hint: 'Try again in a moment.',
     })
   }
@@ -93,13 +93,13 @@ function chooseLsn(view: GetTimelineResponse, wanted: Lsn | undefined, segmentBy
     LSN_ZERO,
   )
   if (commitLsn === LSN_ZERO) {
-    throw refuse('unavailable', 'no safekeeper of the timeline answers, so nothing is known to be committed')
+    throw fail('unavailable', 'no safekeeper of the timeline answers, so nothing is known to be committed')
   }
   if (wanted === undefined) return commitLsn
   const at = asRecordEnd(wanted, segmentBytes)
   const startLsn = lsnFromBigint(view.timeline?.startLsn ?? 0n)
   if (at < startLsn || at > commitLsn) {
-    throw refuse('out_of_range', `lsn ${formatLsn(wanted)} is not within the timeline`, {
+    throw fail('out_of_range', `lsn ${formatLsn(wanted)} is not within the timeline`, {
       hint: `Choose one from ${formatLsn(startLsn)} to ${formatLsn(commitLsn)}.`,
     })
   }

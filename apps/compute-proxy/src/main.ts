@@ -10,8 +10,8 @@ async function load() {
   if (command === 'host') return (await import('./commands/host.ts')).HOST
   if (command === 'run') return (await import('./commands/run.ts')).RUN
   if (command === 'pod') return (await import('./commands/pod.ts')).POD
-  const { refuse } = await import('@understory/base')
-  throw refuse('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, {
+  const { fail } = await import('@understory/base')
+  throw fail('bad_argument', command === undefined ? 'which command?' : `unknown command "${command}"`, {
     hint: 'Use "host", "pod" or "run"; see --help of each.',
   })
 }

@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { lsnFromBigint, refuse } from '@understory/base'
+import { lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import { decodeTrackerState, parseControlFile } from '@understory/postgres/cluster'
@@ -73,7 +73,7 @@ async function startStandIn(root: string, settings: RedoSettings, batchesCount: 
       const { shard, startLsn } = message.value
       starts.push(lsnFromBigint(startLsn))
       for await (const batch of batchesOf(root, shard!, settings, lsnFromBigint(startLsn), 20_000)) {
-        if (left-- === 0) throw refuse('unavailable', 'breaks off')
+        if (left-- === 0) throw fail('unavailable', 'breaks off')
         const { startLsn: from, endLsn, commitLsn, entries } = batch
         yield {
           startLsn: BigInt(from),

@@ -8,7 +8,7 @@ import { spawnSync } from 'node:child_process'
 import { cp, mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Lsn } from '@understory/base'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { inlineWorkers, realWorkers } from '@understory/env'
 import type { Workers } from '@understory/env'
 import { startPostgres, temporaryDirectory } from '@understory/testcontainers'
@@ -130,7 +130,7 @@ test('threads that refuse jobs for a while are asked again', async () => {
     ...threads,
     run: (kind, request, options) =>
       ++askedCount % 3 > 0
-        ? Promise.reject(refuse('unavailable', '1024 jobs wait for the threads already'))
+        ? Promise.reject(fail('unavailable', '1024 jobs wait for the threads already'))
         : threads.run(kind, request, options),
   }
   await using bench = await openBench(directory.path, SMALL_LAYERS, { workers })

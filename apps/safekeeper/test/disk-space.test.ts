@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realDisk, seededRng, silentLog, realRng } from '@understory/env'
 import type { Clock, Disk, DiskFile } from '@understory/env'
@@ -338,7 +338,7 @@ function failing(code: 'disk_failed' | 'disk_full'): Disk & { failNext: boolean 
       const writeDurably: DiskFile['writeDurably'] = async (offset, chunks) => {
         if (!disk.failNext) return file.writeDurably(offset, chunks)
         disk.failNext = false
-        throw refuse(code, 'could not write file')
+        throw fail(code, 'could not write file')
       }
       return new Proxy(file, {
         get: (target, name) => {
@@ -429,7 +429,7 @@ test('an election whose control file has no room leaves the shorter log, under i
     ...realDisk,
     durableReplace: (path, bytes) =>
       isFull && path.endsWith('control.2')
-        ? Promise.reject(refuse('disk_full', `could not write file "${path}"`))
+        ? Promise.reject(fail('disk_full', `could not write file "${path}"`))
         : realDisk.durableReplace(path, bytes),
   }
   const dataDir = join(await folder(), 'sk')

@@ -4,7 +4,7 @@
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { LSN_ZERO, advance, lsnFromBigint, lsnToBigint, refuse, segmentOf } from '@understory/base'
+import { LSN_ZERO, advance, lsnFromBigint, lsnToBigint, fail, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { jsonLog, realClock, realRng } from '@understory/env'
 import { localObjectStore, memoryObjectStore } from '@understory/object-store'
@@ -153,7 +153,7 @@ describe('whole segments', () => {
         return (...args: unknown[]) => {
           if (isDown) {
             refusedCount++
-            throw refuse('unavailable', 'the store is down')
+            throw fail('unavailable', 'the store is down')
           }
           return Reflect.apply(value, target, args) as unknown
         }

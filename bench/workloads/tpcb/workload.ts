@@ -3,7 +3,7 @@
  * seven statements of a transaction in one round trip.
  */
 import type pg from 'pg'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Random } from '../random.ts'
 import { BEGIN, COMMIT, type Session, type Statement } from '../session.ts'
 import {
@@ -76,7 +76,7 @@ async function readScale(client: pg.Client): Promise<Counts> {
 }
 
 function notLoaded(): Error {
-  return refuse('precondition', 'the database has no pgbench tables', { hint: 'Run "tpcb load" first.' })
+  return fail('precondition', 'the database has no pgbench tables', { hint: 'Run "tpcb load" first.' })
 }
 
 class TpcbClient implements WorkloadClient {

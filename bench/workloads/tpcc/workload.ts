@@ -3,7 +3,7 @@
  * client has a home warehouse, as a terminal has. One to three round trips a transaction.
  */
 import type pg from 'pg'
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import type { Random } from '../random.ts'
 import { BEGIN, COMMIT, type Row, type Session } from '../session.ts'
 import type { Workload, WorkloadClient, WorkloadRun } from '../workload.ts'
@@ -52,7 +52,7 @@ async function readScale(client: pg.Client): Promise<TpccScale> {
 }
 
 function notLoaded(): Error {
-  return refuse('precondition', 'the database has no TPC-C data', { hint: 'Run "tpcc load" first.' })
+  return fail('precondition', 'the database has no TPC-C data', { hint: 'Run "tpcc load" first.' })
 }
 
 type Outcome = 'committed' | 'rolledBack'

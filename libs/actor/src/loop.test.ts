@@ -1,5 +1,5 @@
 /** Goal: rounds come when they should, through failures and wake-ups. Method: the simulated clock, times looked at exactly. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { seededRng, silentLog } from '@understory/env'
 import { Schedule } from '@understory/simulation/schedule'
 import fc from 'fast-check'
@@ -21,11 +21,11 @@ test('rounds follow each other after the pause that each asks for, or after grow
   const outcomes: (number | undefined | Error)[] = [
     undefined,
     7,
-    refuse('unavailable', 'away'),
-    refuse('unavailable', 'away'),
-    refuse('unavailable', 'away'),
+    fail('unavailable', 'away'),
+    fail('unavailable', 'away'),
+    fail('unavailable', 'away'),
     undefined,
-    refuse('unavailable', 'away'),
+    fail('unavailable', 'away'),
     undefined,
   ]
   const startedMs: number[] = []
@@ -106,10 +106,10 @@ test('a problem is logged when it begins and every few minutes while it lasts', 
   const problems = new ProblemReport({ clock, log: logged(events), event: 'e', repeatMs: 1_000 })
   for (nowMs = 0; nowMs <= 2_500; nowMs += 100) problems.report('x')
   expect(events).toHaveLength(3)
-  problems.report(refuse('unavailable', 'y'))
+  problems.report(fail('unavailable', 'y'))
   expect(events.at(-1)).toBe('warn e y')
   expect(problems.current).toBe('y')
   expect([problems.clear(), problems.clear()]).toEqual([true, false])
-  problems.report(refuse('unavailable', 'y'))
+  problems.report(fail('unavailable', 'y'))
   expect(events).toHaveLength(5)
 })

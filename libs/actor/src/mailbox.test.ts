@@ -1,5 +1,5 @@
 /** Goal: one job at a time, in order, each with its own outcome, whatever jobs do. Method: random jobs on the simulated clock. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { Schedule } from '@understory/simulation/schedule'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -78,8 +78,8 @@ test('once closed, nothing starts any more, what runs ends, and everybody learns
   const running = mailbox.run(() => gate.promise)
   await Promise.resolve()
   const waiting = mailbox.run(() => expect.unreachable())
-  mailbox.close(refuse('unavailable', 'over'))
-  mailbox.close(refuse('unavailable', 'too late'))
+  mailbox.close(fail('unavailable', 'over'))
+  mailbox.close(fail('unavailable', 'too late'))
   await expect(waiting).rejects.toThrow('over')
   await expect(mailbox.run(() => expect.unreachable())).rejects.toThrow('over')
   const idle = mailbox.idle()

@@ -1,5 +1,5 @@
 /** Runs jobs one after another, in the order in which they were sent: the single writer of a state. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 
 export interface MailboxOptions {
@@ -37,14 +37,14 @@ export class Mailbox {
   }
 
   /**
-   * What the job returns. It never starts within this call. Errors: the job's own; refused `unavailable` where too many jobs
+   * What the job returns. It never starts within this call. Errors: the job's own; `unavailable` where too many jobs
    * wait; the reason of `close`.
    */
   run<T>(job: () => Promise<T> | T): Promise<T> {
     const { name, jobsMax = JOBS_MAX, clock } = this.#options
     if (this.#closed !== undefined) return Promise.reject(this.#closed)
     if (this.#waiting.length >= jobsMax) {
-      return Promise.reject(refuse('unavailable', `mailbox "${name}" is full: ${jobsMax} jobs wait`))
+      return Promise.reject(fail('unavailable', `mailbox "${name}" is full: ${jobsMax} jobs wait`))
     }
     return new Promise<T>((resolve, reject) => {
       const run = async (): Promise<void> => {

@@ -9,7 +9,7 @@ export class Semaphore {
     this.#freeCount = count
   }
 
-  /** Error: refused `cancelled` where `stop` fires before its turn; the job's own. */
+  /** Errors: `cancelled` where `stop` fires before its turn; the job's own. */
   async run<T>(job: () => Promise<T> | T, stop?: AbortSignal): Promise<T> {
     await this.#acquire(stop)
     try {

@@ -1,11 +1,11 @@
 /** Goal: children start, fail, rest and end as their policy says. Method: the simulated clock. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { seededRng, silentLog } from '@understory/env'
 import { Schedule } from '@understory/simulation/schedule'
 import { expect, test } from 'vitest'
 import { Supervisor } from './supervisor.ts'
 
-const failure = (): Promise<never> => Promise.reject(refuse('unavailable', 'failed'))
+const failure = (): Promise<never> => Promise.reject(fail('unavailable', 'failed'))
 
 function supervisor() {
   const time = new Schedule()

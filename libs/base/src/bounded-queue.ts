@@ -1,5 +1,5 @@
 /** A first-in first-out queue with a maximum weight: a producer waits while it is full. One consumer. */
-import { refuse } from './errors.ts'
+import { fail } from './errors.ts'
 
 export class BoundedQueue<T> {
   readonly #items: { readonly value: T; readonly weight: number }[] = []
@@ -27,7 +27,7 @@ export class BoundedQueue<T> {
     while (!this.#closed && this.#weight > 0 && this.#weight + weight > this.#weightMax) {
       await new Promise<void>((resolve) => this.#room.push(resolve))
     }
-    if (this.#closed) throw refuse('cancelled', 'queue is closed', { cause: this.#failure })
+    if (this.#closed) throw fail('cancelled', 'queue is closed', { cause: this.#failure })
     this.#items.push({ value, weight })
     this.#weight += weight
     this.#arrival?.()

@@ -1,5 +1,5 @@
 /** Reads a variable-length byte range from front to back, bounds-checked; one error tells where it ended. */
-import { refuse } from './errors.ts'
+import { fail } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 import { lsnFromHalves } from './lsn.ts'
 import type { Lsn } from './lsn.ts'
@@ -35,10 +35,7 @@ export class Cursor {
   #take(size: number): number {
     const at = this.at
     if (size < 0 || at + size > this.end) {
-      throw refuse(
-        this.#code,
-        `${this.#what} ends at byte ${this.end}, but ${size} bytes are needed at ${at}`,
-      )
+      throw fail(this.#code, `${this.#what} ends at byte ${this.end}, but ${size} bytes are needed at ${at}`)
     }
     this.at = at + size
     return at

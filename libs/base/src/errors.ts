@@ -77,8 +77,8 @@ export class UnderstoryError extends Error {
   }
 }
 
-/** Makes the error to throw: `throw refuse('bad_argument', …)`. */
-export function refuse(code: ErrorCode, message: string, extra: ErrorOptionsExtra = {}): UnderstoryError {
+/** Makes the error to throw: `throw fail('bad_argument', …)`. */
+export function fail(code: ErrorCode, message: string, extra: ErrorOptionsExtra = {}): UnderstoryError {
   return new UnderstoryError(code, message, extra)
 }
 

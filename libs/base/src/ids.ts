@@ -1,5 +1,5 @@
 /** Names of things, as branded types so that one is never passed for another. */
-import { refuse } from './errors.ts'
+import { fail } from './errors.ts'
 
 declare const brand: unique symbol
 type Brand<T, B extends string> = T & { readonly [brand]: B }
@@ -26,7 +26,7 @@ export interface ShardIdentity extends ShardLayout {
 
 function parseHexId(kind: string, text: string): string {
   if (!/^[0-9a-f]{32}$/.test(text)) {
-    throw refuse('bad_argument', `malformed ${kind} id "${text}"`, {
+    throw fail('bad_argument', `malformed ${kind} id "${text}"`, {
       hint: 'An id is 32 lower-case hexadecimal digits.',
     })
   }
@@ -38,7 +38,7 @@ export const parseTimelineId = (text: string): TimelineId => parseHexId('timelin
 
 export function parseNodeId(text: string): NodeId {
   if (!/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$/.test(text)) {
-    throw refuse('bad_argument', `malformed name "${text}"`, {
+    throw fail('bad_argument', `malformed name "${text}"`, {
       hint: 'Use letters, digits and inner dashes, at most 63.',
     })
   }

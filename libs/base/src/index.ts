@@ -1,7 +1,7 @@
 export { BugError, assert, present, unreachable } from './assert.ts'
 export { BoundedQueue } from './bounded-queue.ts'
 export { Cursor } from './cursor.ts'
-export { ERROR_CODES, UnderstoryError, describeError, isErrorCode, refuse } from './errors.ts'
+export { ERROR_CODES, UnderstoryError, describeError, fail, isErrorCode } from './errors.ts'
 export type { ErrorCode } from './errors.ts'
 export { DOCUMENT_READER, keepUnknown } from './keep-unknown.ts'
 export { hexId, isAddress, parseNodeId, parseTenantId, parseTimelineId } from './ids.ts'

@@ -5,7 +5,7 @@
  * only: on a whole LSN they are used for nothing but these. Positions are half-open: a start is inclusive, an end exclusive.
  */
 import { assert } from './assert.ts'
-import { refuse } from './errors.ts'
+import { fail } from './errors.ts'
 
 declare const brand: unique symbol
 export type Lsn = number & { readonly [brand]: 'Lsn' }
@@ -22,15 +22,14 @@ export function lsn(position: number): Lsn {
 
 /** From the two 32-bit halves in which Postgres stores an LSN on disk. */
 export function lsnFromHalves(high: number, low: number): Lsn {
-  if (high >= 0x20_0000)
-    throw refuse('bad_lsn', `lsn ${high.toString(16)}/${low.toString(16)} is beyond 2^53`)
+  if (high >= 0x20_0000) throw fail('bad_lsn', `lsn ${high.toString(16)}/${low.toString(16)} is beyond 2^53`)
   return (high * 0x1_0000_0000 + low) as Lsn
 }
 
-/** From the uint64 of a network message. Error: refused `bad_lsn` beyond 2^53. */
+/** From the uint64 of a network message. Errors: `bad_lsn` beyond 2^53. */
 export function lsnFromBigint(position: bigint): Lsn {
   if (position < 0n || position > 0x1f_ffff_ffff_ffffn)
-    throw refuse('bad_lsn', `lsn ${position} is beyond 2^53`)
+    throw fail('bad_lsn', `lsn ${position} is beyond 2^53`)
   return Number(position) as Lsn
 }
 
@@ -39,11 +38,11 @@ export const lsnHigh = (at: Lsn): number => Math.floor(at / 0x1_0000_0000)
 /** ToUint32 is exact for every whole number: the remainder by 2^32, without a division. */
 export const lsnLow = (at: Lsn): number => at >>> 0
 
-/** From text such as `16/B374D848`. Error: refused `bad_lsn`. */
+/** From text such as `16/B374D848`. Errors: `bad_lsn`. */
 export function parseLsn(text: string): Lsn {
   const match = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/.exec(text)
   if (match === null) {
-    throw refuse('bad_lsn', `malformed lsn "${text}"`, {
+    throw fail('bad_lsn', `malformed lsn "${text}"`, {
       hint: 'Write it as two hexadecimal numbers, such as 16/B374D848.',
     })
   }

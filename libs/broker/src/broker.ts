@@ -5,7 +5,7 @@
  *
  * Keys are words joined by `/`, such as `node/pageserver-1`; values are JSON of up to 64 KiB.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface AnnouncedEntry {
   readonly key: string
@@ -60,26 +60,26 @@ const PREFIX = /^[A-Za-z0-9_.:/-]*$/
 
 export function checkKey(key: string): void {
   if (key.length <= KEY_LENGTH_MAX && KEY.test(key)) return
-  throw refuse('bad_argument', `broker key ${JSON.stringify(key)} is not valid`, {
+  throw fail('bad_argument', `broker key ${JSON.stringify(key)} is not valid`, {
     hint: 'Keys are words of letters, digits, "_", ".", ":" and "-", joined by "/".',
   })
 }
 
 export function checkPrefix(prefix: string): void {
   if (prefix.length > KEY_LENGTH_MAX || !PREFIX.test(prefix)) {
-    throw refuse('bad_argument', `broker prefix ${JSON.stringify(prefix)} is not valid`)
+    throw fail('bad_argument', `broker prefix ${JSON.stringify(prefix)} is not valid`)
   }
 }
 
 export function checkTtl(ttlMs: number): void {
   if (Number.isInteger(ttlMs) && ttlMs >= TTL_MS_MIN && ttlMs <= TTL_MS_MAX) return
-  throw refuse('bad_argument', `time to live of ${ttlMs} ms is not within ${TTL_MS_MIN} to ${TTL_MS_MAX}`)
+  throw fail('bad_argument', `time to live of ${ttlMs} ms is not within ${TTL_MS_MIN} to ${TTL_MS_MAX}`)
 }
 
 /** The value's JSON. */
 export function encodeValue(key: string, value: unknown): string {
   const text = JSON.stringify(value) as string | undefined
-  if (text === undefined) throw refuse('bad_argument', `value of broker key "${key}" is not JSON`)
+  if (text === undefined) throw fail('bad_argument', `value of broker key "${key}" is not JSON`)
   checkSize(key, text)
   return text
 }
@@ -90,10 +90,10 @@ export function checkText(key: string, text: string): void {
   try {
     JSON.parse(text)
   } catch (cause) {
-    throw refuse('bad_argument', `value of broker key "${key}" is not JSON`, { cause })
+    throw fail('bad_argument', `value of broker key "${key}" is not JSON`, { cause })
   }
 }
 
 function checkSize(key: string, text: string): void {
-  if (text.length > VALUE_BYTES_MAX) throw refuse('bad_argument', `value of broker key "${key}" is too large`)
+  if (text.length > VALUE_BYTES_MAX) throw fail('bad_argument', `value of broker key "${key}" is too large`)
 }

@@ -1,5 +1,5 @@
 /** A broker that another process embeds, over gRPC. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { BrokerServiceClient, callServerStream, callUnary, createClient } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
 import type { ChangeSink, Transport } from './transport.ts'
@@ -58,7 +58,7 @@ export class EmbeddedClient implements Transport {
       if (signal.aborted) return
       throw error
     }
-    if (!signal.aborted) throw refuse('unavailable', `${peer} ended the watch`)
+    if (!signal.aborted) throw fail('unavailable', `${peer} ended the watch`)
   }
 
   onReturn(callback: () => void): void {

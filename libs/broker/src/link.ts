@@ -1,5 +1,5 @@
 /** A broker over any transport: announcements that repeat themselves and watches that find their way back. */
-import { UnderstoryError, refuse } from '@understory/base'
+import { UnderstoryError, fail } from '@understory/base'
 import { type Clock, type Log, type Rng, type Timer, backoffMs } from '@understory/env'
 import type { AnnouncedEntry, Announcement, Broker, BrokerChange } from './broker.ts'
 import { TTL_DEFAULT_MS, checkKey, checkPrefix, checkTtl, encodeValue } from './broker.ts'
@@ -40,9 +40,9 @@ export class BrokerLink implements Broker {
     checkKey(key)
     checkTtl(ttlMs)
     const text = encodeValue(key, value)
-    if (this.#closing.signal.aborted) throw refuse('cancelled', 'broker link is closed')
+    if (this.#closing.signal.aborted) throw fail('cancelled', 'broker link is closed')
     if (this.#kept.has(key))
-      throw refuse('already_exists', `broker key "${key}" is announced already by this process`)
+      throw fail('already_exists', `broker key "${key}" is announced already by this process`)
     const kept = new KeptKey(key, text, ttlMs, this.#transport, this.#seams.clock, this.#reach)
     this.#kept.set(key, kept)
     await kept.repeat()

@@ -2,7 +2,7 @@
  * The embedded broker's core: announcements in this process's memory, each with its time. The control plane keeps one
  * and serves it to others (service.ts).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Clock, Timer } from '@understory/env'
 import { type BrokerSeams, BrokerLink } from './link.ts'
 import type { ChangeSink, Transport } from './transport.ts'
@@ -32,7 +32,7 @@ export class MemoryTransport implements Transport {
 
   async set(key: string, text: string, ttlMs: number): Promise<void> {
     if (!this.#entries.has(key) && this.#entries.size >= ENTRIES_COUNT_MAX) {
-      throw refuse('unavailable', `broker holds ${ENTRIES_COUNT_MAX} announcements already`)
+      throw fail('unavailable', `broker holds ${ENTRIES_COUNT_MAX} announcements already`)
     }
     this.#entries.get(key)?.timer.cancel()
     this.#entries.set(key, { text, timer: this.#clock.setTimer(ttlMs, () => this.#drop(key)) })

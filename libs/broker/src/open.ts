@@ -1,5 +1,5 @@
 /** From a URL to a broker. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { ClientContext } from '@understory/rpc'
 import type { Broker } from './broker.ts'
 import { EmbeddedClient } from './embedded-client.ts'
@@ -20,7 +20,7 @@ export function openBroker(url: string, seams: BrokerSeams & { readonly rpc: Cli
       const prefix = parsed.searchParams.get('prefix') ?? PREFIX_DEFAULT
       // A `*` would be a pattern where keys are looked for.
       if (!/^[\w.:-]+$/.test(prefix)) {
-        throw refuse('bad_argument', `malformed prefix "${prefix}" in the broker URL`, {
+        throw fail('bad_argument', `malformed prefix "${prefix}" in the broker URL`, {
           hint: 'Use letters, digits, ".", ":", "_" and "-".',
         })
       }
@@ -34,7 +34,7 @@ export function openBroker(url: string, seams: BrokerSeams & { readonly rpc: Cli
     }
   }
   // What cannot be understood may still contain a password.
-  throw refuse('bad_argument', 'could not understand the broker URL', {
+  throw fail('bad_argument', 'could not understand the broker URL', {
     hint: 'Give "redis://host:port" or "grpc://host:port"; in a password write "/" as %2F and "@" as %40.',
   })
 }

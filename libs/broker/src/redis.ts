@@ -2,7 +2,7 @@
  * A broker in Redis: each announcement a key with a time to live, each change also a message. Messages make watches
  * fast; what they miss (keys that ran out, a Redis that restarted or was emptied) a scan finds, every second.
  */
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { Redis } from 'ioredis'
 import type { ChangeSink, Transport } from './transport.ts'
@@ -158,13 +158,13 @@ export class RedisTransport implements Transport {
       // A command that found no connection does not know why there is none.
       const detail = REFUSED.test(said) ? said : (this.#connectionError ?? said)
       if (REFUSED.test(detail)) {
-        throw refuse('denied', `broker ${this.description} does not accept these credentials`, {
+        throw fail('denied', `broker ${this.description} does not accept these credentials`, {
           detail,
           hint: 'Check user and password in its URL, which has "/" as %2F and "@" as %40.',
           cause,
         })
       }
-      throw refuse('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
+      throw fail('unavailable', `broker ${this.description} is not reachable`, { detail, cause })
     }
   }
 }

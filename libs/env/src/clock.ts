@@ -2,7 +2,7 @@
  * Time as it is handed to code that decides: durations are measured on the monotonic clock, wall time is for people
  * and for leases that machines share.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface Timer {
   cancel(): void
@@ -45,7 +45,7 @@ export const realClock: Clock = {
 }
 
 export function cancelled(signal?: AbortSignal): Error {
-  return refuse('cancelled', 'operation was cancelled', { cause: signal?.reason })
+  return fail('cancelled', 'operation was cancelled', { cause: signal?.reason })
 }
 
 /** Throws `cancelled` if the signal has fired. */
@@ -73,7 +73,7 @@ export async function withDeadline<T>(
   }
   const onAbort = (): void => stop(cancelled(signal))
   const timer = clock.setTimer(timeoutMs, () =>
-    stop(refuse('timeout', `could not ${what} within ${timeoutMs} ms`)),
+    stop(fail('timeout', `could not ${what} within ${timeoutMs} ms`)),
   )
   signal?.addEventListener('abort', onAbort, { once: true })
   try {

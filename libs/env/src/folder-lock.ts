@@ -10,7 +10,7 @@ import { spawn } from 'node:child_process'
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { diskError } from './real-disk.ts'
 
 const FILE = '.lock'
@@ -21,7 +21,7 @@ export interface FolderLock extends AsyncDisposable {
   release(): Promise<void>
 }
 
-/** Error: refused `precondition` where another process holds the folder, or where there is no program `flock`. */
+/** Errors: `precondition` where another process holds the folder, or where there is no program `flock`. */
 export async function lockFolder(path: string): Promise<FolderLock> {
   const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants
   const file = await open(join(path, FILE), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600).catch((error: unknown) => {
@@ -37,11 +37,11 @@ export async function lockFolder(path: string): Promise<FolderLock> {
   if (code !== 0) {
     await file.close()
     if (code === HELD) {
-      throw refuse('precondition', `data folder "${path}" is in use`, {
+      throw fail('precondition', `data folder "${path}" is in use`, {
         hint: 'Stop the process that uses it, or name another folder.',
       })
     }
-    throw refuse('precondition', `could not lock data folder "${path}"`, {
+    throw fail('precondition', `could not lock data folder "${path}"`, {
       detail: code instanceof Error ? code.message : `flock ended with exit code ${code}`,
       hint: 'Install util-linux.',
       cause: code,

@@ -3,7 +3,7 @@
  * the environment, and that over the default. Names are camelCase in the table (`dataDir`), `--data-dir` as a flag,
  * `UNDERSTORY_SAFEKEEPER_DATA_DIR` in the environment.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { z } from 'zod'
 
 export interface OptionSpec<T> {
@@ -29,7 +29,7 @@ const checked =
   (text: string): T => {
     const { success, data, error } = schema.safeParse(text)
     if (success) return data
-    throw refuse('bad_argument', error.issues[0]?.message ?? 'it is malformed')
+    throw fail('bad_argument', error.issues[0]?.message ?? 'it is malformed')
   }
 
 /** Readers of the usual kinds of values. */
@@ -83,7 +83,7 @@ function describe(value: unknown): string {
 }
 
 /**
- * The values, or the help text where `--help` was given. Error: refused `bad_argument` that names the option, what
+ * The values, or the help text where `--help` was given. Errors: `bad_argument` that names the option, what
  * was given and what is expected.
  */
 export function parseOptions<T extends OptionTable>(
@@ -106,7 +106,7 @@ export function parseOptions<T extends OptionTable>(
     } else if (option.fallback !== undefined) {
       values[name] = option.fallback
     } else if (option.optional !== true) {
-      throw refuse('bad_argument', `option --${kebab(name)} is missing`, {
+      throw fail('bad_argument', `option --${kebab(name)} is missing`, {
         hint: `Give it, or set ${variable}; see --help.`,
       })
     }
@@ -119,7 +119,7 @@ function readValue(option: OptionSpec<unknown>, input: string, where: string): u
     return option.read(input)
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw refuse('bad_argument', `option ${where} cannot be "${input}": ${reason}`, {
+    throw fail('bad_argument', `option ${where} cannot be "${input}": ${reason}`, {
       hint: 'See --help.',
       cause,
     })
@@ -136,11 +136,11 @@ function readFlags(app: string, table: OptionTable, argv: readonly string[]): Ma
     const flag = equals === -1 ? argument : argument.slice(0, equals)
     const name = names.get(flag)
     if (name === undefined) {
-      throw refuse('bad_argument', `${app} knows no option "${flag}"`, { hint: 'See --help.' })
+      throw fail('bad_argument', `${app} knows no option "${flag}"`, { hint: 'See --help.' })
     }
     const value = equals === -1 ? argv[++i] : argument.slice(equals + 1)
     if (value === undefined)
-      throw refuse('bad_argument', `option ${flag} needs a value`, { hint: 'See --help.' })
+      throw fail('bad_argument', `option ${flag} needs a value`, { hint: 'See --help.' })
     given.set(name, value)
   }
   return given

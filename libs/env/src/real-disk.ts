@@ -15,7 +15,7 @@ import {
   unlink,
 } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
-import { BugError, assert, refuse } from '@understory/base'
+import { BugError, assert, fail } from '@understory/base'
 import {
   type Disk,
   type DiskFile,
@@ -44,28 +44,28 @@ export function diskError(cause: unknown, what: string): Error {
   const notAFolder = { ...extra, hint: 'A part of this path is a file and not a folder: give another path.' }
   switch (code) {
     case 'ENOENT':
-      return refuse('not_found', message, extra)
+      return fail('not_found', message, extra)
     case 'EEXIST':
-      return refuse('already_exists', message, syscall === 'mkdir' ? notAFolder : extra)
+      return fail('already_exists', message, syscall === 'mkdir' ? notAFolder : extra)
     case 'ENOTDIR':
-      return refuse('precondition', message, notAFolder)
+      return fail('precondition', message, notAFolder)
     case 'ENOSPC':
     case 'EDQUOT':
-      return refuse('disk_full', message, {
+      return fail('disk_full', message, {
         ...extra,
         hint: 'Free some space or give the data folder a larger volume.',
       })
     case 'EACCES':
     case 'EPERM':
-      return refuse('precondition', message, {
+      return fail('precondition', message, {
         ...extra,
         hint: `Give user ${process.getuid?.()} the right to do so.`,
       })
     case 'EROFS':
-      return refuse('precondition', message, { ...extra, hint: 'Mount the file system writable.' })
+      return fail('precondition', message, { ...extra, hint: 'Mount the file system writable.' })
     case 'EMFILE':
     case 'ENFILE':
-      return refuse('unavailable', message, { ...extra, hint: 'Raise the limit of open files.' })
+      return fail('unavailable', message, { ...extra, hint: 'Raise the limit of open files.' })
     case 'EBADF':
       return new BugError(`${message}: it is closed already`)
     case 'EISDIR':
@@ -73,9 +73,9 @@ export function diskError(cause: unknown, what: string): Error {
     case 'ENAMETOOLONG':
     case 'ELOOP':
     case 'EXDEV':
-      return refuse('precondition', message, extra)
+      return fail('precondition', message, extra)
     default:
-      return refuse('disk_failed', message, extra)
+      return fail('disk_failed', message, extra)
   }
 }
 
@@ -196,7 +196,7 @@ class RealFile implements DiskFile {
 
   #assertTrusted(): void {
     if (this.#syncFailure === undefined) return
-    throw refuse('disk_failed', `file "${this.path}" could not be synced earlier`, {
+    throw fail('disk_failed', `file "${this.path}" could not be synced earlier`, {
       cause: this.#syncFailure,
     })
   }
@@ -291,5 +291,5 @@ function undefinedIfAbsent(error: unknown): undefined {
 export function pathInside(root: string, ...parts: readonly string[]): string {
   const path = join(root, ...parts)
   if (path === root || path.startsWith(root.endsWith('/') ? root : `${root}/`)) return path
-  throw refuse('bad_argument', `path "${parts.join('/')}" leaves its folder`)
+  throw fail('bad_argument', `path "${parts.join('/')}" leaves its folder`)
 }

@@ -4,7 +4,7 @@
  * met a bug, or that died, is ended and replaced: its memory cannot be trusted.
  */
 import { Worker } from 'node:worker_threads'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { cancelled, throwIfCancelled } from './clock.ts'
 import { restoreError } from './workers.ts'
 import type { JobMap, JobMessage, JobReply, RunOptions, Transferable, Workers } from './workers.ts'
@@ -64,7 +64,7 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
   ): Promise<J[K]['response']> {
     return new Promise((resolve, reject) => {
       throwIfCancelled(options.signal)
-      if (this.#closed) throw refuse('cancelled', `thread pool "${this.#name}" is closed`)
+      if (this.#closed) throw fail('cancelled', `thread pool "${this.#name}" is closed`)
       const job: Job = {
         message: { id: ++this.#lastId, kind, request },
         transfer: options.transfer ?? [],
@@ -87,7 +87,7 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
 
   async close(): Promise<void> {
     this.#closed = true
-    const error = refuse('cancelled', `thread pool "${this.#name}" was closed`)
+    const error = fail('cancelled', `thread pool "${this.#name}" was closed`)
     for (const job of this.#queue.splice(0)) job.reject(error)
     await Promise.all(
       [...this.#threads].map(async (thread) => {
@@ -105,9 +105,7 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
     const { queueCountMax = 1024 } = this.#options
     if (this.#queue.length < queueCountMax) this.#queue.push(job)
     else
-      job.reject(
-        refuse('unavailable', `${queueCountMax} jobs wait for the threads of "${this.#name}" already`),
-      )
+      job.reject(fail('unavailable', `${queueCountMax} jobs wait for the threads of "${this.#name}" already`))
   }
 
   #abandon(job: Job, error: Error): void {
@@ -183,9 +181,7 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
       const detail = death === undefined ? `exit code ${code}` : describeError(death)
       const message = `a thread of "${this.#name}" ended while it ran "${job.message.kind}"`
       job.reject(
-        this.#closed && death !== undefined
-          ? death
-          : refuse('unavailable', message, { detail, cause: death }),
+        this.#closed && death !== undefined ? death : fail('unavailable', message, { detail, cause: death }),
       )
     }
     if (this.#closed || this.#queue.length === 0) return

@@ -28,7 +28,7 @@ import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { diskError } from './real-disk.ts'
 import type { UserIds } from './user.ts'
 
@@ -41,7 +41,7 @@ type Ids = Pick<UserIds, 'uid' | 'gid'>
 
 /**
  * Opens `path` below the folder `root`, as openat(2); the caller closes the descriptor. `path` has no `..`. Errors: as the
- * operating system says (ENOENT and the like), refused `bad_file` where a part of the path is a link.
+ * operating system says (ENOENT and the like), `bad_file` where a part of the path is a link.
  */
 export function openWithin(root: string, path: string, flags: number, mode?: number): number {
   return inFolderOf(root, path, (folder, name) => openat(root, path, folder, name, flags, mode))
@@ -119,7 +119,7 @@ export interface WithinEntry {
   readonly sizeBytes: number
 }
 
-/** Entries of a folder below `root`, empty where there is none. Error: refused `bad_file` where a link is on the way. */
+/** Entries of a folder below `root`, empty where there is none. Errors: `bad_file` where a link is on the way. */
 export function listWithin(root: string, path: string): WithinEntry[] {
   let fd: number
   try {
@@ -151,7 +151,7 @@ export interface ReadWithinOptions {
   readonly anyOwner?: boolean
 }
 
-/** The whole file; undefined where there is none. Error: refused `bad_file` where it is no file as is expected here. */
+/** The whole file; undefined where there is none. Errors: `bad_file` where it is no file as is expected here. */
 export async function readWithin(
   root: string,
   path: string,
@@ -173,7 +173,7 @@ export async function readWithin(
   return bytes.subarray(0, length)
 }
 
-/** A regular file for reading; undefined where there is none. Error: refused `bad_file` where it is something else. */
+/** A regular file for reading; undefined where there is none. Errors: `bad_file` where it is something else. */
 export async function openFileWithin(
   root: string,
   path: string,
@@ -199,7 +199,7 @@ export async function openFileWithin(
 
 function checkSize(root: string, path: string, size: number, bytesMax: number): void {
   if (size <= bytesMax) return
-  throw refuse('bad_file', `file "${join(root, path)}" of ${size} bytes is too large`, {
+  throw fail('bad_file', `file "${join(root, path)}" of ${size} bytes is too large`, {
     hint: `Make it no larger than ${bytesMax} bytes.`,
   })
 }
@@ -270,7 +270,7 @@ function openTablespace(root: string, at: string, flags: number): number | undef
 }
 
 const notAsExpected = (root: string, path: string, what: string, cause?: unknown): Error =>
-  refuse('bad_file', `"${join(root, path)}" ${what}`, {
+  fail('bad_file', `"${join(root, path)}" ${what}`, {
     hint: 'Put a regular file of the Postgres user there.',
     cause,
   })

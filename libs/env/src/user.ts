@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface UserIds {
   readonly name: string
@@ -19,7 +19,7 @@ export function unprivilegedUser(): UserIds | undefined {
   const users = parsePasswd(readFileSync('/etc/passwd', 'utf8'))
   const user = users.get('postgres') ?? users.get('nobody')
   if (user !== undefined) return user
-  throw refuse('precondition', 'there is neither a user "postgres" nor a user "nobody" to run servers as', {
+  throw fail('precondition', 'there is neither a user "postgres" nor a user "nobody" to run servers as', {
     hint: 'Create one of them, or run as a user other than root.',
   })
 }
@@ -37,13 +37,13 @@ export function parsePasswd(text: string): Map<string, UserIds> {
 
 /**
  * That `user` gets to a folder that is there: each folder above it lets it through. The kernel is asked, because there are
- * access lists beside the modes. Error: refused `precondition` that names the folder in the way.
+ * access lists beside the modes. Errors: `precondition` that names the folder in the way.
  */
 export function checkReachable(folder: string, user: UserIds | undefined, what: string): void {
   if (user === undefined || mayEnter(folder, user)) return
   let closed = folder
   while (dirname(closed) !== closed && !mayEnter(dirname(closed), user)) closed = dirname(closed)
-  throw refuse('precondition', `user "${user.name}" of Postgres cannot reach ${what} "${folder}"`, {
+  throw fail('precondition', `user "${user.name}" of Postgres cannot reach ${what} "${folder}"`, {
     detail: `folder "${closed}" does not let it through`,
     hint: `Choose another folder, or run: chmod o+x ${closed}`,
   })

@@ -1,6 +1,6 @@
 /** The thread's side of `realWorkers`: the last line of a `<x>-worker.ts` is `serveJobs<Jobs>(handlers)`. */
 import { isMainThread, parentPort } from 'node:worker_threads'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   type JobHandlers,
   type JobMap,
@@ -34,7 +34,7 @@ async function answer(
   { kind, request }: JobMessage,
 ): Promise<{ value: unknown; transfer: ArrayBuffer[] }> {
   const handler = handlers[kind]
-  if (handler === undefined) throw refuse('unsupported', `thread does not know the job "${kind}"`)
+  if (handler === undefined) throw fail('unsupported', `thread does not know the job "${kind}"`)
   const result = await handler(request)
   return result instanceof Transferred
     ? { value: result.value, transfer: [...result.transfer] as ArrayBuffer[] }

@@ -1,6 +1,6 @@
 // Clock, chance, retry and log: small promises, each checked once.
 import { describe, expect, test } from 'vitest'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   type Clock,
   backoffMs,
@@ -55,7 +55,7 @@ describe('retry', () => {
     const seams = { clock, rng: seededRng(1) }
     let calls = 0
     const third = async (): Promise<string> => {
-      if (++calls < 3) throw refuse('unavailable', 'not yet')
+      if (++calls < 3) throw fail('unavailable', 'not yet')
       return 'here'
     }
     expect(await retry(seams, {}, third)).toBe('here')
@@ -66,7 +66,7 @@ describe('retry', () => {
     calls = 0
     const wrong = async (): Promise<string> => {
       calls++
-      throw refuse('bad_argument', 'no')
+      throw fail('bad_argument', 'no')
     }
     await expect(retry(seams, {}, wrong)).rejects.toMatchObject({ code: 'bad_argument' })
     expect(calls).toBe(1)
@@ -119,7 +119,7 @@ test('the log writes one JSON line with what is bound, and nothing secret or unp
   const log = jsonLog({ level: 'info', clock, write: (line) => lines.push(line) }).child({ tenant: 'ab' })
   log.debug('hidden')
   log.info('page_read', { page: new Uint8Array(8192), xid: 5n })
-  log.error('sync_failed', { error: refuse('disk_full', 'could not write', { hint: 'Free some space.' }) })
+  log.error('sync_failed', { error: fail('disk_full', 'could not write', { hint: 'Free some space.' }) })
   expect(lines.map((line) => JSON.parse(line))).toEqual([
     {
       time: '1970-01-01T00:00:00.000Z',

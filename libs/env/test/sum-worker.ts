@@ -1,6 +1,6 @@
 /** Jobs for the pool's own tests. */
 import { isMainThread } from 'node:worker_threads'
-import { BugError, refuse } from '@understory/base'
+import { BugError, fail } from '@understory/base'
 import { type JobHandlers, Transferred, serveJobs } from '@understory/env'
 
 export interface SumJobs {
@@ -20,7 +20,7 @@ export const sumHandlers: JobHandlers<SumJobs> = {
     return new Transferred({ buffer }, [buffer])
   },
   refused: () => {
-    throw refuse('bad_page', 'page is torn', { detail: 'block 7', hint: 'Look at it.' })
+    throw fail('bad_page', 'page is torn', { detail: 'block 7', hint: 'Look at it.' })
   },
   bug: () => {
     throw new BugError('2 is not 3')

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { realClock as clock, realRng as rng, seededRng } from '@understory/env'
 import { expect, onTestFinished, test } from 'vitest'
 import { memoryObjectStore } from './memory/store.ts'
@@ -98,7 +98,7 @@ const faults: [string, Partial<ObjectStore>, string][] = [
   ['never matches', { putIfMatch: async () => ({ kind: 'conflict' }) }, 'with the current etag is refused'],
 ]
 test('a store that is away is told by what was wanted of it first', async () => {
-  const away = (what: string) => () => Promise.reject(refuse('unavailable', `could not ${what}`))
+  const away = (what: string) => () => Promise.reject(fail('unavailable', `could not ${what}`))
   const probed = faulty({ putIfAbsent: away('put'), delete: away('delete') })
   await expect(probeConditionalPut(probed, seededRng(1))).rejects.toThrow('could not put')
 })

@@ -1,7 +1,7 @@
 /** From a URL to a store. */
 import { fileURLToPath } from 'node:url'
 import { isAbsolute } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { localObjectStore } from './local/store.ts'
 import type { S3Credentials, S3StoreOptions } from './s3/store.ts'
@@ -80,5 +80,5 @@ function credentialsFrom(
 }
 
 function badUrl(url: string, detail: string): Error {
-  return refuse('bad_argument', `could not use "${url}" as an object store`, { detail, hint: HINT })
+  return fail('bad_argument', `could not use "${url}" as an object store`, { detail, hint: HINT })
 }

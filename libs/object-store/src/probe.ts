@@ -2,7 +2,7 @@
  * Whether a store compares and swaps for real. Some that speak S3 ignore the conditions of a PUT, or look first and
  * write then, so that two writers both believe to have won: what rests on it (leases, documents) would be lost silently.
  */
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import type { Rng } from '@understory/env'
 import type { CallOptions, ConditionalPut, ObjectStore } from './store.ts'
 
@@ -52,7 +52,7 @@ function expectConflict(store: ObjectStore, outcome: ConditionalPut, condition: 
 }
 
 function unsupported(store: ObjectStore, detail: string): Error {
-  return refuse('unsupported', `object store ${store.description} does not keep conditional writes`, {
+  return fail('unsupported', `object store ${store.description} does not keep conditional writes`, {
     detail,
     hint: 'Use a store that does, such as AWS S3, MinIO or a local folder.',
   })

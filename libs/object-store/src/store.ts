@@ -6,7 +6,7 @@
  * Errors: `not_found`, `unavailable` (after bounded tries), `timeout`, `cancelled`, `denied` (credentials, rights),
  * `bad_argument` (key), `precondition` (bucket or folder is not as it must be), `disk_full`, `disk_failed`.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined
@@ -81,7 +81,7 @@ export function checkKey(key: string): string {
     key.length <= KEY_BYTES_MAX &&
     segments.every((segment) => segment.length <= SEGMENT_BYTES_MAX && SEGMENT.test(segment))
   if (isValid) return key
-  throw refuse('bad_argument', `object key ${JSON.stringify(key)} is not valid`, {
+  throw fail('bad_argument', `object key ${JSON.stringify(key)} is not valid`, {
     hint: 'Keys are segments of letters, digits and some punctuation, joined by "/"; none begins with a dot.',
   })
 }
@@ -94,18 +94,15 @@ export function checkPrefix(prefix: string): string {
 
 export function checkConditionalSize(key: string, bytes: Uint8Array): void {
   if (bytes.length <= CONDITIONAL_PUT_BYTES_MAX) return
-  throw refuse(
-    'bad_argument',
-    `object "${key}" of ${bytes.length} bytes is too large for a conditional write`,
-  )
+  throw fail('bad_argument', `object "${key}" of ${bytes.length} bytes is too large for a conditional write`)
 }
 
 export function notFound(key: string, store: string): Error {
-  return refuse('not_found', `object "${key}" does not exist in ${store}`)
+  return fail('not_found', `object "${key}" does not exist in ${store}`)
 }
 
 export function outOfRange(key: string, startOffset: number, endOffset: number): Error {
-  return refuse('out_of_range', `object "${key}" does not have all bytes from ${startOffset} to ${endOffset}`)
+  return fail('out_of_range', `object "${key}" does not have all bytes from ${startOffset} to ${endOffset}`)
 }
 
 export function checkRange(key: string, startOffset: number, endOffset: number): void {
@@ -115,7 +112,7 @@ export function checkRange(key: string, startOffset: number, endOffset: number):
     startOffset >= 0 &&
     endOffset >= startOffset
   if (!isValid)
-    throw refuse('bad_argument', `range ${startOffset} to ${endOffset} of object "${key}" is not valid`)
+    throw fail('bad_argument', `range ${startOffset} to ${endOffset} of object "${key}" is not valid`)
 }
 
 /** The object, or undefined where nothing is. */

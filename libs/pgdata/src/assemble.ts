@@ -2,7 +2,7 @@
  * Puts a data directory together from storage: pages as of X, and the shutdown checkpoint at X at which a stock Postgres
  * starts without recovery. pg_control comes last, so that a directory that was not completed cannot start.
  */
-import { advance, formatLsn, minLsn, refuse, segmentOf, segmentStart } from '@understory/base'
+import { advance, formatLsn, minLsn, fail, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   CONTROL_FILE_PATH,
@@ -234,7 +234,7 @@ async function writeWal(
 function checkWhole({ directory }: AssembleOptions, writer: DataDirectoryWriter): void {
   for (const path of ['PG_VERSION', 'global/pg_filenode.map']) {
     if (!writer.has(path))
-      throw refuse('bad_file', `storage gave no "${path}" for data directory "${directory}"`)
+      throw fail('bad_file', `storage gave no "${path}" for data directory "${directory}"`)
   }
 }
 
@@ -252,9 +252,9 @@ function checkTwoPhase(
 ): void {
   for (const name of names) {
     const xid = parseTwoPhaseName(name, postgres.major)
-    if (xid === undefined) throw refuse('bad_file', `storage names a prepared transaction "${name}"`)
+    if (xid === undefined) throw fail('bad_file', `storage names a prepared transaction "${name}"`)
     if (((xid - state.nextXid) | 0) < 0) continue
-    throw refuse(
+    throw fail(
       'bad_file',
       `prepared transaction ${xid} is not below the next one, ${state.nextXid}, at ${formatLsn(atLsn)}`,
     )
@@ -269,10 +269,7 @@ function padSlrus({ state }: PreparedCheckpoint, writer: DataDirectoryWriter): v
   const oldest = slruSegmentPath('pg_xact', slruSegmentOf(slruPageOf('pg_xact', state.oldestXid)))
   pad('pg_xact', state.nextXid)
   if (!writer.has(oldest))
-    throw refuse(
-      'bad_file',
-      `storage gave no "${oldest}", which has the oldest transaction ${state.oldestXid}`,
-    )
+    throw fail('bad_file', `storage gave no "${oldest}", which has the oldest transaction ${state.oldestXid}`)
   pad('pg_multixact/offsets', state.nextMulti)
   pad('pg_multixact/members', state.nextMultiOffset)
   if (state.trackCommitTimestamp) pad('pg_commit_ts', state.nextXid)

@@ -1,5 +1,5 @@
 /** The shutdown checkpoint at which a Postgres starts from storage: forged, or the real one of a clean stop. */
-import { assert, formatLsn, refuse } from '@understory/base'
+import { assert, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   CHECKPOINT_BYTES,
@@ -39,7 +39,7 @@ export interface PreparedCheckpoint {
 }
 
 /**
- * Makes the checkpoint at X, and appends nothing. Errors: refused `bad_lsn` where X is no record end, `timeout` or
+ * Makes the checkpoint at X, and appends nothing. Errors: `bad_lsn` where X is no record end, `timeout` or
  * `unavailable` where storage does not get there in time.
  */
 export async function prepareCheckpoint(options: PrepareCheckpointOptions): Promise<PreparedCheckpoint> {
@@ -50,7 +50,7 @@ export async function prepareCheckpoint(options: PrepareCheckpointOptions): Prom
     lastRecordAtOrBefore(options, atLsn),
   ])
   if (last.nextLsn !== atLsn) {
-    throw refuse('bad_lsn', `no WAL record ends at ${formatLsn(atLsn)}`, {
+    throw fail('bad_lsn', `no WAL record ends at ${formatLsn(atLsn)}`, {
       hint: `The nearest record end before it is ${formatLsn(last.nextLsn)}.`,
     })
   }
@@ -98,7 +98,7 @@ async function readControlState(options: PgdataSource, atLsn: Lsn): Promise<Cont
     const { major, systemId } = parseControlFile(controlFile)
     const { postgres } = options
     if (major !== postgres.major || systemId !== postgres.systemId) {
-      throw refuse('conflict', `pg_control in storage is of PostgreSQL ${major}, system ${systemId}`, {
+      throw fail('conflict', `pg_control in storage is of PostgreSQL ${major}, system ${systemId}`, {
         detail: `the timeline's is PostgreSQL ${postgres.major}, system ${postgres.systemId}`,
       })
     }

@@ -19,7 +19,7 @@ import {
 } from 'node:fs'
 import { basename, dirname, isAbsolute, join } from 'node:path'
 import { promisify } from 'node:util'
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import { diskError, makeFolderWithin, openWithin } from '@understory/env'
 
 export interface FileOwner {
@@ -41,14 +41,14 @@ const writeAt = promisify(write)
 const syncFile = promisify(fsync)
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR } = constants
 
-/** Error: refused `precondition` if there is anything in the directory. None is fine. */
+/** Errors: `precondition` if there is anything in the directory. None is fine. */
 export function checkEmpty(root: string): void {
   const isEmpty = attempt(
     `look into directory "${root}"`,
     () => !existsSync(root) || readdirSync(root).length === 0,
   )
   if (isEmpty) return
-  throw refuse('precondition', `directory "${root}" is not empty`, {
+  throw fail('precondition', `directory "${root}" is not empty`, {
     hint: 'Choose another one, or remove what is in it.',
   })
 }
@@ -65,7 +65,7 @@ export class DataDirectoryWriter {
   readonly #open = new Map<string, OpenFile>()
   bytesWritten = 0
 
-  /** Error: refused `precondition` if the directory has anything in it. */
+  /** Errors: `precondition` if the directory has anything in it. */
   constructor(root: string, owner: FileOwner | undefined, groupMayWrite = false) {
     assert(isAbsolute(root), () => `data directory "${root}" is not absolute`)
     this.root = root
@@ -217,7 +217,7 @@ function checkInside(path: string): void {
     path === '' ||
     parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))
   ) {
-    throw refuse('bad_file', `storage names a file "${path}" that is not within a data directory`)
+    throw fail('bad_file', `storage names a file "${path}" that is not within a data directory`)
   }
 }
 

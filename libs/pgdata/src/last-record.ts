@@ -4,7 +4,7 @@
  * A record end is where the next record's bytes would go; where that is the start of a page, Postgres itself prints the
  * position behind the page's header.
  */
-import { advance, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
+import { advance, formatLsn, isErrorCode, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
 import {
@@ -44,7 +44,7 @@ export interface LastRecord {
   readonly bytes: Uint8Array
 }
 
-/** The last record that ends at or before `at`, committed. Error: refused `bad_lsn` if the timeline has none. */
+/** The last record that ends at or before `at`, committed. Errors: `bad_lsn` if the timeline has none. */
 export function lastRecordAtOrBefore(source: PgdataSource, at: Lsn): Promise<LastRecord> {
   return withSafekeeper(source, at, async (client, timelineStartLsn) => {
     for (let window = WINDOW_BYTES_MIN; ; window *= WINDOW_GROWTH) {
@@ -53,7 +53,7 @@ export function lastRecordAtOrBefore(source: PgdataSource, at: Lsn): Promise<Las
       const found = await lastRecordBetween(client, source, startLsn, at)
       if (found !== undefined) return found
       if (startLsn <= timelineStartLsn) {
-        throw refuse('bad_lsn', `there is no WAL record before ${formatLsn(at)}`, {
+        throw fail('bad_lsn', `there is no WAL record before ${formatLsn(at)}`, {
           hint: `The timeline's WAL begins at ${formatLsn(timelineStartLsn)}.`,
         })
       }
@@ -126,7 +126,7 @@ export function readWalBytes(source: PgdataSource, startLsn: Lsn, endLsn: Lsn): 
       at += wal.length
     }
     if (at === bytes.length) return bytes
-    throw refuse(
+    throw fail(
       'unavailable',
       `safekeeper gave ${at} bytes of WAL, not ${bytes.length}, from ${formatLsn(startLsn)} on`,
     )
@@ -164,7 +164,7 @@ async function tryEach<T>(
       const options = { deadlineMs: STATUS_DEADLINE_MS, signal: source.signal }
       const { commitLsn, timelineStartLsn } = await client.walStatus(source.timeline, options)
       if (commitLsn >= endLsn) return await work(client, timelineStartLsn)
-      behind ??= refuse('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
+      behind ??= fail('unavailable', `no safekeeper knows ${formatLsn(endLsn)} to be committed`, {
         detail: `${address} is at ${formatLsn(commitLsn)}`,
       })
     } catch (error) {

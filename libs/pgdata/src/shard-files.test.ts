@@ -1,6 +1,6 @@
 // Goal: a stream of files that breaks goes on behind what was received, and not from its beginning. Method: a pageserver in
 // memory whose streams break off, by table.
-import { lsn, refuse } from '@understory/base'
+import { lsn, fail } from '@understory/base'
 import type { ErrorCode, Lsn } from '@understory/base'
 import { MemoryPageserver } from '@understory/protocol/clients/memory'
 import type { ShardRef, StreamFilesResponse, TimelineRef } from '@understory/rpc'
@@ -46,7 +46,7 @@ class BreakingPageserver extends MemoryPageserver {
     const end = this.#breaks.shift()
     const paths = ['small', ...['1', '2', '3', '4'].filter((path) => path > place)]
     for (const [i, path] of paths.entries()) {
-      if (i === end?.behind) throw refuse(end.code, 'broke off')
+      if (i === end?.behind) throw fail(end.code, 'broke off')
       const file = { path, offset: 0n, size: 0n, data: Buffer.alloc(0) }
       yield {
         piece: { $case: 'file', value: file },
@@ -98,7 +98,7 @@ test('what does not pass by itself, and an error of who takes the files, end it 
   expect(damaged.asked).toEqual([''])
   const whole = new BreakingPageserver()
   const full = receive(whole, () => {
-    throw refuse('unavailable', 'of the disk')
+    throw fail('unavailable', 'of the disk')
   })
   await expect(full).rejects.toThrow('of the disk')
   expect(whole.asked).toEqual([''])

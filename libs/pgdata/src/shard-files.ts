@@ -3,7 +3,7 @@
  * sent, and the next stream begins behind it. So a reset, a pageserver that starts again, or a shard that is still taking
  * in WAL costs the time that it takes, and not what was received already.
  */
-import { LSN_ZERO, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { LSN_ZERO, isErrorCode, lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable } from '@understory/env'
 import type { PageserverClient } from '@understory/protocol/clients'
@@ -91,7 +91,7 @@ async function unlessStalled(
     await receive(signal === undefined ? stalled.signal : AbortSignal.any([signal, stalled.signal]))
   } catch (error) {
     if (!stalled.signal.aborted || !isErrorCode(error, 'cancelled')) throw error
-    throw refuse('timeout', `${peer} sends no files`, { cause: error })
+    throw fail('timeout', `${peer} sends no files`, { cause: error })
   } finally {
     over.abort()
     await watching

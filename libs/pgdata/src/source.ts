@@ -1,5 +1,5 @@
 /** Where the parts of a data directory come from: the shards' pageservers and the timeline's safekeepers. */
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable, realClock, realRng, retry } from '@understory/env'
 import type { Clock, Rng } from '@understory/env'
@@ -90,7 +90,6 @@ export async function patiently<T>(
 
 export function checkSource(source: PgdataSource, at: Lsn): void {
   assert(source.pageservers.length > 0, () => 'a timeline has at least one shard')
-  if (source.safekeepers.length === 0)
-    throw refuse('bad_argument', 'no safekeeper is known for this timeline')
-  if (at === 0) throw refuse('bad_lsn', 'lsn 0/0 is no position in WAL')
+  if (source.safekeepers.length === 0) throw fail('bad_argument', 'no safekeeper is known for this timeline')
+  if (at === 0) throw fail('bad_lsn', 'lsn 0/0 is no position in WAL')
 }

@@ -1,13 +1,13 @@
 /** Counted uint64 fields. They stay far below 2^53; what is beyond could be stored, and never be sent again. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 function readCount(what: string, value: bigint): number {
   if (value >= 0n && value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value)
-  throw refuse('bad_argument', `${what} ${value} is out of range`)
+  throw fail('bad_argument', `${what} ${value} is out of range`)
 }
 
-/** Error: refused `bad_argument`. */
+/** Errors: `bad_argument`. */
 export const readTerm = (term: bigint): number => readCount('term', term)
-/** Of a membership, or of a request for image generation. Error: refused `bad_argument`. */
+/** Of a membership, or of a request for image generation. Errors: `bad_argument`. */
 export const readGeneration = (what: string, generation: bigint): number =>
   readCount(`${what} generation`, generation)

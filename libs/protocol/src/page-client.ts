@@ -2,7 +2,7 @@
  * Pages of one shard: a GetPages stream on which several reads may be under way, answered in order. A stream that breaks is
  * opened again by the next read.
  */
-import { UnderstoryError, refuse } from '@understory/base'
+import { UnderstoryError, fail } from '@understory/base'
 import { PAGE_SIZE } from '@understory/postgres/page'
 import { openBidi } from '@understory/rpc'
 import type {
@@ -56,7 +56,7 @@ export class PageStream {
     const { statuses, pages } = await this.#ask(encodePageRequests(requests), traceparent)
     if (statuses.length !== requests.length) {
       const { peer } = this.#options.call
-      throw refuse('bad_page', `${peer} answered ${statuses.length} pages, not ${requests.length}`)
+      throw fail('bad_page', `${peer} answered ${statuses.length} pages, not ${requests.length}`)
     }
     let found = 0
     return requests.map((_, i) => {
@@ -85,7 +85,7 @@ export class PageStream {
     const stream = openBidi<GetPagesRequest, GetPagesResponse>(client.getPages.bind(client), call)
     const follow = async (): Promise<never> => {
       for await (const response of stream.messages) this.#waiting.shift()?.resolve(response)
-      throw refuse('unavailable', `${call.peer} ended the stream of pages`)
+      throw fail('unavailable', `${call.peer} ended the stream of pages`)
     }
     void follow().catch((error: unknown) => this.#break(error))
     return stream
@@ -97,7 +97,7 @@ export class PageStream {
     first?.reject(error)
     const shared =
       error instanceof UnderstoryError
-        ? refuse('unavailable', 'the stream of pages broke', { cause: error })
+        ? fail('unavailable', 'the stream of pages broke', { cause: error })
         : error
     for (const { reject } of rest) reject(shared)
   }

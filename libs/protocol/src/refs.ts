@@ -1,5 +1,5 @@
 /** Names of timelines and shards, checked where a message comes in. */
-import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { ShardRef, TimelineRef } from '@understory/rpc'
 
@@ -12,15 +12,15 @@ export interface TimelineName {
 const SHARDS_COUNT_MAX = 256
 const STRIPE_BLOCKS_MAX = 2 ** 20
 
-/** Error: refused `bad_argument`. */
+/** Errors: `bad_argument`. */
 export function readTimelineRef(ref: TimelineRef | undefined): TimelineName {
-  if (ref === undefined) throw refuse('bad_argument', 'the request names no timeline')
+  if (ref === undefined) throw fail('bad_argument', 'the request names no timeline')
   return { tenantId: parseTenantId(ref.tenantId), timelineId: parseTimelineId(ref.timelineId) }
 }
 
-/** Error: refused `bad_argument`. */
+/** Errors: `bad_argument`. */
 export function readShardRef(ref: ShardRef | undefined): ShardIdentity {
-  if (ref === undefined) throw refuse('bad_argument', 'the request names no shard')
+  if (ref === undefined) throw fail('bad_argument', 'the request names no shard')
   const { number, count, stripeBlocks } = ref
   const isPossible =
     count >= 1 &&
@@ -29,7 +29,7 @@ export function readShardRef(ref: ShardRef | undefined): ShardIdentity {
     stripeBlocks >= 1 &&
     stripeBlocks <= STRIPE_BLOCKS_MAX
   if (!isPossible) {
-    throw refuse(
+    throw fail(
       'bad_argument',
       `shard ${number} of ${count} with stripes of ${stripeBlocks} blocks is not possible`,
     )

@@ -1,5 +1,5 @@
 /** SCRAM-SHA-256 verifiers as PostgreSQL keeps them in pg_authid. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 /** SCRAM_SHA_256_DEFAULT_ITERATIONS (common/scram-common.h, 16 to 18). */
 export const SCRAM_ITERATIONS = 4_096
@@ -26,7 +26,7 @@ export function parseScramVerifier(text: string): ScramVerifier {
   const count = Number(iterations)
   if (isWhole && count >= SCRAM_ITERATIONS && count <= ITERATIONS_MAX)
     return { iterations: count, salt: Buffer.from(salt, 'base64') }
-  throw refuse('bad_argument', 'the verifier is not a SCRAM-SHA-256 verifier', {
+  throw fail('bad_argument', 'the verifier is not a SCRAM-SHA-256 verifier', {
     hint: `Write it as SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, with ${SCRAM_ITERATIONS} iterations or more, as in pg_authid.`,
   })
 }

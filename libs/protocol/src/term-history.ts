@@ -4,7 +4,7 @@ import type { TermHistory } from '@understory/consensus'
 import type { TermStart } from '@understory/rpc'
 import { readTerm } from './numbers.ts'
 
-/** Errors: refused `bad_argument`, `bad_lsn`. */
+/** Errors: `bad_argument`, `bad_lsn`. */
 export const readHistory = (history: readonly TermStart[]): TermHistory =>
   history.map(({ term, startLsn }) => ({ term: readTerm(term), startLsn: lsnFromBigint(startLsn) }))
 

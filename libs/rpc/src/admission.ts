@@ -6,7 +6,7 @@
  */
 import { ServerInterceptingCall } from '@grpc/grpc-js'
 import type { Metadata, ServerInterceptor } from '@grpc/grpc-js'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
 import { effectOf } from './call-log.ts'
 import type { ServerContext } from './context.ts'
@@ -75,7 +75,7 @@ class WaitingCalls {
     let held = 0
     this.#calls.add(giveUp)
     const timer = setTimeout(() => {
-      const error = refuse('timeout', `the first message did not come within ${firstMessageMs} ms`)
+      const error = fail('timeout', `the first message did not come within ${firstMessageMs} ms`)
       giveUp({ reason: 'late', error })
     }, firstMessageMs)
     const stopCounting = call.onData((bytes) => {
@@ -96,7 +96,7 @@ class WaitingCalls {
 }
 
 const tooMany = (): UnderstoryError =>
-  refuse('unavailable', 'too many calls are waiting for their first message', { hint: 'Try again later.' })
+  fail('unavailable', 'too many calls are waiting for their first message', { hint: 'Try again later.' })
 
 const isHealthCheck = (path: string): boolean => path === HealthService.check.path
 
@@ -119,7 +119,7 @@ export function admission(context: ServerContext, limits: ServerLimits): ServerI
       }
     }
     if (encoding !== 'identity') {
-      const error = refuse('unsupported', `messages compressed by "${encoding}" are not read`, {
+      const error = fail('unsupported', `messages compressed by "${encoding}" are not read`, {
         hint: 'Send them without compression.',
       })
       return { reason: 'compressed', error }

@@ -21,7 +21,7 @@ import {
   unary,
 } from './index.ts'
 import type { RpcObserver } from './index.ts'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 const TENANT_ID = 'a'.repeat(32)
 const TIMELINE_ID = 'b'.repeat(32)
@@ -38,7 +38,7 @@ async function start(callLog: CallLog, observer?: RpcObserver) {
     service<never>(ControlPlaneServiceService, {
       deleteTenant: unary(() => ({})),
       recoverSafekeepers: unary(() => {
-        throw refuse('precondition', 'a majority answers')
+        throw fail('precondition', 'a majority answers')
       }),
       listNodes: unary(() => ({ nodes: [] })),
     } as never),

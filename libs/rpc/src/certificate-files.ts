@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import type { experimental } from '@grpc/grpc-js'
 import type { Clock, Log } from '@understory/env'
 
@@ -36,7 +36,7 @@ export class CertificateFiles implements CertificateProvider {
   /** What the last look told, so that it is told once. */
   #told: string | undefined
 
-  /** Reads them. Error: refused `bad_argument` that names the file. */
+  /** Reads them. Errors: `bad_argument` that names the file. */
   constructor(paths: CertificatePaths) {
     this.#paths = paths
     this.#contents = read(paths)
@@ -131,7 +131,7 @@ function read(paths: CertificatePaths): Contents {
     const names = KINDS.filter((kind) => paths[kind] !== undefined)
       .map(variableOf)
       .join(', ')
-    throw refuse('bad_argument', `no TLS can be made of what ${names} name`, {
+    throw fail('bad_argument', `no TLS can be made of what ${names} name`, {
       detail: describeError(cause),
       hint: 'Name PEM files: a certificate, the key that belongs to it, and the authority of others.',
       cause,
@@ -145,7 +145,7 @@ function contentOf(kind: keyof CertificatePaths, path: string | undefined): Buff
   try {
     return readFileSync(path)
   } catch (cause) {
-    throw refuse('bad_argument', `${variableOf(kind)}: could not read "${path}"`, {
+    throw fail('bad_argument', `${variableOf(kind)}: could not read "${path}"`, {
       detail: describeError(cause),
       hint: 'Name a file that this user may read.',
       cause,

@@ -1,7 +1,7 @@
 /**
  * Client set-up. Calls take a deadline and an `AbortSignal`; errors come back as `UnderstoryError`.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { Channel, Metadata } from '@grpc/grpc-js'
 import type {
   CallOptions as GrpcCallOptions,
@@ -94,7 +94,7 @@ export function callUnary<Q, S>(
   options: CallOptions = {},
 ): Promise<S> {
   return new Promise((resolve, reject) => {
-    if (options.signal?.aborted === true) return reject(refuse('cancelled', 'call was cancelled'))
+    if (options.signal?.aborted === true) return reject(fail('cancelled', 'call was cancelled'))
     const onAbort = (): void => call.cancel()
     const call = method(
       request,
@@ -155,7 +155,7 @@ async function* readMessages<S>(
       silence.isAwaited = true
     }
   } catch (error) {
-    if (silence.isTooLong) throw refuse('timeout', `${peer} sent nothing for ${options.silenceMsMax} ms`)
+    if (silence.isTooLong) throw fail('timeout', `${peer} sent nothing for ${options.silenceMsMax} ms`)
     throw fromServiceError(error, peer)
   } finally {
     options.signal?.removeEventListener('abort', onAbort)

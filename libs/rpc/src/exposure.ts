@@ -4,7 +4,7 @@
  */
 import { InterceptingCall, Metadata } from '@grpc/grpc-js'
 import type { Interceptor } from '@grpc/grpc-js'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
 import type { ClientSecurity, ServerSecurity } from './security.ts'
 import { toServiceError } from './status.ts'
@@ -17,11 +17,11 @@ export function isLoopback(address: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host)
 }
 
-/** Error: refused `precondition` where a server at `host` would be open to its network. */
+/** Errors: `precondition` where a server at `host` would be open to its network. */
 export function checkListener(host: string, { token, tls, insecure }: ServerSecurity): void {
   const missing = [...(tls === undefined ? ['TLS'] : []), ...(token === undefined ? ['a token'] : [])]
   if (missing.length === 0 || insecure === true || isLoopback(host)) return
-  throw refuse('precondition', `could not listen on "${host}" without ${missing.join(' and ')}`, {
+  throw fail('precondition', `could not listen on "${host}" without ${missing.join(' and ')}`, {
     hint: `Set UNDERSTORY_TLS_CERT, UNDERSTORY_TLS_KEY, UNDERSTORY_TLS_CA and UNDERSTORY_TOKEN_FILE; ${SAY_ALOUD}`,
   })
 }
@@ -32,7 +32,7 @@ export function clearTokenProblem(
   { token, tls, insecure }: ClientSecurity,
 ): UnderstoryError | undefined {
   if (token === undefined || tls !== undefined || insecure === true || isLoopback(address)) return undefined
-  return refuse('precondition', `could not send the token to "${address}" without TLS`, {
+  return fail('precondition', `could not send the token to "${address}" without TLS`, {
     hint: `Set UNDERSTORY_TLS_CA, or give \`tls\`; ${SAY_ALOUD}`,
   })
 }

@@ -6,7 +6,7 @@
  * A program from before the range sends no highest version and chooses none: it speaks its one version. A new version is
  * added to the upper end; the lower end moves only when no supported release speaks the old version any more.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 /** Both inclusive. */
 export interface VersionRange {
@@ -29,24 +29,24 @@ interface OfferedVersions {
   readonly protocolVersionMax: number
 }
 
-/** The highest version that both sides speak. Error: refused `unsupported` where there is none. */
+/** The highest version that both sides speak. Errors: `unsupported` where there is none. */
 export function agreeOnVersion(what: string, ours: VersionRange, offer: OfferedVersions): number {
   const { protocolVersion: min } = offer
   const max = offer.protocolVersionMax === 0 ? min : offer.protocolVersionMax
   const version = Math.min(max, ours.max)
   if (version >= min && version >= ours.min && min <= max) return version
-  throw refuse(
+  throw fail(
     'unsupported',
     `the peer speaks versions ${min} to ${max} of ${what}, this program ${ours.min} to ${ours.max}`,
     { hint: 'Upgrade one release at a time, so that neighbours have a version in common.' },
   )
 }
 
-/** The version that a first answer names; 0 is that of a program from before the range. Error: refused `unsupported`. */
+/** The version that a first answer names; 0 is that of a program from before the range. Errors: `unsupported`. */
 export function checkChosenVersion(what: string, ours: VersionRange, chosen: number): number {
   const version = chosen === 0 ? 1 : chosen
   if (version >= ours.min && version <= ours.max) return version
-  throw refuse(
+  throw fail(
     'unsupported',
     `the peer chose version ${version} of ${what}, this program speaks ${ours.min} to ${ours.max}`,
   )

@@ -5,7 +5,7 @@
  * are fields such as WAL whose bytes become no objects. Each occurrence of such a field counts with its tag and length.
  */
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire'
-import { UnderstoryError, refuse } from '@understory/base'
+import { UnderstoryError, fail } from '@understory/base'
 import type { ServiceDefinition } from '@grpc/grpc-js'
 
 /** Largest message of all, either way: a batch of pages or WAL is far below. */
@@ -84,7 +84,7 @@ function decode(path: string, decodeWhole: (bytes: Buffer) => unknown, bytes: Bu
   if (bytes.length <= plainBytesMax || plainBytes(bytes, bulk) <= plainBytesMax) return decodeWhole(bytes)
   const text = `a message to ${path.slice(1)} may have ${plainBytesMax} bytes besides its bulk data`
   return new RefusedRequest(
-    refuse('out_of_range', text, {
+    fail('out_of_range', text, {
       detail: `this one has ${bytes.length} bytes in all`,
       hint: 'Send fewer entries.',
     }),

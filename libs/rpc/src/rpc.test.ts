@@ -3,7 +3,7 @@
 import { connect } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
 import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
-import { UnderstoryError, refuse } from '@understory/base'
+import { UnderstoryError, fail } from '@understory/base'
 import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
 import {
@@ -65,7 +65,7 @@ async function brokerClient(
 test('an error of ours arrives with its code, message, detail and hint', async () => {
   const client = await brokerClient({
     announce: unary(() => {
-      throw refuse('unknown_tenant', 'tenant "x" does not exist', {
+      throw fail('unknown_tenant', 'tenant "x" does not exist', {
         detail: 'looked everywhere',
         hint: 'Make it.',
       })
@@ -107,7 +107,7 @@ test('an error that quotes much of what a caller sent arrives short, and its con
   const client = await brokerClient({
     announce: unary(() => {
       const much = '\u{1f418}'.repeat(200_000)
-      throw refuse('bad_argument', `malformed name "${much}"`, { detail: much, hint: `\ud83d${much}` })
+      throw fail('bad_argument', `malformed name "${much}"`, { detail: much, hint: `\ud83d${much}` })
     }),
     listAnnouncements: unary(async () => {
       await going.promise
@@ -274,7 +274,7 @@ test('a peer that hangs does not hold the stop of a server', async () => {
 
 test('a bidirectional stream passes messages both ways, then an error that ends it', async () => {
   const refused = unary<never, never>(() => {
-    throw refuse('unsupported', 'not in this test')
+    throw fail('unsupported', 'not in this test')
   })
   const handlers = {
     createTimeline: refused,
@@ -289,7 +289,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
     subscribeWal: bidiStream(async function* (requests: AsyncIterable<SubscribeWalRequest>) {
       let position = 0n
       for await (const { message } of requests) {
-        if (message?.$case === 'feedback') throw refuse('stale', 'enough')
+        if (message?.$case === 'feedback') throw fail('stale', 'enough')
         yield {
           startLsn: position,
           endLsn: position + 8n,

@@ -11,7 +11,7 @@
  *   UNDERSTORY_INSECURE=yes                   the network is private: off loopback, too, TLS and token may be missing
  */
 import { hash, timingSafeEqual } from 'node:crypto'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { ServerCredentials, credentials, experimental } from '@grpc/grpc-js'
 import type { CallProperties, ChannelCredentials, ClientOptions, Metadata } from '@grpc/grpc-js'
 import type { Clock, Log } from '@understory/env'
@@ -63,16 +63,16 @@ function tokenOf(environment: Readonly<Record<string, string | undefined>>): str
 function insecureOf(value: string | undefined): boolean {
   if (value === 'yes') return true
   if (value === undefined || value === '' || value === 'no') return false
-  throw refuse('bad_argument', `UNDERSTORY_INSECURE is "${value}"`, {
+  throw fail('bad_argument', `UNDERSTORY_INSECURE is "${value}"`, {
     hint: 'Set it to "yes", or not at all.',
   })
 }
 
-/** What the variables say. Error: refused `bad_argument` that names the variable. */
+/** What the variables say. Errors: `bad_argument` that names the variable. */
 export function readSecurity(environment: Readonly<Record<string, string | undefined>>): Security {
   const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => nonEmpty(environment[`UNDERSTORY_TLS_${name}`]))
   if ((cert === undefined) !== (key === undefined)) {
-    throw refuse('bad_argument', 'of UNDERSTORY_TLS_CERT and UNDERSTORY_TLS_KEY only one is set', {
+    throw fail('bad_argument', 'of UNDERSTORY_TLS_CERT and UNDERSTORY_TLS_KEY only one is set', {
       hint: 'Set both, or neither.',
     })
   }
@@ -139,7 +139,7 @@ export function tokenNumber(metadata: Metadata, token: string | TokenFile): numb
   for (const [i, one] of tokensOf(token).entries())
     if (timingSafeEqual(givenDigest, digest(`Bearer ${one}`))) number = i + 1
   if (number > 0) return number
-  throw refuse(
+  throw fail(
     'unauthenticated',
     given === '' ? 'the call carries no token' : 'the token is not the right one',
     { hint: 'Set UNDERSTORY_TOKEN or UNDERSTORY_TOKEN_FILE to the token of this installation.' },

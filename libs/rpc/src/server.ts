@@ -3,7 +3,7 @@
  * `AbortSignal` that fires when the caller goes away, and stop reading or generating while the other side is slow.
  */
 import type { Readable } from 'node:stream'
-import { describeError, refuse, UnderstoryError } from '@understory/base'
+import { describeError, fail, UnderstoryError } from '@understory/base'
 import { Server, ServerCredentials, logVerbosity, setLogVerbosity } from '@grpc/grpc-js'
 import type {
   Metadata,
@@ -86,7 +86,7 @@ function begin({ observer, reportBug }: ServerContext, call: Cancellable, isStre
     observed?.end('CANCELLED')
   })
   const refusal = (error: unknown): ReturnType<typeof toServiceError> => {
-    const cause = isCut(error) ? refuse('cancelled', 'the caller went away', { cause: error }) : error
+    const cause = isCut(error) ? fail('cancelled', 'the caller went away', { cause: error }) : error
     if (!(cause instanceof UnderstoryError)) reportBug(cause, call.getPath())
     const converted = toServiceError(cause)
     observed?.end(statusName(converted.code))
@@ -214,7 +214,7 @@ const healthService = (check: HealthCheck): RpcService => ({
   handlers: {
     check: unary(({ service: name }: HealthRequest) => {
       const isServing = check(name)
-      if (isServing === undefined) throw refuse('not_found', `there is no service "${name}" here`)
+      if (isServing === undefined) throw fail('not_found', `there is no service "${name}" here`)
       return { status: isServing ? HEALTH_SERVING : HEALTH_NOT_SERVING }
     }),
   },
@@ -222,7 +222,7 @@ const healthService = (check: HealthCheck): RpcService => ({
 
 const serving: HealthCheck = (name) => (name === '' ? true : undefined)
 
-/** The port. Error: refused `precondition` when it is taken. */
+/** The port. Errors: `precondition` when it is taken. */
 function bind(
   server: Server,
   { host, port }: { readonly host: string; readonly port: number },
@@ -232,7 +232,7 @@ function bind(
     server.bindAsync(`${host}:${port}`, security, (error, bound) => {
       if (error === null) return resolve(bound)
       reject(
-        refuse('precondition', `could not listen on ${host}:${port}`, {
+        fail('precondition', `could not listen on ${host}:${port}`, {
           detail: describeError(error),
           hint: 'Choose another port, or stop what is using this one.',
           cause: error,
@@ -253,7 +253,7 @@ function newServer(context: ServerContext, changedLimits: Partial<ServerLimits> 
 }
 
 /**
- * Listens on `host:port` (0 = any free port). Error: refused `precondition` when the port is taken, or when the services
+ * Listens on `host:port` (0 = any free port). Errors: `precondition` when the port is taken, or when the services
  * would be open to a network: off loopback without TLS or token, and nobody has said that it is private.
  */
 export async function startServer(

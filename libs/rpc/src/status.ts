@@ -3,7 +3,7 @@
  * hint in the metadata `understory-error-bin` (JSON), and comes out the same on the other side. Anything else a
  * handler throws is a bug of the server: INTERNAL, with its text in the server's log only.
  */
-import { ERROR_CODES, UnderstoryError, refuse } from '@understory/base'
+import { ERROR_CODES, UnderstoryError, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import { Metadata, status } from '@grpc/grpc-js'
 import type { ServiceError } from '@grpc/grpc-js'
@@ -71,18 +71,18 @@ export function fromServiceError(error: unknown, what: string): Error {
   if (own !== undefined) return new UnderstoryError(own.code, error.details, { ...own.extra, cause: error })
   switch (error.code) {
     case status.UNAVAILABLE:
-      return refuse('unavailable', `${what} is not reachable`, { detail: error.details, cause: error })
+      return fail('unavailable', `${what} is not reachable`, { detail: error.details, cause: error })
     case status.DEADLINE_EXCEEDED:
-      return refuse('timeout', `${what} did not answer in time`, { detail: error.details, cause: error })
+      return fail('timeout', `${what} did not answer in time`, { detail: error.details, cause: error })
     case status.CANCELLED:
-      return refuse('cancelled', `call to ${what} was cancelled`, { cause: error })
+      return fail('cancelled', `call to ${what} was cancelled`, { cause: error })
     case status.INVALID_ARGUMENT:
     case status.UNIMPLEMENTED:
     // A message that is longer than the other side, or this one, takes.
     case status.RESOURCE_EXHAUSTED:
-      return refuse('unsupported', `${what} refused the call`, { detail: error.details, cause: error })
+      return fail('unsupported', `${what} refused the call`, { detail: error.details, cause: error })
     default:
-      return refuse('unavailable', `${what} failed`, {
+      return fail('unavailable', `${what} failed`, {
         detail: `${status[error.code]}: ${error.details}`,
         cause: error,
       })

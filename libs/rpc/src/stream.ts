@@ -1,5 +1,5 @@
 /** Writing to a gRPC stream with back-pressure. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 interface MessageWriter<T> {
   readonly destroyed?: boolean
@@ -25,11 +25,11 @@ export async function writeMessage<T>(
   signal?: AbortSignal,
 ): Promise<void> {
   // A stream that is gone already announces nothing any more.
-  if (stream.destroyed === true) throw refuse('cancelled', 'stream was closed')
+  if (stream.destroyed === true) throw fail('cancelled', 'stream was closed')
   const left = Promise.withResolvers<void>()
   written.set(stream, left.promise)
   if (stream.write(message, () => left.resolve())) return
-  if (signal?.aborted === true) throw refuse('cancelled', 'stream was cancelled')
+  if (signal?.aborted === true) throw fail('cancelled', 'stream was cancelled')
   let room = full.get(stream)
   if (room === undefined) {
     room = waitForRoom(stream, signal).finally(() => full.delete(stream))
@@ -45,7 +45,7 @@ function waitForRoom<T>(stream: MessageWriter<T>, signal: AbortSignal | undefine
       stream.off('close', onClose)
       stream.off('error', onClose)
       signal?.removeEventListener('abort', onClose)
-      if (failed) reject(refuse('cancelled', 'stream was closed'))
+      if (failed) reject(fail('cancelled', 'stream was closed'))
       else resolve()
     }
     const onDrain = (): void => settle(false)

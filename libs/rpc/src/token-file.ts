@@ -5,7 +5,7 @@
  * next time: until then the tokens of before count.
  */
 import { readFileSync } from 'node:fs'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 
 const REFRESH_MS = 30_000
@@ -20,7 +20,7 @@ export class TokenFile {
   /** Why the file could not be used the last time, so that it is logged once. */
   #problem: string | undefined
 
-  /** Reads it. Error: refused `bad_argument`. */
+  /** Reads it. Errors: `bad_argument`. */
   constructor(path: string) {
     this.#path = path
     this.#tokens = readTokens(path)
@@ -60,7 +60,7 @@ function readTokens(path: string): string[] {
   try {
     text = readFileSync(path, 'utf8')
   } catch (cause) {
-    throw refuse('bad_argument', `UNDERSTORY_TOKEN_FILE: could not read "${path}"`, {
+    throw fail('bad_argument', `UNDERSTORY_TOKEN_FILE: could not read "${path}"`, {
       detail: describeError(cause),
       hint: 'Name a file that this user may read.',
       cause,
@@ -69,7 +69,7 @@ function readTokens(path: string): string[] {
   const lines = text.split('\n').map((line) => line.trim())
   const tokens = lines.filter((line) => line !== '')
   if (tokens.length > TOKENS_COUNT_MAX) {
-    throw refuse(
+    throw fail(
       'bad_argument',
       `"${path}" has ${tokens.length} tokens, at most ${TOKENS_COUNT_MAX} are taken`,
       {
@@ -83,13 +83,13 @@ function readTokens(path: string): string[] {
 }
 
 const emptyToken = (): Error =>
-  refuse('bad_argument', 'the token is empty', { hint: 'Put a long random text there.' })
+  fail('bad_argument', 'the token is empty', { hint: 'Put a long random text there.' })
 
-/** Error: refused `bad_argument` that names `where`, and not the token. */
+/** Errors: `bad_argument` that names `where`, and not the token. */
 export function checkToken(token: string, where: string): void {
   if (token === '') throw emptyToken()
   if (TOKEN.test(token)) return
-  throw refuse('bad_argument', `${where} has characters that a token cannot have`, {
+  throw fail('bad_argument', `${where} has characters that a token cannot have`, {
     hint: 'Use letters, digits and punctuation of ASCII, such as the output of "openssl rand -hex 32".',
   })
 }

@@ -208,7 +208,7 @@ export interface UnderstoryClient extends Disposable {
     request: SafekeeperChangeRequest,
     options?: CallOptions,
   ): Promise<SafekeepersView>
-  /** Gives up the change that is under way; refused `precondition` where it is too late. */
+  /** Gives up the change that is under way; `precondition` where it is too late. */
   cancelSafekeeperChange(tenant: string, timeline?: string, options?: CallOptions): Promise<SafekeepersView>
   /**
    * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have are

@@ -1,5 +1,5 @@
 /** What a caller hands in, checked before anything is sent: a slip is named, and is never taken for something else. */
-import { parseLsn, refuse } from '@understory/base'
+import { parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 
 const UINT32_MAX = 0xffff_ffff
@@ -10,7 +10,7 @@ const shown = (value: unknown): string =>
 /** A name or id. */
 export function readName(what: string, value: unknown): string {
   if (typeof value === 'string' && value !== '') return value
-  throw refuse('bad_argument', `${what} ${shown(value)} is not a name`, {
+  throw fail('bad_argument', `${what} ${shown(value)} is not a name`, {
     hint: 'Give a name or id as text.',
   })
 }
@@ -19,7 +19,7 @@ export function readName(what: string, value: unknown): string {
 export function readText(what: string, value: unknown): string {
   if (value === undefined) return ''
   if (typeof value === 'string' && value !== '') return value
-  throw refuse('bad_argument', `${what} is not text, or empty`, { hint: 'Leave it out where there is none.' })
+  throw fail('bad_argument', `${what} is not text, or empty`, { hint: 'Leave it out where there is none.' })
 }
 
 /** At most one of the two; the control plane checks what they are. */
@@ -38,18 +38,18 @@ export const readTimeline = (value: unknown): string =>
 export function readNames(what: string, values: unknown): string[] {
   if (values === undefined) return []
   if (Array.isArray(values)) return values.map((value) => readName(what, value))
-  throw refuse('bad_argument', `${what} ${shown(values)} is not a list`, { hint: 'Give names in an array.' })
+  throw fail('bad_argument', `${what} ${shown(values)} is not a list`, { hint: 'Give names in an array.' })
 }
 
 export function readWholeNumber(what: string, value: unknown): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= UINT32_MAX) return value
-  throw refuse('bad_argument', `${what} ${shown(value)} is not a whole number from 0 to ${UINT32_MAX}`)
+  throw fail('bad_argument', `${what} ${shown(value)} is not a whole number from 0 to ${UINT32_MAX}`)
 }
 
 /** Milliseconds, or Infinity for no limit. */
 export function readDuration(what: string, value: unknown): number {
   if (typeof value === 'number' && value >= 0) return value
-  throw refuse('bad_argument', `${what} ${shown(value)} is not a duration`, {
+  throw fail('bad_argument', `${what} ${shown(value)} is not a duration`, {
     hint: 'Give milliseconds as a number from 0 on, or Infinity.',
   })
 }
@@ -57,14 +57,14 @@ export function readDuration(what: string, value: unknown): number {
 export function readOneOf<const T extends string>(what: string, value: unknown, allowed: readonly T[]): T {
   const found = allowed.find((item) => item === value)
   if (found !== undefined) return found
-  throw refuse('bad_argument', `${what} ${shown(value)} is not known`, {
+  throw fail('bad_argument', `${what} ${shown(value)} is not known`, {
     hint: `Use ${allowed.join(' or ')}.`,
   })
 }
 
 export function readBoolean(what: string, value: unknown): boolean {
   if (typeof value === 'boolean') return value
-  throw refuse('bad_argument', `${what} ${shown(value)} is neither true nor false`)
+  throw fail('bad_argument', `${what} ${shown(value)} is neither true nor false`)
 }
 
 export const readPosition = (value: unknown): Lsn => parseLsn(String(value))
@@ -73,7 +73,7 @@ export const readPosition = (value: unknown): Lsn => parseLsn(String(value))
 export function readTraceparent(value: unknown): string | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'string' && /^[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}$/.test(value)) return value
-  throw refuse('bad_argument', `traceparent ${shown(value)} is not a trace context`, {
+  throw fail('bad_argument', `traceparent ${shown(value)} is not a trace context`, {
     hint: 'Write it as in the W3C header traceparent.',
   })
 }
@@ -83,7 +83,7 @@ export function readSettings(values: unknown): Record<string, string> {
   const result: Record<string, string> = {}
   for (const [name, value] of Object.entries(readOptions('settings', values))) {
     if (typeof value !== 'string') {
-      throw refuse('bad_argument', `setting "${name}" is ${shown(value)}, which is not text`, {
+      throw fail('bad_argument', `setting "${name}" is ${shown(value)}, which is not text`, {
         hint: `Write it as in postgresql.conf, in quotes.`,
       })
     }
@@ -98,12 +98,12 @@ export function readOptions(what: string, value: unknown): Readonly<Record<strin
 export function readOptions(what: string, value: unknown): object {
   if (value === undefined) return {}
   if (typeof value === 'object' && value !== null) return value
-  throw refuse('bad_argument', `${what} ${shown(value)} is not an object`)
+  throw fail('bad_argument', `${what} ${shown(value)} is not an object`)
 }
 
 export function readSignal(value: unknown): AbortSignal | undefined {
   if (value === undefined || value instanceof AbortSignal) return value
-  throw refuse('bad_argument', 'signal is not an AbortSignal', {
+  throw fail('bad_argument', 'signal is not an AbortSignal', {
     hint: 'Give the `signal` of the controller.',
   })
 }

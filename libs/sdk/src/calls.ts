@@ -2,7 +2,7 @@
  * The calls of one client: its channels, one for each address, and deadline, retries and cancellation of every call.
  * `close` ends what is under way, then the channels.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { callServerStream, callUnary, createClient } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
 import type { CallOptions } from './api.ts'
@@ -63,7 +63,7 @@ export class Calls {
     address = this.#settings.endpoint,
   ): C {
     if (this.closing.aborted) {
-      throw refuse('precondition', 'the client is closed', { hint: 'Make another one with createClient.' })
+      throw fail('precondition', 'the client is closed', { hint: 'Make another one with createClient.' })
     }
     const known = this.#channels.get(address)
     if (known !== undefined) return known as C

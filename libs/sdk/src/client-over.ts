@@ -1,6 +1,6 @@
 /** What `UnderstoryClient` promises, by calls to the control plane and what it names. */
 import { isDeepStrictEqual } from 'node:util'
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import { ControlPlaneServiceClient } from '@understory/rpc'
 import type { CallOptions, UnderstoryClient } from './api.ts'
@@ -169,7 +169,7 @@ export function clientOver(calls: Calls): UnderstoryClient {
           const line = compute?.failure || computeLine(compute?.state, compute?.progressPercent)
           because(line)
           if (compute?.failureIsLasting === true) {
-            throw refuse('precondition', `Postgres of tenant "${tenant}" does not come up: ${line}`, {
+            throw fail('precondition', `Postgres of tenant "${tenant}" does not come up: ${line}`, {
               detail: 'it is tried again all the same',
             })
           }
@@ -221,7 +221,7 @@ export function clientOver(calls: Calls): UnderstoryClient {
           pagesTotal: Number(progress?.pagesTotal ?? 0n),
         })
       }
-      throw refuse('unavailable', 'the verification ended without a result', { hint: 'Begin it again.' })
+      throw fail('unavailable', 'the verification ended without a result', { hint: 'Begin it again.' })
     },
 
     async changeSafekeepers(tenant, change, how) {

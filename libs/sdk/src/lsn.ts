@@ -1,5 +1,5 @@
 /** LSNs as PostgreSQL writes them. */
-import { formatLsn, lsnFromBigint, lsnFromHalves, lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { formatLsn, lsnFromBigint, lsnFromHalves, lsnToBigint, parseLsn, fail } from '@understory/base'
 import { PAGE_SIZE } from '@understory/protocol/page-client'
 
 /** An LSN of a message as PostgreSQL writes it: `16/B374D848`. */
@@ -12,7 +12,7 @@ export const lsnPosition = (text: string): bigint => lsnToBigint(parseLsn(text))
 export function pageLsn(page: Uint8Array): string {
   if (!(page instanceof Uint8Array) || page.length !== PAGE_SIZE) {
     const found = page instanceof Uint8Array ? String(page.length) : 'none'
-    throw refuse('bad_argument', `a page has ${PAGE_SIZE} bytes, not ${found}`, {
+    throw fail('bad_argument', `a page has ${PAGE_SIZE} bytes, not ${found}`, {
       hint: 'A block that was never written is undefined.',
     })
   }

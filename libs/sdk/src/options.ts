@@ -1,6 +1,6 @@
 /** What a client is made with. */
 import { X509Certificate } from 'node:crypto'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { isLoopback } from '@understory/rpc'
 import { readDuration, readName, readOptions, readWholeNumber } from './arguments.ts'
 
@@ -48,7 +48,7 @@ export function readClientOptions(options: ClientOptions): ClientSettings {
   const { endpoint, deadlineMs, retries, token, tls, insecure } = readOptions('options', options)
   const address = readEndpoint(endpoint)
   if (token !== undefined && tls === undefined && insecure !== true && !isLoopback(address)) {
-    throw refuse('bad_argument', `the token would be sent to ${address} without TLS`, {
+    throw fail('bad_argument', `the token would be sent to ${address} without TLS`, {
       hint: 'Give `tls`; where the network is private, `insecure: true`.',
     })
   }
@@ -70,7 +70,7 @@ export function readClientOptions(options: ClientOptions): ClientSettings {
 function readEndpoint(endpoint: unknown): string {
   const [, host, port] = /^(\[[\da-f:.%]+\]|[^\s:/[\]]+):(\d{1,5})$/i.exec(String(endpoint)) ?? []
   if (host !== undefined && Number(port) > 0 && Number(port) <= 0xffff) return `${host}:${port}`
-  throw refuse('bad_argument', `endpoint ${JSON.stringify(endpoint)} is not the address of a control plane`, {
+  throw fail('bad_argument', `endpoint ${JSON.stringify(endpoint)} is not the address of a control plane`, {
     hint: 'Write it as host:port, such as 127.0.0.1:7400, without a scheme.',
   })
 }
@@ -78,7 +78,7 @@ function readEndpoint(endpoint: unknown): string {
 /** What HTTP takes as a header. */
 function readToken(token: unknown): string {
   if (typeof token === 'string' && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(token)) return token
-  throw refuse('bad_argument', 'the token is empty, or has what no token has', {
+  throw fail('bad_argument', 'the token is empty, or has what no token has', {
     hint: 'Trim it: a file often ends in a line feed. Without a token leave `token` out.',
   })
 }
@@ -97,7 +97,7 @@ function readAuthority(ca: string | Uint8Array): Buffer {
     void new X509Certificate(pem)
     return pem
   } catch (cause) {
-    throw refuse('bad_argument', 'tls.ca is not a certificate', {
+    throw fail('bad_argument', 'tls.ca is not a certificate', {
       hint: 'Give what is in the PEM file, not its path.',
       cause,
     })

@@ -1,5 +1,5 @@
 /** Pages of a timeline as they were at an LSN, straight from the shards that own them. */
-import { formatLsn, isErrorCode, lsnFromBigint, maxLsn, present, refuse } from '@understory/base'
+import { formatLsn, isErrorCode, lsnFromBigint, maxLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { PageStream, READ_PAGES_COUNT } from '@understory/protocol/page-client'
 import { PageserverServiceClient } from '@understory/rpc'
@@ -25,10 +25,10 @@ export interface PageQuestion {
   readonly lsn: Lsn | undefined
 }
 
-/** Error: refused `bad_argument` or `bad_lsn`. */
+/** Errors: `bad_argument` or `bad_lsn`. */
 export function readQuestions(pages: readonly PageAddress[], { lsn }: GetPagesOptions): PageQuestion[] {
   if (!Array.isArray(pages))
-    throw refuse('bad_argument', 'pages is not a list', { hint: 'Give addresses of pages in an array.' })
+    throw fail('bad_argument', 'pages is not a list', { hint: 'Give addresses of pages in an array.' })
   const at = lsn === undefined ? undefined : readPosition(lsn)
   return pages.map((page: PageAddress) => ({ key: keyOf(page), lsn: at }))
 }
@@ -49,7 +49,7 @@ export async function readPages(
 ): Promise<(Buffer | undefined)[]> {
   const { spec, timeline } = view
   if (spec === undefined || timeline?.timeline === undefined || view.shards.length === 0) {
-    throw refuse('precondition', 'the timeline has no shards yet', {
+    throw fail('precondition', 'the timeline has no shards yet', {
       hint: 'Wait until its Postgres takes SQL.',
     })
   }
@@ -103,7 +103,7 @@ export async function readPages(
 function notReached(error: unknown, asked: readonly PageRequest[], ingestedLsn: Lsn): unknown {
   const furthest = asked.reduce((lsn, request) => maxLsn(lsn, request.lsn), ingestedLsn)
   if (!isErrorCode(error, 'timeout') || furthest === ingestedLsn) return error
-  return refuse('timeout', `lsn ${formatLsn(furthest)} was not reached in time`, {
+  return fail('timeout', `lsn ${formatLsn(furthest)} was not reached in time`, {
     detail: `the shard had ingested up to ${formatLsn(ingestedLsn)}`,
     hint: 'Ask for an LSN that Postgres has flushed, or give it more time.',
     cause: error,

@@ -1,5 +1,5 @@
 /** Joined signals, and pauses that one ends. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface JoinedSignal extends Disposable {
   readonly signal: AbortSignal
@@ -35,7 +35,7 @@ export function delay(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => {
       clearTimeout(timer)
-      reject(refuse('cancelled', 'the call was cancelled'))
+      reject(fail('cancelled', 'the call was cancelled'))
     }
     if (signal?.aborted === true) return onAbort()
     const timer = setTimeout(() => {

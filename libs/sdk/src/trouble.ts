@@ -1,10 +1,10 @@
 /** Trouble on the way to a server: what it is, and what to do, which the server cannot say itself. */
-import { UnderstoryError, isErrorCode, refuse } from '@understory/base'
+import { UnderstoryError, isErrorCode, fail } from '@understory/base'
 
 /** A server that stops cancels its calls. Where `signal` has not fired that is a loss, which may pass. */
 export function asLoss(error: unknown, { signal, peer }: { signal: AbortSignal; peer: string }): unknown {
   if (!isErrorCode(error, 'cancelled') || signal.aborted) return error
-  return refuse('unavailable', `${peer} ended the call`, { cause: error })
+  return fail('unavailable', `${peer} ended the call`, { cause: error })
 }
 
 /** What the connection reports, and what to do then. The first that fits counts. */

@@ -1,5 +1,5 @@
 /** What the control plane says, as a program reads it: LSNs as text, states as words, milliseconds as numbers. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { ComputeState, FpwPhase, FullPageWrites } from '@understory/rpc'
 import type { FpwStatus, SafekeepersStatus } from '@understory/rpc'
 import { lsnText } from './lsn.ts'
@@ -64,7 +64,7 @@ const PHASES: Readonly<Record<number, FpwView['phase']>> = {
 
 /** Of an answer: what it must have. */
 export function given<T>(value: T | undefined, what: string): T {
-  if (value === undefined) throw refuse('unavailable', `the control plane answered without ${what}`)
+  if (value === undefined) throw fail('unavailable', `the control plane answered without ${what}`)
   return value
 }
 

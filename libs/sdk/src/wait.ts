@@ -1,5 +1,5 @@
 /** Waiting for what takes a while, over losses of the control plane, until it is there or the time is over. */
-import { UnderstoryError, describeError, refuse } from '@understory/base'
+import { UnderstoryError, describeError, fail } from '@understory/base'
 import type { WaitOptions } from './api.ts'
 import { readDuration, readOptions, readSignal } from './arguments.ts'
 import type { Calls } from './calls.ts'
@@ -37,7 +37,7 @@ export async function waitFor<T>(
   const because = (why: string): void => void (reason = why)
   try {
     for (;;) {
-      if (joined.signal.aborted) throw refuse('cancelled', `waiting for ${what} was cancelled`)
+      if (joined.signal.aborted) throw fail('cancelled', `waiting for ${what} was cancelled`)
       try {
         const found = await body({ signal: joined.signal, deadlineMs: ANSWER_MS_MAX, because })
         if (found !== undefined) return found
@@ -51,12 +51,12 @@ export async function waitFor<T>(
   } catch (error) {
     if (!(error instanceof UnderstoryError) || error.code !== 'cancelled') throw error
     if (over?.aborted === true && user?.aborted !== true && !calls.closing.aborted) {
-      throw refuse('timeout', `waited ${limitMs} ms for ${what}`, {
+      throw fail('timeout', `waited ${limitMs} ms for ${what}`, {
         ...(reason === '' ? {} : { detail: reason }),
         hint: 'Wait again, or longer.',
         cause: lastError ?? error,
       })
     }
-    throw refuse('cancelled', `waiting for ${what} was cancelled`, { cause: error })
+    throw fail('cancelled', `waiting for ${what} was cancelled`, { cause: error })
   }
 }

@@ -1,5 +1,5 @@
 /** Committed WAL of a timeline as it comes, byte for byte, from whichever safekeeper answers. */
-import { UnderstoryError, advance, formatLsn, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { UnderstoryError, advance, formatLsn, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient } from '@understory/rpc'
 import type { GetTimelineResponse, TimelineRef } from '@understory/rpc'
@@ -41,7 +41,7 @@ export async function* tail(
       const alive = safekeepers.filter((item) => item.alive)
       const safekeeper = alive[turn % Math.max(1, alive.length)]
       if (timeline?.timeline === undefined || safekeeper === undefined)
-        throw refuse('unavailable', 'no safekeeper of the timeline answers')
+        throw fail('unavailable', 'no safekeeper of the timeline answers')
       const source = new Source(calls, safekeeper.address, timeline.timeline, joined.signal)
       for (let movedAtMs = performance.now(); performance.now() - movedAtMs < STILL_MS_MAX;) {
         const commit = await source.commitLsn()

@@ -4,7 +4,7 @@
  */
 import { getEventListeners } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { ERROR_CODES, refuse } from '@understory/base'
+import { ERROR_CODES, fail } from '@understory/base'
 import {
   PLAIN_SERVER,
   ControlPlaneServiceService,
@@ -229,7 +229,7 @@ describe('deadlines', () => {
   test('it holds all tries of a call together, and what went wrong is told', async () => {
     const server = await serve({
       getTenant: unary(() => {
-        throw refuse('unavailable', 'not now')
+        throw fail('unavailable', 'not now')
       }),
     })
     const client = clientOf(server.address, { retries: 1_000, deadlineMs: 2_000 })
@@ -242,7 +242,7 @@ describe('deadlines', () => {
     const { signal } = new AbortController()
     const outcome = (deadlineMs: number): Promise<unknown> =>
       retrying({ retries: 5, deadlineMs, signal }, (_leftMs, attempt) =>
-        Promise.reject(attempt === 0 ? refuse('unavailable', 'not now') : refuse('timeout', 'too late')),
+        Promise.reject(attempt === 0 ? fail('unavailable', 'not now') : fail('timeout', 'too late')),
       ).catch((error: unknown) => error)
     // The first pause takes 50 to 100 ms of it.
     expect(await outcome(90)).toMatchObject({ code: 'unavailable' })
@@ -253,7 +253,7 @@ describe('deadlines', () => {
     let asked = 0
     const server = await serve({
       listRemovals: unary(() => {
-        if (asked++ % 2 === 1) throw refuse('unavailable', 'not now')
+        if (asked++ % 2 === 1) throw fail('unavailable', 'not now')
         const removal = { timeline, tenantName: 'shop', timelineName: 'main', problem: '' }
         return { removals: [{ ...removal, waitsFor: ['pageserver-2'] }] }
       }),
@@ -279,7 +279,7 @@ describe('tries', () => {
     const server = await serve({
       createTenant: unary(({ requestId }) => {
         ids.push(requestId)
-        if (ids.length < 3) throw refuse('unavailable', 'the answer was lost')
+        if (ids.length < 3) throw fail('unavailable', 'the answer was lost')
         return { tenant, timeline, password: 'once' }
       }),
     })
@@ -299,14 +299,14 @@ describe('tries', () => {
     const gone = new Set<string>()
     const server = await serve({
       deleteTenant: unary(({ tenant: name }) => {
-        if (name === 'nobody' || gone.has(name)) throw refuse('unknown_tenant', 'there is none')
+        if (name === 'nobody' || gone.has(name)) throw fail('unknown_tenant', 'there is none')
         gone.add(name)
-        throw refuse('unavailable', 'the answer was lost')
+        throw fail('unavailable', 'the answer was lost')
       }),
       deleteTimeline: unary(({ timeline: name }) => {
-        if (gone.has(name)) throw refuse('unknown_timeline', 'there is none')
+        if (gone.has(name)) throw fail('unknown_timeline', 'there is none')
         gone.add(name)
-        throw refuse('unavailable', 'the answer was lost')
+        throw fail('unavailable', 'the answer was lost')
       }),
     })
     const client = clientOf(server.address)
@@ -321,7 +321,7 @@ describe('tries', () => {
     const server = await serve({
       getTenant: unary(() => {
         asked++
-        throw refuse('precondition', 'not so')
+        throw fail('precondition', 'not so')
       }),
     })
     await expect(clientOf(server.address).getTenant('shop')).rejects.toMatchObject({ code: 'precondition' })
@@ -443,7 +443,7 @@ test('a reader of the WAL that takes its time is no silence: the tail goes on ov
       yield { startLsn, wal: Buffer.alloc(0x80) }
       if (reads > 1) return
       await broken.promise
-      throw refuse('unavailable', 'the safekeeper stops')
+      throw fail('unavailable', 'the safekeeper stops')
     }),
   }
   const safekeeper = await startServer(PLAIN_SERVER, {
@@ -495,7 +495,7 @@ describe('errors', () => {
   })
 
   test("a server's own hint is kept", () => {
-    const error = refuse('timeout', 'no room', { hint: 'Make room.' })
+    const error = fail('timeout', 'no room', { hint: 'Make room.' })
     expect(withHint(error)).toBe(error)
   })
 
@@ -511,12 +511,12 @@ describe('errors', () => {
     expect(rows.flatMap(({ codes }) => codes).toSorted()).toEqual(Object.keys(ERROR_CODES).toSorted())
     for (const { codes, again } of rows) {
       for (const code of codes as (keyof typeof ERROR_CODES)[])
-        expect({ code, again: mayPass(refuse(code, '')) }).toEqual({ code, again })
+        expect({ code, again: mayPass(fail(code, '')) }).toEqual({ code, again })
     }
   })
 
   test('isErrorCode tells one from another', () => {
-    expect(isErrorCode(refuse('timeout', ''), 'timeout')).toBe(true)
+    expect(isErrorCode(fail('timeout', ''), 'timeout')).toBe(true)
     expect(isErrorCode(new Error('timeout'), 'timeout')).toBe(false)
   })
 })

@@ -77,7 +77,7 @@ export interface ServiceDefinition<C extends OptionTable, M extends MetricTable>
   readonly telemetryName: string
   readonly config: C
   readonly metrics: M
-  /** Error: refused `bad_argument`. */
+  /** Errors: `bad_argument`. */
   readonly identity: (values: OptionValues<C>) => ServiceIdentity
 }
 

@@ -1,6 +1,6 @@
 /** A service of a few parts, each of which logs when it begins and ends; its `--mode` says what goes wrong. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Broker } from '@understory/broker'
 import { oneOf } from '@understory/env'
 import { BrokerServiceService, service, unary } from '@understory/rpc'
@@ -37,8 +37,8 @@ async function compose(own: Service<typeof CONFIG, typeof METRICS>): Promise<Com
   const { log } = own.env
   const { mode } = own.values
   log.info('composing')
-  if (mode === 'fails') throw refuse('precondition', 'the disk is full', { hint: 'Make room.' })
-  if (mode === 'refuses') throw refuse('bad_argument', 'the mode cannot be')
+  if (mode === 'fails') throw fail('precondition', 'the disk is full', { hint: 'Make room.' })
+  if (mode === 'refuses') throw fail('bad_argument', 'the mode cannot be')
   if (mode === 'hangs') await new Promise((resolve) => setTimeout(resolve, 3_600_000))
   const broker = {
     announce: async (key: string, value: unknown) => {
@@ -63,7 +63,7 @@ async function compose(own: Service<typeof CONFIG, typeof METRICS>): Promise<Com
       if (mode !== 'waits') return
       log.info('waiting')
       await new Promise((_, reject) => {
-        const stopped = (): void => reject(refuse('cancelled', 'a stop was requested'))
+        const stopped = (): void => reject(fail('cancelled', 'a stop was requested'))
         own.stop.signal.addEventListener('abort', stopped, { once: true })
       })
     },
@@ -73,7 +73,7 @@ async function compose(own: Service<typeof CONFIG, typeof METRICS>): Promise<Com
     stopGraceMs: 10_000,
     stop: async (stopServer) => {
       log.info('part_stopped')
-      if (mode === 'stop-fails') throw refuse('unavailable', 'the part cannot be stopped')
+      if (mode === 'stop-fails') throw fail('unavailable', 'the part cannot be stopped')
       await stopServer()
       log.info('server_stopped')
     },

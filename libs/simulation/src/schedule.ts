@@ -4,7 +4,7 @@
  * Code under simulation that awaits says so with `stir`: then every promise settles before the next event.
  */
 import type { Clock, Timer } from '@understory/env'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 interface Event {
   readonly atMs: number
@@ -87,7 +87,7 @@ export class Schedule {
     sleep: (durationMs, signal) =>
       new Promise((resolve, reject) => {
         const stop = (): void =>
-          reject(refuse('cancelled', 'operation was cancelled', { cause: signal?.reason }))
+          reject(fail('cancelled', 'operation was cancelled', { cause: signal?.reason }))
         if (signal?.aborted === true) return stop()
         signal?.addEventListener('abort', stop, { once: true })
         this.at(durationMs, () => {

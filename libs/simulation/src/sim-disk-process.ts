@@ -1,6 +1,6 @@
 /** What one process sees of the simulated disk: every call is a boundary at which it may end. */
 import { dirname } from 'node:path'
-import { BugError, refuse } from '@understory/base'
+import { BugError, fail } from '@understory/base'
 import { isTemporaryName, replaceDurably } from '@understory/env'
 import type { Disk, DiskFile, FileStat, OpenMode, Rng } from '@understory/env'
 import type { ArmedFaults } from './acceptor-node.ts'
@@ -53,14 +53,14 @@ export function startProcess(host: SimDiskHost, names: NameTable, nameRng: Rng):
   const takeRoom = (path: string): void => {
     if (armed.fullUntilMs <= schedule.nowMs) return
     counts.fault('disk full')
-    throw refuse('disk_full', `could not write file "${path}"`)
+    throw fail('disk_full', `could not write file "${path}"`)
   }
   const failSync = (path: string, inode: Inode): void => {
     if (armed.failSyncAfter === 0 || --armed.failSyncAfter > 0) return
     counts.fault('sync failed')
     // The cache keeps the bytes and forgets that the medium lacks them.
     inode.dirty.clear()
-    throw refuse('disk_failed', `could not sync file "${path}"`)
+    throw fail('disk_failed', `could not sync file "${path}"`)
   }
   const flip = (path: string, bytes: Uint8Array, at: number, isWholeFile: boolean): void => {
     if (armed.flipReadAfter === 0 || bytes.length === 0) return
@@ -73,8 +73,8 @@ export function startProcess(host: SimDiskHost, names: NameTable, nameRng: Rng):
   }
   const inodeOf = (path: string): Inode => {
     const found = names.current.get(path)
-    if (found === undefined) throw refuse('not_found', `could not open file "${path}"`)
-    if (found === 'directory') throw refuse('precondition', `"${path}" is a folder`)
+    if (found === undefined) throw fail('not_found', `could not open file "${path}"`)
+    if (found === 'directory') throw fail('precondition', `"${path}" is a folder`)
     return found
   }
 
@@ -90,7 +90,7 @@ export function startProcess(host: SimDiskHost, names: NameTable, nameRng: Rng):
     }
     #assertUsable(): void {
       if (this.#isClosed) throw new BugError(`file "${this.path}" is closed already`)
-      if (this.#hasFailed) throw refuse('disk_failed', `file "${this.path}" could not be synced earlier`)
+      if (this.#hasFailed) throw fail('disk_failed', `file "${this.path}" could not be synced earlier`)
     }
     async read(offset: number, lengthBytes: number): Promise<Uint8Array<ArrayBuffer>> {
       const target = new Uint8Array(lengthBytes)
@@ -165,10 +165,10 @@ export function startProcess(host: SimDiskHost, names: NameTable, nameRng: Rng):
   const open = async (path: string, mode: OpenMode): Promise<DiskFile> => {
     await boundary()
     const found = names.current.get(path)
-    if (mode === 'createNew' && found !== undefined) throw refuse('already_exists', `file "${path}" exists`)
+    if (mode === 'createNew' && found !== undefined) throw fail('already_exists', `file "${path}" exists`)
     if (found === undefined && mode !== 'read' && mode !== 'readWrite') {
       if (names.current.get(dirname(path)) !== 'directory')
-        throw refuse('not_found', `could not open file "${path}"`)
+        throw fail('not_found', `could not open file "${path}"`)
       names.set(path, new Inode())
     }
     return new SimFile(path, inodeOf(path))

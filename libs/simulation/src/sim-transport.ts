@@ -2,7 +2,7 @@
  * The driver's transport over the simulated network. It delivers what comes late on a connection that has ended, too,
  * where the network is a bag of messages: the driver has to know which connection counts.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type {
   AcceptorInput,
   AppendMessage,
@@ -98,7 +98,7 @@ export class SimTransport implements Transport {
       if (isOver) return
       isOver = true
       this.checks.readEnds()
-      if (wal === undefined) done(undefined, refuse('unavailable', `${from} cannot be read`))
+      if (wal === undefined) done(undefined, fail('unavailable', `${from} cannot be read`))
       else {
         this.checks.fetched(startLsn, wal)
         done(wal)
@@ -176,7 +176,7 @@ class SimConnection implements Connection {
   #ended(): void {
     this.#node.leave(this.#session)
     this.#transport.ended(this)
-    this.#listener.closed(this.#problem ?? refuse('unavailable', `the stream to ${this.to} broke`))
+    this.#listener.closed(this.#problem ?? fail('unavailable', `the stream to ${this.to} broke`))
   }
 
   #send(input: AcceptorInput): void {

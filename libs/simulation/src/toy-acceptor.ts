@@ -2,7 +2,7 @@
  * The acceptor's rules over a disk of two byte arrays: what is written, and how much of it is synced. It carries out the
  * effects as libs/consensus asks, and no more, so thousands of schedules run in a second.
  */
-import { advance, maxLsn, refuse } from '@understory/base'
+import { advance, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   historyUpTo,
@@ -187,7 +187,7 @@ export class ToyAcceptor implements AcceptorNode {
   /** The step does not count. WAL that had no room takes with it what is not durable before it. */
   #lackRoom(effect: DurableEffect, session: ProposerSession | undefined): void {
     if (effect.kind === 'writeWal' && !this.#step({ kind: 'dropUnflushed' }, undefined)) return
-    session?.close(refuse('disk_full', 'there is no room'))
+    session?.close(fail('disk_full', 'there is no room'))
   }
 
   #follow(effect: FollowingEffect, session: ProposerSession | undefined): void {
@@ -198,7 +198,7 @@ export class ToyAcceptor implements AcceptorNode {
       case 'committed':
         return
       case 'refuse':
-        return session?.close(refuse(effect.code, effect.message))
+        return session?.close(fail(effect.code, effect.message))
       default:
         session?.deliver(effect)
     }

@@ -1,5 +1,5 @@
 // Goal: cells count right, series are capped, names and pages are what Prometheus has. Method: tables of small cases.
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { expect, test } from 'vitest'
 import { Meter } from './meter.ts'
 import { mergePages } from './metrics-pages.ts'
@@ -102,7 +102,7 @@ test('a count that is kept elsewhere ends with what it tells of, and beyond the 
 test('one collector that fails does not keep the others from being told of', async () => {
   const meter = new Meter()
   const { size } = meter.instruments(TABLE)
-  meter.onCollect(() => Promise.reject(refuse('unavailable', 'not now')))
+  meter.onCollect(() => Promise.reject(fail('unavailable', 'not now')))
   meter.onCollect(() => size.observe({ tenant: 'a' }, 1))
   const failures: unknown[] = []
   await meter.collect((error) => failures.push(error))

@@ -1,13 +1,13 @@
 /** Serves `/metrics`. A page that cannot be made is answered with 503; the service itself hears nothing of it. */
 import { createServer } from 'node:http'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 
 export interface MetricsServer {
   readonly port: number
   stop(): Promise<void>
 }
 
-/** Error: refused `precondition` when the port is taken. */
+/** Errors: `precondition` when the port is taken. */
 export async function serveMetrics(
   { host, port }: { readonly host: string; readonly port: number },
   contentType: string,
@@ -26,7 +26,7 @@ export async function serveMetrics(
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) =>
       reject(
-        refuse('precondition', `could not listen on ${host}:${port}`, {
+        fail('precondition', `could not listen on ${host}:${port}`, {
           cause,
           hint: 'Choose another port, or stop what is using this one.',
         }),

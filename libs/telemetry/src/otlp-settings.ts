@@ -2,7 +2,7 @@
  * The standard OTEL_* variables, as far as they decide what is exported and how often. Endpoints, headers, time-outs,
  * compression and certificates are read by the exporters themselves (OTEL_EXPORTER_OTLP_*, also per signal).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 export const SIGNALS = ['metrics', 'traces', 'logs'] as const
@@ -24,7 +24,7 @@ export interface OtlpSettings {
   readonly traceShare: number
 }
 
-/** Undefined where nothing is exported. Error: refused `bad_argument`. */
+/** Undefined where nothing is exported. Errors: `bad_argument`. */
 export function readOtlpSettings(given: Environment): OtlpSettings | undefined {
   // As the standard says: one that is empty is as one that is not set.
   const environment = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''))
@@ -48,7 +48,7 @@ function isExported(environment: Environment, signal: Signal): boolean {
   const exporter = environment[`OTEL_${name}_EXPORTER`] ?? 'otlp'
   if (exporter === 'none') return false
   if (exporter !== 'otlp')
-    throw refuse('bad_argument', `OTEL_${name}_EXPORTER cannot be "${exporter}"`, {
+    throw fail('bad_argument', `OTEL_${name}_EXPORTER cannot be "${exporter}"`, {
       hint: 'Use "otlp" or "none"; /metrics for Prometheus is --metrics-listen.',
     })
   const endpoints = [`OTEL_EXPORTER_OTLP_${name}_ENDPOINT`, 'OTEL_EXPORTER_OTLP_ENDPOINT']
@@ -59,7 +59,7 @@ function isExported(environment: Environment, signal: Signal): boolean {
 
 function checkEndpoint(variable: string, endpoint: string): void {
   if (/^https?:$/.test(URL.parse(endpoint)?.protocol ?? '')) return
-  throw refuse('bad_argument', `${variable} cannot be "${endpoint}": it must be an http or https URL`, {
+  throw fail('bad_argument', `${variable} cannot be "${endpoint}": it must be an http or https URL`, {
     hint: 'Such as http://collector:4318.',
   })
 }
@@ -67,7 +67,7 @@ function checkEndpoint(variable: string, endpoint: string): void {
 function checkProtocol(environment: Environment, variable: string): void {
   const protocol = environment[variable]
   if (protocol === undefined || protocol === 'http/protobuf') return
-  throw refuse('bad_argument', `${variable} cannot be "${protocol}"`, {
+  throw fail('bad_argument', `${variable} cannot be "${protocol}"`, {
     hint: 'Only "http/protobuf" is spoken; a collector takes it at port 4318 mostly.',
   })
 }
@@ -77,7 +77,7 @@ function readMs(environment: Environment, variable: string, fallback: number): n
   if (text === undefined) return fallback
   const value = Number(text)
   if (Number.isInteger(value) && value > 0) return value
-  throw refuse('bad_argument', `${variable} cannot be "${text}": it must be a number of milliseconds`)
+  throw fail('bad_argument', `${variable} cannot be "${text}": it must be a number of milliseconds`)
 }
 
 function readTraceShare(environment: Environment): number {
@@ -91,10 +91,10 @@ function readTraceShare(environment: Environment): number {
     case 'traceidratio': {
       const share = argument === undefined ? TRACE_SHARE_DEFAULT : Number(argument)
       if (share >= 0 && share <= 1) return share
-      throw refuse('bad_argument', `OTEL_TRACES_SAMPLER_ARG cannot be "${argument}": it must be from 0 to 1`)
+      throw fail('bad_argument', `OTEL_TRACES_SAMPLER_ARG cannot be "${argument}": it must be from 0 to 1`)
     }
     default:
-      throw refuse('bad_argument', `OTEL_TRACES_SAMPLER cannot be "${sampler}"`, {
+      throw fail('bad_argument', `OTEL_TRACES_SAMPLER cannot be "${sampler}"`, {
         hint: 'Use always_on, always_off or traceidratio, alone or after "parentbased_".',
       })
   }

@@ -4,7 +4,7 @@
  * time in garbage collection.) A thread that is stuck or dies takes the telemetry with it, and nothing else.
  */
 import { Worker } from 'node:worker_threads'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import type { LogRecord } from '@understory/env'
 import type { FromOtlp, OtlpStart, SeriesSnapshot, ToOtlp } from './otlp-protocol.ts'
 import type { Environment, Signal } from './otlp-settings.ts'
@@ -63,10 +63,9 @@ export class OtlpThread {
     this.#worker.postMessage(message)
   }
 
-  /** The page of `/metrics`. Error: refused `unavailable` once the thread has ended. */
+  /** The page of `/metrics`. Errors: `unavailable` once the thread has ended. */
   render(): Promise<string> {
-    if (this.#isOver)
-      return Promise.reject(refuse('unavailable', 'the thread that renders metrics has ended'))
+    if (this.#isOver) return Promise.reject(fail('unavailable', 'the thread that renders metrics has ended'))
     const page = Promise.withResolvers<string>()
     this.#pages.set(++this.#lastId, page)
     this.#worker.postMessage({ kind: 'render', id: this.#lastId } satisfies ToOtlp)
@@ -105,7 +104,7 @@ export class OtlpThread {
         this.#pages.delete(message.id)
         return
       case 'notRendered':
-        this.#pages.get(message.id)?.reject(refuse('unavailable', message.problem))
+        this.#pages.get(message.id)?.reject(fail('unavailable', message.problem))
         this.#pages.delete(message.id)
         return
       case 'stopped':
@@ -118,7 +117,7 @@ export class OtlpThread {
     this.#isOver = true
     this.#stopped.resolve()
     for (const page of this.#pages.values())
-      page.reject(refuse('unavailable', `the thread that renders metrics has ended: ${problem}`))
+      page.reject(fail('unavailable', `the thread that renders metrics has ended: ${problem}`))
     this.#pages.clear()
     this.#parts.onEnd(problem)
   }

@@ -71,7 +71,7 @@ export interface StoreOperations {
   moved(direction: 'read' | 'write', bytes: number): void
 }
 
-/** Errors: refused `bad_argument` for a variable that cannot be, `precondition` where the port is taken. */
+/** Errors: `bad_argument` for a variable that cannot be, `precondition` where the port is taken. */
 export async function startTelemetry<T extends MetricTable>(
   parts: TelemetryParts<T>,
 ): Promise<Telemetry<T> | undefined> {

@@ -1,4 +1,4 @@
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { ClientContext } from '@understory/rpc'
 import { createClientIn } from '@understory/sdk/in-context'
 import type { SafekeeperChangeView, SafekeeperChangeRequest, SafekeepersView } from '@understory/sdk'
@@ -126,7 +126,7 @@ export function addSafekeeperCommands(program: Command, rpc: ClientContext): voi
         const { tenant, timeline, wait, timeout, from, fromObjectStore = false } = options
         const { acceptLostCommits = false } = options
         if ((from === undefined) !== fromObjectStore)
-          throw refuse('bad_argument', 'recover takes either --from NODE or --from-object-store')
+          throw fail('bad_argument', 'recover takes either --from NODE or --from-object-store')
         const node = from === undefined ? {} : { node: from }
         const client = createClientIn(rpc, { endpoint })
         let view = await client.recoverSafekeepers(tenant, { timeline, ...node, acceptLostCommits })

@@ -2,7 +2,7 @@
  * Whether an installation does its work: rows in, full_page_writes off, the same rows out, through Postgres and as pages
  * straight from storage, every part alive.
  */
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import { ProgressLine, realClock } from '@understory/env'
 import { isServing } from '@understory/rpc'
 import type { ClientContext } from '@understory/rpc'
@@ -141,7 +141,7 @@ async function ensureTenant(
     if (known !== undefined) return known
   } else if (!setsPassword) {
     if (password !== undefined) return password
-    throw refuse('bad_argument', `the password of tenant "${tenant}" is not known`, {
+    throw fail('bad_argument', `the password of tenant "${tenant}" is not known`, {
       hint: 'Give it in PGPASSWORD, or have a new one set: --new-password.',
     })
   }
@@ -227,5 +227,5 @@ async function one(sql: pg.Client, query: string): Promise<unknown> {
 }
 
 function expect(condition: boolean, problem: string): void {
-  if (!condition) throw refuse('precondition', problem)
+  if (!condition) throw fail('precondition', problem)
 }

@@ -1,5 +1,5 @@
 import { text } from 'node:stream/consumers'
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import { ProgressLine, realClock } from '@understory/env'
 import type { ClientContext } from '@understory/rpc'
 import { createClientIn } from '@understory/sdk/in-context'
@@ -54,11 +54,11 @@ interface PasswordFlags {
 /** What the flags say of a password; empty where the control plane is to make one. */
 async function chosenPassword({ stdin, verifier }: PasswordFlags): Promise<PasswordOptions> {
   if (stdin && verifier !== undefined)
-    throw refuse('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
+    throw fail('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
   if (verifier !== undefined) return { passwordVerifier: verifier }
   if (!stdin) return {}
   const password = (await text(process.stdin)).replace(/\r?\n$/, '')
-  if (password === '') throw refuse('bad_argument', 'there is no password on standard input')
+  if (password === '') throw fail('bad_argument', 'there is no password on standard input')
   return { password }
 }
 
@@ -83,7 +83,7 @@ async function waitForSql(
     if (password !== undefined) say(`password  ${password}`)
     if (!isErrorCode(error, 'timeout')) throw error
     // The tenant is made: the command, given again, only says that there is one of this name.
-    throw refuse('timeout', error.message, {
+    throw fail('timeout', error.message, {
       ...(error.detail === undefined ? {} : { detail: error.detail }),
       hint: `It is made, and its bootstrap continues: \`understory timeline show ${tenant}\` says how far it is.`,
       cause: error,
@@ -166,7 +166,7 @@ export function addTenantCommands(program: Command, rpc: ClientContext): void {
         await client.waitForPassword(name, { timeoutMs: options.timeout * 1_000 })
       } catch (error) {
         if (!isErrorCode(error, 'timeout')) throw error
-        throw refuse('timeout', error.message, {
+        throw fail('timeout', error.message, {
           ...(error.detail === undefined ? {} : { detail: error.detail }),
           hint: 'It is stored: Postgres gets it as soon as it runs.',
           cause: error,
@@ -219,7 +219,7 @@ export function addTenantCommands(program: Command, rpc: ClientContext): void {
       const { compute } = await createClientIn(rpc, { endpoint }).getTimeline(name)
       const certificate = compute?.serverCertificate ?? ''
       if (certificate === '')
-        throw refuse('unavailable', `the certificate of tenant "${name}" is not known now`, {
+        throw fail('unavailable', `the certificate of tenant "${name}" is not known now`, {
           hint: 'It is, once its Postgres is open for SQL.',
         })
       if (format === 'json') printJson([{ name, certificate }])

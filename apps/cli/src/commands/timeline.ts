@@ -1,4 +1,4 @@
-import { describeError, formatLsn, lsnFromBigint, parseLsn, refuse } from '@understory/base'
+import { describeError, formatLsn, lsnFromBigint, parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { ClientContext } from '@understory/rpc'
 import { createClientIn } from '@understory/sdk/in-context'
@@ -143,7 +143,7 @@ export function addTimelineCommands(program: Command, rpc: ClientContext): void 
     .action(async (tenant: string, name: string, options, command: Command) => {
       const { endpoint, format } = globals(command)
       const view = await createClientIn(rpc, { endpoint }).getTimeline(tenant, name)
-      if (view.spec === undefined) throw refuse('unavailable', `timeline "${name}" has no placement yet`)
+      if (view.spec === undefined) throw fail('unavailable', `timeline "${name}" has no placement yet`)
       const result = await basebackup({
         rpc,
         view,

@@ -1,7 +1,7 @@
 /** `compute-proxy run`: one compute, started by a host. */
 import { chmod, mkdir, realpath } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { decodeSpec } from '@understory/protocol'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
@@ -117,7 +117,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
 function ownerOf(uid: number | undefined): { readonly uid: number; readonly gid: number } | undefined {
   if (process.geteuid?.() !== 0) return undefined
   if (uid !== undefined) return { uid, gid: uid }
-  throw refuse('bad_argument', 'root runs no Postgres as itself', { hint: 'Give --postgres-uid.' })
+  throw fail('bad_argument', 'root runs no Postgres as itself', { hint: 'Give --postgres-uid.' })
 }
 
 /** What Postgres and the programs that a superuser starts see of this process's environment: no secret. */

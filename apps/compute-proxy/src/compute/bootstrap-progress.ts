@@ -2,7 +2,7 @@
  * How far the bootstrap of a timeline got, as storage tells. A bootstrap ends with every shard having its import in the object
  * store, and only then are clients let in: so a timeline whose bootstrap got less far holds nothing that anybody relies on.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { CheckedSpec } from '@understory/protocol'
 import { pageserverClient } from '@understory/protocol/clients'
 import type { ClientContext } from '@understory/rpc'
@@ -35,9 +35,9 @@ async function isImported(
   try {
     const shards = await client.shards(timeline, { deadlineMs: SHARD_DEADLINE_MS, signal })
     const found = shards.find(({ shard }) => shard?.number === number)
-    if (found === undefined) throw refuse('unavailable', `shard ${number} is not at ${address} yet`)
+    if (found === undefined) throw fail('unavailable', `shard ${number} is not at ${address} yet`)
     if (found.failure !== '') {
-      throw refuse('unavailable', `shard ${number} at ${address} has stopped: ${found.failure}`)
+      throw fail('unavailable', `shard ${number} at ${address} has stopped: ${found.failure}`)
     }
     return found.ingestedLsn > 0n
   } finally {

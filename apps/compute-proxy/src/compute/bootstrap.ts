@@ -1,5 +1,5 @@
 /** The first session of a timeline: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
-import { describeError, formatLsn, offsetInSegment, parseLsn, present, refuse } from '@understory/base'
+import { describeError, formatLsn, offsetInSegment, parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { initdbArguments } from '@understory/pgdata'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -54,7 +54,7 @@ export async function bootstrap(context: ComputeContext): Promise<Session> {
 async function waitForFirstSql({ server, clock }: ComputeContext, postmaster: Postmaster): Promise<void> {
   await waitForSql(server.target, clock, postmaster.exited, 'postgres').catch((cause: unknown) => {
     // Its files are new: what keeps it from starting is what it was given, or the machine.
-    throw refuse('precondition', `Postgres does not start: ${describeError(cause).replace(/\.$/, '')}`, {
+    throw fail('precondition', `Postgres does not start: ${describeError(cause).replace(/\.$/, '')}`, {
       hint: 'Correct that; or remove the tenant and create it with other settings.',
       cause,
     })

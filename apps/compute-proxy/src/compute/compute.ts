@@ -2,7 +2,7 @@
  * One compute (docs/architecture.md, "Life of a compute"): carries out what lifecycle.ts decides, and shows what it is at. It has
  * one session at most, and is the only writer of its state: an event is taken whole before the next.
  */
-import { BugError, assert, present, refuse } from '@understory/base'
+import { BugError, assert, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -135,17 +135,17 @@ export class Compute {
     }
   }
 
-  /** Error: refused `unavailable` where clients are not let in. */
+  /** Errors: `unavailable` where clients are not let in. */
   sqlTarget(): SqlTarget {
     if (isRunning(this.#lifecycle) && this.#context !== undefined) return this.#context.server.target
-    throw refuse('unavailable', 'Postgres is not running', {
+    throw fail('unavailable', 'Postgres is not running', {
       hint: 'It is on its way; try again in a moment.',
     })
   }
 
   /** Resolves once a quorum has the WAL of the running Postgres up to there. */
   async waitForCommit(lsn: Lsn, signal: AbortSignal): Promise<void> {
-    if (this.#session === undefined) throw refuse('unavailable', 'Postgres was lost')
+    if (this.#session === undefined) throw fail('unavailable', 'Postgres was lost')
     await orStopped(this.#session.proposer.waitForCommit(lsn), signal)
   }
 

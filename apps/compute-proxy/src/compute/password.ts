@@ -1,6 +1,6 @@
 /** The password of the bootstrap superuser, as the control plane sets it: one that arrives late replaces none that is newer. */
 import { Mailbox } from '@understory/actor'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { parseScramVerifier } from '@understory/protocol'
 import type { Compute } from './compute.ts'
@@ -11,7 +11,7 @@ export class PasswordSetter {
   #generation = 0n
   readonly #changes = new Mailbox({ name: 'password' })
 
-  /** Resolves once a quorum has the change. Errors: refused `stale`, `bad_argument`, `unavailable`. */
+  /** Resolves once a quorum has the change. Errors: `stale`, `bad_argument`, `unavailable`. */
   async set(compute: Compute, verifier: string, generation: bigint, signal: AbortSignal): Promise<void> {
     parseScramVerifier(verifier)
     // In turn: two at once could be committed in the other order.
@@ -21,7 +21,7 @@ export class PasswordSetter {
 
   async #set(compute: Compute, verifier: string, generation: bigint): Promise<Lsn> {
     if (generation < this.#generation)
-      throw refuse('stale', `password ${generation} is older than ${this.#generation}`)
+      throw fail('stale', `password ${generation} is older than ${this.#generation}`)
     const lsn = await setVerifier(compute.sqlTarget(), verifier)
     this.#generation = generation
     return lsn

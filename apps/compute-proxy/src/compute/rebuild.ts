@@ -1,5 +1,5 @@
 /** A session from storage: an election, the checkpoint that Postgres starts from, PGDATA as of there, and a start. */
-import { describeError, formatLsn, refuse } from '@understory/base'
+import { describeError, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { assemblePgdata, prepareCheckpoint } from '@understory/pgdata'
 import type { AssembledPgdata } from '@understory/pgdata'
@@ -40,7 +40,7 @@ export async function rebuild(context: ComputeContext, options: RebuildOptions):
   progress.percent(0)
   await knownConfiguration(context)
   const [status] = await walStatuses(rpc, spec, signal)
-  if (status === undefined) throw refuse('unavailable', 'no safekeeper knows the timeline yet')
+  if (status === undefined) throw fail('unavailable', 'no safekeeper knows the timeline yet')
   const proposer = candidates.stand(status.postgres, status.timelineStartLsn)
   try {
     return await rebuildAsLeader(context, proposer, status, options)
@@ -128,7 +128,7 @@ async function knownConfiguration({
   const kept = await configuration.load()
   if (kept !== undefined || spec.bootstrap) return kept
   // To guess who may connect would let in whom the user has shut out.
-  throw refuse('unavailable', 'the configuration of this timeline is not known here', {
+  throw fail('unavailable', 'the configuration of this timeline is not known here', {
     hint: 'The control plane tells it; see that it runs.',
   })
 }

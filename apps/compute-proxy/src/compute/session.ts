@@ -1,5 +1,5 @@
 /** A Postgres that streams through a quorum: how clients are let in, what ends it, and how it ends. */
-import { describeError, formatLsn, refuse } from '@understory/base'
+import { describeError, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { lossError } from '@understory/consensus/driver'
 import type { Clock, Log } from '@understory/env'
@@ -45,7 +45,7 @@ export function failureOf(
       throw await endedError(files, end)
     }),
     streaming.then(() => {
-      throw refuse('unavailable', 'the WAL stream ended before Postgres was open')
+      throw fail('unavailable', 'the WAL stream ended before Postgres was open')
     }),
     proposer.lost.then((loss) => {
       throw lossError(loss)

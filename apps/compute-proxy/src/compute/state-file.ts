@@ -1,5 +1,5 @@
 /** What a compute remembers over its own death; everything else is in storage. */
-import { describeError, isErrorCode, keepUnknown, refuse } from '@understory/base'
+import { describeError, isErrorCode, keepUnknown, fail } from '@understory/base'
 import { realDisk, replaceNow } from '@understory/env'
 import { z } from 'zod'
 
@@ -39,7 +39,7 @@ export const NOTHING_REMEMBERED: RememberedState = {
   term: 0,
 }
 
-/** Error: refused `bad_file`. */
+/** Errors: `bad_file`. */
 export async function readState(path: string): Promise<RememberedState> {
   const bytes = await realDisk.readFile(path).catch((error: unknown) => {
     if (isErrorCode(error, 'not_found')) return undefined
@@ -50,7 +50,7 @@ export async function readState(path: string): Promise<RememberedState> {
     const json: unknown = JSON.parse(Buffer.from(bytes).toString())
     return keepUnknown(json, state.parse(json))
   } catch (cause) {
-    throw refuse('bad_file', `file "${path}" is malformed`, {
+    throw fail('bad_file', `file "${path}" is malformed`, {
       detail: describeError(cause),
       hint: 'Remove it: it is made again.',
       cause,

@@ -1,5 +1,5 @@
 /** Waiting for what may be stopped, or fail, in between. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 /** The promise, whose failure somebody else may be the first to see. */
 export function handled<T>(promise: Promise<T>): Promise<T> {
@@ -11,7 +11,7 @@ export function handled<T>(promise: Promise<T>): Promise<T> {
 export function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   void handled(promise)
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(refuse('cancelled', 'the compute is being stopped'))
+    const onAbort = (): void => reject(fail('cancelled', 'the compute is being stopped'))
     if (signal.aborted) return onAbort()
     signal.addEventListener('abort', onAbort, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))

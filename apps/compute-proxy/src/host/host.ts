@@ -6,7 +6,7 @@
 import { mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Mailbox } from '@understory/actor'
-import { describeError, parseTimelineId, refuse } from '@understory/base'
+import { describeError, parseTimelineId, fail } from '@understory/base'
 import { diskError, realDisk } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { checkSpec, decodeSpec, encodeSpec } from '@understory/protocol'
@@ -88,7 +88,7 @@ export class Host implements ComputeHosting {
       specs = computes.map(decodeSpec)
       for (const [timelineId, uid] of Object.entries(users)) this.#users.set(timelineId, Number(uid))
     } catch (cause) {
-      throw refuse('bad_file', `file "${this.#file()}" is malformed`, {
+      throw fail('bad_file', `file "${this.#file()}" is malformed`, {
         detail: describeError(cause),
         hint: 'Remove it: the control plane tells again what is wanted.',
         cause,
@@ -101,7 +101,7 @@ export class Host implements ComputeHosting {
     const spec = checkSpec(wanted)
     const { timelineId } = spec.timeline
     if (this.#parts.binaries[spec.postgresMajor] === undefined) {
-      throw refuse('precondition', `this host has no Postgres ${spec.postgresMajor}`, {
+      throw fail('precondition', `this host has no Postgres ${spec.postgresMajor}`, {
         hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.`,
       })
     }
@@ -117,7 +117,7 @@ export class Host implements ComputeHosting {
       return this.#store()
     }
     if (spec.specGeneration < hosted.spec.specGeneration) {
-      throw refuse(
+      throw fail(
         'stale',
         `spec generation ${spec.specGeneration} is older than ${hosted.spec.specGeneration}`,
       )
@@ -254,7 +254,7 @@ export function hostService(host: ComputeHosting): RpcService {
       return {}
     }),
     removeCompute: unary(async ({ timeline }) => {
-      if (timeline === undefined) throw refuse('bad_argument', 'which timeline?')
+      if (timeline === undefined) throw fail('bad_argument', 'which timeline?')
       await host.remove(parseTimelineId(timeline.timelineId))
       return {}
     }),

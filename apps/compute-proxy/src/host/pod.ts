@@ -3,7 +3,7 @@
  * that this process goes on by itself when it is started again; when the compute ends, the pod ends.
  */
 import { readFile } from 'node:fs/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { realDisk } from '@understory/env'
 import { checkSpec, decodeSpec, encodeSpec } from '@understory/protocol'
 import type { CheckedSpec } from '@understory/protocol'
@@ -43,14 +43,14 @@ export class PodCompute implements ComputeHosting {
   async ensure(wanted: ComputeSpec | undefined, configuration?: Configuration): Promise<void> {
     const spec = checkSpec(wanted)
     if (spec.timeline.timelineId !== this.#parts.timelineId) {
-      throw refuse('bad_argument', `this pod is for timeline ${this.#parts.timelineId} alone`)
+      throw fail('bad_argument', `this pod is for timeline ${this.#parts.timelineId} alone`)
     }
-    if (this.#isStopping) throw refuse('unavailable', 'this pod is ending')
+    if (this.#isStopping) throw fail('unavailable', 'this pod is ending')
     // Before the compute begins: it is what its Postgres is told.
     if (configuration !== undefined) await takePublished(this.#parts.files, configuration)
     const known = this.#running?.spec
     if (known !== undefined && spec.specGeneration < known.specGeneration) {
-      throw refuse('stale', `spec generation ${spec.specGeneration} is older than ${known.specGeneration}`)
+      throw fail('stale', `spec generation ${spec.specGeneration} is older than ${known.specGeneration}`)
     }
     if (known !== undefined && spec.specGeneration === known.specGeneration) return
     await realDisk.durableReplace(this.#parts.files.spec, Buffer.from(`${encodeSpec(spec)}\n`))
@@ -79,7 +79,7 @@ export class PodCompute implements ComputeHosting {
 
   current(): RunningCompute {
     if (this.#running !== undefined) return this.#running
-    throw refuse('unavailable', 'this pod has not been told what to run yet', {
+    throw fail('unavailable', 'this pod has not been told what to run yet', {
       hint: 'The control plane tells it; see that it runs.',
     })
   }

@@ -9,7 +9,7 @@
  * leads to the same state from either. Replication origins are copied while they advance, and the WAL from the start on
  * leads to the same progress in the same way.
  */
-import { describeError, formatLsn, parseLsn, refuse } from '@understory/base'
+import { describeError, formatLsn, parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   RELATION_SEGMENT_BLOCKS,
@@ -105,7 +105,7 @@ export class BackupValues {
     return this.#start?.lsn
   }
 
-  /** Errors: refused `bad_file`, `precondition`, `unsupported` where the backup cannot be imported. */
+  /** Errors: `bad_file`, `precondition`, `unsupported` where the backup cannot be imported. */
   take(event: BackupEvent): void {
     if (event.kind === 'data') return this.#takeBytes(event.bytes)
     this.#closeFile()
@@ -134,7 +134,7 @@ export class BackupValues {
 
   #takeBytes(bytes: Uint8Array): void {
     const open = this.#file
-    if (open === undefined) throw refuse('bad_file', 'base backup has bytes outside a file')
+    if (open === undefined) throw fail('bad_file', 'base backup has bytes outside a file')
     open.read += bytes.length
     switch (open.file.kind) {
       case 'relation':
@@ -145,7 +145,7 @@ export class BackupValues {
         return
       default:
         if (open.read > WHOLE_FILE_BYTES_MAX)
-          throw refuse('unsupported', `file "${open.path}" of the base backup is too large`)
+          throw fail('unsupported', `file "${open.path}" of the base backup is too large`)
         open.parts.push(bytes)
     }
   }
@@ -186,14 +186,14 @@ export class BackupValues {
     this.#file = undefined
     const { file, path, size, read } = open
     if (read !== size)
-      throw refuse('bad_file', `file "${path}" of the base backup has ${read} bytes, not ${size}`)
+      throw fail('bad_file', `file "${path}" of the base backup has ${read} bytes, not ${size}`)
     switch (file.kind) {
       case 'relation':
         // A last page that is cut off counts as not there, as in mdnblocks (md.c).
         return this.#noteSize(file.relation, open.page)
       case 'slru':
         if (open.partsBytes > 0)
-          throw refuse('bad_file', `file "${path}" has ${size} bytes, which are no whole pages`)
+          throw fail('bad_file', `file "${path}" has ${size} bytes, which are no whole pages`)
         return
       case 'dispensable':
         return
@@ -234,7 +234,7 @@ export class BackupValues {
         return this.#put(smallKey(KEY_CONTROL_FILE), content)
       case 'version':
         if (content.toString('latin1').trim() === String(this.#major)) return
-        throw refuse(
+        throw fail(
           'unsupported',
           `base backup is of PostgreSQL ${content.toString('latin1').trim()}, not ${this.#major}`,
         )
@@ -254,32 +254,32 @@ export class BackupValues {
     try {
       startLsn = parseLsn(start ?? '')
     } catch (cause) {
-      throw refuse('bad_file', 'backup_label has no start location', { detail: describeError(cause), cause })
+      throw fail('bad_file', 'backup_label has no start location', { detail: describeError(cause), cause })
     }
     if (startLsn !== this.#start?.lsn) {
-      throw refuse('bad_file', `backup_label starts at ${formatLsn(startLsn)}, the base backup elsewhere`)
+      throw fail('bad_file', `backup_label starts at ${formatLsn(startLsn)}, the base backup elsewhere`)
     }
     if (/^BACKUP FROM: standby/m.test(label)) {
-      throw refuse('unsupported', 'base backup was taken from a standby', {
+      throw fail('unsupported', 'base backup was taken from a standby', {
         hint: 'Take it from the primary.',
       })
     }
   }
 
-  /** After the last event: puts what is known only then. Errors: refused `bad_file`, `precondition`. */
+  /** After the last event: puts what is known only then. Errors: `bad_file`, `precondition`. */
   finish(): ImportedCluster {
     const [start, end, control] = [this.#start, this.#end, this.#control]
-    if (start === undefined || end === undefined) throw refuse('bad_file', 'base backup was cut off')
+    if (start === undefined || end === undefined) throw fail('bad_file', 'base backup was cut off')
     if (control === undefined || !this.#hasLabel)
-      throw refuse('bad_file', 'base backup has no pg_control or no backup_label')
+      throw fail('bad_file', 'base backup has no pg_control or no backup_label')
     if (end.timelineId !== start.timelineId || control.checkpoint.timelineId !== start.timelineId) {
-      throw refuse('precondition', `the server left timeline ${start.timelineId} during the base backup`, {
+      throw fail('precondition', `the server left timeline ${start.timelineId} during the base backup`, {
         hint: 'Start the import anew.',
       })
     }
     const { redoLsn } = control.checkpoint
     if (redoLsn < start.lsn || control.checkpointLsn >= end.lsn) {
-      throw refuse(
+      throw fail(
         'bad_file',
         `pg_control stands at a checkpoint of ${formatLsn(redoLsn)}, outside the base backup`,
       )

@@ -1,5 +1,5 @@
 /** Goal: an import that a shard refuses, or that is stopped, ends with that reason and leaves no stream behind. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { BackupEvent } from '@understory/postgres/wire'
 import {
@@ -31,7 +31,7 @@ async function startStandIn(messagesCount: number): Promise<StandIn> {
     let isFinished = false
     try {
       for await (const { message } of messages) {
-        if (left-- === 0) throw refuse('already_exists', 'shard 0 has its data already')
+        if (left-- === 0) throw fail('already_exists', 'shard 0 has its data already')
         isFinished = message?.$case === 'finish'
       }
     } finally {
@@ -99,7 +99,7 @@ test('a backup that breaks off is no import', async () => {
   const pageserver = await startStandIn(Infinity)
   const { signal } = new AbortController()
   const broken = backup(500, () => {
-    throw refuse('unavailable', 'Postgres closed the connection')
+    throw fail('unavailable', 'Postgres closed the connection')
   })
   const importing = importBaseBackup({
     ...OPTIONS,

@@ -6,7 +6,7 @@
  *   importBaseBackup   every value is with its shard, the backup is over
  *   finish             the shards make it durable and begin to ingest WAL from the backup's start
  */
-import { assert, formatLsn, refuse } from '@understory/base'
+import { assert, formatLsn, fail } from '@understory/base'
 import type { ShardLayout } from '@understory/base'
 import { throwIfCancelled } from '@understory/env'
 import type { PgMajor } from '@understory/postgres/wal'
@@ -49,7 +49,7 @@ export interface ImportedBackup extends ImportedCluster {
 
 const PROGRESS_BYTES = 8 << 20
 
-/** Errors: what the backup, a shard or the network say; refused `bad_file`, `unsupported`, `precondition`, `cancelled`. */
+/** Errors: what the backup, a shard or the network say; `bad_file`, `unsupported`, `precondition`, `cancelled`. */
 export async function importBaseBackup(options: ImportOptions): Promise<ImportedBackup> {
   const { backup, major, layout, pageservers, signal, onProgress } = options
   assert(
@@ -89,7 +89,7 @@ export async function importBaseBackup(options: ImportOptions): Promise<Imported
     return {
       ...cluster,
       finish,
-      abandon: () => abandon(refuse('cancelled', `import of the base backup ${range} was abandoned`)),
+      abandon: () => abandon(fail('cancelled', `import of the base backup ${range} was abandoned`)),
     }
   } catch (error) {
     abandon(error)

@@ -7,7 +7,7 @@ import type { ChildProcess } from 'node:child_process'
 import { closeSync, constants, fstatSync, ftruncateSync } from 'node:fs'
 import { copyFile, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { makeFolderWithin, unprivilegedUser, openWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log, UserIds } from '@understory/env'
 import { endUser } from './compute-users.ts'
@@ -32,7 +32,7 @@ function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [s
 }
 
 const couldNotRun = (program: string, cause: Error): Error =>
-  refuse('precondition', `could not run ${program}`, {
+  fail('precondition', `could not run ${program}`, {
     detail: describeError(cause),
     hint: 'Check that --postgres-bin-… names a folder that the Postgres user can read and run.',
     cause,
@@ -52,7 +52,7 @@ async function giveTree(path: string, { uid, gid }: Pick<UserIds, 'uid' | 'gid'>
     program.once('error', (cause) => reject(couldNotRun('chown', cause)))
     program.once('exit', resolve)
   })
-  if (code !== 0) throw refuse('precondition', `chown of "${path}" ended with exit code ${code}`)
+  if (code !== 0) throw fail('precondition', `chown of "${path}" ended with exit code ${code}`)
 }
 
 async function cutLog(files: ComputeFiles): Promise<void> {
@@ -142,7 +142,7 @@ export function childLauncher({
         child.once('close', resolve)
       })
       if (code === 0) return owner === undefined ? undefined : giveTree(pgdata, owner)
-      throw refuse('precondition', `initdb ended with exit code ${code}`, {
+      throw fail('precondition', `initdb ended with exit code ${code}`, {
         detail: complaintsOf(Buffer.concat(output).toString()),
       })
     },

@@ -10,7 +10,7 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import { parsePasswd } from '@understory/env'
 import type { Clock } from '@understory/env'
 
@@ -25,7 +25,7 @@ const RANGES: readonly UserRange[] = [
 ]
 const POLL_MS = 20
 
-/** The first range that `uidMap`, as /proc/self/uid_map has it (user_namespaces(7)), has whole. Error: refused `precondition`. */
+/** The first range that `uidMap`, as /proc/self/uid_map has it (user_namespaces(7)), has whole. Errors: `precondition`. */
 export function usableRange(uidMap: string): UserRange {
   const mapped = uidMap
     .split('\n')
@@ -35,7 +35,7 @@ export function usableRange(uidMap: string): UserRange {
     mapped.some(([from = 0, , length = 0]) => from <= first && first + count <= from + length),
   )
   if (found !== undefined) return found
-  throw refuse('precondition', 'this user namespace has no users for the computes of a host', {
+  throw fail('precondition', 'this user namespace has no users for the computes of a host', {
     hint: 'Map users 20000 to 59999 into it, or run the host as a user other than root, with one tenant.',
   })
 }
@@ -47,7 +47,7 @@ export function chooseUser(folder: string, { first, count }: UserRange, taken: R
     const uid = first + ((start + i) % count)
     if (!taken.has(uid)) return uid
   }
-  throw refuse('precondition', 'this host has no user left for another compute')
+  throw fail('precondition', 'this host has no user left for another compute')
 }
 
 /** Users of the machine, by their numbers. */

@@ -7,7 +7,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { relative } from 'node:path'
 import { Mailbox } from '@understory/actor'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { readWithin, realDisk } from '@understory/env'
 import type { Configuration } from '@understory/rpc'
 import { z } from 'zod'
@@ -69,7 +69,7 @@ export function isNewer(
   return b === undefined || a.term > b.term || (a.term === b.term && a.number > b.number)
 }
 
-/** Undefined where nothing is kept. Error: refused `bad_file`. */
+/** Undefined where nothing is kept. Errors: `bad_file`. */
 export async function readKept({
   configuration: path,
 }: ComputeFiles): Promise<ConfigurationSnapshot | undefined> {
@@ -79,7 +79,7 @@ export async function readKept({
     const { term, number, files, soundFiles } = document.parse(JSON.parse(text.toString()))
     return { term, number, files: fromBase64(files), soundFiles: fromBase64(soundFiles) }
   } catch (cause) {
-    throw refuse('bad_file', `file "${path}" is malformed`, {
+    throw fail('bad_file', `file "${path}" is malformed`, {
       detail: describeError(cause),
       hint: 'Remove it: the control plane has what was published of it.',
       cause,
@@ -110,7 +110,7 @@ export async function takePublished(files: ComputeFiles, published: Configuratio
   for (const part of [published.files, published.soundFiles]) {
     const sizeBytes = Object.values(part).reduce((sum, { length }) => sum + length, 0)
     if (sizeBytes > CONFIGURATION_BYTES_MAX)
-      throw refuse('bad_argument', `published configuration of ${sizeBytes} bytes is too large`)
+      throw fail('bad_argument', `published configuration of ${sizeBytes} bytes is too large`)
   }
   const taken = {
     term: Number(published.version?.term ?? 0n),
@@ -193,7 +193,7 @@ export class ConfigurationStore {
     if (!isChanged && areSame(sound, before.soundFiles)) return
     const sizeBytes = [...now.values()].reduce((sum, { length }) => sum + length, 0)
     if (sizeBytes > CONFIGURATION_BYTES_MAX) {
-      throw refuse('bad_file', `configuration files of ${sizeBytes} bytes are too large to be kept`, {
+      throw fail('bad_file', `configuration files of ${sizeBytes} bytes are too large to be kept`, {
         hint: `Make them smaller than ${CONFIGURATION_BYTES_MAX} bytes together.`,
       })
     }

@@ -4,7 +4,7 @@
  *
  * Source: pg_database.h (oid, datname are its first columns), htup_details.h, bufpage.h, itemid.h (16, 17, 18 alike).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { readWithin } from '@understory/env'
 import { parseRelmap } from '@understory/postgres/cluster'
 import {
@@ -35,7 +35,7 @@ export async function databaseNames(pgdata: string): Promise<string[]> {
 
 async function readGlobal(pgdata: string, name: string): Promise<Buffer> {
   const bytes = await readWithin(pgdata, `global/${name}`, { bytesMax: RELATION_BYTES_MAX })
-  if (bytes === undefined) throw refuse('bad_file', `the data directory has no file "global/${name}"`)
+  if (bytes === undefined) throw fail('bad_file', `the data directory has no file "global/${name}"`)
   return bytes
 }
 

@@ -74,7 +74,7 @@ export interface Launcher {
     /** Postgres has another user, and a group in common with this process. */
     readonly groupMayWrite: boolean
   }
-  /** Makes a cluster in `files.pgdata`. Error: refused `precondition` with what it said. */
+  /** Makes a cluster in `files.pgdata`. Errors: `precondition` with what it said. */
   initdb(files: ComputeFiles, args: readonly string[]): Promise<void>
   /**
    * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone: backends
@@ -87,7 +87,7 @@ export interface Launcher {
   install(files: ComputeFiles, contents: InstalledFiles): Promise<void>
   /**
    * Starts `postgres` on `files.pgdata`, which takes the start token away; it writes into `files.log`. With `input` it
-   * reads that and ends. Error: refused `precondition` without a token, or where it cannot be run.
+   * reads that and ends. Errors: `precondition` without a token, or where it cannot be run.
    */
   start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster>
   /** Undefined where such a postmaster cannot be found again by a later life of this process. */

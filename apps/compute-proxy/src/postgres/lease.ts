@@ -11,7 +11,7 @@
 import { spawn } from 'node:child_process'
 import { closeSync, constants, openSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 
 /** Between the first signal to a Postgres that nobody adopts and the second. */
@@ -75,7 +75,7 @@ export interface Lease {
   release(): void
 }
 
-/** For a server that is about to be started. Error: refused `precondition`. */
+/** For a server that is about to be started. Errors: `precondition`. */
 export async function makeLease(path: string): Promise<Lease> {
   // Whoever waits for the one before goes on waiting for that one.
   await rm(path, { force: true })
@@ -85,7 +85,7 @@ export async function makeLease(path: string): Promise<Lease> {
     program.once('exit', resolve)
   })
   if (code !== 0)
-    throw refuse('precondition', `could not make FIFO "${path}"`, {
+    throw fail('precondition', `could not make FIFO "${path}"`, {
       detail: code instanceof Error ? code.message : `mkfifo ended with exit code ${code}`,
       cause: code,
     })

@@ -5,7 +5,7 @@
 import { closeSync, constants } from 'node:fs'
 import { rm, unlink } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { openFileWithin, openWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { databaseNames } from './database-names.ts'
@@ -41,7 +41,7 @@ export const forbidStart = (files: ComputeFiles): Promise<void> => rm(files.star
 /** By whoever is about to start it. */
 export async function takeStartToken(files: ComputeFiles): Promise<void> {
   await unlink(files.startToken).catch((cause: unknown) => {
-    throw refuse('precondition', 'this data directory must not be started: it has no start token', {
+    throw fail('precondition', 'this data directory must not be started: it has no start token', {
       hint: 'It is rebuilt from storage by itself; do not start it by hand.',
       cause,
     })
@@ -70,10 +70,10 @@ export async function runSingleUser(
     if ((await exited).kind === 'clean') return
     failure = await postgresError(files, 'does not run in single-user mode')
   }
-  throw failure ?? refuse('precondition', 'Postgres has no database to open in single-user mode')
+  throw failure ?? fail('precondition', 'Postgres has no database to open in single-user mode')
 }
 
-/** Error: refused `precondition` without a token. */
+/** Errors: `precondition` without a token. */
 export async function startPostgres(
   { files, launcher, log }: PostgresParts,
   args: readonly string[],
@@ -93,7 +93,7 @@ export const endedError = (files: ComputeFiles, end: PostmasterEnd): Promise<Err
 /** `how` completes "postgres …". */
 export async function postgresError(files: ComputeFiles, how: string): Promise<Error> {
   const shown = shownMessages(await logTail(files))
-  return refuse('unavailable', `postgres ${how}`, {
+  return fail('unavailable', `postgres ${how}`, {
     ...(shown.length === 0 ? {} : { detail: shown.join('; ') }),
     hint: `Its own log has more: "${files.log}".`,
   })

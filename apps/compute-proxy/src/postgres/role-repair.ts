@@ -1,5 +1,5 @@
 /** Makes the proxy's own role again, which a user may have dropped, or taken its rights. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import { PROXY_ROLE } from './configuration.ts'
 import type { Postmaster } from './launcher.ts'
@@ -39,5 +39,5 @@ export async function repairProxyRole(
   const again = await server.start(options)
   if (await waitForSql(server.target, clock, again.exited)) return again
   await endPostmaster(again, clock)
-  throw refuse('precondition', `role "${PROXY_ROLE}" could not be made again`)
+  throw fail('precondition', `role "${PROXY_ROLE}" could not be made again`)
 }

@@ -35,7 +35,7 @@ export class PostgresServer {
     return this.#startsCount
   }
 
-  /** The files are fit for a start. Error: refused `precondition` where it cannot be run. */
+  /** The files are fit for a start. Errors: `precondition` where it cannot be run. */
   async start(options: StartOptions = {}): Promise<Postmaster> {
     await allowStart(this.#parts.files)
     const postmaster = await startPostgres(this.#parts, await this.#arguments(options))

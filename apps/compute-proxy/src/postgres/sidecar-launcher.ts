@@ -17,7 +17,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import { readWithin, replaceWithin } from '@understory/env'
 import type { Clock, Log } from '@understory/env'
 import { exitedWith } from './launcher.ts'
@@ -86,7 +86,7 @@ export class SidecarLauncher implements Launcher {
     )
     if (isThere) return
     this.#parts.onStopAsked()
-    throw refuse('precondition', 'this pod has no new cluster, or has used it', {
+    throw fail('precondition', 'this pod has no new cluster, or has used it', {
       hint: 'The control plane makes another pod by itself.',
     })
   }
@@ -152,11 +152,11 @@ export class SidecarLauncher implements Launcher {
     return Promise.resolve()
   }
 
-  /** Error: refused `unavailable` where it failed, or the container is gone. */
+  /** Errors: `unavailable` where it failed, or the container is gone. */
   async #do(kind: string, id: string): Promise<void> {
     this.#ask(kind, id)
     const code = await this.#answerOf(() => this.#read(`done.${id}`))
-    if (code !== '0') throw refuse('unavailable', `"${kind}" failed in the container of Postgres`)
+    if (code !== '0') throw fail('unavailable', `"${kind}" failed in the container of Postgres`)
   }
 
   #ask(kind: string, id: string, more = ''): void {
@@ -169,7 +169,7 @@ export class SidecarLauncher implements Launcher {
     for (;;) {
       const answer = await look()
       if (answer !== undefined) return answer
-      if (await this.#isRunnerGone()) throw refuse('unavailable', 'the container of Postgres has ended')
+      if (await this.#isRunnerGone()) throw fail('unavailable', 'the container of Postgres has ended')
       try {
         await clock.sleep(POLL_MS, this.#waiting.signal)
       } catch (error) {
@@ -181,7 +181,7 @@ export class SidecarLauncher implements Launcher {
 
   async #startOf(id: string): Promise<number | undefined> {
     if ((await this.#read(`refused.${id}`)) === undefined) return this.#readPid(`pid.${id}`)
-    throw refuse('precondition', 'this data directory must not be started: it has no start token', {
+    throw fail('precondition', 'this data directory must not be started: it has no start token', {
       hint: 'It is rebuilt from storage by itself; do not start it by hand.',
     })
   }
@@ -237,13 +237,13 @@ export class SidecarLauncher implements Launcher {
     }
   }
 
-  /** Error: refused `bad_file` where it is no process of its own: 0 and -1 would be whole groups of them, 1 all. */
+  /** Errors: `bad_file` where it is no process of its own: 0 and -1 would be whole groups of them, 1 all. */
   async #readPid(name: string): Promise<number | undefined> {
     const text = await this.#read(name)
     if (text === undefined) return undefined
     const pid = /^\d{1,10}$/.test(text) ? Number(text) : 0
     if (pid > 1) return pid
-    throw refuse('bad_file', `answer "${name}" of the container of Postgres is not the id of a process`, {
+    throw fail('bad_file', `answer "${name}" of the container of Postgres is not the id of a process`, {
       hint: 'Delete the pod: the control plane makes another.',
     })
   }

@@ -1,9 +1,9 @@
 /** The TCP port of Postgres. */
 import { createServer } from 'node:net'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 /**
- * Error: refused `precondition` where somebody listens on the port already: Postgres would say so after all of its files
+ * Errors: `precondition` where somebody listens on the port already: Postgres would say so after all of its files
  * are made. `listenAddresses` as Postgres takes it: an address, or `*`.
  */
 export async function checkPortIsFree(listenAddresses: string, port: number): Promise<void> {
@@ -14,7 +14,7 @@ export async function checkPortIsFree(listenAddresses: string, port: number): Pr
     probe.listen(port, host, () => probe.close(() => resolve(undefined)))
   })
   if (problem === undefined || !('code' in problem) || problem.code !== 'EADDRINUSE') return
-  throw refuse('precondition', `port ${port} of ${host} is in use`, {
+  throw fail('precondition', `port ${port} of ${host} is in use`, {
     hint: 'Stop what is using it, or create the tenant with another port.',
     cause: problem,
   })

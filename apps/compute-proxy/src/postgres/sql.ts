@@ -1,5 +1,5 @@
 /** SQL over the local socket, as the proxy's own role. */
-import { parseLsn, present, refuse } from '@understory/base'
+import { parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { socketWithin } from '@understory/env'
 import type { Clock } from '@understory/env'
@@ -62,7 +62,7 @@ export async function connectSql(
       refusal = error
     }
   }
-  throw refuse('precondition', 'no database of this server takes connections', {
+  throw fail('precondition', 'no database of this server takes connections', {
     hint: 'Allow connections to one of them with ALTER DATABASE.',
     cause: refusal,
   })
@@ -223,7 +223,7 @@ const BOOTSTRAP_SUPERUSER = 10
 
 /**
  * Gives the bootstrap superuser the password of this verifier. Resolves to where the commit ends in WAL: it does not wait
- * for the quorum. Error: refused `bad_argument` where Postgres does not know it for a verifier; nothing is changed then.
+ * for the quorum. Errors: `bad_argument` where Postgres does not know it for a verifier; nothing is changed then.
  */
 export function setVerifier(target: SqlTarget, verifier: string): Promise<Lsn> {
   return withSql(target, async (client) => {
@@ -240,7 +240,7 @@ export function setVerifier(target: SqlTarget, verifier: string): Promise<Lsn> {
       BOOTSTRAP_SUPERUSER,
       verifier,
     ])
-    if (rowCount !== 1) throw refuse('bad_argument', 'Postgres does not accept the password verifier')
+    if (rowCount !== 1) throw fail('bad_argument', 'Postgres does not accept the password verifier')
     await client.query('commit')
     const { rows: at } = await client.query<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn')
     return parseLsn(present(at[0], 'the flush position').lsn)

@@ -4,7 +4,7 @@
  * without its first page it can be neither read nor written, and so the table takes no row, which after a crash of stock
  * Postgres it would. REINDEX makes the page again; that costs little, because the table is empty.
  */
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import type { RelFile } from '@understory/postgres/wal'
 import type pg from 'pg'
@@ -90,7 +90,7 @@ export class UnloggedIndexes {
       let count = 0
       for (const { oid: index, name: indexName } of rows) {
         if (this.#clock.nowMs() >= untilMs)
-          throw refuse('timeout', `rebuilding unlogged indexes took ${TOTAL_MS_MAX / 1_000} s`)
+          throw fail('timeout', `rebuilding unlogged indexes took ${TOTAL_MS_MAX / 1_000} s`)
         try {
           await client.query(`reindex index ${indexName}`)
           count++

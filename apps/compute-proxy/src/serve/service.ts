@@ -1,6 +1,6 @@
 /** ComputeService: parse, call the compute, convert. */
 import { Signal } from '@understory/actor'
-import { lsnToBigint, parseLsn, refuse } from '@understory/base'
+import { lsnToBigint, parseLsn, fail } from '@understory/base'
 import { realClock } from '@understory/env'
 import type { CheckedSpec } from '@understory/protocol'
 import { ComputeServiceService, ComputeState, serverStream, service, unary } from '@understory/rpc'
@@ -42,7 +42,7 @@ export interface RunningCompute {
   readonly spec: CheckedSpec
 }
 
-/** Error of `current`, and so of every call: refused `unavailable` where there is no compute yet. */
+/** Error of `current`, and so of every call: `unavailable` where there is no compute yet. */
 export function computeService(rpc: ClientContext, current: () => RunningCompute): RpcService {
   const passwords = new PasswordSetter()
   return service<ComputeServiceServer>(ComputeServiceService, {
@@ -83,7 +83,7 @@ export function computeService(rpc: ClientContext, current: () => RunningCompute
 
     stopCompute: unary(({ deadlineMs }) => {
       if (deadlineMs > STOP_DEADLINE_MAX_MS) {
-        throw refuse('bad_argument', `deadline of ${deadlineMs} ms is longer than ${STOP_DEADLINE_MAX_MS}`)
+        throw fail('bad_argument', `deadline of ${deadlineMs} ms is longer than ${STOP_DEADLINE_MAX_MS}`)
       }
       current().compute.requestStop(deadlineMs || STOP_DEADLINE_DEFAULT_MS)
       return { clean: false }
@@ -148,7 +148,7 @@ async function flushNowAndThen(target: SqlTarget): Promise<void> {
 async function refuseForeignReceivers(target: SqlTarget): Promise<void> {
   const [first, ...more] = await foreignReceivers(target)
   if (first === undefined) return
-  throw refuse(
+  throw fail(
     'precondition',
     `full_page_writes cannot be switched off while ${[first, ...more].join(', ')} receives WAL`,
     {
@@ -165,7 +165,7 @@ async function* verify(
 ): AsyncGenerator<VerifyTimelineResponse, void, void> {
   const target = compute.sqlTarget()
   const { rebuiltAtLsn, postgres } = compute.view()
-  if (postgres === undefined) throw refuse('unavailable', 'the compute is not running')
+  if (postgres === undefined) throw fail('unavailable', 'the compute is not running')
   // Progress arrives by callback while the result is on its way: at most one line a wake-up is sent.
   let progress: { pagesDone: bigint; pagesTotal: bigint } | undefined
   const changes = new Signal()

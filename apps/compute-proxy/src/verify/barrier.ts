@@ -6,7 +6,7 @@
  * The files are read while the end of WAL stands still; storage keeps that LSN, so it is asked afterwards. A difference
  * has to show at several barriers: one record between the redo point and the checkpoint would be in no file yet.
  */
-import { bytesBetween, formatLsn, parseLsn, refuse } from '@understory/base'
+import { bytesBetween, formatLsn, parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isRetryable, listWithin, realClock, realRng, retry } from '@understory/env'
 import {
@@ -71,7 +71,7 @@ interface Snapshot {
   }[]
 }
 
-/** Adds to `findings`; gives the barrier's LSN. Error: refused `precondition` where writers leave no moment. */
+/** Adds to `findings`; gives the barrier's LSN. Errors: `precondition` where writers leave no moment. */
 export async function compareAtBarrier(
   options: VerifyOptions,
   catalog: Catalog,
@@ -110,7 +110,7 @@ async function readQuiet(options: VerifyOptions, client: pg.Client): Promise<Sna
     const pauseMs = Math.min(BARRIER_PAUSE_MS_MAX, BARRIER_PAUSE_MS * 1.5 ** attempt)
     await realClock.sleep(pauseMs, options.signal)
   }
-  throw refuse('precondition', 'there was no moment in which nobody wrote', {
+  throw fail('precondition', 'there was no moment in which nobody wrote', {
     detail:
       'visibility maps, transaction status and the like have no LSN of their own and are compared at such a moment',
     hint: 'Stop the writers and run verify again.',

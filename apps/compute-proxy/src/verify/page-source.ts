@@ -9,7 +9,7 @@ import {
   isErrorCode,
   lsnFromBigint,
   present,
-  refuse,
+  fail,
 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realClock, realRng, retry } from '@understory/env'
@@ -72,7 +72,7 @@ export class PageSource implements Disposable {
 
   /**
    * Waits until every shard has taken in WAL up to `at`: after a bulk load storage may be behind by more than a read
-   * waits. Error: refused `unavailable` where a shard has stopped, `timeout` where it gets no further.
+   * waits. Errors: `unavailable` where a shard has stopped, `timeout` where it gets no further.
    */
   async waitFor(at: Lsn): Promise<void> {
     await Promise.all(this.#shards.map((shard) => shard.waitFor(at)))
@@ -145,14 +145,14 @@ class ShardPages {
       )
       const own = shards.find(({ shard }) => shard?.number === this.#number)
       if (own !== undefined && own.failure !== '')
-        throw refuse('unavailable', `shard ${this.#number} does not serve: ${own.failure}`)
+        throw fail('unavailable', `shard ${this.#number} does not serve: ${own.failure}`)
       // A pageserver that lost its disk gets its shards back a moment later.
       const now = own === undefined ? LSN_ZERO : lsnFromBigint(own.ingestedLsn)
       if (now >= at) return
       if (now > ingestedLsn) movedAtMs = realClock.nowMs()
       ingestedLsn = now
       if (realClock.nowMs() - movedAtMs > INGEST_PATIENCE_MS) {
-        throw refuse(
+        throw fail(
           'timeout',
           own === undefined
             ? `pageserver ${this.#address} does not have shard ${this.#number}`

@@ -1,5 +1,5 @@
 /** The relation files of a data directory, and what lies beside them and is not compared. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { listWithin, readWithin } from '@understory/env'
 import {
   RELATION_SEGMENT_BLOCKS,
@@ -91,12 +91,12 @@ export const readIfThere = (
   path: string,
 ): Promise<Buffer | undefined> => readWithin(dataDirectory, path, { bytesMax: SEGMENT_BYTES })
 
-/** Error: refused `not_found` where there is none. */
+/** Errors: `not_found` where there is none. */
 export async function readWhole(
   options: Pick<VerifyOptions, 'dataDirectory'>,
   path: string,
 ): Promise<Buffer> {
   const bytes = await readIfThere(options, path)
-  if (bytes === undefined) throw refuse('not_found', `the data directory has no file "${path}"`)
+  if (bytes === undefined) throw fail('not_found', `the data directory has no file "${path}"`)
   return bytes
 }

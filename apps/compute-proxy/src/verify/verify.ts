@@ -12,7 +12,7 @@ import { PageSource } from './page-source.ts'
 import { listRelationFiles, readWhole } from './relation-files.ts'
 import { compareRelationPages, factsOfControl } from './relation-pages.ts'
 
-/** Errors: refused `precondition` where writers leave no moment for the exact part, or what Postgres or storage says. */
+/** Errors: `precondition` where writers leave no moment for the exact part, or what Postgres or storage says. */
 export async function verifyTimeline(options: VerifyOptions): Promise<VerifyResult> {
   const findings = new Findings()
   const catalog = await Catalog.read(options)

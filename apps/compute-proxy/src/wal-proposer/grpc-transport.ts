@@ -1,5 +1,5 @@
 /** The driver's transport over gRPC: one Propose stream for each connection, ReadWal for what a member lags behind. */
-import { BugError, isErrorCode, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { BugError, isErrorCode, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { AppendMessage, ElectedMessage, VoteMessage } from '@understory/consensus'
 import { everyMember } from '@understory/consensus/driver'
 import type {
@@ -188,7 +188,7 @@ function deliver(message: ProposeResponse['message'], peer: string, listener: Co
       })
     }
     default:
-      throw refuse('unsupported', `${peer} sent a message of an unknown kind`)
+      throw fail('unsupported', `${peer} sent a message of an unknown kind`)
   }
 }
 

@@ -1,5 +1,5 @@
 /** Calls of a compute to the safekeepers of its timeline, beside the stream of its WAL. */
-import { UnderstoryError, isErrorCode, refuse } from '@understory/base'
+import { UnderstoryError, isErrorCode, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { CheckedSpec } from '@understory/protocol'
@@ -11,7 +11,7 @@ const DEADLINE_MS = 5_000
 
 /**
  * The answers of those that know the timeline; none where all answer and none knows it. One that is away, or whose copy cannot
- * be used, is not needed while another knows it. Error: refused `unavailable` where none of those that answer knows it, and
+ * be used, is not needed while another knows it. Errors: `unavailable` where none of those that answer knows it, and
  * one gave no answer.
  */
 export async function walStatuses(
@@ -38,7 +38,7 @@ export async function walStatuses(
     .filter((answer) => answer !== undefined)
   const problem = answers.find((answer) => answer instanceof UnderstoryError)
   if (known.length === 0 && problem !== undefined) {
-    throw refuse('unavailable', `no safekeeper that answers knows the timeline: ${problem.message}`, {
+    throw fail('unavailable', `no safekeeper that answers knows the timeline: ${problem.message}`, {
       hint: 'Start the safekeepers.',
       cause: problem,
     })

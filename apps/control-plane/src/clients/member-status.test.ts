@@ -1,5 +1,5 @@
 /** Goal: one safekeeper that answers with an error never keeps a view of the others from being made. Method: by table. */
-import { lsn, refuse } from '@understory/base'
+import { lsn, fail } from '@understory/base'
 import { MemoryNodes } from '@understory/protocol/clients/memory'
 import { expect, test } from 'vitest'
 import { MEMBER_AWAY, memberStatus } from './member-status.ts'
@@ -20,9 +20,9 @@ test('what a member answers becomes what is shown of it', async () => {
     failure: '',
   })
   for (const code of ['unavailable', 'timeout', 'unknown_timeline'] as const)
-    expect(await memberStatus(Promise.reject(refuse(code, 'away')))).toEqual(MEMBER_AWAY)
+    expect(await memberStatus(Promise.reject(fail(code, 'away')))).toEqual(MEMBER_AWAY)
   for (const code of ['bad_file', 'disk_failed', 'precondition', 'disk_full', 'denied'] as const)
-    expect(await memberStatus(Promise.reject(refuse(code, 'why')))).toEqual({
+    expect(await memberStatus(Promise.reject(fail(code, 'why')))).toEqual({
       ...MEMBER_AWAY,
       alive: true,
       failure: 'why',

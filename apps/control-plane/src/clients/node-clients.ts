@@ -2,7 +2,7 @@
  * Calls to the processes that serve a timeline, each with the time that the control plane has for it. Clients are kept per
  * address (client-cache.ts).
  */
-import { UnderstoryError, formatLsn, isErrorCode, refuse } from '@understory/base'
+import { UnderstoryError, formatLsn, isErrorCode, fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 import type { KnownMembership, Member } from '@understory/protocol'
 import type {
@@ -181,6 +181,6 @@ export const isCopyUnusable = (error: unknown): error is UnderstoryError =>
   isErrorCode(error, 'bad_file') || isErrorCode(error, 'bad_wal') || isErrorCode(error, 'disk_failed')
 
 export const computeMissing = (): Error =>
-  refuse('unavailable', 'the compute is not running', {
+  fail('unavailable', 'the compute is not running', {
     hint: 'It is restarted by itself; see `understory timeline show`.',
   })

@@ -1,12 +1,12 @@
 /** Computes on compute hosts: processes that `compute-proxy host` keeps running. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { sendSpec } from './compute-driver.ts'
 import type { ComputeDriver, ComputePlace } from './compute-driver.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 
 const addressOf = ({ hostAddress }: ComputePlace): string => {
   if (hostAddress !== undefined) return hostAddress
-  throw refuse('unavailable', 'the compute host is not announced', { hint: 'Start it.' })
+  throw fail('unavailable', 'the compute host is not announced', { hint: 'Start it.' })
 }
 
 export const hostDriver = (clients: NodeClients): ComputeDriver => ({

@@ -2,7 +2,7 @@
  * What computes were configured with by files, which are not in WAL: `control/configurations/<timeline>.json`, one
  * document a timeline, replaced only by a newer version. A compute on another disk begins with it.
  */
-import { DOCUMENT_READER, describeError, refuse } from '@understory/base'
+import { DOCUMENT_READER, describeError, fail } from '@understory/base'
 import { getIfPresent } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
 import { configurationKey } from '@understory/protocol'
@@ -43,7 +43,7 @@ export class ConfigurationStore {
     this.#store = store
   }
 
-  /** Undefined where nothing was published. Error: refused `bad_file`. */
+  /** Undefined where nothing was published. Errors: `bad_file`. */
   async read(timelineId: string): Promise<Configuration | undefined> {
     return (await this.#read(timelineId))?.configuration
   }
@@ -62,7 +62,7 @@ export class ConfigurationStore {
           : await this.#store.putIfMatch(key, found.etag, bytes)
       if (result.kind === 'stored') return configuration
     }
-    throw refuse('conflict', `configuration of timeline ${timelineId} is being written by another`)
+    throw fail('conflict', `configuration of timeline ${timelineId} is being written by another`)
   }
 
   async remove(timelineId: string): Promise<void> {
@@ -80,7 +80,7 @@ export class ConfigurationStore {
       const [files, soundFiles] = [fromBase64(stored.files), fromBase64(stored.soundFiles)]
       return { configuration: { version, files, soundFiles }, etag: found.etag, json }
     } catch (cause) {
-      throw refuse('bad_file', `configuration "${key}" is not what this version writes`, {
+      throw fail('bad_file', `configuration "${key}" is not what this version writes`, {
         detail: describeError(cause),
         hint: 'Restore the object from a backup, or remove it.',
         cause,

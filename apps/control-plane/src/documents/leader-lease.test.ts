@@ -1,6 +1,6 @@
 // Goal: one control plane acts at a time, and one that was overtaken changes nothing. Method: several over one store in
 // memory, with a short lease.
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { realClock, realRng, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
@@ -41,7 +41,7 @@ test('a store that is away is waited for, and whoever led before it was away lea
   const store: ObjectStore = new Proxy(inner, {
     get: (target, name: keyof ObjectStore) =>
       isAway.value
-        ? () => Promise.reject(refuse('unavailable', 'the store does not answer'))
+        ? () => Promise.reject(fail('unavailable', 'the store does not answer'))
         : (target[name] as (...args: unknown[]) => unknown).bind(target),
   })
   const [first, second] = [lead(store, 'a'), lead(store, 'b')]

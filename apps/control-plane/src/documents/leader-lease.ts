@@ -11,7 +11,7 @@
  *   waiting --(free, or silent for a lease)--> leading --(the record is another's)--> lost
  */
 import { Loop, ProblemReport } from '@understory/actor'
-import { describeError, hexId, refuse } from '@understory/base'
+import { describeError, hexId, fail } from '@understory/base'
 import { isRetryable, throwIfCancelled } from '@understory/env'
 import type { Clock, Log, Rng } from '@understory/env'
 import { getIfPresent } from '@understory/object-store'
@@ -42,9 +42,9 @@ interface Found {
 
 /** What the documents need to know of it: under which lead they are written. */
 export interface Leadership {
-  /** Grows with each lead. Error: refused `unavailable` where this control plane does not lead. */
+  /** Grows with each lead. Errors: `unavailable` where this control plane does not lead. */
   readonly epoch: number
-  /** Error: refused `unavailable` where this control plane does not lead. */
+  /** Errors: `unavailable` where this control plane does not lead. */
   requireHeld(): void
 }
 
@@ -109,7 +109,7 @@ export class LeaderLease implements Leadership {
   #held(): Found {
     if (this.#own !== undefined) return this.#own
     const holder = this.#holder === '' ? 'another' : `"${this.#holder}"`
-    throw refuse('unavailable', `control plane "${this.#parts.nodeId}" does not lead, ${holder} does`, {
+    throw fail('unavailable', `control plane "${this.#parts.nodeId}" does not lead, ${holder} does`, {
       hint: 'Ask the one that leads, or wait until this one takes over.',
     })
   }
@@ -214,7 +214,7 @@ export class LeaderLease implements Leadership {
     try {
       return { record: record.parse(JSON.parse(Buffer.from(found.bytes).toString())), etag: found.etag }
     } catch (cause) {
-      throw refuse('bad_file', `lead record "${LEADER_KEY}" is not what this version writes`, {
+      throw fail('bad_file', `lead record "${LEADER_KEY}" is not what this version writes`, {
         detail: describeError(cause),
         hint: 'Stop every control plane, then remove the object.',
         cause,

@@ -3,7 +3,7 @@
  * its lead. It is never written under an epoch lower than its own, so a control plane that was overtaken changes nothing
  * that its successor has written once.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
 import type { Leadership } from './leader-lease.ts'
 import { writeJson } from './json-object.ts'
@@ -19,7 +19,7 @@ export interface Versioned<D> {
 
 /**
  * Stores what `change` makes of the newest document and returns it. `read` and `change` run again when another writer was
- * faster; a change that returns its argument is none. Errors: those of both; refused `stale` where another control plane
+ * faster; a change that returns its argument is none. Errors: those of both; `stale` where another control plane
  * leads by now; `conflict`.
  */
 export async function changeDocument<D extends { readonly epoch: number }>(
@@ -38,23 +38,23 @@ export async function changeDocument<D extends { readonly epoch: number }>(
     const next = { ...changed, epoch }
     if ((await writeJson(store, key, next, etag)) !== undefined) return next
   }
-  throw refuse('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
+  throw fail('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
 }
 
-/** Error: refused `stale`. */
+/** Errors: `stale`. */
 export function requireNotNewer(documentEpoch: number, epoch: number): void {
   if (documentEpoch > epoch)
-    throw refuse('stale', `a control plane with epoch ${documentEpoch} leads, this one had ${epoch}`)
+    throw fail('stale', `a control plane with epoch ${documentEpoch} leads, this one had ${epoch}`)
 }
 
 /** A document that was copied under the name of another must not be taken for that one's. */
 export const wrongOwner = (key: string, owner: string): Error =>
-  refuse('bad_file', `"${key}" is of ${owner}`, {
+  fail('bad_file', `"${key}" is of ${owner}`, {
     hint: 'It was copied under a wrong name: put the one back that belongs there.',
   })
 
 export const unreadable = (what: string, key: string, detail: string): Error =>
-  refuse('bad_file', `${what} "${key}" is not what this version reads`, {
+  fail('bad_file', `${what} "${key}" is not what this version reads`, {
     detail,
     hint: 'Restore the object from a backup, or run the version that wrote it.',
   })

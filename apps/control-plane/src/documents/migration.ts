@@ -8,7 +8,7 @@
  * Until 3 the old document alone counts, and from 3 on the new ones; whatever ends a migration before, the next one begins
  * again. A control plane that was overtaken is refused in each step: by the epoch in 1 and 2, by what was read in 3.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
 import { tenantDocumentKey, timelineDocumentKey } from '@understory/protocol'
 import { readJson, writeJson } from './json-object.ts'
@@ -22,7 +22,7 @@ const ATTEMPTS_MAX = 20
 
 /**
  * Does nothing where the document is of another version, or is not there. At most one at a time for a tenant within a
- * process. Errors: refused `stale` where another control plane leads by now; `bad_file`; `conflict`.
+ * process. Errors: `stale` where another control plane leads by now; `bad_file`; `conflict`.
  */
 export async function migrateTenant(store: ObjectStore, lease: Leadership, tenantId: string): Promise<void> {
   const key = tenantDocumentKey(tenantId)
@@ -41,7 +41,7 @@ export async function migrateTenant(store: ObjectStore, lease: Leadership, tenan
     for (const timeline of timelines) await writeOver(store, timeline)
     if ((await writeJson(store, key, tenant, etag)) !== undefined) return
   }
-  throw refuse('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
+  throw fail('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
 }
 
 async function writeOver(store: ObjectStore, timeline: TimelineDocument): Promise<void> {
@@ -52,5 +52,5 @@ async function writeOver(store: ObjectStore, timeline: TimelineDocument): Promis
     if (known !== undefined && 'document' in known) requireNotNewer(known.document.epoch, timeline.epoch)
     if ((await writeJson(store, key, timeline, found?.etag)) !== undefined) return
   }
-  throw refuse('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
+  throw fail('conflict', `"${key}" was changed by others ${ATTEMPTS_MAX} times in a row`)
 }

@@ -4,7 +4,7 @@
  * it, because an old address costs a retry and a missing one costs the database. `list` asks the broker: what must not
  * be decided on old news (placement, replacement) uses it.
  */
-import { describeError, isAddress, parseNodeId, refuse } from '@understory/base'
+import { describeError, isAddress, parseNodeId, fail } from '@understory/base'
 import type { Broker } from '@understory/broker'
 import type { Log } from '@understory/env'
 import { z } from 'zod'
@@ -57,7 +57,7 @@ export class Nodes {
     return [...this.#known.values()].toSorted((a, b) => a.nodeId.localeCompare(b.nodeId))
   }
 
-  /** The announced nodes by id. Error: refused `unavailable` while the broker is away. */
+  /** The announced nodes by id. Errors: `unavailable` while the broker is away. */
   async list(): Promise<NodeView[]> {
     const entries = await this.#broker.list(NODE_PREFIX)
     return entries
@@ -79,11 +79,11 @@ export class Nodes {
     }
   }
 
-  /** Error: refused `unavailable` while the node is not announced. */
+  /** Errors: `unavailable` while the node is not announced. */
   async address(nodeId: string): Promise<string> {
     const found = (await this.list()).find((node) => node.nodeId === nodeId)
     if (found !== undefined) return found.address
-    throw refuse('unavailable', `node "${nodeId}" is not announced`, {
+    throw fail('unavailable', `node "${nodeId}" is not announced`, {
       hint: 'Start it, and see `understory nodes`.',
     })
   }
@@ -96,6 +96,6 @@ export class Nodes {
 function readNode(key: string, value: unknown): NodeView {
   const nodeId = parseNodeId(key.slice(NODE_PREFIX.length))
   // As a key of a document it would find what every object has.
-  if (nodeId in Object.prototype) throw refuse('bad_argument', `"${nodeId}" cannot be the name of a node`)
+  if (nodeId in Object.prototype) throw fail('bad_argument', `"${nodeId}" cannot be the name of a node`)
   return { nodeId, ...announced.parse(value) }
 }

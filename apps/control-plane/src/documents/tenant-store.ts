@@ -4,7 +4,7 @@
  * writer has it, and the id that it says is the tenant's, whichever creation writes the document.
  */
 import { KeyedMailbox } from '@understory/actor'
-import { assert, parseNodeId, refuse } from '@understory/base'
+import { assert, parseNodeId, fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
 import {
   TENANT_DOCUMENTS_PREFIX,
@@ -37,7 +37,7 @@ export class TenantStore {
 
   /**
    * Gives the document as it was stored: where a creation was cut short behind its claim of the name, under the id of
-   * that claim. Error: refused `already_exists` where another tenant has the name.
+   * that claim. Errors: `already_exists` where another tenant has the name.
    */
   async create(document: TenantDocument): Promise<TenantDocument> {
     const { epoch } = this.#lease
@@ -49,12 +49,12 @@ export class TenantStore {
     const created = { ...document, epoch, tenantId: claimed ?? document.tenantId }
     const stored = await this.#store.putIfAbsent(tenantDocumentKey(created.tenantId), encodeJson(created))
     if (stored.kind === 'stored') return created
-    throw refuse('already_exists', `tenant "${document.name}" already exists`, {
+    throw fail('already_exists', `tenant "${document.name}" already exists`, {
       hint: 'Choose another name.',
     })
   }
 
-  /** By name or id. Errors: refused `unknown_tenant`; `bad_argument` for text that is neither; `bad_file`. */
+  /** By name or id. Errors: `unknown_tenant`; `bad_argument` for text that is neither; `bad_file`. */
   async find(nameOrId: string): Promise<TenantDocument> {
     const isId = /^[0-9a-f]{32}$/.test(nameOrId)
     const id = isId ? nameOrId : await this.#idOf(parseNodeId(nameOrId))
@@ -62,7 +62,7 @@ export class TenantStore {
     if (found !== undefined && !isId && found.document.name !== nameOrId)
       throw wrongOwner(tenantNameKey(nameOrId), `tenant "${found.document.name}"`)
     if (found !== undefined && !found.document.isDeleted) return found.document
-    throw refuse('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
+    throw fail('unknown_tenant', `tenant "${nameOrId}" does not exist`, {
       hint: 'List the tenants with `understory tenant list`.',
     })
   }
@@ -84,13 +84,13 @@ export class TenantStore {
 
   /**
    * Stores what `change` makes of the newest document and returns it; `change` runs again when another writer was
-   * faster, and does nothing by returning its argument. Error: refused `stale` where another control plane leads by now.
+   * faster, and does nothing by returning its argument. Errors: `stale` where another control plane leads by now.
    */
   update(tenantId: string, change: (document: TenantDocument) => TenantDocument): Promise<TenantDocument> {
     const read = async (): Promise<Versioned<TenantDocument>> => {
       const found = await this.#read(tenantId)
       if (found !== undefined) return found
-      throw refuse('unknown_tenant', `tenant ${tenantId} does not exist`)
+      throw fail('unknown_tenant', `tenant ${tenantId} does not exist`)
     }
     return changeDocument(this.#store, this.#lease, tenantDocumentKey(tenantId), read, change)
   }
@@ -100,7 +100,7 @@ export class TenantStore {
     if ((await this.#idOf(name)) === tenantId) await this.#store.delete([tenantNameKey(name)])
   }
 
-  /** The last of a deleted tenant. Error: refused `stale` where another control plane leads by now. */
+  /** The last of a deleted tenant. Errors: `stale` where another control plane leads by now. */
   async remove(tenantId: string): Promise<void> {
     const { document } = (await this.#read(tenantId)) ?? {}
     if (document === undefined) return
@@ -116,7 +116,7 @@ export class TenantStore {
     if (found === undefined) return undefined
     const { success, data } = claim.safeParse(found.json)
     if (success) return data.tenantId
-    throw refuse('bad_file', `"${key}" does not say which tenant has the name`, {
+    throw fail('bad_file', `"${key}" does not say which tenant has the name`, {
       hint: 'Restore the object from a backup.',
     })
   }

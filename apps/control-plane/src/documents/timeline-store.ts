@@ -3,7 +3,7 @@
  * before its document is made, and is no longer listed when that is removed. So a document that is not listed is not acted
  * on by anything; it is an orphan, left by a control plane that was overtaken, or by hand.
  */
-import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
 import { TIMELINE_DOCUMENTS_PREFIX, timelineDocumentKey, timelineOfDocumentKey } from '@understory/protocol'
 import type { TimelineRef } from '@understory/rpc'
@@ -41,7 +41,7 @@ export class TimelineStore {
 
   /**
    * Stores what `change` makes of the newest document and returns it; `change` does nothing by returning its argument. The
-   * first change makes the document. Errors: refused `unknown_timeline` where it is retired or not listed; refused `stale`
+   * first change makes the document. Errors: `unknown_timeline` where it is retired or not listed; `stale`
    * where another control plane leads by now; `conflict`, `bad_file`.
    */
   update(ref: TimelineRef, change: Change): Promise<TimelineDocument> {
@@ -119,13 +119,13 @@ export class TimelineStore {
 
 function beginningOf(ref: TimelineRef, entry: TimelineEntry): TimelineDocument {
   if (entry.beginning !== undefined) return newTimeline(ref.tenantId, entry, entry.beginning)
-  throw refuse('bad_file', `timeline document "${timelineDocumentKey(ref)}" is missing`, {
+  throw fail('bad_file', `timeline document "${timelineDocumentKey(ref)}" is missing`, {
     hint: 'Restore the object from a backup.',
   })
 }
 
 export const unknownTimeline = (timelineId: string): Error =>
-  refuse(
+  fail(
     'unknown_timeline',
     `timeline ${timelineId} was deleted, or its bootstrap began again under another id`,
     {

@@ -1,6 +1,6 @@
 /** Requests to delete tenants and timelines, and the rounds that remove what is left of them (removals.ts). */
 import { Loop, ProblemReport } from '@understory/actor'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import type { Removal, TenantDocument, TimelineEntry } from '../documents/tenant-document.ts'
 import type { TimelineDocument } from '../documents/timeline-document.ts'
 import type { Rng } from '@understory/env'
@@ -118,7 +118,7 @@ export class DeletionService {
 
   /**
    * No request finds the timeline from then on, and its name is free; what there is of it is removed after that, by nodes
-   * that are away once they are back. Error: refused `precondition` where it has a compute, unless that is to be ended.
+   * that are away once they are back. Errors: `precondition` where it has a compute, unless that is to be ended.
    */
   async deleteTimeline(tenantName: string, timelineName: string, stopCompute: boolean): Promise<void> {
     const { tenant, timeline } = await this.#tenants.findTimeline(tenantName, timelineName)
@@ -149,9 +149,9 @@ export class DeletionService {
     const hint = 'Have it ended with the deletion: --stop-compute.'
     const name = `timeline "${timeline.name}" of tenant "${tenant.name}"`
     const found = await computes.find(computePlaceOf(tenant, timeline)).catch((cause: unknown) => {
-      throw refuse('precondition', `whether ${name} has a running compute is not known`, { hint, cause })
+      throw fail('precondition', `whether ${name} has a running compute is not known`, { hint, cause })
     })
-    if (found !== undefined) throw refuse('precondition', `${name} has a running compute`, { hint })
+    if (found !== undefined) throw fail('precondition', `${name} has a running compute`, { hint })
   }
 
   /** Its reconcilers end, and the next round begins now. */

@@ -17,7 +17,7 @@
  * Each step is stored when it is done and is idempotent, so that another process continues from the
  * document.
  */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { abortChange, allMembers, finishChange, startChange } from '@understory/consensus'
 import type { MemberStatus, Membership } from '@understory/consensus'
@@ -62,7 +62,7 @@ export function knownMembershipOf(timeline: TimelineDocument): KnownMembership {
 export const allSafekeepers = (timeline: TimelineDocument): readonly string[] =>
   allMembers(membershipOf(timeline))
 
-/** The document with the change begun; itself where that very change was asked for before. Errors: refused `bad_argument`, `precondition`. */
+/** The document with the change begun; itself where that very change was asked for before. Errors: `bad_argument`, `precondition`. */
 export function requestChange(
   timeline: TimelineDocument,
   request: ChangeRequest,
@@ -75,23 +75,22 @@ export function requestChange(
     last !== undefined && !last.isCancelled && sameNames(last.add, add) && sameNames(last.remove, remove)
   if (isSame && (isUnderWay(last) || isInForce(timeline, last))) return timeline
   if (last !== undefined && isUnderWay(last)) {
-    throw refuse('precondition', `a change of the safekeepers is under way: ${describeChange(last)}`, {
+    throw fail('precondition', `a change of the safekeepers is under way: ${describeChange(last)}`, {
       hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   }
   if (!timeline.bootstrapped)
-    throw refuse('precondition', 'the timeline is not bootstrapped yet', {
+    throw fail('precondition', 'the timeline is not bootstrapped yet', {
       hint: 'Try again when it takes SQL.',
     })
-  if (add.length + remove.length === 0) throw refuse('bad_argument', 'no safekeeper is named')
+  if (add.length + remove.length === 0) throw fail('bad_argument', 'no safekeeper is named')
   for (const node of add)
-    if (members.includes(node)) throw refuse('bad_argument', `"${node}" is a safekeeper of this timeline`)
+    if (members.includes(node)) throw fail('bad_argument', `"${node}" is a safekeeper of this timeline`)
   for (const node of remove)
-    if (!members.includes(node))
-      throw refuse('bad_argument', `"${node}" is not a safekeeper of this timeline`)
+    if (!members.includes(node)) throw fail('bad_argument', `"${node}" is not a safekeeper of this timeline`)
   const count = members.length + add.length - remove.length
   if (count < 1 || count > MEMBERS_COUNT_MAX)
-    throw refuse('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
+    throw fail('bad_argument', `a timeline has 1 to ${MEMBERS_COUNT_MAX} safekeepers, not ${count}`)
   return {
     ...timeline,
     retiredReplicas: timeline.retiredReplicas.filter(({ node }) => !add.includes(node)),
@@ -111,15 +110,15 @@ export function requestChange(
 
 /**
  * The document with the change cancelled: at once while newcomers pull, and by another generation while both majorities
- * count. Error: refused `precondition` where there is none, or where the new members alone count.
+ * count. Errors: `precondition` where there is none, or where the new members alone count.
  */
 export function cancelChange(timeline: TimelineDocument, nowMs: number): TimelineDocument {
   const { safekeeperChange: change } = timeline
   if (change === undefined || !isUnderWay(change))
-    throw refuse('precondition', 'no change of the safekeepers is under way')
+    throw fail('precondition', 'no change of the safekeepers is under way')
   if (change.isCancelled) return timeline
   if (change.reason === 'stored')
-    throw refuse('precondition', 'nothing is left to go back to', {
+    throw fail('precondition', 'nothing is left to go back to', {
       hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   const steps = change.steps.filter(({ done }) => done)
@@ -136,7 +135,7 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
     }
   }
   if (nextChangeStep(change) === 'spread')
-    throw refuse('precondition', 'the new safekeepers alone count already', {
+    throw fail('precondition', 'the new safekeepers alone count already', {
       hint: 'Ask for a change back once this one is done.',
     })
   return withRetiredReplicas({ ...timeline, safekeeperChange: { ...cancelled, tookMs } }, cancelled)
@@ -144,13 +143,13 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
 
 /**
  * The document with `survivor` alone counting, whatever the others have: for when their majority is lost for good. There is
- * no joint membership on the way, because no other member is left to agree to it. Error: refused `bad_argument`.
+ * no joint membership on the way, because no other member is left to agree to it. Errors: `bad_argument`.
  */
 export function recoverFrom(timeline: TimelineDocument, survivor: string, nowMs: number): TimelineDocument {
   const { safekeeperChange: last, membershipGeneration } = timeline
   const known = allSafekeepers(timeline)
   if (!known.includes(survivor))
-    throw refuse('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
+    throw fail('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
   return {
     ...timeline,
     membershipGeneration: membershipGeneration + 1,
@@ -181,7 +180,7 @@ export interface StoredRecovery {
 
 /**
  * The document with `members` alone counting, which are to begin with what the object store has of the WAL; and with a new
- * generation of every shard, whose pages of WAL beyond that go. Error: refused `precondition`.
+ * generation of every shard, whose pages of WAL beyond that go. Errors: `precondition`.
  */
 export function recoverFromStore(
   timeline: TimelineDocument,
@@ -189,9 +188,9 @@ export function recoverFromStore(
   nowMs: number,
 ): TimelineDocument {
   const { safekeeperChange: last, membershipGeneration } = timeline
-  if (!timeline.bootstrapped) throw refuse('precondition', 'the timeline is not bootstrapped yet')
+  if (!timeline.bootstrapped) throw fail('precondition', 'the timeline is not bootstrapped yet')
   if (isFromStore(timeline))
-    throw refuse('precondition', 'a recovery from the object store is under way', {
+    throw fail('precondition', 'a recovery from the object store is under way', {
       hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   const add = members.map(({ nodeId }) => nodeId)

@@ -2,7 +2,7 @@
  * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is lost
  * for good. One call does what can be done now; after an interruption the next call continues.
  */
-import { LSN_ZERO, formatLsn, isErrorCode, parseLsn, present, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, isErrorCode, parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { MemberStatus } from '@understory/consensus'
 import type { GetComputeStatusResponse } from '@understory/rpc'
@@ -122,7 +122,7 @@ export class MembershipReconciler {
         if (!isProposerInformed) return undefined
         const statuses = await this.#syncMembers(timeline)
         if (endJoint(timeline, (node) => statuses.get(node)) === undefined)
-          throw refuse('unavailable', describeUnsynced(timeline, statuses))
+          throw fail('unavailable', describeUnsynced(timeline, statuses))
         const isSame = (item: TimelineDocument): boolean =>
           item.membershipGeneration === timeline.membershipGeneration
         return this.#complete(change, step, (item) =>
@@ -165,7 +165,7 @@ export class MembershipReconciler {
     for (const [number, { node }] of timeline.shards.entries()) {
       const own = shardOn(answers, node, number)
       if (own === undefined || own.generation < BigInt(rollback?.shardGenerations[number] ?? 0))
-        throw refuse('unavailable', `pageserver "${node}" has not discarded WAL beyond ${rollback?.lsn} yet`)
+        throw fail('unavailable', `pageserver "${node}" has not discarded WAL beyond ${rollback?.lsn} yet`)
     }
   }
 
@@ -185,7 +185,7 @@ export class MembershipReconciler {
     )
     this.#noteProgress(answers)
     const stuck = answers.find(({ problem }) => problem !== '')
-    if (stuck !== undefined) throw refuse('unavailable', `"${stuck.node}" cannot pull: ${stuck.problem}`)
+    if (stuck !== undefined) throw fail('unavailable', `"${stuck.node}" cannot pull: ${stuck.problem}`)
     return answers.every(({ isRunning, goalLsn }) => !isRunning && goalLsn > LSN_ZERO)
   }
 
@@ -198,7 +198,7 @@ export class MembershipReconciler {
   #address(timeline: TimelineDocument, node: string): string {
     const address = timeline.addresses[node]
     if (address !== undefined) return address
-    throw refuse('unavailable', `node "${node}" is not announced`, { hint: 'Start it.' })
+    throw fail('unavailable', `node "${node}" is not announced`, { hint: 'Start it.' })
   }
 
   /**
@@ -245,7 +245,7 @@ export class MembershipReconciler {
     const answers = await Promise.all(members.map((node) => this.#configure(timeline, node)))
     const knowing = answers.filter((status) => status !== undefined).length
     if (knowing * 2 <= members.length)
-      throw refuse('unavailable', `${knowing} of ${members.length} safekeepers know that the change is over`)
+      throw fail('unavailable', `${knowing} of ${members.length} safekeepers know that the change is over`)
     // Members that are away stay behind: by the old membership there is no majority without the others.
     await Promise.all(leftOut(change).map((node) => this.#configure(timeline, node)))
   }

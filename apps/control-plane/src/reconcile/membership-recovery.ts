@@ -2,7 +2,7 @@
  * What must be so before a timeline continues with one safekeeper that is left, or with none (membership-change.ts,
  * `recoverFrom` and `recoverFromStore`).
  */
-import { formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { formatLsn, isErrorCode, lsnFromBigint, fail } from '@understory/base'
 import type { WalStatus } from '@understory/protocol/clients'
 import type { TimelineRef } from '@understory/rpc'
 import { allSafekeepers } from './membership-change.ts'
@@ -12,7 +12,7 @@ import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 import type { TimelineDocument } from '../documents/timeline-document.ts'
 
-/** What the survivor says of itself. Errors: refused `bad_argument`, `precondition`. */
+/** What the survivor says of itself. Errors: `bad_argument`, `precondition`. */
 export async function checkRecovery(
   clients: NodeClients,
   ref: TimelineRef,
@@ -21,7 +21,7 @@ export async function checkRecovery(
 ): Promise<WalStatus> {
   const nodes = allSafekeepers(timeline)
   if (!nodes.includes(survivor))
-    throw refuse('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
+    throw fail('bad_argument', `"${survivor}" is not a safekeeper of this timeline`)
   const statuses = new Map<string, WalStatus>()
   await Promise.all(
     nodes.map(async (node) => {
@@ -32,14 +32,14 @@ export async function checkRecovery(
   for (const members of [timeline.safekeeperNodes, timeline.newSafekeeperNodes]) {
     const well = members.filter((node) => statuses.has(node))
     if (well.length * 2 > members.length) {
-      throw refuse('precondition', `a majority of the safekeepers answers: ${well.join(', ')}`, {
+      throw fail('precondition', `a majority of the safekeepers answers: ${well.join(', ')}`, {
         hint: 'Replace the lost one instead: that loses nothing.',
       })
     }
   }
   const status = statuses.get(survivor)
   if (status === undefined)
-    throw refuse('precondition', `"${survivor}" does not answer, or its copy is damaged`, {
+    throw fail('precondition', `"${survivor}" does not answer, or its copy is damaged`, {
       hint: 'Start it, or name another that is left.',
     })
   await checkStorage(clients, ref, timeline, survivor, status)
@@ -48,7 +48,7 @@ export async function checkRecovery(
 
 /**
  * The safekeepers that take the place of those that are lost, and what the object store has for them. Those of before are
- * taken where they are there again, empty. Errors: refused `precondition`, `not_found`.
+ * taken where they are there again, empty. Errors: `precondition`, `not_found`.
  */
 export async function prepareStoredRecovery(
   clients: NodeClients,
@@ -60,7 +60,7 @@ export async function prepareStoredRecovery(
   const announced = (await nodes.list()).filter(({ kind }) => kind === 'safekeeper')
   for (const { nodeId, address } of announced) {
     if (await isWithout(clients, address, ref)) continue
-    throw refuse('precondition', `safekeeper "${nodeId}" has the timeline`, {
+    throw fail('precondition', `safekeeper "${nodeId}" has the timeline`, {
       hint: `Recover from it: it has at least as much (--from ${nodeId}). Where its copy is of no use, remove it first.`,
     })
   }
@@ -70,7 +70,7 @@ export async function prepareStoredRecovery(
     .slice(0, count)
   const [first] = members
   if (first === undefined || members.length < count) {
-    throw refuse('precondition', `the timeline needs ${count} safekeepers, and ${members.length} are there`, {
+    throw fail('precondition', `the timeline needs ${count} safekeepers, and ${members.length} are there`, {
       hint: 'Start others, or the same ones with empty folders.',
     })
   }
@@ -85,7 +85,7 @@ async function isWithout(clients: NodeClients, address: string, ref: TimelineRef
   } catch (error) {
     if (isErrorCode(error, 'unknown_timeline')) return true
     if (!isErrorCode(error, 'unavailable') && !isErrorCode(error, 'timeout')) return false
-    throw refuse('precondition', `a safekeeper was at ${address} a moment ago and does not answer`, {
+    throw fail('precondition', `a safekeeper was at ${address} a moment ago and does not answer`, {
       hint: 'It may have the timeline. Start it, or wait until it is not listed any more (`understory nodes`).',
       cause: error,
     })
@@ -118,13 +118,13 @@ async function checkStorage(
     const address = timeline.addresses[node]
     const shards = address === undefined ? undefined : await ifReachable(clients.shards(address, ref))
     if (shards === undefined) {
-      throw refuse('precondition', `pageserver "${node}" does not answer how much WAL it has`, {
+      throw fail('precondition', `pageserver "${node}" does not answer how much WAL it has`, {
         hint: 'Start it first.',
       })
     }
     const ahead = shards.find(({ ingestedLsn }) => lsnFromBigint(ingestedLsn) > flushLsn)
     if (ahead !== undefined) {
-      throw refuse(
+      throw fail(
         'precondition',
         `pageserver "${node}" has WAL up to ${formatLsn(lsnFromBigint(ahead.ingestedLsn))}, "${survivor}" only up to ${formatLsn(flushLsn)}`,
         { hint: 'Name the safekeeper that is left and has most.' },

@@ -69,7 +69,7 @@ export async function askPageservers(
 export const isOpen = ({ compute }: Observation): boolean =>
   compute?.state === ComputeState.COMPUTE_STATE_RUNNING
 
-/** Its address. Error: refused `unavailable` where it does not take SQL. */
+/** Its address. Errors: `unavailable` where it does not take SQL. */
 export function runningCompute(observed: Observation): string {
   if (!isOpen(observed) || observed.computeAddress === undefined) throw computeMissing()
   return observed.computeAddress

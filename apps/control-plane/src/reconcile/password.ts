@@ -3,7 +3,7 @@
  * lets nobody log in. A random password exists in one answer and nowhere else.
  */
 import { createHash, createHmac, pbkdf2Sync, timingSafeEqual } from 'node:crypto'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { SCRAM_ITERATIONS, parseScramVerifier } from '@understory/protocol'
 
@@ -24,10 +24,10 @@ export interface NewPassword {
   readonly password: string
 }
 
-/** Error: refused `bad_argument` where it is not a password or not a verifier. */
+/** Errors: `bad_argument` where it is not a password or not a verifier. */
 export function newPassword({ password, passwordVerifier }: PasswordRequest, rng: Rng): NewPassword {
   if (password !== '' && passwordVerifier !== '')
-    throw refuse('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
+    throw fail('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })
   if (passwordVerifier !== '') {
     parseScramVerifier(passwordVerifier)
     return { verifier: passwordVerifier, password: '' }
@@ -68,7 +68,7 @@ export function scramVerifier(password: string, salt: Uint8Array, iterations = S
 /** SASLprep (common/saslprep.c) changes no printable ASCII, so that every client makes the same key of it. */
 function checkPassword(password: string): void {
   if (/^[\x21-\x7e]{8,128}$/.test(password)) return
-  throw refuse('bad_argument', 'the password is not 8 to 128 printable ASCII characters without spaces', {
+  throw fail('bad_argument', 'the password is not 8 to 128 printable ASCII characters without spaces', {
     hint: 'Choose another, or give its SCRAM-SHA-256 verifier.',
   })
 }

@@ -2,7 +2,7 @@
  * Where a new timeline goes: up to three safekeepers (an odd number), the shards over the pageservers in turn, one
  * compute host. `seed` spreads tenants; the same input gives the same answer.
  */
-import { present, refuse } from '@understory/base'
+import { present, fail } from '@understory/base'
 import type { NodeKind, NodeView } from '../documents/nodes.ts'
 
 const SAFEKEEPERS_MAX = 3
@@ -15,7 +15,7 @@ export interface Placement {
   readonly computeHost: string
 }
 
-/** Error: refused `unavailable` where a kind of node is missing. */
+/** Errors: `unavailable` where a kind of node is missing. */
 export function placeTimeline(
   nodes: readonly NodeView[],
   shardCount: number,
@@ -25,7 +25,7 @@ export function placeTimeline(
   const ofKind = (kind: NodeKind): string[] => {
     const ids = nodes.filter((node) => node.kind === kind).map(({ nodeId }) => nodeId)
     if (ids.length === 0) {
-      throw refuse('unavailable', `no ${kind} is announced`, { hint: `Start at least one ${kind}.` })
+      throw fail('unavailable', `no ${kind} is announced`, { hint: `Start at least one ${kind}.` })
     }
     return [...ids.slice(seed % ids.length), ...ids.slice(0, seed % ids.length)]
   }

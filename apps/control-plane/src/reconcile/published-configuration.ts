@@ -12,7 +12,7 @@ export class PublishedConfiguration {
     this.#timelineId = timelineId
   }
 
-  /** Undefined where nothing was published. Error: refused `bad_file`. */
+  /** Undefined where nothing was published. Errors: `bad_file`. */
   async read(): Promise<Configuration | undefined> {
     this.#known ??= { configuration: await this.#store.read(this.#timelineId) }
     return this.#known.configuration

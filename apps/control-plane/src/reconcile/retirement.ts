@@ -16,7 +16,7 @@ export interface Stores {
   readonly timelines: TimelineStore
 }
 
-/** Error: refused `unknown_timeline` where it is not there, or begins again under another id. */
+/** Errors: `unknown_timeline` where it is not there, or begins again under another id. */
 export async function deleteTimeline({ tenants, timelines }: Stores, ref: TimelineRef): Promise<void> {
   const retired = await timelines.retire(ref, 'deleted')
   if (retired.retired !== 'deleted') throw unknownTimeline(ref.timelineId)

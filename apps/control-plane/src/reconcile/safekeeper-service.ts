@@ -1,5 +1,5 @@
 /** Requests about the safekeepers of a timeline: changes, their cancellation, and recovery where they are lost. */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import {
   allSafekeepers,
   cancelChange,
@@ -31,7 +31,7 @@ export class SafekeeperService {
     this.#reconcilers = reconcilers
   }
 
-  /** Idempotent while it is under way or in force. Errors: refused `bad_argument`, `precondition`. */
+  /** Idempotent while it is under way or in force. Errors: `bad_argument`, `precondition`. */
   async change(tenantName: string, timelineName: string, request: ChangeRequest): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.#tenants.findTimeline(tenantName, timelineName)
     const known = await this.#parts.nodes.list()
@@ -39,7 +39,7 @@ export class SafekeeperService {
     for (const node of request.add) {
       const found = known.find(({ nodeId, kind }) => nodeId === node && kind === 'safekeeper')
       if (found === undefined)
-        throw refuse('bad_argument', `no safekeeper "${node}" is announced`, {
+        throw fail('bad_argument', `no safekeeper "${node}" is announced`, {
           hint: 'See `understory nodes`.',
         })
       addresses[node] = found.address
@@ -52,7 +52,7 @@ export class SafekeeperService {
     return this.view(tenant.tenantId, timeline.timelineId)
   }
 
-  /** Error: refused `precondition` where none is under way, or it is too late. */
+  /** Errors: `precondition` where none is under way, or it is too late. */
   async cancel(tenantName: string, timelineName: string): Promise<SafekeepersView> {
     const { tenant, timeline } = await this.#tenants.findTimeline(tenantName, timelineName)
     const nowMs = this.#parts.clock.wallMs()

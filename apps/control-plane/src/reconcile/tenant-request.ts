@@ -1,5 +1,5 @@
 /** What a tenant is requested to be, what of that is refused, and what its document begins with. */
-import { hexId, parseNodeId, refuse } from '@understory/base'
+import { hexId, parseNodeId, fail } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { readPostgresMajor } from '@understory/postgres/cluster'
 import type { TenantDocument } from '../documents/tenant-document.ts'
@@ -48,12 +48,12 @@ export function newTenant(
   }
 }
 
-/** Error: refused `bad_argument`, `unsupported`. */
+/** Errors: `bad_argument`, `unsupported`. */
 export function checkTenantRequest(request: TenantRequest): void {
   parseNodeId(request.name)
   const within = (what: string, value: number, min: number, max: number): void => {
     if (value < min || value > max)
-      throw refuse('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
+      throw fail('bad_argument', `${what} ${value} is not within ${min} to ${max}`)
   }
   readPostgresMajor(request.postgresMajor)
   within('shard count', request.shardCount, 1, 256)
@@ -67,12 +67,12 @@ export function checkTenantRequest(request: TenantRequest): void {
   )
   within('length of all settings together,', settingsLength, 0, SETTINGS_LENGTH_MAX)
   for (const [name, value] of Object.entries(request.settings)) {
-    if (!SETTING_NAME.test(name)) throw refuse('bad_argument', `"${name}" is not the name of a setting`)
+    if (!SETTING_NAME.test(name)) throw fail('bad_argument', `"${name}" is not the name of a setting`)
     // It is written within quotes on one line of a file.
     if (CONTROL_CHARACTER.test(value))
-      throw refuse('bad_argument', `the value of setting "${name}" has a control character`)
+      throw fail('bad_argument', `the value of setting "${name}" has a control character`)
     if (MANAGED_SETTINGS.has(name.toLowerCase())) {
-      throw refuse('bad_argument', `setting "${name}" is managed by Understory`, {
+      throw fail('bad_argument', `setting "${name}" is managed by Understory`, {
         hint: name === 'full_page_writes' ? 'Use `understory tenant fpw`.' : 'Leave it out.',
       })
     }

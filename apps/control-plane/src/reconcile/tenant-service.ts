@@ -3,7 +3,7 @@
  * the next look into the store.
  */
 import { Loop, ProblemReport } from '@understory/actor'
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import type { TenantDocument, TimelineEntry } from '../documents/tenant-document.ts'
 import type { FpwState, TimelineDocument } from '../documents/timeline-document.ts'
@@ -87,7 +87,7 @@ export class TenantService {
 
   /**
    * Idempotent by name and request id. Gives the random password, too: empty where the caller chose it, and for a
-   * repeated call, because it is kept nowhere. Errors: refused `bad_argument`, `already_exists`.
+   * repeated call, because it is kept nowhere. Errors: `bad_argument`, `already_exists`.
    */
   async create(request: TenantRequest): Promise<{ document: TenantDocument; password: string }> {
     checkTenantRequest(request)
@@ -98,13 +98,13 @@ export class TenantService {
     })
     if (known !== undefined && request.requestId !== '' && known.requestId === request.requestId) {
       if (known.timelines.length === 0)
-        throw refuse(
+        throw fail(
           'already_exists',
           `tenant "${request.name}" was made by this request, its timeline is deleted`,
         )
       if (known.password === undefined || isAskedFor(known.password.verifier, request))
         return { document: known, password: '' }
-      throw refuse('already_exists', `tenant "${request.name}" was made with another password`, {
+      throw fail('already_exists', `tenant "${request.name}" was made with another password`, {
         hint: 'Set a new one with `understory tenant password`.',
       })
     }
@@ -116,7 +116,7 @@ export class TenantService {
 
   /**
    * Stores a new password of the role postgres, which every Postgres of the tenant gets as soon as it runs. Gives the
-   * random password; empty where the caller chose it. Errors: refused `bad_argument`, `unknown_tenant`.
+   * random password; empty where the caller chose it. Errors: `bad_argument`, `unknown_tenant`.
    */
   async setPassword(tenantName: string, request: PasswordRequest): Promise<string> {
     const { verifier, password } = newPassword(request, this.#parts.rng)
@@ -144,7 +144,7 @@ export class TenantService {
     const entry = tenant.timelines.find((item) => item.name === wanted || item.timelineId === wanted)
     const timeline = entry === undefined ? undefined : await this.#parts.timelines.read(tenant, entry)
     if (timeline !== undefined && timeline.retired === undefined) return { tenant, timeline }
-    throw refuse('unknown_timeline', `timeline "${wanted}" of tenant "${tenantName}" does not exist`, {
+    throw fail('unknown_timeline', `timeline "${wanted}" of tenant "${tenantName}" does not exist`, {
       hint: 'List the timelines with `understory timeline list`.',
     })
   }
@@ -202,7 +202,7 @@ export class TenantService {
     return changed.fpw
   }
 
-  /** Stores a request, and wakes the reconciler. Error: refused `unknown_timeline` where it is gone by now. */
+  /** Stores a request, and wakes the reconciler. Errors: `unknown_timeline` where it is gone by now. */
   async updateTimeline(
     ref: TimelineRef,
     change: (timeline: TimelineDocument) => TimelineDocument,

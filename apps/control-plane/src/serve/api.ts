@@ -1,5 +1,5 @@
 /** The gRPC face of the control plane: parse, call the domain, convert. */
-import { lsnToBigint, parseLsn, present, refuse } from '@understory/base'
+import { lsnToBigint, parseLsn, present, fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 import {
   ControlPlaneServiceService,
@@ -220,10 +220,10 @@ export function controlPlaneService(parts: ApiParts): RpcService {
 
     recoverSafekeepers: unary(async ({ tenant, timeline, nodeId, acceptLostCommits, fromObjectStore }) => {
       if (fromObjectStore === (nodeId !== ''))
-        throw refuse('bad_argument', 'a recovery is either from a safekeeper or from the object store')
+        throw fail('bad_argument', 'a recovery is either from a safekeeper or from the object store')
       if (!acceptLostCommits) {
         const source = fromObjectStore ? 'the object store' : `"${nodeId}"`
-        throw refuse('precondition', `commits that ${source} does not have would be lost`, {
+        throw fail('precondition', `commits that ${source} does not have would be lost`, {
           hint: `Say that you accept it, if ${fromObjectStore ? 'all' : 'the other'} safekeepers are gone for good.`,
         })
       }
@@ -238,7 +238,7 @@ export function controlPlaneService(parts: ApiParts): RpcService {
     })),
 
     deleteTimeline: unary(async ({ tenant, timeline, stopCompute }) => {
-      if (timeline === '') throw refuse('bad_argument', 'the timeline is not named')
+      if (timeline === '') throw fail('bad_argument', 'the timeline is not named')
       await deletions.deleteTimeline(tenant, timeline, stopCompute)
       return {}
     }),

@@ -1,5 +1,5 @@
 /** Entries of a batch that comes in several messages: a record may be larger than one. */
-import { lsnFromBigint, refuse } from '@understory/base'
+import { lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { RECORD_BYTES_MAX } from '@understory/postgres/wal'
 
@@ -25,7 +25,7 @@ export class Fragments {
   #parts: Uint8Array[] = []
   #bytes = 0
 
-  /** The batch, once nothing more follows. Error: refused `bad_wal` where it is more than any record can be. */
+  /** The batch, once nothing more follows. Errors: `bad_wal` where it is more than any record can be. */
   add({ startLsn, endLsn, commitLsn, entries, moreFollows }: BatchMessage): WalBatch | undefined {
     const whole = this.#gather(entries, moreFollows)
     return (
@@ -43,7 +43,7 @@ export class Fragments {
     this.#parts.push(fragment)
     this.#bytes += fragment.length
     if (this.#bytes > BATCH_BYTES_MAX)
-      throw refuse('bad_wal', `a batch of the shard stream has more than ${BATCH_BYTES_MAX} bytes`)
+      throw fail('bad_wal', `a batch of the shard stream has more than ${BATCH_BYTES_MAX} bytes`)
     if (moreFollows) return undefined
     const whole = Buffer.concat(this.#parts)
     this.#parts = []

@@ -3,7 +3,7 @@
  * value, chains are counted, and what the record does beyond its keys is acted on. The inner loop makes no object a
  * record and does not wait, except for the rare record that needs pages: a database's copy, a chain at its bound.
  */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { encodeTrackerState, track, xidNote } from '@understory/postgres/cluster'
 import { recordEffects } from '@understory/postgres/redo'
@@ -79,7 +79,7 @@ export class Ingest {
   }
 
   /**
-   * Takes the entries of [ingestedLsn, endLsn). Errors: refused `bad_wal`, `unknown_wal`, `bad_page`, `bad_file`: the
+   * Takes the entries of [ingestedLsn, endLsn). Errors: `bad_wal`, `unknown_wal`, `bad_page`, `bad_file`: the
    * shard must stop, since some of the batch is in.
    */
   async apply(entries: Uint8Array, endLsn: Lsn): Promise<void> {
@@ -90,10 +90,7 @@ export class Ingest {
       const { nextLsn } = reader
       if (nextLsn <= state.ingestedLsn || nextLsn > endLsn) {
         const range = `${formatLsn(state.ingestedLsn)} to ${formatLsn(endLsn)}`
-        throw refuse(
-          'bad_wal',
-          `shard stream entry ends at ${formatLsn(nextLsn)}, outside its batch ${range}`,
-        )
+        throw fail('bad_wal', `shard stream entry ends at ${formatLsn(nextLsn)}, outside its batch ${range}`)
       }
       if (kind === 'record') {
         this.#takeRecord()
@@ -184,7 +181,7 @@ export class Ingest {
     const { bytes, recordAt, recordLsn, nextLsn, recordLength } = this.#reader
     decodeRecord(record, bytes, recordAt, recordLsn, nextLsn)
     if (record.totLen !== recordLength) {
-      throw refuse(
+      throw fail(
         'bad_wal',
         `record at ${formatLsn(recordLsn)} has ${record.totLen} bytes, its entry ${recordLength}`,
       )
@@ -205,7 +202,7 @@ export class Ingest {
       case XLOG_PARAMETER_CHANGE: {
         // xl_parameter_change: six int32, wal_log_hints, track_commit_timestamp
         if (mainDataLength < 26)
-          throw refuse('bad_wal', `parameter change record at ${formatLsn(record.recordLsn)} is too short`)
+          throw fail('bad_wal', `parameter change record at ${formatLsn(record.recordLsn)} is too short`)
         const walLogHints = view.getUint8(mainDataOffset + 24) !== 0
         const trackCommitTimestamp = view.getUint8(mainDataOffset + 25) !== 0
         const { settings } = this.#state
@@ -216,13 +213,13 @@ export class Ingest {
       }
       case XLOG_FPW_CHANGE:
         if (mainDataLength < 1)
-          throw refuse('bad_wal', `FPW_CHANGE record at ${formatLsn(record.recordLsn)} is too short`)
+          throw fail('bad_wal', `FPW_CHANGE record at ${formatLsn(record.recordLsn)} is too short`)
         this.#watch.sawFullPageWrites(view.getUint8(mainDataOffset) !== 0)
         return
       case XLOG_CHECKPOINT_ONLINE:
       case XLOG_CHECKPOINT_SHUTDOWN: // CheckPoint: redo u64, ThisTimeLineID u32, PrevTimeLineID u32, fullPageWrites bool
         if (mainDataLength < 17)
-          throw refuse('bad_wal', `checkpoint record at ${formatLsn(record.recordLsn)} is too short`)
+          throw fail('bad_wal', `checkpoint record at ${formatLsn(record.recordLsn)} is too short`)
         this.#watch.sawFullPageWrites(view.getUint8(mainDataOffset + 16) !== 0)
     }
   }

@@ -10,7 +10,7 @@
  * A single one takes no more subscriptions, so that the next one finds out whether the safekeeper was upgraded.
  */
 import { Loop, ProblemReport, Signal } from '@understory/actor'
-import { LSN_ZERO, assert, isErrorCode, refuse } from '@understory/base'
+import { LSN_ZERO, assert, isErrorCode, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env } from '@understory/env'
 import {
@@ -110,7 +110,7 @@ export class SafekeeperStream {
     const cancelled = Promise.withResolvers<never>()
     cancelled.promise.catch(() => undefined)
     const onAbort = (): void => {
-      const error = refuse('cancelled', `the subscription to ${this.#peer} was cancelled`)
+      const error = fail('cancelled', `the subscription to ${this.#peer} was cancelled`)
       cancelled.reject(error)
       queue.cancel(error)
     }
@@ -129,7 +129,7 @@ export class SafekeeperStream {
 
   #remove({ id }: Subscription): void {
     if (this.#subscriptions.delete(id)) this.#order({ $case: 'unsubscribe', value: { subscriptionId: id } })
-    if (this.#subscriptions.size === 0) this.#end(refuse('cancelled', 'nothing is followed there any more'))
+    if (this.#subscriptions.size === 0) this.#end(fail('cancelled', 'nothing is followed there any more'))
   }
 
   #report(subscription: Subscription): void {
@@ -182,7 +182,7 @@ export class SafekeeperStream {
           void this.#sendAll(stream, signal).catch(() => undefined)
         } else this.#take(message)
       }
-      throw refuse('unavailable', `${this.#peer} ended the stream of WAL`)
+      throw fail('unavailable', `${this.#peer} ended the stream of WAL`)
     } catch (error) {
       if (signal.aborted) return
       const problem = error instanceof Error ? error : new Error(String(error), { cause: error })

@@ -1,5 +1,5 @@
 /** SubscribeWal: a stream for one shard, of safekeepers of releases before FollowWal. */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import { SUBSCRIBE_VERSIONS, SafekeeperServiceClient, checkChosenVersion, openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { Fragments } from './fragments.ts'
@@ -55,7 +55,7 @@ export class SingleStream {
         const batch = gathered.add(message)
         if (batch !== undefined) yield batch
       }
-      throw refuse(
+      throw fail(
         'unavailable',
         `${this.#peer} ended the subscription at ${formatLsn(positions().ingestedLsn)}`,
       )

@@ -3,7 +3,7 @@
  * have filled still takes a new index, a generation and settings. One for all shards of a data folder, since they write
  * at the same time.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Disk } from '@understory/env'
 
 /** An index has some 200 bytes a layer; each is written beside the one that it replaces. */
@@ -18,13 +18,13 @@ export class LayerRoom {
     this.#disk = disk
   }
 
-  /** Does `write`, which puts so many bytes into the folder. Error: refused `disk_full`, before anything is written. */
+  /** Does `write`, which puts so many bytes into the folder. Errors: `disk_full`, before anything is written. */
   async claim<T>(folder: string, sizeBytes: number, write: () => Promise<T>): Promise<T> {
     this.#claimedBytes += sizeBytes
     try {
       const freeBytes = await this.#disk.freeBytes(folder)
       if (freeBytes < this.#claimedBytes + RESERVED_BYTES) {
-        throw refuse('disk_full', `could not write a layer of ${sizeBytes} bytes to folder "${folder}"`, {
+        throw fail('disk_full', `could not write a layer of ${sizeBytes} bytes to folder "${folder}"`, {
           detail: `${freeBytes} bytes are free, ${RESERVED_BYTES} of them are kept for index documents`,
           hint: 'Free some space or give the data folder a larger volume.',
         })

@@ -3,7 +3,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Semaphore } from '@understory/actor'
-import { LSN_MAX, refuse } from '@understory/base'
+import { LSN_MAX, fail } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
@@ -81,7 +81,7 @@ test.each([
     const layers = await open((path) => {
       if (!isFull || path.endsWith('index.json') !== (what === 'an index')) return undefined
       refusals++
-      return refuse(code, 'the disk is in the way')
+      return fail(code, 'the disk is in the way')
     })
     await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
     isFull = true
@@ -104,7 +104,7 @@ test.each([
 )
 
 test('after a layer that is not written for good no later one is listed', async () => {
-  const damage = refuse('bad_file', 'damaged')
+  const damage = fail('bad_file', 'damaged')
   let isDamaged = false
   const layers = await open((path) => (isDamaged && !path.endsWith('index.json') ? damage : undefined))
   await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
@@ -193,7 +193,7 @@ test('a damaged layer is fetched again later where the object store does not ans
   await layers.upload()
   const [first] = await again().openAll()
   await damage('local', IN_BLOCK)
-  vi.spyOn(store, 'get').mockRejectedValueOnce(refuse('unavailable', 'the store is away'))
+  vi.spyOn(store, 'get').mockRejectedValueOnce(fail('unavailable', 'the store is away'))
   await expect(valueOf(first)).rejects.toMatchObject({ code: 'unavailable' })
   expect(await valueOf(first)).toEqual([...VALUE])
   expect(warnings).toEqual(['layer_fetched_again'])

@@ -6,7 +6,7 @@
  */
 import { Mailbox } from '@understory/actor'
 import type { Semaphore } from '@understory/actor'
-import { formatLsn, isErrorCode, refuse } from '@understory/base'
+import { formatLsn, isErrorCode, fail } from '@understory/base'
 import type { ErrorCode, Lsn, UnderstoryError } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
@@ -136,7 +136,7 @@ export class LayerStore {
     } catch (error) {
       if (!isErrorCode(error, 'bad_file')) throw error
       const { message, hint } = damage
-      throw refuse('bad_file', message, {
+      throw fail('bad_file', message, {
         detail: error.message,
         ...(hint === undefined ? {} : { hint }),
         cause: error,
@@ -233,7 +233,7 @@ export class LayerStore {
   }
 
   /**
-   * Brings the object store up to the local index: one try. Errors: refused `stale` or `conflict`, after which nothing is
+   * Brings the object store up to the local index: one try. Errors: `stale` or `conflict`, after which nothing is
    * ever published again; anything outside as the store tells it.
    */
   upload(): Promise<void> {
@@ -249,7 +249,7 @@ export class LayerStore {
         const bytes = await this.#parts.files.readLayer(name)
         if (bytes === undefined || !isWhole(entry, bytes)) {
           const state = bytes === undefined ? 'missing' : 'damaged'
-          throw refuse('bad_file', `layer "${name}" is ${state} before it is in the object store`, {
+          throw fail('bad_file', `layer "${name}" is ${state} before it is in the object store`, {
             hint: 'Its WAL is taken in again once the shard is attached again, which happens by itself.',
           })
         }
@@ -271,7 +271,7 @@ export class LayerStore {
       const part = await this.remote.read(newest)
       if (part.consistentLsn > this.#index.consistentLsn) {
         const [there, here] = [formatLsn(part.consistentLsn), formatLsn(this.#index.consistentLsn)]
-        throw refuse(
+        throw fail(
           'stale',
           `the object store has the shard up to ${there}, the files here only up to ${here}`,
           {
@@ -315,4 +315,4 @@ export class LayerStore {
   }
 }
 
-const uploadCancelled = (): Error => refuse('cancelled', 'the upload was cancelled: the shard stops')
+const uploadCancelled = (): Error => fail('cancelled', 'the upload was cancelled: the shard stops')

@@ -5,7 +5,7 @@
  * was read or written here last.
  */
 import { createHash } from 'node:crypto'
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import { shardPrefix } from '@understory/protocol'
 import { crc32c } from '@understory/postgres/wal'
 import type { ObjectStore } from '@understory/object-store'
@@ -43,7 +43,7 @@ export class RemoteIndex {
     return newest
   }
 
-  /** Error: refused `bad_file` where what is there is damaged, or of another shard or generation. */
+  /** Errors: `bad_file` where what is there is damaged, or of another shard or generation. */
   async read(generation: number): Promise<IndexPart> {
     const key = this.#prefix + indexPartName(generation)
     const { bytes, etag } = await this.#store.get(key)
@@ -51,21 +51,21 @@ export class RemoteIndex {
     return parseIndexPart(bytes, key, this.#owner, generation)
   }
 
-  /** The layer's bytes, checked against its entry. Error: refused `bad_file`. */
+  /** The layer's bytes, checked against its entry. Errors: `bad_file`. */
   async getLayer({ name, sizeBytes, crc }: LayerEntry): Promise<Uint8Array> {
     const key = this.#prefix + name
     const bytes = await this.#store.get(key).then(
       (object) => object.bytes,
       (error: unknown) => {
         if (!isErrorCode(error, 'not_found')) throw error
-        throw refuse('bad_file', `layer object "${key}" is missing`, {
+        throw fail('bad_file', `layer object "${key}" is missing`, {
           hint: 'Restore the object from a copy; the shard is attached again by itself.',
           cause: error,
         })
       },
     )
     if (isWhole({ sizeBytes, crc }, bytes)) return bytes
-    throw refuse(
+    throw fail(
       'bad_file',
       `layer object "${key}" is damaged: ${bytes.length} bytes of ${sizeBytes}, or its checksum is wrong`,
       {
@@ -79,7 +79,7 @@ export class RemoteIndex {
   }
 
   /**
-   * Publishes the index of its generation. Errors: refused `stale` where a newer generation is there, `conflict` where
+   * Publishes the index of its generation. Errors: `stale` where a newer generation is there, `conflict` where
    * somebody else has written this one since it was read or written here.
    */
   async publish(part: IndexPart): Promise<void> {
@@ -105,7 +105,7 @@ export class RemoteIndex {
       if (!this.#unanswered.has(digestOf(there.bytes))) break
       this.#etag = { generation, etag: there.etag }
     }
-    throw refuse('conflict', `index object "${key}" is being written by another`, {
+    throw fail('conflict', `index object "${key}" is being written by another`, {
       hint: 'Two pageservers have the shard under one generation; the control plane must give out a new one.',
     })
   }
@@ -114,6 +114,6 @@ export class RemoteIndex {
 const digestOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 export const staleGeneration = (generation: number, newest: number): Error =>
-  refuse('stale', `generation ${generation} of the shard is not the newest, which is ${newest}`, {
+  fail('stale', `generation ${generation} of the shard is not the newest, which is ${newest}`, {
     hint: 'The shard was given to another pageserver; detach it here.',
   })

@@ -7,7 +7,7 @@
  *     <layer name>  layers
  */
 import { dirname, join } from 'node:path'
-import { describeError, isAddress, isErrorCode, refuse } from '@understory/base'
+import { describeError, isAddress, isErrorCode, fail } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { shardPrefix } from '@understory/protocol'
 import { encodeIndexPart, parseIndexPart } from '@understory/storage'
@@ -60,7 +60,7 @@ export class ShardFiles {
     }
   }
 
-  /** Undefined where there is none. Error: refused `bad_file`. */
+  /** Undefined where there is none. Errors: `bad_file`. */
   async readIndex(): Promise<IndexPart | undefined> {
     const path = join(this.directory, INDEX_NAME)
     const bytes = await this.#readIfThere(path)
@@ -79,7 +79,7 @@ export class ShardFiles {
     return this.#disk.durableReplace(join(this.directory, ATTACH_NAME), Buffer.from(text))
   }
 
-  /** Durable when it returns, under its name. Error: refused `disk_full` already where only room for documents is left. */
+  /** Durable when it returns, under its name. Errors: `disk_full` already where only room for documents is left. */
   writeLayer(name: string, bytes: Uint8Array): Promise<void> {
     return this.#room.claim(this.directory, bytes.length, () =>
       this.#disk.durableReplace(join(this.directory, name), bytes),
@@ -133,7 +133,7 @@ function parseAttach(bytes: Uint8Array, path: string): AttachDocument {
   try {
     return attachDocument.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
   } catch (cause) {
-    throw refuse('bad_file', `"${path}" is damaged`, {
+    throw fail('bad_file', `"${path}" is damaged`, {
       detail: describeError(cause),
       hint: 'Remove it; the control plane attaches the shard again.',
       cause,

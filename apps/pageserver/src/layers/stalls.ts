@@ -3,7 +3,7 @@
  * again, with growing pauses, until it succeeds. While any work waits so, the shard is stalled and says why. What is wrong
  * with the shard itself (WAL that is not known, a damaged value, a bug) is never tried again here.
  */
-import { UnderstoryError, describeError, refuse } from '@understory/base'
+import { UnderstoryError, describeError, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
@@ -64,7 +64,7 @@ export class Stalls {
     let isWaiting = false
     try {
       for (let failures = 0; ;) {
-        if (this.#stop.signal.aborted) throw refuse('cancelled', 'the shard stops')
+        if (this.#stop.signal.aborted) throw fail('cancelled', 'the shard stops')
         try {
           return await attempt()
         } catch (error) {
@@ -129,6 +129,6 @@ export class Stalls {
 }
 
 const stalledError = (reason: string): Error =>
-  refuse('unavailable', `the shard is stalled: ${reason}`, {
+  fail('unavailable', `the shard is stalled: ${reason}`, {
     hint: 'It goes on by itself once that is over.',
   })

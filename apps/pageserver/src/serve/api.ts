@@ -1,5 +1,5 @@
 /** The gRPC face: parses, asks the shard, converts. */
-import { isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { isErrorCode, lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import {
@@ -65,14 +65,14 @@ export function pageserverService(
     importShard: clientStream(async (messages: AsyncIterable<ImportShardRequest>) => {
       const iterator = messages[Symbol.asyncIterator]()
       const first = (await iterator.next()).value?.message as ImportShardRequest['message']
-      if (first?.$case !== 'open') throw refuse('bad_argument', 'an import begins with its open message')
+      if (first?.$case !== 'open') throw fail('bad_argument', 'an import begins with its open message')
       const { timeline, shard, startLsn } = first.value
       let endLsn: Lsn | undefined
       async function* batches(): AsyncGenerator<Iterable<ImportValue>, void, void> {
         for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
           const { message } = next.value
           if (endLsn !== undefined || message === undefined || message.$case === 'open') {
-            throw refuse('bad_argument', `import message "${message?.$case ?? 'none'}" is out of order`)
+            throw fail('bad_argument', `import message "${message?.$case ?? 'none'}" is out of order`)
           }
           if (message.$case === 'values') yield readImportBatch(message.value)
           else endLsn = lsnFromBigint(message.value.endLsn)
@@ -98,13 +98,13 @@ export function pageserverService(
     }),
     getControlState: unary(async ({ timeline, shard: ref, lsn }, { signal }) => {
       const shard = find(timeline, ref)
-      if (!shard.reader.isFirstShard) throw refuse('bad_argument', 'control state is on shard 0')
+      if (!shard.reader.isFirstShard) throw fail('bad_argument', 'control state is on shard 0')
       const at = lsn === 0n ? shard.ingestedLsn : lsnFromBigint(lsn)
       await shard.waitFor(at, READ_DEADLINE_MS, signal)
       const tracker = await shard.reader.readBytes(CHECKPOINT_STATE_KEY, at)
       const controlFile = await shard.reader.readBytes(CONTROL_FILE_KEY, at)
       if (tracker === undefined || controlFile === undefined)
-        throw refuse('not_found', 'shard has no control state at this lsn')
+        throw fail('not_found', 'shard has no control state at this lsn')
       return { lsn: BigInt(at), tracker: Buffer.from(tracker), controlFile: Buffer.from(controlFile) }
     }),
     streamFiles: serverStream(async function* ({ timeline, shard: ref, lsn, after }, { signal }) {
@@ -115,7 +115,7 @@ export function pageserverService(
     }),
     setImageGeneration: unary(async ({ timeline, shard, imageGeneration, generation }) => {
       const settings = readImageGeneration(imageGeneration)
-      if (settings === undefined) throw refuse('bad_argument', 'image generation settings are missing')
+      if (settings === undefined) throw fail('bad_argument', 'image generation settings are missing')
       await find(timeline, shard).setImageGeneration(settings, readGeneration('image', generation))
       return {}
     }),
@@ -167,7 +167,7 @@ function readImageGeneration(images: ImageGeneration | undefined): ImageGenerati
   if (images === undefined) return undefined
   const { enabled, thresholdRecords } = images
   if (thresholdRecords < 1 || thresholdRecords > 10_000) {
-    throw refuse('bad_argument', `image threshold ${thresholdRecords} is not from 1 to 10,000`)
+    throw fail('bad_argument', `image threshold ${thresholdRecords} is not from 1 to 10,000`)
   }
   return { enabled, thresholdRecords }
 }
@@ -178,7 +178,7 @@ const THRESHOLD_RECORDS_DEFAULT = 32
 function readAttach(request: AttachShardRequest): AttachRequest {
   const { generation, postgres, create, safekeepers } = request
   if (generation < 1n || generation > 0xffff_ffffn)
-    throw refuse('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
+    throw fail('bad_argument', `generation ${generation} is not from 1 to 2^32 - 1`)
   return {
     owner: { ...readTimelineRef(request.timeline), shard: readShardRef(request.shard) },
     generation: Number(generation),

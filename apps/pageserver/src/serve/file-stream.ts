@@ -7,7 +7,7 @@
  *
  * An unlogged relation's init fork comes as its main fork too: a start without recovery does not copy it.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   ORIGIN_CHECKPOINT_PATH,
@@ -70,7 +70,7 @@ const KEYED = [KEY_RELATION_SIZE, KEY_RELATION_BLOCK, KEY_SLRU_PAGE]
 
 /**
  * `after`: a place that an earlier stream gave, behind which this one goes on; the files as of an LSN and their order
- * are always the same. Error: refused `bad_argument` where it is none. The event loop gets its turns meanwhile.
+ * are always the same. Errors: `bad_argument` where it is none. The event loop gets its turns meanwhile.
  */
 export async function* streamFiles(
   reader: ShardReader,
@@ -90,10 +90,10 @@ export async function* streamFiles(
 
 function readPlace(encoded: Uint8Array): Key {
   if (encoded.length !== KEY_BYTES)
-    throw refuse('bad_argument', `place in a stream of files has ${encoded.length} bytes, not ${KEY_BYTES}`)
+    throw fail('bad_argument', `place in a stream of files has ${encoded.length} bytes, not ${KEY_BYTES}`)
   const place = readKey(new DataView(encoded.buffer, encoded.byteOffset, KEY_BYTES), 0)
   if (!KEYED.includes(place.keyClass))
-    throw refuse('bad_argument', `${formatKey(place)} is no place in a stream of files`)
+    throw fail('bad_argument', `${formatKey(place)} is no place in a stream of files`)
   return place
 }
 

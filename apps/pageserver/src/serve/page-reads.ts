@@ -1,5 +1,5 @@
 /** GetPages: pages at LSNs, rebuilt from the shard's layers, with their checksums. */
-import { LSN_ZERO, refuse } from '@understory/base'
+import { LSN_ZERO, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { PAGE_SIZE, stampPageChecksum } from '@understory/postgres/page'
@@ -50,7 +50,7 @@ export async function readStampedPage(
   }
   const outcome = await reader.readPage(key, at, page, probe)
   if (outcome === 'absent') {
-    throw refuse('bad_page', `${formatKey(key)} is changed by WAL but was never made`, {
+    throw fail('bad_page', `${formatKey(key)} is changed by WAL but was never made`, {
       hint: 'WAL or the base backup lacks a part of the relation; import a new base backup.',
     })
   }
@@ -64,14 +64,14 @@ export interface PagesRead {
   readonly pages: Buffer
 }
 
-/** Error: refused `bad_argument` where a key is not a page, or not one of this shard's. */
+/** Errors: `bad_argument` where a key is not a page, or not one of this shard's. */
 function checkRequests({ owner }: ShardReader, requests: readonly PageRequest[]): Lsn {
   let newest = LSN_ZERO
   for (const { key, lsn } of requests) {
-    if (!isPageKey(key)) throw refuse('bad_argument', `${formatKey(key)} is not a page`)
+    if (!isPageKey(key)) throw fail('bad_argument', `${formatKey(key)} is not a page`)
     const number = shardOfKey(owner.shard, key)
     if (number !== owner.shard.number) {
-      throw refuse('bad_argument', `${formatKey(key)} is on shard ${number}, not on ${owner.shard.number}`)
+      throw fail('bad_argument', `${formatKey(key)} is on shard ${number}, not on ${owner.shard.number}`)
     }
     if (lsn > newest) newest = lsn
   }

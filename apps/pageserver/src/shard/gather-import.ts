@@ -1,5 +1,5 @@
 /** The values of a base backup become layers, as they come; what makes the import visible is done by the shard (shard.ts). */
-import { LSN_ZERO, formatLsn, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
 import type { ControlFileValues } from '@understory/postgres/cluster'
@@ -42,10 +42,10 @@ export interface GatheredImport {
   readonly valuesCount: number
 }
 
-/** Errors: refused `bad_argument` where the values are no import of this shard; `unavailable` where the shard is detached. */
+/** Errors: `bad_argument` where the values are no import of this shard; `unavailable` where the shard is detached. */
 export async function gatherImport(options: ImportOptions): Promise<GatheredImport> {
   const { owner, layers, layerBytesMax, stop, startLsn, values, finish } = options
-  if (startLsn === LSN_ZERO) throw refuse('bad_argument', 'import has no start lsn')
+  if (startLsn === LSN_ZERO) throw fail('bad_argument', 'import has no start lsn')
   // What an import left that did not end.
   await layers.forgetLayers()
   const files: LayerFile[] = []
@@ -67,7 +67,7 @@ export async function gatherImport(options: ImportOptions): Promise<GatheredImpo
   }
   const endLsn = checkEnd(startLsn, finish())
   if (controlFile === undefined) {
-    throw refuse('bad_argument', 'import has no control file', { hint: 'Send it to every shard.' })
+    throw fail('bad_argument', 'import has no control file', { hint: 'Send it to every shard.' })
   }
   const control = parseControlFile(controlFile)
   if (owner.shard.number === 0 && !hasTracker) {
@@ -84,26 +84,26 @@ function write(layers: LayerStore, layer: OpenLayer, startLsn: Lsn | undefined):
 }
 
 function checkEnd(startLsn: Lsn, endLsn: Lsn | undefined): Lsn {
-  if (endLsn === undefined) throw refuse('bad_argument', 'import ended before its finish message')
+  if (endLsn === undefined) throw fail('bad_argument', 'import ended before its finish message')
   if (endLsn >= startLsn) return endLsn
-  throw refuse('bad_argument', `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`)
+  throw fail('bad_argument', `import ends at ${formatLsn(endLsn)}, before its start ${formatLsn(startLsn)}`)
 }
 
 function checkValue({ shard }: LayerOwner, key: ImportValue['key'], bytes: Uint8Array): void {
   const isControlFile = key.keyClass === KEY_CONTROL_FILE
   if (key.keyClass === KEY_BARRIER || (isControlFile && key.block !== CONTROL_FILE_KEY.block)) {
-    throw refuse('bad_argument', `${formatKey(key)} cannot be imported`)
+    throw fail('bad_argument', `${formatKey(key)} cannot be imported`)
   }
   const owner = shardOfKey(shard, key)
   if (!isControlFile && owner !== shard.number) {
-    throw refuse('bad_argument', `${formatKey(key)} belongs to shard ${owner}, not to ${shard.number}`)
+    throw fail('bad_argument', `${formatKey(key)} belongs to shard ${owner}, not to ${shard.number}`)
   }
   if (isPageKey(key) && bytes.length !== PAGE_SIZE) {
-    throw refuse('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_SIZE}`)
+    throw fail('bad_argument', `${formatKey(key)} has ${bytes.length} bytes, not ${PAGE_SIZE}`)
   }
 }
 
 const detachedError = ({ shard }: LayerOwner): Error =>
-  refuse('unavailable', `shard ${shard.number} was detached during its import`, {
+  fail('unavailable', `shard ${shard.number} was detached during its import`, {
     hint: 'The import begins again where the shard is attached.',
   })

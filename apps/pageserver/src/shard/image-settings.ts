@@ -2,7 +2,7 @@
  * Whether a shard makes images (rule I5): as requested, durable before it is answered, and at once where full_page_writes
  * went off without a request.
  */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env } from '@understory/env'
 import type { ImageGenerationSettings, IndexPart } from '@understory/storage'
@@ -36,7 +36,7 @@ export class ImageSettings {
 
   /**
    * Durable when it returns: enabling in the object store too, since a node may lose its disk and Postgres logs no images
-   * then (rule I5). Errors: refused `stale` where a later request is known, since a message that comes late must not end
+   * then (rule I5). Errors: `stale` where a later request is known, since a message that comes late must not end
    * what I5 rests on; what the object store says.
    */
   async set(settings: ImageGenerationSettings, revision: number): Promise<void> {
@@ -44,7 +44,7 @@ export class ImageSettings {
     await layers.changeIndex(({ imageGenerationRevision = 0 }) => {
       if (revision >= imageGenerationRevision)
         return { imageGeneration: settings, imageGenerationRevision: revision }
-      throw refuse(
+      throw fail(
         'stale',
         `image generation follows revision ${imageGenerationRevision}, revision ${revision} is older`,
       )

@@ -1,5 +1,5 @@
 /** Takes a base backup into a shard: gathered into layers, listed, loaded, and in the object store before it is answered. */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { ShardWork } from './connect-parts.ts'
 import { gatherImport } from './gather-import.ts'
 import type { ImportOptions } from './gather-import.ts'
@@ -17,7 +17,7 @@ export async function importBackup(
 ): Promise<number> {
   const { owner, startLsn: importedLsn } = layers.index
   if (importedLsn > 0) {
-    throw refuse(
+    throw fail(
       'already_exists',
       `shard ${owner.shard.number} has its data already, from ${formatLsn(importedLsn)} on`,
     )

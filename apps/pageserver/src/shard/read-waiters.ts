@@ -1,6 +1,6 @@
 /** Reads that wait until a shard has ingested their LSN. */
 import { Signal } from '@understory/actor'
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 
@@ -38,25 +38,24 @@ export class ReadWaiters {
     this.#progress.notify()
   }
 
-  /** Error: refused `precondition`. */
+  /** Errors: `precondition`. */
   mustBeImported(): void {
     const { number, isImported } = this.#shard
     if (isImported) return
-    throw refuse('precondition', `shard ${number} has no data yet`, {
+    throw fail('precondition', `shard ${number} has no data yet`, {
       hint: 'Wait until its import is finished.',
     })
   }
 
-  /** Error: refused `unavailable`. */
+  /** Errors: `unavailable`. */
   mustBeLoaded(): void {
     const { number, isLoading } = this.#shard
-    if (isLoading)
-      throw refuse('unavailable', `shard ${number} is loading its layers`, { hint: 'Try again.' })
+    if (isLoading) throw fail('unavailable', `shard ${number} is loading its layers`, { hint: 'Try again.' })
   }
 
   stoppedError(): Error {
     const { number, failure } = this.#shard
-    return refuse('precondition', `shard ${number} has stopped: ${failure}`, {
+    return fail('precondition', `shard ${number} has stopped: ${failure}`, {
       hint: 'See its status; where its layers are whole, what it has ingested can still be read.',
     })
   }
@@ -71,7 +70,7 @@ export class ReadWaiters {
     this.mustBeLoaded()
     if (!shard.isReadable) throw this.stoppedError()
     if (at < shard.readableLsn) {
-      throw refuse(
+      throw fail(
         'out_of_range',
         `lsn ${formatLsn(at)} is before ${formatLsn(shard.readableLsn)}, where the timeline can be read from`,
       )
@@ -86,12 +85,12 @@ export class ReadWaiters {
       over,
     )
     timer.cancel()
-    if (shard.isStopped) throw refuse('cancelled', 'shard was detached')
+    if (shard.isStopped) throw fail('cancelled', 'shard was detached')
     if (at <= shard.ingestedLsn) return
     if (shard.failure !== undefined) throw this.stoppedError()
-    if (signal?.aborted === true) throw refuse('cancelled', 'read was cancelled')
+    if (signal?.aborted === true) throw fail('cancelled', 'read was cancelled')
     const known = `committed WAL is known up to ${formatLsn(shard.commitLsn)}`
-    throw refuse(
+    throw fail(
       'timeout',
       `lsn ${formatLsn(at)} is not there after ${deadlineMs} ms: the shard is at ${formatLsn(shard.ingestedLsn)}`,
       { detail: shard.stall === undefined ? known : `${known}; stalled: ${shard.stall}` },

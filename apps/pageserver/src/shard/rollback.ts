@@ -1,5 +1,5 @@
 /** What stays of a shard where WAL that it has taken in was given up. */
-import { formatLsn, maxLsn, refuse } from '@understory/base'
+import { formatLsn, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { LAYER_KIND_DELTA } from '@understory/storage'
 import type { IndexPart } from '@understory/storage'
@@ -19,10 +19,7 @@ export interface Rollback {
 export function rollBack(part: IndexPart, lsn: Lsn): IndexPart {
   if (part.startLsn > lsn || part.readableLsn > lsn) {
     const began = formatLsn(maxLsn(part.startLsn, part.readableLsn))
-    throw refuse(
-      'precondition',
-      `shard ${part.owner.shard.number} begins at ${began}, after ${formatLsn(lsn)}`,
-    )
+    throw fail('precondition', `shard ${part.owner.shard.number} begins at ${began}, after ${formatLsn(lsn)}`)
   }
   const first = part.layers.findIndex(({ lsnMax }) => lsnMax > lsn)
   if (first < 0) return part.consistentLsn <= lsn ? part : { ...part, consistentLsn: lsn }

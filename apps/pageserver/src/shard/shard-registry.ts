@@ -1,7 +1,7 @@
 /** The shards that this process serves, each under the newest generation it was given. */
 import { resolve } from 'node:path'
 import { KeyedMailbox, Mailbox } from '@understory/actor'
-import { formatLsn, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { formatLsn, parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import { LSN_ZERO } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -61,7 +61,7 @@ export class ShardRegistry {
     const owner = ownerOf(attached)
     const files = this.#files(owner)
     if (resolve(files.directory) !== resolve(path)) {
-      throw refuse(
+      throw fail(
         'bad_file',
         `"${path}" has the files of another shard, which belong in "${files.directory}"`,
         {
@@ -84,11 +84,11 @@ export class ShardRegistry {
     return this.all.filter(({ owner }) => owner.tenantId === tenantId && owner.timelineId === timelineId)
   }
 
-  /** Error: refused `unknown_timeline` or, where its layout is another, `bad_argument`. */
+  /** Errors: `unknown_timeline` or, where its layout is another, `bad_argument`. */
   get(tenantId: TenantId, timelineId: TimelineId, shard: ShardIdentity): Shard {
     const found = this.#shards.get(shardName({ tenantId, timelineId, shard }))
     if (found === undefined) {
-      throw refuse(
+      throw fail(
         'unknown_timeline',
         `shard ${shard.number} of timeline ${timelineId} of tenant ${tenantId} is not here`,
         {
@@ -99,7 +99,7 @@ export class ShardRegistry {
     const own = found.owner.shard
     if (own.count !== shard.count || own.stripeBlocks !== shard.stripeBlocks) {
       const layout = `${own.count} shards with stripes of ${own.stripeBlocks} blocks`
-      throw refuse(
+      throw fail(
         'bad_argument',
         `timeline ${timelineId} has ${layout}, not ${shard.count} with ${shard.stripeBlocks}`,
       )
@@ -219,7 +219,7 @@ export class ShardRegistry {
       return { ...rollBack(known, rollback.lsn), generation }
     if (known !== undefined) return { ...known, generation }
     if (!create) {
-      throw refuse(
+      throw fail(
         'not_found',
         `shard ${owner.shard.number} of timeline ${owner.timelineId} is neither here nor in the object store`,
         {

@@ -1,6 +1,6 @@
 // Goal: a shard that WAL says nothing to still lets go of it, and trouble with its disk passes by.
 // Method: a shard without layers on real files, batches without entries, a disk that refuses.
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import { realDisk } from '@understory/env'
 import type { Disk } from '@understory/env'
@@ -48,7 +48,7 @@ test('a disk that refuses an index for a while stalls an idle shard, which says 
   const disk: Disk = {
     ...realDisk,
     durableReplace: async (path, bytes) => {
-      if (isFull) throw refuse('disk_full', `could not write file "${path}"`)
+      if (isFull) throw fail('disk_full', `could not write file "${path}"`)
       await realDisk.durableReplace(path, bytes)
     },
   }
@@ -76,7 +76,7 @@ test('a shard that is stopped while it is stalled gives up at once', async () =>
   const disk: Disk = {
     ...realDisk,
     durableReplace: async (path, bytes) => {
-      if (isFull) throw refuse('disk_full', `could not write file "${path}"`)
+      if (isFull) throw fail('disk_full', `could not write file "${path}"`)
       await realDisk.durableReplace(path, bytes)
     },
   }

@@ -8,7 +8,7 @@
  *                              trouble outside: stalled, until it is over
  */
 import { Mailbox } from '@understory/actor'
-import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, refuse } from '@understory/base'
+import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { TrackerState } from '@understory/postgres/cluster'
 import type { ChainLedger, ImageGenerationSettings, ImportValue, IndexPart } from '@understory/storage'
@@ -193,15 +193,15 @@ export class Shard implements WalConsumer, Readiness {
 
   // WAL
 
-  /** The next batch. Error: refused `unavailable` where it does not begin where ingest is. */
+  /** The next batch. Errors: `unavailable` where it does not begin where ingest is. */
   take(batch: WalBatch): Promise<void> {
     return this.#mailbox.run(async () => {
-      if (this.hasFailed || this.isStopped) throw refuse('cancelled', 'shard has stopped')
+      if (this.hasFailed || this.isStopped) throw fail('cancelled', 'shard has stopped')
       const { startLsn, endLsn, commitLsn, entries } = batch
       if (startLsn !== this.ingestedLsn || endLsn < startLsn) {
         // Not a failure of the shard: another safekeeper may do better.
         const range = `${formatLsn(startLsn)} to ${formatLsn(endLsn)}`
-        throw refuse('unavailable', `batch of ${range} does not continue ${formatLsn(this.ingestedLsn)}`)
+        throw fail('unavailable', `batch of ${range} does not continue ${formatLsn(this.ingestedLsn)}`)
       }
       await this.#apply(entries, endLsn)
       this.#walBytes += endLsn - startLsn
@@ -283,7 +283,7 @@ export class Shard implements WalConsumer, Readiness {
 
   /**
    * Takes a base backup in; gives the number of its values. `values` are those of import batches; `finish` gives its end
-   * when they are through. Errors: refused `already_exists`; those of `gatherImport`; what the object store says.
+   * when they are through. Errors: `already_exists`; those of `gatherImport`; what the object store says.
    */
   import(
     startLsn: Lsn,

@@ -1,5 +1,5 @@
 /** What redo depends on, by LSN: the settings of the import, and each change of them since. */
-import { LSN_MAX, LSN_ZERO, refuse } from '@understory/base'
+import { LSN_MAX, LSN_ZERO, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { parseControlFile } from '@understory/postgres/cluster'
 import type { RedoSettings } from '@understory/postgres/redo'
@@ -18,11 +18,11 @@ export class SettingsHistory {
   /** Oldest first; empty before the import. */
   #eras: Era[] = []
 
-  /** Error: refused `precondition` before the import. */
+  /** Errors: `precondition` before the import. */
   get now(): RedoSettings {
     const newest = this.#eras.at(-1)
     if (newest === undefined)
-      throw refuse('precondition', 'shard has no control file yet: its import is not finished')
+      throw fail('precondition', 'shard has no control file yet: its import is not finished')
     return newest.value
   }
 

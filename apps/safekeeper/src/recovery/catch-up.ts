@@ -3,7 +3,7 @@
  * stays readable after its end, for the caller that asks again and again.
  */
 import type { Child, Semaphore } from '@understory/actor'
-import { LSN_ZERO, describeError, formatLsn, refuse } from '@understory/base'
+import { LSN_ZERO, describeError, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import type { Replica } from '../timeline/replica.ts'
@@ -118,8 +118,7 @@ export class CatchUp implements Child {
   async #open(sources: readonly WalSource[]): Promise<Timeline> {
     if (this.#replica.state.kind === 'absent') {
       const [first] = await askSources(sources, this.#stop.signal)
-      if (first === undefined)
-        throw refuse('unavailable', 'no other safekeeper that answers has the timeline')
+      if (first === undefined) throw fail('unavailable', 'no other safekeeper that answers has the timeline')
       await this.#replica.create(first.status.identity, controlFrom(first.status))
     }
     const { timeline, failure } = this.#replica

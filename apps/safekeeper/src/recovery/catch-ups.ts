@@ -4,7 +4,7 @@
  * that, it would have to read the WAL from another safekeeper and send it on.
  */
 import { Semaphore } from '@understory/actor'
-import { parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { everyMember } from '@understory/protocol'
@@ -37,7 +37,7 @@ export interface CatchUpsParts {
 }
 
 export const noObjectStore = (): Error =>
-  refuse('precondition', 'this safekeeper has no object store', { hint: 'Start it with --object-store.' })
+  fail('precondition', 'this safekeeper has no object store', { hint: 'Start it with --object-store.' })
 
 export class CatchUps {
   readonly #parts: CatchUpsParts

@@ -1,5 +1,5 @@
 /** Another safekeeper as a source of committed WAL. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Member } from '@understory/protocol'
 import { safekeeperClient } from '@understory/protocol/clients'
@@ -28,7 +28,7 @@ export class PeerSource implements WalSource {
     const options = { deadlineMs: STATUS_DEADLINE_MS, signal }
     const { nodeId, postgres, ...status } = await this.#client.walStatus(this.#timeline, options)
     if (nodeId !== this.#member.nodeId)
-      throw refuse('unavailable', `"${nodeId}" answers at the address of ${this.name}`)
+      throw fail('unavailable', `"${nodeId}" answers at the address of ${this.name}`)
     return { identity: postgres, ...status }
   }
 

@@ -10,7 +10,7 @@
  * Bounded: one read from the donor at a time, and the timeline's own bound on unflushed WAL.
  */
 import { Signal } from '@understory/actor'
-import { LSN_ZERO, advance, describeError, formatLsn, isErrorCode, maxLsn, refuse } from '@understory/base'
+import { LSN_ZERO, advance, describeError, formatLsn, isErrorCode, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { highestCommonPoint, historyUpTo, initialControl, lastTermStart } from '@understory/consensus'
 import type { AcceptorControl, TermHistory, VoteReply } from '@understory/consensus'
@@ -78,7 +78,7 @@ export interface RecoveryOptions {
   readonly onGoal?: (goalLsn: Lsn) => void
 }
 
-/** Returns how many bytes it took in. Error: refused `unavailable` where no source has what is missing. */
+/** Returns how many bytes it took in. Errors: `unavailable` where no source has what is missing. */
 export async function catchUp(timeline: Timeline, options: RecoveryOptions): Promise<number> {
   const { sources, signal, log, onGoal } = options
   const beganLsn = timeline.state.flushLsn
@@ -89,8 +89,7 @@ export async function catchUp(timeline: Timeline, options: RecoveryOptions): Pro
         status.timelineStartLsn === timeline.timelineStartLsn,
     )
     const goalLsn = found[0]?.status.commitLsn
-    if (goalLsn === undefined)
-      throw refuse('unavailable', 'no other safekeeper that answers has the timeline')
+    if (goalLsn === undefined) throw fail('unavailable', 'no other safekeeper that answers has the timeline')
     onGoal?.(goalLsn)
     const { flushLsn } = timeline.state
     if (goalLsn <= flushLsn) return flushLsn - beganLsn
@@ -119,7 +118,7 @@ async function takeFromAny(
       problem = error instanceof Error ? error : new Error(String(error), { cause: error })
     }
   }
-  throw problem ?? refuse('unavailable', 'no other safekeeper that answers is ahead')
+  throw problem ?? fail('unavailable', 'no other safekeeper that answers is ahead')
 }
 
 async function takeFrom(
@@ -133,7 +132,7 @@ async function takeFrom(
   const { control } = timeline.state
   const { membershipGeneration } = control
   if (term < control.term) {
-    throw refuse(
+    throw fail(
       'precondition',
       `WAL of ${source.name} ends in term ${term}, and this safekeeper has seen ${control.term}`,
       {
@@ -148,7 +147,7 @@ async function takeFrom(
     await timeline.handle(conversation, { kind: 'vote', membershipGeneration, message: { term } })
     const { vote } = conversation
     if (vote === undefined || vote.term !== term)
-      throw refuse('conflict', `this safekeeper advanced to term ${vote?.term ?? control.term}`)
+      throw fail('conflict', `this safekeeper advanced to term ${vote?.term ?? control.term}`)
     let at = highestCommonPoint(history, vote.history, vote.flushLsn)
     const message = { term, startStreamingLsn: at, history, election: 'rebuild' } as const
     await timeline.handle(conversation, { kind: 'elected', membershipGeneration, message })
@@ -158,7 +157,7 @@ async function takeFrom(
       await timeline.handle(conversation, { kind: 'append', membershipGeneration, message: append })
       at = advance(at, wal.length)
     }
-    if (at < commitLsn) throw refuse('unavailable', `${source.name} ended its WAL at ${formatLsn(at)}`)
+    if (at < commitLsn) throw fail('unavailable', `${source.name} ended its WAL at ${formatLsn(at)}`)
     await conversation.flushed(commitLsn, signal)
   } finally {
     timeline.detach(conversation)
@@ -185,7 +184,7 @@ class Conversation implements ProposerSession {
     if (effect.kind === 'sendAppended') {
       const { term, flushLsn } = effect.reply
       // What came of an older term was not taken, and no flush of it is reported.
-      if (term > this.#term) return this.close(refuse('conflict', `this safekeeper advanced to term ${term}`))
+      if (term > this.#term) return this.close(fail('conflict', `this safekeeper advanced to term ${term}`))
       this.#flushLsn = maxLsn(this.#flushLsn, flushLsn)
     }
     this.#changes.notify()
@@ -202,7 +201,7 @@ class Conversation implements ProposerSession {
   }
 
   async flushed(lsn: Lsn, signal: AbortSignal): Promise<void> {
-    const onAbort = (): void => this.close(refuse('cancelled', 'recovery was cancelled'))
+    const onAbort = (): void => this.close(fail('cancelled', 'recovery was cancelled'))
     signal.addEventListener('abort', onAbort, { once: true })
     try {
       if (signal.aborted) onAbort()

@@ -12,7 +12,7 @@ import {
   isErrorCode,
   maxLsn,
   minLsn,
-  refuse,
+  fail,
   segmentOf,
   segmentStart,
 } from '@understory/base'
@@ -33,7 +33,7 @@ export interface StoredEnd {
 
 /**
  * Cuts what is stored of the timeline at the last whole record. Nobody else may be storing its WAL. Called again it gives
- * the same. Error: refused `not_found` where no whole record is there.
+ * the same. Errors: `not_found` where no whole record is there.
  */
 export async function closeStoredWal(remote: RemoteWal, signal: AbortSignal): Promise<StoredEnd> {
   const record = await readRecord(remote, signal)
@@ -90,7 +90,7 @@ async function readRecord(remote: RemoteWal, signal: AbortSignal): Promise<Remot
 }
 
 const nothingStored = (): Error =>
-  refuse('not_found', 'the object store has no WAL of the timeline', {
+  fail('not_found', 'the object store has no WAL of the timeline', {
     hint: 'Nothing of it was offloaded yet; name a safekeeper that is left.',
   })
 
@@ -143,7 +143,7 @@ export class StoredSource implements WalSource {
     const partial = await this.#remote.readPartial(identity, wholeUntil, signal)
     if (partial === undefined || partial.endLsn < endLsn) {
       const there = formatLsn(partial?.endLsn ?? LSN_ZERO)
-      throw refuse('not_found', `the object store has WAL up to ${there}, not to ${formatLsn(endLsn)}`)
+      throw fail('not_found', `the object store has WAL up to ${there}, not to ${formatLsn(endLsn)}`)
     }
     yield partial.bytes.subarray(at - wholeUntil, endLsn - wholeUntil)
   }

@@ -5,7 +5,7 @@
  * Not repaired, but left to be replaced: a control file whose copies are all damaged (votes may be forgotten with it), and a
  * last segment that is gone (what was acknowledged beyond the commit position went with it).
  */
-import { advance, formatLsn, minLsn, offsetInSegment, refuse, segmentOf } from '@understory/base'
+import { advance, formatLsn, minLsn, offsetInSegment, fail, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Disk, Log } from '@understory/env'
 import { isSameIdentity } from '@understory/postgres/cluster'
@@ -27,7 +27,7 @@ export interface RepairOptions {
   readonly log: Log
 }
 
-/** Returns how many bytes were replaced. Errors: refused `bad_file` where it cannot be repaired, `unavailable` where not now. */
+/** Returns how many bytes were replaced. Errors: `bad_file` where it cannot be repaired, `unavailable` where not now. */
 export async function repairWal({ disk, folder, sources, signal, log }: RepairOptions): Promise<number> {
   const { postgres, acceptor } = (await readControlFile(disk, folder)).control
   const { commitLsn, timelineStartLsn } = acceptor
@@ -59,7 +59,7 @@ async function assertTailThere(
   const last = offsetInSegment(commitLsn, segmentBytes) === 0 ? advance(commitLsn, -1) : commitLsn
   const bytes = await files.readSegment(segmentOf(last, segmentBytes))
   if (bytes?.length === segmentBytes) return
-  throw refuse('bad_file', `the WAL segment at ${formatLsn(last)} is missing or cut off`, {
+  throw fail('bad_file', `the WAL segment at ${formatLsn(last)} is missing or cut off`, {
     hint: 'Replace this safekeeper with `understory safekeeper replace`.',
   })
 }
@@ -87,7 +87,7 @@ async function replaceFrom(
     }
     return upTo
   }
-  throw refuse(
+  throw fail(
     'unavailable',
     `no other safekeeper that answers has whole WAL from ${formatLsn(place.startLsn)} on`,
   )

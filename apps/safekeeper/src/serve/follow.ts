@@ -3,7 +3,7 @@
  * and takes turns with the others, so that a slow shard holds up none; one that ends says why, and ends alone.
  */
 import { Semaphore, Signal } from '@understory/actor'
-import { UnderstoryError, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { UnderstoryError, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { Log } from '@understory/env'
 import { FOLLOW_VERSIONS, SafekeeperServiceService, agreeOnVersion, toPeerError } from '@understory/rpc'
 import type { FollowWalRequest, FollowWalResponse, FollowWalSubscribe } from '@understory/rpc'
@@ -76,7 +76,7 @@ class Followed {
     this.#outbox = outbox
   }
 
-  /** Until the pageserver ends its side, or it is closed. Error: refused `bad_argument`, which ends the stream. */
+  /** Until the pageserver ends its side, or it is closed. Errors: `bad_argument`, which ends the stream. */
   async receive(incoming: AsyncIterator<FollowWalRequest>): Promise<void> {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       // Nobody would stop a subscription that begins now.
@@ -98,10 +98,7 @@ class Followed {
           break
         case 'hello':
         case undefined:
-          throw refuse(
-            'bad_argument',
-            'after its hello a stream of WAL has subscriptions and positions alone',
-          )
+          throw fail('bad_argument', 'after its hello a stream of WAL has subscriptions and positions alone')
       }
     }
   }
@@ -113,9 +110,9 @@ class Followed {
 
   async #subscribe(request: FollowWalSubscribe): Promise<void> {
     const { subscriptionId: id } = request
-    if (this.#subscriptions.has(id)) throw refuse('bad_argument', `subscription ${id} is there already`)
+    if (this.#subscriptions.has(id)) throw fail('bad_argument', `subscription ${id} is there already`)
     if (this.#subscriptions.size >= SUBSCRIPTIONS_COUNT_MAX)
-      throw refuse('bad_argument', `a stream of WAL has at most ${SUBSCRIPTIONS_COUNT_MAX} subscriptions`)
+      throw fail('bad_argument', `a stream of WAL has at most ${SUBSCRIPTIONS_COUNT_MAX} subscriptions`)
     let subscription: ShardSubscription
     try {
       subscription = new ShardSubscription(this.#parts, request)
@@ -149,7 +146,7 @@ class Followed {
       const ref = { tenant: timeline?.tenantId, timeline: timeline?.timelineId }
       this.#parts.log.error('rpc_handler_bug', { method: FOLLOW_PATH, ...ref, error: problem })
     }
-    const told = isRefusal ? problem : refuse('unavailable', 'this safekeeper has an internal error')
+    const told = isRefusal ? problem : fail('unavailable', 'this safekeeper has an internal error')
     return this.#outbox.send({ message: { $case: 'end', value: { subscriptionId, ...toPeerError(told) } } })
   }
 }
@@ -163,7 +160,7 @@ export async function* followWal(
   const first = await incoming.next()
   if (first.done === true) return
   const hello = first.value.message
-  if (hello?.$case !== 'hello') throw refuse('bad_argument', 'a stream of WAL begins with a hello')
+  if (hello?.$case !== 'hello') throw fail('bad_argument', 'a stream of WAL begins with a hello')
   const protocolVersion = agreeOnVersion('the stream of WAL', FOLLOW_VERSIONS, hello.value)
   yield { message: { $case: 'accepted', value: { protocolVersion } } }
   const outbox = new Outbox()

@@ -1,5 +1,5 @@
 /** The consensus conversation with one proposer: messages to the acceptor's inputs, its answers back. */
-import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { BoundedQueue, LSN_ZERO, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { AcceptorInput, ElectionKind } from '@understory/consensus'
 import { describeIdentity, isSameIdentity } from '@understory/postgres/cluster'
 import {
@@ -37,14 +37,14 @@ export async function* propose(
   if (first.done === true) return
   const greeting = first.value.message
   if (greeting?.$case !== 'greeting')
-    throw refuse('bad_argument', 'the stream of a proposer begins with its greeting')
+    throw fail('bad_argument', 'the stream of a proposer begins with its greeting')
   const { timeline: ref, postgres, membershipGeneration, membership, commitLsn } = greeting.value
   const protocolVersion = agreeOnVersion('the proposer protocol', PROPOSE_VERSIONS, greeting.value)
   const generation = readGeneration('membership', membershipGeneration)
   const timeline = timelines.get(ref)
   const identity = readPostgresIdentity(postgres)
   if (!isSameIdentity(timeline.identity, identity)) {
-    throw refuse(
+    throw fail(
       'precondition',
       `proposer is of ${describeIdentity(identity)}, the timeline of ${describeIdentity(timeline.identity)}`,
     )
@@ -55,7 +55,7 @@ export async function* propose(
     nodeId: greeting.value.nodeId,
     deliver: (effect) => {
       if (!answers.tryPush(writeAnswer(effect, { nodeId, protocolVersion, known: timeline.membership })))
-        answers.close(refuse('unavailable', 'proposer does not read its answers'))
+        answers.close(fail('unavailable', 'proposer does not read its answers'))
     },
     close: (error) => answers.close(error),
   }
@@ -65,7 +65,7 @@ export async function* propose(
     const announced = membership === undefined ? undefined : readMembership(membership)
     // A generation whose members are not known would be of no use to later proposers.
     if (generation > timeline.state.control.membershipGeneration && announced?.generation !== generation) {
-      throw refuse(
+      throw fail(
         'bad_argument',
         `proposer does not say who the members of membership generation ${generation} are`,
       )
@@ -121,9 +121,9 @@ function readMessage({ message }: ProposeRequest, membershipGeneration: number):
       }
     }
     case 'greeting':
-      throw refuse('bad_argument', 'a proposer sends one greeting')
+      throw fail('bad_argument', 'a proposer sends one greeting')
     default:
-      throw refuse('bad_argument', 'message of a proposer is of an unknown kind')
+      throw fail('bad_argument', 'message of a proposer is of an unknown kind')
   }
 }
 
@@ -134,7 +134,7 @@ function readElection(kind: WireElectionKind): ElectionKind {
     case WireElectionKind.ELECTION_KIND_REBUILD:
       return 'rebuild'
     default:
-      throw refuse('bad_argument', 'the election does not say how the compute continues')
+      throw fail('bad_argument', 'the election does not say how the compute continues')
   }
 }
 

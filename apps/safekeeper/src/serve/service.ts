@@ -7,7 +7,7 @@ import {
   lsnFromBigint,
   lsnToBigint,
   minLsn,
-  refuse,
+  fail,
 } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import {
@@ -95,10 +95,9 @@ export function safekeeperService({
     }),
     closeStoredWal: unary(async ({ timeline: ref, noSafekeeperIsLeft }, { signal }) => {
       const timeline = readTimelineRef(ref)
-      if (!noSafekeeperIsLeft)
-        throw refuse('precondition', 'a safekeeper may still store WAL of the timeline')
+      if (!noSafekeeperIsLeft) throw fail('precondition', 'a safekeeper may still store WAL of the timeline')
       if (timelines.has(timeline)) {
-        throw refuse('precondition', `safekeeper "${nodeId}" has the timeline`, {
+        throw fail('precondition', `safekeeper "${nodeId}" has the timeline`, {
           hint: 'Recover from it, or remove its copy where it is damaged.',
         })
       }
@@ -126,10 +125,10 @@ async function* readWal(
   const { control, flushLsn, commitLsn } = timeline.state
   const isElected = request.term !== 0n
   if (isElected && request.term !== BigInt(control.term))
-    throw refuse('stale', `term ${request.term} is not the term ${control.term} of this safekeeper`)
+    throw fail('stale', `term ${request.term} is not the term ${control.term} of this safekeeper`)
   const limit = isElected ? flushLsn : commitLsn
   if (startLsn < control.timelineStartLsn || startLsn > endLsn || endLsn > limit) {
-    throw refuse(
+    throw fail(
       'out_of_range',
       `WAL from ${formatLsn(startLsn)} to ${formatLsn(endLsn)} is not within ${formatLsn(control.timelineStartLsn)} and ${formatLsn(limit)}`,
     )

@@ -3,7 +3,7 @@
  * the subscriber has room, and why there are no more.
  */
 import { Signal } from '@understory/actor'
-import { describeError, formatLsn, isErrorCode, lsnFromBigint, refuse } from '@understory/base'
+import { describeError, formatLsn, isErrorCode, lsnFromBigint, fail } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { readShardRef } from '@understory/protocol'
@@ -96,14 +96,14 @@ export class ShardSubscription {
   readonly #release: () => void
   #problem: Error | undefined
 
-  /** Errors: refused `unknown_timeline`, `bad_argument`, `bad_lsn`; `out_of_range` where the timeline has no such WAL. */
+  /** Errors: `unknown_timeline`, `bad_argument`, `bad_lsn`; `out_of_range` where the timeline has no such WAL. */
   constructor({ timelines, fanOuts, nodeId }: SubscriptionParts, request: SubscriptionRequest) {
     const { timeline: ref, windowBytes, trackCommitTimestamp } = request
     const timeline = timelines.get(ref)
     const shard = readShardRef(request.shard)
     const startLsn = lsnFromBigint(request.startLsn)
     if (startLsn < timeline.timelineStartLsn) {
-      throw refuse(
+      throw fail(
         'out_of_range',
         `WAL before ${formatLsn(timeline.timelineStartLsn)} is not part of the timeline`,
       )

@@ -1,5 +1,5 @@
 /** SubscribeWal: a stream for each shard, as pageservers of earlier releases ask for it. */
-import { formatLsn, lsnFromBigint, lsnToBigint, refuse } from '@understory/base'
+import { formatLsn, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import { SUBSCRIBE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import type { ShardBatch } from './fan-out/wal-fan-out.ts'
@@ -21,7 +21,7 @@ export async function* subscribeWal(
   const first = await incoming.next()
   if (first.done === true) return
   const open = first.value.message
-  if (open?.$case !== 'open') throw refuse('bad_argument', 'a subscription begins with its opening message')
+  if (open?.$case !== 'open') throw fail('bad_argument', 'a subscription begins with its opening message')
   const protocolVersion = agreeOnVersion('the shard stream', SUBSCRIBE_VERSIONS, open.value)
   const subscription = new ShardSubscription(parts, open.value)
   const stop = (): void => subscription.stop()
@@ -41,7 +41,7 @@ async function receive(
   try {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value
-      if (message?.$case !== 'feedback') throw refuse('bad_argument', 'a subscription is opened once')
+      if (message?.$case !== 'feedback') throw fail('bad_argument', 'a subscription is opened once')
       const { ingestedLsn, remoteConsistentLsn } = message.value
       subscription.report(lsnFromBigint(ingestedLsn), lsnFromBigint(remoteConsistentLsn))
     }
@@ -50,7 +50,7 @@ async function receive(
   }
 }
 
-/** One message mostly; of a batch with a large record as many as its entries need. Error: refused `unsupported`. */
+/** One message mostly; of a batch with a large record as many as its entries need. Errors: `unsupported`. */
 function* messagesOf(
   { startLsn, endLsn, commitLsn, entries }: ShardBatch,
   protocolVersion: number,
@@ -63,7 +63,7 @@ function* messagesOf(
   }
   const fragments = protocolVersion < FRAGMENTS_VERSION ? [entries] : [...fragmentsOf(entries)]
   if (fragments.length === 1 && entries.length > UNFRAGMENTED_BYTES_MAX) {
-    throw refuse(
+    throw fail(
       'unsupported',
       `a WAL record before ${formatLsn(endLsn)} has ${entries.length} bytes for a shard, more than version ${protocolVersion} of the shard stream can carry`,
       { hint: 'Upgrade the pageserver.' },

@@ -3,7 +3,7 @@
  * step counts, then its answers go out. All of it runs in jobs of the timeline's mailbox, but the flush.
  */
 import type { Mailbox } from '@understory/actor'
-import { assert, describeError, formatLsn, isErrorCode, refuse, segmentOf } from '@understory/base'
+import { assert, describeError, formatLsn, isErrorCode, fail, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { stepAcceptor } from '@understory/consensus'
 import type { AcceptorInput, AcceptorState, AcceptorStep, FollowingEffect } from '@understory/consensus'
@@ -166,7 +166,7 @@ export class AcceptorRunner {
       case 'committed':
         return this.#parts.onChange()
       case 'refuse':
-        throw refuse(effect.code, effect.message)
+        throw fail(effect.code, effect.message)
       default:
         if (effect.kind === 'sendVote' && effect.reply.voteGiven) this.#parts.observer?.voted()
         session?.deliver(effect)

@@ -47,7 +47,7 @@ export class Admission {
   }
 
   /**
-   * The last record end, after WAL that continues the log. Error: refused `bad_wal`, `unknown_wal`; then `restart` comes
+   * The last record end, after WAL that continues the log. Errors: `bad_wal`, `unknown_wal`; then `restart` comes
    * before the next.
    */
   recordEndOf(atLsn: Lsn, wal: Uint8Array): Lsn {

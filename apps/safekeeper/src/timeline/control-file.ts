@@ -13,7 +13,7 @@
  *   ..  crc32c    u32  of everything before
  */
 import { join } from 'node:path'
-import { Cursor, LSN_ZERO, isErrorCode, lsnHigh, lsnLow, refuse } from '@understory/base'
+import { Cursor, LSN_ZERO, isErrorCode, lsnHigh, lsnLow, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { isWellFormedHistory, lastTermStart } from '@understory/consensus'
 import type { AcceptorControl, ElectionKind, TermStart } from '@understory/consensus'
@@ -86,7 +86,7 @@ export interface FoundControl {
   readonly problem: unknown
 }
 
-/** The newest copy that is whole. Error: refused `bad_file` where none is. */
+/** The newest copy that is whole. Errors: `bad_file` where none is. */
 export async function readControlFile(disk: Disk, folder: string): Promise<FoundControl> {
   let control: ControlFile | undefined
   let problem: unknown
@@ -118,21 +118,21 @@ function isNewer(a: AcceptorControl, b: AcceptorControl): boolean {
   return (difference ?? 0) > 0
 }
 
-/** Error: refused `bad_file` that names `path`. */
+/** Errors: `bad_file` that names `path`. */
 export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile {
-  const fail = (what: string): Error =>
-    refuse('bad_file', `control file "${path}" ${what}`, {
+  const damage = (what: string): Error =>
+    fail('bad_file', `control file "${path}" ${what}`, {
       hint: 'Do not start this timeline from it: the other safekeepers have everything that was committed.',
     })
   if (bytes.length < FIXED_BYTES + 4 || new TextDecoder('latin1').decode(bytes.subarray(0, 8)) !== MAGIC)
-    throw fail('is not one')
+    throw damage('is not one')
   const cursor = new Cursor(bytes, `control file "${path}"`, 'bad_file', 8)
   const version = cursor.u32()
-  if (version !== VERSION) throw fail(`has version ${version}, not ${VERSION}`)
-  if (cursor.u32() !== bytes.length - HEAD_BYTES - 4) throw fail('has the wrong length')
+  if (version !== VERSION) throw damage(`has version ${version}, not ${VERSION}`)
+  if (cursor.u32() !== bytes.length - HEAD_BYTES - 4) throw damage('has the wrong length')
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (view.getUint32(bytes.length - 4, true) !== crc32c(bytes, 0, bytes.length - 4))
-    throw fail('has a wrong checksum')
+    throw damage('has a wrong checksum')
   const major = cursor.u16()
   cursor.skip(2)
   const pgTimelineId = cursor.u32()
@@ -146,7 +146,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
   const election = cursor.u8()
   cursor.skip(3)
   const historyCount = cursor.u32()
-  if (FIXED_BYTES + historyCount * 16 + 4 !== bytes.length) throw fail('has the wrong length')
+  if (FIXED_BYTES + historyCount * 16 + 4 !== bytes.length) throw damage('has the wrong length')
   const history = Array.from({ length: historyCount }, (): TermStart => ({
     term: cursor.lsn(),
     startLsn: cursor.lsn(),
@@ -159,7 +159,7 @@ export function decodeControlFile(bytes: Uint8Array, path: string): ControlFile 
     !isWellFormedHistory(history, timelineStartLsn) ||
     lastTermStart(history).term > term
   ) {
-    throw fail('contradicts itself')
+    throw damage('contradicts itself')
   }
   return {
     postgres: { major, pgTimelineId, systemId, walSegmentBytes },

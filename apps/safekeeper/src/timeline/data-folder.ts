@@ -1,5 +1,5 @@
 /** The data folder as it is given by the settings. */
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 
 /** Says what to do about a data folder that cannot be used. */
 export function explainDataFolder(error: unknown, dataDir: string): unknown {
@@ -10,7 +10,7 @@ export function explainDataFolder(error: unknown, dataDir: string): unknown {
   )
     return error
   if (error.message.includes('is in use')) return error
-  return refuse('precondition', `data folder "${dataDir}" cannot be used: ${error.message}`, {
+  return fail('precondition', `data folder "${dataDir}" cannot be used: ${error.message}`, {
     ...(error.detail === undefined ? {} : { detail: error.detail }),
     hint: error.hint ?? 'Name a folder with --data-dir.',
     cause: error,

@@ -4,7 +4,7 @@ import {
   formatLsn,
   isErrorCode,
   offsetInSegment,
-  refuse,
+  fail,
   segmentOf,
   segmentStart,
 } from '@understory/base'
@@ -51,7 +51,7 @@ export function decoderAt(
 }
 
 /**
- * Decodes from the start of the segment that ends at `commitLsn` or holds it. Error: refused `bad_file` where the WAL
+ * Decodes from the start of the segment that ends at `commitLsn` or holds it. Errors: `bad_file` where the WAL
  * ends before `commitLsn`: then this copy is damaged and must not be cut there (I3).
  */
 export async function findEndOfWal(
@@ -64,7 +64,7 @@ export async function findEndOfWal(
   const { walSegmentBytes: segmentBytes } = identity
   const last = advance(commitLsn, -1)
   const damaged = (why: string): Error =>
-    refuse('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
+    fail('bad_file', `WAL is damaged before its committed position ${formatLsn(commitLsn)}`, {
       detail: why,
       hint: 'Replace this safekeeper: the others have everything that was committed.',
     })
@@ -86,7 +86,7 @@ export async function findEndOfWal(
 /**
  * Makes the WAL between two record ends durable, which a process before this one may have left unsynced. Written again,
  * not only synced: after a sync that failed the kernel calls pages clean that the disk does not have. What is written
- * is what was checked, so that a bit that flips on the way is not made to last. Error: refused `bad_file`.
+ * is what was checked, so that a bit that flips on the way is not made to last. Errors: `bad_file`.
  */
 export async function rewriteTail(
   files: WalFiles,
@@ -96,7 +96,7 @@ export async function rewriteTail(
 ): Promise<void> {
   const decoder = decoderAt(identity, place)
   const damaged = (cause?: unknown): Error =>
-    refuse('bad_file', `WAL up to ${formatLsn(endLsn)} does not read the same twice`, { cause })
+    fail('bad_file', `WAL up to ${formatLsn(endLsn)} does not read the same twice`, { cause })
   const parts = [...files.parts(place.startLsn, endLsn)]
   const sums: number[] = []
   try {

@@ -3,7 +3,7 @@
  * peers, announces a change to proposers that missed it, and its loss of the timeline to a former member. The rules rest on
  * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { everyMember } from '@understory/protocol'
 import type { KnownMembership } from '@understory/protocol'
@@ -53,7 +53,7 @@ export function onLeftOut(timeline: Announced, nodeId: string, leftOut: (error: 
     if (membership === undefined || everyMember(membership).some((member) => member.nodeId === nodeId)) return
     const { generation } = membership
     leftOut(
-      refuse('stale', `"${nodeId}" holds this timeline no more since membership generation ${generation}`, {
+      fail('stale', `"${nodeId}" holds this timeline no more since membership generation ${generation}`, {
         hint: 'Ask one of its members; see `understory safekeeper list`.',
       }),
     )

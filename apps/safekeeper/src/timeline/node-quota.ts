@@ -5,7 +5,7 @@
  * WAL counts from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
  */
 import { Signal } from '@understory/actor'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { UnderstoryError } from '@understory/base'
 import type { Clock } from '@understory/env'
 
@@ -47,12 +47,12 @@ export class NodeQuota {
   /** Why a timeline that keeps `keptBytes` cannot have `moreBytes` more; undefined where it can. */
   refusal(keptBytes: number, moreBytes: number): UnderstoryError | undefined {
     if (keptBytes + moreBytes > this.#timelineBytesMax)
-      return refuse('disk_full', `the timeline is at its quota of ${mib(this.#timelineBytesMax)}`, {
+      return fail('disk_full', `the timeline is at its quota of ${mib(this.#timelineBytesMax)}`, {
         detail: `it keeps ${mib(keptBytes)} of WAL`,
         hint: 'WAL is released once it is in the object store: check why it does not get there, or raise --timeline-quota-mib.',
       })
     if (this.#usedBytes + moreBytes > this.#nodeBytesMax)
-      return refuse('disk_full', `the safekeeper is at its quota of ${mib(this.#nodeBytesMax)}`, {
+      return fail('disk_full', `the safekeeper is at its quota of ${mib(this.#nodeBytesMax)}`, {
         detail: `its timelines keep ${mib(this.#usedBytes)} of WAL, this one ${mib(keptBytes)}`,
         hint: 'WAL is released once it is in the object store: check why it does not get there, or raise --node-quota-mib.',
       })

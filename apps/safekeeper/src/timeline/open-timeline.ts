@@ -39,7 +39,7 @@ export async function createTimelineFiles(
   await writeControlFile(disk, folder, { postgres: identity, acceptor })
 }
 
-/** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
+/** Reads a timeline from disk and cuts a torn tail. Errors: `bad_file`, `bad_wal`. */
 export async function openTimelineFiles(disk: Disk, log: Log, folder: string): Promise<OpenedTimeline> {
   const { control, problem } = await readControlFile(disk, folder)
   if (problem !== undefined) log.warn('control_file_repaired', { problem: describeError(problem) })

@@ -1,5 +1,5 @@
 /** The streams of proposers that a timeline talks to: which of them leads, and what the acceptor is asked by each. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { AcceptorInput, AcceptorState } from '@understory/consensus'
 import { Leadership } from '@understory/consensus/driver'
 import type { ProposerSession } from '@understory/consensus/driver'
@@ -40,7 +40,7 @@ export class ProposerSessions {
   dropped(by: ProposerSession | undefined): void {
     const { leader } = this
     if (leader?.isRecovery === true && leader !== by)
-      leader.close(refuse('conflict', 'WAL that was not flushed yet was dropped'))
+      leader.close(fail('conflict', 'WAL that was not flushed yet was dropped'))
   }
 
   closeAll(why: unknown): void {
@@ -51,7 +51,7 @@ export class ProposerSessions {
 
   /**
    * One message of `session`, in its turn. Synchronous where nothing has to become durable first: on the path of an append.
-   * Error: refused `conflict` where another stream leads, `bad_argument`; what the acceptor refuses.
+   * Errors: `conflict` where another stream leads, `bad_argument`; what the acceptor refuses.
    */
   take(acceptor: Acceptor, session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
     const { control } = acceptor.state

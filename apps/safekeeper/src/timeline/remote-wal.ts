@@ -16,7 +16,7 @@ import {
   maxLsn,
   minLsn,
   offsetInSegment,
-  refuse,
+  fail,
   segmentOf,
   segmentStart,
 } from '@understory/base'
@@ -160,7 +160,7 @@ export class RemoteWal {
     return maxLsn(startLsn, segmentStart(segment, identity.walSegmentBytes))
   }
 
-  /** [startLsn, endLsn) of whole segments. Error: refused `not_found` where one is not there. */
+  /** [startLsn, endLsn) of whole segments. Errors: `not_found` where one is not there. */
   async read(identity: PostgresIdentity, startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     const { walSegmentBytes: segmentBytes } = identity
     const bytes = new Uint8Array(endLsn - startLsn)
@@ -194,7 +194,7 @@ export class RemoteWal {
     return { endLsn: last.endLsn, bytes }
   }
 
-  /** Undefined where nothing of the timeline was offloaded. Error: refused `bad_file`. */
+  /** Undefined where nothing of the timeline was offloaded. Errors: `bad_file`. */
   async readTimeline(signal?: AbortSignal): Promise<RemoteTimeline | undefined> {
     const key = walTimelineKey(this.#ref)
     const object = await getIfPresent(this.#store, key, { signal })
@@ -244,7 +244,7 @@ function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
       timelineStartLsn: number
       history: { term: number; startLsn: number }[]
     }
-    if (version !== FORMAT_VERSION) throw refuse('bad_file', `its version is ${version}`)
+    if (version !== FORMAT_VERSION) throw fail('bad_file', `its version is ${version}`)
     return {
       identity: {
         major: postgres.major,
@@ -257,12 +257,12 @@ function decodeTimeline(bytes: Uint8Array, key: string): RemoteTimeline {
     }
   } catch (cause) {
     if (isErrorCode(cause, 'bad_file')) throw cause
-    throw refuse('bad_file', `object "${key}" is damaged`, { cause })
+    throw fail('bad_file', `object "${key}" is damaged`, { cause })
   }
 }
 
 /** For a reader of WAL that is not kept here, where no store is known. */
 export const onlyStored = (oldestLsn: Lsn): Error =>
-  refuse('unavailable', `WAL before ${formatLsn(oldestLsn)} is in the object store alone`, {
+  fail('unavailable', `WAL before ${formatLsn(oldestLsn)} is in the object store alone`, {
     hint: 'Start the safekeeper with --object-store; right after a start wait a moment.',
   })

@@ -7,7 +7,7 @@
  */
 import { Supervisor } from '@understory/actor'
 import type { Child, Loop } from '@understory/actor'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { AcceptorControl } from '@understory/consensus'
 import type { Clock, Log, Rng } from '@understory/env'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -121,10 +121,10 @@ export class Replica {
 
   // Children.
 
-  /** Error: refused `unavailable` where it is being deleted. */
+  /** Errors: `unavailable` where it is being deleted. */
   start<T extends Child>(name: string, child: T): T {
     if (this.#isEnding) {
-      throw refuse('unavailable', `timeline ${this.ref.timelineId} is being deleted on this safekeeper`)
+      throw fail('unavailable', `timeline ${this.ref.timelineId} is being deleted on this safekeeper`)
     }
     this.#children.start(name, child)
     return child

@@ -9,7 +9,7 @@
  *   and the proposer learns why, and comes again.
  */
 import { Mailbox, Signal } from '@understory/actor'
-import { assert, formatLsn, refuse } from '@understory/base'
+import { assert, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { historyUpTo, lastTermStart } from '@understory/consensus'
 import type { AcceptorInput, AcceptorState, MemberStatus } from '@understory/consensus'
@@ -91,7 +91,7 @@ export class Timeline {
     quota.reserve()
   }
 
-  /** Reads a timeline from disk and cuts a torn tail. Error: refused `bad_file`, `bad_wal`. */
+  /** Reads a timeline from disk and cuts a torn tail. Errors: `bad_file`, `bad_wal`. */
   static async open(parts: TimelineParts): Promise<Timeline> {
     return new Timeline(parts, await openTimelineFiles(parts.disk, parts.log, parts.folder))
   }
@@ -205,7 +205,7 @@ export class Timeline {
       const { membershipGeneration: known } = this.state.control
       checkWithinBounds('membership generation', generation, known)
       if (generation < known)
-        throw refuse('stale', `membership generation ${generation} is older than ${known}`)
+        throw fail('stale', `membership generation ${generation} is older than ${known}`)
       await this.#acceptor.step(
         { kind: 'greeting', message: { membershipGeneration: generation } },
         undefined,
@@ -246,10 +246,10 @@ export class Timeline {
   #checkTerm(term: number): void {
     const { control } = this.state
     if (term !== control.term)
-      throw refuse('stale', `term ${term} is not the term ${control.term} of this safekeeper`)
+      throw fail('stale', `term ${term} is not the term ${control.term} of this safekeeper`)
   }
 
-  /** Reads through everything that is committed here. Rejects with the damage: refused `bad_file`. */
+  /** Reads through everything that is committed here. Rejects with the damage: `bad_file`. */
   check(afterPart: () => Promise<void>): Promise<void> {
     return this.#reader.check(this.commitLsn, afterPart)
   }
@@ -278,7 +278,7 @@ export class Timeline {
   }
 
   /** Lets what runs end, and remembers the commit position. */
-  async close(why: Error = refuse('unavailable', 'safekeeper is stopping')): Promise<void> {
+  async close(why: Error = fail('unavailable', 'safekeeper is stopping')): Promise<void> {
     this.#sessions.closeAll(why)
     await this.#acceptor.settled()
     await this.#mailbox.run(async () => {

@@ -1,7 +1,7 @@
 /** Every timeline of this safekeeper: `timelines/<tenant>/<timeline>/` below the data folder. */
 import { dirname, join } from 'node:path'
 import { Mailbox } from '@understory/actor'
-import { UnderstoryError, describeError, parseTenantId, parseTimelineId, refuse } from '@understory/base'
+import { UnderstoryError, describeError, parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { initialControl } from '@understory/consensus'
 import type { AcceptorControl } from '@understory/consensus'
@@ -110,7 +110,7 @@ export class Timelines {
     const { timelineId } = ref
     const { timelineStartLsn: startLsn } = control
     if (startLsn === 0 || startLsn % identity.walSegmentBytes !== 0) {
-      throw refuse('bad_lsn', `timeline cannot start at ${startLsn}`, {
+      throw fail('bad_lsn', `timeline cannot start at ${startLsn}`, {
         hint: 'It starts with a WAL segment.',
       })
     }
@@ -118,7 +118,7 @@ export class Timelines {
     if (there !== undefined && isHere(there)) {
       const existing = this.get(ref)
       if (existing.timelineStartLsn === startLsn && isSameIdentity(existing.identity, identity)) return
-      throw refuse('already_exists', `timeline ${timelineId} exists with other properties`, {
+      throw fail('already_exists', `timeline ${timelineId} exists with other properties`, {
         detail: describeIdentity(existing.identity),
       })
     }
@@ -128,7 +128,7 @@ export class Timelines {
     this.get(ref)
   }
 
-  /** The replica, absent where there is none. Error: refused `unknown_timeline` where another tenant has the timeline. */
+  /** The replica, absent where there is none. Errors: `unknown_timeline` where another tenant has the timeline. */
   replicaOf(ref: TimelineRef): Replica {
     const { tenantId, timelineId } = ref
     const known = this.#replicas.get(timelineId)
@@ -182,7 +182,7 @@ export class Timelines {
   }
 
   /**
-   * Error: refused `unknown_timeline`; what is damaged (wal-check.ts, isDamage); `disk_failed` where it could not be opened
+   * Errors: `unknown_timeline`; what is damaged (wal-check.ts, isDamage); `disk_failed` where it could not be opened
    * for any other reason, whatever that was: a caller need not know what can go wrong with a disk.
    */
   get(ref: TimelineRef | undefined): Timeline {
@@ -220,7 +220,7 @@ export class Timelines {
 
   /**
    * Removes the timeline from the disk, in whatever state it is; there may be none. What works for it has ended before its
-   * files go. Error: refused `stale` where `leftWithGeneration` is not 0 and it has a newer membership: it was made a member
+   * files go. Errors: `stale` where `leftWithGeneration` is not 0 and it has a newer membership: it was made a member
    * again.
    */
   async delete(ref: TimelineRef, leftWithGeneration: number): Promise<void> {
@@ -238,7 +238,7 @@ export class Timelines {
     const replica = this.findReplica(ref)
     if (replica !== undefined && leftWithGeneration > 0) this.#checkLeft(replica, leftWithGeneration)
     this.#replicas.delete(timelineId)
-    await replica?.timeline?.close(refuse('unknown_timeline', `timeline ${timelineId} was deleted`))
+    await replica?.timeline?.close(fail('unknown_timeline', `timeline ${timelineId} was deleted`))
     const folder = join(this.#root, tenantId, timelineId)
     if ((await disk.stat(folder)) !== undefined) {
       // One step, which takes no room: before it, it is here; after it, it never is again.
@@ -261,7 +261,7 @@ export class Timelines {
     if (known <= leftWithGeneration) return
     replica.resume()
     this.#startChildren(replica)
-    throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
+    throw fail('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
   }
 
   /** Called every few seconds: idle timelines release what they hold. */
@@ -320,11 +320,11 @@ async function removeIfEmpty(disk: Disk, folder: string): Promise<void> {
 const isHere = (replica: Replica): boolean => replica.state.kind !== 'absent'
 
 const unknownTimeline = ({ tenantId, timelineId }: TimelineRef): Error =>
-  refuse('unknown_timeline', `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`)
+  fail('unknown_timeline', `timeline ${timelineId} of tenant ${tenantId} is not on this safekeeper`)
 
 function closedError({ timelineId }: TimelineRef, failure: unknown): unknown {
   if (!(failure instanceof UnderstoryError) || isDamage(failure)) return failure
-  return refuse('disk_failed', `timeline ${timelineId} is not open on this safekeeper: ${failure.message}`, {
+  return fail('disk_failed', `timeline ${timelineId} is not open on this safekeeper: ${failure.message}`, {
     hint: `${failure.hint ?? 'Check its disk.'} It opens again by itself.`,
     cause: failure,
   })

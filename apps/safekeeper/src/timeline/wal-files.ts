@@ -15,7 +15,7 @@ import {
   isErrorCode,
   minLsn,
   offsetInSegment,
-  refuse,
+  fail,
   segmentOf,
   segmentStart,
 } from '@understory/base'
@@ -73,7 +73,7 @@ export class WalFiles {
   }
 
   #assertOpen(): void {
-    if (this.#isClosed) throw refuse('unavailable', `WAL in "${this.#folder}" was closed`)
+    if (this.#isClosed) throw fail('unavailable', `WAL in "${this.#folder}" was closed`)
   }
 
   async #writer(segment: number): Promise<DiskFile> {
@@ -179,7 +179,7 @@ export class WalFiles {
     if (gone.length > 0) await this.#disk.syncDirectory(this.#folder)
   }
 
-  /** [startLsn, endLsn), all of it. Error: refused `bad_file` where a segment is missing or short. */
+  /** [startLsn, endLsn), all of it. Errors: `bad_file` where a segment is missing or short. */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     const { walSegmentBytes: segmentBytes } = this.#identity
     const bytes = new Uint8Array(bytesBetween(startLsn, endLsn))
@@ -190,7 +190,7 @@ export class WalFiles {
       const part = bytes.subarray(done, done + bytesBetween(at, end))
       const got = await this.#readInto(segment, part, offsetInSegment(at, segmentBytes))
       if (got !== part.length)
-        throw refuse('bad_file', `WAL segment "${this.#path(segment)}" ends before ${formatLsn(end)}`)
+        throw fail('bad_file', `WAL segment "${this.#path(segment)}" ends before ${formatLsn(end)}`)
       done += part.length
     }
     return bytes

@@ -1,5 +1,5 @@
 /** Where a timeline's durable WAL is read: recent WAL from memory, then its files, and what is released from the object store. */
-import { advance, bytesBetween, formatLsn, minLsn, refuse } from '@understory/base'
+import { advance, bytesBetween, formatLsn, minLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalBuffer } from '@understory/consensus'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
@@ -54,7 +54,7 @@ export class WalReader {
     this.#recent = new WalBuffer(toLsn)
   }
 
-  /** [startLsn, endLsn), which is durable. Error: refused `unavailable` where only an object store that is not known has it. */
+  /** [startLsn, endLsn), which is durable. Errors: `unavailable` where only an object store that is not known has it. */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     if (bytesBetween(startLsn, endLsn) === 0) return new Uint8Array(0)
     if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn)
@@ -80,7 +80,7 @@ export class WalReader {
 
   /**
    * Reads through what is kept here, up to the record end `endLsn`. `afterPart` may slow it down, or end it by rejecting.
-   * Rejects with the damage: refused `bad_file`.
+   * Rejects with the damage: `bad_file`.
    */
   async check(endLsn: Lsn, afterPart: () => Promise<void>): Promise<void> {
     const { files, identity } = this.#parts
@@ -89,7 +89,7 @@ export class WalReader {
     if (problem === undefined) return
     // What was released in the meantime is not missing.
     if (this.#oldestLsn > place.startLsn) return
-    throw refuse('bad_file', `WAL is damaged at ${formatLsn(place.startLsn)}`, { detail: problem })
+    throw fail('bad_file', `WAL is damaged at ${formatLsn(place.startLsn)}`, { detail: problem })
   }
 
   /** Removes the files of whole segments before `lsn`, which are in the object store. */

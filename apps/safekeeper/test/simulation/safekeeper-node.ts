@@ -6,7 +6,7 @@ import {
   assert,
   describeError,
   minLsn,
-  refuse,
+  fail,
   segmentOf,
   segmentStart,
 } from '@understory/base'
@@ -151,7 +151,7 @@ export class SafekeeperNode implements AcceptorNode {
     const { schedule, rng } = this.#host
     const living = (): Timeline => {
       schedule.stir()
-      if (this.#life?.timeline === undefined) throw refuse('unavailable', `${this.name} is not up`)
+      if (this.#life?.timeline === undefined) throw fail('unavailable', `${this.name} is not up`)
       return this.#life.timeline
     }
     return {

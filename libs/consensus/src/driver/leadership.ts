@@ -2,7 +2,7 @@
  * Which stream leads, of the proposers that are connected to one acceptor: it alone may write, and flushes are reported to it.
  * The acceptor's rules know terms; two streams of one term look the same to them.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { ProposerSession } from './proposer-session.ts'
 
 export class Leadership<S extends ProposerSession> {
@@ -31,16 +31,16 @@ export class Leadership<S extends ProposerSession> {
     if (term !== ownTerm || before?.session.nodeId === session.nodeId) return
     if (before !== undefined && session.isRecovery === true) return
     this.#leader = { session, term }
-    before?.session.close(refuse('conflict', `another proposer was elected in term ${term}`))
+    before?.session.close(fail('conflict', `another proposer was elected in term ${term}`))
   }
 
   /**
    * Before `elected` or an append of `term` is taken. An older stream of a proposer that has come back is over; of older
-   * terms the acceptor itself takes nothing. Error: refused `conflict`.
+   * terms the acceptor itself takes nothing. Errors: `conflict`.
    */
   check(session: S, term: number, ownTerm: number): void {
     if (term < ownTerm || this.#leader?.session === session) return
-    throw refuse('conflict', `another stream leads in term ${ownTerm}`)
+    throw fail('conflict', `another stream leads in term ${ownTerm}`)
   }
 
   /**
@@ -58,6 +58,6 @@ export class Leadership<S extends ProposerSession> {
     const before = this.#leader
     this.#leader = { session, term }
     if (before !== undefined && before.session !== session && before.term === term)
-      before.session.close(refuse('conflict', `another stream leads in term ${term}`))
+      before.session.close(fail('conflict', `another stream leads in term ${term}`))
   }
 }

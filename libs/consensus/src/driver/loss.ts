@@ -1,5 +1,5 @@
 /** How a candidacy or a lead ends. */
-import { UnderstoryError, refuse } from '@understory/base'
+import { UnderstoryError, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import type { KnownMembership } from './membership.ts'
 
@@ -43,5 +43,5 @@ export function lossError(loss: Loss): Error {
 /** A candidate that was overtaken, or whose own vote's answer was lost, may try again; only a leader is fenced for good. */
 export function electionError(loss: Loss): Error {
   if (loss.kind !== 'fenced') return lossError(loss)
-  return refuse('conflict', `the election was lost to term ${loss.term}`)
+  return fail('conflict', `the election was lost to term ${loss.term}`)
 }

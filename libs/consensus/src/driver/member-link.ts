@@ -2,7 +2,7 @@
  * Keeps one connection to one member: opens it, opens it again after a growing pause when it ends, and passes on what
  * comes by the newest connection alone.
  */
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Clock, Log, Rng, Timer } from '@understory/env'
@@ -156,7 +156,7 @@ export class MemberLink {
     // Where members are known by their addresses alone, they have other names for themselves.
     if (this.nodeId !== this.#address && answer.nodeId !== this.nodeId) {
       const problem = `"${answer.nodeId}" answers at ${this.#address}, where "${this.nodeId}" is expected`
-      return this.#closed(refuse('conflict', problem))
+      return this.#closed(fail('conflict', problem))
     }
     this.#heard()
     this.#owner.greeted(this, answer)

@@ -2,7 +2,7 @@
  * Goal: the driver keeps what libs/consensus/README.md asks of one, whatever the transport does. Method: a transport whose
  * acceptors the test plays, and a clock that it moves.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { seededRng, silentLog } from '@understory/env'
 import type { Clock } from '@understory/env'
@@ -35,7 +35,7 @@ function manualClock() {
   const clock: Clock = {
     nowMs: () => nowMs,
     wallMs: () => nowMs,
-    sleep: () => Promise.reject(refuse('unsupported', 'the driver sleeps by timers')),
+    sleep: () => Promise.reject(fail('unsupported', 'the driver sleeps by timers')),
     setTimer: (delayMs, run) => {
       const timer = { atMs: nowMs + delayMs, run }
       timers.push(timer)
@@ -183,7 +183,7 @@ test('a term that could not be made durable is not asked for', () => {
   let isFull = true
   const { greet, newest, driver } = world({
     rememberTerm: () => {
-      if (isFull) throw refuse('disk_full', 'no room')
+      if (isFull) throw fail('disk_full', 'no room')
     },
   })
   greet('a')
@@ -198,7 +198,7 @@ test('pauses between connections grow up to their limit, and begin small again o
   const { reconnectMs, reconnectMsMax } = DRIVER_LIMITS
   const pauseMs = (): number => {
     const before = openCount('a')
-    newest('a').listener.closed(refuse('unavailable', 'it is not up'))
+    newest('a').listener.closed(fail('unavailable', 'it is not up'))
     for (let waitedMs = 0; ; waitedMs += 10) {
       if (openCount('a') > before) return waitedMs
       pass(10)
@@ -223,7 +223,7 @@ test('what comes by a connection that was replaced does not count', () => {
   pass(DRIVER_LIMITS.reconnectMs)
   expect(newest('b')).not.toBe(old)
   old.listener.appended({ term: 1, flushLsn: at(1010), commitLsn: at(0) })
-  old.listener.closed(refuse('unavailable', 'again'))
+  old.listener.closed(fail('unavailable', 'again'))
   acknowledge('a', at(1010))
   expect(driver.commitLsn).toBe(0)
   // By the new one it is sent again.
@@ -299,7 +299,7 @@ test('a leader goes on under a newer membership, by new connections; a candidate
 test('a safekeeper that knows a newer membership tells a leader of it', () => {
   const { driver, elect, newest, openCount, pass } = world()
   elect(['a', 'b'])
-  newest('a').listener.closed(refuse('stale', 'membership has generation 1 now'))
+  newest('a').listener.closed(fail('stale', 'membership has generation 1 now'))
   expect(openCount('a')).toBe(2)
   newest('a').listener.greeted({
     nodeId: 'a',
@@ -335,7 +335,7 @@ test('what one lacks is read from another, and asked for again after a failure',
   vote('b')
   void elect
   expect(reads).toMatchObject([{ from: 'a', startLsn: START }])
-  reads[0]?.done(undefined, refuse('unavailable', 'it ended'))
+  reads[0]?.done(undefined, fail('unavailable', 'it ended'))
   acknowledge('a', at(1020))
   pass(DRIVER_LIMITS.heartbeatMs)
   expect(reads).toHaveLength(2)
@@ -352,7 +352,7 @@ test('where nobody has what a member lacks, a term that has committed nothing en
   for (const name of ['a', 'b']) greet(name)
   vote('a', at(1020))
   vote('b')
-  newest('a').listener.closed(refuse('unavailable', 'it ended'))
+  newest('a').listener.closed(fail('unavailable', 'it ended'))
   greet('c', 1)
   vote('c')
   pass(DRIVER_LIMITS.donorWaitMs + 2 * DRIVER_LIMITS.heartbeatMs)

@@ -4,7 +4,7 @@
  * with a pid or a lease in them have neither property.) It is held for one synchronous step only, about 50 us.
  */
 import { DatabaseSync } from 'node:sqlite'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { type Clock, type Rng, backoffMs } from '@understory/env'
 
 const SQLITE_BUSY = 5
@@ -23,7 +23,7 @@ export class FolderLock {
     try {
       this.#database = new DatabaseSync(path, { timeout: 0 })
     } catch (error) {
-      throw refuse('precondition', `could not open lock file "${path}"`, {
+      throw fail('precondition', `could not open lock file "${path}"`, {
         detail: describeError(error),
         cause: error,
       })
@@ -39,7 +39,7 @@ export class FolderLock {
     const deadlineMs = this.#clock.nowMs() + waitMs
     for (let attempt = 1; !this.#tryLock(); attempt++) {
       if (this.#clock.nowMs() > deadlineMs) {
-        throw refuse('timeout', `could not get the lock "${this.#path}" within ${waitMs} ms`)
+        throw fail('timeout', `could not get the lock "${this.#path}" within ${waitMs} ms`)
       }
       await this.#clock.sleep(backoffMs(this.#rng, attempt, { baseMs: 1, pauseMsMax: 20 }), options?.signal)
     }
@@ -60,7 +60,7 @@ export class FolderLock {
       return true
     } catch (error) {
       if ((error as { errcode?: number }).errcode === SQLITE_BUSY) return false
-      throw refuse('precondition', `could not lock "${this.#path}"`, {
+      throw fail('precondition', `could not lock "${this.#path}"`, {
         detail: describeError(error),
         cause: error,
       })

@@ -8,7 +8,7 @@
 import { mkdirSync, readFileSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { open, readdir, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { type Clock, type Rng, diskError, realDisk, throwIfCancelled } from '@understory/env'
 import { contentEtag } from '../etag.ts'
 import { checkConditionalSize, checkKey, checkPrefix, checkRange, notFound, outOfRange } from '../store.ts'
@@ -256,7 +256,7 @@ class LocalStore implements ObjectStore {
     } catch (error) {
       if (isFolderInstead(error)) {
         if (verb === 'read') throw notFound(key, this.description)
-        throw refuse('precondition', `object key "${key}" is a folder of other keys, or lies below a key`)
+        throw fail('precondition', `object key "${key}" is a folder of other keys, or lies below a key`)
       }
       if (isAbsence(error))
         throw verb === 'read' ? notFound(key, this.description) : vanished(this.description, error)
@@ -266,7 +266,7 @@ class LocalStore implements ObjectStore {
 }
 
 function vanished(root: string, cause: unknown): Error {
-  return refuse('precondition', `the object store's folder ${root} is gone`, {
+  return fail('precondition', `the object store's folder ${root} is gone`, {
     hint: 'Put it back, or start anew with an empty folder.',
     cause,
   })

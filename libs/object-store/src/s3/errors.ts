@@ -1,5 +1,5 @@
 /** What S3 and the network say, in the store's words. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 interface S3Failure {
   readonly name?: string
@@ -67,31 +67,31 @@ export function s3Error(error: unknown, what: string, where: string): Error {
   const message = `could not ${what} in ${where}`
   const extra = { detail: `${name}: ${said}`, cause: error }
   if (name === 'NoSuchBucket') {
-    return refuse('precondition', `bucket of ${where} does not exist`, {
+    return fail('precondition', `bucket of ${where} does not exist`, {
       ...extra,
       hint: 'Create the bucket.',
     })
   }
   if (BAD_CREDENTIALS.has(name)) {
     const hint = 'Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, and the region.'
-    return refuse('denied', `credentials for ${where} are missing or wrong`, { ...extra, hint })
+    return fail('denied', `credentials for ${where} are missing or wrong`, { ...extra, hint })
   }
   if (name === 'RequestTimeTooSkewed') {
-    return refuse('denied', message, { ...extra, hint: 'Set the clock of this machine.' })
+    return fail('denied', message, { ...extra, hint: 'Set the clock of this machine.' })
   }
   if (status === 401 || status === 403) {
     const hint = 'Allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket for these credentials.'
-    return refuse('denied', message, { ...extra, hint })
+    return fail('denied', message, { ...extra, hint })
   }
   if (status === 301 || name === 'PermanentRedirect') {
-    return refuse('precondition', message, {
+    return fail('precondition', message, {
       ...extra,
       hint: 'The bucket is in another region: name it in the URL.',
     })
   }
   if (NOBODY_THERE.has(code ?? '') || NOBODY_THERE.has(name)) {
     const hint = 'See that the store runs, and that its endpoint is right and in reach.'
-    return refuse('unavailable', message, { ...extra, hint })
+    return fail('unavailable', message, { ...extra, hint })
   }
   const isOutage =
     NETWORK_FAILURES.has(name) ||
@@ -99,5 +99,5 @@ export function s3Error(error: unknown, what: string, where: string): Error {
     RETRYABLE_NAMES.has(name) ||
     $retryable !== undefined ||
     (status !== undefined && (status >= 500 || status === 429 || status === 408))
-  return isOutage ? refuse('unavailable', message, extra) : refuse('precondition', message, extra)
+  return isOutage ? fail('unavailable', message, extra) : fail('precondition', message, extra)
 }

@@ -16,7 +16,7 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import type { CompletedPart, GetObjectCommandOutput } from '@aws-sdk/client-s3'
-import { UnderstoryError, present, refuse } from '@understory/base'
+import { UnderstoryError, present, fail } from '@understory/base'
 import { type Clock, type Rng, retry, withDeadline } from '@understory/env'
 import { checkConditionalSize, checkKey, checkPrefix, checkRange, notFound, outOfRange } from '../store.ts'
 import type {
@@ -238,7 +238,7 @@ class S3Store implements ObjectStore {
       // What the store said last explains a time-out better than the clock does.
       if (!(error instanceof UnderstoryError) || error.code !== 'timeout' || trouble === undefined)
         throw error
-      throw refuse('timeout', error.message, { detail: (trouble as Error).message, cause: trouble })
+      throw fail('timeout', error.message, { detail: (trouble as Error).message, cause: trouble })
     }
   }
 

@@ -139,7 +139,7 @@ const parsed = new ParsedXact()
 const multixact = new ParsedMultixact()
 
 /**
- * Takes in one record; true if anything changed. Errors: refused `bad_wal` where a record is too short for
+ * Takes in one record; true if anything changed. Errors: `bad_wal` where a record is too short for
  * its type.
  */
 export function track(state: TrackerState, record: DecodedRecord, settings: TrackSettings): boolean {

@@ -1,5 +1,5 @@
 /** The checkpoint of a WAL record or of pg_control, as values. Source: catalog/pg_control.h (16, 17, 18). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PgMajor } from '../wal/pages.ts'
 import { CHECKPOINT_BYTES } from './version.ts'
@@ -38,10 +38,10 @@ const FirstMultiXactId = 1
 export const nextMultiXactOf = ({ nextMulti }: Pick<CheckPointValues, 'nextMulti'>): number =>
   Math.max(FirstMultiXactId, nextMulti)
 
-/** Reads 88 bytes at `bytes[at]`. Error: refused `bad_wal` if they are not all there. */
+/** Reads 88 bytes at `bytes[at]`. Errors: `bad_wal` if they are not all there. */
 export function readCheckPoint(bytes: Uint8Array, at: number, major: PgMajor): CheckPointValues {
   if (at < 0 || at + CHECKPOINT_BYTES > bytes.length)
-    throw refuse('bad_wal', `checkpoint of ${bytes.length - at} bytes, not ${CHECKPOINT_BYTES}`)
+    throw fail('bad_wal', `checkpoint of ${bytes.length - at} bytes, not ${CHECKPOINT_BYTES}`)
   const { CheckPoint: layout, checkPointWalLevel } = clusterVersions[major]
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return {

@@ -1,5 +1,5 @@
 /** global/pg_control. Source: catalog/pg_control.h, common/controldata_utils.c (16, 17, 18). */
-import { LSN_ZERO, assert, maxLsn, refuse, lsn } from '@understory/base'
+import { LSN_ZERO, assert, maxLsn, fail, lsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { crc32c } from '../wal/crc.ts'
 import type { PgMajor } from '../wal/pages.ts'
@@ -41,27 +41,27 @@ export interface ControlFileValues extends ClusterSettings {
 }
 
 /**
- * Error: refused `bad_file` if it is cut, damaged, of an unknown version, or built with other block sizes.
+ * Errors: `bad_file` if it is cut, damaged, of an unknown version, or built with other block sizes.
  */
 export function parseControlFile(bytes: Uint8Array): ControlFileValues {
   if (bytes.length !== CONTROL_FILE_BYTES)
-    throw refuse('bad_file', `pg_control has ${bytes.length} bytes, not ${CONTROL_FILE_BYTES}`)
+    throw fail('bad_file', `pg_control has ${bytes.length} bytes, not ${CONTROL_FILE_BYTES}`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const controlVersion = view.getUint32(CONTROL_VERSION_OFFSET, true)
   const version = clusterVersionOfControl(controlVersion)
   if (version === undefined) {
-    throw refuse('bad_file', `pg_control is of the unknown version ${controlVersion}`, {
+    throw fail('bad_file', `pg_control is of the unknown version ${controlVersion}`, {
       hint: 'PostgreSQL 16, 17 and 18 are supported.',
     })
   }
   const { ControlFile: layout, major } = version
   if (layout.crc.get(view, 0) !== crc32c(bytes, 0, layout.crc.offset))
-    throw refuse('bad_file', 'pg_control has an incorrect checksum')
+    throw fail('bad_file', 'pg_control has an incorrect checksum')
   const blocks = [layout.blockBytes, layout.walBlockBytes, layout.relationSegmentBlocks].map((field) =>
     field.get(view, 0),
   )
   if (blocks.join() !== '8192,8192,131072') {
-    throw refuse('unsupported', `cluster with block sizes ${blocks.join(', ')}`, {
+    throw fail('unsupported', `cluster with block sizes ${blocks.join(', ')}`, {
       hint: 'Only the default sizes are supported: 8 KiB blocks, 8 KiB WAL blocks, 1 GiB relation segments.',
     })
   }

@@ -1,5 +1,5 @@
 /** What a timeline's Postgres is: fixed when the timeline is created. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { PgMajor } from '../wal/pages.ts'
 
 export interface PostgresIdentity {
@@ -15,10 +15,10 @@ export interface PostgresIdentity {
 export const isPostgresMajor = (major: number): major is PgMajor =>
   major === 16 || major === 17 || major === 18
 
-/** Error: refused `unsupported`. */
+/** Errors: `unsupported`. */
 export function readPostgresMajor(major: number): PgMajor {
   if (isPostgresMajor(major)) return major
-  throw refuse('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
+  throw fail('unsupported', `PostgreSQL ${major} is not supported`, { hint: 'Use 16, 17 or 18.' })
 }
 
 export function isSameIdentity(a: PostgresIdentity, b: PostgresIdentity): boolean {

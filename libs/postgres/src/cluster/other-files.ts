@@ -1,5 +1,5 @@
 /** Two-phase state files, relation maps, and the directories that a data directory is made of. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { crc32c } from '../wal/crc.ts'
 import type { PgMajor } from '../wal/pages.ts'
 import { databasePath } from './relation-path.ts'
@@ -43,13 +43,13 @@ export const relmapPath = (spcOid: number, dbOid: number, major: PgMajor): strin
  */
 export function parseRelmap(content: Uint8Array): ReadonlyMap<number, number> {
   if (content.length !== RELMAP_BYTES)
-    throw refuse('bad_file', `relation map has ${content.length} bytes, not ${RELMAP_BYTES}`)
+    throw fail('bad_file', `relation map has ${content.length} bytes, not ${RELMAP_BYTES}`)
   const view = new DataView(content.buffer, content.byteOffset, content.byteLength)
   const count = view.getInt32(4, true)
   if (view.getInt32(0, true) !== RELMAPPER_FILEMAGIC || count < 0 || count > MAX_MAPPINGS)
-    throw refuse('bad_file', 'relation map is invalid')
+    throw fail('bad_file', 'relation map is invalid')
   if (view.getUint32(RELMAP_BYTES - 4, true) !== crc32c(content, 0, RELMAP_BYTES - 4)) {
-    throw refuse('bad_file', 'relation map has an incorrect checksum')
+    throw fail('bad_file', 'relation map has an incorrect checksum')
   }
   const map = new Map<number, number>()
   for (let i = 0; i < count; i++) map.set(view.getUint32(8 + 8 * i, true), view.getUint32(12 + 8 * i, true))

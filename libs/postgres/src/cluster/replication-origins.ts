@@ -6,7 +6,7 @@
  *
  * Source: replication/logical/origin.c CheckPointReplicationOrigin, StartupReplicationOrigin (16, 17, 18 alike).
  */
-import { bytes, refuse, struct, u16, u64 } from '@understory/base'
+import { bytes, fail, struct, u16, u64 } from '@understory/base'
 import { crc32c } from '../wal/crc.ts'
 
 export const ORIGIN_CHECKPOINT_PATH = 'pg_logical/replorigin_checkpoint'
@@ -30,17 +30,17 @@ export function encodeOriginCheckpoint(origins: ReadonlyMap<number, bigint>): Ui
   return out
 }
 
-/** Remote LSN by origin id. Error: refused `bad_file` where Postgres would not start on the file. */
+/** Remote LSN by origin id. Errors: `bad_file` where Postgres would not start on the file. */
 export function parseOriginCheckpoint(content: Uint8Array): Map<number, bigint> {
   const end = content.length - CRC_BYTES
   const statesBytes = end - MAGIC_BYTES
   if (statesBytes < 0 || statesBytes % ReplicationStateOnDisk.SIZE !== 0)
-    throw refuse('bad_file', `checkpoint of replication origins has a length of ${content.length} bytes`)
+    throw fail('bad_file', `checkpoint of replication origins has a length of ${content.length} bytes`)
   const view = new DataView(content.buffer, content.byteOffset, content.byteLength)
   if (view.getUint32(0, true) !== REPLICATION_STATE_MAGIC)
-    throw refuse('bad_file', 'checkpoint of replication origins has an incorrect magic number')
+    throw fail('bad_file', 'checkpoint of replication origins has an incorrect magic number')
   if (view.getUint32(end, true) !== crc32c(content, 0, end))
-    throw refuse('bad_file', 'checkpoint of replication origins has an incorrect checksum')
+    throw fail('bad_file', 'checkpoint of replication origins has an incorrect checksum')
   const origins = new Map<number, bigint>()
   for (let at = MAGIC_BYTES; at < end; at += ReplicationStateOnDisk.SIZE)
     origins.set(ReplicationStateOnDisk.roident.get(view, at), ReplicationStateOnDisk.remoteLsn.get(view, at))

@@ -1,7 +1,7 @@
 /**
  * The tracker's state as bytes: 128 of them, the first is the format's own version, the last four a CRC-32C.
  */
-import { bytes, i32, i64, lsn64, refuse, struct, u16, u32, u8 } from '@understory/base'
+import { bytes, i32, i64, lsn64, fail, struct, u16, u32, u8 } from '@understory/base'
 import { crc32c } from '../wal/crc.ts'
 import type { TrackerState } from './checkpoint-tracker.ts'
 
@@ -84,16 +84,16 @@ export function encodeTrackerState(state: Readonly<TrackerState>): Uint8Array {
   return out
 }
 
-/** Error: refused `bad_file` if the bytes are not what `encodeTrackerState` makes. */
+/** Errors: `bad_file` if the bytes are not what `encodeTrackerState` makes. */
 export function decodeTrackerState(encoded: Uint8Array): TrackerState {
   if (encoded.length !== EncodedState.SIZE)
-    throw refuse('bad_file', `checkpoint tracker state has ${encoded.length} bytes, not ${EncodedState.SIZE}`)
+    throw fail('bad_file', `checkpoint tracker state has ${encoded.length} bytes, not ${EncodedState.SIZE}`)
   const view = new DataView(encoded.buffer, encoded.byteOffset, encoded.byteLength)
   const version = EncodedState.version.get(view, 0)
   if (version !== FORMAT_VERSION)
-    throw refuse('bad_file', `checkpoint tracker state is of the unknown version ${version}`)
+    throw fail('bad_file', `checkpoint tracker state is of the unknown version ${version}`)
   if (EncodedState.crc.get(view, 0) !== crc32c(encoded, 0, EncodedState.crc.offset)) {
-    throw refuse('bad_file', 'checkpoint tracker state has an incorrect checksum')
+    throw fail('bad_file', 'checkpoint tracker state has an incorrect checksum')
   }
   const flags = EncodedState.flags.get(view, 0)
   const plain = Object.fromEntries(

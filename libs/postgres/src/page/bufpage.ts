@@ -4,7 +4,7 @@
  *
  * Source: storage/bufpage.h, bufpage.c PageInit, PageIsVerified; storage/itemid.h (16, 17, 18 alike).
  */
-import { lsnFromHalves, lsnHigh, lsnLow, pageLsn, refuse, struct, u16, u32 } from '@understory/base'
+import { lsnFromHalves, lsnHigh, lsnLow, pageLsn, fail, struct, u16, u32 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 
 /** Bytes of a page (BLCKSZ). */
@@ -58,7 +58,7 @@ export const maxAlign = (size: number): number => (size + 7) & ~7
 
 export function getPageLsn(page: Page): Lsn {
   const high = page.view.getUint32(0, true)
-  if (high >= LSN_HIGH_END) throw refuse('bad_page', 'pd_lsn is beyond 2^53')
+  if (high >= LSN_HIGH_END) throw fail('bad_page', 'pd_lsn is beyond 2^53')
   return lsnFromHalves(high, page.view.getUint32(4, true))
 }
 export function setPageLsn(page: Page, at: Lsn): void {
@@ -104,12 +104,12 @@ export function maxOffsetNumber(page: Page): number {
   return lower <= SizeOfPageHeaderData ? 0 : (lower - SizeOfPageHeaderData) >>> 2
 }
 
-/** The line pointer, refused `bad_page` if the page has none of this number or if it does not point to a tuple. */
+/** The line pointer, `bad_page` if the page has none of this number or if it does not point to a tuple. */
 export function getNormalItemId(page: Page, offsetNumber: number): number {
   const itemId =
     offsetNumber >= 1 && offsetNumber <= maxOffsetNumber(page) ? getItemId(page, offsetNumber) : 0
   if (itemIdFlags(itemId) !== LP_NORMAL)
-    throw refuse('bad_page', `line pointer ${offsetNumber} is not a normal one`)
+    throw fail('bad_page', `line pointer ${offsetNumber} is not a normal one`)
   return itemId
 }
 

@@ -6,7 +6,7 @@
  * Source: access/common/bufmask.c; heap_mask, btree_mask, hash_mask, gin_mask, gist_mask, spg_mask,
  * brin_mask, seq_mask, generic_mask (16, 17, 18 alike).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   LP_NORMAL,
   LP_UNUSED,
@@ -26,7 +26,7 @@ const MASK_MARKER = 0
 
 /**
  * Masks `page` in place, as the resource manager of this kind of page does. A page that was never initialised stays as
- * it is. Error: refused `bad_page` if its header or line pointers contradict themselves.
+ * it is. Errors: `bad_page` if its header or line pointers contradict themselves.
  */
 export function maskRelationPage(kind: PageKind, page: Page, blockNumber: number): void {
   if (isPageNew(page)) return
@@ -63,7 +63,7 @@ function maskUnusedSpace(page: Uint8Array, view: DataView): void {
   const upper = PageHeader.upper.get(view, 0)
   const special = PageHeader.special.get(view, 0)
   if (lower > upper || special < upper || lower < SizeOfPageHeaderData || special > PAGE_SIZE) {
-    throw refuse('bad_page', `invalid page pd_lower ${lower} pd_upper ${upper} pd_special ${special}`)
+    throw fail('bad_page', `invalid page pd_lower ${lower} pd_upper ${upper} pd_special ${special}`)
   }
   page.fill(MASK_MARKER, lower, upper)
 }
@@ -91,7 +91,7 @@ function maskContent(page: Uint8Array, view: DataView): void {
 function specialOf(view: DataView, size: number): number {
   const special = PageHeader.special.get(view, 0)
   if (special < SizeOfPageHeaderData || special + size > PAGE_SIZE)
-    throw refuse('bad_page', `invalid page pd_special ${special}`)
+    throw fail('bad_page', `invalid page pd_special ${special}`)
   return special
 }
 
@@ -120,7 +120,7 @@ function maskHeap(page: Uint8Array, view: DataView, blockNumber: number): void {
     const paddedEnd = at + ((length + 7) & ~7)
     const isNormal = itemFlags(item) === LP_NORMAL
     if ((length > 0 && paddedEnd > PAGE_SIZE) || (isNormal && length < HEAP_TUPLE_HEADER_BYTES)) {
-      throw refuse('bad_page', `item ${n} at ${at}+${length} is not within its page`)
+      throw fail('bad_page', `item ${n} at ${at}+${length} is not within its page`)
     }
     if (isNormal) maskHeapTuple(view, at, blockNumber, n)
     if (length > 0) page.fill(MASK_MARKER, at + length, paddedEnd)

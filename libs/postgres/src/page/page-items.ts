@@ -7,7 +7,7 @@
  *
  * Source: storage/page/bufpage.c (16, 17, 18 alike).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   itemIdAt,
   LP_NORMAL,
@@ -70,7 +70,7 @@ function checkHeader(page: Page): void {
     special > PAGE_SIZE ||
     (special & 7) !== 0
   ) {
-    throw refuse(
+    throw fail(
       'bad_page',
       `corrupted page pointers: lower = ${lower}, upper = ${upper}, special = ${special}`,
     )
@@ -81,7 +81,7 @@ function checkItem(page: Page, itemId: number): void {
   const offset = itemIdOffset(itemId)
   const length = itemIdLength(itemId)
   if (offset < getPageUpper(page) || offset + length > getPageSpecial(page) || (offset & 7) !== 0) {
-    throw refuse('bad_page', `corrupted line pointer: offset = ${offset}, size = ${length}`)
+    throw fail('bad_page', `corrupted line pointer: offset = ${offset}, size = ${length}`)
   }
 }
 
@@ -234,7 +234,7 @@ export function repairFragmentation(page: Page): void {
     const offset = itemIdOffset(itemId)
     // Beyond the special space as well, which Postgres leaves unchecked here: its memmove would go over the page's end.
     if (offset < upper || offset + itemIdLength(itemId) > special)
-      throw refuse('bad_page', `corrupted line pointer: ${offset}`)
+      throw fail('bad_page', `corrupted line pointer: ${offset}`)
     if (lastOffset > offset) lastOffset = offset
     else presorted = false
     const length = maxAlign(itemIdLength(itemId))
@@ -245,10 +245,7 @@ export function repairFragmentation(page: Page): void {
     stored++
   }
   if (totalLength > special - lower) {
-    throw refuse(
-      'bad_page',
-      `corrupted item lengths: total ${totalLength}, available space ${special - lower}`,
-    )
+    throw fail('bad_page', `corrupted item lengths: total ${totalLength}, available space ${special - lower}`)
   }
   if (stored === 0) setPageUpper(page, special)
   else compactifyTuples(page, stored, presorted)
@@ -292,7 +289,7 @@ function shiftLinePointers(page: Page, lines: number, offset: number, shift: num
 function checkedIndexItem(page: Page, offsetNumber: number, lines: number): number {
   checkHeader(page)
   if (offsetNumber <= 0 || offsetNumber > lines)
-    throw refuse('bad_page', `invalid index offnum: ${offsetNumber}`)
+    throw fail('bad_page', `invalid index offnum: ${offsetNumber}`)
   const itemId = getItemId(page, offsetNumber)
   checkItem(page, itemId)
   return itemId
@@ -368,12 +365,9 @@ export function indexMultiDelete(
     totalLength += length
     kept++
   }
-  if (deleted !== count) throw refuse('bad_page', 'incorrect index offsets supplied')
+  if (deleted !== count) throw fail('bad_page', 'incorrect index offsets supplied')
   if (totalLength > special - lower) {
-    throw refuse(
-      'bad_page',
-      `corrupted item lengths: total ${totalLength}, available space ${special - lower}`,
-    )
+    throw fail('bad_page', `corrupted item lengths: total ${totalLength}, available space ${special - lower}`)
   }
   for (let i = 0; i < kept; i++) setItemId(page, i + 1, compactItemId[i] as number)
   setPageLower(page, SizeOfPageHeaderData + kept * SizeOfItemIdData)

@@ -2,7 +2,7 @@
  * Pages that Postgres changes without a WAL record, so that no storage and no recovery can have them: told apart from
  * damage by being exactly what Postgres writes there, byte for byte.
  */
-import { LSN_ZERO, refuse } from '@understory/base'
+import { LSN_ZERO, fail } from '@understory/base'
 import {
   PAGE_SIZE,
   PD_VALID_FLAG_BITS,
@@ -80,7 +80,7 @@ const DEFAULT_BLOOM_BITS = 2
 /**
  * The metapage of an empty bloom index with these `pg_class.reloptions`, such as `length=96`, with pd_lsn 0. That is the
  * whole init fork of a bloom index on an unlogged table, which 16 to 18 do not log: blbuildempty writes it by generic
- * WAL, and GenericXLogStart logs nothing for an unlogged relation. Error: refused `bad_argument` for an unknown option.
+ * WAL, and GenericXLogStart logs nothing for an unlogged relation. Errors: `bad_argument` for an unknown option.
  *
  * Source: contrib/bloom blinsert.c blbuildempty, blutils.c BloomFillMetapage, bloom.h (18.6); 15.18 logs it.
  */
@@ -98,7 +98,7 @@ export function bloomMetapage(reloptions: readonly string[]): Uint8Array {
   let lengthBits = DEFAULT_BLOOM_LENGTH
   for (const option of reloptions) {
     const match = /^(?:length|col([1-9][0-9]?))=([0-9]+)$/.exec(option)
-    if (match === null) throw refuse('bad_argument', `unknown option "${option}" of a bloom index`)
+    if (match === null) throw fail('bad_argument', `unknown option "${option}" of a bloom index`)
     if (match[1] === undefined) lengthBits = Number(match[2])
     else setBits(Number(match[1]), Number(match[2]))
   }

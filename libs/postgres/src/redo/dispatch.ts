@@ -4,7 +4,7 @@
  *
  * Source: access/transam/xlogutils.c, XLogReadBufferForRedoExtended (16, 17, 18 alike).
  */
-import { UnderstoryError, formatLsn, refuse } from '@understory/base'
+import { UnderstoryError, formatLsn, fail } from '@understory/base'
 import { getPageLsn, isPageNew, setPageLsn } from '../page/bufpage.ts'
 import type { Page } from '../page/bufpage.ts'
 import { XLR_RMGR_INFO_MASK } from '../wal/constants.ts'
@@ -37,7 +37,7 @@ export function recordTypeName(record: DecodedRecord, settings: RedoSettings): s
 function knownRmgr(record: DecodedRecord, settings: RedoSettings): Rmgr {
   const rmgr = findRmgr(record.rmid)
   if (rmgr === undefined || rmgr.identify(record.info, settings) === undefined) {
-    throw refuse(
+    throw fail(
       'unknown_wal',
       `unknown WAL record ${recordTypeName(record, settings)} at ${formatLsn(record.recordLsn)}`,
       {
@@ -50,7 +50,7 @@ function knownRmgr(record: DecodedRecord, settings: RedoSettings): Rmgr {
 
 function refuseUnsupported(record: DecodedRecord, settings: RedoSettings): UnderstoryError {
   const type = recordTypeName(record, settings)
-  return refuse('unknown_wal', `WAL record ${type} at ${formatLsn(record.recordLsn)} cannot be redone`, {
+  return fail('unknown_wal', `WAL record ${type} at ${formatLsn(record.recordLsn)} cannot be redone`, {
     hint: 'No known version changes pages by such a record: is the server a modified one?',
   })
 }
@@ -70,7 +70,7 @@ function explain(error: unknown, record: DecodedRecord, settings: RedoSettings, 
   const code = found === 'bad_lsn' ? 'bad_wal' : found
   const type = recordTypeName(record, settings)
   const reason = (error as Error).message
-  return refuse(
+  return fail(
     code,
     `could not redo WAL record ${type} at ${formatLsn(record.recordLsn)} on ${where}: ${reason}`,
     {

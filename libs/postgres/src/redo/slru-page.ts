@@ -1,5 +1,5 @@
 /** Page numbers of SLRUs as WAL records carry them: an int in 16, an int64 from 17 on. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { PgMajor } from '../wal/pages.ts'
 
 /** sizeof the page number. */
@@ -9,7 +9,7 @@ export const SLRU_PAGE_NUMBER_BYTES: Readonly<Record<PgMajor, number>> = { 16: 4
 export function readSlruPageNumber(view: DataView, at: number, major: PgMajor): number {
   const low = view.getInt32(at, true)
   if (low < 0 || (SLRU_PAGE_NUMBER_BYTES[major] === 8 && view.getInt32(at + 4, true) !== 0)) {
-    throw refuse('bad_wal', 'SLRU page number is out of range')
+    throw fail('bad_wal', 'SLRU page number is out of range')
   }
   return low
 }

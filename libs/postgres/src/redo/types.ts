@@ -72,7 +72,7 @@ export interface Rmgr {
    * Applies what the record says about its block `blockIndex` (an index into `record.blocks`) to `page`, and sets
    * pd_lsn to `record.nextLsn`, exactly where stock redo does. The caller has already dealt with images to be applied
    * and with pages that are new enough. A `willInit` block gets a page of arbitrary content.
-   * Errors: refused `unknown_wal` for a record type that is not known, `bad_wal`/`bad_page` where stock redo would PANIC.
+   * Errors: `unknown_wal` for a record type that is not known, `bad_wal`/`bad_page` where stock redo would PANIC.
    */
   redoBlock?(record: DecodedRecord, blockIndex: number, page: Page, settings: RedoSettings): void
   /**

@@ -1,6 +1,6 @@
 /** Full-page images. Source: xlogreader.c RestoreBlockImage (16, 17, 18). */
 import { zstdDecompressSync } from 'node:zlib'
-import { assert, formatLsn, refuse } from '@understory/base'
+import { assert, formatLsn, fail } from '@understory/base'
 import { uncompressSync } from 'lz4-napi'
 import { PAGE_SIZE } from '../page/bufpage.ts'
 import { BKPIMAGE_COMPRESS_LZ4, BKPIMAGE_COMPRESS_PGLZ, BKPIMAGE_COMPRESS_ZSTD } from './constants.ts'
@@ -10,7 +10,7 @@ import type { BlockRef, DecodedRecord } from './record.ts'
 
 /**
  * Writes the image of `ref` to `page` (8,192 bytes), the hole as zeros. Like stock Postgres it leaves pd_lsn
- * as it was when the image was taken: redo sets it afterwards. Error: refused `bad_wal` if the image cannot
+ * as it was when the image was taken: redo sets it afterwards. Errors: `bad_wal` if the image cannot
  * be decompressed.
  */
 export function restoreBlockImage(record: DecodedRecord, ref: BlockRef, page: Uint8Array): void {
@@ -31,7 +31,7 @@ function decompress(record: DecodedRecord, ref: BlockRef, stored: Uint8Array): U
   const size = PAGE_SIZE - ref.holeLength
   const image = tryDecompress(ref.bimgInfo, stored, size)
   if (image instanceof Uint8Array && image.length === size) return image
-  throw refuse(
+  throw fail(
     'bad_wal',
     `could not decompress the image of block ${ref.blockNumber} in the WAL record at ${formatLsn(record.recordLsn)}`,
     {

@@ -2,7 +2,7 @@
  * Reads a record's block headers and finds its data. Source: xlogreader.c DecodeXLogRecord (16, 17, 18
  * alike).
  */
-import { formatLsn, refuse } from '@understory/base'
+import { formatLsn, fail } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import { PAGE_SIZE } from '../page/bufpage.ts'
 import {
@@ -34,7 +34,7 @@ export const BKPIMAGE_COMPRESSED = BKPIMAGE_COMPRESS_PGLZ | BKPIMAGE_COMPRESS_LZ
 
 /**
  * Fills `into` with the record at `bytes[start]`, without allocating and without copying: `into` borrows from
- * `bytes`. The CRC is not looked at. Error: refused `bad_wal` where lengths or flags contradict each other;
+ * `bytes`. The CRC is not looked at. Errors: `bad_wal` where lengths or flags contradict each other;
  * `into` is then undefined.
  */
 export function decodeRecord(
@@ -231,7 +231,7 @@ function readImageHeader(record: DecodedRecord, ref: BlockRef, from: number, end
 }
 
 function malformed(record: DecodedRecord, what: string): UnderstoryError {
-  return refuse('bad_wal', `WAL record at ${formatLsn(record.recordLsn)} ${what}`)
+  return fail('bad_wal', `WAL record at ${formatLsn(record.recordLsn)} ${what}`)
 }
 
 function short(record: DecodedRecord): UnderstoryError {

@@ -1,5 +1,5 @@
 /** WAL pages and segment files: headers, versions, names. Source: access/xlog_internal.h (16, 17, 18). */
-import { lsn64, refuse, segmentStart, struct, u16, u32, u64 } from '@understory/base'
+import { lsn64, fail, segmentStart, struct, u16, u32, u64 } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   WAL_SEGMENT_BYTES_MAX,
@@ -107,7 +107,7 @@ export function parseWalFileName(
   if (low >= perLogId) return undefined
   const segment = Number.parseInt(name.slice(8, 16), 16) * perLogId + low
   if (segment * segmentBytes > Number.MAX_SAFE_INTEGER)
-    throw refuse('bad_lsn', `WAL file ${name} lies beyond 2^53`)
+    throw fail('bad_lsn', `WAL file ${name} lies beyond 2^53`)
   return {
     timelineId: Number.parseInt(name.slice(0, 8), 16),
     segment,

@@ -19,7 +19,7 @@
  * Source: xlogreader.c XLogDecodeNextRecord, ValidXLogRecordHeader, XLogReaderValidatePageHeader;
  * xlogrecovery.c VerifyOverwriteContrecord (16, 17, 18).
  */
-import { LSN_ZERO, advance, alignUp8, assert, formatLsn, lsn, refuse } from '@understory/base'
+import { LSN_ZERO, advance, alignUp8, assert, formatLsn, lsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   RECORD_BYTES_MAX,
@@ -162,7 +162,7 @@ export class WalStreamDecoder {
     this.#headerDue = this.#pageOffset === 0
     this.#finding = options.findFirst ?? false
     if (this.#finding ? this.#pageOffset !== 0 : !this.#isRecordStart(startLsn)) {
-      throw refuse('bad_lsn', `no WAL record can start at ${formatLsn(startLsn)}`)
+      throw fail('bad_lsn', `no WAL record can start at ${formatLsn(startLsn)}`)
     }
   }
 
@@ -192,10 +192,7 @@ export class WalStreamDecoder {
     assert(this.#avail === 0, () => `${this.#avail} bytes of the chunk before were not read`)
     const position = this.position
     if (startLsn !== position) {
-      throw refuse(
-        'bad_wal',
-        `WAL goes on at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`,
-      )
+      throw fail('bad_wal', `WAL goes on at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`)
     }
     this.#chunk = bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -330,7 +327,7 @@ export class WalStreamDecoder {
         ? ~crcUpdate(bytes, view, start, start + RECORD_CRC_OFFSET, this.#passedCrc)
         : signedRecordCrc(bytes, view, start, totLen)
       if (view.getInt32(start + RECORD_CRC_OFFSET, true) !== expected) {
-        throw refuse('bad_wal', `incorrect checksum in the WAL record at ${formatLsn(recordLsn)}`)
+        throw fail('bad_wal', `incorrect checksum in the WAL record at ${formatLsn(recordLsn)}`)
       }
     }
     if (this.#overwrittenLsn !== undefined) this.#checkOverwrite(view, start, totLen, recordLsn)
@@ -348,11 +345,11 @@ export class WalStreamDecoder {
   #checkHeader(view: DataView, at: number, recordLsn: Lsn): void {
     const totLen = XLogRecord.totLen.get(view, at)
     if (totLen < RECORD_HEADER_BYTES || totLen > this.#recordBytesMax) {
-      throw refuse('bad_wal', `WAL record at ${formatLsn(recordLsn)} has an invalid length of ${totLen}`)
+      throw fail('bad_wal', `WAL record at ${formatLsn(recordLsn)} has an invalid length of ${totLen}`)
     }
     const rmid = XLogRecord.rmid.get(view, at)
     if (rmid > RM_MAX_BUILTIN_ID && rmid < RM_MIN_CUSTOM_ID) {
-      throw refuse(
+      throw fail(
         'bad_wal',
         `WAL record at ${formatLsn(recordLsn)} has an invalid resource manager id ${rmid}`,
       )
@@ -361,7 +358,7 @@ export class WalStreamDecoder {
     const prevLsn = high * 0x1_0000_0000 + view.getUint32(at + 8, true)
     if (this.#prevKnown ? prevLsn !== this.lastRecordLsn : prevLsn >= recordLsn) {
       const found = high < 0x20_0000 ? formatLsn(lsn(prevLsn)) : `${high.toString(16)}/…`
-      throw refuse(
+      throw fail(
         'bad_wal',
         `WAL record at ${formatLsn(recordLsn)} has an incorrect previous-record link ${found}`,
         {
@@ -385,7 +382,7 @@ export class WalStreamDecoder {
       view.getUint8(data) === XLR_BLOCK_ID_DATA_SHORT &&
       view.getUint32(data + 6, true) * 0x1_0000_0000 + view.getUint32(data + 2, true) === cut
     if (!says) {
-      throw refuse(
+      throw fail(
         'bad_wal',
         `WAL record at ${formatLsn(cut)} is cut off, but the record at ${formatLsn(recordLsn)} does not say so`,
       )
@@ -419,7 +416,7 @@ export class WalStreamDecoder {
     const magic = XLogPageHeader.magic.get(view, 0)
     const major = majorOfMagic(magic)
     if (major === undefined) {
-      throw refuse(
+      throw fail(
         'unknown_wal',
         `unknown WAL page magic ${magic.toString(16).toUpperCase().padStart(4, '0')} at ${formatLsn(pageLsn)}`,
         {
@@ -431,35 +428,35 @@ export class WalStreamDecoder {
       this.#major = major
       this.#magic = magic
     }
-    const fail = (what: string): Error => refuse('bad_wal', `WAL page at ${formatLsn(pageLsn)} ${what}`)
-    if (magic !== this.#magic) throw fail(`is of version ${major}, not ${this.#major}`)
+    const damage = (what: string): Error => fail('bad_wal', `WAL page at ${formatLsn(pageLsn)} ${what}`)
+    if (magic !== this.#magic) throw damage(`is of version ${major}, not ${this.#major}`)
     const info = XLogPageHeader.info.get(view, 0)
-    if ((info & ~XLP_ALL_FLAGS) !== 0) throw fail(`has invalid flags ${info.toString(16)}`)
+    if ((info & ~XLP_ALL_FLAGS) !== 0) throw damage(`has invalid flags ${info.toString(16)}`)
     const long = pageLsn % this.#segmentBytes === 0
-    if (long !== (headerBytes === LONG_PAGE_HEADER_BYTES)) throw fail('has a header of the wrong kind')
+    if (long !== (headerBytes === LONG_PAGE_HEADER_BYTES)) throw damage('has a header of the wrong kind')
     if (view.getUint32(8, true) + view.getUint32(12, true) * 0x1_0000_0000 !== pageLsn) {
-      throw fail(
+      throw damage(
         `says that it is at ${view.getUint32(12, true).toString(16)}/${view.getUint32(8, true).toString(16)}`,
       )
     }
     const timelineId = XLogPageHeader.timelineId.get(view, 0)
     if (this.#timelineId !== undefined && timelineId !== this.#timelineId) {
-      throw fail(`is of Postgres timeline ${timelineId}, not ${this.#timelineId}`)
+      throw damage(`is of Postgres timeline ${timelineId}, not ${this.#timelineId}`)
     }
-    if (long) this.#checkLongHeader(fail)
-    this.#placeRecordStart(pageLsn, info, XLogPageHeader.remLen.get(view, 0), headerBytes, fail)
+    if (long) this.#checkLongHeader(damage)
+    this.#placeRecordStart(pageLsn, info, XLogPageHeader.remLen.get(view, 0), headerBytes, damage)
   }
 
-  #checkLongHeader(fail: (what: string) => Error): void {
+  #checkLongHeader(damage: (what: string) => Error): void {
     const view = this.#headerView
     const systemId = XLogLongPageHeader.systemId.get(view, 0)
     if (this.#systemId !== undefined && systemId !== this.#systemId)
-      throw fail(`is of system ${systemId}, not ${this.#systemId}`)
+      throw damage(`is of system ${systemId}, not ${this.#systemId}`)
     const segmentBytes = XLogLongPageHeader.segmentBytes.get(view, 0)
     if (segmentBytes !== this.#segmentBytes)
-      throw fail(`has segments of ${segmentBytes} bytes, not ${this.#segmentBytes}`)
+      throw damage(`has segments of ${segmentBytes} bytes, not ${this.#segmentBytes}`)
     const blockBytes = XLogLongPageHeader.blockBytes.get(view, 0)
-    if (blockBytes !== XLOG_BLCKSZ) throw fail(`has WAL blocks of ${blockBytes} bytes, not ${XLOG_BLCKSZ}`)
+    if (blockBytes !== XLOG_BLCKSZ) throw damage(`has WAL blocks of ${blockBytes} bytes, not ${XLOG_BLCKSZ}`)
   }
 
   /** What the header says about the record in flight must be what we know of it. */
@@ -468,7 +465,7 @@ export class WalStreamDecoder {
     info: number,
     remLen: number,
     headerBytes: number,
-    fail: (what: string) => Error,
+    damage: (what: string) => Error,
   ): void {
     const isContrecord = (info & XLP_FIRST_IS_CONTRECORD) !== 0
     if (this.#finding) {
@@ -481,7 +478,7 @@ export class WalStreamDecoder {
       this.#finding = false
     }
     if (!this.#gathering) {
-      if (isContrecord) throw fail('begins with the rest of a record, but the record before ended')
+      if (isContrecord) throw damage('begins with the rest of a record, but the record before ended')
       return
     }
     if ((info & XLP_FIRST_IS_OVERWRITE_CONTRECORD) !== 0) {
@@ -491,11 +488,11 @@ export class WalStreamDecoder {
       this.#have = 0
       return
     }
-    if (!isContrecord) throw fail(`does not go on with the record at ${formatLsn(this.#gatherLsn)}`)
+    if (!isContrecord) throw damage(`does not go on with the record at ${formatLsn(this.#gatherLsn)}`)
     // A record's first 8 bytes never straddle a page, so xl_tot_len is known here.
     const left = XLogRecord.totLen.get(this.#scratchView, 0) - this.#have
     if (remLen === 0 || remLen !== left) {
-      throw fail(`goes on with ${remLen} bytes of the record at ${formatLsn(this.#gatherLsn)}, not ${left}`)
+      throw damage(`goes on with ${remLen} bytes of the record at ${formatLsn(this.#gatherLsn)}, not ${left}`)
     }
   }
 }

@@ -6,7 +6,7 @@
  * Source: docs "Message Formats"; libpq/protocol.h (16, 17, 18).
  */
 import type { Duplex } from 'node:stream'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export interface ConnectionOptions {
   readonly user: string
@@ -65,7 +65,7 @@ export class WireConnection {
     socket.on('error', () => undefined)
   }
 
-  /** Takes over a connected socket. Errors: refused `unavailable`, `denied`, `unsupported`. */
+  /** Takes over a connected socket. Errors: `unavailable`, `denied`, `unsupported`. */
   static async open(socket: Duplex, options: ConnectionOptions): Promise<WireConnection> {
     const connection = new WireConnection(socket)
     try {
@@ -100,17 +100,17 @@ export class WireConnection {
   #authenticate(method: number, password: string | undefined): void {
     if (method === AUTH_OK) return
     if (method !== AUTH_CLEARTEXT_PASSWORD) {
-      throw refuse('unsupported', `Postgres asks for authentication method ${method}`, {
+      throw fail('unsupported', `Postgres asks for authentication method ${method}`, {
         hint: 'Let the replication role in with "trust" or "password" in pg_hba.conf.',
       })
     }
-    if (password === undefined) throw refuse('denied', 'Postgres asks for a password, and none is known')
+    if (password === undefined) throw fail('denied', 'Postgres asks for a password, and none is known')
     this.send('p', Buffer.from(`${password}\0`))
   }
 
   /**
    * The next message; notices and parameter reports are taken in on the way. Errors: what an ErrorResponse says, as
-   * refused `unavailable`; refused `unavailable` when the connection ends.
+   * refused `unavailable`; `unavailable` when the connection ends.
    */
   async next(): Promise<BackendMessage> {
     for (;;) {
@@ -129,7 +129,7 @@ export class WireConnection {
     await this.#fill(5)
     const length = this.#buffer.readInt32BE(this.#at + 1)
     if (length < 4 || length > MESSAGE_BYTES_MAX) {
-      throw refuse('unavailable', `message of ${length} bytes: the other side is no Postgres server`)
+      throw fail('unavailable', `message of ${length} bytes: the other side is no Postgres server`)
     }
     await this.#fill(1 + length)
     const type = this.#buffer[this.#at] as number
@@ -145,9 +145,9 @@ export class WireConnection {
     const parts = have === 0 ? [] : [this.#buffer.subarray(this.#at)]
     while (have < size) {
       const chunk = await this.#chunks.next().catch((cause: unknown) => {
-        throw refuse('unavailable', 'the connection to Postgres failed', { cause })
+        throw fail('unavailable', 'the connection to Postgres failed', { cause })
       })
-      if (chunk.done === true) throw refuse('unavailable', 'Postgres closed the connection')
+      if (chunk.done === true) throw fail('unavailable', 'Postgres closed the connection')
       parts.push(chunk.value)
       have += chunk.value.length
     }
@@ -190,7 +190,7 @@ export class WireConnection {
         if (type === ROW_DESCRIPTION) results.push((rows = new RowReader(body)).rows)
         else if (type === DATA_ROW) rows.add(body)
         else if (type === COPY_BOTH_RESPONSE || type === COPY_OUT_RESPONSE) {
-          throw refuse('unavailable', 'Postgres began to copy where rows were expected')
+          throw fail('unavailable', 'Postgres began to copy where rows were expected')
         }
       } catch (error) {
         if (failure !== undefined || !isServerError(error)) throw error
@@ -264,7 +264,7 @@ function serverError(body: Buffer): Error {
     .filter((text) => text !== undefined)
     .join(': ')
   const hint = fields.get('H')
-  const error = refuse('unavailable', `Postgres says: ${fields.get('M') ?? 'an error'}`, {
+  const error = fail('unavailable', `Postgres says: ${fields.get('M') ?? 'an error'}`, {
     detail,
     ...(hint === undefined ? {} : { hint }),
   })

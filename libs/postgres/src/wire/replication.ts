@@ -4,7 +4,7 @@
  * Source: docs "Streaming Replication Protocol"; walsender.c, basebackup_copy.c (16, 17, 18 alike in what is used here).
  */
 import type { Duplex } from 'node:stream'
-import { LSN_ZERO, lsn, parseLsn, refuse } from '@understory/base'
+import { LSN_ZERO, lsn, parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import {
   COMMAND_COMPLETE,
@@ -71,12 +71,12 @@ export class ReplicationStream {
       this.#isOver = true
       return undefined
     }
-    if (type !== COPY_DATA) throw refuse('unavailable', `Postgres sent message ${type} in the WAL stream`)
+    if (type !== COPY_DATA) throw fail('unavailable', `Postgres sent message ${type} in the WAL stream`)
     // w: XLogData { start, end of WAL, time, bytes }; k: keepalive { end of WAL, time, reply requested }.
     if (body[0] === 0x77)
       return { kind: 'wal', startLsn: lsnAt(body, 1), serverEndLsn: lsnAt(body, 9), bytes: body.subarray(25) }
     if (body[0] !== 0x6b)
-      throw refuse('unavailable', `Postgres sent a stream message of the unknown kind ${body[0]}`)
+      throw fail('unavailable', `Postgres sent a stream message of the unknown kind ${body[0]}`)
     const replyRequested = body[17] === 1
     if (replyRequested) this.report(this.#ackLsn)
     return { kind: 'keepalive', serverEndLsn: lsnAt(body, 1), replyRequested }
@@ -184,7 +184,7 @@ export class ReplicationConnection {
     )
     const { type } = await this.#connection.firstAnswer()
     if (type !== COPY_BOTH_RESPONSE)
-      throw refuse('unavailable', `Postgres did not begin to stream on timeline ${timelineId}`)
+      throw fail('unavailable', `Postgres did not begin to stream on timeline ${timelineId}`)
     return new ReplicationStream(this.#connection, startLsn, this.#wallMs)
   }
 
@@ -216,7 +216,7 @@ export class ReplicationConnection {
       const { type, body } = await this.#connection.next()
       if (type === COPY_OUT_RESPONSE) continue
       if (type === COPY_DONE) return archive.end()
-      if (type !== COPY_DATA) throw refuse('unavailable', `Postgres sent message ${type} in a base backup`)
+      if (type !== COPY_DATA) throw fail('unavailable', `Postgres sent message ${type} in a base backup`)
       // n: next archive { name, tablespace location }; d: its bytes; p: progress.
       if (body[0] === 0x6e) {
         archive.end()
@@ -239,7 +239,7 @@ export class ReplicationConnection {
       if (type === ROW_DESCRIPTION) rows = new RowReader(body)
       else if (type === DATA_ROW) rows.add(body)
       else if (type === COMMAND_COMPLETE) return rows.rows
-      else throw refuse('unavailable', `Postgres sent message ${type} where rows were expected`)
+      else throw fail('unavailable', `Postgres sent message ${type} where rows were expected`)
     }
   }
 
@@ -254,13 +254,13 @@ export class ReplicationConnection {
 
 function only(rows: readonly Row[], command: string): Row {
   const row = rows[0]
-  if (row === undefined) throw refuse('unavailable', `Postgres answered ${command} with no row`)
+  if (row === undefined) throw fail('unavailable', `Postgres answered ${command} with no row`)
   return row
 }
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 function identifier(name: string): string {
-  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw refuse('bad_argument', `"${name}" is no plain name`)
+  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw fail('bad_argument', `"${name}" is no plain name`)
   return name
 }

@@ -2,7 +2,7 @@
  * Reads a tar archive as it arrives: ustar as Postgres's tarCreateHeader writes it (port/tar.c, 16 to 18), which means
  * regular files, directories and symbolic links with names of up to 99 bytes, and no extensions.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 
 export type TarEvent =
   /** A file of `size` bytes; its bytes follow as `data`. */
@@ -20,12 +20,12 @@ export class TarReader {
   #dataLeft = 0
   #paddingLeft = 0
 
-  /** Error: refused `bad_file` where the archive ends within an entry. */
+  /** Errors: `bad_file` where the archive ends within an entry. */
   end(): void {
-    if (this.#dataLeft > 0 || this.#header.length > 0) throw refuse('bad_file', 'tar archive is cut off')
+    if (this.#dataLeft > 0 || this.#header.length > 0) throw fail('bad_file', 'tar archive is cut off')
   }
 
-  /** Takes the next bytes in. Error: refused `bad_file`. */
+  /** Takes the next bytes in. Errors: `bad_file`. */
   *push(chunk: Buffer): Generator<TarEvent, void, void> {
     let at = 0
     while (at < chunk.length) {
@@ -56,7 +56,7 @@ export class TarReader {
     // Two blocks of zeros end an archive.
     if (header.every((byte) => byte === 0)) return
     if (numberAt(header, 148, 8) !== checksumOf(header))
-      throw refuse('bad_file', 'tar header has an incorrect checksum')
+      throw fail('bad_file', 'tar header has an incorrect checksum')
     const path = textAt(header, 0, 100).replace(/^\.\//, '').replace(/\/$/, '')
     const type = String.fromCharCode(header[156] as number)
     if (type === '5') {
@@ -69,7 +69,7 @@ export class TarReader {
       this.#paddingLeft = -size & (BLOCK_BYTES - 1)
       yield { kind: 'file', path, size }
     } else {
-      throw refuse('bad_file', `tar entry "${path}" is of the unknown type "${type}"`)
+      throw fail('bad_file', `tar entry "${path}" is of the unknown type "${type}"`)
     }
   }
 }

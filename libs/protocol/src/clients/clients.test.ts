@@ -2,7 +2,7 @@
  * Goal: what is said in terms of the domain arrives so, both ways, with the peer's name in errors. Method: real servers
  * on loopback that note the request and answer from a table; the twins in memory by what they promise.
  */
-import { lsn, refuse } from '@understory/base'
+import { lsn, fail } from '@understory/base'
 import {
   ComputeHostServiceService,
   ComputeServiceService,
@@ -77,7 +77,7 @@ test('a safekeeper is asked and answers in terms of the domain', async () => {
     pullTimeline: take({ flushLsn: 1n, goalLsn: 2n, running: true, problem: 'p' }),
     closeStoredWal: take({ endLsn: 6n, term: 5n }),
     deleteTimeline: unary(() => {
-      throw refuse('stale', 'membership generation 4 is newer')
+      throw fail('stale', 'membership generation 4 is newer')
     }),
   }
   const address = await serve(

@@ -60,7 +60,7 @@ export interface SafekeeperClient {
     startLsn: Lsn,
     options?: CallOptions,
   ): Promise<void>
-  /** Error: refused `unknown_timeline`; whatever the copy is damaged by. */
+  /** Errors: `unknown_timeline`; whatever the copy is damaged by. */
   walStatus(timeline: TimelineRef, options?: CallOptions): Promise<WalStatus>
   /** In the order of `timelines`; 0 where the safekeeper does not serve one. */
   commitPositions(timelines: readonly TimelineRef[], options?: CallOptions): Promise<readonly Lsn[]>
@@ -71,7 +71,7 @@ export interface SafekeeperClient {
     endLsn: Lsn,
     options?: ReadWalOptions,
   ): AsyncGenerator<Uint8Array, void, void>
-  /** Error: refused `stale` where a newer membership is known. */
+  /** Errors: `stale` where a newer membership is known. */
   configureMembership(
     timeline: TimelineRef,
     membership: KnownMembership,
@@ -86,7 +86,7 @@ export interface SafekeeperClient {
   ): Promise<PullProgress>
   /** Only where no safekeeper has the timeline any more. */
   closeStoredWal(timeline: TimelineRef, options?: CallOptions): Promise<StoredWalEnd>
-  /** `leftWithGeneration` not 0: refused `stale` where a newer membership is known. */
+  /** `leftWithGeneration` not 0: `stale` where a newer membership is known. */
   deleteTimeline(timeline: TimelineRef, leftWithGeneration: number, options?: CallOptions): Promise<void>
   close(): void
 }

@@ -1,5 +1,5 @@
 /** Progress of a replication origin as a value: how far the origin's own server is applied. */
-import { bytes, refuse, struct, u64, u8 } from '@understory/base'
+import { bytes, fail, struct, u64, u8 } from '@understory/base'
 import { KEY_REPLICATION_ORIGIN, smallKey } from './key.ts'
 import type { Key } from './key.ts'
 
@@ -18,11 +18,11 @@ export function encodeOriginProgress(remoteLsn: bigint): Uint8Array {
   return out
 }
 
-/** Error: refused `bad_file` if the bytes are not what `encodeOriginProgress` makes. */
+/** Errors: `bad_file` if the bytes are not what `encodeOriginProgress` makes. */
 export function decodeOriginProgress(encoded: Uint8Array): bigint {
   const view = new DataView(encoded.buffer, encoded.byteOffset, encoded.byteLength)
   if (encoded.length !== OriginProgress.SIZE || OriginProgress.version.get(view, 0) !== FORMAT_VERSION)
-    throw refuse(
+    throw fail(
       'bad_file',
       `progress of a replication origin has ${encoded.length} bytes of an unknown format`,
     )

@@ -3,7 +3,7 @@
  * key with many values goes over several blocks. Opening a block checks everything that reading relies on, so that no later
  * access can leave its bounds.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
 import { KEY_BYTES, KEY_CLASS_MAX, compareKeys, readKey } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
@@ -164,7 +164,7 @@ export class IndexBlock {
   }
 }
 
-/** The shape of a block of this version, which its first bytes say. Error: refused `bad_file`. */
+/** The shape of a block of this version, which its first bytes say. Errors: `bad_file`. */
 export function shapeOf(raw: Uint8Array, name: string, where: string): IndexBlockShape {
   if (raw.length < INDEX_BLOCK_COUNTS_BYTES) throw damagedLayer(name, `${where} has only ${raw.length} bytes`)
   const view = viewOf(raw)
@@ -189,7 +189,7 @@ export const shapeOfVersion1 = (
   startsAt: 0,
 })
 
-/** Error: refused `bad_file` where an entry contradicts itself, another, or the layer. */
+/** Errors: `bad_file` where an entry contradicts itself, another, or the layer. */
 export function readIndexBlock(
   raw: Uint8Array,
   shape: IndexBlockShape,
@@ -274,7 +274,7 @@ export function compareWithKeyAt(key: Key, view: DataView, at: number): number {
 }
 
 export function damagedLayer(name: string, what: string, cause?: unknown): UnderstoryError {
-  return refuse('bad_file', `layer "${name}" is damaged: ${what}`, {
+  return fail('bad_file', `layer "${name}" is damaged: ${what}`, {
     hint: 'A local file is fetched again by itself where its object is whole; a damaged object has to be restored from a copy.',
     ...(cause === undefined ? {} : { cause }),
   })

@@ -5,14 +5,7 @@
  *   index_part-<generation, 8 hex digits>.json
  *   <layer name>
  */
-import {
-  DOCUMENT_READER,
-  formatLsn,
-  parseLsn,
-  parseTenantId,
-  parseTimelineId,
-  refuse,
-} from '@understory/base'
+import { DOCUMENT_READER, formatLsn, parseLsn, parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { PgMajor } from '@understory/postgres/wal'
@@ -120,7 +113,7 @@ export function encodeIndexPart(part: IndexPart): Buffer {
 }
 
 /**
- * `name` is for messages. Error: refused `bad_file` where the document is not what this version writes, or is of another
+ * `name` is for messages. Errors: `bad_file` where the document is not what this version writes, or is of another
  * shard than `owner` (or another generation, where one is given): a copy under a wrong name must not be served.
  */
 export function parseIndexPart(
@@ -134,7 +127,7 @@ export function parseIndexPart(
   if (found === wanted && (generation === undefined || part.generation === generation)) return part
   const told =
     found === wanted ? `generation ${part.generation}, not ${generation}` : `${found}, not ${wanted}`
-  throw refuse('bad_file', `index "${name}" is of ${told}`, {
+  throw fail('bad_file', `index "${name}" is of ${told}`, {
     hint: 'It was copied under a wrong name: put the one back that belongs there.',
   })
 }
@@ -147,7 +140,7 @@ function parseDocument(bytes: Uint8Array, name: string): IndexPart {
     return parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    throw refuse('bad_file', `index "${name}" is damaged: ${reason}`, {
+    throw fail('bad_file', `index "${name}" is damaged: ${reason}`, {
       hint: 'Remove a damaged local index so that the shard is loaded from the object store; restore a damaged object.',
       cause,
     })

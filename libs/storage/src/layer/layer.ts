@@ -16,13 +16,13 @@ export interface ValueRef {
   readonly lengthBytes: number
   /** The value's bytes if they are at hand; they stay as they are. */
   bytes(): Uint8Array | undefined
-  /** The value's bytes, read if need be. Error: refused `bad_file` where the layer is damaged. */
+  /** The value's bytes, read if need be. Errors: `bad_file` where the layer is damaged. */
   load(): Promise<Uint8Array>
 }
 
 /** A block that a read cannot do without. */
 export class Missing {
-  /** Error: refused `bad_file` where the layer is damaged; what its source says. */
+  /** Errors: `bad_file` where the layer is damaged; what its source says. */
   readonly load: (held: HeldBlocks) => Promise<void>
 
   constructor(load: (held: HeldBlocks) => Promise<void>) {

@@ -1,6 +1,6 @@
 /** Opens a layer file: reads and checks its header and footer. */
 import { crc32c } from '@node-rs/crc32'
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { readKey } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
 import type { BlockCache } from './block-cache.ts'
@@ -19,7 +19,7 @@ import {
 } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
 
-/** Opens a layer of `owner`. Error: refused `bad_file`. */
+/** Opens a layer of `owner`. Errors: `bad_file`. */
 export async function openLayer(
   source: LayerSource,
   owner: LayerOwner,
@@ -121,7 +121,7 @@ function checkHeader(name: string, header: DataView, owner: LayerOwner): 1 | 2 {
   if (magic !== LAYER_MAGIC) throw damagedLayer(name, `header has magic 0x${magic.toString(16)}`)
   const version = LayerHeader.version.get(header, 0)
   if (version !== 1 && version !== LAYER_VERSION) {
-    throw refuse(
+    throw fail(
       'bad_file',
       `layer "${name}" has version ${version}, this program reads 1 to ${LAYER_VERSION}`,
       {

@@ -56,7 +56,7 @@ export class TopIndex {
   }
 }
 
-/** Index blocks lie one behind the other from `indexAt` to `indexEnd`. Error: refused `bad_file`. */
+/** Index blocks lie one behind the other from `indexAt` to `indexEnd`. Errors: `bad_file`. */
 export function readTopIndex(raw: Uint8Array, name: string, indexAt: number, indexEnd: number): TopIndex {
   const top = new TopIndex(raw)
   if (raw.length === 0 || raw.length % TOP_ENTRY_BYTES !== 0)

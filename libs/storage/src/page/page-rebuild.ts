@@ -5,7 +5,7 @@
  * Page job, version 1, little-endian: per page key 18 bytes | valueCount u32, then per value, oldest first,
  * meta u8 | block index u8 | lsn u64 | length u32 | the bytes. The first value is the base where there is one.
  */
-import { Cursor, formatLsn, lsnFromHalves, lsnHigh, lsnLow, refuse } from '@understory/base'
+import { Cursor, formatLsn, lsnFromHalves, lsnHigh, lsnLow, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Page } from '@understory/postgres/page'
 import { PAGE_SIZE } from '@understory/postgres/page'
@@ -42,7 +42,7 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
   const kind = meta & META_KIND
   if (kind === VALUE_IMAGE) {
     if (bytes.length !== PAGE_SIZE)
-      throw refuse('bad_file', `image of ${formatKey(key)} has ${bytes.length} bytes`)
+      throw fail('bad_file', `image of ${formatKey(key)} has ${bytes.length} bytes`)
     page.bytes.set(bytes)
     return 'made'
   }
@@ -51,7 +51,7 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
     return 'made'
   }
   if (bytes.length < RECORD_PREFIX_BYTES)
-    throw refuse('bad_file', `record of ${formatKey(key)} has ${bytes.length} bytes`)
+    throw fail('bad_file', `record of ${formatKey(key)} has ${bytes.length} bytes`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, RECORD_PREFIX_BYTES)
   const recordLsn = lsnFromHalves(view.getUint32(4, true), view.getUint32(0, true))
   decodeRecord(record, bytes, RECORD_PREFIX_BYTES, recordLsn, value.lsn)
@@ -69,7 +69,7 @@ export function applyValue(key: Key, value: PageValue, page: Page, settings: Red
     default: {
       const { blockIndex } = value
       if (blockIndex >= record.blockCount) {
-        throw refuse(
+        throw fail(
           'bad_wal',
           `record at ${formatLsn(recordLsn)} has no block ${blockIndex} for ${formatKey(key)}`,
         )

@@ -1,5 +1,5 @@
 /** Page request, version 1: per page key 18 bytes | lsn u64 le. And the statuses of the pages of an answer. */
-import { Cursor, lsnHigh, lsnLow, refuse } from '@understory/base'
+import { Cursor, lsnHigh, lsnLow, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { KEY_BYTES, readKey, writeKey } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
@@ -27,19 +27,19 @@ export function encodePageRequests(requests: readonly PageRequest[]): Buffer {
 export const PAGE_REQUESTS_COUNT_MAX = 4_000
 
 /**
- * Error: refused `bad_argument` where the length is not a multiple of an entry's, or where there are more than
+ * Errors: `bad_argument` where the length is not a multiple of an entry's, or where there are more than
  * `PAGE_REQUESTS_COUNT_MAX`: an entry of 26 bytes asks for 8,192, so nothing is reserved before this is known.
  */
 export function readPageRequests(encoded: Uint8Array): PageRequest[] {
   if (encoded.length % PAGE_REQUEST_BYTES !== 0) {
-    throw refuse(
+    throw fail(
       'bad_argument',
       `page request has ${encoded.length} bytes, not a multiple of ${PAGE_REQUEST_BYTES}`,
     )
   }
   const count = encoded.length / PAGE_REQUEST_BYTES
   if (count > PAGE_REQUESTS_COUNT_MAX) {
-    throw refuse(
+    throw fail(
       'bad_argument',
       `page request asks for ${count} pages, the limit is ${PAGE_REQUESTS_COUNT_MAX}`,
       {

@@ -26,7 +26,7 @@ export function encodeImportBatch(values: readonly ImportValue[]): Buffer {
   return batch
 }
 
-/** Error: refused `bad_argument` where the batch is cut short. */
+/** Errors: `bad_argument` where the batch is cut short. */
 export function* readImportBatch(batch: Uint8Array): Generator<ImportValue, void, void> {
   const cursor = new Cursor(batch, 'import batch', 'bad_argument')
   while (cursor.remaining > 0) {

@@ -114,7 +114,7 @@ export class ShardSplitter {
   }
 
   /**
-   * Appends what `record` means for each wanted shard. Errors: refused `unknown_wal`, `bad_wal`; nothing is written then.
+   * Appends what `record` means for each wanted shard. Errors: `unknown_wal`, `bad_wal`; nothing is written then.
    */
   split(record: DecodedRecord): void {
     this.#begin()

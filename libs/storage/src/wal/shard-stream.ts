@@ -15,7 +15,7 @@
  * that is newer than every one before. Notes that a reader of the WAL wrote before a subscription joined it are not
  * written again: the shard has everything before its position. Notes may repeat: the larger value counts.
  */
-import { lsnFromHalves, refuse } from '@understory/base'
+import { lsnFromHalves, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { lsnHigh, lsnLow } from '@understory/base'
 import { KEY_BYTES, KEY_CLASS_MAX, readKey, writeKey } from '../key/key.ts'
@@ -191,7 +191,7 @@ export class ShardEntryReader {
     this.#end = batch.length
   }
 
-  /** The entry's kind, or undefined at the end. Error: refused `bad_wal`. */
+  /** The entry's kind, or undefined at the end. Errors: `bad_wal`. */
   next(): ShardEntry['kind'] | undefined {
     const at = this.#at
     if (at >= this.#end) return undefined
@@ -210,7 +210,7 @@ export class ShardEntryReader {
       this.#need(at, this.#at - at)
       for (let i = 0, to = this.keysAt; i < this.keyCount; i++, to += RECORD_KEY_BYTES) {
         if (view.getUint8(to) > ROLE_MAX || view.getUint8(to + 2) > KEY_CLASS_MAX) {
-          throw refuse(
+          throw fail(
             'bad_wal',
             `shard stream entry has role ${view.getUint8(to)} and key class ${view.getUint8(to + 2)}`,
           )
@@ -236,12 +236,12 @@ export class ShardEntryReader {
       this.#at = at + 13
       return 'xid'
     }
-    throw refuse('bad_wal', `shard stream entry of unknown kind ${kind}`)
+    throw fail('bad_wal', `shard stream entry of unknown kind ${kind}`)
   }
 
   #need(at: number, length: number): void {
     if (at + length > this.#end) {
-      throw refuse(
+      throw fail(
         'bad_wal',
         `shard stream batch ends at byte ${this.#end}, but ${length} bytes are needed at ${at}`,
       )
@@ -252,7 +252,7 @@ export class ShardEntryReader {
   }
 }
 
-/** The same as objects. Error: refused `bad_wal` where the bytes are not what this version writes. */
+/** The same as objects. Errors: `bad_wal` where the bytes are not what this version writes. */
 export function* readShardEntries(batch: Uint8Array): Generator<ShardEntry, void, void> {
   const reader = new ShardEntryReader()
   reader.reset(batch)

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { join } from 'node:path'
-import { describeError, isErrorCode, refuse } from '@understory/base'
+import { describeError, isErrorCode, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
 import type { Pod } from './pod.ts'
 
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 export interface KubernetesApi {
   listPods(selector: string): Promise<readonly Pod[]>
-  /** Error: refused `already_exists`. */
+  /** Errors: `already_exists`. */
   createPod(manifest: object): Promise<void>
   /** A missing one counts as deleted. */
   deletePod(name: string): Promise<void>
@@ -26,7 +26,7 @@ export interface KubernetesApi {
   labelPod(name: string, labels: Readonly<Record<string, string | null>>): Promise<void>
   /** Makes it, or makes it as the manifest says (server-side apply). */
   applyService(name: string, manifest: object): Promise<void>
-  /** Where it is there and its labels are such. Error: refused `already_exists` where it has changed in between. */
+  /** Where it is there and its labels are such. Errors: `already_exists` where it has changed in between. */
   deleteService(name: string, hasLabels: (labels: Readonly<Record<string, string>>) => boolean): Promise<void>
   /** The uid of a deployment. */
   deploymentUid(name: string): Promise<string>
@@ -46,11 +46,11 @@ export interface ApiParts {
   readonly account?: string
 }
 
-/** The API server as a pod's environment has it. Error: refused `precondition` outside of a pod. */
+/** The API server as a pod's environment has it. Errors: `precondition` outside of a pod. */
 export function apiServer(environment: Readonly<Record<string, string | undefined>>): string {
   const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port = '443' } = environment
   if (host !== undefined) return `${host.includes(':') ? `[${host}]` : host}:${port}`
-  throw refuse('precondition', 'this process is not in a pod of Kubernetes', {
+  throw fail('precondition', 'this process is not in a pod of Kubernetes', {
     hint: 'Leave --compute-pods away, or run it in a pod with a service account.',
   })
 }
@@ -75,7 +75,7 @@ export async function openKubernetesApi({
       ...(body === undefined ? {} : { content: { type: contentType, text: JSON.stringify(body) } }),
     })
     if (status < 300) return JSON.parse(text)
-    throw refuse(codeOf(status), `Kubernetes refused ${method} ${path} with ${status}`, {
+    throw fail(codeOf(status), `Kubernetes refused ${method} ${path} with ${status}`, {
       detail: messageOf(text),
       ...(status === 403
         ? { hint: 'Give the service account the role that the chart makes (rbac.create).' }
@@ -157,9 +157,9 @@ function send(
   { token, content }: Outgoing,
 ): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const fail = (cause: unknown): void =>
+    const onError = (cause: unknown): void =>
       reject(
-        refuse('unavailable', 'the Kubernetes API does not answer', { detail: describeError(cause), cause }),
+        fail('unavailable', 'the Kubernetes API does not answer', { detail: describeError(cause), cause }),
       )
     const body = content === undefined ? undefined : Buffer.from(content.text)
     const headers = {
@@ -177,12 +177,12 @@ function send(
         if (bytes > ANSWER_BYTES_MAX) outgoing.destroy(new Error('the answer is too large'))
         chunks.push(chunk)
       })
-      response.on('error', fail)
+      response.on('error', onError)
       response.on('end', () =>
         resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString() }),
       )
     })
-    outgoing.on('error', fail)
+    outgoing.on('error', onError)
     outgoing.end(body)
   })
 }

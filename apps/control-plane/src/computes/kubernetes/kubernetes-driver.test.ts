@@ -1,6 +1,6 @@
 // Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod, and what
 // keeps one from coming up is told. Method: the driver over a list of pods and a clock that the test turns.
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { jsonLog, realClock } from '@understory/env'
 import type { ComputeSpec } from '@understory/rpc'
 import { expect, test } from 'vitest'
@@ -55,7 +55,7 @@ function world() {
       },
     },
   ]
-  const away = { hostedCompute: () => Promise.reject(refuse('unavailable', 'no answer')) }
+  const away = { hostedCompute: () => Promise.reject(fail('unavailable', 'no answer')) }
   const driver = new KubernetesDriver({
     api: {
       listPods: () => Promise.resolve(pods()),

@@ -2,7 +2,7 @@
  * Computes as pods: one at a time for each timeline, made again whenever it ended. Nothing is remembered here: pods carry
  * their timeline and number as labels, so another control plane continues from them.
  */
-import { isErrorCode, refuse } from '@understory/base'
+import { isErrorCode, fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
 import type { ComputeSpec, Configuration, HostedCompute } from '@understory/rpc'
 import { sendSpec } from '../compute-driver.ts'
@@ -150,7 +150,7 @@ export class KubernetesDriver implements ComputeDriver {
     for (const { metadata } of pods) {
       if (metadata.deletionTimestamp === undefined) await this.#change((api) => api.deletePod(metadata.name))
     }
-    if (pods.length > 0) throw refuse('unavailable', 'pods of the compute have not ended yet')
+    if (pods.length > 0) throw fail('unavailable', 'pods of the compute have not ended yet')
   }
 
   /** False where the one before was made so lately that this one has to wait. */

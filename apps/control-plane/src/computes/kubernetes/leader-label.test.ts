@@ -1,6 +1,6 @@
 // Goal: one pod of a control plane has the label, whoever had it before or gets it later, also where the API is away at
 // first. Method: pods in memory; what happens to them happens while the label is not looked at.
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { jsonLog, realClock, seededRng } from '@understory/env'
 import { expect, test } from 'vitest'
 import { LEADER_LABEL, leaderLabelLoop } from './leader-label.ts'
@@ -18,7 +18,7 @@ test('whoever leads has the label, and no other control plane', async () => {
   let patches = 0
   const api = {
     listPods: (selector: string) => {
-      if (failures-- > 0) return Promise.reject(refuse('unavailable', 'the Kubernetes API does not answer'))
+      if (failures-- > 0) return Promise.reject(fail('unavailable', 'the Kubernetes API does not answer'))
       const wanted = selector.split(',').map((part) => part.split('=') as [string, string])
       const found = [...pods].filter(([, labels]) => wanted.every(([name, value]) => labels[name] === value))
       return Promise.resolve(found.map(([name, labels]) => ({ metadata: { name, labels } })))

@@ -1,6 +1,6 @@
 /** What the pods of computes are made by: a file that the chart writes (`--compute-pods`). */
 import { readFile } from 'node:fs/promises'
-import { describeError, refuse } from '@understory/base'
+import { describeError, fail } from '@understory/base'
 import { z } from 'zod'
 
 /** As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no way to it. */
@@ -55,12 +55,12 @@ const podSettings = z.strictObject({
 })
 export type PodSettings = z.infer<typeof podSettings>
 
-/** Error: refused `bad_argument` that names what is wrong. */
+/** Errors: `bad_argument` that names what is wrong. */
 export async function readPodSettings(path: string): Promise<PodSettings> {
   try {
     return parsePodSettings(JSON.parse(await readFile(path, 'utf8')))
   } catch (cause) {
-    throw refuse('bad_argument', `pod settings "${path}" cannot be used`, {
+    throw fail('bad_argument', `pod settings "${path}" cannot be used`, {
       detail: describeError(cause),
       hint: 'The chart writes them (ConfigMap …-compute-pods).',
       cause,
@@ -72,5 +72,5 @@ export function parsePodSettings(value: unknown): PodSettings {
   const { success, data, error } = podSettings.safeParse(value)
   if (success) return data
   const issues = error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`)
-  throw refuse('bad_argument', `pod settings are malformed: ${issues.join('; ')}`)
+  throw fail('bad_argument', `pod settings are malformed: ${issues.join('; ')}`)
 }

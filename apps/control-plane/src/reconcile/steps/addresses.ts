@@ -2,7 +2,7 @@
  * The document has the addresses that nodes are announced with now. Without the broker those of the document count: a lost
  * compute has to come back without it.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { TimelineDocument } from '../../documents/timeline-document.ts'
 import { allSafekeepers } from '../membership-change.ts'
 import { SETTLED } from './step.ts'
@@ -16,7 +16,7 @@ export const addresses =
     const addressOf = (node: string): string | undefined => announced.get(node) ?? timeline.addresses[node]
     const missing = needed.find((node) => addressOf(node) === undefined)
     if (missing !== undefined)
-      throw refuse('unavailable', `node "${missing}" is not announced`, { hint: 'Start it.' })
+      throw fail('unavailable', `node "${missing}" is not announced`, { hint: 'Start it.' })
     const moved = needed.filter((node) => addressOf(node) !== timeline.addresses[node])
     if (moved.length === 0) return SETTLED
     const changed = Object.fromEntries(moved.map((node) => [node, addressOf(node) ?? '']))

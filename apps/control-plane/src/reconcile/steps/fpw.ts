@@ -1,5 +1,5 @@
 /** full_page_writes is as requested: drift begins the switch again, and a switch continues with its next step (fpw-switch.ts). */
-import { lsnFromBigint, parseLsn, present, refuse } from '@understory/base'
+import { lsnFromBigint, parseLsn, present, fail } from '@understory/base'
 import type { FpwStepName, TimelineDocument } from '../../documents/timeline-document.ts'
 import {
   beginSwitch,
@@ -100,14 +100,14 @@ async function waitUntilSeen({ clients, clock }: StepParts, timeline: TimelineDo
     const answers = await askPageservers(clients, { ...timeline, shards: [first] })
     const shardZero = shardOn(answers, first.node, 0)
     if (shardZero !== undefined && shardZero.failure !== '')
-      throw refuse('precondition', `shard 0 has stopped: ${shardZero.failure}`)
+      throw fail('precondition', `shard 0 has stopped: ${shardZero.failure}`)
     const seen = seenFullPageWrites(shardZero)
     if (seen?.value === timeline.fpw.wanted && lsnFromBigint(shardZero?.ingestedLsn ?? 0n) >= setAt)
       return seen.lsn
     await clock.sleep(pauseMs)
     pauseMs = Math.min(SEEN_POLL_MS_MAX, pauseMs * SEEN_POLL_FACTOR)
   }
-  throw refuse('timeout', `full_page_writes = ${timeline.fpw.wanted} was not seen in the WAL yet`, {
+  throw fail('timeout', `full_page_writes = ${timeline.fpw.wanted} was not seen in the WAL yet`, {
     hint: 'The change needs a running compute and a shard 0 that keeps up; the switch continues by itself.',
   })
 }

@@ -1,5 +1,5 @@
 /** Goal: a timeline gets its nodes, their addresses and its shards, and each step does nothing twice. Method: nodes in memory. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { expect, test } from 'vitest'
 import { RUNNING, stepBench } from '../../../test/step-bench.ts'
 import { REF } from '../../../test/support.ts'
@@ -62,7 +62,7 @@ test('a shard that its pageserver does not have is attached under a new generati
   const first = bench.pageserver('ps-1')
   await first.detachShard(REF, { number: 0, count: 2, stripeBlocks: 256 })
   const attach = first.attachShard.bind(first)
-  first.attachShard = () => Promise.reject(refuse('disk_full', 'no room'))
+  first.attachShard = () => Promise.reject(fail('disk_full', 'no room'))
   await expect(bench.run(shards)).rejects.toThrow('no room')
   expect((await bench.timeline()).shards[0]).toMatchObject({ generation: 3 })
   first.attachShard = attach

@@ -87,7 +87,7 @@ export class SplitReader {
 
   /**
    * What is before `limitLsn`, or as much of it as a cut holds, for `shards`. The limit is a record end beyond
-   * `position` and committed. Within a large record the cut may be empty. Errors: refused `bad_wal`, `unknown_wal`, once
+   * `position` and committed. Within a large record the cut may be empty. Errors: `bad_wal`, `unknown_wal`, once
    * everything before that was given; of reading. The reader is of no use after an error.
    */
   async next(limitLsn: Lsn, shards: ReadonlySet<number>): Promise<WalCut> {

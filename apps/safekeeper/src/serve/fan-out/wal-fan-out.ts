@@ -60,7 +60,7 @@ export interface FanOutSubscription {
   readonly position: Lsn
   /**
    * The next batch; undefined once `stop` fires. One that is empty and ends where it begins may come within a large
-   * record. Errors: `TimelineStalledError`; refused `bad_wal`, `unknown_wal` once everything before was given; of reading.
+   * record. Errors: `TimelineStalledError`; `bad_wal`, `unknown_wal` once everything before was given; of reading.
    */
   next(stop: AbortSignal): Promise<ShardBatch | undefined>
   close(): void

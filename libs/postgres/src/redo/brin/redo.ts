@@ -4,7 +4,7 @@
  *
  * Source: access/brin/brin_xlog.c, brin_pageops.c, brin_revmap.c, access/brin_page.h (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   PAGE_SIZE,
   SizeOfPageHeaderData,
@@ -70,7 +70,7 @@ function setRevmapTid(
   block: number,
   offnum: number,
 ): void {
-  if (pagesPerRange === 0) throw refuse('bad_wal', 'BRIN ranges of no pages')
+  if (pagesPerRange === 0) throw fail('bad_wal', 'BRIN ranges of no pages')
   const index = Math.floor(heapBlk / pagesPerRange) % REVMAP_PAGE_MAXITEMS
   const at = SizeOfPageHeaderData + index * ItemPointerBytes
   const target = offnum === 0 ? 0xffff_ffff : block
@@ -96,9 +96,9 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, insertAt: 
     return
   }
   if ((record.info & XLOG_BRIN_INIT_PAGE) !== 0) initBrinPage(page, BRIN_PAGETYPE_REGULAR)
-  if (maxOffsetNumber(page) + 1 < offnum) throw refuse('bad_page', 'invalid max offset number')
+  if (maxOffsetNumber(page) + 1 < offnum) throw fail('bad_page', 'invalid max offset number')
   if (addItem(page, record.bytes, ref.dataOffset, ref.dataLength, offnum, ADD_TO_BRIN) === 0) {
-    throw refuse('bad_page', `failed to add a tuple of ${ref.dataLength} bytes as item ${offnum}`)
+    throw fail('bad_page', `failed to add a tuple of ${ref.dataLength} bytes as item ${offnum}`)
   }
 }
 
@@ -125,7 +125,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
       checkMainData(record, xl_brin_samepage_update.SIZE)
       const offnum = xl_brin_samepage_update.offnum.get(view, main)
       if (!indexTupleOverwrite(page, offnum, record.bytes, ref.dataOffset, ref.dataLength)) {
-        throw refuse('bad_page', `failed to replace item ${offnum}`)
+        throw fail('bad_page', `failed to replace item ${offnum}`)
       }
       break
     }

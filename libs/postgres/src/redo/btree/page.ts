@@ -3,7 +3,7 @@
  *
  * Source: access/nbtree.h, access/nbtree/nbtxlog.c _bt_restore_page, _bt_restore_meta; nbtpage.c _bt_pageinit.
  */
-import { bytes, refuse, struct, u16, u32, u8 } from '@understory/base'
+import { bytes, fail, struct, u16, u32, u8 } from '@understory/base'
 import {
   LP_NORMAL,
   SizeOfItemIdData,
@@ -67,10 +67,10 @@ const BTMetaPageData = struct(48, {
 
 const OPAQUE_AT = 8192 - BTPageOpaque.SIZE
 
-/** Where the opaque data is; refused `bad_page` if the page has no room for it. */
+/** Where the opaque data is; `bad_page` if the page has no room for it. */
 export function opaqueAt(page: Page): number {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT) throw refuse('bad_page', `special space starts at ${special}: not a btree page`)
+  if (special !== OPAQUE_AT) throw fail('bad_page', `special space starts at ${special}: not a btree page`)
   return special
 }
 
@@ -90,13 +90,13 @@ export function clearBtreeFlag(page: Page, flag: number): void {
 
 /**
  * PageAddItem behind the last item, for pages that redo fills in order. Returns where the caller has to put the tuple.
- * Error: refused `bad_page` where Postgres would fail for want of room.
+ * Errors: `bad_page` where Postgres would fail for want of room.
  */
 export function appendItem(page: Page, length: number): number {
   const lower = getPageLower(page)
   const upper = getPageUpper(page) - maxAlign(length)
   if (lower + SizeOfItemIdData > upper)
-    throw refuse('bad_page', `no room for an index tuple of ${length} bytes`)
+    throw fail('bad_page', `no room for an index tuple of ${length} bytes`)
   page.view.setUint32(lower, makeItemId(upper, LP_NORMAL, length), true)
   setPageLower(page, lower + SizeOfItemIdData)
   setPageUpper(page, upper)
@@ -115,7 +115,7 @@ export function restoreBtreePage(record: DecodedRecord, ref: BlockRef, page: Pag
   const special = getPageSpecial(page)
   const upper = special - length
   if (upper < SizeOfPageHeaderData || (length & 7) !== 0) {
-    throw refuse('bad_wal', `tuples of ${length} bytes do not fit a page`)
+    throw fail('bad_wal', `tuples of ${length} bytes do not fit a page`)
   }
   let count = 0
   for (let at = 0; at < length; count++) {
@@ -123,7 +123,7 @@ export function restoreBtreePage(record: DecodedRecord, ref: BlockRef, page: Pag
     at += maxAlign(checkedIndexTupleSize(record.view, start + at, start + length))
   }
   const lower = SizeOfPageHeaderData + count * SizeOfItemIdData
-  if (lower > upper) throw refuse('bad_wal', `${count} tuples of ${length} bytes do not fit a page`)
+  if (lower > upper) throw fail('bad_wal', `${count} tuples of ${length} bytes do not fit a page`)
   copyBytes(page.bytes, upper, record.bytes, start, length)
   let end = length
   for (let i = count - 1; i >= 0; i--) {

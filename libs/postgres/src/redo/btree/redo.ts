@@ -6,7 +6,7 @@
  * Source: access/nbtree/nbtxlog.c and nbtdedup.c (17.11, 18.6). The one difference: from 18 on VACUUM clears the page's
  * vacuum cycle id.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   PAGE_SIZE,
   getItemId,
@@ -128,7 +128,7 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, posting: b
     from = 0
   }
   if (addItem(page, source, from, length, offnum, ADD_TO_INDEX) === 0) {
-    throw refuse('bad_page', `no room for an index tuple of ${length} bytes as item ${offnum}`)
+    throw fail('bad_page', `no room for an index tuple of ${length} bytes as item ${offnum}`)
   }
   setPageLsn(page, record.nextLsn)
 }
@@ -136,7 +136,7 @@ function redoInsert(record: DecodedRecord, ref: BlockRef, page: Page, posting: b
 /** A line pointer of a damaged page may say more than the page has. */
 function appendFrom(source: Uint8Array, from: number, length: number): void {
   if (from + length > source.length)
-    throw refuse('bad_page', `an item of ${length} bytes at ${from} ends beyond its page`)
+    throw fail('bad_page', `an item of ${length} bytes at ${from} ends beyond its page`)
   copyBytes(temp.bytes, appendItem(temp, length), source, from, length)
 }
 
@@ -164,7 +164,7 @@ function redoSplitLeft(record: DecodedRecord, ref: BlockRef, page: Page, newItem
   }
   const highKeySize = maxAlign(checkedIndexTupleSize(view, at, end))
   if (at + highKeySize !== end)
-    throw refuse('bad_wal', `${end - at - highKeySize} bytes are left behind the high key`)
+    throw fail('bad_wal', `${end - at - highKeySize} bytes are left behind the high key`)
 
   const opaque = opaqueAt(page)
   const firstData = BTPageOpaque.next.get(page.view, opaque) === P_NONE ? P_HIKEY : P_FIRSTKEY
@@ -226,7 +226,7 @@ function redoDedup(record: DecodedRecord, ref: BlockRef, page: Page): void {
     if (interval < intervalCount && BTDedupInterval.baseoff.get(record.view, intervalAt) === offset) {
       const itemCount = BTDedupInterval.nitems.get(record.view, intervalAt)
       if (itemCount < 1 || offset + itemCount - 1 > lines) {
-        throw refuse('bad_wal', `deduplication of ${itemCount} items from ${offset} on, of ${lines}`)
+        throw fail('bad_wal', `deduplication of ${itemCount} items from ${offset} on, of ${lines}`)
       }
       mergeItems(page, offset, itemCount)
       offset += itemCount
@@ -238,7 +238,7 @@ function redoDedup(record: DecodedRecord, ref: BlockRef, page: Page): void {
     }
   }
   if (interval !== intervalCount)
-    throw refuse('bad_wal', `only ${interval} of ${intervalCount} intervals were found`)
+    throw fail('bad_wal', `only ${interval} of ${intervalCount} intervals were found`)
   clearBtreeFlag(temp, BTP_HAS_GARBAGE)
   page.bytes.set(temp.bytes)
   setPageLsn(page, record.nextLsn)
@@ -272,12 +272,12 @@ function redoUpdates(record: DecodedRecord, updatedAt: number, count: number, en
     const deletedCount = update + 2 <= end ? view.getUint16(update, true) : -1
     const deletedAt = update + 2
     update = deletedAt + deletedCount * 2
-    if (deletedCount < 0 || update > end) throw refuse('bad_wal', 'posting list updates leave the block data')
+    if (deletedCount < 0 || update > end) throw fail('bad_wal', 'posting list updates leave the block data')
     const at = btreeTupleAt(page, offset)
     const oldCount = isPosting(page.view, at) ? tidsCount(page.view, at) : 0
     const newCount = oldCount - deletedCount
     if (newCount < 1)
-      throw refuse('bad_page', `cannot delete ${deletedCount} of ${oldCount} TIDs of item ${offset}`)
+      throw fail('bad_page', `cannot delete ${deletedCount} of ${oldCount} TIDs of item ${offset}`)
     const tids = tidsOffset(page.view, at)
     const keyBytes = keySize(page.view, at)
     const size = newCount > 1 ? maxAlign(keyBytes + newCount * ItemPointerBytes) : keyBytes
@@ -296,9 +296,9 @@ function redoUpdates(record: DecodedRecord, updatedAt: number, count: number, en
       to += ItemPointerBytes
     }
     if (deleted !== deletedCount)
-      throw refuse('bad_wal', `places in the posting list of item ${offset} do not rise`)
+      throw fail('bad_wal', `places in the posting list of item ${offset} do not rise`)
     if (!indexTupleOverwrite(page, offset, tupleBytes, 0, maxAlign(size))) {
-      throw refuse('bad_page', 'failed to update partially dead item')
+      throw fail('bad_page', 'failed to update partially dead item')
     }
   }
 }
@@ -448,7 +448,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
     case XLOG_BTREE_META_CLEANUP:
       return restoreBtreeMeta(record, ref, page)
     default:
-      throw refuse('unknown_wal', `btree record ${info.toString(16)} has no block to redo`)
+      throw fail('unknown_wal', `btree record ${info.toString(16)} has no block to redo`)
   }
 }
 

@@ -6,7 +6,7 @@
  *
  * Source: access/itup.h, access/nbtree.h, access/nbtree/nbtdedup.c (16, 17, 18 alike).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PAGE_SIZE, getItemId, itemIdLength, itemIdOffset, maxOffsetNumber } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 
@@ -21,11 +21,11 @@ export const ItemPointerBytes = 6
 export const indexTupleSize = (view: DataView, at: number): number =>
   view.getUint16(at + 6, true) & INDEX_SIZE_MASK
 
-/** IndexTupleSize, refused `bad_wal` if the tuple does not fit between `at` and `end`. */
+/** IndexTupleSize, `bad_wal` if the tuple does not fit between `at` and `end`. */
 export function checkedIndexTupleSize(view: DataView, at: number, end: number): number {
   const size = at + SizeOfIndexTupleData <= end ? indexTupleSize(view, at) : 0
   if (size < SizeOfIndexTupleData || at + size > end) {
-    throw refuse('bad_wal', `an index tuple of ${size} bytes does not fit into the ${end - at} that are left`)
+    throw fail('bad_wal', `an index tuple of ${size} bytes does not fit into the ${end - at} that are left`)
   }
   return size
 }
@@ -46,7 +46,7 @@ export const isPosting = (view: DataView, at: number): boolean =>
 const postingCount = (view: DataView, at: number): number => view.getUint16(at + 4, true) & BT_OFFSET_MASK
 
 /**
- * Where the tuple of this offset number starts on the page; refused `bad_page` if there is none. A dead item (a hint
+ * Where the tuple of this offset number starts on the page; `bad_page` if there is none. A dead item (a hint
  * that came with a page image) still has its tuple.
  */
 export function btreeTupleAt(page: Page, offsetNumber: number): number {
@@ -56,12 +56,12 @@ export function btreeTupleAt(page: Page, offsetNumber: number): number {
   const size =
     itemIdLength(itemId) < SizeOfIndexTupleData || at + 8 > PAGE_SIZE ? 0 : indexTupleSize(page.view, at)
   if (size < SizeOfIndexTupleData || at + size > PAGE_SIZE) {
-    throw refuse('bad_page', `item ${offsetNumber} is no index tuple`)
+    throw fail('bad_page', `item ${offsetNumber} is no index tuple`)
   }
   return at
 }
 
-/** First TID of a tuple that is or is not a posting list; refused `bad_page` if the list leaves the tuple. */
+/** First TID of a tuple that is or is not a posting list; `bad_page` if the list leaves the tuple. */
 export function tidsOffset(view: DataView, at: number): number {
   if (!isPosting(view, at)) return at
   const offset = tidBlock(view, at)
@@ -69,10 +69,7 @@ export function tidsOffset(view: DataView, at: number): number {
     offset < SizeOfIndexTupleData ||
     offset + postingCount(view, at) * ItemPointerBytes > indexTupleSize(view, at)
   ) {
-    throw refuse(
-      'bad_page',
-      `posting list of ${postingCount(view, at)} starts at byte ${offset} of its tuple`,
-    )
+    throw fail('bad_page', `posting list of ${postingCount(view, at)} starts at byte ${offset} of its tuple`)
   }
   return at + offset
 }
@@ -111,7 +108,7 @@ export function swapPosting(page: Page, postingAt: number, postingoff: number, n
   const { bytes, view } = page
   const count = isPosting(view, postingAt) ? postingCount(view, postingAt) : 0
   if (postingoff <= 0 || postingoff >= count) {
-    throw refuse('bad_page', `posting list tuple with ${count} items cannot be split at offset ${postingoff}`)
+    throw fail('bad_page', `posting list tuple with ${count} items cannot be split at offset ${postingoff}`)
   }
   const tids = tidsOffset(view, postingAt)
   const at = tids + postingoff * ItemPointerBytes

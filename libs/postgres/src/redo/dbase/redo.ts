@@ -1,5 +1,5 @@
 /** Source: commands/dbcommands.c, dbase_redo (17.11, 18.6). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { RM_DBASE_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
@@ -38,7 +38,7 @@ function effects(record: DecodedRecord, sink: EffectSink): void {
       checkMainData(record, xl_dbase_drop_rec.SIZE)
       const dbOid = xl_dbase_drop_rec.dbId.get(view, at)
       const count = xl_dbase_drop_rec.ntablespaces.get(view, at)
-      if (count < 0) throw refuse('bad_wal', `database in ${count} tablespaces`)
+      if (count < 0) throw fail('bad_wal', `database in ${count} tablespaces`)
       const tablespacesAt = at + xl_dbase_drop_rec.SIZE
       checkMainData(record, xl_dbase_drop_rec.SIZE + count * 4)
       for (let i = 0; i < count; i++) sink.databaseDrop(dbOid, view.getUint32(tablespacesAt + i * 4, true))

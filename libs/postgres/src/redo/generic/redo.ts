@@ -1,5 +1,5 @@
 /** Source: access/transam/generic_xlog.c, generic_redo and applyPageRedo (17.11, 18.6). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PAGE_SIZE, getPageLower, getPageUpper, setPageLsn } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_GENERIC_ID } from '../../wal/constants.ts'
@@ -13,12 +13,12 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
   const ref = record.blocks[blockIndex] as BlockRef
   const end = ref.dataOffset + ref.dataLength
   for (let at = ref.dataOffset; at < end;) {
-    if (at + FRAGMENT_HEADER_BYTES > end) throw refuse('bad_wal', 'page delta ends within a fragment')
+    if (at + FRAGMENT_HEADER_BYTES > end) throw fail('bad_wal', 'page delta ends within a fragment')
     const offset = record.view.getUint16(at, true)
     const length = record.view.getUint16(at + 2, true)
     at += FRAGMENT_HEADER_BYTES
     if (at + length > end || offset + length > PAGE_SIZE) {
-      throw refuse('bad_wal', `page delta of ${length} bytes at ${offset} leaves the page or the record`)
+      throw fail('bad_wal', `page delta of ${length} bytes at ${offset} leaves the page or the record`)
     }
     copyBytes(page.bytes, offset, record.bytes, at, length)
     at += length
@@ -26,7 +26,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
   const lower = getPageLower(page)
   const upper = getPageUpper(page)
   if (lower > upper || upper > PAGE_SIZE)
-    throw refuse('bad_page', `page delta left lower ${lower}, upper ${upper}`)
+    throw fail('bad_page', `page delta left lower ${lower}, upper ${upper}`)
   // The delta says nothing about the hole, which is zero after the logged change.
   page.bytes.fill(0, lower, upper)
   setPageLsn(page, record.nextLsn)

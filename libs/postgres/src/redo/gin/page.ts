@@ -4,7 +4,7 @@
  * Source: access/ginblock.h; access/gin/ginutil.c GinInitPage, GinInitMetabuffer; gindatapage.c
  * GinDataPageAddPostingItem, GinPageDeletePostingItem (16, 17, 18 alike).
  */
-import { refuse, struct, u16, u32 } from '@understory/base'
+import { fail, struct, u16, u32 } from '@understory/base'
 import {
   PAGE_SIZE,
   SizeOfPageHeaderData,
@@ -41,7 +41,7 @@ export const POSTING_ITEM_BYTES = 10
 /** Refused `bad_page` unless this is a GIN page. */
 export function checkGinPage(page: Page): void {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT) throw refuse('bad_page', `special space starts at ${special}: not a GIN page`)
+  if (special !== OPAQUE_AT) throw fail('bad_page', `special space starts at ${special}: not a GIN page`)
 }
 
 /** GinInitPage. */
@@ -67,12 +67,12 @@ export const setGinMaxoff = (page: Page, maxoff: number): void =>
 
 /** GinDataPageSetDataSize. */
 export function setDataSize(page: Page, size: number): void {
-  if (DATA_AT + size > OPAQUE_AT) throw refuse('bad_page', `${size} bytes do not fit a posting tree page`)
+  if (DATA_AT + size > OPAQUE_AT) throw fail('bad_page', `${size} bytes do not fit a posting tree page`)
   setPageLower(page, DATA_AT + size)
 }
 
 function postingItemAt(offset: number, last: number): number {
-  if (offset < 1 || offset > last) throw refuse('bad_page', `no posting item ${offset} of ${last}`)
+  if (offset < 1 || offset > last) throw fail('bad_page', `no posting item ${offset} of ${last}`)
   return DATA_AT + (offset - 1) * POSTING_ITEM_BYTES
 }
 

@@ -8,7 +8,7 @@
  *
  * Source: access/gin/ginpostinglist.c, access/ginblock.h (16, 17, 18 alike).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PAGE_SIZE } from '../../page/bufpage.ts'
 
 export const POSTING_LIST_HEADER_BYTES = 8
@@ -31,13 +31,13 @@ function writeTid(view: DataView, at: number, tid: number): void {
   view.setUint16(at + 4, tid % OFFSETS_PER_BLOCK, true)
 }
 
-/** SizeOfGinPostingList; refused `bad_page` if the segment does not end by `end`. */
+/** SizeOfGinPostingList; `bad_page` if the segment does not end by `end`. */
 export function segmentBytes(view: DataView, at: number, end: number): number {
   const size =
     at + POSTING_LIST_HEADER_BYTES <= end
       ? POSTING_LIST_HEADER_BYTES + ((view.getUint16(at + 6, true) + 1) & ~1)
       : Infinity
-  if (at + size > end) throw refuse('bad_page', `a posting list at byte ${at} goes beyond byte ${end}`)
+  if (at + size > end) throw fail('bad_page', `a posting list at byte ${at} goes beyond byte ${end}`)
   return size
 }
 
@@ -51,7 +51,7 @@ export function decodeSegment(bytes: Uint8Array, view: DataView, at: number, tid
     let delta = 0
     let factor = 1
     for (;;) {
-      if (next >= end) throw refuse('bad_page', 'a posting list ends within a number')
+      if (next >= end) throw fail('bad_page', 'a posting list ends within a number')
       const byte = bytes[next++] as number
       delta += (byte & 0x7f) * factor
       if (byte < 0x80) break
@@ -98,7 +98,7 @@ export function encodeSegment(tids: Float64Array, count: number, bytes: Uint8Arr
     }
     bytes[at++] = delta
   }
-  if (at > PAGE_SIZE) throw refuse('bad_page', `${count} TIDs do not fit into one segment`)
+  if (at > PAGE_SIZE) throw fail('bad_page', `${count} TIDs do not fit into one segment`)
   view.setUint16(6, at - POSTING_LIST_HEADER_BYTES, true)
   if ((at & 1) !== 0) bytes[at++] = 0
   return at

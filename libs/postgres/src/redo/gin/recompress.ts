@@ -4,7 +4,7 @@
  *
  * Source: access/gin/ginxlog.c, ginRedoRecompress (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PAGE_SIZE, getPageLower, setPageLower } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
@@ -50,7 +50,7 @@ const mergedTids = new Float64Array(0x1_0000 + TIDS_COUNT_MAX)
 function convertUncompressed(page: Page): void {
   const count = ginMaxoff(page)
   if (DATA_AT + count * ItemPointerBytes > OPAQUE_AT)
-    throw refuse('bad_page', `${count} TIDs on a posting tree page`)
+    throw fail('bad_page', `${count} TIDs on a posting tree page`)
   for (let i = 0; i < count; i++) oldTids[i] = readTid(page.view, DATA_AT + i * ItemPointerBytes)
   const size = count === 0 ? 0 : encodeSegment(oldTids, count, newBytes, newView)
   copyBytes(page.bytes, DATA_AT, newBytes, 0, size)
@@ -64,7 +64,7 @@ function withAddedItems(record: DecodedRecord, itemsAt: number, count: number, o
   for (let i = 0; i < count; i++) addedTids[i] = readTid(record.view, itemsAt + i * ItemPointerBytes)
   const oldCount = decodeSegment(oldBytes, oldView, oldAt, oldTids)
   const newCount = mergeTids(addedTids, count, oldTids, oldCount, mergedTids)
-  if (newCount !== oldCount + count) throw refuse('bad_page', 'items to add are in the posting list already')
+  if (newCount !== oldCount + count) throw fail('bad_page', 'items to add are in the posting list already')
   return encodeSegment(mergedTids, newCount, newBytes, newView)
 }
 
@@ -74,21 +74,21 @@ export function redoRecompress(record: DecodedRecord, at: number, end: number, p
   if ((ginFlags(page) & GIN_COMPRESSED) === 0) convertUncompressed(page)
   const { view } = record
   const oldEnd = getPageLower(page)
-  if (oldEnd < DATA_AT || oldEnd > OPAQUE_AT) throw refuse('bad_page', `posting lists end at byte ${oldEnd}`)
+  if (oldEnd < DATA_AT || oldEnd > OPAQUE_AT) throw fail('bad_page', `posting lists end at byte ${oldEnd}`)
   copyBytes(oldBytes, DATA_AT, page.bytes, DATA_AT, oldEnd - DATA_AT)
   let from = DATA_AT
   let to = DATA_AT
   let segno = 0
 
   const write = (source: Uint8Array, sourceAt: number, size: number): void => {
-    if (to + size > OPAQUE_AT) throw refuse('bad_page', 'posting lists outgrow their page')
+    if (to + size > OPAQUE_AT) throw fail('bad_page', 'posting lists outgrow their page')
     copyBytes(page.bytes, to, source, sourceAt, size)
     to += size
   }
   const actionCount = view.getUint16(at, true)
   let next = at + 2
   for (let i = 0; i < actionCount; i++) {
-    if (next + 2 > end) throw refuse('bad_wal', `only ${i} of ${actionCount} segment actions`)
+    if (next + 2 > end) throw fail('bad_wal', `only ${i} of ${actionCount} segment actions`)
     const actionSegno = view.getUint8(next)
     const action = view.getUint8(next + 1)
     next += 2
@@ -106,13 +106,13 @@ export function redoRecompress(record: DecodedRecord, at: number, end: number, p
     } else if (action === GIN_SEGMENT_ADDITEMS) {
       const count = view.getUint16(next, true)
       next += 2 + count * ItemPointerBytes
-      if (next > end) throw refuse('bad_wal', `${count} items to add leave the record`)
+      if (next > end) throw fail('bad_wal', `${count} items to add leave the record`)
       segmentBytes(oldView, from, oldEnd)
       source = newBytes
       size = withAddedItems(record, sourceAt + 2, count, from)
       sourceAt = 0
     } else if (action !== GIN_SEGMENT_DELETE) {
-      throw refuse('unknown_wal', `unexpected GIN leaf action ${action}`)
+      throw fail('unknown_wal', `unexpected GIN leaf action ${action}`)
     }
     if (action !== GIN_SEGMENT_INSERT) {
       from += segmentBytes(oldView, from, oldEnd)

@@ -3,7 +3,7 @@
  *
  * Source: access/gin/ginxlog.c (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   getNormalItemId,
   itemIdOffset,
@@ -78,11 +78,11 @@ function addTuples(record: DecodedRecord, ref: BlockRef, first: number, count: n
   for (let i = 0; i < count; i++) {
     const size = indexTupleSizeWithin(record.view, at, end)
     if (addItem(page, record.bytes, at, size, first + i, ADD_TO_INDEX) === 0) {
-      throw refuse('bad_page', `failed to add item ${first + i} of ${size} bytes to a GIN index page`)
+      throw fail('bad_page', `failed to add item ${first + i} of ${size} bytes to a GIN index page`)
     }
     at += size
   }
-  if (at !== end) throw refuse('bad_wal', `${end - at} bytes are left behind ${count} tuples`)
+  if (at !== end) throw fail('bad_wal', `${end - at} bytes are left behind ${count} tuples`)
 }
 
 /** ginRedoCreatePTree. */
@@ -135,7 +135,7 @@ function redoInsertEntry(record: DecodedRecord, ref: BlockRef, page: Page, right
   const tupleAt = ref.dataOffset + ginxlogInsertEntry.SIZE
   const size = indexTupleSizeWithin(view, tupleAt, ref.dataOffset + ref.dataLength)
   if (addItem(page, record.bytes, tupleAt, size, offset, ADD_TO_INDEX) === 0) {
-    throw refuse('bad_page', `failed to add item ${offset} of ${size} bytes to a GIN index page`)
+    throw fail('bad_page', `failed to add item ${offset} of ${size} bytes to a GIN index page`)
   }
 }
 
@@ -195,11 +195,11 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
       else redoInsert(record, ref, page)
       break
     case XLOG_GIN_SPLIT:
-      if (ref.blockId !== 3) throw refuse('bad_wal', 'GIN split record did not contain a full-page image')
+      if (ref.blockId !== 3) throw fail('bad_wal', 'GIN split record did not contain a full-page image')
       clearIncompleteSplit(page)
       break
     case XLOG_GIN_VACUUM_PAGE:
-      throw refuse('bad_wal', 'GIN entry page vacuum record did not contain a full-page image')
+      throw fail('bad_wal', 'GIN entry page vacuum record did not contain a full-page image')
     case XLOG_GIN_VACUUM_DATA_LEAF_PAGE:
       redoRecompress(record, ref.dataOffset, ref.dataOffset + ref.dataLength, page)
       break

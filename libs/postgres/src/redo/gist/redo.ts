@@ -7,7 +7,7 @@
  *
  * Source: access/gist/gistxlog.c, gistutil.c, access/gist.h (17.11, 18.6).
  */
-import { pageLsn, refuse, struct, u16, u32 } from '@understory/base'
+import { pageLsn, fail, struct, u16, u32 } from '@understory/base'
 import {
   PAGE_SIZE,
   SizeOfPageHeaderData,
@@ -66,7 +66,7 @@ const offsetNumbers = new Uint16Array(4096)
 
 function opaqueAt(page: Page): number {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT) throw refuse('bad_page', `special space starts at ${special}: not a GiST page`)
+  if (special !== OPAQUE_AT) throw fail('bad_page', `special space starts at ${special}: not a GiST page`)
   return special
 }
 
@@ -80,7 +80,7 @@ function changeFlags(page: Page, set: number, clear: number): void {
 }
 
 function deleteOffsets(record: DecodedRecord, at: number, count: number, page: Page): void {
-  if (count > offsetNumbers.length) throw refuse('bad_wal', `${count} items to delete from one page`)
+  if (count > offsetNumbers.length) throw fail('bad_wal', `${count} items to delete from one page`)
   for (let i = 0; i < count; i++) offsetNumbers[i] = record.view.getUint16(at + i * 2, true)
   indexMultiDelete(page, offsetNumbers, count)
 }
@@ -92,7 +92,7 @@ function addTuples(record: DecodedRecord, from: number, end: number, page: Page)
   for (let at = from; at < end; offnum++) {
     const size = indexTupleSizeWithin(record.view, at, end)
     if (addItem(page, record.bytes, at, size, offnum, ADD_TO_INDEX) === 0) {
-      throw refuse('bad_page', `failed to add item to GiST index page, size ${size} bytes`)
+      throw fail('bad_page', `failed to add item to GiST index page, size ${size} bytes`)
     }
     at += size
   }
@@ -118,7 +118,7 @@ function redoPageUpdate(record: DecodedRecord, ref: BlockRef, page: Page): void 
     const size = indexTupleSizeWithin(view, tuplesAt, end)
     const offnum = view.getUint16(ref.dataOffset, true)
     if (!indexTupleOverwrite(page, offnum, record.bytes, tuplesAt, size)) {
-      throw refuse('bad_page', `failed to replace item ${offnum} of a GiST index page, size ${size} bytes`)
+      throw fail('bad_page', `failed to replace item ${offnum} of a GiST index page, size ${size} bytes`)
     }
     return
   }
@@ -127,7 +127,7 @@ function redoPageUpdate(record: DecodedRecord, ref: BlockRef, page: Page): void 
     if (hasFlag(page, F_LEAF)) changeFlags(page, F_TUPLES_DELETED, 0)
   }
   const added = addTuples(record, tuplesAt, end, page)
-  if (added !== insertCount) throw refuse('bad_wal', `${added} tuples to insert, not ${insertCount}`)
+  if (added !== insertCount) throw fail('bad_wal', `${added} tuples to insert, not ${insertCount}`)
 }
 
 /** gistRedoPageSplitRecord, one of the pages that the split makes. */
@@ -152,7 +152,7 @@ function redoSplitPage(record: DecodedRecord, ref: BlockRef, page: Page): void {
   GistPageOpaque.pageId.set(page.view, OPAQUE_AT, GIST_PAGE_ID)
   const added = addTuples(record, ref.dataOffset + 4, ref.dataOffset + ref.dataLength, page)
   const announced = view.getInt32(ref.dataOffset, true)
-  if (added !== announced) throw refuse('bad_wal', `${added} tuples on a split page, not ${announced}`)
+  if (added !== announced) throw fail('bad_wal', `${added} tuples on a split page, not ${announced}`)
 }
 
 /** The block of this id is the left child whose split ends; -1 if no block of the record is. */
@@ -187,7 +187,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page): void 
       indexTupleDelete(page, gistxlogPageDelete.downlinkOffset.get(view, main))
     }
   } else {
-    throw refuse('unknown_wal', `GiST record ${info.toString(16)} has no block to redo`)
+    throw fail('unknown_wal', `GiST record ${info.toString(16)} has no block to redo`)
   }
   setPageLsn(page, record.nextLsn)
 }

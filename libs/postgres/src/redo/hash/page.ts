@@ -4,7 +4,7 @@
  * Source: access/hash.h; access/hash/hashpage.c _hash_init_metabuffer, _hash_initbuf; hashovfl.c
  * _hash_initbitmapbuffer; hashutil.c _hash_spareindex, _hash_get_totalbuckets (16, 17, 18 alike).
  */
-import { refuse, struct, u16, u32 } from '@understory/base'
+import { fail, struct, u16, u32 } from '@understory/base'
 import {
   PAGE_SIZE,
   SizeOfPageHeaderData,
@@ -56,10 +56,10 @@ const META_MAPP = META_SPARES + HASH_MAX_SPLITPOINTS * 4
 const HASH_MAX_BITMAPS = 1024
 const META_END = META_MAPP + HASH_MAX_BITMAPS * 4 + 4 // padded to 8
 
-/** Where the opaque data is; refused `bad_page` if the page has no room for it. */
+/** Where the opaque data is; `bad_page` if the page has no room for it. */
 export function hashOpaqueAt(page: Page): number {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT) throw refuse('bad_page', `special space starts at ${special}: not a hash page`)
+  if (special !== OPAQUE_AT) throw fail('bad_page', `special space starts at ${special}: not a hash page`)
   return special
 }
 
@@ -80,7 +80,7 @@ export function initHashPage(page: Page, prev: number, bucket: number, flag: num
 
 /** _hash_initbitmapbuffer. */
 export function initHashBitmap(page: Page, bmsize: number): void {
-  if (bmsize > OPAQUE_AT - SizeOfPageHeaderData) throw refuse('bad_wal', `bitmap of ${bmsize} bytes`)
+  if (bmsize > OPAQUE_AT - SizeOfPageHeaderData) throw fail('bad_wal', `bitmap of ${bmsize} bytes`)
   initHashPage(page, NONE, NONE, LH_BITMAP_PAGE)
   page.bytes.fill(0xff, SizeOfPageHeaderData, SizeOfPageHeaderData + bmsize)
   setPageLower(page, SizeOfPageHeaderData + bmsize)
@@ -89,7 +89,7 @@ export function initHashBitmap(page: Page, bmsize: number): void {
 /** SETBIT and CLRBIT of a bitmap page. */
 export function setHashBitmapBit(page: Page, bit: number, isSet: boolean): void {
   const at = SizeOfPageHeaderData + (bit >>> 3)
-  if (at >= OPAQUE_AT) throw refuse('bad_wal', `bit ${bit} is beyond the bitmap page`)
+  if (at >= OPAQUE_AT) throw fail('bad_wal', `bit ${bit} is beyond the bitmap page`)
   const mask = 1 << (bit & 7)
   page.bytes[at] = isSet ? (page.bytes[at] as number) | mask : (page.bytes[at] as number) & ~mask
 }
@@ -146,7 +146,7 @@ export function initHashMeta(page: Page, tupleCount: number, procid: number, ffa
 }
 
 function spareAt(point: number): number {
-  if (point >= HASH_MAX_SPLITPOINTS) throw refuse('bad_page', `splitpoint ${point} of a hash index`)
+  if (point >= HASH_MAX_SPLITPOINTS) throw fail('bad_page', `splitpoint ${point} of a hash index`)
   return META_SPARES + point * 4
 }
 export const setSpare = (page: Page, point: number, pages: number): void =>
@@ -158,7 +158,7 @@ export function incrementSpare(page: Page, point: number): void {
 /** The metapage's list of bitmap pages grows by one. */
 export function addBitmapPage(page: Page, block: number): void {
   const maps = page.view.getUint32(META_NMAPS, true)
-  if (maps >= HASH_MAX_BITMAPS) throw refuse('bad_page', `hash index with ${maps} bitmap pages`)
+  if (maps >= HASH_MAX_BITMAPS) throw fail('bad_page', `hash index with ${maps} bitmap pages`)
   page.view.setUint32(META_MAPP + maps * 4, block, true)
   page.view.setUint32(META_NMAPS, maps + 1, true)
 }

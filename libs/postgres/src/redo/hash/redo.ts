@@ -4,7 +4,7 @@
  *
  * Source: access/hash/hash_xlog.c (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { maxAlign, setPageLsn } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_HASH_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
@@ -74,7 +74,7 @@ const offsetNumbers = new Uint16Array(4096)
 
 /** PageIndexMultiDelete of `count` offset numbers that lie at `at` of the record. */
 function deleteOffsets(record: DecodedRecord, at: number, count: number, page: Page): void {
-  if (count > offsetNumbers.length) throw refuse('bad_wal', `${count} items to delete from one page`)
+  if (count > offsetNumbers.length) throw fail('bad_wal', `${count} items to delete from one page`)
   for (let i = 0; i < count; i++) offsetNumbers[i] = record.view.getUint16(at + i * 2, true)
   indexMultiDelete(page, offsetNumbers, count)
 }
@@ -96,11 +96,11 @@ function addMovedTuples(record: DecodedRecord, ref: BlockRef, count: number, pag
   const end = ref.dataOffset + ref.dataLength
   let at = ref.dataOffset + count * 2
   for (let i = 0; at < end; i++) {
-    if (i >= count) throw refuse('bad_wal', `more than the ${count} tuples that were announced`)
+    if (i >= count) throw fail('bad_wal', `more than the ${count} tuples that were announced`)
     const size = maxAlign(indexTupleSizeWithin(record.view, at, end))
     const offnum = record.view.getUint16(ref.dataOffset + i * 2, true)
     if (addItem(page, record.bytes, at, size, offnum, ADD_TO_INDEX) === 0) {
-      throw refuse('bad_page', `no room for a tuple of ${size} bytes as item ${offnum}`)
+      throw fail('bad_page', `no room for a tuple of ${size} bytes as item ${offnum}`)
     }
     at += size
   }
@@ -233,7 +233,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
       }
       const offnum = xl_hash_insert.offnum.get(view, main)
       if (addItem(page, record.bytes, ref.dataOffset, ref.dataLength, offnum, ADD_TO_INDEX) === 0) {
-        throw refuse('bad_page', `no room for a tuple of ${ref.dataLength} bytes as item ${offnum}`)
+        throw fail('bad_page', `no room for a tuple of ${ref.dataLength} bytes as item ${offnum}`)
       }
       break
     }
@@ -244,7 +244,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, page: Page, settin
       redoSplitAllocatePage(record, ref, page)
       break
     case XLOG_HASH_SPLIT_PAGE:
-      throw refuse('bad_wal', 'hash split record did not contain a full-page image')
+      throw fail('bad_wal', 'hash split record did not contain a full-page image')
     case XLOG_HASH_SPLIT_COMPLETE:
       redoSplitComplete(record, ref, page)
       break

@@ -4,7 +4,7 @@
  *
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PD_ALL_VISIBLE, clearPageFlag, pageInit, setPageLsn } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_HEAP_ID } from '../../wal/constants.ts'
@@ -150,7 +150,7 @@ function redoUpdateNew(record: DecodedRecord, ref: BlockRef, page: Page, oldAt: 
     suffixLength > oldLength ||
     (prefixLength > 0 && bitmapLength > dataLength)
   ) {
-    throw refuse(
+    throw fail(
       'bad_wal',
       `update with prefix ${prefixLength}, suffix ${suffixLength} of ${oldLength} old bytes`,
     )
@@ -228,7 +228,7 @@ function redoInplace(record: DecodedRecord, ref: BlockRef, page: Page): void {
   const offnum = xl_heap_inplace.offnum.get(record.view, record.mainDataOffset)
   const at = tupleAt(page, offnum)
   const hoff = HeapTupleHeader.hoff.get(page.view, at)
-  if (tupleLength(page, offnum) - hoff !== ref.dataLength) throw refuse('bad_wal', 'wrong tuple length')
+  if (tupleLength(page, offnum) - hoff !== ref.dataLength) throw fail('bad_wal', 'wrong tuple length')
   copyBytes(page.bytes, at + hoff, record.bytes, ref.dataOffset, ref.dataLength)
   setPageLsn(page, record.nextLsn)
 }

@@ -4,7 +4,7 @@
  *
  * Source: access/htup_details.h and access/heap/heapam.c, fix_infomask_from_infobits (16, 17, 18 alike).
  */
-import { refuse, struct, u8, u16, u32 } from '@understory/base'
+import { fail, struct, u8, u16, u32 } from '@understory/base'
 import {
   getItemId,
   getNormalItemId,
@@ -65,7 +65,7 @@ export function setTupleCtid(page: Page, at: number, block: number, offsetNumber
 export const setTupleMovedPartitions = (page: Page, at: number): void =>
   setTupleCtid(page, at, 0xffff_ffff, 0xfffd)
 
-/** Where the tuple of this line pointer starts. Error: refused `bad_page` where stock redo says "invalid lp". */
+/** Where the tuple of this line pointer starts. Errors: `bad_page` where stock redo says "invalid lp". */
 export const tupleAt = (page: Page, offsetNumber: number): number =>
   itemIdOffset(getNormalItemId(page, offsetNumber))
 /** Only valid after `tupleAt` of the same number. */
@@ -121,9 +121,9 @@ export function addTuple(
   hoff: number,
 ): number {
   if (maxOffsetNumber(page) + 1 < offsetNumber)
-    throw refuse('bad_page', `invalid max offset number ${offsetNumber}`)
+    throw fail('bad_page', `invalid max offset number ${offsetNumber}`)
   const at = offsetNumber === 0 ? 0 : reserveItem(page, length, offsetNumber, ADD_TO_HEAP)
-  if (at === 0) throw refuse('bad_page', `failed to add tuple ${offsetNumber} of ${length} bytes`)
+  if (at === 0) throw fail('bad_page', `failed to add tuple ${offsetNumber} of ${length} bytes`)
   const { view } = page
   HeapTupleHeader.xmin.set(view, at, xmin)
   HeapTupleHeader.xmax.set(view, at, 0)

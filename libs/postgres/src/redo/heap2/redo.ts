@@ -3,7 +3,7 @@
  *
  * Source: access/heap/heapam.c (16, 17) or heapam_xlog.c (18); access/heap/pruneheap.c.
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import {
   LP_DEAD,
   LP_REDIRECT,
@@ -73,17 +73,17 @@ type RedoHeap2 = (record: DecodedRecord, ref: BlockRef, page: Page, settings: Re
 
 const FrozenTransactionId = 2
 
-/** Puts one line pointer state in place of another, refused `bad_page` beyond the line pointer array. */
+/** Puts one line pointer state in place of another, `bad_page` beyond the line pointer array. */
 function replaceItemId(page: Page, lines: number, offsetNumber: number, itemId: number): void {
   if (offsetNumber < 1 || offsetNumber > lines)
-    throw refuse('bad_page', `no line pointer ${offsetNumber} of ${lines}`)
+    throw fail('bad_page', `no line pointer ${offsetNumber} of ${lines}`)
   setItemId(page, offsetNumber, itemId)
 }
 
 /** Refused `bad_wal` unless the block's data go on to `end` at least: offset numbers are read no further. */
 function checkReaches(end: number, ref: BlockRef): void {
   if (end > ref.dataOffset + ref.dataLength)
-    throw refuse('bad_wal', `block data end after ${ref.dataLength} bytes`)
+    throw fail('bad_wal', `block data end after ${ref.dataLength} bytes`)
 }
 
 /** A count among the block's data. */
@@ -160,7 +160,7 @@ function freezeTuples(
 
 function checkEnd(end: number, ref: BlockRef): void {
   if (end !== ref.dataOffset + ref.dataLength) {
-    throw refuse('bad_wal', `block data of ${ref.dataLength} bytes ends at byte ${end - ref.dataOffset}`)
+    throw fail('bad_wal', `block data of ${ref.dataLength} bytes ends at byte ${end - ref.dataOffset}`)
   }
 }
 
@@ -243,7 +243,7 @@ function redoVisible(record: DecodedRecord, ref: BlockRef, page: Page, settings:
   if (isPageNew(page)) pageInit(page, 0)
   const flags = xl_heap_visible.flags.get(record.view, record.mainDataOffset) & VISIBILITYMAP_VALID_BITS
   const heap = record.block(1)
-  if (heap === undefined) throw refuse('bad_wal', 'no heap block is registered')
+  if (heap === undefined) throw fail('bad_wal', 'no heap block is registered')
   if (setVisibilityBits(page, heap.blockNumber, flags)) setPageLsn(page, record.nextLsn)
 }
 

@@ -8,7 +8,7 @@
  *
  * Source: access/transam/multixact.c, RecordNewMultiXact and multixact_redo (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { PAGE_SIZE } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_MULTIXACT_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
@@ -49,7 +49,7 @@ const previousMultiXactId = (multi: number): number =>
 function checkedMemberCount(record: DecodedRecord): number {
   checkMainData(record, xl_multixact_create.SIZE)
   const count = xl_multixact_create.nmembers.get(record.view, record.mainDataOffset)
-  if (count < 0) throw refuse('bad_wal', `multixact with ${count} members`)
+  if (count < 0) throw fail('bad_wal', `multixact with ${count} members`)
   checkMainData(record, xl_multixact_create.SIZE + count * MultiXactMember.SIZE)
   return count
 }

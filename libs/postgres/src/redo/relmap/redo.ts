@@ -1,5 +1,5 @@
 /** Source: utils/cache/relmapper.c, relmap_redo (17.11, 18.6). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { RM_RELMAP_ID } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
@@ -14,7 +14,7 @@ function effects(record: DecodedRecord, sink: EffectSink): void {
   const { view, mainDataOffset: at } = record
   checkMainData(record, xl_relmap_update.SIZE + RELATION_MAP_BYTES)
   const length = xl_relmap_update.nbytes.get(view, at)
-  if (length !== RELATION_MAP_BYTES) throw refuse('bad_wal', `wrong size ${length} in relmap update record`)
+  if (length !== RELATION_MAP_BYTES) throw fail('bad_wal', `wrong size ${length} in relmap update record`)
   const contentAt = at + xl_relmap_update.SIZE
   sink.relationMap(
     xl_relmap_update.dbid.get(view, at),

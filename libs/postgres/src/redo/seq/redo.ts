@@ -1,5 +1,5 @@
 /** Source: commands/sequence.c, seq_redo (17.11, 18.6). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { getPageSpecial, pageInit, setPageLsn } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_SEQ_ID } from '../../wal/constants.ts'
@@ -22,7 +22,7 @@ function redoBlock(record: DecodedRecord, _blockIndex: number, page: Page): void
   const tupleAt = record.mainDataOffset + xl_seq_rec.SIZE
   const length = record.mainDataLength - xl_seq_rec.SIZE
   if (addItem(page, record.bytes, tupleAt, length, FirstOffsetNumber, ADD_TO_INDEX) === 0) {
-    throw refuse('bad_wal', `a sequence tuple of ${length} bytes does not fit its page`)
+    throw fail('bad_wal', `a sequence tuple of ${length} bytes does not fit its page`)
   }
   setPageLsn(page, record.nextLsn)
 }

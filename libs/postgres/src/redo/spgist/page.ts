@@ -8,7 +8,7 @@
  * Source: access/spgist_private.h; access/spgist/spgutils.c SpGistInitPage, spgFormDeadTuple; spgdoinsert.c
  * spgPageIndexMultiDelete, spgUpdateNodeLink (16, 17, 18 alike).
  */
-import { refuse, struct, u16 } from '@understory/base'
+import { fail, struct, u16 } from '@understory/base'
 import {
   PAGE_SIZE,
   getNormalItemId,
@@ -54,8 +54,7 @@ export function initSpgistPage(page: Page, flags: number): void {
 
 function opaqueAt(page: Page): number {
   const special = getPageSpecial(page)
-  if (special !== OPAQUE_AT)
-    throw refuse('bad_page', `special space starts at ${special}: not an SP-GiST page`)
+  if (special !== OPAQUE_AT) throw fail('bad_page', `special space starts at ${special}: not an SP-GiST page`)
   return special
 }
 
@@ -72,7 +71,7 @@ export function addPlaceholders(page: Page, count: number): void {
 export function leafTupleSize(view: DataView, at: number, end: number): number {
   const size = at + 12 <= end ? view.getUint32(at, true) >>> 2 : 0
   if (size < 12 || at + size > end)
-    throw refuse('bad_wal', `a leaf tuple of ${size} bytes in the ${end - at} left`)
+    throw fail('bad_wal', `a leaf tuple of ${size} bytes in the ${end - at} left`)
   return size
 }
 
@@ -80,7 +79,7 @@ export function leafTupleSize(view: DataView, at: number, end: number): number {
 export function innerTupleSize(view: DataView, at: number, end: number): number {
   const size = at + 8 <= end ? view.getUint16(at + 4, true) : 0
   if (size < 8 || at + size > end)
-    throw refuse('bad_wal', `an inner tuple of ${size} bytes in the ${end - at} left`)
+    throw fail('bad_wal', `an inner tuple of ${size} bytes in the ${end - at} left`)
   return size
 }
 
@@ -90,7 +89,7 @@ export const spgistTupleAt = (page: Page, offset: number): number =>
 /** PageAddItem that must use this very offset number. */
 export function putTuple(page: Page, source: Uint8Array, from: number, size: number, offset: number): void {
   if (addItem(page, source, from, size, offset, ADD_TO_INDEX) !== offset) {
-    throw refuse('bad_page', `failed to add item ${offset} of size ${size} to SPGiST index page`)
+    throw fail('bad_page', `failed to add item ${offset} of size ${size} to SPGiST index page`)
   }
 }
 
@@ -104,7 +103,7 @@ export function addOrReplaceTuple(
 ): void {
   if (offset <= maxOffsetNumber(page)) {
     if ((page.view.getUint8(spgistTupleAt(page, offset)) & 3) !== SPGIST_PLACEHOLDER) {
-      throw refuse('bad_page', 'SPGiST tuple to be replaced is not a placeholder')
+      throw fail('bad_page', 'SPGiST tuple to be replaced is not a placeholder')
     }
     addPlaceholders(page, -1)
     indexTupleDelete(page, offset)
@@ -145,7 +144,7 @@ export interface Replacement {
 /** spgPageIndexMultiDelete of the `count` offset numbers that lie at `at` of the record, in any order. */
 export function replaceByDead(view: DataView, at: number, count: number, page: Page, by: Replacement): void {
   if (count === 0) return
-  if (count > offsetNumbers.length) throw refuse('bad_wal', `${count} items to delete from one page`)
+  if (count > offsetNumbers.length) throw fail('bad_wal', `${count} items to delete from one page`)
   for (let i = 0; i < count; i++) offsetNumbers[i] = view.getUint16(at + i * 2, true)
   const first = offsetNumbers[0]
   const sorted = offsetNumbers.subarray(0, count).sort()
@@ -174,7 +173,7 @@ export function updateNodeLink(
   const head = view.getUint32(at, true)
   const nodeCount = (head >>> 3) & 0x1fff
   if (nodeI >= nodeCount)
-    throw refuse('bad_page', `failed to find requested node ${nodeI} in SPGiST inner tuple`)
+    throw fail('bad_page', `failed to find requested node ${nodeI} in SPGiST inner tuple`)
   let node = at + 8 + (head >>> 16)
   for (let i = 0; i < nodeI; i++) node += indexTupleSizeWithin(view, node, end)
   indexTupleSizeWithin(view, node, end)

@@ -3,7 +3,7 @@
  *
  * Source: access/spgist/spgxlog.c (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { getItemId, maxOffsetNumber, setItemId, setPageLsn } from '../../page/bufpage.ts'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_SPGIST_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
@@ -59,7 +59,7 @@ const leafFlags = (storesNulls: number): number =>
 const offsetNumbers = new Uint16Array(4096)
 /** `count` offset numbers at `at` of the record, rising. */
 function deleteOffsets(record: DecodedRecord, at: number, count: number, page: Page): void {
-  if (count > offsetNumbers.length) throw refuse('bad_wal', `${count} items to delete from one page`)
+  if (count > offsetNumbers.length) throw fail('bad_wal', `${count} items to delete from one page`)
   for (let i = 0; i < count; i++) offsetNumbers[i] = record.view.getUint16(at + i * 2, true)
   indexMultiDelete(page, offsetNumbers, count)
 }

@@ -1,5 +1,5 @@
 /** Source: commands/tablespace.c, tblspc_redo (17.11, 18.6). */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { RM_TBLSPC_ID, XLR_RMGR_INFO_MASK } from '../../wal/constants.ts'
 import type { DecodedRecord } from '../../wal/record.ts'
 import { checkMainData } from '../record-check.ts'
@@ -19,7 +19,7 @@ function effects(record: DecodedRecord, sink: EffectSink): void {
   const pathAt = record.mainDataOffset + xl_tblspc_rec.SIZE
   const end = record.bytes.indexOf(0, pathAt)
   if (end < 0 || end >= record.mainDataOffset + record.mainDataLength) {
-    throw refuse('bad_wal', 'tablespace record has an unterminated path')
+    throw fail('bad_wal', 'tablespace record has an unterminated path')
   }
   sink.tablespaceCreate(spcOid, decoder.decode(record.bytes.subarray(pathAt, end)))
 }

@@ -7,7 +7,7 @@
  *
  * Source: rmgrdesc/xactdesc.c ParseCommitRecord, ParseAbortRecord, ParsePrepareRecord (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import { maxAlign } from '../../page/bufpage.ts'
 import { RM_MULTIXACT_ID, RM_XACT_ID } from '../../wal/constants.ts'
 import type { PgMajor } from '../../wal/pages.ts'
@@ -97,7 +97,7 @@ export class ParsedXact {
 
 /**
  * Fills `parsed` from a record of RM_XACT_ID.
- * Errors: refused `bad_wal` if the record is shorter than what it announces, `unknown_wal` for an unknown opcode.
+ * Errors: `bad_wal` if the record is shorter than what it announces, `unknown_wal` for an unknown opcode.
  */
 export function parseXact(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): void {
   parsed.clear()
@@ -132,7 +132,7 @@ export function parseXact(record: DecodedRecord, major: PgMajor, parsed: ParsedX
       return
     }
     default:
-      throw refuse('unknown_wal', `transaction record has the unknown operation code ${opcode}`)
+      throw fail('unknown_wal', `transaction record has the unknown operation code ${opcode}`)
   }
 }
 
@@ -181,7 +181,7 @@ function parseEnd(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): vo
     if ((xinfo & XACT_XINFO_HAS_GID) !== 0) {
       const end = record.bytes.indexOf(0, at)
       if (end < 0 || end >= mainDataEnd(record))
-        throw refuse('bad_wal', 'transaction record has an unterminated gid')
+        throw fail('bad_wal', 'transaction record has an unterminated gid')
       parsed.gidOffset = at
       parsed.gidLength = end - at
       at = end + 1
@@ -196,7 +196,7 @@ function parseEnd(record: DecodedRecord, major: PgMajor, parsed: ParsedXact): vo
   }
   if (parsed.opcode === XLOG_XACT_COMMIT_PREPARED || parsed.opcode === XLOG_XACT_ABORT_PREPARED) {
     if (parsed.twophaseXid === 0)
-      throw refuse('bad_wal', 'the end of a prepared transaction names no transaction')
+      throw fail('bad_wal', 'the end of a prepared transaction names no transaction')
     parsed.xid = parsed.twophaseXid
   }
   parsed.endOffset = at
@@ -207,7 +207,7 @@ function parsePrepare(record: DecodedRecord, major: PgMajor, parsed: ParsedXact)
   const header = record.mainDataOffset
   let at = advanceWithin(record, header, maxAlign(xl_xact_prepare.SIZE))
   const magic = xl_xact_prepare.magic.get(view, header)
-  if (magic !== TWOPHASE_MAGIC) throw refuse('bad_wal', `two-phase state has magic number ${magic}`)
+  if (magic !== TWOPHASE_MAGIC) throw fail('bad_wal', `two-phase state has magic number ${magic}`)
   parsed.xid = xl_xact_prepare.xid.get(view, header)
   parsed.twophaseXid = parsed.xid
   parsed.dbId = xl_xact_prepare.database.get(view, header)
@@ -242,15 +242,15 @@ function parsePrepare(record: DecodedRecord, major: PgMajor, parsed: ParsedXact)
 const mainDataEnd = (record: DecodedRecord): number => record.mainDataOffset + record.mainDataLength
 
 function advanceWithin(record: DecodedRecord, at: number, size: number): number {
-  if (size < 0 || at + size > mainDataEnd(record)) throw refuse('bad_wal', 'transaction record is too short')
+  if (size < 0 || at + size > mainDataEnd(record)) throw fail('bad_wal', 'transaction record is too short')
   return at + size
 }
 function skipArray(record: DecodedRecord, at: number, count: number, itemBytes: number): number {
-  if (count < 0) throw refuse('bad_wal', `transaction record announces ${count} entries`)
+  if (count < 0) throw fail('bad_wal', `transaction record announces ${count} entries`)
   return advanceWithin(record, at, count * itemBytes)
 }
 function skipAlignedArray(record: DecodedRecord, at: number, count: number, itemBytes: number): number {
-  if (count < 0) throw refuse('bad_wal', `transaction record announces ${count} entries`)
+  if (count < 0) throw fail('bad_wal', `transaction record announces ${count} entries`)
   return advanceWithin(record, at, maxAlign(count * itemBytes))
 }
 

@@ -8,7 +8,7 @@
  * Source: access/transam/xact.c xact_redo, xact_redo_commit, xact_redo_abort; twophase.c RecreateTwoPhaseFile,
  * PrepareRedoAdd; commit_ts.c TransactionTreeSetCommitTsData (17.11, 18.6).
  */
-import { assert, refuse } from '@understory/base'
+import { assert, fail } from '@understory/base'
 import type { Page } from '../../page/bufpage.ts'
 import { RM_XACT_ID } from '../../wal/constants.ts'
 import { crc32c } from '../../wal/crc.ts'
@@ -78,7 +78,7 @@ function reportPages(
 function twoPhaseState(record: DecodedRecord): Uint8Array {
   const length = record.mainDataLength
   if (xl_xact_prepare.totalLen.get(record.view, record.mainDataOffset) !== length + 4) {
-    throw refuse('bad_wal', `two-phase state of ${length} bytes has another length in its header`)
+    throw fail('bad_wal', `two-phase state of ${length} bytes has another length in its header`)
   }
   const content = new Uint8Array(length + 4)
   content.set(record.bytes.subarray(record.mainDataOffset, record.mainDataOffset + length))

@@ -4,7 +4,7 @@
  *
  * Source: access/transam/xlog.c xlog_redo, commit_ts.c CommitTsParameterChange (17.11, 18.6).
  */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { Page } from '../../page/bufpage.ts'
 import {
   RM_XLOG_ID,
@@ -29,7 +29,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, _page: Page): void
     record.blocks[blockIndex]?.hasImage !== true
   )
     return
-  throw refuse('bad_wal', 'full page image record did not contain a full page image')
+  throw fail('bad_wal', 'full page image record did not contain a full page image')
 }
 
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {

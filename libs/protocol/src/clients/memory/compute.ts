@@ -1,5 +1,5 @@
 /** A compute without Postgres, and a host of such. */
-import { LSN_ZERO, refuse } from '@understory/base'
+import { LSN_ZERO, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { ComputeState, GetComputeStatusResponse } from '@understory/rpc'
 import type {
@@ -50,7 +50,7 @@ export class MemoryCompute extends MemoryNode implements ComputeClient {
     await this.reach('setPassword', options)
     const known = this.password?.generation ?? 0
     if (password.generation < known)
-      throw refuse('stale', `password ${known} is newer than ${password.generation}`)
+      throw fail('stale', `password ${known} is newer than ${password.generation}`)
     this.password = password
   }
 
@@ -84,7 +84,7 @@ export class MemoryComputeHost extends MemoryNode implements ComputeHostClient {
     await this.reach('ensureCompute', options)
     const { timelineId } = spec.timeline ?? { timelineId: '' }
     const known = this.specs.get(timelineId)?.specGeneration ?? 0n
-    if (spec.specGeneration < known) throw refuse('stale', `spec ${known} is newer`)
+    if (spec.specGeneration < known) throw fail('stale', `spec ${known} is newer`)
     this.specs.set(timelineId, spec)
     if (configuration !== undefined) this.#configurations.set(timelineId, configuration)
   }

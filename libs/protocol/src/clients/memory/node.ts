@@ -1,5 +1,5 @@
 /** What all nodes in memory share: they may be away, and each call takes a turn of the event loop, as a network does. */
-import { refuse } from '@understory/base'
+import { fail } from '@understory/base'
 import type { CallOptions } from '@understory/rpc'
 
 export class MemoryNode {
@@ -18,7 +18,7 @@ export class MemoryNode {
   protected async reach(call: string, options: CallOptions | undefined): Promise<void> {
     await Promise.resolve()
     options?.signal?.throwIfAborted()
-    if (this.isAway) throw refuse('unavailable', `${this.#name} does not answer`)
+    if (this.isAway) throw fail('unavailable', `${this.#name} does not answer`)
     this.calls.push(call)
     if (this.failure !== undefined) throw this.failure
   }

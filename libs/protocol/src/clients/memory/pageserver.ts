@@ -1,5 +1,5 @@
 /** A pageserver that remembers which shards it was requested to serve, and no page. */
-import { formatLsn, lsnFromBigint, refuse } from '@understory/base'
+import { formatLsn, lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { ShardStatus } from '@understory/rpc'
 import type { CallOptions, ShardRef, StreamFilesResponse, TimelineRef } from '@understory/rpc'
@@ -44,7 +44,7 @@ export class MemoryPageserver extends MemoryNode implements PageserverClient {
     const before = this.#shards.get(name)
     const generation = BigInt(shard.generation)
     if (before !== undefined && before.status.generation > generation)
-      throw refuse('stale', `generation ${before.status.generation} is newer than ${generation}`)
+      throw fail('stale', `generation ${before.status.generation} is newer than ${generation}`)
     const status = ShardStatus.fromPartial({
       imageGeneration: shard.imageGeneration,
       ...before?.status,
@@ -71,8 +71,7 @@ export class MemoryPageserver extends MemoryNode implements PageserverClient {
   ): Promise<void> {
     await this.reach('setImageGeneration', options)
     const shard = this.#served(timeline, number)
-    if (revision < shard.revision)
-      throw refuse('stale', `revision ${shard.revision} is newer than ${revision}`)
+    if (revision < shard.revision) throw fail('stale', `revision ${shard.revision} is newer than ${revision}`)
     shard.revision = revision
     shard.status = { ...shard.status, imageGeneration: settings }
   }
@@ -85,7 +84,7 @@ export class MemoryPageserver extends MemoryNode implements PageserverClient {
   ): Promise<ControlState> {
     await this.reach('controlState', options)
     this.#served(timeline, number)
-    throw refuse('not_found', `shard has no control state at ${formatLsn(lsn)}`)
+    throw fail('not_found', `shard has no control state at ${formatLsn(lsn)}`)
   }
 
   /** It has none. */
@@ -104,7 +103,7 @@ export class MemoryPageserver extends MemoryNode implements PageserverClient {
   #served(timeline: TimelineRef, number: number): Served {
     const shard = this.#shards.get(nameOf(timeline, number))
     if (shard !== undefined) return shard
-    throw refuse('unknown_timeline', `shard ${number} of timeline ${timeline.timelineId} is not here`)
+    throw fail('unknown_timeline', `shard ${number} of timeline ${timeline.timelineId} is not here`)
   }
 }
 

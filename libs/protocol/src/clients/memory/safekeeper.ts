@@ -1,5 +1,5 @@
 /** A safekeeper that keeps positions and memberships in memory. It refuses what a real one refuses. */
-import { LSN_ZERO, formatLsn, maxLsn, refuse } from '@understory/base'
+import { LSN_ZERO, formatLsn, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { CallOptions, TimelineRef } from '@understory/rpc'
@@ -73,8 +73,7 @@ export class MemorySafekeeper extends MemoryNode implements SafekeeperClient {
   ): AsyncGenerator<Uint8Array, void, void> {
     await this.reach('readWal', options)
     const { commitLsn } = this.#copyOf(timeline)
-    if (endLsn > commitLsn)
-      throw refuse('out_of_range', `WAL is committed up to ${formatLsn(commitLsn)} here`)
+    if (endLsn > commitLsn) throw fail('out_of_range', `WAL is committed up to ${formatLsn(commitLsn)} here`)
     yield this.wal.bytes.subarray(startLsn - this.wal.startLsn, endLsn - this.wal.startLsn)
   }
 
@@ -86,7 +85,7 @@ export class MemorySafekeeper extends MemoryNode implements SafekeeperClient {
     await this.reach('configureMembership', options)
     const copy = this.#copyOf(timeline)
     if (generation < copy.membershipGeneration)
-      throw refuse('stale', `membership generation ${copy.membershipGeneration} is newer than ${generation}`)
+      throw fail('stale', `membership generation ${copy.membershipGeneration} is newer than ${generation}`)
     this.set(timeline, { membershipGeneration: generation })
     const { term, history, flushLsn, commitLsn } = copy
     const lastLogTerm = history.at(-1)?.term ?? 0
@@ -126,8 +125,8 @@ export class MemorySafekeeper extends MemoryNode implements SafekeeperClient {
 
   async closeStoredWal(timeline: TimelineRef, options?: CallOptions): Promise<StoredWalEnd> {
     await this.reach('closeStoredWal', options)
-    if (this.has(timeline)) throw refuse('precondition', `safekeeper "${this.nodeId}" has the timeline`)
-    if (this.stored === undefined) throw refuse('not_found', 'nothing of the timeline is stored')
+    if (this.has(timeline)) throw fail('precondition', `safekeeper "${this.nodeId}" has the timeline`)
+    if (this.stored === undefined) throw fail('not_found', 'nothing of the timeline is stored')
     return this.stored
   }
 
@@ -139,13 +138,13 @@ export class MemorySafekeeper extends MemoryNode implements SafekeeperClient {
     await this.reach('deleteTimeline', options)
     const known = this.#copies.get(timeline.timelineId)?.membershipGeneration ?? 0
     if (leftWithGeneration > 0 && known > leftWithGeneration)
-      throw refuse('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
+      throw fail('stale', `membership generation ${known} is newer than ${leftWithGeneration}`)
     this.#copies.delete(timeline.timelineId)
   }
 
   #copyOf({ timelineId }: TimelineRef): Copy {
     const copy = this.#copies.get(timelineId)
     if (copy !== undefined) return copy
-    throw refuse('unknown_timeline', `timeline ${timelineId} is not on this safekeeper`)
+    throw fail('unknown_timeline', `timeline ${timelineId} is not on this safekeeper`)
   }
 }
