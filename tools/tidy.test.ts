@@ -40,7 +40,6 @@ const sized = products.filter((path) => !path.startsWith('libs/postgres/src/redo
 
 /** Files above 400 lines that are left. The number may only fall; at 400 the entry goes. */
 const LONG_FILES: Readonly<Record<string, number>> = {
-  'libs/postgres/src/page/page-items.ts': 405,
   'libs/postgres/src/verify/redo-verifier.ts': 497,
   'libs/postgres/src/wal/stream-decoder.ts': 505,
 }
