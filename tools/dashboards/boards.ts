@@ -174,7 +174,7 @@ const FULL_PAGE_WRITES: BoardPlan = {
         ),
         one(
           'Drift',
-          'Times that full_page_writes went off in the WAL and nobody had asked for it.',
+          'Times that full_page_writes went off in the WAL without a request for it.',
           'short',
           `sum(increase(understory_pageserver_fpw_drift_total{${OF_TENANT}}[$__rate_interval]))`,
           'events',

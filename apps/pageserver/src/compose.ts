@@ -52,7 +52,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     store,
     cache: new BlockCache(values.blockCacheMib * MIB),
     workers,
-    // One runs in each thread, and one is gathered at the same time.
+    // One job runs in each thread while the next one is gathered.
     imageTurns: new Semaphore(imageThreads * 2),
     fetchTurns: new Semaphore(LAYER_FETCHES_COUNT_MAX),
     positions: new CommitPositions(env, rpc),

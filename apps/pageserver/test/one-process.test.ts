@@ -21,7 +21,7 @@ function start(directory: string): Promise<RunningProcess> {
       join(directory, 'data'),
       '--object-store',
       join(directory, 'objects'),
-      // Nobody listens there: a pageserver serves without a broker.
+      // No process listens there: a pageserver serves without a broker.
       '--broker',
       'grpc://127.0.0.1:1',
     ],

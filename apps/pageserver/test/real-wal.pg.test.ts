@@ -1,5 +1,5 @@
 // Goal: shards that took in a real Postgres's base files and WAL give its data directory back, page by page, also after
-// a restart and from the object store alone; chains stay within their bound; damage is told.
+// a restart and from the object store alone; chains stay within their bound; damage is reported.
 // Method: full_page_writes off all the time, so every page is redone; a stopped server's files are the oracle, under
 // Postgres's own masks, with pd_lsn compared exactly and the visibility map bit by bit.
 import type { PgMajor } from '@understory/postgres/wal'
@@ -31,7 +31,7 @@ function kindOf(page: Buffer): PageKind {
   return special === 16 ? 'btree' : special === 8 ? 'sequence' : 'heap'
 }
 
-/** Gives the oid of the database that was made with strategy wal_log. */
+/** Returns the oid of the database that was made with strategy wal_log. */
 async function runWorkload(server: PostgresServer): Promise<number> {
   const client = await server.connect()
   const run = async (...statements: readonly string[]): Promise<void> => {

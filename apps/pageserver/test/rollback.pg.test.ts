@@ -1,8 +1,7 @@
 /**
- * Goal: a shard whose newest WAL is given up soon after its import takes in the WAL of the base backup again, and has then
- * what a shard has that gave up nothing.
- * Method: the files of a stopped server are imported as a backup that ends where a later run of it ends: their pages are
- * right only with the WAL of that run.
+ * Goal: a shard whose newest WAL is discarded soon after its import takes in the WAL of the base backup again, and has
+ * then what a shard has whose WAL was kept. Method: the files of a stopped server are imported as a backup that ends
+ * where a later run of it ends: their pages are right only with the WAL of that run.
  */
 import { cp, readFile } from 'node:fs/promises'
 import { join } from 'node:path'

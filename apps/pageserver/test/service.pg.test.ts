@@ -241,7 +241,7 @@ test(
       stream.cancel()
     }
 
-    // full_page_writes is off, nobody had asked for images: they began by themselves, on every shard.
+    // full_page_writes is off, images had not been requested: they began by themselves, on every shard.
     const status = await callUnary(client.getShardStatus.bind(client), { timeline: TIMELINE_REF })
     for (const shard of status.shards) {
       expect(shard).toMatchObject({

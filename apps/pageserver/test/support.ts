@@ -141,7 +141,7 @@ export async function attach(
   return shards
 }
 
-/** What is behind the reader of a shard: tests look at it, and put damage into it. */
+/** The state behind the reader of a shard: tests look at it, and put damage into it. */
 export function stateOf({ reader }: Shard): ShardState {
   assert(reader instanceof ShardState, () => 'a reader of something else')
   return reader
@@ -204,8 +204,8 @@ export async function* valuesOfCluster(
 }
 
 /**
- * Imports a cleanly stopped cluster into every shard; gives where its WAL goes on. `endLsn`: where its pages can be read
- * from, as for a backup during which WAL was written.
+ * Imports a cleanly stopped cluster into every shard; returns where its WAL continues. `endLsn`: where its pages can be
+ * read from, as for a backup during which WAL was written.
  */
 export async function importCluster(
   shards: readonly Shard[],
@@ -226,7 +226,9 @@ export async function importCluster(
   return checkpoint.redoLsn
 }
 
-/** A shard's batches of about `batchBytes` of the WAL files of `root` from `startLsn` on, as a safekeeper sends them. */
+/**
+ * A shard's batches of about `batchBytes` of the WAL files of `root` from `startLsn` on, as a safekeeper sends them.
+ */
 export async function* batchesOf(
   root: string,
   shard: ShardIdentity,

@@ -1,8 +1,8 @@
 /**
- * Goal: a full disk, threads that refuse jobs and threads that die stall a shard and end nothing: once it is over the shard
- * has what one without trouble has.
- * Method: the same WAL of a real Postgres into a shard without trouble, the oracle, and into one with it; a real tmpfs that is
- * made larger later (needs root and mount), a pool that refuses, real threads that exit.
+ * Goal: a full disk, threads that refuse jobs and threads that die stall a shard and end nothing: once it is over the
+ * shard has what one without trouble has. Method: the same WAL of a real Postgres into a shard without trouble, the
+ * oracle, and into one with it; a real tmpfs that is made larger later (needs root and mount), a pool that refuses,
+ * real threads that exit.
  */
 import { spawnSync } from 'node:child_process'
 import { cp, mkdir, statfs } from 'node:fs/promises'

@@ -1,4 +1,7 @@
-/** A store whose operations somebody hears of: how long each took, whether it failed, how many bytes went which way. */
+/**
+ * A store whose operations are reported to an observer: how long each took, whether it failed, how many bytes went
+ * which way.
+ */
 import { isErrorCode } from '@understory/base'
 import type { Clock } from '@understory/env'
 import type { ListedObject, ObjectStore } from './store.ts'
@@ -19,7 +22,7 @@ export interface StoreObserver {
   moved(direction: 'read' | 'write', bytes: number): void
 }
 
-/** The store itself where nobody observes. */
+/** Returns the store itself where there is no observer. */
 export function observeStore(
   store: ObjectStore,
   observer: StoreObserver | undefined,

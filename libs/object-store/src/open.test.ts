@@ -97,7 +97,7 @@ const faults: [string, Partial<ObjectStore>, string][] = [
   ],
   ['never matches', { putIfMatch: async () => ({ kind: 'conflict' }) }, 'with the current etag is refused'],
 ]
-test('a store that is away is told by what was wanted of it first', async () => {
+test('a store that is away is reported with the first request to it', async () => {
   const away = (what: string) => () => Promise.reject(fail('unavailable', `could not ${what}`))
   const probed = faulty({ putIfAbsent: away('put'), delete: away('delete') })
   await expect(probeConditionalPut(probed, seededRng(1))).rejects.toThrow('could not put')

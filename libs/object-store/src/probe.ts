@@ -1,6 +1,7 @@
 /**
  * Whether a store compares and swaps for real. Some that speak S3 ignore the conditions of a PUT, or look first and
- * write then, so that two writers both believe to have won: what rests on it (leases, documents) would be lost silently.
+ * write then, so that two writers both believe to have won: what rests on it (leases, documents) would be lost
+ * silently.
  */
 import { assert, fail } from '@understory/base'
 import type { Rng } from '@understory/env'

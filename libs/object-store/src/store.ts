@@ -32,7 +32,7 @@ export interface ObjectHead extends ListedObject {
 }
 
 /**
- * What became of a conditional write. After a lost answer the content tells who won, so two writers must never write
+ * The outcome of a conditional write. After a lost answer the content shows who won, so two writers must never write
  * the same bytes and both believe to be alone: put a name or a nonce of the writer in.
  */
 export type ConditionalPut =

@@ -249,8 +249,8 @@ export class ImageGenerator {
   }
 
   /**
-   * To be awaited where it gives a promise: then blocks of layers that were frozen in the meantime are read first. In layers
-   * of `searched` nothing newer was found.
+   * To be awaited where it gives a promise: then blocks of layers that were frozen in the meantime are read first. In
+   * layers of `searched` nothing newer was found.
    */
   #put(page: Gathered, image: Uint8Array, searched?: readonly Layer[]): void | Promise<void> {
     const { keyId, lastLsn } = page

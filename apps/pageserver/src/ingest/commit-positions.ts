@@ -1,6 +1,6 @@
 /**
- * What the members of every followed timeline have committed, asked once a second: one call a safekeeper for all shards of
- * this process together, so that a thousand idle timelines cost no more than a few messages.
+ * What the members of every followed timeline have committed, asked once a second: one call a safekeeper for all shards
+ * of this process together, so that a thousand idle timelines cost no more than a few messages.
  */
 import { Loop, ProblemReport } from '@understory/actor'
 import { LSN_ZERO, UnderstoryError } from '@understory/base'
@@ -36,7 +36,7 @@ export class CommitPositions {
     this.#rpc = rpc
   }
 
-  /** Returns how to stop it. Nothing runs while nobody watches. */
+  /** Returns the function that ends the watch. Nothing runs without a watcher. */
   watch(watcher: PositionWatcher): () => void {
     this.#watchers.add(watcher)
     if (this.#loop === undefined) {

@@ -1,5 +1,6 @@
 // Goal: ingest removes exactly the SLRU pages that Postgres's truncation removes, however many are live.
-// Method: a shard's state with pages anywhere on the circle of ids, truncation records made by hand, Postgres's rule as a model.
+// Method: a shard's state with pages anywhere on the circle of ids, truncation records made by hand, Postgres's rule as
+// a model.
 import fc from 'fast-check'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import { encodeRecord } from '@understory/postgres/wal'

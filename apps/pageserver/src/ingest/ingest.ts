@@ -46,7 +46,7 @@ import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { newPage } from '../state/shard-reader.ts'
 import type { ShardState } from '../state/shard-state.ts'
 
-/** What ingest asks of whoever makes images. */
+/** What ingest asks of the image generator. */
 export interface ChainWatch {
   readonly settings: ImageGenerationSettings
   queue(keyId: number): void
@@ -167,7 +167,7 @@ export class Ingest {
     state.generatedImagesCount++
   }
 
-  /** Undefined where there is no page yet. */
+  /** Returns undefined where the page does not exist yet. */
   #readPage(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
     return this.#watch.read(async () => {
       const page = newPage()

@@ -41,7 +41,7 @@ test.each<readonly [string, readonly Look[], string | undefined]>([
     'behind at 3',
   ],
   [
-    'a few bytes that it never hears of count, as what a lost compute committed last',
+    'a few bytes whose commit was never reported to it count, as the last commit of a lost compute',
     [
       { atMs: 0, commit: 100, others: [108] },
       { atMs: LATE, commit: 100, others: [108] },
@@ -68,7 +68,7 @@ test.each<readonly [string, readonly Look[], string | undefined]>([
     'behind at 2',
   ],
   [
-    'where nobody has more, nobody is left',
+    'where no other safekeeper has more, none is left',
     [
       { atMs: 0, commit: 100, others: [100, 50] },
       { atMs: 100 * LATE, commit: 100, others: [100, 50], waitsSinceMs: 0 },
@@ -76,7 +76,7 @@ test.each<readonly [string, readonly Look[], string | undefined]>([
     undefined,
   ],
   [
-    'where nobody else answers, it is kept',
+    'where no other safekeeper answers, it is kept',
     [
       { atMs: 0, commit: 100, others: [] },
       { atMs: 100 * LATE, commit: 100, others: [], waitsSinceMs: 0 },

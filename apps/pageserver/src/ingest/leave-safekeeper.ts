@@ -1,7 +1,7 @@
 /**
- * When a shard leaves the safekeeper that it follows. A process that lives and answers says nothing of its WAL: its disk
- * may have failed, it may be at a quota, or the network between it and the compute may be cut. What the other members
- * have committed shows it.
+ * When a shard leaves the safekeeper that it follows. A process that lives and answers says nothing of its WAL: its
+ * disk may have failed, it may be at a quota, or the network between it and the compute may be cut. What the other
+ * members have committed shows it.
  */
 import { maxLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -30,7 +30,9 @@ export type Judgement =
   | { readonly kind: 'stay'; readonly lag: Lag | undefined }
   | { readonly kind: 'leave'; readonly reason: 'behind' | 'silent' }
 
-/** `otherLsns` is what the other members have committed, as far as they answered; `lag` comes from the judgement before. */
+/**
+ * `otherLsns` is what the other members have committed, as far as they answered; `lag` comes from the judgement before.
+ */
 export function judgeSafekeeper(
   followed: Followed,
   otherLsns: readonly Lsn[],
@@ -39,7 +41,7 @@ export function judgeSafekeeper(
 ): Judgement {
   const { commitLsn, receivedLsn, waitsSinceMs } = followed
   const furthestLsn = otherLsns.reduce(maxLsn, commitLsn)
-  // Whoever moves but is always behind reaches the old goal in time, and gets a new one.
+  // A safekeeper that moves but is always behind reaches the old goal in time, and gets a new one.
   const isReached = lag === undefined || commitLsn >= lag.goalLsn
   if (!isReached && nowMs - lag.sinceMs >= BEHIND_MS_MAX) return { kind: 'leave', reason: 'behind' }
   const isSilent = waitsSinceMs !== undefined && nowMs - waitsSinceMs >= SILENT_MS_MAX

@@ -1,8 +1,8 @@
 /**
- * The stream of this process to one safekeeper, which carries the WAL of all shards that follow it. What comes is read at
- * once and handed to the shard's queue, so that a slow shard holds up none; how much may be queued is the credit that each
- * subscription gives. It ends with its last subscription. When it breaks, each subscription ends with the reason, and who
- * followed decides whom to follow next: the next subscription makes a new stream.
+ * The stream of this process to one safekeeper, which carries the WAL of all shards that follow it. Messages are read
+ * at once and handed to the shard's queue, so that a slow shard holds up none; how much may be queued is the credit
+ * that each subscription gives. It ends with its last subscription. When it breaks, each subscription ends with the
+ * reason, and who followed decides whom to follow next: the next subscription makes a new stream.
  *
  *   opening --accepted--> open --broken, or without subscriptions--> over
  *       +-----------the safekeeper does not know FollowWal--> single: a stream for each shard that is here, as before it
@@ -40,7 +40,7 @@ interface Subscription {
   readonly queue: BatchQueue
   readonly gathered: Fragments
   single: SingleStream | undefined
-  /** What the safekeeper was told last. */
+  /** The position that was last reported to the safekeeper. */
   reportedRemoteLsn: Lsn
 }
 
@@ -204,7 +204,7 @@ export class SafekeeperStream {
   #take(message: FollowWalResponse['message']): void {
     if (message === undefined || message.$case === 'accepted') return
     const subscription = this.#subscriptions.get(message.value.subscriptionId)
-    // What was under way when it was removed.
+    // The message was under way when the subscription was removed.
     if (subscription === undefined) return
     const { queue, gathered, request } = subscription
     request.onMessage()

@@ -1,10 +1,10 @@
-/** One shard's WAL from one safekeeper: what a subscription is to whoever follows it. */
+/** One shard's WAL from one safekeeper: a subscription as its follower sees it. */
 import { Signal } from '@understory/actor'
 import type { Lsn } from '@understory/base'
 import type { LayerOwner } from '@understory/storage'
 import type { WalBatch } from './fragments.ts'
 
-/** What a shard has, as the safekeeper is told. */
+/** The positions of a shard that are reported to the safekeeper. */
 export interface ShardPositions {
   readonly ingestedLsn: Lsn
   readonly remoteConsistentLsn: Lsn

@@ -1,7 +1,7 @@
 /**
- * Keeps the last of the room on a disk free of layers, for the documents that say which layers there are: a disk that layers
- * have filled still takes a new index, a generation and settings. One for all shards of a data folder, since they write
- * at the same time.
+ * Keeps the last of the room on a disk free of layers, for the documents that say which layers there are: a disk that
+ * layers have filled still takes a new index, a generation and settings. One for all shards of a data folder, since
+ * they write at the same time.
  */
 import { fail } from '@understory/base'
 import type { Disk } from '@understory/env'

@@ -1,5 +1,5 @@
-// Goal: layers that the disk refuses are tried again and never skipped, whatever happens after; damaged ones are fetched again.
-// Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
+// Goal: layers that the disk refuses are tried again and never skipped, whatever happens after; damaged ones are
+// fetched again. Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Semaphore } from '@understory/actor'
@@ -175,7 +175,7 @@ test('a damaged local layer whose object is whole is fetched again, when it is o
   const [first] = await again().openAll()
   expect(warnings).toEqual(['layer_fetched_again'])
   await damage('local', IN_BLOCK)
-  // Once: a disk that damages it again and again is no disk.
+  // It is fetched once only: a disk that damages it again is broken.
   await expect(valueOf(first)).rejects.toMatchObject({ code: 'bad_file' })
   const [second] = await again().openAll()
   expect(await valueOf(second)).toEqual([...VALUE])
@@ -199,7 +199,7 @@ test('a damaged layer is fetched again later where the object store does not ans
   expect(warnings).toEqual(['layer_fetched_again'])
 })
 
-test('a layer that is damaged in the object store, too, is told of with both', async () => {
+test('a layer that is damaged in the object store, too, is reported with both', async () => {
   const { layers, again, damage } = await withTwoLayers()
   await layers.upload()
   await damage('objects', IN_BLOCK)

@@ -1,8 +1,8 @@
 /**
  * Makes layers durable: a frozen layer becomes a file, then a line of the local index, then an object, then a line of
  * the index in the object store. Each step begins when the one before is durable; locally and remotely at most one of
- * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up. What the local disk
- * refuses is tried again, in order: no layer is listed before one that holds older WAL.
+ * each is under way. Runs beside ingest, which waits only when too many frozen layers have piled up. What the local
+ * disk refuses is tried again, in order: no layer is listed before one that holds older WAL.
  */
 import { Mailbox } from '@understory/actor'
 import type { Semaphore } from '@understory/actor'
@@ -129,7 +129,7 @@ export class LayerStore {
     await fetchTurns.run(async () => files.writeLayer(entry.name, await this.remote.getLayer(entry)))
     this.#uploaded.add(entry.name)
   }
-  /** In place of a damaged file: once for each time that the layer is opened. Error: the damage, where the object is no better. */
+  /** In place of a damaged file: once each time the layer is opened. Error: the damage, where the object has it too. */
   async #fetchAgain(entry: LayerEntry, damage: UnderstoryError): Promise<void> {
     try {
       await this.#fetch(entry)
@@ -195,8 +195,8 @@ export class LayerStore {
     })
   }
   /**
-   * Writes a layer of an import: one try, since an import that failed begins again without it. `startLsn`: it is the last
-   * one, and everything before is in layers.
+   * Writes a layer of an import: one try, since an import that failed begins again without it. `startLsn`: it is the
+   * last one, and everything before is in layers.
    */
   async writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
     const encoded = await this.#encode(layer, LAYER_KIND_IMAGE)
@@ -234,7 +234,7 @@ export class LayerStore {
 
   /**
    * Brings the object store up to the local index: one try. Errors: `stale` or `conflict`, after which nothing is
-   * ever published again; anything outside as the store tells it.
+   * ever published again; errors of the store as the store reports them.
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {

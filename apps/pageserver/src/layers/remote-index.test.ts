@@ -1,4 +1,5 @@
-// Goal: nobody publishes over what another has published under the same generation, and a lost answer is no other.
+// Goal: no writer overwrites what another has published under the same generation, and a lost answer is not taken for
+// another writer.
 // Method: two writers of one index over a store in memory, one that loses its answers.
 import type { Lsn } from '@understory/base'
 import { memoryObjectStore } from '@understory/object-store'
@@ -29,7 +30,7 @@ test('of two writers of one generation the one that does not know the newest ind
   const store = memoryObjectStore(() => 0)
   const [older, newer] = [new RemoteIndex(store, OWNER), new RemoteIndex(store, OWNER)]
   await older.publish(partAt(0x2000))
-  // One that never read cannot replace what is there.
+  // A writer that never read the index cannot replace it.
   await expect(newer.publish(partAt(0x9000))).rejects.toMatchObject({ code: 'conflict' })
   await newer.read(1)
   await newer.publish(partAt(0x5000))
@@ -37,12 +38,12 @@ test('of two writers of one generation the one that does not know the newest ind
   await expect(older.publish(partAt(0x6000))).rejects.toMatchObject({ code: 'conflict' })
   await newer.publish(partAt(0x6000))
   expect((await new RemoteIndex(store, OWNER).read(1)).consistentLsn).toBe(0x6000)
-  // Under a new generation it goes on, and the other is stale.
+  // Under a new generation it continues, and the other is stale.
   await older.publish(partAt(0x7000, 2))
   await expect(newer.publish(partAt(0x8000))).rejects.toMatchObject({ code: 'stale' })
 })
 
-test('a writer whose answers are lost goes on, whichever of its indexes is there', async () => {
+test('a writer whose answers are lost continues, whichever of its indexes is there', async () => {
   const store = memoryObjectStore(() => 0)
   let fate: 'answered' | 'stored, no answer' | 'not stored' = 'answered'
   const lossy: ObjectStore = {

@@ -1,8 +1,8 @@
 /**
  * The shard's part of the object store: layers, and one index per generation that lists them. Layers come before the
  * index that lists them, so every prefix of uploads is consistent. Before each publication the newest generation is
- * looked up: a stale one never publishes again (I9). Nor does one whose generation another writes, too: what is there must be what
- * was read or written here last.
+ * looked up: a stale one never publishes again (I9). Nor does one whose generation another writes, too: what is there
+ * must be what was read or written here last.
  */
 import { createHash } from 'node:crypto'
 import { isErrorCode, fail } from '@understory/base'
@@ -80,7 +80,7 @@ export class RemoteIndex {
 
   /**
    * Publishes the index of its generation. Errors: `stale` where a newer generation is there, `conflict` where
-   * somebody else has written this one since it was read or written here.
+   * another writer has written this one since it was read or written here.
    */
   async publish(part: IndexPart): Promise<void> {
     const { generation } = part

@@ -48,8 +48,8 @@ export class ShardFiles {
     await this.#disk.removeTree(this.directory)
   }
   /**
-   * After `remove`: the folders above go too, where this was the last shard of its timeline or tenant. No shard of the same
-   * data folder may be made meanwhile.
+   * After `remove`: the folders above go too, where this was the last shard of its timeline or tenant. No shard of the
+   * same data folder may be made at the same time.
    */
   async removeEmptyParents(): Promise<void> {
     const timeline = dirname(this.directory)

@@ -1,7 +1,7 @@
 /**
- * Trouble outside of a shard (a full disk, a write that failed, threads that are busy) does not end it: the work is tried
- * again, with growing pauses, until it succeeds. While any work waits so, the shard is stalled and says why. What is wrong
- * with the shard itself (WAL that is not known, a damaged value, a bug) is never tried again here.
+ * Trouble outside of a shard (a full disk, a write that failed, threads that are busy) does not end it: the work is
+ * tried again, with growing pauses, until it succeeds. While any work waits so, the shard is stalled and says why. A
+ * fault of the shard itself (WAL that is not known, a damaged value, a bug) is never tried again here.
  */
 import { UnderstoryError, describeError, fail } from '@understory/base'
 import type { ErrorCode } from '@understory/base'
@@ -47,7 +47,7 @@ export class Stalls {
     this.#observer = observer
   }
 
-  /** What waits and why, or undefined. */
+  /** The work that waits and the reason, or undefined. */
   get reason(): string | undefined {
     const reasons = [...this.#stalls]
       .filter(([, { count }]) => count > 0)
@@ -56,8 +56,8 @@ export class Stalls {
   }
 
   /**
-   * The work's result, however often it has to be tried. Rejects with what is no trouble outside, and `cancelled` after
-   * `stop`.
+   * The work's result, however often it has to be tried. Rejects with errors that are not trouble outside, and
+   * `cancelled` after `stop`.
    */
   async retry<T>(work: RetriedWork, attempt: () => Promise<T>): Promise<T> {
     const { clock, rng } = this.#env
@@ -91,7 +91,7 @@ export class Stalls {
     })
   }
 
-  /** What waits gives up. */
+  /** Work that waits ends with `cancelled`. */
   stop(): void {
     this.#stop.abort()
   }
@@ -130,5 +130,5 @@ export class Stalls {
 
 const stalledError = (reason: string): Error =>
   fail('unavailable', `the shard is stalled: ${reason}`, {
-    hint: 'It goes on by itself once that is over.',
+    hint: 'It continues by itself once that is over.',
   })

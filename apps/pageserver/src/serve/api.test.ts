@@ -13,7 +13,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { TENANT, TIMELINE, openBench } from '../../test/support.ts'
 import { pageserverService } from './api.ts'
 
-test('a shard is not attached with a safekeeper that is no address, which nobody could dial', async () => {
+test('a shard is not attached with a safekeeper whose address is malformed and cannot be dialled', async () => {
   await using directory = await temporaryDirectory()
   await using bench = await openBench(directory.path)
   const server = await startServer(PLAIN_SERVER, {

@@ -65,12 +65,12 @@ const filePiece = (path: string, offset: number, data: Buffer, size = 0): Piece 
 })
 const directoryPiece = (path: string): Piece => ({ $case: 'directory', value: path })
 
-/** What has a key each, in the order in which it is sent. What is small comes before, and is sent again by a resumed stream. */
+/** The classes whose keys are sent, in that order. Small files come before, and are sent again by a resumed stream. */
 const KEYED = [KEY_RELATION_SIZE, KEY_RELATION_BLOCK, KEY_SLRU_PAGE]
 
 /**
- * `after`: a place that an earlier stream gave, behind which this one goes on; the files as of an LSN and their order
- * are always the same. Errors: `bad_argument` where it is none. The event loop gets its turns meanwhile.
+ * `after`: a place that an earlier stream gave, behind which this one continues; the files as of an LSN and their order
+ * are always the same. Errors: `bad_argument` where it is not a place. The event loop gets its turns in between.
  */
 export async function* streamFiles(
   reader: ShardReader,
@@ -84,7 +84,7 @@ export async function* streamFiles(
     pagesTotal = 0n
     if (loopTurns.isOver) await loopTurns.next()
   }
-  // A shard without anything still tells so.
+  // An empty shard still reports that it is empty.
   if (pagesTotal > 0n) yield { piece: undefined, pagesTotal, place: EMPTY }
 }
 
@@ -93,7 +93,7 @@ function readPlace(encoded: Uint8Array): Key {
     throw fail('bad_argument', `place in a stream of files has ${encoded.length} bytes, not ${KEY_BYTES}`)
   const place = readKey(new DataView(encoded.buffer, encoded.byteOffset, KEY_BYTES), 0)
   if (!KEYED.includes(place.keyClass))
-    throw fail('bad_argument', `${formatKey(place)} is no place in a stream of files`)
+    throw fail('bad_argument', `${formatKey(place)} is not a place in a stream of files`)
   return place
 }
 
@@ -143,7 +143,7 @@ async function* slruPieces(
   }
 }
 
-/** What is small and lives on shard 0. Directories come before what is in them. */
+/** The small files, which live on shard 0. Directories come before their files. */
 async function* clusterPieces(reader: ShardReader, at: Lsn): AsyncGenerator<Piece, void, void> {
   const { major } = reader.settings
   const version = Buffer.from(`${major}\n`)

@@ -21,7 +21,7 @@ import type { LatencyHistogram } from '../telemetry/latency-histogram.ts'
 /** How long a read waits for its LSN to be ingested. */
 export const READ_DEADLINE_MS = 10_000
 
-/** What reads need of a shard. */
+/** The part of a shard that reads need. */
 export interface ReadableShard {
   readonly reader: ShardReader
   /** No read below. */
@@ -32,8 +32,8 @@ export interface ReadableShard {
 }
 
 /**
- * Fills `page`, which must be zeros. On a relation's home shard the status tells a block beyond the end and a relation
- * that does not exist; another shard does not know sizes and gives zeros for what was never written.
+ * Fills `page`, which must be zeros. On a relation's home shard the status distinguishes a block beyond the end from a
+ * relation that does not exist; another shard does not know sizes and gives zeros for what was never written.
  */
 export async function readStampedPage(
   reader: ShardReader,
@@ -108,7 +108,7 @@ export async function readPages(
     statuses[i] = status
     if (status === PAGE_FOUND) found++
     else page.bytes.fill(0)
-    // As if it had been asked for alone: pages before it in the request are no part of its time.
+    // As if it had been asked for alone: pages before it in the request do not count.
     latency.add((waitedMs + clock.nowMs() - beginMs) * 1000)
   }
   return { statuses, pages: Buffer.from(buffer, 0, found * PAGE_SIZE) }

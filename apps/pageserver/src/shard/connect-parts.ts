@@ -1,4 +1,6 @@
-/** What works for a shard, connected: its state, its layers and their way to the object store, images, ingest. */
+/**
+ * The parts that work for a shard, connected: its state, its layers and their way to the object store, images, ingest.
+ */
 import type { Semaphore } from '@understory/actor'
 import type { Env, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'

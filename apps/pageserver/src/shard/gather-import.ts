@@ -1,4 +1,7 @@
-/** The values of a base backup become layers, as they come; what makes the import visible is done by the shard (shard.ts). */
+/**
+ * The values of a base backup become layers, as they come; what makes the import visible is done by the shard
+ * (shard.ts).
+ */
 import { LSN_ZERO, formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { encodeTrackerState, parseControlFile, trackerStateOf } from '@understory/postgres/cluster'
@@ -42,7 +45,9 @@ export interface GatheredImport {
   readonly valuesCount: number
 }
 
-/** Errors: `bad_argument` where the values are no import of this shard; `unavailable` where the shard is detached. */
+/**
+ * Errors: `bad_argument` where the values are not an import of this shard; `unavailable` where the shard is detached.
+ */
 export async function gatherImport(options: ImportOptions): Promise<GatheredImport> {
   const { owner, layers, layerBytesMax, stop, startLsn, values, finish } = options
   if (startLsn === LSN_ZERO) throw fail('bad_argument', 'import has no start lsn')

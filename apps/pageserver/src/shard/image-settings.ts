@@ -1,6 +1,6 @@
 /**
- * Whether a shard makes images (rule I5): as requested, durable before it is answered, and at once where full_page_writes
- * went off without a request.
+ * Whether a shard makes images (rule I5): as requested, durable before it is answered, and at once where
+ * full_page_writes went off without a request.
  */
 import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -35,8 +35,8 @@ export class ImageSettings {
   }
 
   /**
-   * Durable when it returns: enabling in the object store too, since a node may lose its disk and Postgres logs no images
-   * then (rule I5). Errors: `stale` where a later request is known, since a message that comes late must not end
+   * Durable when it returns: enabling in the object store too, since a node may lose its disk and Postgres logs no
+   * images then (rule I5). Errors: `stale` where a later request is known, since a message that comes late must not end
    * what I5 rests on; what the object store says.
    */
   async set(settings: ImageGenerationSettings, revision: number): Promise<void> {
@@ -69,7 +69,10 @@ export class ImageSettings {
     }
   }
 
-  /** full_page_writes as a record says it. Off without a request is drift: chains must not grow, so images begin at once. */
+  /**
+   * full_page_writes as a record says it. Off without a request is drift: chains must not grow, so images begin at
+   * once.
+   */
   sawFullPageWrites(on: boolean, at: Lsn): void {
     const { env, layers, images, stalls, observer, startUpload, fail } = this.#parts
     const { settings } = images

@@ -1,4 +1,7 @@
-/** Takes a base backup into a shard: gathered into layers, listed, loaded, and in the object store before it is answered. */
+/**
+ * Takes a base backup into a shard: gathered into layers, listed, loaded, and in the object store before it is
+ * answered.
+ */
 import { formatLsn, fail } from '@understory/base'
 import type { ShardWork } from './connect-parts.ts'
 import { gatherImport } from './gather-import.ts'
@@ -7,8 +10,8 @@ import type { ImportOptions } from './gather-import.ts'
 export type Backup = Omit<ImportOptions, 'owner' | 'layers'>
 
 /**
- * Runs within the shard's mailbox; gives the number of values. `loading` runs what makes the shard readable. Errors: refused
- * `already_exists`; those of `gatherImport`; what the object store says.
+ * Runs within the shard's mailbox; gives the number of values. `loading` runs what makes the shard readable. Errors:
+ * refused `already_exists`; those of `gatherImport`; what the object store says.
  */
 export async function importBackup(
   { env, state, layers, imageSettings }: ShardWork,

@@ -1,6 +1,6 @@
 /**
- * The way of a shard's open layer: frozen when it is full or old, written beside ingest, in the layer map in place of the frozen
- * one, uploaded. Its methods that freeze run within the shard's mailbox.
+ * The way of a shard's open layer: frozen when it is full or old, written beside ingest, in the layer map in place of
+ * the frozen one, uploaded. Its methods that freeze run within the shard's mailbox.
  */
 import type { Lsn } from '@understory/base'
 import type { Clock, Timer } from '@understory/env'
@@ -42,7 +42,7 @@ export class LayerFlow {
     this.#openedAtMs = parts.clock.nowMs()
   }
 
-  /** Whether whatever fills the open layer should call `freezeFull`. */
+  /** Whether the writer of the open layer should call `freezeFull`. */
   get isFull(): boolean {
     return this.#isOpenLayerFull || this.#writesCount > WRITES_COUNT_MAX
   }

@@ -4,7 +4,7 @@ import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Clock } from '@understory/env'
 
-/** What decides whether a shard can be read, as it is now. */
+/** The current facts that decide whether a shard can be read. */
 export interface Readiness {
   readonly number: number
   readonly isImported: boolean

@@ -36,7 +36,7 @@ const INDEX: IndexPart = {
   layers: LAYERS,
 }
 
-test('layers beyond go, and ingest goes on where the last one that stays ends', () => {
+test('layers beyond are removed, and ingest continues where the last one that is kept ends', () => {
   expect(rollBack(INDEX, at(250))).toEqual({ ...INDEX, layers: LAYERS.slice(0, 2), consistentLsn: at(195) })
   expect(rollBack(INDEX, at(290))).toEqual({ ...INDEX, layers: LAYERS.slice(0, 3), consistentLsn: at(290) })
   expect(rollBack(INDEX, at(105))).toEqual({ ...INDEX, layers: LAYERS.slice(0, 1), consistentLsn: at(100) })

@@ -1,4 +1,4 @@
-/** What stays of a shard where WAL that it has taken in was given up. */
+/** The part of a shard that stays where WAL that it has ingested was discarded by a recovery. */
 import { formatLsn, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { LAYER_KIND_DELTA } from '@understory/storage'
@@ -13,7 +13,7 @@ export interface Rollback {
 
 /**
  * The index without the layers that reach beyond `lsn`, nor any after the first of them. What those hold of WAL that is
- * kept is taken in again: ingest goes on where the last delta layer that stays ends, which is a record end. Error:
+ * kept is taken in again: ingest continues where the last delta layer that stays ends, which is a record end. Error:
  * refused `precondition` where the shard began later.
  */
 export function rollBack(part: IndexPart, lsn: Lsn): IndexPart {
@@ -24,7 +24,8 @@ export function rollBack(part: IndexPart, lsn: Lsn): IndexPart {
   const first = part.layers.findIndex(({ lsnMax }) => lsnMax > lsn)
   if (first < 0) return part.consistentLsn <= lsn ? part : { ...part, consistentLsn: lsn }
   const layers = part.layers.slice(0, first)
-  // From where the import began, though nothing can be read before `readableLsn`: its pages are right only with that WAL.
+  // From where the import began, though nothing can be read before `readableLsn`: its pages are right only with that
+  // WAL.
   let consistentLsn = part.startLsn
   for (const { kind, lsnMax } of layers)
     if (kind === LAYER_KIND_DELTA) consistentLsn = maxLsn(consistentLsn, lsnMax)

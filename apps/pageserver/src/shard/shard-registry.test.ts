@@ -28,7 +28,7 @@ const publishedAt = (index: IndexPart, generation: number, at: number): IndexPar
   consistentLsn: at as Lsn,
 })
 
-test('a shard that comes back takes over what another node has published meanwhile', async () => {
+test('a shard that comes back takes over what another node has published since', async () => {
   await using directory = await temporaryDirectory()
   await using bench = await openBench(directory.path)
   const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
@@ -77,7 +77,7 @@ test('what a crash left of replaced files and layers goes when the shard is open
   expect((await readdir(path)).sort()).toEqual(['attach.json', 'index.json'])
 })
 
-test('a shard that is loading is not taken for a stopped one: who asks it hears that it may ask again', async () => {
+test('a shard that is loading is not taken for a stopped one: callers are asked to retry', async () => {
   await using directory = await temporaryDirectory()
   const layer = layerName(LAYER_KIND_DELTA, 0x1000 as Lsn, 0x2000 as Lsn, 0, 1)
   const opening = Promise.withResolvers<void>()

@@ -44,7 +44,7 @@ export class ShardRegistry {
     this.#room = new LayerRoom(parts.env.disk)
   }
 
-  /** Loads every shard that is on the disk. One that cannot be loaded is logged, the others are served. */
+  /** Loads every shard that is on the disk. A shard that cannot be loaded is logged, the others are served. */
   async loadAll(): Promise<void> {
     const { log } = this.#parts.env
     for (const { path, attached } of await listAttached(this.#parts.env.disk, this.#dataDirectory)) {
@@ -108,9 +108,9 @@ export class ShardRegistry {
   }
 
   /**
-   * Makes or loads the shard, or adopts a newer generation; gives where ingest goes on, 0 while an import is awaited.
-   * Errors: `stale` for a generation older than one known here or published in the object store; `not_found` where
-   * there is nothing to load and `create` is not set.
+   * Makes or loads the shard, or adopts a newer generation; returns where ingest continues, 0 while an import is
+   * awaited. Errors: `stale` for a generation older than one known here or published in the object store; `not_found`
+   * where there is nothing to load and `create` is not set.
    */
   attach(request: AttachRequest): Promise<Lsn> {
     return this.#mailboxes.run(shardName(request.owner), () => this.#attach(request))
@@ -160,7 +160,7 @@ export class ShardRegistry {
   }
 
   /**
-   * What is published. Where WAL of it was given up, what stays is published first: whoever reads the store from then on
+   * Returns the published index. Where WAL was discarded, the part that stays is published first: a reader of the store
    * finds nothing else, and local files of before are of the past.
    */
   async #readPublished(remote: RemoteIndex, newest: number, request: AttachRequest): Promise<IndexPart> {
@@ -192,8 +192,8 @@ export class ShardRegistry {
   }
 
   /**
-   * The local index, the published one, or a new one: the furthest of the newest generation. Where a local file is damaged,
-   * what is published: the WAL of the layers that are only here comes again from the safekeepers.
+   * The local index, the published one, or a new one: the furthest of the newest generation. Where a local file is
+   * damaged, what is published: the WAL of the layers that are only here comes again from the safekeepers.
    */
   async #chooseIndex(
     files: ShardFiles,

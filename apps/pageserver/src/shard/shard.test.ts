@@ -1,4 +1,4 @@
-// Goal: a shard that WAL says nothing to still lets go of it, and trouble with its disk passes by.
+// Goal: a shard that the WAL does not concern still releases it, and trouble with its disk passes.
 // Method: a shard without layers on real files, batches without entries, a disk that refuses.
 import { fail } from '@understory/base'
 import type { Lsn, ShardIdentity } from '@understory/base'
@@ -42,7 +42,7 @@ test('WAL without a value for the shard is reported as taken in, after the age o
   expect(bench.errors).toEqual([])
 })
 
-test('a disk that refuses an index for a while stalls an idle shard, which says so and goes on by itself', async () => {
+test('a disk that refuses an index for a while stalls an idle shard, which says so and continues by itself', async () => {
   await using directory = await temporaryDirectory()
   let isFull = false
   const disk: Disk = {
@@ -58,7 +58,7 @@ test('a disk that refuses an index for a while stalls an idle shard, which says 
   await takeNothing(shard, 0x3000 as Lsn)
   await vi.waitFor(() => expect(shard.stall).toContain('index write: could not write file'), 5_000)
   await expect(shard.flush()).rejects.toMatchObject({ code: 'unavailable' })
-  // It goes on with what needs no disk.
+  // It continues with work that needs no disk.
   await takeNothing(shard, 0x4000 as Lsn)
   await shard.waitFor(0x4000 as Lsn, 5)
   expect(shard.failure).toBeUndefined()
@@ -70,7 +70,7 @@ test('a disk that refuses an index for a while stalls an idle shard, which says 
   expect(bench.warnings.filter((line) => line.startsWith('shard_stalled'))).toHaveLength(1)
 })
 
-test('a shard that is stopped while it is stalled gives up at once', async () => {
+test('a shard that is stopped while it is stalled ends at once', async () => {
   await using directory = await temporaryDirectory()
   let isFull = false
   const disk: Disk = {
@@ -100,7 +100,7 @@ test('a late message about image generation changes nothing, also after a restar
     await shard!.setImageGeneration(on, 2)
     await expect(shard!.setImageGeneration(IMAGES, 1)).rejects.toMatchObject({ code: 'stale' })
     expect(shard!.imageGeneration).toEqual(on)
-    // The same wish again is the same answer.
+    // The same request again gets the same answer.
     await shard!.setImageGeneration(on, 2)
     await shard!.stop()
   }

@@ -1,7 +1,7 @@
 /**
  * One shard of one timeline: the actor that owns its state. Batches of WAL, imports and freezing run one after another
- * through its mailbox. Images and the files of frozen layers come beside it, each in one synchronous step, because ingest
- * waits for both within the mailbox; reads run beside, at LSNs that are complete.
+ * through its mailbox. Images and the files of frozen layers come beside it, each in one synchronous step, because
+ * ingest waits for both within the mailbox; reads run beside, at LSNs that are complete.
  *
  *   awaiting import --ImportShard--> ingesting --failure--> stopped (reads below stay possible)
  *                       loading --------^  |  ^
@@ -26,7 +26,7 @@ import { importBackup } from './import-backup.ts'
 import { ReadWaiters } from './read-waiters.ts'
 import type { Readiness } from './read-waiters.ts'
 
-/** What status and gauges say of a shard. */
+/** The figures of a shard in its status and its gauges. */
 export interface ShardCounts {
   /** WAL of the timeline that it has gone through. */
   readonly walBytes: number
@@ -139,7 +139,7 @@ export class Shard implements WalConsumer, Readiness {
   get imageGeneration(): ImageGenerationSettings {
     return this.#work.images.settings
   }
-  /** What status and gauges say of it. */
+  /** The figures of its status and its gauges. */
   get counts(): ShardCounts {
     const { tracker, ledger, walImagesCount, generatedImagesCount, open } = this.#work.state
     return {
@@ -282,8 +282,8 @@ export class Shard implements WalConsumer, Readiness {
   // Import
 
   /**
-   * Takes a base backup in; gives the number of its values. `values` are those of import batches; `finish` gives its end
-   * when they are through. Errors: `already_exists`; those of `gatherImport`; what the object store says.
+   * Takes a base backup in; gives the number of its values. `values` are those of import batches; `finish` gives its
+   * end when they are through. Errors: `already_exists`; those of `gatherImport`; what the object store says.
    */
   import(
     startLsn: Lsn,

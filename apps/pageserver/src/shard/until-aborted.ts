@@ -1,7 +1,7 @@
 /** Iteration that a signal ends, whatever the source waits for. */
 
 /**
- * The items of `source`. Rejects with `reason()` as soon as the signal fires: `source` is told to return, which is not
+ * The items of `source`. Rejects with `reason()` as soon as the signal fires: `source` is asked to return, which is not
  * waited for, because it may be waiting for its next item.
  */
 export async function* untilAborted<T>(

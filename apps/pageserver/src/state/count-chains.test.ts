@@ -1,5 +1,6 @@
-// Goal: a shard that is loaded knows the length of each page's chain as a read would find it. Method: random values, chains
-// beyond what a byte counts, late images and barriers, in layers of both sizes; the plan of a read is the measure.
+// Goal: a shard that is loaded knows the length of each page's chain as a read would find it. Method: random values,
+// chains beyond what a byte counts, late images and barriers, in layers of both sizes; the plan of a read is the
+// measure.
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
 import {
   BlockCache,

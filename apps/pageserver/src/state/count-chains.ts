@@ -25,7 +25,7 @@ interface Chain {
 }
 const NOTHING: Chain = { count: 0, isWhole: false }
 
-/** Layers come oldest first, so what a layer finds of a key goes on top of what the ones before found. */
+/** Layers come oldest first, so the links that a layer has of a key are added to those of the layers before. */
 export async function countChains(state: ChainCounts, layer: LayerFile): Promise<void> {
   for (const keyClass of [KEY_RELATION_BLOCK, KEY_SLRU_PAGE]) {
     const { first, last } = classRange(keyClass)

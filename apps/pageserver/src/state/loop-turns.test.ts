@@ -3,7 +3,7 @@
 import { expect, test } from 'vitest'
 import { LoopTurns } from './loop-turns.ts'
 
-test('one of those who wait goes on in each turn, in the order in which they came', async () => {
+test('one of the waiting tasks continues in each turn, in the order in which they came', async () => {
   let nowMs = 0
   const callbacks: (() => void)[] = []
   const turns = new LoopTurns({ nowMs: () => nowMs }, (callback) => callbacks.push(callback))
@@ -18,14 +18,14 @@ test('one of those who wait goes on in each turn, in the order in which they cam
   const all = Promise.all(['a', 'b', 'c'].map(work))
   const slices: string[] = []
   for (let turn = 0; turn < 100; turn++) {
-    // What was resumed runs until it waits again.
+    // The resumed task runs until it waits again.
     for (let i = 0; i < 50; i++) await Promise.resolve()
     slices.push(log.splice(0).join(''))
     expect(callbacks.length).toBeLessThanOrEqual(1)
     callbacks.shift()?.()
   }
   await all
-  // Before the first turn one works alone; after that nobody does more than its slice of 5 ms allows.
+  // Before the first turn one works alone; after that none does more than its slice of 5 ms allows.
   const worked = slices.filter((slice) => slice !== '')
   for (const slice of worked) expect(slice).toMatch(/^(a{1,3}|b{1,3}|c{1,3})$/)
   expect(worked.join('').length).toBe(36)

@@ -1,7 +1,7 @@
 /**
- * Turns of the event loop for work that is long but not urgent: scans of keys, streams of files. Whatever has worked for
- * some milliseconds waits here; one of those who wait goes on in each turn of the loop, so that reads, keepalives and
- * ingest never wait for more than one slice, however many scans there are.
+ * Turns of the event loop for work that is long but not urgent: scans of keys, streams of files. A task that has worked
+ * for some milliseconds waits here; one of the waiting tasks continues in each turn of the loop, so that reads,
+ * keepalives and ingest never wait for more than one slice, however many scans there are.
  */
 import { realClock } from '@understory/env'
 import type { Clock } from '@understory/env'

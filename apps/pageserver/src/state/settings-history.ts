@@ -34,7 +34,7 @@ export class SettingsHistory {
     return this.#eras[0]?.value ?? this.now
   }
 
-  /** Gives the value that layers keep of the change. */
+  /** Returns the value that layers keep of the change. */
   change(from: Lsn, walLogHints: boolean, trackCommitTimestamp: boolean): Uint8Array {
     this.#eras.push({ from, value: { ...this.now, walLogHints, trackCommitTimestamp } })
     const flags =

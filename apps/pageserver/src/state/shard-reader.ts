@@ -1,6 +1,6 @@
 /**
- * The read side of a shard: values and pages as of an LSN, from its layers. Reads run beside whatever changes the shard, at
- * LSNs that are complete; there is one way to read a page, measured or not.
+ * The read side of a shard: values and pages as of an LSN, from its layers. Reads run beside the writers of the shard,
+ * at LSNs that are complete; there is one way to read a page, measured or not.
  */
 import type { Lsn } from '@understory/base'
 import { PAGE_SIZE } from '@understory/postgres/page'

@@ -1,7 +1,7 @@
 /**
- * What one shard of one timeline knows: its layers, and what is kept in memory beside them because it follows from them.
- * Everything here can be made again from the layers. Changed synchronously, by three: ingest, the images that are put into
- * the open layer, and the layer files that take the place of frozen layers.
+ * What one shard of one timeline knows: its layers, and what is kept in memory beside them because it follows from
+ * them. Everything here can be made again from the layers. Changed synchronously, by three: ingest, the images that are
+ * put into the open layer, and the layer files that take the place of frozen layers.
  */
 import { LSN_MAX, LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'

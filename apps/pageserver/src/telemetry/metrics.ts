@@ -9,7 +9,7 @@ export const CHAIN_BANDS = ['1', '2-3', '4-7', '8-15', '16-31', '32-63', '64-127
 const SUBSCRIPTION_ENDS = ['behind', 'silent', 'failed'] as const
 export type SubscriptionEnd = (typeof SUBSCRIPTION_ENDS)[number]
 
-/** What is tried again while there is trouble outside. */
+/** The kinds of work that are tried again while there is trouble outside. */
 const RETRIED_WORK = ['layer write', 'index write', 'layer read', 'image job'] as const
 export type RetriedWork = (typeof RETRIED_WORK)[number]
 
@@ -117,7 +117,7 @@ export const METRICS = {
     unit: '{event}',
     kind: 'counter',
     labels: SHARD,
-    help: 'times that full_page_writes went off in the WAL and nobody had asked for it',
+    help: 'times that full_page_writes went off in the WAL without a request for it',
   },
   chainLength: {
     name: 'understory.pageserver.chain.length',

@@ -177,7 +177,7 @@ export class ShardObserver {
     this.#uploads.failed.add(1)
   }
 
-  /** What has ended just now, as a trace of its own. */
+  /** Records work that has ended just now as a trace of its own. */
   #span(name: string, durationMs: number, attributes: SpanAttributes, isAlwaysRecorded = false): void {
     if (this.#traces === undefined) return
     const startMs = performance.now() - durationMs

@@ -1,7 +1,7 @@
 /**
  * A lock between processes, and containers, that share a folder. It is SQLite's lock on an empty database, that is the
- * kernel's: it ends with its holder however that ends, and a holder that was paused for long still holds it. (Lock files
- * with a pid or a lease in them have neither property.) It is held for one synchronous step only, about 50 us.
+ * kernel's: it ends with its holder however that ends, and a holder that was paused for long still holds it. (Lock
+ * files with a pid or a lease in them have neither property.) It is held for one synchronous step only, about 50 us.
  */
 import { DatabaseSync } from 'node:sqlite'
 import { describeError, fail } from '@understory/base'

@@ -267,7 +267,7 @@ class LocalStore implements ObjectStore {
 
 function vanished(root: string, cause: unknown): Error {
   return fail('precondition', `the object store's folder ${root} is gone`, {
-    hint: 'Put it back, or start anew with an empty folder.',
+    hint: 'Put it back, or start again with an empty folder.',
     cause,
   })
 }

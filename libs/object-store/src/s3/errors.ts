@@ -9,7 +9,7 @@ interface S3Failure {
   readonly $retryable?: unknown
 }
 
-/** Codes of the network and names of the SDK that mean: nobody answered. */
+/** Codes of the network and names of the SDK that mean that no answer came. */
 const NETWORK_FAILURES = new Set([
   'ECONNRESET',
   'EPIPE',
@@ -21,8 +21,8 @@ const NETWORK_FAILURES = new Set([
   'NetworkingError',
   'ERR_STREAM_PREMATURE_CLOSE',
 ])
-/** Those that an endpoint that is wrong gives as well. */
-const NOBODY_THERE = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'])
+/** The codes that a wrong endpoint causes as well. */
+const UNREACHABLE_CODES = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'])
 const RETRYABLE_NAMES = new Set([
   'SlowDown',
   'SlowDownRead',
@@ -89,7 +89,7 @@ export function s3Error(error: unknown, what: string, where: string): Error {
       hint: 'The bucket is in another region: name it in the URL.',
     })
   }
-  if (NOBODY_THERE.has(code ?? '') || NOBODY_THERE.has(name)) {
+  if (UNREACHABLE_CODES.has(code ?? '') || UNREACHABLE_CODES.has(name)) {
     const hint = 'See that the store runs, and that its endpoint is right and in reach.'
     return fail('unavailable', message, { ...extra, hint })
   }

@@ -159,7 +159,7 @@ class S3Store implements ObjectStore {
         const etag = present(ETag, 'ETag of S3')
         return { key, sizeBytes: ContentLength, modifiedMs: LastModified?.getTime() ?? 0, etag }
       } catch (error) {
-        // HEAD has no body that could tell a missing bucket from a missing object: the first write or list will.
+        // HEAD has no body that could distinguish a missing bucket from a missing object: the first write or list does.
         if (statusOf(error) === 404) return undefined
         throw error
       }

@@ -192,7 +192,7 @@ export class KeyTable {
     this.#slots = new Uint32Array(capacity * 2)
   }
 
-  /** Fills the slots anew with every key below `count`. */
+  /** Refills the slots with every key below `count`. */
   #rehash(): void {
     const mask = this.#slots.length - 1
     this.#slots.fill(0)

@@ -18,7 +18,9 @@ export const KEY_BYTES = 18
 
 /** Classes; the numbers are on disk. */
 export const KEY_RELATION_BLOCK = 0
-/** Blocks of a relation fork (value: u32 little-endian) or its end (a tombstone). Lives on the relation's home shard. */
+/**
+ * Blocks of a relation fork (value: u32 little-endian) or its end (a tombstone). Lives on the relation's home shard.
+ */
 export const KEY_RELATION_SIZE = 1
 /** Nothing of this fork from block `value` (u32) on may be looked for below this LSN. On every shard. */
 export const KEY_BARRIER = 2
@@ -74,8 +76,8 @@ export const relationSizeKey = (spcOid: number, dbOid: number, rel: number, fork
 })
 /**
  * Pages that get their images from the storage whatever full_page_writes is. Postgres logs none of SLRU pages, nor of a
- * visibility-map page whose bits a record of the heap clears (heapam.c, visibilitymap_clear). Such records lie scattered
- * among those of the heap's pages, so that reading a chain of thousands would take seconds.
+ * visibility-map page whose bits a record of the heap clears (heapam.c, visibilitymap_clear). Such records lie
+ * scattered among those of the heap's pages, so that reading a chain of thousands would take seconds.
  */
 export const isStorageImaged = ({ keyClass, fork }: Key): boolean =>
   keyClass === KEY_SLRU_PAGE || (keyClass === KEY_RELATION_BLOCK && fork === FORK_VM)
@@ -84,7 +86,7 @@ export const isStorageImagedAt = (view: DataView, at: number): boolean =>
   view.getUint8(at) === KEY_SLRU_PAGE ||
   (view.getUint8(at) === KEY_RELATION_BLOCK && view.getUint8(at + 13) === FORK_VM)
 
-/** A key that is no page: what its class does not use is 0. */
+/** A key that is not a page: fields that its class does not use are 0. */
 export const smallKey = (keyClass: number, spcOid: number, dbOid: number, rel: number): Key => ({
   keyClass,
   spcOid,

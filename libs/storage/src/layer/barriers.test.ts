@@ -1,5 +1,5 @@
-// Goal: the newest barrier that covers a key is found, in a number of steps that grows with the logarithm of their count.
-// Method: random barriers against a plain search through all of them; a table that was truncated very often.
+// Goal: the newest barrier that covers a key is found, in a number of steps that grows with the logarithm of their
+// count. Method: random barriers against a plain search through all of them; a table that was truncated very often.
 import { LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import fc from 'fast-check'

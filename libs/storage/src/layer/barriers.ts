@@ -88,7 +88,7 @@ function newestUpTo(list: readonly Barrier[], at: Lsn): Barrier | undefined {
 }
 
 /**
- * `barrier`, or the newest older one that covers `block`. Along the links `fromBlock` falls, so whatever lies before a
+ * `barrier`, or the newest older one that covers `block`. Along the links `fromBlock` falls, so any barrier before a
  * jump that still does not cover the block does not either. (Skew-binary jump pointers: Myers, An applicative
  * random-access stack, 1983.)
  */

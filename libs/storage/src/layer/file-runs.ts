@@ -50,7 +50,7 @@ export class FileValue implements ValueRef {
 
 const EMPTY = new Uint8Array(0)
 
-/** What runs and values need of their file. */
+/** The part of a layer file that runs and values need. */
 export interface BlockSource extends Layer {
   /** Bytes of a data block, if it is at hand. */
   bytesAt(place: DataBlockPlace, offset: number, length: number): Uint8Array | undefined

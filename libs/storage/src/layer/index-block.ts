@@ -1,7 +1,7 @@
 /**
- * A part of a layer's index: where the values of some neighbouring keys are. Values are in order of key, then oldest first; a
- * key with many values goes over several blocks. Opening a block checks everything that reading relies on, so that no later
- * access can leave its bounds.
+ * A part of a layer's index: where the values of some neighbouring keys are. Values are in order of key, then oldest
+ * first; a key with many values goes over several blocks. Opening a block checks everything that reading relies on, so
+ * that no later access can leave its bounds.
  */
 import { fail } from '@understory/base'
 import type { Lsn, UnderstoryError } from '@understory/base'
@@ -84,7 +84,10 @@ export class IndexBlock {
   isWhole(entry: number): boolean {
     return this.#flagsOf(entry, KEY_IS_WHOLE)
   }
-  /** Records of the key since its last value that ends a chain, or since the layer began, up to its last value here; 255: as many or more. */
+  /**
+   * Records of the key since its last value that ends a chain, or since the layer began, up to its last value here;
+   * 255: as many or more.
+   */
   chainOf(entry: number): number {
     return this.#keys.getUint8(entry * this.#keyEntryBytes + KEY_BYTES + 4)
   }

@@ -125,9 +125,9 @@ export function parseIndexPart(
   const part = parseDocument(bytes, name)
   const [found, wanted] = [describeOwner(part.owner), describeOwner(owner)]
   if (found === wanted && (generation === undefined || part.generation === generation)) return part
-  const told =
+  const mismatch =
     found === wanted ? `generation ${part.generation}, not ${generation}` : `${found}, not ${wanted}`
-  throw fail('bad_file', `index "${name}" is of ${told}`, {
+  throw fail('bad_file', `index "${name}" is of ${mismatch}`, {
     hint: 'It was copied under a wrong name: put the one back that belongs there.',
   })
 }

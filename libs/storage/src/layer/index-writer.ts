@@ -38,8 +38,8 @@ export class IndexWriter {
   #topUsed = 0
 
   /**
-   * Columns of the whole layer, as in an index block: `values` name data blocks by their number in `blocks`; of `keys` chain
-   * and flags are not set yet.
+   * Columns of the whole layer, as in an index block: `values` name data blocks by their number in `blocks`; of `keys`
+   * chain and flags are not set yet.
    */
   constructor(blocks: DataView, keys: DataView, keyCount: number, values: DataView, valueCount: number) {
     this.#blocks = blocks
@@ -93,7 +93,7 @@ export class IndexWriter {
     return this.#values.getUint32(at + 16, true) === 0 ? -1 : this.#values.getUint32(at + 8, true)
   }
 
-  /** Goes on to the end of a block; gives its data blocks with their numbers within it. */
+  /** Advances to the end of a block; returns its data blocks with their numbers within it. */
   #take(): Map<number, number> {
     const blocks = new Map<number, number>()
     let sizeBytes = INDEX_BLOCK_COUNTS_BYTES
@@ -114,7 +114,7 @@ export class IndexWriter {
 
   #raw(blocks: ReadonlyMap<number, number>, isContinued: boolean): Uint8Array {
     const valueCount = this.#value - this.#firstValue
-    // The entry of the value behind the block is in it too where its key goes on.
+    // The entry of the value behind the block is in it too where its key continues.
     const endsWithin = this.#value > this.#valueOf(this.#entry)
     const keyCount = this.#entry - this.#firstEntry + (endsWithin ? 1 : 0)
     const keysAt = INDEX_BLOCK_COUNTS_BYTES + blocks.size * BLOCK_ENTRY_BYTES

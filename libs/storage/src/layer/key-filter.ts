@@ -1,6 +1,7 @@
 /**
  * Which keys a layer may have: a Bloom filter of ten bits a key, seven of which are set for each: about one key in a
- * hundred that is not there passes all the same. A layer over the whole key space is mostly asked for keys that it has not.
+ * hundred that is not there passes all the same. A layer over the whole key space is mostly asked for keys that it has
+ * not.
  */
 import type { Key } from '../key/key.ts'
 

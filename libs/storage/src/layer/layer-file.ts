@@ -1,6 +1,7 @@
 /**
- * Reads a layer file. Opening reads header and footer; everything else is read, checked and decompressed block by block when
- * it is asked for, and kept in the block cache alone. Every fault is refused `bad_file` and names the file, what and where.
+ * Reads a layer file. Opening reads header and footer; everything else is read, checked and decompressed block by block
+ * when it is asked for, and kept in the block cache alone. Every fault is refused `bad_file` and names the file, what
+ * and where.
  */
 import { zstdDecompressSync } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
@@ -114,7 +115,8 @@ export class LayerFile implements BlockSource {
 
   gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[], held: HeldBlocks | undefined): boolean | Missing {
     const { lsnMin, lsnMax } = this.frame
-    // One that ends below the floor may be of late images alone: layers under it may still have newer values of other keys.
+    // A layer that ends below the floor may be of late images alone: layers under it may still have newer values of
+    // other keys.
     if (at < lsnMin || lsnMax < floor) return false
     const place = this.#find(key, at, held)
     if (place instanceof Missing) return place
@@ -305,6 +307,8 @@ function decompress(name: string, stored: Uint8Array, rawBytes: number, what: st
   return ownBytes(raw)
 }
 
-/** What the cache keeps must not hold on to a larger buffer: small results are slices of one that the runtime shares. */
+/**
+ * What the cache keeps must not hold on to a larger buffer: small results are slices of one that the runtime shares.
+ */
 const ownBytes = (bytes: Uint8Array): Uint8Array =>
   bytes.buffer.byteLength === bytes.length ? bytes : Uint8Array.from(bytes)

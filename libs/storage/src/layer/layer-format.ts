@@ -18,15 +18,15 @@
  *   values        (lsn u64, data block u32, offset in it u32, length u32, meta u8, block index u8), in order of key, then
  *                 oldest first
  *
- * so that a read needs the top index, one index block and the data blocks, each through the block cache: nothing of a layer
- * stays in memory. META_ENDS_CHAIN tells without reading data how far down a read goes, `chain` and `flags` how long the
- * key's chain is as of its last value in the block.
+ * so that a read needs the top index, one index block and the data blocks, each through the block cache: nothing of a
+ * layer stays in memory. META_ENDS_CHAIN says without reading data how far down a read goes, `chain` and `flags` how
+ * long the key's chain is as of its last value in the block.
  *
  * Version 1 is still read. It has no filter and no top index: its index is one block without counts (the footer and the
  * header have them), with keys of 22 bytes that have neither chain nor flags (docs/formats.md).
  *
- * zstd at level 1 was chosen over LZ4 by measurement: on binaries 1.6 against 1.3 times smaller at the same compression speed
- * (140-180 MB/s), on text 7 against 4; it decompresses 250 MB/s against 800, that is 0.13 ms a block.
+ * zstd at level 1 was chosen over LZ4 by measurement: on binaries 1.6 against 1.3 times smaller at the same compression
+ * speed (140-180 MB/s), on text 7 against 4; it decompresses 250 MB/s against 800, that is 0.13 ms a block.
  */
 import { bytes, lsn64, struct, u16, u32, u64, u8 } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'

@@ -48,8 +48,8 @@ export class LayerMap {
   }
 
   /**
-   * The key's newest value at or before `at`, tombstones too; undefined if there is none above its barrier. At once where
-   * the blocks of the index are at hand.
+   * The key's newest value at or before `at`, tombstones too; undefined if there is none above its barrier. At once
+   * where the blocks of the index are at hand.
    */
   newest(key: Key, at: Lsn): ValueRef | undefined | Promise<ValueRef | undefined> {
     return withBlocks((held) => this.#tryNewest(key, at, held))
@@ -65,8 +65,8 @@ export class LayerMap {
   }
 
   /**
-   * Undefined where the key does not exist at `at`: never written, under a barrier, or ended by a tombstone. At once where
-   * the blocks of the index are at hand.
+   * Undefined where the key does not exist at `at`: never written, under a barrier, or ended by a tombstone. At once
+   * where the blocks of the index are at hand.
    */
   plan(key: Key, at: Lsn): ReadPlan | undefined | Promise<ReadPlan | undefined> {
     return withBlocks((held) => this.#tryPlan(key, at, held))
@@ -89,8 +89,8 @@ export class LayerMap {
   }
 
   /**
-   * Whether the key has a value newer than `lsn` in a layer other than `except`. Only layers that reach beyond `lsn` are
-   * looked at.
+   * Whether the key has a value newer than `lsn` in a layer other than `except`. Only layers that reach beyond `lsn`
+   * are looked at.
    */
   hasNewer(key: Key, lsn: Lsn, except: Layer): boolean | Promise<boolean> {
     return withBlocks((held) => this.#tryHasNewer(key, lsn, except, held))
@@ -107,8 +107,8 @@ export class LayerMap {
 
   /**
    * Keys of [first, last] in order that exist at `at`: above their barriers, not ended. One merge over all layers, of
-   * which each key costs the logarithm of their count; nothing is gathered. `pause` is asked each millisecond or so: then
-   * new values may come and layers may be added and replaced.
+   * which each key costs the logarithm of their count; nothing is gathered. `pause` is asked each millisecond or so:
+   * then new values may come and layers may be added and replaced.
    */
   async *scan(first: Key, last: Key, at: Lsn, pause: Pause): AsyncGenerator<Key, void, void> {
     const heads = await this.#headsOf(first, last, pause)

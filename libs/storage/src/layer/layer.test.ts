@@ -260,7 +260,7 @@ test('a scan pauses every thousand steps, whatever it finds', async () => {
   let pauses = 0
   const pause = (): undefined => void pauses++
   expect((await gathered(map.scan(first, last, 200 as Lsn, pause))).length).toBeGreaterThan(10_000)
-  // A layer of 1,000 keys is no pause, two are; then 40,000 steps.
+  // A layer of 1,000 keys causes no pause, two do; then 40,000 steps.
   expect(pauses).toBeGreaterThanOrEqual(20 + 39)
 
   map.barriers.add(barrierKey(1663, 5, 7, 0), 150 as Lsn, 0)
@@ -362,8 +362,8 @@ test('the last value of a key in a block says how long its chain is', async () =
   }
 })
 
-// testdata/layer-v1.bin was written by the last program that wrote version 1, with what `smallFile` puts, an image of block 3
-// at 1020, and at 2000 a tombstone of block 49 and a barrier of relation 16385 from block 3 on.
+// testdata/layer-v1.bin was written by the last program that wrote version 1, with what `smallFile` puts, an image of
+// block 3 at 1020, and at 2000 a tombstone of block 49 and a barrier of relation 16385 from block 3 on.
 test('a layer of version 1 is read', async () => {
   const golden = await readFile(join(import.meta.dirname, '../../testdata/layer-v1.bin'))
   const file = await openLayer(sourceOf(golden), OWNER, new BlockCache(0))
@@ -411,8 +411,8 @@ test('the least used blocks leave the cache, which keeps to its budget however t
   }
 })
 
-// A table was created (its barrier is at 300) and written at 400; then the image of an older one's page was made late, and
-// nothing else before the layer was frozen.
+// A table was created (its barrier is at 300) and written at 400; then the image of an older one's page was made late,
+// and nothing else before the layer was frozen.
 test('a layer of late images alone ends no search for what is under it', async () => {
   const key = blockKey(1663, 5, 8, 0, 0)
   const under = new OpenLayer(new KeyTable())

@@ -1,7 +1,7 @@
 /**
- * What reading needs of a layer, in memory or in a file. Nothing of a file's index need be in memory: a method that lacks a
- * block answers with what is `Missing`, and is asked again once that is loaded. So a read whose blocks are at hand takes no
- * turn of the event loop.
+ * What reading needs of a layer, in memory or in a file. Nothing of a file's index need be in memory: a method that
+ * lacks a block answers with what is `Missing`, and is asked again once that is loaded. So a read whose blocks are at
+ * hand takes no turn of the event loop.
  */
 import type { Lsn } from '@understory/base'
 import type { Key } from '../key/key.ts'
@@ -30,7 +30,7 @@ export class Missing {
   }
 }
 
-/** Blocks that one read has loaded: they are at hand for it, whatever has become of them in the cache. */
+/** Blocks that one read has loaded: they are at hand for it even where the cache has dropped them. */
 export class HeldBlocks {
   readonly #tables = new Map<BlockTable<Sized>, Map<number, Sized>>()
 
@@ -78,8 +78,8 @@ export interface KeyRun {
 }
 
 /**
- * The keys of a layer within a range, run by run. A key whose values are in several runs, which then follow each other, has
- * its older values first.
+ * The keys of a layer within a range, run by run. A key whose values are in several runs, which then follow each other,
+ * has its older values first.
  */
 export interface KeyRuns {
   /** Undefined after the last. */
@@ -90,8 +90,8 @@ export interface Layer {
   readonly lsnMin: Lsn | undefined
   readonly lsnMax: Lsn | undefined
   /**
-   * Appends to `found` the key's values from `at` down to `floor`, the newest first, up to and with one that ends its chain.
-   * Gives whether the search ends in this layer: by such a value, or by one below `floor`.
+   * Appends to `found` the key's values from `at` down to `floor`, the newest first, up to and with one that ends its
+   * chain. Returns whether the search ends in this layer: by such a value, or by one below `floor`.
    */
   gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[], held: HeldBlocks | undefined): boolean | Missing
   /** The key's newest value at or before `at`. */

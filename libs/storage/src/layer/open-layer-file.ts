@@ -115,7 +115,7 @@ async function frameOfVersion1(source: LayerSource, header: DataView): Promise<L
   }
 }
 
-/** Gives the version. */
+/** Returns the version. */
 function checkHeader(name: string, header: DataView, owner: LayerOwner): 1 | 2 {
   const magic = LayerHeader.magic.get(header, 0)
   if (magic !== LAYER_MAGIC) throw damagedLayer(name, `header has magic 0x${magic.toString(16)}`)

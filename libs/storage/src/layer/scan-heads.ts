@@ -37,7 +37,10 @@ export class ScanHeads {
     heap[at] = head
   }
 
-  /** To the next key of its run, or of the run after it; one without more leaves. To be awaited where it gives a promise. */
+  /**
+   * To the next key of its run, or of the run after it; one without more leaves. To be awaited where it gives a
+   * promise.
+   */
   advanceFirst(): void | Promise<void> {
     const head = this.#heap[0]
     if (head === undefined) return

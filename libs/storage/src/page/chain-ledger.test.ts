@@ -1,4 +1,4 @@
-// Goal: the percentiles and the maximum equal those of a list that is sorted anew each time.
+// Goal: the percentiles and the maximum equal those of a list that is sorted again each time.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { ChainLedger } from './chain-ledger.ts'

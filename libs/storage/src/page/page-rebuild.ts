@@ -19,7 +19,7 @@ import { META_KIND, RECORD_PREFIX_BYTES, VALUE_IMAGE, VALUE_TOMBSTONE } from '..
 
 /**
  *   made     the page is right
- *   absent   its last record found a page that was never made: right only for a page that nobody asks for
+ *   absent   its last record found a page that was never made: right only for a page that is never asked for
  */
 export type RebuildOutcome = 'made' | 'absent'
 
@@ -116,7 +116,7 @@ export class PageJobWriter {
     }
   }
 
-  /** What was written, as a buffer of its own that can be transferred, and starts again empty. */
+  /** Returns the written bytes as a buffer of their own that can be transferred, and starts again empty. */
   take(): ArrayBuffer {
     const taken = this.#bytes.buffer.slice(0, this.#length)
     this.#length = 0

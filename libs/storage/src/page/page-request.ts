@@ -23,7 +23,9 @@ export function encodePageRequests(requests: readonly PageRequest[]): Buffer {
   return encoded
 }
 
-/** Pages of one request: as many as an answer of 32 MiB has room for. A client that needs more sends several requests. */
+/**
+ * Pages of one request: as many as an answer of 32 MiB has room for. A client that needs more sends several requests.
+ */
 export const PAGE_REQUESTS_COUNT_MAX = 4_000
 
 /**

@@ -1,6 +1,6 @@
 /**
- * Who hears of what, as two tables: what a record does beyond its blocks, and what the checkpoint tracker of shard 0
- * has to see. Blocks themselves go to their owners (`shardOfBlock`), and where they are beyond every block seen
+ * The shards that get a record, as two tables: what a record does beyond its blocks, and what the checkpoint tracker of
+ * shard 0 has to see. Blocks themselves go to their owners (`shardOfBlock`), and where they are beyond every block seen
  * before, a note of the relation's size goes to its home shard.
  */
 import type { EffectSink, RmgrId } from '@understory/postgres/redo'

@@ -96,7 +96,7 @@ function decoded(bytes: Uint8Array, recordLsn: Lsn = AT, nextLsn: Lsn = ENDS_AT)
   return record
 }
 
-/** What a record does beyond SLRU pages, each once: as text, by the shards that hear of it. */
+/** What a record does beyond SLRU pages, each once: as text, by the shards that get it. */
 function effectsOf(record: DecodedRecord, settings: RedoSettings): { all: Set<string>; pages: Set<string> } {
   const all = new Set<string>()
   const pages = new Set<string>()

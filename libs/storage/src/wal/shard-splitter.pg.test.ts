@@ -1,7 +1,7 @@
 /**
  * Goal: every shard gets exactly its part of what a real Postgres writes, and the parts together are the whole.
  * Method: the WAL of a workload with DDL, two-phase commits and database copies is split for several layouts; what
- * each shard should get is told anew here, from the record and its effects.
+ * each shard should get is derived again here, from the record and its effects.
  */
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,12 +1,12 @@
 /**
  * Takes the committed WAL of a timeline record by record and writes the parts of several shards of one layout, as
  * shard-stream.ts says: a record is looked at once, whatever the number of shards. It remembers only what spares notes.
- * Hot: keys live in objects that are used again, and a record that concerns no wanted shard costs no allocation. The end
- * of a transaction that is large goes in parts: each page of pg_xact gets the subtransactions that are on it, and not
- * those of three hundred others.
+ * Hot: keys live in objects that are used again, and a record that concerns no wanted shard costs no allocation. The
+ * end of a transaction that is large goes in parts: each page of pg_xact gets the subtransactions that are on it, and
+ * not those of three hundred others.
  *
- * Notes (sizes, xids) are left out where a note before said as much: so a shard may be wanted from a position on only if
- * it has everything before that position, from this splitter or from another one.
+ * Notes (sizes, xids) are left out where a note before said as much: so a shard may be wanted from a position on only
+ * if it has everything before that position, from this splitter or from another one.
  *
  * A record of an unknown kind is refused `unknown_wal` by `recordEffects`, for every shard alike (I7).
  */
@@ -87,7 +87,9 @@ export class ShardSplitter {
     return this.#settings.trackCommitTimestamp === true
   }
 
-  /** The shards whose parts are written from the next record on. What was written and not taken of others is dropped. */
+  /**
+   * The shards whose parts are written from the next record on. Parts of other shards that were not taken are dropped.
+   */
   want(shards: ReadonlySet<number>): void {
     for (const number of this.#parts.keys()) if (!shards.has(number)) this.#parts.delete(number)
     for (const number of shards) {
@@ -106,7 +108,7 @@ export class ShardSplitter {
     return { mostBytes, bytes }
   }
 
-  /** What was written for each wanted shard, which is the caller's; starts again empty. */
+  /** Returns the bytes written for each wanted shard, which are the caller's; starts again empty. */
   take(): Map<number, Uint8Array> {
     const taken = new Map<number, Uint8Array>()
     for (const { number, writer } of this.#parts.values()) taken.set(number, writer.take())
@@ -125,7 +127,7 @@ export class ShardSplitter {
     const changesParameters = isXlog(record, XLOG_PARAMETER_CHANGE)
     if (changesParameters) this.#followParameters(record)
     // Every shard must know what redo depends on, and whether chains will grow.
-    const concernsAll = this.#isForAll || changesParameters || tellsFullPageWrites(record)
+    const concernsAll = this.#isForAll || changesParameters || showsFullPageWrites(record)
     const { bytes, start, totLen } = record
     let isFirstSent = false
     for (const part of this.#parts.values()) {
@@ -321,8 +323,8 @@ function trackerNeeds(record: DecodedRecord, tracksCommitTimestamp: boolean): bo
   }
 }
 
-/** A start of Postgres with another setting writes no FPW_CHANGE: the next checkpoint is the first to tell. */
-const tellsFullPageWrites = (record: DecodedRecord): boolean =>
+/** A start of Postgres with another setting writes no FPW_CHANGE: the next checkpoint is the first to show it. */
+const showsFullPageWrites = (record: DecodedRecord): boolean =>
   isXlog(record, XLOG_FPW_CHANGE) ||
   isXlog(record, XLOG_CHECKPOINT_ONLINE) ||
   isXlog(record, XLOG_CHECKPOINT_SHUTDOWN)

@@ -10,9 +10,9 @@
  * RECORD_HAS_EFFECTS the subscriber also runs `recordEffects` and acts on what concerns its shard. Each shard gets a
  * record at most once, but for the end of a transaction with many subtransactions or dropped relations: it comes in
  * parts, each a record of its own at the same position, with the subtransactions of one page or some of the
- * relations (`encodeXactPart`). A *size* note goes to a relation's home shard where a record touches a block beyond every
- * block noted before. An *xid* note goes to shard 0 where a record that shard 0 does not get otherwise carries an xid
- * that is newer than every one before. Notes that a reader of the WAL wrote before a subscription joined it are not
+ * relations (`encodeXactPart`). A *size* note goes to a relation's home shard where a record touches a block beyond
+ * every block noted before. An *xid* note goes to shard 0 where a record that shard 0 does not get otherwise carries an
+ * xid that is newer than every one before. Notes that a reader of the WAL wrote before a subscription joined it are not
  * written again: the shard has everything before its position. Notes may repeat: the larger value counts.
  */
 import { lsnFromHalves, fail } from '@understory/base'
@@ -32,13 +32,13 @@ export const RECORD_HAS_EFFECTS = 1
 export const ROLE_BLOCK = 0
 /** The same, but the record carries an image that is to be applied: the value is complete in itself. */
 export const ROLE_BLOCK_IMAGE = 1
-/** The same, but redo makes the page anew: the value ends a chain. */
+/** The same, but redo initialises the page: the value ends a chain. */
 export const ROLE_BLOCK_INIT = 2
 /** A visibility-map page whose bits the record clears without registering it. */
 export const ROLE_VISIBILITY_CLEAR = 3
 /** An SLRU page that the record changes. */
 export const ROLE_SLRU = 4
-/** An SLRU page that the record makes anew. */
+/** An SLRU page that the record initialises. */
 export const ROLE_SLRU_INIT = 5
 const ROLE_MAX = 5
 
@@ -140,7 +140,7 @@ export class ShardStreamWriter {
     this.#view.setUint32(at + 9, xid, true)
   }
 
-  /** What was written, which is the caller's, and starts again empty. */
+  /** Returns the written bytes, which are the caller's, and starts again empty. */
   take(): Uint8Array {
     const isKept = this.#bytes.length <= WRITER_KEPT_BYTES
     const taken = isKept ? this.#bytes.slice(0, this.#length) : this.#bytes.subarray(0, this.#length)
