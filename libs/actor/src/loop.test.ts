@@ -1,4 +1,7 @@
-/** Goal: rounds come when they should, through failures and wake-ups. Method: the simulated clock, times looked at exactly. */
+/**
+ * Goal: rounds come when they should, through failures and wake-ups. Method: the simulated clock, times looked at
+ * exactly.
+ */
 import { fail } from '@understory/base'
 import { seededRng, silentLog } from '@understory/env'
 import { Schedule } from '@understory/simulation/schedule'

@@ -1,4 +1,6 @@
-/** Rounds of work until it is stopped: with a pause between them, an early wake-up, and growing pauses after failures. */
+/**
+ * Rounds of work until it is stopped: with a pause between them, an early wake-up, and growing pauses after failures.
+ */
 import { backoffMs } from '@understory/env'
 import type { BackoffOptions, Clock, Rng } from '@understory/env'
 import type { ProblemReport } from './problem-report.ts'
@@ -14,7 +16,7 @@ export interface LoopOptions {
   readonly pauseMs: number
   /** After failures in a row. */
   readonly backoff?: BackoffOptions
-  /** Hears of failures, and of rounds without one. */
+  /** Gets the failures, and the rounds without one. */
   readonly problems: ProblemReport
 }
 

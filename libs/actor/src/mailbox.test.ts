@@ -1,4 +1,7 @@
-/** Goal: one job at a time, in order, each with its own outcome, whatever jobs do. Method: random jobs on the simulated clock. */
+/**
+ * Goal: one job at a time, in order, each with its own outcome, even where jobs fail. Method: random jobs on the
+ * simulated clock.
+ */
 import { fail } from '@understory/base'
 import { Schedule } from '@understory/simulation/schedule'
 import fc from 'fast-check'
@@ -72,7 +75,7 @@ test('it is bounded: what would wait behind too many is refused, and what waits 
   expect(await mailbox.run(() => 4)).toBe(4)
 })
 
-test('once closed, nothing starts any more, what runs ends, and everybody learns the reason', async () => {
+test('once closed, nothing starts any more, what runs ends, and every caller gets the reason', async () => {
   const mailbox = new Mailbox({ name: 'closing' })
   const gate = Promise.withResolvers<string>()
   const running = mailbox.run(() => gate.promise)

@@ -7,7 +7,7 @@ export interface MailboxOptions {
   readonly name: string
   /** Jobs that may wait. */
   readonly jobsMax?: number
-  /** Hears of each job, in milliseconds, once it has ended; needs `clock`. */
+  /** Called for each job, with times in milliseconds, once it has ended; needs `clock`. */
   readonly observe?: (waitedMs: number, ranMs: number) => void
   readonly clock?: Clock
 }
@@ -72,7 +72,7 @@ export class Mailbox {
 
   async #runAll(): Promise<void> {
     this.#isRunning = true
-    // The sender goes on first.
+    // The sender continues first.
     await Promise.resolve()
     for (let job = this.#waiting.shift(); job !== undefined; job = this.#waiting.shift()) {
       const { clock, observe } = this.#options

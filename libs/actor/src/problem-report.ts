@@ -23,7 +23,7 @@ export class ProblemReport {
     this.#options = options
   }
 
-  /** What is wrong now; empty where nothing is. */
+  /** The present problem, as text; empty where there is none. */
   get current(): string {
     return this.#current
   }

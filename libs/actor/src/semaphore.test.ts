@@ -1,4 +1,7 @@
-/** Goal: never more than allowed at once, in order, and a cancelled job takes no permit. Method: random jobs on the simulated clock. */
+/**
+ * Goal: never more than allowed at once, in order, and a cancelled job takes no permit. Method: random jobs on the
+ * simulated clock.
+ */
 import { Schedule } from '@understory/simulation/schedule'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'

@@ -1,4 +1,4 @@
-/** Goal: a waiter goes on with the change that it waits for, and no later one is lost. Method: by hand. */
+/** Goal: a waiter continues with the change that it waits for, and no later one is lost. Method: by hand. */
 import { expect, test } from 'vitest'
 import { Signal } from './signal.ts'
 

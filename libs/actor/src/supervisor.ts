@@ -1,4 +1,6 @@
-/** Children by name: started, restarted by policy, put to rest where idle, and stopped in reverse order of their start. */
+/**
+ * Children by name: started, restarted by policy, put to rest where idle, and stopped in reverse order of their start.
+ */
 import { assert, describeError } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { BackoffOptions, Clock, Log, Rng } from '@understory/env'

@@ -1,4 +1,4 @@
-/** Reads a variable-length byte range from front to back, bounds-checked; one error tells where it ended. */
+/** Reads a variable-length byte range from front to back, bounds-checked; its one error says where the bytes ended. */
 import { fail } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 import { lsnFromHalves } from './lsn.ts'

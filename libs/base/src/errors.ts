@@ -55,7 +55,7 @@ export const ERROR_CODES = {
 export type ErrorCode = keyof typeof ERROR_CODES
 
 interface ErrorOptionsExtra {
-  /** The mechanism, for whoever looks deeper. */
+  /** The mechanism, for a reader who looks deeper. */
   readonly detail?: string
   /** What to do, as a sentence. */
   readonly hint?: string

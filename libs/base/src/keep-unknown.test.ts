@@ -1,5 +1,5 @@
-// Goal: nothing of a newer program's document is lost by an older one that changes it. Method: any JSON with fields taken
-// out at any depth, as a checked copy has it, is whole again.
+// Goal: nothing of a newer program's document is lost by an older one that changes it. Method: any JSON with fields
+// taken out at any depth, as a checked copy has it, is whole again.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { keepUnknown } from './keep-unknown.ts'
@@ -12,7 +12,7 @@ function strip(value: unknown, isKept: () => boolean): unknown {
   return Object.fromEntries(kept.map(([name, item]) => [name, strip(item, isKept)]))
 }
 
-test('whatever was left out is there again, at every depth', () => {
+test('every field that was left out is there again, at every depth', () => {
   const value = fc.jsonValue({ maxDepth: 5, noUnicodeString: true }).filter((json) => !hasProto(json))
   fc.assert(
     fc.property(value, fc.infiniteStream(fc.boolean()), (raw, chances) => {

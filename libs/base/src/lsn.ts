@@ -2,7 +2,8 @@
  * Log sequence numbers: byte positions in a timeline's WAL.
  *
  * An `Lsn` is a `number`, exact up to 2^53 bytes (8 PiB of WAL). Bitwise operators keep the low 32 bits
- * only: on a whole LSN they are used for nothing but these. Positions are half-open: a start is inclusive, an end exclusive.
+ * only: on a whole LSN they are used for nothing but these. Positions are half-open: a start is inclusive, an end
+ * exclusive.
  */
 import { assert } from './assert.ts'
 import { fail } from './errors.ts'

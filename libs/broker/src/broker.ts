@@ -1,7 +1,7 @@
 /**
- * Who is where, and how far: soft state that its owners repeat. A key lives as long as it is announced again within its
- * time; losing the broker loses nothing that does not come back by itself. Nobody may decide on it what must be right:
- * it says where to ask.
+ * Addresses and positions of the nodes: soft state that its owners repeat. A key lives as long as it is announced again
+ * within its time; losing the broker loses nothing that does not come back by itself. Decisions that must be right
+ * never rest on it: it says where to ask.
  *
  * Keys are words joined by `/`, such as `node/pageserver-1`; values are JSON of up to 64 KiB.
  */
@@ -44,7 +44,7 @@ export interface Broker extends AsyncDisposable {
   list(prefix: string): Promise<AnnouncedEntry[]>
   /**
    * First what is there, then each change, of several to one key the last; ends when the signal fires. While the broker
-   * is away nothing changes; afterwards the difference is told.
+   * is away nothing changes; afterwards the difference is reported.
    */
   watch(prefix: string, signal: AbortSignal): AsyncGenerator<BrokerChange, void, void>
   /** Withdraws this broker's announcements and ends its watches. */

@@ -7,11 +7,11 @@ import type { ChangeSink } from './transport.ts'
 export type FeedItem =
   | { readonly kind: 'announced'; readonly key: string; readonly text: string }
   | { readonly kind: 'gone'; readonly key: string }
-  /** All of a snapshot has been told. */
+  /** All of a snapshot has been reported. */
   | { readonly kind: 'complete' }
 
 export class ChangeFeed implements ChangeSink {
-  readonly #told = new Map<string, string>()
+  readonly #reported = new Map<string, string>()
   readonly #current = new Map<string, string>()
   readonly #changedKeys = new Set<string>()
   #isCompleteDue = false
@@ -61,12 +61,12 @@ export class ChangeFeed implements ChangeSink {
     for (const key of this.#changedKeys) {
       this.#changedKeys.delete(key)
       const text = this.#current.get(key)
-      if (text === this.#told.get(key)) continue
+      if (text === this.#reported.get(key)) continue
       if (text === undefined) {
-        this.#told.delete(key)
+        this.#reported.delete(key)
         return { kind: 'gone', key }
       }
-      this.#told.set(key, text)
+      this.#reported.set(key, text)
       return { kind: 'announced', key, text }
     }
     if (!this.#isCompleteDue) return undefined

@@ -68,7 +68,7 @@ export function brokerContract(open: () => Promise<Broker>): void {
     expect(await there.list(at)).toEqual([])
   })
 
-  test('a watch tells what is there, then what changes, and nothing twice', async () => {
+  test('a watch reports the keys that are there, then the changes, and nothing twice', async () => {
     await using pair = await two(open)
     const { here, there } = pair
     const at = space()

@@ -30,7 +30,7 @@ describe('embedded', () => {
   brokerContract(async () => open(server))
 })
 
-test('a broker that restarts empty is told everything again, and watches go on', async () => {
+test('a broker that restarts empty gets every announcement again, and watches continue', async () => {
   let server = await serve()
   await using here = open(server)
   await using there = open(server)

@@ -61,7 +61,7 @@ export class MemoryTransport implements Transport {
   }
 
   async close(): Promise<void> {
-    // Other links may use it; what nobody repeats runs out.
+    // Other links may use it; keys that are not repeated expire.
   }
 
   #living(prefix: string): Map<string, string> {

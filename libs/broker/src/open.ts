@@ -9,9 +9,9 @@ import { RedisTransport } from './redis.ts'
 const PREFIX_DEFAULT = 'understory'
 
 /**
- * `redis://[user:password@]host:port[/database][?prefix=NAME]` (`rediss://` with TLS), or `grpc://host:port` for the one
- * that a control plane embeds. Connects when it is first needed. Installations that share a Redis need a prefix each: what
- * is announced under the same one belongs together.
+ * `redis://[user:password@]host:port[/database][?prefix=NAME]` (`rediss://` with TLS), or `grpc://host:port` for the
+ * one that a control plane embeds. Connects when it is first needed. Installations that share a Redis need a prefix
+ * each: what is announced under the same one belongs together.
  */
 export function openBroker(url: string, seams: BrokerSeams & { readonly rpc: ClientContext }): Broker {
   const parsed = URL.parse(url)

@@ -1,4 +1,4 @@
-// In Redis the broker keeps the contract, and survives whatever happens to Redis.
+// In Redis the broker keeps the contract, and survives every fault of Redis.
 import { realClock as clock, realRng as rng, silentLog as log } from '@understory/env'
 import { PLAIN_CLIENT } from '@understory/rpc'
 import { type RedisServer, redisMissing, startRedis } from '@understory/testcontainers'
@@ -83,7 +83,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Redis' : `Redis:
         log,
         rpc: PLAIN_CLIENT,
       })
-      // Every time: some commands meet the refusal, and some that there is no connection after it.
+      // Every time: some commands meet the refusal, and some the missing connection after it.
       for (let call = 0; call < 8; call++)
         await expect(wrong.list('x/'), `call ${call}`).rejects.toMatchObject({ code: 'denied' })
       const url = server.url.replace('redis://', 'redis://:sesame@')

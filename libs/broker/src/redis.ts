@@ -33,8 +33,8 @@ export class RedisTransport implements Transport {
   #connectionError: string | undefined
 
   /**
-   * `url`: redis:// or rediss://, which may contain a user and a password. `prefix`: of keys and channels; those who have
-   * the same see each other.
+   * `url`: redis:// or rediss://, which may contain a user and a password. `prefix`: of keys and channels; those who
+   * have the same see each other.
    */
   constructor(url: URL, prefix: string, clock: Clock) {
     this.description = `${url.protocol}//${url.host}${url.pathname}`
@@ -45,11 +45,11 @@ export class RedisTransport implements Transport {
       lazyConnect: true,
       connectTimeout: CONNECT_MS_MAX,
       commandTimeout: COMMAND_MS_MAX,
-      // A command fails soon instead of waiting for a Redis that is away: whoever announces tries again.
+      // A command fails soon instead of waiting for a Redis that is away: the announcer tries again.
       maxRetriesPerRequest: 1,
       retryStrategy: (attempt) => Math.min(RECONNECT_MS_MAX, 50 * 2 ** attempt),
     })
-    // Commands report their failures, and say less than this of why there is no connection.
+    // Commands report their failures, with less than this about the cause of a lost connection.
     this.#redis.on('error', (error) => {
       this.#connectionError = describeError(error)
     })
@@ -112,7 +112,7 @@ export class RedisTransport implements Transport {
     // A connection that listens to a channel can do nothing else.
     const listener = this.#redis.duplicate({ lazyConnect: true })
     listener.on('error', () => undefined)
-    /** What messages said while a scan went on: newer than what the scan saw. */
+    /** The values in messages that came during a scan: newer than those that the scan saw. */
     const heard = new Map<string, string | undefined>()
     listener.on('message', (_channel, packed) => {
       const message = parseMessage(packed)
@@ -169,7 +169,7 @@ export class RedisTransport implements Transport {
   }
 }
 
-/** Somebody else may write below our names: what is not JSON is not ours. */
+/** Other programs may write below our names: a value that is not JSON is not ours. */
 function isJson(text: string | null | undefined): text is string {
   if (text === null || text === undefined) return false
   try {

@@ -13,7 +13,7 @@ export interface Transport {
   set(key: string, text: string, ttlMs: number): Promise<void>
   remove(key: string): Promise<void>
   list(prefix: string): Promise<Map<string, string>>
-  /** Tells a snapshot, then what happens; resolves when the signal fires, rejects when the connection is lost. */
+  /** Reports a snapshot, then the changes; resolves when the signal fires, rejects when the connection is lost. */
   follow(prefix: string, signal: AbortSignal, sink: ChangeSink): Promise<void>
   /** Calls back when the other side is there again after it was away, perhaps with nothing in its memory. */
   onReturn(callback: () => void): void

@@ -66,7 +66,7 @@ test('a vote is durable before it is answered, and given once a term', () => {
   }
 })
 
-test('nothing is told as flushed before it is', () => {
+test('nothing is reported as flushed before it is', () => {
   const written = run(fresh, vote(1), elected(1, 0), append(1, 0, 100))
   expect(written.after).toEqual([{ kind: 'flush' }])
   expect(run(written.state, flushed(100)).after).toMatchObject([
@@ -88,7 +88,7 @@ test('an older proposer is answered with the higher term and writes nothing', ()
   expect(state.writeLsn).toBe(100)
 })
 
-test('written but unflushed bytes are let go with a vote, so what the vote tells stays true', () => {
+test('written but unflushed bytes are dropped with a vote, so that the positions in the vote stay true', () => {
   const { durable, after } = run(streaming, append(1, 100, 8), vote(2))
   expect(durable).toMatchObject([
     { kind: 'truncateWal', toLsn: 100 },
@@ -141,7 +141,7 @@ test('a newer membership is recorded, and what comes by an older one is refused'
   const older = run(newer.state, greeting(1))
   expect(older.durable).toEqual([])
   expect(older.after).toMatchObject([{ kind: 'sendGreeting', reply: { membershipGeneration: 2 } }])
-  // Unflushed WAL of the older membership is let go: nobody hears later that it was flushed.
+  // Unflushed WAL of the older membership is dropped: it is never reported as flushed later.
   const unflushed = run(streaming, append(1, 100, 8), greeting(1))
   expect(unflushed.durable).toMatchObject([
     { kind: 'truncateWal', toLsn: 100 },

@@ -1,6 +1,6 @@
 /**
- * The acceptor: votes, cuts its log where an elected proposer says, appends, and reports what is durable. Pure: WAL goes
- * through it to the effect that writes it.
+ * The acceptor: votes, cuts its log where an elected proposer says, appends, and reports what is durable. Pure: WAL
+ * goes through it to the effect that writes it.
  *
  * A step's effects come in two lists, and the type keeps their order: everything in `durable` is carried out, in order
  * and to the end, before anything in `after`. So no answer ever reports what is not on disk. `writeWal` alone need not
@@ -9,7 +9,7 @@
  * The app's part
  * - The state changes by steps alone. A step counts once its `durable` effects are done; before that it may be dropped.
  * - `truncateWal` waits for a running flush, whose result is dropped, cuts the log durably, and forgets unflushed bytes.
- *   Once it is done, `truncated` is fed: whatever becomes of the effects after it, the log is shorter.
+ *   Once it is done, `truncated` is fed: even if the effects after it are dropped, the log is shorter.
  * - After `flush` it makes what is written durable and feeds `flushed` with the last record end in that, in order.
  *   One flush may answer many requests.
  * - WAL that cannot be written for want of room, or that is not WAL: `dropUnflushed`.
@@ -47,7 +47,7 @@ export interface AcceptorControl {
   readonly term: number
   /** History of the elected proposer that wrote last. It may reach beyond the log. */
   readonly history: TermHistory
-  /** How the compute went on after that proposer's election; undefined before the first. */
+  /** How the compute continued after that proposer's election; undefined before the first. */
   readonly election: ElectionKind | undefined
   readonly timelineStartLsn: Lsn
   /** At most the true commit position: it is not written for its own sake. */
@@ -66,7 +66,7 @@ export interface AcceptorState {
   readonly announcedCommitLsn: Lsn
 }
 
-/** What comes after a greeting carries the membership generation of that greeting: it holds for the whole stream. */
+/** Messages after a greeting carry the membership generation of that greeting: it holds for the whole stream. */
 interface OfStream {
   readonly membershipGeneration: number
 }
@@ -81,7 +81,9 @@ export type AcceptorInput =
   | { readonly kind: 'truncated'; readonly toLsn: Lsn }
   /** Back to what is durable: what is beyond it never will be. */
   | { readonly kind: 'dropUnflushed' }
-  /** Now and then, such as once a segment: a start looks for the end of the log from the recorded commit position on. */
+  /**
+   * Now and then, such as once a segment: a start looks for the end of the log from the recorded commit position on.
+   */
   | { readonly kind: 'rememberCommit' }
 
 export type DurableEffect =
@@ -195,10 +197,10 @@ const refusal = (state: AcceptorState, code: ErrorCode, message: string): Accept
   reply(state, { kind: 'refuse', code, message })
 
 /**
- * The newest membership is for everybody: a proposer that knows a newer one brings it, and what came by an older one
- * is over. So is WAL of it that is not flushed yet: who finishes the change has asked for our positions, and what an older
- * proposer would commit by a later flush must not be beyond them. A proposer with an older membership learns ours,
- * which ends it; whatever else it sends is refused.
+ * The newest membership counts for all: a proposer that knows a newer one brings it, and messages of an older one
+ * are refused. WAL of the older one that is not flushed yet is dropped: the control plane, which finishes the change,
+ * has asked for our positions, and an older proposer must not commit beyond them by a later flush. A proposer with an
+ * older membership learns ours, which ends it; its other messages are refused.
  */
 function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMessage): AcceptorStep {
   const { control } = state
@@ -214,7 +216,7 @@ function onGreeting(state: AcceptorState, { membershipGeneration }: GreetingMess
   return { state: { ...state, writeLsn: state.flushLsn, control: newer }, durable, after: [answer] }
 }
 
-/** What drops written but unflushed bytes, if there are any. */
+/** The effects that drop written but unflushed bytes, if there are any. */
 const withoutUnflushed = ({ writeLsn, flushLsn }: AcceptorState): DurableEffect[] =>
   writeLsn > flushLsn ? [{ kind: 'truncateWal', toLsn: flushLsn }] : []
 

@@ -1,6 +1,6 @@
 /**
- * The proposer until it leads: a term that no member of a quorum has seen, their votes, and where the history of the winner
- * ends (I2; I3: at the end of the most advanced log among the voters).
+ * The proposer until it leads: a term that no member of a quorum has seen, their votes, and where the history of the
+ * winner ends (I2; I3: at the end of the most advanced log among the voters).
  */
 import { assert, formatLsn } from '@understory/base'
 import { isQuorum } from './membership.ts'

@@ -34,7 +34,7 @@ test('during a change both majorities count', () => {
   expect(isQuorum(joint, has('a', 'b', 'd'))).toBe(true)
 })
 
-test('a change begins once and may be given up', () => {
+test('a change begins once and may be cancelled', () => {
   expect(() => startChange(joint, ['a'])).toThrow(/under way/)
   expect(abortChange(joint)).toEqual({ generation: 6, members: ['a', 'b', 'c'] })
 })
@@ -80,7 +80,7 @@ const candidate = feed(
   greeted('b', 4),
 )
 
-test('a leader goes on under a newer membership, and counts anew what is flushed', () => {
+test('a leader continues under a newer membership, and counts again what is flushed', () => {
   const leader = feed(
     candidate,
     voted('a', true),
@@ -104,7 +104,7 @@ test('a leader goes on under a newer membership, and counts anew what is flushed
   expect(feed(again, appended('d', 50)).commitLsn).toBe(50)
 })
 
-test('whoever does not lead begins anew under a newer membership, and an older one is nothing', () => {
+test('a proposer that does not lead starts over under a newer membership, and ignores an older one', () => {
   const { state, effects } = stepProposer(candidate, { kind: 'membership', membership: joint })
   expect(effects).toEqual([{ kind: 'staleMembership', generation: 5 }])
   expect(state.phase).toBe('fenced')

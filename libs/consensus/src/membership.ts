@@ -33,7 +33,7 @@ function isMajority(members: readonly string[], has: (member: string) => boolean
   return count * 2 > members.length
 }
 
-/** Everyone that takes part, each once. */
+/** Every member of both sets, each once. */
 export function allMembers({ members, newMembers = [] }: Membership): readonly string[] {
   return [...new Set([...members, ...newMembers])]
 }

@@ -1,4 +1,4 @@
-/** What proposers and acceptors say to each other: proto/understory/v1/safekeeper.proto with positions as numbers. */
+/** The messages between proposers and acceptors: proto/understory/v1/safekeeper.proto with positions as numbers. */
 import type { Lsn } from '@understory/base'
 import type { TermHistory } from './term-history.ts'
 

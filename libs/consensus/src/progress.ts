@@ -29,15 +29,17 @@ export const NO_PROGRESS: Progress = {
 }
 
 /**
- * Whether less than a whole append may be sent: while `unansweredMax` of them are unanswered, what comes in the meantime
- * waits and goes as one.
+ * Whether less than a whole append may be sent: while `unansweredMax` of them are unanswered, what comes in the
+ * meantime waits and goes as one.
  */
 export function mayAppend({ awaitedLsns, flushLsn }: Progress, unansweredMax: 1 | 2): boolean {
   const [older, newer] = awaitedLsns
   return flushLsn >= (unansweredMax === 1 ? newer : older)
 }
 
-/** WAL up to `endLsn` was sent with `commitLsn`; `bringsLsn` is a record end that it is to report as flushed, if any. */
+/**
+ * WAL up to `endLsn` was sent with `commitLsn`; `bringsLsn` is a record end that it is to report as flushed, if any.
+ */
 export function noteSent(
   progress: { -readonly [K in keyof Progress]: Progress[K] },
   endLsn: Lsn,

@@ -92,11 +92,13 @@ export type ProposerInput =
   | { readonly kind: 'fetchFailed'; readonly to: string }
   /** A newer membership: a leader continues under it, any other proposer has to start again. */
   | { readonly kind: 'membership'; readonly membership: Membership }
-  /** Some milliseconds after `commitAdvanced`, and again while `hasNews`: for acceptors that no append brought it to. */
+  /**
+   * Some milliseconds after `commitAdvanced`, and again while `hasNews`: for acceptors that no append brought it to.
+   */
   | { readonly kind: 'news' }
   /**
-   * How far away the acceptors are. Near ones are sent the next append once they answered: what came in the meantime goes as
-   * one, which is the cheapest. Far ones have a second on its way, so that they never wait for one.
+   * How far away the acceptors are. Near ones are sent the next append once they answered: what came in the meantime
+   * goes as one, which is the cheapest. Far ones have a second on its way, so that they never wait for one.
    */
   | { readonly kind: 'pace'; readonly unansweredMax: 1 | 2 }
   /** Now and then, such as every second: asks idle acceptors for a sign of life and tries again what was stuck. */

@@ -187,7 +187,7 @@ test('WAL without a record end is not waited for, and whole appends do not wait'
   ])
 })
 
-test('an acceptor that no append told of the commit position hears of it with the second news', () => {
+test('an acceptor that got the commit position with no append gets it with the second news', () => {
   const committed = run(
     leader.state,
     { kind: 'walFetched', to: 'b', startLsn: at(0), endLsn: at(100) },
@@ -211,7 +211,7 @@ test('an acceptor that no append told of the commit position hears of it with th
   )
 })
 
-test('an acceptor that comes back as a leader is asked for its positions and goes on from there', () => {
+test('an acceptor that comes back as a leader is asked for its positions and continues from there', () => {
   const back = run(leader.state, wal(200), { kind: 'disconnected', from: 'a' }, greeted('a', 2))
   expect(back.effects.at(-1)).toEqual({ kind: 'sendVote', to: 'a', message: { term: 2 } })
   const { effects } = run(back.state, voted('a', 2, 160, history([1, 0], [2, 100]), 0, false))
@@ -221,7 +221,7 @@ test('an acceptor that comes back as a leader is asked for its positions and goe
   ])
 })
 
-test('WAL that nobody connected has is reported', () => {
+test('WAL that no connected acceptor has is reported', () => {
   const { effects } = run(
     leader.state,
     { kind: 'disconnected', from: 'a' },
@@ -245,7 +245,7 @@ test('after a read from a donor that failed another one is asked, where there is
   expect(failed.effects).toContainEqual(
     expect.objectContaining({ kind: 'fetchWal', to: 'b', from: 'c', startLsn: 0, endLsn: 80 }),
   )
-  // The one that failed first is asked again rather than nobody.
+  // The one that failed first is asked again, since there is no other.
   const both = run(failed.state, { kind: 'fetchFailed', to: 'b' }, { kind: 'heartbeat' })
   expect(both.effects).toContainEqual(expect.objectContaining({ kind: 'fetchWal', to: 'b', from: 'a' }))
 })

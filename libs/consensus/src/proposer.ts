@@ -129,8 +129,8 @@ function apply(draft: Draft, input: ProposerInput, effects: ProposerEffect[]): v
 }
 
 /**
- * The votes of a campaign are of its own membership, so only a leader can continue. It greets every member again: what was
- * flushed counts again once that acceptor says so under the new generation.
+ * The votes of a campaign are of its own membership, so only a leader can continue. It greets every member again: what
+ * was flushed counts again once that acceptor says so under the new generation.
  */
 function onMembership(draft: Draft, membership: Membership, effects: ProposerEffect[]): void {
   const { generation } = membership

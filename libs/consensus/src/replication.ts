@@ -1,6 +1,6 @@
 /**
- * The leader's log on its way: each acceptor is brought to it from where their histories part, WAL is sent as the transport
- * takes it, and what a quorum has flushed is committed (I1).
+ * The leader's log on its way: each acceptor is brought to it from where their histories part, WAL is sent as the
+ * transport takes it, and what a quorum has flushed is committed (I1).
  */
 import { advance, assert, formatLsn, maxLsn, minLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -12,7 +12,7 @@ import type { Draft, MutablePeer } from './proposer-draft.ts'
 import type { PeerState, ProposerEffect } from './proposer-state.ts'
 import { highestCommonPoint } from './term-history.ts'
 
-/** Tells an acceptor whose positions are known where its log leaves ours, and begins to stream. */
+/** Announces to an acceptor whose positions are known where its log leaves ours, and begins to stream. */
 export function announce(draft: Draft, to: string, effects: ProposerEffect[]): void {
   const peer = draft.peers[to] as MutablePeer
   const vote = peer.vote as VoteReply
@@ -83,7 +83,9 @@ function trim(draft: Draft, effects: ProposerEffect[]): void {
   effects.push({ kind: 'trimBuffer', lsn })
 }
 
-/** Busy acceptors learn the commit position with their next append; those that were sent none since get it by itself. */
+/**
+ * Busy acceptors learn the commit position with their next append; those that were sent none since get it by itself.
+ */
 export function onNews(draft: Draft, effects: ProposerEffect[]): void {
   for (const name in draft.peers) {
     const { connection, commitSentLsn } = draft.peers[name] as PeerState

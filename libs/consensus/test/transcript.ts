@@ -1,6 +1,6 @@
 /**
- * Plays the commands of a transcript on state machines and writes down what they do. A block of a transcript is one or more
- * commands, a line `----`, and what came of them; lines that begin with `#` are kept.
+ * Plays the commands of a transcript on state machines and writes down what they do. A block of a transcript is one or
+ * more commands, a line `----`, and what came of them; lines that begin with `#` are kept.
  *
  *     acceptors a b c                      new ones
  *     proposer p members=a,b,c [living=N]  a new one; `living` is the term under which its Postgres was streamed

@@ -1,7 +1,7 @@
 /**
- * Goal: what the machines say and do in the stories that matter (elections, commits, cuts, changes of membership, adoption)
- * is there to read, and a change of it is seen. Method: the commands in testdata/*.txt are played, and what comes of them is
- * compared. `npm test -- libs/consensus/test -u` writes the files again.
+ * Goal: what the machines say and do in the stories that matter (elections, commits, cuts, changes of membership,
+ * adoption) is there to read, and a change of it is seen. Method: the commands in testdata/*.txt are played, and what
+ * comes of them is compared. `npm test -- libs/consensus/test -u` writes the files again.
  */
 import { readFile, readdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'

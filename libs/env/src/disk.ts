@@ -2,7 +2,7 @@
  * Files as storage needs them. A write is durable after `sync` of its file; a new, renamed or removed name is durable
  * after `syncDirectory` of its folder. Paths are absolute. Errors: `not_found`, `already_exists`, `disk_full`
  * (try again once there is room), `disk_failed` (this copy of the data is not to be trusted any more), `precondition`
- * (someone has to set rights or paths right).
+ * (an operator has to set rights or paths right).
  */
 import { dirname } from 'node:path'
 import type { Rng } from './rng.ts'
@@ -65,8 +65,8 @@ export interface Disk {
    */
   durableReplace(path: string, bytes: Uint8Array): Promise<void>
   /**
-   * Removes the temporary files that processes which ended during `durableReplace` left in the folder; gives how many
-   * there were. For whoever opens a folder, before anything in it is replaced. No such folder has none.
+   * Removes the temporary files that processes which ended during `durableReplace` left in the folder; returns how many
+   * there were, 0 where there is no such folder. Called by the opener of a folder, before anything in it is replaced.
    */
   removeLeftovers(path: string): Promise<number>
   /** With all that are missing above it, durably; done already is fine. */
@@ -115,8 +115,8 @@ export async function replaceDurably(
 const TEMPORARY = /\.new-([\da-f]{16}|\d+-\d+)$/
 
 /**
- * A temporary name beside `path`. It is random because nothing else tells processes apart: in a container each has the
- * process number 1, and a leftover under the same name would make every later `durableReplace` fail.
+ * A temporary name beside `path`. It is random because nothing else distinguishes processes: in a container each has
+ * the process number 1, and a leftover under the same name would make every later `durableReplace` fail.
  */
 function temporaryPath(path: string, rng: Rng): string {
   const digits = [rng.u32(), rng.u32()].map((part) => part.toString(16).padStart(8, '0'))

@@ -18,8 +18,8 @@ export interface Env {
 
 /**
  * The real world, for composition roots only. Sets how this process collects garbage, too: V8 begins a full collection
- * whenever 64 MB of buffers have been made since the last, however few are alive, and WAL is nothing but buffers. Counted
- * as part of the heap they cost a third of the CPU less under a write load (bench/commit, V8 13.6).
+ * whenever 64 MB of buffers have been made since the last, however few are alive, and WAL is nothing but buffers.
+ * Counted as part of the heap they cost a third of the CPU less under a write load (bench/commit, V8 13.6).
  */
 export function realEnv(log: Log = jsonLog()): Env {
   setFlagsFromString('--external-memory-accounted-in-global-limit')

@@ -10,7 +10,7 @@ import { lockFolder } from './folder-lock.ts'
 
 const SOURCE = resolve(import.meta.dirname, 'folder-lock.ts')
 
-test('a folder is held by one, until that one lets go or is killed', async () => {
+test('a folder is held by one process, until it releases the folder or is killed', async () => {
   await using folder = await temporaryDirectory()
   const lock = await lockFolder(folder.path)
   await expect(lockFolder(folder.path)).rejects.toThrow('is in use')
@@ -27,7 +27,7 @@ test('a folder is held by one, until that one lets go or is killed', async () =>
   await (await lockFolder(folder.path)).release()
 })
 
-test('nobody outside of the folder can be in its way', async () => {
+test('no user outside of the folder can be in its way', async () => {
   await using folder = await temporaryDirectory()
   await chmod(folder.path, 0o711)
   const { dev, ino } = await stat(folder.path)

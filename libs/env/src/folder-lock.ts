@@ -1,10 +1,10 @@
 /**
- * One process at a time may write to a folder. Held as flock(2) on a file in it that only its owner can open: the kernel gives it
- * to one, and takes it back when that one dies, however it dies; also where several containers share a volume. Nobody who may not
- * write to the folder can be in the way, as with a name that everybody may take.
+ * One process at a time may write to a folder. Held as flock(2) on a file in it that only its owner can open: the
+ * kernel gives it to one, and takes it back when that one dies, however it dies; also where several containers share a
+ * volume. A user who may not write to the folder cannot be in the way, as with a name that any process may take.
  *
- * Node has no flock(2), but the program of util-linux locks a file that it inherits, and a lock belongs to the open file, which
- * this process still has when the program has ended.
+ * Node has no flock(2), but the program of util-linux locks a file that it inherits, and a lock belongs to the open
+ * file, which this process still has when the program has ended.
  */
 import { spawn } from 'node:child_process'
 import { constants } from 'node:fs'
@@ -14,14 +14,14 @@ import { fail } from '@understory/base'
 import { diskError } from './real-disk.ts'
 
 const FILE = '.lock'
-/** Exit code of flock(1) where somebody else has it. */
+/** Exit code of flock(1) where another process has it. */
 const HELD = 1
 
 export interface FolderLock extends AsyncDisposable {
   release(): Promise<void>
 }
 
-/** Errors: `precondition` where another process holds the folder, or where there is no program `flock`. */
+/** Errors: `precondition` where another process holds the folder, or where the program `flock` is missing. */
 export async function lockFolder(path: string): Promise<FolderLock> {
   const { O_CREAT, O_NOFOLLOW, O_RDWR } = constants
   const file = await open(join(path, FILE), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600).catch((error: unknown) => {

@@ -24,7 +24,7 @@ export interface JsonLogOptions {
   readonly clock?: Clock
   /** Takes one line with its newline. */
   readonly write?: (line: string) => void
-  /** Hears of every line that is written, with its bound fields and their values as they are printed. */
+  /** Called for every line that is written, with its bound fields and their values as they are printed. */
   readonly also?: ((record: LogRecord) => void) | undefined
   readonly fields?: LogFields
 }
@@ -36,7 +36,7 @@ export interface LogRecord {
   readonly fields: LogFields
 }
 
-/** Writes to standard error unless told otherwise. */
+/** Writes to standard error unless `write` is given. */
 export function jsonLog(options: JsonLogOptions = {}): Log {
   const { level = 'info', clock = realClock, write = writeToStderr, also, fields: bound = {} } = options
   const depth = LOG_LEVELS.indexOf(level)

@@ -7,7 +7,7 @@ import { fail } from '@understory/base'
 import { z } from 'zod'
 
 export interface OptionSpec<T> {
-  /** Reads the text of a flag or variable; its message tells what is expected. */
+  /** Reads the text of a flag or variable; its message says what is expected. */
   readonly read: (text: string) => T
   /** Undefined: the option must be given, unless `optional`. */
   readonly fallback?: T

@@ -1,4 +1,5 @@
-// Goal: progress is one moving line on a terminal, and few lines in a file. Method: a stream that keeps what is written.
+// Goal: progress is one moving line on a terminal, and few lines in a file. Method: a stream that keeps what is
+// written.
 import { expect, test } from 'vitest'
 import { ProgressLine } from './progress-line.ts'
 
@@ -28,7 +29,7 @@ test('into a file goes a line for each thing, and one in ten seconds while only 
   ])
 })
 
-test('on a terminal one line moves, and what follows it begins anew', () => {
+test('on a terminal one line moves, and the text that follows begins on a new line', () => {
   const { out, line } = written(true)
   line.show('writing files, 1 %')
   line.show('writing files, 2 %')

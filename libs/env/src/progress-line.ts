@@ -39,7 +39,7 @@ export class ProgressLine {
     this.#shownMs = nowMs
   }
 
-  /** What follows begins on a line of its own. */
+  /** Text that follows begins on a line of its own. */
   end(): void {
     if (this.#stream.isTTY === true && this.#kind !== undefined) this.#stream.write('\n')
     this.#kind = undefined

@@ -152,7 +152,7 @@ class RealFile implements DiskFile {
     if (this.#endOffset !== undefined) this.#endOffset = Math.max(this.#endOffset, offset + lengthBytes)
   }
 
-  /** A short write, as on a disk that is nearly full: goes on behind it, or fails with the reason. */
+  /** A short write, as on a disk that is nearly full: continues behind it, or fails with the reason. */
   async #writeRest(offset: number, chunks: readonly Uint8Array[], doneBytes: number): Promise<void> {
     const bytes = Buffer.concat(chunks)
     for (let done = doneBytes; done < bytes.length;) {

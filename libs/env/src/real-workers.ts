@@ -1,7 +1,7 @@
 /**
  * A pool of worker threads. Each runs one job at a time; jobs wait in arrival order in a queue with a maximum. Threads
- * are started when a job needs one, so a script that cannot start fails jobs instead of spinning. A thread whose handler
- * met a bug, or that died, is ended and replaced: its memory cannot be trusted.
+ * are started when a job needs one, so a script that cannot start fails jobs instead of spinning. A thread whose
+ * handler met a bug, or that died, is ended and replaced: its memory cannot be trusted.
  */
 import { Worker } from 'node:worker_threads'
 import { describeError, fail } from '@understory/base'
@@ -111,7 +111,7 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
   #abandon(job: Job, error: Error): void {
     const index = this.#queue.indexOf(job)
     if (index >= 0) this.#queue.splice(index, 1)
-    // One that runs already keeps its thread busy until it ends; its result has no taker then.
+    // A job that runs already keeps its thread busy until it ends; its result is dropped then.
     job.reject(error)
   }
 

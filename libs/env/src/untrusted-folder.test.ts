@@ -1,4 +1,5 @@
-// Goal: a folder that somebody else writes to leads nowhere else. Method: links, FIFOs and devices where files are expected.
+// Goal: a folder that another user writes to leads nowhere else. Method: links, FIFOs and devices where files are
+// expected.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chownSync, constants, existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -41,7 +42,7 @@ test('a link is refused, as a file and as any folder on the way', async () => {
   await expect(readWithin(`${root}.link`, 'conf', options)).rejects.toMatchObject({ code: 'bad_file' })
 })
 
-test.each(['fifo', 'device', 'folder'])('a %s is refused, and nobody waits for it', async (kind) => {
+test.each(['fifo', 'device', 'folder'])('a %s is refused without a wait for it', async (kind) => {
   const { root } = await folder()
   const path = join(root, 'conf')
   if (kind === 'fifo') execFileSync('mkfifo', [path])
@@ -58,16 +59,16 @@ test('a file that is too large is refused before it is read', async () => {
   await expect(readWithin(root, 'conf', options)).rejects.toThrow('is too large')
 })
 
-test.runIf(process.geteuid?.() === 0)('a file of somebody else is refused, as a hard link is', async () => {
+test.runIf(process.geteuid?.() === 0)('a file of another user is refused, as a hard link is', async () => {
   const { root, outside } = await folder()
   chownSync(root, 999, 999)
   await link(join(outside, 'secret'), join(root, 'conf'))
-  await expect(readWithin(root, 'conf', options)).rejects.toThrow('belongs to somebody else')
+  await expect(readWithin(root, 'conf', options)).rejects.toThrow('belongs to another user')
   chownSync(join(outside, 'secret'), 999, 999)
   expect((await readWithin(root, 'conf', options))?.toString()).toBe('the key')
 })
 
-test('what is written lands in the folder, whatever has its name', async () => {
+test('a written file lands in the folder, whatever has its name', async () => {
   const { root, outside } = await folder()
   for (const name of ['conf', 'conf.new']) await symlink(join(outside, 'secret'), join(root, name))
   replaceWithin(root, 'conf', 'rules', undefined)

@@ -1,6 +1,7 @@
 /**
- * Files in a folder that somebody less trusted writes to at the same time: the superuser of a tenant's Postgres owns PGDATA,
- * and may put a link, a FIFO or a device where a file is expected. Nothing outside of the folder is opened through it:
+ * Files in a folder that a less trusted user writes to at the same time: the superuser of a tenant's Postgres owns
+ * PGDATA, and may put a link, a FIFO or a device where a file is expected. Nothing outside of the folder is opened
+ * through it:
  *
  * - every part of a path is opened below the folder before it (openat(2), by way of /proc/self/fd) and is not followed where
  *   it is a link, so that a part that is replaced between two steps changes nothing;
@@ -40,8 +41,8 @@ const TABLESPACE = /^pg_tblspc\/\d+$/
 type Ids = Pick<UserIds, 'uid' | 'gid'>
 
 /**
- * Opens `path` below the folder `root`, as openat(2); the caller closes the descriptor. `path` has no `..`. Errors: as the
- * operating system says (ENOENT and the like), `bad_file` where a part of the path is a link.
+ * Opens `path` below the folder `root`, as openat(2); the caller closes the descriptor. `path` has no `..`. Errors: as
+ * the operating system says (ENOENT and the like), `bad_file` where a part of the path is a link.
  */
 export function openWithin(root: string, path: string, flags: number, mode?: number): number {
   return inFolderOf(root, path, (folder, name) => openat(root, path, folder, name, flags, mode))
@@ -62,14 +63,14 @@ export function makeFolderWithin(root: string, path: string, owner: Ids | undefi
 }
 
 /**
- * A connection to a Unix socket below `root`, which begins with `connect()`: to that of the folder's owner, and not to another
- * server's that a link leads to; however long the path is. Errors: as those of `openWithin`, and as connect(2).
+ * A connection to a Unix socket below `root`, which begins with `connect()`: to that of the folder's owner, and not to
+ * another server's that a link leads to; however long the path is. Errors: as those of `openWithin`, and as connect(2).
  */
 export function socketWithin(root: string, path: string): SocketWithin {
   const fd = openWithin(root, path, O_PATH)
   if (isOwn(fstatSync(fd), root)) return new SocketWithin(fd)
   closeSync(fd)
-  throw notAsExpected(root, path, 'belongs to somebody else')
+  throw notAsExpected(root, path, 'belongs to another user')
 }
 
 export class SocketWithin extends Socket {
@@ -87,7 +88,7 @@ export class SocketWithin extends Socket {
   }
 }
 
-/** Puts a file in the place of whatever has its name, except a folder. Mode 0600 or `mode`. */
+/** Replaces anything that has the file's name, except a folder. Mode 0600 or `mode`. */
 export function replaceWithin(
   root: string,
   path: string,
@@ -97,12 +98,12 @@ export function replaceWithin(
 ): void {
   inFolderOf(root, path, (folder, name) => {
     const draft = `${name}.new`
-    // Whoever put something there may do so again: then the open below is refused.
+    // The other user may put something there again: then the open below is refused.
     rmSync(entry(folder, draft), { force: true })
     const fd = openat(root, `${path}.new`, folder, draft, O_WRONLY | O_CREAT | O_EXCL, mode)
     try {
       writeFileSync(fd, content)
-      // Whatever the umask is.
+      // The umask does not count.
       fchmodSync(fd, mode)
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
     } finally {
@@ -151,7 +152,7 @@ export interface ReadWithinOptions {
   readonly anyOwner?: boolean
 }
 
-/** The whole file; undefined where there is none. Errors: `bad_file` where it is no file as is expected here. */
+/** The whole file; undefined where there is none. Errors: `bad_file` where it is not a file as is expected here. */
 export async function readWithin(
   root: string,
   path: string,
@@ -161,7 +162,7 @@ export async function readWithin(
   if (file === undefined) return undefined
   const { size } = await file.stat()
   checkSize(root, path, size, bytesMax)
-  // One byte more than is allowed tells a file that grew meanwhile.
+  // One byte more than is allowed shows a file that grew since then.
   const bytes = Buffer.allocUnsafe(Math.min(size, bytesMax) + 1)
   let length = 0
   while (length < bytes.length) {
@@ -189,8 +190,8 @@ export async function openFileWithin(
   try {
     const stats = fstatSync(fd)
     if (!stats.isFile()) throw notAsExpected(root, path, 'is not a regular file')
-    if (!anyOwner && !isOwn(stats, root)) throw notAsExpected(root, path, 'belongs to somebody else')
-    // The same inode, whatever the path leads to by now.
+    if (!anyOwner && !isOwn(stats, root)) throw notAsExpected(root, path, 'belongs to another user')
+    // The same inode, even if the path leads elsewhere by now.
     return await open(`/proc/self/fd/${fd}`, 'r')
   } finally {
     closeSync(fd)

@@ -36,8 +36,8 @@ export function parsePasswd(text: string): Map<string, UserIds> {
 }
 
 /**
- * That `user` gets to a folder that is there: each folder above it lets it through. The kernel is asked, because there are
- * access lists beside the modes. Errors: `precondition` that names the folder in the way.
+ * That `user` gets to a folder that is there: each folder above it lets it through. The kernel is asked, because there
+ * are access lists beside the modes. Errors: `precondition` that names the folder in the way.
  */
 export function checkReachable(folder: string, user: UserIds | undefined, what: string): void {
   if (user === undefined || mayEnter(folder, user)) return

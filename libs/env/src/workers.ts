@@ -38,7 +38,7 @@ export type JobHandlers<J extends JobMap<J>> = {
 export interface RunOptions {
   /** Buffers of the request that move to the thread: the caller must not touch them again. */
   readonly transfer?: readonly Transferable[]
-  /** Takes a waiting job out of the queue; a job that runs already goes on, only its result is dropped. */
+  /** Takes a waiting job out of the queue; a job that runs already continues, only its result is dropped. */
   readonly signal?: AbortSignal | undefined
 }
 

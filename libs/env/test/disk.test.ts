@@ -1,4 +1,4 @@
-// The real disk does what its interface says, and tells what went wrong by the closed codes.
+// The real disk does what its interface says, and reports errors by the closed codes.
 import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -58,7 +58,7 @@ test('durableReplace leaves the new bytes and no temporary file', async () => {
   expect(await readdir(root)).toEqual(['f', 'folder'])
 })
 
-test('what a crash left of a replacement goes, whoever left it, and nothing else', async () => {
+test('the remains of a replacement that a crash cut short are removed, from any process, and nothing else', async () => {
   const kept = ['f', 'f.new', 'f.new-x', 'f.new-0123456789abcdef0']
   for (const name of [...kept, 'f.new-1-0', 'f.new-0123456789abcdef', 'g.new-12-345'])
     await writeFile(join(root, name), name)
@@ -91,7 +91,7 @@ test('folders are made, listed in order, renamed and removed', async () => {
   expect(await disk.freeBytes(root)).toBeGreaterThan(0)
 })
 
-test('a full disk, missing rights and a closed file are told apart', async () => {
+test('a full disk, missing rights and a closed file have different codes', async () => {
   await using full = await disk.open('/dev/full', 'readWrite')
   await expect(full.write(0, bytes('x'))).rejects.toMatchObject({ code: 'disk_full' })
   const file = await disk.open(join(root, 'f'), 'create')

@@ -1,4 +1,6 @@
-/** What a compute is to be: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host. */
+/**
+ * What a compute is to be: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host.
+ */
 import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import { readPostgresMajor } from '@understory/postgres/cluster'
 import type { PgMajor } from '@understory/postgres/wal'

@@ -1,6 +1,6 @@
 /**
- * Where everything is in the object store. The program that writes an object and the one that removes it differ, and agree by
- * these functions alone; a change of a layout needs a reader of the old one.
+ * Where everything is in the object store. The program that writes an object and the one that removes it differ, and
+ * agree by these functions alone; a change of a layout needs a reader of the old one.
  *
  *   wal/<tenant>/<timeline>/<segment>                      safekeepers: a whole segment, by Postgres's name of it
  *   wal/<tenant>/<timeline>/<segment>.partial.<end LSN>    its beginning, up to 16 hexadecimal digits
@@ -46,7 +46,9 @@ const layersPrefix = ({ tenantId, timelineId }: TimelineRef): string =>
 export const shardPrefix = (owner: TimelineRef & { readonly shard: ShardIdentity }): string =>
   `${layersPrefix(owner)}shard-${owner.shard.number}-of-${owner.shard.count}/`
 
-/** Everything that safekeepers and pageservers store of a timeline is stored below one of these, and nothing else does. */
+/**
+ * Everything that safekeepers and pageservers store of a timeline is stored below one of these, and nothing else does.
+ */
 export const timelinePrefixes = (ref: TimelineRef): readonly string[] => [walPrefix(ref), layersPrefix(ref)]
 
 export const tenantDocumentKey = (tenantId: string): string => `${TENANT_DOCUMENTS_PREFIX}${tenantId}.json`

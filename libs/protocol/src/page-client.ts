@@ -1,6 +1,6 @@
 /**
- * Pages of one shard: a GetPages stream on which several reads may be under way, answered in order. A stream that breaks is
- * opened again by the next read.
+ * Pages of one shard: a GetPages stream on which several reads may be under way, answered in order. A stream that
+ * breaks is opened again by the next read.
  */
 import { UnderstoryError, fail } from '@understory/base'
 import { PAGE_SIZE } from '@understory/postgres/page'
@@ -45,9 +45,9 @@ export class PageStream {
   }
 
   /**
-   * In the order of the requests, of which there are at most 4,000: 8,192 bytes that borrow from the answer, or undefined
-   * where there is no such block, or no such relation, at that LSN. Where the stream breaks, the read that it was about to
-   * answer fails with the reason and those behind it with `unavailable`.
+   * In the order of the requests, of which there are at most 4,000: 8,192 bytes that borrow from the answer, or
+   * undefined where there is no such block, or no such relation, at that LSN. Where the stream breaks, the read that it
+   * was about to answer fails with the reason and those behind it with `unavailable`.
    */
   async read(
     requests: readonly PageRequest[],

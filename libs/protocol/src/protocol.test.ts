@@ -128,7 +128,7 @@ test('a compute spec is kept as text, and needs a timeline, safekeepers and page
   expect(() => decodeSpec('AA')).toThrow('the compute spec is malformed')
 })
 
-test('what Postgres would take for a password, or for no text at all, is no verifier', () => {
+test('text that Postgres would take for a password, or for no text at all, is refused as a verifier', () => {
   const keys = `${Buffer.alloc(32, 1).toString('base64')}:${Buffer.alloc(32, 2).toString('base64')}`
   expect(parseScramVerifier(`SCRAM-SHA-256$4096:c2FsdA==$${keys}`)).toEqual({
     iterations: 4_096,

@@ -12,8 +12,8 @@ export interface ScramVerifier {
 }
 
 /**
- * What parse_scram_secret (libpq/auth-scram.c) accepts, within bounds: all else Postgres would take for a password. Error: refused
- * `bad_argument`.
+ * What parse_scram_secret (libpq/auth-scram.c) accepts, within bounds: all else Postgres would take for a password.
+ * Error: refused `bad_argument`.
  */
 export function parseScramVerifier(text: string): ScramVerifier {
   const [, iterations, salt = '', ...keys] =

@@ -165,7 +165,7 @@ test('health checks are asked for no token', async () => {
   expect(await call.status).toBe(status.OK)
 })
 
-test('compressed messages are refused, from whoever has the token too', async () => {
+test('compressed messages are refused, from callers with the token too', async () => {
   const { seen, open } = await start()
   const call = open(pullTimeline.path, { authorization: `Bearer ${TOKEN}`, 'grpc-encoding': 'gzip' })
   call.stream.end(frame(gzipSync(emptyFields(2, 30 * MIB)), { compressed: true }))
@@ -268,7 +268,7 @@ test('so many calls wait at a time and no more', async () => {
 test('health checks that strangers leave open keep out neither calls with a token nor other health checks', async () => {
   const { open, withToken } = await start({ waitingCallsMax: 3 })
   const left = Array.from({ length: 300 }, () => open(HealthService.check.path))
-  // Those that have waited longest give way.
+  // The calls that have waited longest give way.
   expect(await left[0]?.status).toBe(status.UNAVAILABLE)
   const call = withToken(ensureCompute.path)
   call.stream.end(frame(Buffer.alloc(0)))

@@ -26,7 +26,7 @@ export interface ServerLimits {
   readonly waitingCallsMax: number
   /** A connection that has no call for so long is closed. */
   readonly connectionIdleMs: number
-  /** One that is older takes no new calls; those it has go on as long as they like. */
+  /** An older connection takes no new calls; those it has may last as long as they need. */
   readonly connectionAgeMs: number
 }
 
@@ -100,7 +100,7 @@ const tooMany = (): UnderstoryError =>
 
 const isHealthCheck = (path: string): boolean => path === HealthService.check.path
 
-/** For one server. Without a token everybody may call; health checks need none. */
+/** For one server. Without a token every client may call; health checks need none. */
 export function admission(context: ServerContext, limits: ServerLimits): ServerInterceptor {
   const { observer, callLog } = context
   const { token } = context.security

@@ -1,4 +1,4 @@
-/** What becomes of an error of a handler that is not an `UnderstoryError`: a bug, to be logged as an error. */
+/** Takes an error of a handler that is not an `UnderstoryError`: a bug, to be logged as an error. */
 export type BugReporter = (error: unknown, method: string) => void
 
 /** A line for a program without a log. */

@@ -2,7 +2,7 @@
  * The log of who changed what, and who was refused. Every call of an RPC that changes something is one line `audit`, by
  * whom and from where, when it ends. A call that is refused at the door is a line `call_refused` and counts in
  * `understory_rpc_refused_total`; its line, and that of a change that is asked for again and again until it holds, is
- * written once a minute with how many like it came meanwhile.
+ * written once a minute with the number of equal ones in that minute.
  */
 import type { Clock, Log } from '@understory/env'
 import type { Refusal } from './observer.ts'

@@ -1,7 +1,8 @@
 /**
- * The PEM files of a process's TLS (UNDERSTORY_TLS_CERT, _KEY, _CA). Who renews certificates puts new files under the same names; they are looked at again
- * and again, and what is new counts for connections that are made from then on. Files that cannot be used, because not
- * all of them are replaced yet, are left for the next look: until then what was there before counts.
+ * The PEM files of a process's TLS (UNDERSTORY_TLS_CERT, _KEY, _CA). Renewed certificates come as new files under the
+ * same names; they are looked at again and again, and new ones count for connections that are made from then on. Files
+ * that cannot be used, because not all of them are replaced yet, are left for the next look: until then the files
+ * before count.
  */
 import { readFileSync } from 'node:fs'
 import { X509Certificate } from 'node:crypto'
@@ -33,8 +34,8 @@ export class CertificateFiles implements CertificateProvider {
   readonly #caListeners = new Set<CaListener>()
   readonly #identityListeners = new Set<IdentityListener>()
   #contents: Contents
-  /** What the last look told, so that it is told once. */
-  #told: string | undefined
+  /** The problem that the last look reported, so that it is reported once. */
+  #reported: string | undefined
 
   /** Reads them. Errors: `bad_argument` that names the file. */
   constructor(paths: CertificatePaths) {
@@ -58,21 +59,21 @@ export class CertificateFiles implements CertificateProvider {
     look()
   }
 
-  /** Takes over what is new. */
+  /** Takes over the new files. */
   refresh(log: Log, wallMs: number): void {
     let contents: Contents
     try {
       contents = read(this.#paths)
     } catch (error) {
-      this.#tell(describeError(error), (reason) => log.warn('certificate_not_read', { reason }))
+      this.#reportOnce(describeError(error), (reason) => log.warn('certificate_not_read', { reason }))
       return
     }
     if (!KINDS.every((kind) => isSame(contents[kind], this.#contents[kind]))) this.#take(contents, log)
     const { cert } = this.#contents
     const validTo = cert === undefined ? undefined : new X509Certificate(cert).validTo
     if (validTo !== undefined && Date.parse(validTo) - wallMs < EXPIRES_SOON_MS)
-      this.#tell(validTo, () => log.warn('certificate_expires', { validTo }))
-    else this.#told = undefined
+      this.#reportOnce(validTo, () => log.warn('certificate_expires', { validTo }))
+    else this.#reported = undefined
   }
 
   #take(contents: Contents, log: Log): void {
@@ -83,9 +84,9 @@ export class CertificateFiles implements CertificateProvider {
     log.info('certificate_renewed', cert === undefined ? {} : { validTo: new X509Certificate(cert).validTo })
   }
 
-  #tell(what: string, tell: (what: string) => void): void {
-    if (this.#told !== what) tell(what)
-    this.#told = what
+  #reportOnce(problem: string, report: (problem: string) => void): void {
+    if (this.#reported !== problem) report(problem)
+    this.#reported = problem
   }
 
   #identity(): experimental.IdentityCertificateUpdate | null {
@@ -97,7 +98,7 @@ export class CertificateFiles implements CertificateProvider {
     return ca === undefined ? null : { caCertificate: ca }
   }
 
-  // A listener hears what is there once whoever adds it is ready for it.
+  // A listener gets the present contents once its caller is ready for them.
 
   addCaCertificateListener(listener: CaListener): void {
     this.#caListeners.add(listener)
@@ -120,7 +121,7 @@ const variableOf = (kind: keyof CertificatePaths): string => `UNDERSTORY_TLS_${k
 const isSame = (a: Buffer | undefined, b: Buffer | undefined): boolean =>
   a === b || (a !== undefined && b !== undefined && a.equals(b))
 
-/** What is in the files, of which TLS can be made. */
+/** The contents of the files, of which TLS can be made. */
 function read(paths: CertificatePaths): Contents {
   const [cert, key, ca] = KINDS.map((kind) => contentOf(kind, paths[kind]))
   try {

@@ -54,7 +54,7 @@ export function createClient<C>(
     ...KEEPALIVE_OPTIONS,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 2_000,
-    // A name may mean another address a moment later: a pod that was made anew.
+    // A name may mean another address a moment later: a pod that was replaced.
     'grpc.dns_min_time_between_resolutions_ms': 1_000,
   })
 }
@@ -143,13 +143,13 @@ async function* readMessages<S>(
 ): AsyncGenerator<S, void, void> {
   const onAbort = (): void => call.cancel()
   options.signal?.addEventListener('abort', onAbort, { once: true })
-  // One that fired before is not heard of any more.
+  // A signal that fired before does not call the listener.
   if (options.signal?.aborted === true) call.cancel()
   const peer = options.peer ?? 'the server'
   using silence = new Silence(options.silenceMsMax, () => call.cancel())
   try {
     for await (const message of call) {
-      // The time that the reader takes is no silence.
+      // The time that the reader takes does not count as silence.
       silence.isAwaited = false
       yield message as S
       silence.isAwaited = true

@@ -1,6 +1,6 @@
 /**
- * What the clients and servers of one node share: handed to whatever makes some. Nothing here belongs to a whole
- * process, so that two nodes in one process have two identities, two logs and two sets of certificates.
+ * The state that the clients and servers of one node share: handed to the code that makes them. Nothing here belongs to
+ * a whole process, so that two nodes in one process have two identities, two logs and two sets of certificates.
  */
 import { describeBug } from './bug-report.ts'
 import type { BugReporter } from './bug-report.ts'

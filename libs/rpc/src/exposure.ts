@@ -1,6 +1,6 @@
 /**
- * What must not happen off loopback unless somebody has said that the network is private (UNDERSTORY_INSECURE=yes): a
- * service that anybody may call or listen to, and a token that is sent in the clear.
+ * Refuses off loopback, unless the operator has said that the network is private (UNDERSTORY_INSECURE=yes): a
+ * service that any client may call or listen to, and a token that is sent in the clear.
  */
 import { InterceptingCall, Metadata } from '@grpc/grpc-js'
 import type { Interceptor } from '@grpc/grpc-js'

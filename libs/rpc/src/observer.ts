@@ -1,22 +1,22 @@
 /**
  * The seam by which calls are observed: durations, and the W3C trace context that travels in the metadata
- * `traceparent`. Without an observer there is no interceptor, and nothing is called.
+ * `traceparent`. Without an observer no interceptor is installed, and nothing is called.
  */
 import type { InterceptingCall, InterceptingListener, Interceptor, Metadata } from '@grpc/grpc-js'
 import { statusName } from './status.ts'
 
-/** Why a call was refused before its handler heard of it. */
+/** Why a call was refused before it reached its handler. */
 export type Refusal = 'no_token' | 'wrong_token' | 'compressed' | 'too_many_waiting' | 'late' | 'too_large'
 
 const TRACEPARENT = 'traceparent'
 
 /** One call that is observed. */
 export interface ObservedCall {
-  /** What the peer is told; undefined where nobody records this call. */
+  /** The context for the peer; undefined where this call is not recorded. */
   readonly traceparent: string | undefined
   /** Does the work of the call as part of it. */
   run<T>(work: () => T): T
-  /** `status` as gRPC names it. Told once; what comes later is not counted. */
+  /** `status` as gRPC names it. Called once; later calls do not count. */
   end(status: string): void
 }
 

@@ -1,6 +1,6 @@
 /**
- * Goal: no message changes unnoticed. Method: the compiled descriptor of every file of proto/, without comments, is hashed
- * together with the versions of the long conversations and compared with what was acknowledged here.
+ * Goal: no message changes unnoticed. Method: the compiled descriptor of every file of proto/, without comments, is
+ * hashed together with the versions of the long conversations and compared with what was acknowledged here.
  */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'

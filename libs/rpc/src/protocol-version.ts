@@ -1,10 +1,10 @@
 /**
  * Versions of the long conversations between programs that are upgraded one after another, so that a rolling upgrade,
- * and the way back, never meets a peer that refuses it. Whoever opens a conversation names the lowest and the highest
- * version that it speaks; the other side chooses the highest that both speak and names it in its first answer.
+ * and the way back, never meets a peer that refuses it. The side that opens a conversation names the lowest and the
+ * highest version that it speaks; the other side chooses the highest that both speak and names it in its first answer.
  *
- * A program from before the range sends no highest version and chooses none: it speaks its one version. A new version is
- * added to the upper end; the lower end moves only when no supported release speaks the old version any more.
+ * A program from before the range sends no highest version and chooses none: it speaks its one version. A new version
+ * is added to the upper end; the lower end moves only when no supported release speaks the old version any more.
  */
 import { fail } from '@understory/base'
 

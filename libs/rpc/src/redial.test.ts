@@ -1,5 +1,5 @@
-// Goal: an address where nobody answers does not hold calls for the minutes that the kernel takes. Method: a TLS channel
-// to a listener that says nothing, then the real server.
+// Goal: an address that does not answer does not hold calls for the minutes that the kernel takes. Method: a TLS
+// channel to a listener that says nothing, then the real server.
 import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { Channel, credentials, makeClientConstructor } from '@grpc/grpc-js'
@@ -12,7 +12,7 @@ import { PLAIN_SERVER } from './index.ts'
 
 const CONNECT_MS_MAX = 200
 
-/** TCP connects, and then nobody says a word. */
+/** TCP connects, and then no byte comes. */
 async function silentPort(): Promise<number> {
   const sockets: Socket[] = []
   const server = createServer((socket) => sockets.push(socket.on('error', () => undefined)))
@@ -24,7 +24,7 @@ async function silentPort(): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-test('a call to where nobody answers fails soon, and the next one finds who is there by then', async () => {
+test('a call to an address without an answer fails soon, and the next one finds the server that is there by then', async () => {
   const silent = await silentPort()
   const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port: 0, services: [] })
   let dials = 0
@@ -53,7 +53,7 @@ test('a call to where nobody answers fails soon, and the next one finds who is t
     })
   expect(await check()).toBe('code 14')
   expect(await check()).toBe('status 1')
-  // One that connects in time is kept.
+  // A connection made in time is kept.
   await new Promise((resolve) => setTimeout(resolve, 2 * CONNECT_MS_MAX))
   expect(await check()).toBe('status 1')
   expect(dials).toBe(2)

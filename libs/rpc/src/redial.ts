@@ -1,6 +1,6 @@
 /**
- * A channel that gives up a connection attempt after a while, and looks the name up anew. grpc-js waits for the kernel,
- * which sends to an address where nobody is any more for two minutes: a pod that was made anew has another one.
+ * A channel that cancels a connection attempt after a while, and resolves the name again. grpc-js waits for the kernel,
+ * which sends to an abandoned address for two minutes: a pod that was replaced has another one.
  */
 import { connectivityState } from '@grpc/grpc-js'
 import type { ChannelInterface } from '@grpc/grpc-js'

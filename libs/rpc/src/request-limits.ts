@@ -1,8 +1,9 @@
 /**
- * How large a request may be, by RPC, decided on its bytes before they are decoded. An empty sub-message has two bytes and
- * becomes an object: a request that holds nothing else takes 25 times its size as objects (256 KiB take 6 MiB, 4 MiB
- * 100 MiB, 32 MiB 800 MiB and the process 4 to 20 s). Bounded is therefore what a request holds besides its bulk, which
- * are fields such as WAL whose bytes become no objects. Each occurrence of such a field counts with its tag and length.
+ * How large a request may be, by RPC, decided on its bytes before they are decoded. An empty sub-message has two bytes
+ * and becomes an object: a request that holds nothing else takes 25 times its size as objects (256 KiB take 6 MiB, 4
+ * MiB 100 MiB, 32 MiB 800 MiB and the process 4 to 20 s). Bounded is therefore what a request holds besides its bulk,
+ * which are fields such as WAL whose bytes become no objects. Each occurrence of such a field counts with its tag and
+ * length.
  */
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire'
 import { UnderstoryError, fail } from '@understory/base'
@@ -29,7 +30,7 @@ const MIB = 1024 * KIB
 const PLAIN: RequestLimits = { bytesMax: 256 * KIB, plainBytesMax: 256 * KIB, bulk: {} }
 
 const LIMITS: Readonly<Record<string, RequestLimits>> = {
-  // Anybody may send one: it has the name of a service.
+  // Any client may send one: it has the name of a service.
   '/grpc.health.v1.Health/Check': { bytesMax: 1 * KIB, plainBytesMax: 1 * KIB, bulk: {} },
   // The WAL of an append; the terms of an election, of which a timeline gets one with each start of its compute.
   '/understory.v1.SafekeeperService/Propose': {
@@ -53,7 +54,10 @@ const LIMITS: Readonly<Record<string, RequestLimits>> = {
 /** `path` is `/package.Service/Method`. */
 export const limitsOf = (path: string): RequestLimits => LIMITS[path] ?? PLAIN
 
-/** Bytes of the message that are not the value of a bulk field. Error: whatever the reader throws for what is no message. */
+/**
+ * Bytes of the message that are not the value of a bulk field. Error: that of the reader where the bytes are not a
+ * message.
+ */
 function plainBytes(message: Uint8Array, fields: BulkFields): number {
   const reader = new BinaryReader(message)
   let plain = message.length
@@ -91,7 +95,10 @@ function decode(path: string, decodeWhole: (bytes: Buffer) => unknown, bytes: Bu
   )
 }
 
-/** The service whose requests are checked before they are decoded: a `RefusedRequest` comes out for one that is too large. */
+/**
+ * The service whose requests are checked before they are decoded: a `RefusedRequest` comes out for one that is too
+ * large.
+ */
 export function limitRequests(definition: ServiceDefinition): ServiceDefinition {
   return Object.fromEntries(
     Object.entries(definition).map(([name, method]) => [

@@ -85,7 +85,7 @@ test('an error of ours arrives with its code, message, detail and hint', async (
   })
 })
 
-test("a handler's bug is reported to the server's log, and tells the caller nothing", async () => {
+test("a handler's bug is reported to the server's log, and shows the caller nothing", async () => {
   const reported: string[] = []
   const reportBug = (error: unknown, method: string): void =>
     void reported.push(`${method}: ${String(error)}`)
@@ -127,7 +127,7 @@ test('an error that quotes much of what a caller sent arrives short, and its con
   expect(await other).toEqual(nothing)
 })
 
-test('a caller that sends what is no message, or goes away, is no bug of the server', async () => {
+test('a caller that sends a malformed message, or goes away, does not count as a bug of the server', async () => {
   const reported: string[] = []
   const reportBug = (error: unknown, method: string): void =>
     void reported.push(`${method}: ${String(error)}`)
@@ -341,7 +341,7 @@ test('a bidirectional stream passes messages both ways, then an error that ends 
   expect(ends).toEqual([8n, 16n])
 })
 
-test('probes are told whether the whole and each of its services are well', async () => {
+test('probes learn whether the whole and each of its services are well', async () => {
   const well = { '': true, sql: false }
   const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',

@@ -1,5 +1,5 @@
-// Goal: with a token and TLS nobody without them gets an answer, and who has them notices nothing. Method: real servers
-// and clients on loopback, certificates made by openssl.
+// Goal: with a token and TLS no client without them gets an answer, and clients with them notice nothing. Method: real
+// servers and clients on loopback, certificates made by openssl.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { jsonLog, realClock, silentLog } from '@understory/env'
@@ -143,8 +143,8 @@ describe('renewed certificates', () => {
     const at = (name: string): string => join(before.folder, name)
     const paths = { cert: at('cert.pem'), key: at('key.pem'), ca: at('cert.pem') }
     const files = new CertificateFiles(paths)
-    const told: string[] = []
-    const log = jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) })
+    const events: string[] = []
+    const log = jsonLog({ write: (line) => events.push((JSON.parse(line) as { event: string }).event) })
     const standing = await connect({ tls: files }, { tls: { ca: files, serverName: 'understory' } })
     await standing.list()
     const by = (ca: Buffer | CertificateFiles) =>
@@ -156,26 +156,26 @@ describe('renewed certificates', () => {
     writeFileSync(paths.cert, after.cert)
     files.refresh(log, farFromTheEnd)
     files.refresh(log, farFromTheEnd)
-    expect(told).toEqual(['certificate_not_read'])
+    expect(events).toEqual(['certificate_not_read'])
     await by(before.cert)
 
     writeFileSync(paths.key, after.key)
     files.refresh(log, farFromTheEnd)
     files.refresh(log, farFromTheEnd)
-    expect(told).toEqual(['certificate_not_read', 'certificate_renewed'])
+    expect(events).toEqual(['certificate_not_read', 'certificate_renewed'])
     await by(after.cert)
     await by(files)
     await standing.list()
     await expect(by(before.cert)).rejects.toMatchObject({ code: 'unavailable' })
   })
 
-  test('are looked for again and again, and one that ends soon is told once', async () => {
+  test('are looked for again and again, and one that ends soon is reported once', async () => {
     const { folder } = await certificateFor('understory')
     const security = readSecurity({
       UNDERSTORY_TLS_CERT: join(folder, 'cert.pem'),
       UNDERSTORY_TLS_KEY: join(folder, 'key.pem'),
     })
-    const told: string[] = []
+    const events: string[] = []
     const timers: (() => void)[] = []
     const setTimer = (_: number, callback: () => void) => {
       timers.push(callback)
@@ -183,10 +183,10 @@ describe('renewed certificates', () => {
     }
     security.watch({
       clock: { ...realClock, setTimer },
-      log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
+      log: jsonLog({ write: (line) => events.push((JSON.parse(line) as { event: string }).event) }),
     })
     timers.shift()?.()
-    expect(told).toEqual(['certificate_expires'])
+    expect(events).toEqual(['certificate_expires'])
     expect(timers).toHaveLength(1)
   })
 })
@@ -230,7 +230,7 @@ describe('off loopback', () => {
       await listen('0.0.0.0', { ...security, insecure: true })
     }
     await listen('0.0.0.0', { token: 't', tls })
-    // Probes are told nothing of value.
+    // Probes get nothing of value.
     const probed = await startServer(PLAIN_SERVER, { host: '0.0.0.0', port: 0, services: [] })
     await probed.stop(0)
   })
@@ -250,7 +250,7 @@ describe('off loopback', () => {
     expect(isLoopback(address)).toBe(isAlone)
   })
 
-  test('no token is sent in the clear, whatever kind the call is', async () => {
+  test('no token is sent in the clear, with any kind of call', async () => {
     const address = await listen('0.0.0.0', { token: 't', insecure: true })
     const clientOf = (own: ClientSecurity): BrokerServiceClient => {
       const client = createClient({ security: own }, BrokerServiceClient, address)

@@ -117,7 +117,7 @@ export function securityOptions({ token, tls }: ClientSecurity): Partial<ClientO
 
 export function serverCredentials({ tls }: ServerSecurity): ServerCredentials {
   if (tls === undefined) return ServerCredentials.createInsecure()
-  // Its first argument is the provider of the server's own certificate, whatever its declaration calls it.
+  // Its first argument is the provider of the server's own certificate, though its declaration names it otherwise.
   if (tls instanceof CertificateFiles)
     return experimental.createCertificateProviderServerCredentials(tls, null, false)
   return ServerCredentials.createSsl(null, [{ cert_chain: tls.cert, private_key: tls.key }], false)

@@ -31,8 +31,8 @@ import { statusName, toServiceError } from './status.ts'
 setLogVerbosity(logVerbosity.NONE)
 
 /**
- * A peer that does not answer a ping within the time-out is taken for lost, with all its calls. One that is only busy, or
- * starved of CPU by its neighbours, must not be: its streams would begin again, which makes it busier still.
+ * A peer that does not answer a ping within the time-out is taken for lost, with all its calls. One that is only busy,
+ * or starved of CPU by its neighbours, must not be: its streams would begin again, which makes it busier still.
  */
 export const KEEPALIVE_OPTIONS = {
   'grpc.keepalive_time_ms': 20_000,
@@ -45,9 +45,9 @@ const CHANNEL_OPTIONS = {
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
   ...KEEPALIVE_OPTIONS,
   'grpc.http2.min_ping_interval_without_data_ms': 5_000,
-  // Of one connection. All clients of a process share one, and a pageserver has a stream for each shard that a safekeeper
-  // feeds: beyond the limit their calls would wait without a word. Its memory counts in MiB what waits to be sent: several
-  // messages of the largest size.
+  // Of one connection. All clients of a process share one, and a pageserver has a stream for each shard that a
+  // safekeeper feeds: beyond the limit their calls would wait without a word. Its memory counts in MiB what waits to be
+  // sent: several messages of the largest size.
   'grpc.max_concurrent_streams': 16_384,
   'grpc-node.max_session_memory': 256,
 }
@@ -72,9 +72,9 @@ interface Cancellable {
 interface Begun {
   readonly context: CallContext
   readonly controller: AbortController
-  /** Undefined where nobody observes. */
+  /** Undefined without an observer. */
   readonly observed: ObservedCall | undefined
-  /** What is sent for an error, which ends the call. */
+  /** The status that is sent for an error, which ends the call. */
   readonly refusal: (error: unknown) => ReturnType<typeof toServiceError>
 }
 
@@ -95,7 +95,9 @@ function begin({ observer, reportBug }: ServerContext, call: Cancellable, isStre
   return { context: { signal: controller.signal }, controller, observed, refusal }
 }
 
-/** What reading the requests of a call gives that was cut: a caller that went away, or sent what is no message. */
+/**
+ * Whether reading the requests of a call failed because it was cut: the caller went away, or sent a malformed message.
+ */
 const isCut = (error: unknown): error is Error =>
   error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE'
 
@@ -161,7 +163,7 @@ export function bidiStream<Q, S>(
 ): ForServer<handleBidiStreamingCall<Q, S>> {
   return (server) => (call) => {
     const { context, controller, observed, refusal } = begin(server, call, true)
-    // A caller that dies resets the stream; the handler hears of it through the signal and the end of `requests`.
+    // A caller that dies resets the stream; the handler learns of it through the signal and the end of `requests`.
     call.on('error', () => controller.abort())
     void (async () => {
       for await (const response of handle(requestsOf<Q>(call), context)) {
@@ -254,7 +256,7 @@ function newServer(context: ServerContext, changedLimits: Partial<ServerLimits> 
 
 /**
  * Listens on `host:port` (0 = any free port). Errors: `precondition` when the port is taken, or when the services
- * would be open to a network: off loopback without TLS or token, and nobody has said that it is private.
+ * would be open to a network: off loopback without TLS or token, and it has not been declared private.
  */
 export async function startServer(
   context: ServerContext,
@@ -264,9 +266,9 @@ export async function startServer(
     /** host:port under which others find it; by default what it listens on. */
     readonly advertise?: string | undefined
     readonly services: readonly RpcService[]
-    /** What probes are told; by default that the whole is well. */
+    /** The answer to probes; by default that the whole is well. */
     readonly health?: HealthCheck
-    /** Where they are told it too, without TLS: the probes of Kubernetes know none. */
+    /** Where it is served too, without TLS: the probes of Kubernetes have none. */
     readonly healthListen?: { readonly host: string; readonly port: number } | undefined
     readonly limits?: Partial<ServerLimits> | undefined
   },
@@ -290,7 +292,7 @@ export async function startServer(
     address: options.advertise ?? `${options.host}:${port}`,
     stop: async (graceMs) => {
       await shutDown(server, graceMs)
-      // To the last: whoever probes is to see that this one still ends.
+      // To the last: probes have to see that this one still ends.
       probed?.forceShutdown()
     },
   }

@@ -8,7 +8,7 @@ import { fromServiceError, toServiceError } from './status.ts'
 function errorWith(packed: string): Error {
   const metadata = new Metadata()
   metadata.set('understory-error-bin', Buffer.from(packed))
-  return Object.assign(new Error('told'), { code: status.UNAVAILABLE, details: 'told', metadata })
+  return Object.assign(new Error('remote'), { code: status.UNAVAILABLE, details: 'remote', metadata })
 }
 
 test.for([
@@ -27,9 +27,9 @@ test.for([
   expect(error).toMatchObject({ code: 'unavailable', message: 'server s is not reachable' })
 })
 
-test('details that are no text are left out', () => {
+test('details that are not text are left out', () => {
   const error = fromServiceError(errorWith('{"code":"stale","detail":{"a":1},"hint":"Wait."}'), 'server s')
-  expect(error).toMatchObject({ code: 'stale', message: 'told', detail: undefined, hint: 'Wait.' })
+  expect(error).toMatchObject({ code: 'stale', message: 'remote', detail: undefined, hint: 'Wait.' })
 })
 
 test('a bug of the server says nothing about itself', () => {

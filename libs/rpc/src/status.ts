@@ -11,7 +11,7 @@ import type { ServiceError } from '@grpc/grpc-js'
 const METADATA_KEY = 'understory-error-bin'
 
 /**
- * Longest texts of an error in characters. They travel as headers, up to nine bytes a character, and a client gives up a
+ * Longest texts of an error in characters. They travel as headers, up to nine bytes a character, and a client closes a
  * whole connection, with all its calls, for headers of 64 KiB; errors quote what callers sent.
  */
 const MESSAGE_LENGTH_MAX = 1_000
@@ -94,7 +94,7 @@ interface Packed {
   readonly extra: { readonly detail?: string; readonly hint?: string }
 }
 
-/** Undefined for what is no error of ours: the server may be anybody. */
+/** Undefined where it is not an error of ours: the server may be any program. */
 function readPacked(packed: Buffer): Packed | undefined {
   let json: unknown
   try {

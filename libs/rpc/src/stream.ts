@@ -16,7 +16,7 @@ const full = new WeakMap<object, Promise<void>>()
 const written = new WeakMap<object, Promise<void>>()
 
 /**
- * Resolves when the stream takes more. Rejects `cancelled` when it closed or `signal` fired meanwhile; the signal is
+ * Resolves when the stream takes more. Rejects `cancelled` when it closes or `signal` fires; the signal is
  * the same for all messages of a stream.
  */
 export async function writeMessage<T>(

@@ -1,5 +1,5 @@
-// Goal: the token of an installation is replaced while its services call each other, and not one call fails. Method: two
-// servers and their clients, each with a token file of its own, on loopback.
+// Goal: the token of an installation is replaced while its services call each other, and not one call fails. Method:
+// two servers and their clients, each with a token file of its own, on loopback.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { jsonLog, realClock, silentLog } from '@understory/env'

@@ -1,8 +1,8 @@
 /**
- * The file with the tokens of an installation (UNDERSTORY_TOKEN_FILE), one a line. The first is sent with every call; all
- * are taken from callers. The file is read again every 30 s, so a token is replaced without an outage: add the new one as
- * a second line everywhere, then make it the first, then remove the old one. A file that cannot be used is left for the
- * next time: until then the tokens of before count.
+ * The file with the tokens of an installation (UNDERSTORY_TOKEN_FILE), one a line. The first is sent with every call;
+ * all are taken from callers. The file is read again every 30 s, so a token is replaced without an outage: add the new
+ * one as a second line everywhere, then make it the first, then remove the old one. A file that cannot be used is left
+ * for the next time: until then the tokens of before count.
  */
 import { readFileSync } from 'node:fs'
 import { describeError, fail } from '@understory/base'

@@ -1,4 +1,4 @@
-/** Goal: the hand-written messages are the generated code's, byte for byte and both ways, whatever is in them. */
+/** Goal: the hand-written messages are the generated code's, byte for byte and both ways, with any contents. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { FollowWalResponse, ProposeRequest, SubscribeWalResponse } from './gen/understory/v1/safekeeper.ts'

@@ -1,7 +1,7 @@
 /**
  * The messages that carry all WAL, written in one allocation of the right size and read without a copy; the fields are
- * those of the generated code, the WAL last. The generated code would copy every WAL byte four times on each of its ways
- * through a process.
+ * those of the generated code, the WAL last. The generated code would copy every WAL byte four times on each of its
+ * ways through a process.
  */
 import { BinaryReader } from '@bufbuild/protobuf/wire'
 import { makeGenericClientConstructor } from '@grpc/grpc-js'

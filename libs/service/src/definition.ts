@@ -36,7 +36,7 @@ export interface Service<C extends OptionTable, M extends MetricTable> {
   readonly environment: NodeJS.ProcessEnv
   readonly env: Env
   readonly rpc: RpcContext
-  /** Undefined where nobody asked for any. */
+  /** Undefined where none is configured. */
   readonly telemetry: Telemetry<M> | undefined
   readonly stop: StopRequest
   openBroker(url: string): Broker
@@ -57,7 +57,7 @@ export interface Composition {
   }
   /** Where it is announced, as node of which kind. */
   readonly announce?: { readonly broker: Broker; readonly kind: string } | undefined
-  /** What it waits for before it is announced. Rejects `cancelled` where a stop was requested meanwhile. */
+  /** What it waits for before it is announced. Rejects `cancelled` where a stop was requested during it. */
   readonly prepare?: () => Promise<void>
   readonly begin?: (server: RpcServer) => void
   /** Fields of the event `started`, besides address and port of the metrics. */
@@ -94,6 +94,6 @@ export interface ServiceProcess {
 }
 
 export interface RunnableService {
-  /** To its end; gives the exit code. Errors: whatever keeps it from starting. */
+  /** Runs the service to its end; returns the exit code. Errors: the cause that keeps it from starting. */
   run(process: ServiceProcess): Promise<number>
 }

@@ -6,7 +6,7 @@ import type { RunnableService } from './definition.ts'
 import { StopRequest, orStopped } from './stop-request.ts'
 
 export interface MainOptions {
-  /** What follows the program's name. */
+  /** The arguments after the program's name. */
   readonly argv?: readonly string[]
   /** Over the variables of this process. */
   readonly environment?: Readonly<Record<string, string>>

@@ -47,7 +47,7 @@ async function runShell<C extends OptionTable, M extends MetricTable>(
   const identity = definition.identity(values)
   const security = readSecurity(process.environment)
   const service = await openService({ definition, values, identity, security, process })
-  // What is composed can be lost at any moment, as in a crash: nothing of it has to be ended.
+  // The composed parts can be lost at any moment, as in a crash: none of them has to be ended.
   const composition = await orStopped(process.stop, () => compose(service))
   const exitCode = composition === 'stopped' ? EXIT_STOPPED : await serve(service, composition)
   await service.telemetry?.stop()
@@ -125,7 +125,7 @@ async function serve<C extends OptionTable, M extends MetricTable>(
   return exitCode
 }
 
-/** False where a stop was requested meanwhile. */
+/** Returns false where a stop was requested during it. */
 async function isPrepared({ prepare }: Composition): Promise<boolean> {
   try {
     await prepare?.()

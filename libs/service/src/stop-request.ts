@@ -1,6 +1,6 @@
-/** The request to stop a service: made once, by a signal, and noticed by whatever waits for it. */
+/** The request to stop a service: made once, by a signal, and noticed by every waiter. */
 export class StopRequest {
-  /** What asked for it, such as `SIGTERM`. */
+  /** The signal that asked for it, such as `SIGTERM`. */
   readonly requested: Promise<string>
   readonly #requested = Promise.withResolvers<string>()
   readonly #abort = new AbortController()
@@ -20,7 +20,7 @@ export class StopRequest {
   }
 }
 
-/** The result of `work`, or 'stopped' as soon as a stop is requested: `work` is left alone then, whatever becomes of it. */
+/** The result of `work`, or 'stopped' as soon as a stop is requested: `work` is left alone then, even if it fails. */
 export async function orStopped<T extends object>(
   stop: StopRequest,
   work: () => Promise<T>,

@@ -400,12 +400,12 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'a membership that a safekeeper tells is ignored',
+    'a membership that a safekeeper reports is ignored',
     'rules',
     at(
       driver,
-      'if (told !== undefined) return this.changeMembership(told)',
-      'if (told !== undefined) return',
+      'if (newer !== undefined) return this.changeMembership(newer)',
+      'if (newer !== undefined) return',
     ),
   ),
   mutant(
@@ -470,7 +470,7 @@ export const MUTANTS: readonly Mutant[] = [
     at(sender, '    this.#outbox?.trim(lsn)\n', '    this.#outbox?.trim(this.#outbox.endLsn)\n'),
   ),
   mutant(
-    'a record end behind the end of an append is told with it',
+    'a record end behind the end of an append is sent with it',
     'rules',
     at(
       sender,
@@ -500,7 +500,7 @@ export const MUTANTS: readonly Mutant[] = [
     at(disk, '      await file.write(0, bytes)\n      await file.sync()', '      await file.write(0, bytes)'),
   ),
   mutant(
-    'a position is told inside a record',
+    'a position inside a record is reported',
     'safekeeper',
     at(
       flush,

@@ -15,7 +15,7 @@ export class AnswerTimes {
   #shortestMs = Infinity
   #shortestBeforeMs = Infinity
 
-  /** An append with WAL up to a record end at `lsn` is sent to `name`. One that is still timed goes first. */
+  /** An append with WAL up to a record end at `lsn` is sent to `name`. An append that is still timed goes first. */
   sent(name: string, lsn: Lsn, nowMs: number): void {
     if (!this.#asked.has(name)) this.#asked.set(name, { lsn, atMs: nowMs })
   }
@@ -33,7 +33,7 @@ export class AnswerTimes {
     this.#shortestMs = Math.min(this.#shortestMs, nowMs - asked.atMs)
   }
 
-  /** What was asked of `name` is not answered any more. */
+  /** The append to `name` is not going to be answered any more. */
   forget(name: string): void {
     this.#asked.delete(name)
   }

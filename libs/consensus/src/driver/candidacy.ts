@@ -1,4 +1,4 @@
-/** What becomes of one candidacy, as promises. */
+/** The outcome of one candidacy, as promises. */
 import { electionError, lossError } from './loss.ts'
 import type { Loss } from './loss.ts'
 import type { Election } from './options.ts'
@@ -19,7 +19,8 @@ export class Candidacy {
     this.failed = this.lost.then((loss) => {
       throw lossError(loss)
     })
-    // Those who wait for the election or a commit learn of a loss through these; nobody has to.
+    // Waiters for the election or a commit learn of a loss through these promises; without a waiter the rejection is no
+    // fault.
     this.elected.catch(() => undefined)
     this.failed.catch(() => undefined)
   }

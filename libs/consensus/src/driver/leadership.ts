@@ -1,6 +1,6 @@
 /**
- * Which stream leads, of the proposers that are connected to one acceptor: it alone may write, and flushes are reported to it.
- * The acceptor's rules know terms; two streams of one term look the same to them.
+ * Which stream leads, of the proposers that are connected to one acceptor: it alone may write, and flushes are reported
+ * to it. The acceptor's rules know terms; two streams of one term look the same to them.
  */
 import { fail } from '@understory/base'
 import type { ProposerSession } from './proposer-session.ts'
@@ -17,14 +17,14 @@ export class Leadership<S extends ProposerSession> {
     if (this.#leader?.session === session) this.#leader = undefined
   }
 
-  /** Nobody leads. */
+  /** From now on no session leads. */
   end(): void {
     this.#leader = undefined
   }
 
   /**
-   * Before `elected` of `term` is taken. A proposer that was elected leads, though the vote in this term went to another,
-   * whose stream may stand for long. (Two streams of one proposer are distinguished by their votes.)
+   * Before `elected` of `term` is taken. A proposer that was elected leads, though the vote in this term went to
+   * another, whose stream may stand for long. (Two streams of one proposer are distinguished by their votes.)
    */
   elected(session: S, term: number, ownTerm: number): void {
     const before = this.#leader
@@ -35,8 +35,8 @@ export class Leadership<S extends ProposerSession> {
   }
 
   /**
-   * Before `elected` or an append of `term` is taken. An older stream of a proposer that has come back is over; of older
-   * terms the acceptor itself takes nothing. Errors: `conflict`.
+   * Before `elected` or an append of `term` is taken. An older stream of a proposer that has come back is over; of
+   * older terms the acceptor itself takes nothing. Errors: `conflict`.
    */
   check(session: S, term: number, ownTerm: number): void {
     if (term < ownTerm || this.#leader?.session === session) return
@@ -44,8 +44,8 @@ export class Leadership<S extends ProposerSession> {
   }
 
   /**
-   * Before a vote for `term` is taken: whether `session` is to lead after it, as it does that gets the vote, and the same
-   * proposer that comes back in its term. A greeting alone takes nothing from anybody.
+   * Before a vote for `term` is taken: whether `session` is to lead after it, as it does that gets the vote, and the
+   * same proposer that comes back in its term. A greeting alone takes the lead from no session.
    */
   leadsAfterVote(session: S, term: number, ownTerm: number): boolean {
     if (term > ownTerm) return true

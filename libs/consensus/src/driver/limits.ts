@@ -4,13 +4,13 @@ export interface DriverLimits {
   /** The pause before a connection is opened again: after the first failure, and the most after many in a row. */
   readonly reconnectMs: number
   readonly reconnectMsMax: number
-  /** Safekeepers hear of the commit position with the next append, or after twice this time. */
+  /** Safekeepers get the commit position with the next append, or after twice this time. */
   readonly newsMs: number
   /** WAL that may wait to be committed before `push` waits. */
   readonly bufferBytesMax: number
   /** Of one read from another safekeeper for one that lags. */
   readonly fetchBytesMax: number
-  /** An acceptor needs WAL that nobody connected has: after so long a new election among those that are there. */
+  /** After so long without a connected donor of the WAL that an acceptor needs, the connected ones elect again. */
   readonly donorWaitMs: number
 }
 

@@ -7,7 +7,7 @@ export type Loss =
   | { readonly kind: 'fenced'; readonly term: number }
   /** Another compute was elected while this one did not look. */
   | { readonly kind: 'superseded'; readonly term: number }
-  /** The safekeepers changed; `membership` where one of them told which they are now. */
+  /** The safekeepers changed; `membership` where one of them reported the new ones. */
   | { readonly kind: 'staleMembership'; readonly membership?: KnownMembership }
   | { readonly kind: 'noContact' }
   | { readonly kind: 'closed' }
@@ -30,17 +30,19 @@ export function lossError(loss: Loss): Error {
     case 'fenced':
       return new LeadLostError('stale', `another compute has the lead with term ${loss.term}`, loss)
     case 'superseded':
-      return new LeadLostError('stale', `another compute was elected with term ${loss.term} meanwhile`, loss)
+      return new LeadLostError('stale', `another compute was elected with term ${loss.term} since then`, loss)
     case 'staleMembership':
       return new LeadLostError('stale', 'the safekeepers of this timeline have changed', loss)
     case 'noContact':
-      return new LeadLostError('unavailable', 'there is no contact to a majority of the safekeepers', loss)
+      return new LeadLostError('unavailable', 'a majority of the safekeepers cannot be reached', loss)
     case 'closed':
-      return new LeadLostError('cancelled', 'the lead was given up', loss)
+      return new LeadLostError('cancelled', 'the lead was released', loss)
   }
 }
 
-/** A candidate that was overtaken, or whose own vote's answer was lost, may try again; only a leader is fenced for good. */
+/**
+ * A candidate that was overtaken, or whose own vote's answer was lost, may try again; only a leader is fenced for good.
+ */
 export function electionError(loss: Loss): Error {
   if (loss.kind !== 'fenced') return lossError(loss)
   return fail('conflict', `the election was lost to term ${loss.term}`)

@@ -94,7 +94,7 @@ export class MemberLink {
     this.#openLater()
   }
 
-  /** It is no member any more, or everything ends. */
+  /** The node is not a member any more, or the driver ends. */
   end(): void {
     this.#isEnded = true
     this.#hangUp()
@@ -169,7 +169,7 @@ export class MemberLink {
     this.#lastProblem = problem
     if (isNew) this.#owner.log.warn('safekeeper_lost', { safekeeper: this.nodeId, problem })
     this.#owner.disconnected(this)
-    // It knows a newer membership, and tells it when it is greeted again.
+    // It knows a newer membership, and sends it in answer to the next greeting.
     if (isNew && isErrorCode(error, 'stale')) this.#open()
     else this.#openLater()
   }

@@ -1,4 +1,4 @@
-/** Who takes part, and a link to each. */
+/** The members that take part, and a link to each. */
 import { isQuorum } from '../membership.ts'
 import type { Membership } from '../membership.ts'
 import { MemberLink } from './member-link.ts'
@@ -42,7 +42,7 @@ export class MemberLinks {
     this.#rules = rulesOf(known)
   }
 
-  /** Links to every member and to nobody else, each at its address and greeted under the membership of now. */
+  /** Links to every member and to no other node, each at its address and greeted under the membership of now. */
   link(): void {
     const members = everyMember(this.#known)
     const names = new Set(this.names)

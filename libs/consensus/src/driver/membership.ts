@@ -24,7 +24,7 @@ export function rulesOf({ generation, members, newMembers }: KnownMembership): M
     : { generation, members: names(members), newMembers: names(newMembers) }
 }
 
-/** Everyone that takes part, each once. */
+/** Every member of both sets, each once. */
 export const everyMember = ({ members, newMembers }: KnownMembership): readonly Member[] => [
   ...new Map([...members, ...newMembers].map((member) => [member.nodeId, member])).values(),
 ]

@@ -1,4 +1,7 @@
-/** What a driver reports to whoever measures it. Called on the way of every commit, so each call is cheap and never throws. */
+/**
+ * The events that a driver reports to be measured. Called on the way of every commit, so each call is cheap and never
+ * throws.
+ */
 import type { Lsn } from '@understory/base'
 import type { ElectionKind } from '../messages.ts'
 import type { ProposerInput, ProposerState } from '../proposer-state.ts'
@@ -11,9 +14,9 @@ export interface DriverObserver {
   /** WAL up to `endLsn` leaves for a safekeeper: the trace context that goes with it, mostly empty. */
   sending(to: string, endLsn: Lsn): string
   acknowledged(from: string, flushLsn: Lsn, nowMs: number): void
-  /** A quorum has more than before; those who wait are told now. */
+  /** A quorum has more than before; the waiters are notified now. */
   decided(): void
-  /** They were told. */
+  /** The waiters have been notified. */
   committed(lsn: Lsn): void
   elected(term: number, kind: ElectionKind, startLsn: Lsn): void
   /** The members that it speaks to at first. */

@@ -13,7 +13,7 @@ export interface DriverOptions {
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
-  /** Runs `work` once what the caller is about to hand in meanwhile is in: such as `process.nextTick`. */
+  /** Runs `work` after the caller has handed in all that it has at hand: such as `process.nextTick`. */
   readonly defer: (work: () => void) => void
   /** Which safekeepers count, until `changeMembership`. */
   readonly membership: KnownMembership

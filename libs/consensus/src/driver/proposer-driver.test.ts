@@ -1,6 +1,6 @@
 /**
- * Goal: the driver keeps what libs/consensus/README.md asks of one, whatever the transport does. Method: a transport whose
- * acceptors the test plays, and a clock that it moves.
+ * Goal: the driver keeps what libs/consensus/README.md asks of one, whatever the transport does. Method: a transport
+ * whose acceptors the test plays, and a clock that it moves.
  */
 import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -262,7 +262,7 @@ test('a lead without contact to a majority is lost, and heartbeats keep it', asy
   await expect(driver.waitForCommit(at(5000))).rejects.toMatchObject({ loss: { kind: 'noContact' } })
 })
 
-test('whoever finds a higher term than it ever asked for has a successor', async () => {
+test('a leader that finds a higher term than it ever asked for has a successor', async () => {
   const { driver, greet, opened, timers } = world({ ownTerm: 4 })
   greet('a', 4)
   greet('b', 5)
@@ -272,7 +272,7 @@ test('whoever finds a higher term than it ever asked for has a successor', async
   expect(timers).toEqual([])
 })
 
-test('a leader goes on under a newer membership, by new connections; a candidate ends', async () => {
+test('a leader continues under a newer membership, by new connections; a candidate ends', async () => {
   const { driver, elect, newest, acknowledge, push, runDeferred, greet, vote, openCount } = world()
   elect(['a', 'b'])
   push(10)
@@ -296,7 +296,7 @@ test('a leader goes on under a newer membership, by new connections; a candidate
   expect(await other.driver.lost).toEqual({ kind: 'staleMembership' })
 })
 
-test('a safekeeper that knows a newer membership tells a leader of it', () => {
+test('a safekeeper that knows a newer membership reports it to a leader', () => {
   const { driver, elect, newest, openCount, pass } = world()
   elect(['a', 'b'])
   newest('a').listener.closed(fail('stale', 'membership has generation 1 now'))
@@ -309,7 +309,7 @@ test('a safekeeper that knows a newer membership tells a leader of it', () => {
   })
   expect(driver.membershipGeneration).toBe(1)
   expect(newest('d').greeting.membership.generation).toBe(1)
-  // One that does not say who the members are is asked again later.
+  // A safekeeper that does not name the members is asked again later.
   newest('b').listener.greeted({ nodeId: 'b', term: 1, membershipGeneration: 2, membership: undefined })
   expect(newest('b').isClosed).toBe(true)
   const before = openCount('b')
@@ -347,7 +347,7 @@ test('what one lacks is read from another, and asked for again after a failure',
   })
 })
 
-test('where nobody has what a member lacks, a term that has committed nothing ends', async () => {
+test('where no donor has the WAL that a member lacks, a term that has committed nothing ends', async () => {
   const { driver, greet, vote, newest, pass } = world({ contactTimeoutMs: 60_000 })
   for (const name of ['a', 'b']) greet(name)
   vote('a', at(1020))

@@ -76,7 +76,7 @@ export class ProposerDriver {
       clock,
       limits: this.#limits,
       beat: () => this.#beat(),
-      tellNews: () => {
+      announceCommit: () => {
         this.#steps.feed({ kind: 'news' })
         return hasNews(this.state)
       },
@@ -131,7 +131,7 @@ export class ProposerDriver {
     return this.#committed.reach(lsn, this.#candidacy.failed)
   }
 
-  /** A newer membership: a leader goes on under it at once, a candidate ends with `staleMembership`. */
+  /** A newer membership: a leader continues under it at once, a candidate ends with `staleMembership`. */
   changeMembership(known: KnownMembership): void {
     if (this.#candidacy.isLost || known.generation < this.#links.rules.generation) return
     const isNewer = known.generation > this.#links.rules.generation
@@ -188,7 +188,7 @@ export class ProposerDriver {
         this.observer?.decided()
         this.#committed.advance(effect.lsn)
         this.observer?.committed(effect.lsn)
-        return this.#pulse.newsSoon()
+        return this.#pulse.announceSoon()
       case 'trimBuffer':
         return this.#sender.trim(effect.lsn)
       case 'fetchWal':
@@ -244,11 +244,11 @@ export class ProposerDriver {
       return this.#lose({ kind: 'superseded', term })
     if (membershipGeneration <= this.#links.rules.generation)
       return this.#steps.feed({ kind: 'greeted', from: link.nodeId, reply: { term, membershipGeneration } })
-    // A leader goes on under the newer membership as soon as it knows it; a candidate starts over.
-    const told = membership?.generation === membershipGeneration ? membership : undefined
+    // A leader continues under the newer membership as soon as it knows it; a candidate starts over.
+    const newer = membership?.generation === membershipGeneration ? membership : undefined
     if (this.state.phase !== 'leader')
-      return this.#lose({ kind: 'staleMembership', ...(told === undefined ? {} : { membership: told }) })
-    if (told !== undefined) return this.changeMembership(told)
+      return this.#lose({ kind: 'staleMembership', ...(newer === undefined ? {} : { membership: newer }) })
+    if (newer !== undefined) return this.changeMembership(newer)
     const { nodeId: safekeeper } = link
     this.#options.log.warn('membership_not_known', { safekeeper, generation: membershipGeneration })
     link.drop()

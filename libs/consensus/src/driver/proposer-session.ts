@@ -6,7 +6,7 @@ export type AcceptorAnswer = Exclude<FollowingEffect, { kind: 'flush' | 'committ
 /** One stream of a proposer as the acceptor sees it: where its answers go. */
 export interface ProposerSession {
   readonly nodeId: string
-  /** Brings what an elected proposer wrote, without being one: it takes the lead from nobody. */
+  /** Brings what an elected proposer wrote, without being one: it takes the lead from no session. */
   readonly isRecovery?: true
   deliver(answer: AcceptorAnswer): void
   close(error: unknown): void

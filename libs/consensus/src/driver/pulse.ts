@@ -6,8 +6,8 @@ export interface PulseOwner {
   readonly clock: Clock
   readonly limits: DriverLimits
   beat(): void
-  /** Whether somebody is still to hear of it. */
-  tellNews(): boolean
+  /** Sends the commit position; returns whether a member still has to get it. */
+  announceCommit(): boolean
 }
 
 export class Pulse {
@@ -21,8 +21,8 @@ export class Pulse {
     this.#heartbeat = owner.clock.setTimer(owner.limits.heartbeatMs, this.#beat)
   }
 
-  newsSoon(): void {
-    this.#news ??= this.#owner.clock.setTimer(this.#owner.limits.newsMs, this.#tellNews)
+  announceSoon(): void {
+    this.#news ??= this.#owner.clock.setTimer(this.#owner.limits.newsMs, this.#announceCommit)
   }
 
   end(): void {
@@ -37,9 +37,9 @@ export class Pulse {
     if (!this.#isOver) this.#heartbeat = clock.setTimer(limits.heartbeatMs, this.#beat)
   }
 
-  readonly #tellNews = (): void => {
-    const isMore = this.#owner.tellNews() && !this.#isOver
+  readonly #announceCommit = (): void => {
+    const isMore = this.#owner.announceCommit() && !this.#isOver
     this.#news = undefined
-    if (isMore) this.newsSoon()
+    if (isMore) this.announceSoon()
   }
 }

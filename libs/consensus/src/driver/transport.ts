@@ -16,7 +16,7 @@ import type { KnownMembership, Member } from './membership.ts'
 /** What a proposer says of itself first on each connection. */
 export interface Greeting {
   readonly membership: KnownMembership
-  /** What this proposer has committed; 0/0 before the first commit. */
+  /** The commit position of this proposer; 0/0 before the first commit. */
   readonly commitLsn: Lsn
 }
 
@@ -28,7 +28,7 @@ export interface GreetingAnswer extends GreetingReply {
 }
 
 /**
- * What comes by one connection. Nothing comes before `open` has returned. Messages may still arrive after the driver has
+ * The events of one connection. None comes before `open` has returned. Messages may still arrive after the driver has
  * closed the connection: the driver ignores them.
  */
 export interface ConnectionListener {
@@ -41,7 +41,7 @@ export interface ConnectionListener {
   closed(error: unknown): void
 }
 
-/** One stream to an acceptor. What is sent once it is closed is dropped. */
+/** One stream to an acceptor. Messages sent after it is closed are dropped. */
 export interface Connection {
   sendVote(message: VoteMessage): void
   sendElected(message: ElectedMessage): void

@@ -5,7 +5,7 @@ import { WalBuffer } from '../wal-buffer.ts'
 import type { WalRange } from '../wal-buffer.ts'
 
 export interface OutboxOwner {
-  /** Runs `work` once what the caller is about to hand in meanwhile is in. */
+  /** Runs `work` after the caller has handed in all that it has at hand. */
   defer(work: () => void): void
   /** Once for all that was handed in since the last time. */
   grown(endLsn: Lsn, recordEndLsn: Lsn): void

@@ -42,7 +42,7 @@ export class WalSender {
     this.#answerTimes.answered(from, flushLsn, atMs)
   }
 
-  /** What was sent to it is not answered any more. */
+  /** Appends to it are not going to be answered any more. */
   forget(name: string): void {
     this.#answerTimes.forget(name)
   }
@@ -54,7 +54,7 @@ export class WalSender {
     connection.sendAppend(message, observer?.sending(to, advance(message.beginLsn, message.wal.length)) ?? '')
   }
 
-  /** The term begins at `startLsn`: what is handed in goes on from there. */
+  /** The term begins at `startLsn`: WAL that is handed in continues from there. */
   begin(startLsn: Lsn): void {
     const { defer, feed } = this.#owner
     const grown = (endLsn: Lsn, recordEndLsn: Lsn): void => feed({ kind: 'wal', endLsn, recordEndLsn })
@@ -95,7 +95,7 @@ export class WalSender {
     const link = links.get(to)
     const read = { term, startLsn, endLsn: minLsn(endLsn, advance(startLsn, fetchBytesMax)) }
     links.get(from)?.readWal(read, stop, (wal, problem) => {
-      // A member that left and came back meanwhile has asked for its own.
+      // A member that left and came back since then has asked for its own.
       if (stop.aborted || link === undefined || links.get(to) !== link) return
       if (wal === undefined) {
         log.warn('wal_not_fetched', { from, to, problem: describeError(problem) })

@@ -206,7 +206,7 @@ test('a pageserver, a compute and its host are asked in terms of the domain', as
   ])
 })
 
-test('whoever cannot be reached is named with kind and address', async () => {
+test('a node that cannot be reached is named with kind and address', async () => {
   const address = '127.0.0.1:1'
   const connector = grpcConnector(PLAIN_CLIENT)
   const clients = [

@@ -36,7 +36,9 @@ export interface ControlState {
 
 /** Errors of all calls: those of the pageserver, `unavailable`, `timeout` and `cancelled`. */
 export interface PageserverClient {
-  /** Of all shards of a timeline that the pageserver serves. The message itself: it is counters, for people and metrics. */
+  /**
+   * Of all shards of a timeline that the pageserver serves. The message itself: it is counters, for people and metrics.
+   */
   shards(timeline: TimelineRef, options?: CallOptions): Promise<readonly ShardStatus[]>
   /** Idempotent. Resolves to where ingest continues; 0 while an import is awaited. */
   attachShard(shard: ShardToAttach, options?: CallOptions): Promise<Lsn>
@@ -53,8 +55,8 @@ export interface PageserverClient {
   /** Of shard 0. */
   controlState(timeline: TimelineRef, shard: ShardRef, lsn: Lsn, options?: CallOptions): Promise<ControlState>
   /**
-   * The shard's part of the data directory, piece by piece: the message itself, whose pieces have kinds. `after` is a place
-   * that an earlier stream of the shard at the same LSN gave; empty = from the beginning.
+   * The shard's part of the data directory, piece by piece: the message itself, whose pieces have kinds. `after` is a
+   * place that an earlier stream of the shard at the same LSN gave; empty = from the beginning.
    */
   streamFiles(
     timeline: TimelineRef,

@@ -60,11 +60,13 @@ export interface SafekeeperClient {
     startLsn: Lsn,
     options?: CallOptions,
   ): Promise<void>
-  /** Errors: `unknown_timeline`; whatever the copy is damaged by. */
+  /** Errors: `unknown_timeline`; the damage of the copy. */
   walStatus(timeline: TimelineRef, options?: CallOptions): Promise<WalStatus>
   /** In the order of `timelines`; 0 where the safekeeper does not serve one. */
   commitPositions(timelines: readonly TimelineRef[], options?: CallOptions): Promise<readonly Lsn[]>
-  /** Committed bytes [startLsn, endLsn), piece by piece; with the term that the safekeeper voted for last, flushed ones. */
+  /**
+   * Committed bytes [startLsn, endLsn), piece by piece; with the term that the safekeeper voted for last, flushed ones.
+   */
   readWal(
     timeline: TimelineRef,
     startLsn: Lsn,

@@ -1,4 +1,6 @@
-/** What all nodes in memory share: they may be away, and each call takes a turn of the event loop, as a network does. */
+/**
+ * What all nodes in memory share: they may be away, and each call takes a turn of the event loop, as a network does.
+ */
 import { fail } from '@understory/base'
 import type { CallOptions } from '@understory/rpc'
 
