@@ -1,6 +1,6 @@
 /**
- * Puts a data directory together from storage: pages as of X, and the shutdown checkpoint at X at which a stock Postgres
- * starts without recovery. pg_control comes last, so that a directory that was not completed cannot start.
+ * Puts a data directory together from storage: pages as of X, and the shutdown checkpoint at X at which a stock
+ * Postgres starts without recovery. pg_control comes last, so that a directory that was not completed cannot start.
  */
 import { advance, formatLsn, minLsn, fail, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -50,7 +50,7 @@ export interface AssembleOptions extends PgdataSource {
   /** Postgres has another user than this process, and a group in common; false by default. */
   readonly groupMayWrite?: boolean
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
-  /** The stream of a shard's files broke, or could not begin, and goes on where it was. */
+  /** The stream of a shard's files broke, or could not begin, and continues where it was. */
   readonly onResume?: (shard: number, error: unknown) => void
 }
 
@@ -64,14 +64,14 @@ export interface AssembledPgdata {
   /** As of X: what the configuration has to fit. */
   readonly state: Readonly<TrackerState>
   /**
-   * Relations whose init fork has no page: unlogged tables, and unlogged indexes whose init fork Postgres did not log, which
-   * are not fit for use.
+   * Relations whose init fork has no page: unlogged tables, and unlogged indexes whose init fork Postgres did not log,
+   * which are not fit for use.
    */
   readonly emptyInitForks: readonly Readonly<RelFile>[]
   readonly files: number
   /** Written; what is only zeros is not counted. */
   readonly bytes: number
-  /** How often a stream of files went on where it had broken. */
+  /** How often a stream of files continued where it had broken. */
   readonly resumes: number
   readonly tookMs: number
 }

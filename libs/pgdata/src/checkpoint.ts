@@ -27,8 +27,8 @@ export interface PreparedCheckpoint {
   /** Start of the last record before X. */
   readonly prevLsn: Lsn
   /**
-   * What is appended at X; Postgres goes on at `nextLsn`. After a clean stop the record before X is the checkpoint: then
-   * `bytes` is empty and `nextLsn` is X.
+   * The bytes that are appended at X; Postgres continues at `nextLsn`. After a clean stop the record before X is the
+   * checkpoint: then `bytes` is empty and `nextLsn` is X.
    */
   readonly forged: ForgedCheckpoint
   /** As of X. */
@@ -39,7 +39,7 @@ export interface PreparedCheckpoint {
 }
 
 /**
- * Makes the checkpoint at X, and appends nothing. Errors: `bad_lsn` where X is no record end, `timeout` or
+ * Makes the checkpoint at X, and appends nothing. Errors: `bad_lsn` where X is not a record end, `timeout` or
  * `unavailable` where storage does not get there in time.
  */
 export async function prepareCheckpoint(options: PrepareCheckpointOptions): Promise<PreparedCheckpoint> {

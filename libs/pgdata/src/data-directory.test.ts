@@ -1,4 +1,5 @@
-// Goal: a data directory is written where it is, whatever somebody puts into it meanwhile. Method: links between two pieces.
+// Goal: a data directory is written where it is, even if another user changes it at the same time. Method: links
+// between two pieces.
 import { mkdir, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'

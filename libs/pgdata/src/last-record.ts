@@ -1,5 +1,5 @@
 /**
- * WAL from whichever safekeeper has it, and the last record before a position.
+ * WAL from any safekeeper that has it, and the last record before a position.
  *
  * A record end is where the next record's bytes would go; where that is the start of a page, Postgres itself prints the
  * position behind the page's header.

@@ -1,5 +1,5 @@
-// Goal: a stream of files that breaks goes on behind what was received, and not from its beginning. Method: a pageserver in
-// memory whose streams break off, by table.
+// Goal: a stream of files that breaks continues behind what was received, and not from its beginning. Method: a
+// pageserver in memory whose streams break off, by table.
 import { lsn, fail } from '@understory/base'
 import type { ErrorCode, Lsn } from '@understory/base'
 import { MemoryPageserver } from '@understory/protocol/clients/memory'
@@ -24,7 +24,9 @@ interface Break {
   readonly behind: number
 }
 
-/** Each stream sends "small", which has no place, and then 1 to 4 behind the place asked for; the first ones break off. */
+/**
+ * Each stream sends "small", which has no place, and then 1 to 4 behind the place asked for; the first ones break off.
+ */
 class BreakingPageserver extends MemoryPageserver {
   readonly asked: string[] = []
   readonly #breaks: Break[]
@@ -57,7 +59,7 @@ class BreakingPageserver extends MemoryPageserver {
   }
 }
 
-/** What arrives, and how often the stream broke. */
+/** Returns the pieces that arrive, and how often the stream broke. */
 async function receive(
   pageserver: BreakingPageserver,
   take: (path: string) => void = () => undefined,
@@ -78,7 +80,7 @@ async function receive(
   return { totals, paths, brokeCount }
 }
 
-test('a stream that breaks goes on behind the last place that was received', async () => {
+test('a stream that breaks continues behind the last place that was received', async () => {
   const pageserver = new BreakingPageserver(
     { code: 'unavailable', behind: 3 },
     { code: 'unknown_timeline', behind: 1 },

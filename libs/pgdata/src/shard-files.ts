@@ -1,7 +1,7 @@
 /**
- * The files of one shard as a stream that goes on where it broke: each message says up to which place everything was
- * sent, and the next stream begins behind it. So a reset, a pageserver that starts again, or a shard that is still taking
- * in WAL costs the time that it takes, and not what was received already.
+ * The files of one shard as a stream that continues where it broke: each message says up to which place everything was
+ * sent, and the next stream begins behind it. So a reset, a pageserver that starts again, or a shard that is still
+ * taking in WAL costs the time that it takes, and not what was received already.
  */
 import { LSN_ZERO, isErrorCode, lsnFromBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -21,7 +21,7 @@ export interface ShardSource {
   readonly peer: string
 }
 
-/** Who takes the files. Errors of its own end the stream: nothing is tried again. */
+/** The taker of the files. Errors of its own end the stream: nothing is tried again. */
 export interface FilesTaker {
   /** Once, before the first piece. */
   begins(pagesTotal: number): void
@@ -31,7 +31,10 @@ export interface FilesTaker {
   broke(error: unknown): void
 }
 
-/** Resolves when everything as of `atLsn` was taken. Error: the last one, when nothing came for as long as the patience lasts. */
+/**
+ * Resolves when everything as of `atLsn` was taken. Error: the last one, when nothing came for as long as the patience
+ * lasts.
+ */
 export async function receiveShardFiles(
   source: PgdataSource,
   shard: ShardSource,
@@ -70,7 +73,7 @@ export async function receiveShardFiles(
   })
 }
 
-/** Ends an attempt at which nothing comes for as long as the patience lasts: its server lives, but answers nobody. */
+/** Ends an attempt at which nothing comes for as long as the patience lasts: its server lives, but does not answer. */
 async function unlessStalled(
   source: PgdataSource,
   { peer }: ShardSource,
@@ -99,8 +102,8 @@ async function unlessStalled(
 }
 
 /**
- * `patiently`, for as long as the shard gets on with its WAL: one that is far behind is waited for, one that stands still is
- * not.
+ * `patiently`, for as long as the shard gets on with its WAL: one that is far behind is waited for, one that stands
+ * still is not.
  */
 export function whileShardMoves<T>(
   source: PgdataSource,

@@ -8,7 +8,7 @@ import type { WalIdentity } from '@understory/postgres/wal'
 import type { ClientContext, ShardRef, TimelineRef } from '@understory/rpc'
 
 export interface PgdataSource {
-  /** What its servers are called with. */
+  /** The context for calls to its servers. */
   readonly rpc: ClientContext
   readonly timeline: TimelineRef
   readonly postgres: PostgresIdentity
@@ -62,8 +62,8 @@ export class Patience {
 }
 
 /**
- * Tries again while what stands in the way passes by itself: a shard that is behind, a node that starts again.
- * `onRetry` is told of each failure, and may renew the patience.
+ * Tries again while the obstacle passes by itself: a shard that is behind, a node that starts again.
+ * `onRetry` gets each failure, and may renew the patience.
  */
 export async function patiently<T>(
   source: PgdataSource,
@@ -91,5 +91,5 @@ export async function patiently<T>(
 export function checkSource(source: PgdataSource, at: Lsn): void {
   assert(source.pageservers.length > 0, () => 'a timeline has at least one shard')
   if (source.safekeepers.length === 0) throw fail('bad_argument', 'no safekeeper is known for this timeline')
-  if (at === 0) throw fail('bad_lsn', 'lsn 0/0 is no position in WAL')
+  if (at === 0) throw fail('bad_lsn', 'lsn 0/0 is not a position in WAL')
 }

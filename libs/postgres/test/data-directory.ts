@@ -54,7 +54,9 @@ function* databasesOf(path: string, spcOid: number): Generator<RelationFile> {
     if (/^\d+$/.test(name)) yield* filesOf(join(path, name), spcOid, Number(name))
 }
 
-/** Every relation file of permanent relations: the main, free-space and visibility forks of unlogged ones are left out. */
+/**
+ * Every relation file of permanent relations: the main, free-space and visibility forks of unlogged ones are left out.
+ */
 export function relationFiles(directory: string): RelationFile[] {
   const files = [
     ...filesOf(join(directory, 'global'), GLOBALTABLESPACE_OID, 0),

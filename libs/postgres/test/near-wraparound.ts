@@ -178,7 +178,9 @@ export async function crossWraparound({ client, connect }: WorkloadSession): Pro
   await lockTwice(client, other, 'first')
 }
 
-/** Truncates what lies before what `second` still needs. With nearly all members live, those of `third` are far away. */
+/**
+ * Truncates what lies before what `second` still needs. With nearly all members live, those of `third` are far away.
+ */
 export const truncateFirst = freezeAll
 
 /** Ends everything that is old, truncates over the ends and begins again. */

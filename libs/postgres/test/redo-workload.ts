@@ -119,7 +119,7 @@ async function lockRows(client: Client, other: Client): Promise<void> {
     `delete from l where id between 56 and 60`,
     `commit`,
   )
-  // What a rolled-back change left in the tuple goes when it is locked, updated or deleted anew.
+  // The remains of a rolled-back change go when the tuple is locked, updated or deleted again.
   await run(
     client,
     `begin`,

@@ -10,7 +10,7 @@ const endpoint = process.argv[2] ?? '127.0.0.1:7400'
 const name = process.argv[3] ?? 'quickstart'
 const client = createClient({ endpoint, token: process.env.UNDERSTORY_TOKEN })
 
-// The password is kept nowhere: it is told this once.
+// The password is kept nowhere: it is shown this once.
 const { password } = await client.createTenant({ name, postgresMajor: 17 })
 const connectionString = await client.waitForSql(name, { password, onProgress: (line) => console.log(line) })
 console.log(connectionString)

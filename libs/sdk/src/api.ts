@@ -1,6 +1,6 @@
 /**
- * What a client can do. LSNs go in and out as text (`16/B374D848`); a call fails with an `UnderstoryError`, whose `code`
- * says what kind of trouble it is and whose `hint` says what to do.
+ * What a client can do. LSNs go in and out as text (`16/B374D848`); a call fails with an `UnderstoryError`, whose
+ * `code` says what kind of trouble it is and whose `hint` says what to do.
  */
 import type {
   GetTimelineResponse,
@@ -123,7 +123,9 @@ export interface PageAddress {
 export interface GetPagesOptions extends CallOptions {
   /** Name or id; `main` by default. */
   readonly timeline?: string | undefined
-  /** Where in the WAL, such as `0/3A000148`; what the shards have ingested by default. A shard waits for WAL to come. */
+  /**
+   * Where in the WAL, such as `0/3A000148`; what the shards have ingested by default. A shard waits for WAL to come.
+   */
   readonly lsn?: string | undefined
   /** W3C trace context of the caller's span: where the pageserver sends traces, its part joins that one. */
   readonly traceparent?: string | undefined
@@ -161,8 +163,8 @@ export interface UnderstoryClient extends Disposable {
     readonly password: string | undefined
   }>
   /**
-   * Sets the password of the tenant's role postgres and returns once that is stored (`waitForPassword`); connections that
-   * are open stay. Gives the random one, undefined where the caller chose it.
+   * Sets the password of the tenant's role postgres and returns once that is stored (`waitForPassword`); connections
+   * that are open stay. Gives the random one, undefined where the caller chose it.
    */
   setTenantPassword(tenant: string, options?: PasswordOptions): Promise<string | undefined>
   /** Ends when the tenant's Postgres has the password that was set last. */
@@ -182,8 +184,8 @@ export interface UnderstoryClient extends Disposable {
   /** Deleted timelines of which something is left, and the nodes that are waited for. */
   listRemovals(options?: CallOptions): Promise<readonly Removal[]>
   /**
-   * Ends when nothing is left of any deleted timeline of the tenant, which is named by id or by the name that it had; at
-   * once where nothing of it was deleted.
+   * Ends when nothing is left of any deleted timeline of the tenant, which is named by id or by the name that it had;
+   * at once where nothing of it was deleted.
    */
   waitForRemoval(tenant: string, options?: WaitOptions): Promise<void>
   /** With the state of everything that serves it. */
@@ -208,12 +210,12 @@ export interface UnderstoryClient extends Disposable {
     request: SafekeeperChangeRequest,
     options?: CallOptions,
   ): Promise<SafekeepersView>
-  /** Gives up the change that is under way; `precondition` where it is too late. */
+  /** Cancels the change that is under way; `precondition` where it is too late. */
   cancelSafekeeperChange(tenant: string, timeline?: string, options?: CallOptions): Promise<SafekeepersView>
   /**
-   * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have are
-   * lost. Without a node none is left, and others continue with what the object store has. Refused `precondition` while
-   * there is more to continue with.
+   * Makes `node` the only safekeeper that counts, where the majority is lost for good: commits that it does not have
+   * are lost. Without a node none is left, and others continue with what the object store has. Refused `precondition`
+   * while there is more to continue with.
    */
   recoverSafekeepers(
     tenant: string,

@@ -19,7 +19,7 @@ const FORKS = { main: 0, fsm: 1, vm: 2, init: 3 } as const satisfies Record<
   number
 >
 
-/** What is asked of a shard, checked: the shard is known with the timeline. */
+/** A question to a shard, checked: the shard is known with the timeline. */
 export interface PageQuestion {
   readonly key: PageRequest['key']
   readonly lsn: Lsn | undefined
@@ -34,8 +34,8 @@ export function readQuestions(pages: readonly PageAddress[], { lsn }: GetPagesOp
 }
 
 /**
- * In the order of `questions`: 8,192 bytes, or undefined where there is no such block then, or one that was never written.
- * (Shards tell zeros from the end of a relation only where they know its size.)
+ * In the order of `questions`: 8,192 bytes, or undefined where there is no such block then, or one that was never
+ * written. (Shards distinguish zeros from the end of a relation only where they know its size.)
  */
 export async function readPages(
   calls: Calls,

@@ -17,8 +17,8 @@ export interface RetryOptions {
 }
 
 /**
- * Makes the call, and again up to `retries` times where what went wrong may pass, each time after a longer pause. What
- * went wrong last is thrown once there is no time for another try; that the last one had too little of it says nothing.
+ * Makes the call, and again up to `retries` times where the failure may pass, each time after a longer pause. The last
+ * failure that says something is thrown once there is no time for another try; one for lack of time says nothing.
  */
 export async function retrying<T>(
   { retries, deadlineMs, signal }: RetryOptions,

@@ -6,8 +6,8 @@ export interface JoinedSignal extends Disposable {
 }
 
 /**
- * Fires when any of these does, until it is disposed. Other than with `AbortSignal.any` nothing of it is left on signals
- * that live long, as a client's own does: Node 22 grows with every call there.
+ * Fires when any of these does, until it is disposed. Other than with `AbortSignal.any` nothing of it is left on
+ * signals that live long, as a client's own does: Node 22 grows with every call there.
  */
 export function joinSignals(...sources: readonly (AbortSignal | undefined)[]): JoinedSignal {
   const controller = new AbortController()

@@ -43,7 +43,7 @@ export interface SafekeeperChangeView {
   readonly add: readonly string[]
   readonly remove: readonly string[]
   readonly reason: 'user' | 'lost_node' | 'recovery' | 'stored'
-  /** Given up: the members are those of before. */
+  /** The change was cancelled: the members are those of before. */
   readonly cancelled: boolean
   readonly steps: readonly { readonly name: string; readonly done: boolean; readonly tookMs: number }[]
   readonly done: boolean

@@ -11,7 +11,7 @@ const TIMEOUT_DEFAULT_MS = 120_000
 const ANSWER_MS_MAX = 10_000
 const POLL_MS = 100
 
-/** What is known of why it is not there yet. */
+/** The known reasons why it is not there yet. */
 export interface Waiting {
   readonly signal: AbortSignal
   /** For one question of many. */

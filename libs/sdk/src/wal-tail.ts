@@ -1,4 +1,4 @@
-/** Committed WAL of a timeline as it comes, byte for byte, from whichever safekeeper answers. */
+/** Committed WAL of a timeline as it comes, byte for byte, from any safekeeper that answers. */
 import { UnderstoryError, advance, formatLsn, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { SafekeeperServiceClient } from '@understory/rpc'
@@ -52,7 +52,7 @@ export async function* tail(
           for await (const piece of source.read(at, Math.min(end, at + READ_BYTES_MAX) as Lsn)) {
             at = advance(at, piece.bytes.length)
             yield piece
-            // The time that the reader took is no silence.
+            // The time that the reader took does not count as silence.
             heardAtMs = performance.now()
           }
           movedAtMs = performance.now()

@@ -13,7 +13,9 @@ const PAUSE_MS = 200
 /** A control plane that was heard once is waited for so long. */
 const AWAY_MS_MAX = 60_000
 
-/** Until it is left or cancelled. The first state comes as any answer does: trouble at the beginning is not waited out. */
+/**
+ * Until it is left or cancelled. The first state comes as any answer does: trouble at the beginning is not waited out.
+ */
 export async function* watchFullPageWrites(
   calls: Calls,
   tenant: string,

@@ -1,6 +1,6 @@
 /**
- * Goal: what the README says of deadlines, cancellation, retries, losses and errors holds for every call there is. Method:
- * real servers on loopback, whose handlers answer, fail or hang as a test wants; the client as users make it.
+ * Goal: what the README says of deadlines, cancellation, retries, losses and errors holds for every call there is.
+ * Method: real servers on loopback, whose handlers answer, fail or hang as a test wants; the client as users make it.
  */
 import { getEventListeners } from 'node:events'
 import { readFile } from 'node:fs/promises'
@@ -177,7 +177,7 @@ describe('cancellation', () => {
     }
   })
 
-  test('what is no AbortSignal is refused, not left unheard', async () => {
+  test('a value that is not an AbortSignal is refused, not ignored', async () => {
     const client = clientOf('127.0.0.1:1')
     const signal = new AbortController() as unknown as AbortSignal
     for (const [name, call] of Object.entries(CALLS)) {
@@ -188,7 +188,7 @@ describe('cancellation', () => {
 })
 
 describe('deadlines', () => {
-  test("a call's is kept, whatever the client's is, and a wait's is, while a question hangs", async () => {
+  test("a call's is kept over any of the client, and a wait's is, while a question hangs", async () => {
     const { endpoint } = await hanging()
     const client = clientOf(endpoint)
     const startedAtMs = performance.now()
@@ -226,7 +226,7 @@ describe('deadlines', () => {
     },
   )
 
-  test('it holds all tries of a call together, and what went wrong is told', async () => {
+  test('it holds all tries of a call together, and the failure is reported', async () => {
     const server = await serve({
       getTenant: unary(() => {
         throw fail('unavailable', 'not now')
@@ -274,7 +274,7 @@ describe('deadlines', () => {
 })
 
 describe('tries', () => {
-  test('a tenant is made once, whatever is lost on the way', async () => {
+  test('a tenant is made once, even if answers are lost on the way', async () => {
     const ids: string[] = []
     const server = await serve({
       createTenant: unary(({ requestId }) => {
@@ -299,7 +299,7 @@ describe('tries', () => {
     const gone = new Set<string>()
     const server = await serve({
       deleteTenant: unary(({ tenant: name }) => {
-        if (name === 'nobody' || gone.has(name)) throw fail('unknown_tenant', 'there is none')
+        if (name === 'unknown' || gone.has(name)) throw fail('unknown_tenant', 'there is none')
         gone.add(name)
         throw fail('unavailable', 'the answer was lost')
       }),
@@ -312,7 +312,7 @@ describe('tries', () => {
     const client = clientOf(server.address)
     await client.deleteTenant('shop')
     await client.deleteTimeline('shop', 'old')
-    await expect(client.deleteTenant('nobody')).rejects.toMatchObject({ code: 'unknown_tenant' })
+    await expect(client.deleteTenant('unknown')).rejects.toMatchObject({ code: 'unknown_tenant' })
     await expect(client.deleteTimeline('shop', 'old')).rejects.toMatchObject({ code: 'unknown_timeline' })
   })
 
@@ -329,7 +329,7 @@ describe('tries', () => {
   })
 })
 
-test('a watch goes on over the loss of the control plane, and tells each state once', async () => {
+test('a watch continues over the loss of the control plane, and yields each state once', async () => {
   let phase: FpwPhase = FpwPhase.FPW_PHASE_SWITCHING_OFF
   let watching = 0
   const handlers: ControlPlane = {
@@ -362,7 +362,7 @@ test('a watch goes on over the loss of the control plane, and tells each state o
 })
 
 describe('arguments', () => {
-  /** What is wrong, and what the error says. */
+  /** The wrong call, and the text of its error. */
   const WRONG: readonly (readonly [(client: UnderstoryClient) => Promise<unknown>, RegExp])[] = [
     [(client) => client.getTenant(undefined as unknown as string), /^tenant undefined is not a name/],
     [(client) => client.getTenant(''), /^tenant "" is not a name/],
@@ -433,7 +433,7 @@ describe('arguments', () => {
   )
 })
 
-test('a reader of the WAL that takes its time is no silence: the tail goes on over a loss', async () => {
+test('a reader of the WAL that takes its time does not count as silence: the tail continues over a loss', async () => {
   const broken = Promise.withResolvers<void>()
   let reads = 0
   const wal: Partial<Handlers<SafekeeperServiceServer>> = {
@@ -515,7 +515,7 @@ describe('errors', () => {
     }
   })
 
-  test('isErrorCode tells one from another', () => {
+  test('isErrorCode distinguishes codes', () => {
     expect(isErrorCode(fail('timeout', ''), 'timeout')).toBe(true)
     expect(isErrorCode(new Error('timeout'), 'timeout')).toBe(false)
   })

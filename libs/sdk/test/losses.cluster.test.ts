@@ -1,6 +1,6 @@
 /**
- * Goal: whoever is killed while a program drives the system, its calls end as the README says: once, in order, whole.
- * Method: a real cluster; processes killed with SIGKILL in the middle of calls, and started again.
+ * Goal: any process is killed while a program drives the system, and its calls end as the README says: once, in order,
+ * whole. Method: a real cluster; processes killed with SIGKILL in the middle of calls, and started again.
  */
 import { TENANT_PASSWORD, startCluster, temporaryDirectory, tenantLogin } from '@understory/testcontainers'
 import type { Cluster } from '@understory/testcontainers'
@@ -36,21 +36,21 @@ test(
   'a control plane killed in the middle of creations makes each tenant once',
   { timeout: 180_000 },
   async () => {
-    const wishes = Array.from({ length: 8 }, (_, i) => ({ name: `made-${i}`, requestId: `request-${i}` }))
-    const making = wishes.map((wish) => client.createTenant(wish))
+    const requests = Array.from({ length: 8 }, (_, i) => ({ name: `made-${i}`, requestId: `request-${i}` }))
+    const making = requests.map((request) => client.createTenant(request))
     await Promise.race(making)
     await cluster.controlPlane.kill()
     await cluster.controlPlane.start()
     const made = await Promise.all(making)
     // Asked for again, by its id, each is the same.
-    const again = await Promise.all(wishes.map((wish) => client.createTenant(wish)))
+    const again = await Promise.all(requests.map((request) => client.createTenant(request)))
     expect(again.map(({ tenant }) => tenant)).toEqual(made.map(({ tenant }) => tenant))
-    // Kept nowhere, a random password is not told again.
+    // Kept nowhere, a random password is not shown again.
     expect(again.map(({ password }) => password)).toEqual(again.map(() => undefined))
     const names: string[] = []
     for await (const { name } of client.listTenants()) names.push(name)
-    expect(names).toEqual([...wishes.map(({ name }) => name), 'shop'])
-    for (const { name } of wishes) await client.deleteTenant(name, { stopCompute: true })
+    expect(names).toEqual([...requests.map(({ name }) => name), 'shop'])
+    for (const { name } of requests) await client.deleteTenant(name, { stopCompute: true })
   },
 )
 
@@ -100,7 +100,7 @@ test('the tail of the WAL is whole over the loss of each safekeeper', { timeout:
     expect(lsnPosition(endLsn) - lsnPosition(startLsn)).toBe(BigInt(bytes.length))
     at = endLsn
   }
-  // The same WAL, read at once from whoever answers.
+  // The same WAL, read at once from the safekeeper that answers.
   const whole: Buffer[] = []
   for await (const { bytes } of client.tailWal('shop', { fromLsn, toLsn: at })) whole.push(bytes)
   expect(Buffer.concat(whole).equals(Buffer.concat(pieces.map(({ bytes }) => bytes)))).toBe(true)

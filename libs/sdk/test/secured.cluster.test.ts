@@ -1,5 +1,5 @@
 /**
- * Goal: a whole installation under TLS and with a token works as one without, and answers nobody who lacks either.
+ * Goal: a whole installation under TLS and with a token works as one without, and answers no client that lacks either.
  * Method: a real cluster whose processes have both from the environment.
  */
 import { readFile } from 'node:fs/promises'

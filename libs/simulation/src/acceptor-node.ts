@@ -64,7 +64,7 @@ export interface AcceptorNode {
   read(term: number, startLsn: Lsn, endLsn: Lsn, done: (wal: Uint8Array | undefined) => void): void
   /** Undefined while it is not up. */
   status(): NodeStatus | undefined
-  /** What its files say now, synced or not. */
+  /** The present contents of its files, synced or not. */
   peek(startLsn: Lsn, endLsn: Lsn): Uint8Array
   /** Whether the loss of power now would leave `wal` at `startLsn`. */
   isDurable(startLsn: Lsn, wal: Uint8Array): boolean

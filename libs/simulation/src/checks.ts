@@ -109,7 +109,7 @@ export class Checks {
     }
     this.#remembers(node, answer)
     if (flushLsn !== 0 && !this.recordEnds.has(flushLsn))
-      throw new Violation(`I3: ${node.name} tells of the flush position ${flushLsn}, inside a record`)
+      throw new Violation(`I3: ${node.name} reports the flush position ${flushLsn}, inside a record`)
   }
 
   /** From now on the log of `name` may be cut by `term`, without an answer to any proposer. */

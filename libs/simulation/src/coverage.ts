@@ -11,8 +11,8 @@ function outcome(before: AcceptorState, input: AcceptorInput, step: AcceptorStep
   switch (input.kind) {
     case 'greeting': {
       const own = before.control.membershipGeneration
-      const told = input.message.membershipGeneration
-      return told === own ? 'same membership' : told > own ? 'newer membership' : 'older membership'
+      const given = input.message.membershipGeneration
+      return given === own ? 'same membership' : given > own ? 'newer membership' : 'older membership'
     }
     case 'vote': {
       if (input.message.term < before.control.term) return 'older term'
@@ -49,7 +49,10 @@ export function proposerTransition(
   return `proposer: ${before.phase}, ${input.kind} -> ${after.phase}${election}`
 }
 
-/** Every way through the two machines that a schedule can take: what the driver keeps from the proposer is not among them. */
+/**
+ * Every way through the two machines that a schedule can take: what the driver keeps from the proposer is not among
+ * them.
+ */
 export const TRANSITIONS: readonly string[] = [
   'acceptor: greeting, same membership',
   'acceptor: greeting, newer membership',

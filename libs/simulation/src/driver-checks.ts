@@ -1,13 +1,13 @@
 /**
- * What the driver of a proposer owes whatever its transport does, judged by what the transport sees of it.
+ * The duties of a proposer's driver under any behaviour of its transport, judged by what the transport sees of it.
  *
  * I1  It sends the bytes of its own log, and record ends.
  * I2  It asks for a term only once that is remembered, and for none once it saw that it has a successor. Without contact to
  *     a quorum it leads no longer. After its end it says nothing.
  *
- * It goes on under the newest membership that it was told, by connections that were greeted under it. It comes back to every
- * member, and to nobody else, within its pause, which is short again once a member has answered. A read that failed is
- * tried again. It takes no more WAL than it may hold.
+ * It continues under the newest membership that it has seen, by connections that were greeted under it. It comes back
+ * to every member, and to no other node, within its pause, which is short again once a member has answered. A read that
+ * failed is tried again. It takes no more WAL than it may hold.
  */
 import type { Lsn } from '@understory/base'
 import { allMembers, isBufferFull, isQuorum } from '@understory/consensus'
@@ -45,7 +45,7 @@ export class DriverChecks {
   readonly #damaged: { readonly startLsn: Lsn; readonly wal: Uint8Array }[] = []
   #rememberedTerm: number
   #electedMs = 0
-  #toldGeneration = 0
+  #seenGeneration = 0
   #readsCount = 0
   #hasSuccessor = false
   #isOver = false
@@ -85,7 +85,7 @@ export class DriverChecks {
   /** An acceptor has answered a greeting, maybe with a membership. */
   greeted(term: number, membershipGeneration: number | undefined): void {
     if (this.#options.ownTerm !== undefined && term > this.#rememberedTerm) this.#hasSuccessor = true
-    this.#toldGeneration = Math.max(membershipGeneration ?? 0, this.#toldGeneration)
+    this.#seenGeneration = Math.max(membershipGeneration ?? 0, this.#seenGeneration)
   }
 
   readBegins(): void {
@@ -115,7 +115,7 @@ export class DriverChecks {
     if (this.#hasSuccessor) throw new Violation(`I2: ${this.#options.name} runs against its successor`)
   }
 
-  /** A donor's disk may have read it wrong: it goes on as it is, and the acceptor finds that. */
+  /** A donor's disk may have read it wrong: it is passed on as it is, and the acceptor finds that. */
   fetched(startLsn: Lsn, wal: Uint8Array): void {
     if (!this.#options.log().holds(startLsn, wal)) this.#damaged.push({ startLsn, wal })
   }
@@ -131,7 +131,7 @@ export class DriverChecks {
     const { name, recordEnds, log } = this.#options
     if (this.#isOver) throw new Violation(`I2: ${name} sends an append to ${to} after its end`)
     if (recordEndLsn !== 0 && !recordEnds.has(recordEndLsn))
-      throw new Violation(`I3: ${name} tells ${to} that ${recordEndLsn} is a record end`)
+      throw new Violation(`I3: ${name} sends ${to} that ${recordEndLsn} is a record end`)
     if (!log().holds(beginLsn, wal) && !this.#isDamaged(beginLsn, wal))
       throw new Violation(`I1: ${name} sends ${to} other bytes at ${beginLsn} than its log has`)
   }
@@ -142,15 +142,15 @@ export class DriverChecks {
     const { membership } = state.options
     const members = allMembers(membership)
     for (const other of this.#seen.keys())
-      if (!members.includes(other)) throw new Violation(`${name} keeps ${other}, which is no member`)
+      if (!members.includes(other)) throw new Violation(`${name} keeps ${other}, which is not a member`)
     for (const member of members) {
       const seen = this.#seen.get(member)
       this.#comesBack(member, seen)
       if (seen?.downSinceMs === undefined && seen?.generation !== membership.generation)
         throw new Violation(`${name} keeps a connection to ${member} from before the membership changed`)
     }
-    if (membership.generation < this.#toldGeneration)
-      throw new Violation(`${name} goes on under a membership older than it was told`)
+    if (membership.generation < this.#seenGeneration)
+      throw new Violation(`${name} continues under a membership older than it has seen`)
     const fetching = members.filter((member) => state.peers[member]?.isFetching === true)
     if (fetching.length > this.#readsCount)
       throw new Violation(`${name} waits for a read that has ended, for ${fetching.join(' ')}`)

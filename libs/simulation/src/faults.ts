@@ -1,6 +1,6 @@
 /**
- * The faults of one schedule, drawn from its seed as a list before it runs. A list can be shrunk: each fault has its own
- * chance, so leaving one out does not change what the others are.
+ * The faults of one schedule, drawn from its seed as a list before it runs. A list can be shrunk: each fault has its
+ * own chance, so leaving one out does not change what the others are.
  */
 import { seededRng } from '@understory/env'
 import type { FaultKind } from './counts.ts'

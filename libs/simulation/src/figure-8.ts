@@ -5,7 +5,7 @@
  */
 import { Model, initialModel } from './small-model.ts'
 
-/** What is committed in the end: the terms of the entries. */
+/** The terms of the entries that are committed in the end. */
 export function figure8(): readonly number[] {
   const world = new Model(initialModel({ acceptorsCount: 5, proposersCount: 2, termMax: 4, entriesMax: 2 }))
   const lead = (p: number, quorum: readonly number[]): void => {

@@ -16,7 +16,7 @@ export interface Replacement {
 
 export interface Mutant {
   readonly name: string
-  /** What is simulated to find it. */
+  /** The subject of the simulation that finds it. */
   readonly subject: string
   readonly replacements: readonly Replacement[]
 }
@@ -37,7 +37,7 @@ export function installMutant(root: string, mutant: Mutant): void {
   const byUrl = new Map(
     mutant.replacements.map(({ file }) => [pathToFileURL(`${root}/${file}`).href, file] as const),
   )
-  // Also where the module is never loaded, a text that is gone is told of.
+  // A text that is gone is reported even where the module is never loaded.
   for (const file of byUrl.values()) mutate(readFileSync(`${root}/${file}`, 'utf8'), file, mutant)
   registerHooks({
     load(url, context, nextLoad) {

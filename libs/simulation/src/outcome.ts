@@ -4,7 +4,7 @@ import type { MakeNode } from './acceptor-node.ts'
 import type { WalFormat } from './wal.ts'
 import { World } from './world.ts'
 
-/** What is simulated: the state machines over toys, or an app's own code. */
+/** The simulated code: the state machines over toys, or an app's own code. */
 export interface Subject {
   readonly name: string
   readonly makeNode: MakeNode
@@ -35,7 +35,7 @@ export async function runSchedule(
   seed: number,
   { only, isFairWeather = false, onTrace }: ReplayOptions = {},
 ): Promise<Outcome> {
-  // Some schedules are short and some long, whatever else their seed draws.
+  // Some schedules are short and some long, independent of the rest of their seed.
   const length = 0.6 + seededRng(seed * 4 + 2).below(100) / 100
   const world = new World({
     seed,

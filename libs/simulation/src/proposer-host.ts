@@ -21,7 +21,7 @@ export interface ProposerHost {
   readonly membership: Membership
   readonly recordBytesMax: number
   /** Who the members of a generation are, where an acceptor that knows the generation knows them too. */
-  toldMembership(generation: number): Membership | undefined
+  membershipOf(generation: number): Membership | undefined
   isPausedUntilMs(name: string): number
   isLost(name: string): boolean
   readonly say: (what: () => string) => void

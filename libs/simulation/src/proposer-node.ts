@@ -22,7 +22,7 @@ export class ProposerNode {
   #checks: DriverChecks | undefined
   /** Rises with each start: what belongs to an earlier life is dropped. */
   #life = 0
-  /** What its Postgres has. */
+  /** The log of its Postgres. */
   #local: SimLog
   #handedLsn: Lsn
   #livingTerm: number | undefined
@@ -30,7 +30,7 @@ export class ProposerNode {
   #hasLost = false
   #isWriting = false
   #isHandingOver = false
-  /** The membership it starts with: read anew when it turns out to be old. */
+  /** The membership it starts with: read again when it turns out to be old. */
   #known: Membership
 
   constructor(name: string, host: ProposerHost) {
@@ -110,8 +110,8 @@ export class ProposerNode {
     this.#isHandingOver = false
   }
 
-  /** A leader hears of a change of membership. */
-  tellMembership(membership: Membership): void {
+  /** Reports a change of membership to a leader. */
+  announceMembership(membership: Membership): void {
     this.#known = membership
     this.#driver?.changeMembership(knownOf(membership))
   }
@@ -176,7 +176,8 @@ export class ProposerNode {
       )
     this.#handedLsn = startLsn
     this.#livingTerm = term
-    // One that is rebuilt is started once all that it is rebuilt from is committed; a new timeline writes at once.
+    // A Postgres that is rebuilt is started once all that it is rebuilt from is committed; a new timeline writes at
+    // once.
     this.#isWriting = rng.below(2) === 0
     driver
       .waitForCommit(startLsn)
@@ -189,7 +190,7 @@ export class ProposerNode {
   #startCommitted(life: number, startLsn: Lsn): void {
     const { checks } = this.#host
     if (checks.committed.endLsn < startLsn)
-      throw new Violation(`I1: ${this.name} is told that ${startLsn} is committed before it is`)
+      throw new Violation(`I1: ${this.name} learns that ${startLsn} is committed before it is`)
     if (this.#life === life) this.#isWriting = true
   }
 
@@ -208,8 +209,8 @@ export class ProposerNode {
     // Another compute follows, which has asked for no term yet.
     if (isFinal(loss)) this.#ownTerm = undefined
     if (loss.kind === 'staleMembership') {
-      const told = loss.membership?.generation ?? 0
-      this.#known = this.#host.toldMembership(told) ?? this.#host.membership
+      const newest = loss.membership?.generation ?? 0
+      this.#known = this.#host.membershipOf(newest) ?? this.#host.membership
       return schedule.at(5 + rng.below(20), () => this.#follow(life))
     }
     schedule.at(20 + rng.below(isCalm ? 60 : 1_000), () => this.#follow(life))

@@ -20,7 +20,7 @@ export interface SimDiskHost {
   mayFlip(path: string, offset: number, isWholeFile: boolean): boolean
 }
 
-/** One process's calls: none of them has any effect, or returns, once it is dead. */
+/** The calls of one process: none of them has any effect, or returns, once it is dead. */
 export interface DiskProcess {
   isDead: boolean
   readonly disk: Disk
@@ -65,7 +65,7 @@ export function startProcess(host: SimDiskHost, names: NameTable, nameRng: Rng):
   const flip = (path: string, bytes: Uint8Array, at: number, isWholeFile: boolean): void => {
     if (armed.flipReadAfter === 0 || bytes.length === 0) return
     const offset = rng.below(bytes.length)
-    // Not in what is zero: padding between records is under no checksum, and nobody reads it.
+    // Not in zeros: padding between records is under no checksum, and is never read.
     if (bytes[offset] === 0 || !host.mayFlip(path, at + offset, isWholeFile) || --armed.flipReadAfter > 0)
       return
     counts.fault('bit flip on read')

@@ -1,5 +1,5 @@
 /**
- * A disk that forgets. What is written is in the cache; what is synced is on the medium; a loss of power keeps any part
+ * A disk that forgets. Written bytes are in the cache; synced ones are on the medium; a loss of power keeps any part
  * of the rest, sector by sector and name by name. A process that is killed loses nothing but its own calls.
  *
  * After a sync that failed the cache still has the bytes and calls them clean: syncing again writes nothing, as Linux

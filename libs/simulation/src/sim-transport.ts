@@ -185,7 +185,7 @@ class SimConnection implements Connection {
       const waitMs = this.#transport.host.isPausedUntilMs(this.to) - schedule.nowMs
       if (waitMs > 0) return schedule.at(waitMs, deliver)
       this.#node.handle(this.#session, input)
-      // What comes late on a stream that has ended does not open it again.
+      // A late message on a stream that has ended does not open it again.
       if (!this.#stream.isOpen) this.#node.leave(this.#session)
     }
     network.send(this.#stream, 'out', deliver)
@@ -206,7 +206,7 @@ class SimConnection implements Connection {
     switch (answer.kind) {
       case 'sendGreeting': {
         const { membershipGeneration } = answer.reply
-        const known = this.#transport.host.toldMembership(membershipGeneration)
+        const known = this.#transport.host.membershipOf(membershipGeneration)
         const membership = known === undefined ? undefined : knownOf(known)
         this.#transport.greeted(this, answer.reply.term, known?.generation)
         return this.#listener.greeted({ ...answer.reply, nodeId: this.to, membership })

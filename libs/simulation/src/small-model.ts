@@ -135,7 +135,7 @@ export class Model {
     this.proposers[p] = { ...proposer, streams: replaced(proposer.streams, a, stream) }
   }
 
-  /** The next entry arrives and is durable, and the leader hears of it. */
+  /** The next entry arrives and is durable, and the leader learns of it. */
   append(p: number, a: number): void {
     const message = (this.proposers[p] as Proposer).streams[a]?.append as Append
     this.#setStream(p, a, { append: undefined })

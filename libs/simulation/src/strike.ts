@@ -25,13 +25,13 @@ export function strike(world: Strikable, { kind, durationMs }: PlannedFault, rng
     .filter(({ name }) => !world.isLost(name))
   const node = pick(members, rng)
   const proposer = pick(world.proposers, rng)
-  const everyone = [...world.nodes.keys(), ...world.proposers.map(({ name }) => name)]
+  const everyName = [...world.nodes.keys(), ...world.proposers.map(({ name }) => name)]
   switch (kind) {
     case 'partition': {
       // One alone, or two halves.
-      const side = rng.below(2) === 0 ? [pick(everyone, rng)] : everyone.filter(() => rng.below(2) === 0)
+      const side = rng.below(2) === 0 ? [pick(everyName, rng)] : everyName.filter(() => rng.below(2) === 0)
       for (const from of side) {
-        for (const to of everyone.filter((name) => !side.includes(name))) {
+        for (const to of everyName.filter((name) => !side.includes(name))) {
           network.block(from, to, durationMs)
           network.block(to, from, durationMs)
         }
@@ -39,8 +39,8 @@ export function strike(world: Strikable, { kind, durationMs }: PlannedFault, rng
       return counts.fault(kind)
     }
     case 'one-way partition': {
-      const from = pick(everyone, rng)
-      for (const to of everyone) if (to !== from && rng.below(3) > 0) network.block(from, to, durationMs)
+      const from = pick(everyName, rng)
+      for (const to of everyName) if (to !== from && rng.below(3) > 0) network.block(from, to, durationMs)
       return counts.fault(kind)
     }
     case 'flapping link': {
@@ -82,7 +82,7 @@ export function strike(world: Strikable, { kind, durationMs }: PlannedFault, rng
       return
     case 'bit flip on read':
       node.armed.flipReadAfter = 1 + rng.below(6)
-      // What is read at a start is the control file and the end of the log.
+      // A start reads the control file and the end of the log.
       if (rng.below(2) === 0) {
         world.kill(node, rng.below(2) === 0)
         world.restartLater(node, rng.below(60))
@@ -95,7 +95,7 @@ export function strike(world: Strikable, { kind, durationMs }: PlannedFault, rng
       node.armed.slowUntilMs = schedule.nowMs + durationMs
       return
     case 'disk lost for good':
-      // One at a time: two of three are beyond what any quorum bears.
+      // One at a time: two of three are beyond what any quorum survives.
       if (allMembers(world.membership).some((name) => world.isLost(name))) return
       counts.fault(kind)
       world.lose(node)

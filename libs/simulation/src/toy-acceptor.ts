@@ -1,6 +1,6 @@
 /**
- * The acceptor's rules over a disk of two byte arrays: what is written, and how much of it is synced. It carries out the
- * effects as libs/consensus asks, and no more, so thousands of schedules run in a second.
+ * The acceptor's rules over a disk of two byte arrays: what is written, and how much of it is synced. It carries out
+ * the effects as libs/consensus asks, and no more, so thousands of schedules run in a second.
  */
 import { advance, maxLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'

@@ -80,7 +80,7 @@ export class World implements Strikable, NodeHost {
     for (let n = 0; n < 2 + rng.below(2); n++) this.proposers.push(new ProposerNode(`p${n + 1}`, this))
   }
 
-  // What nodes and proposers have of the world.
+  // The part of the world that nodes and proposers see.
 
   readonly say = (what: () => string): void => {
     this.#options.onTrace?.(`${this.schedule.nowMs.toFixed(0).padStart(6)} ms  ${what()}`)
@@ -94,7 +94,7 @@ export class World implements Strikable, NodeHost {
     return this.#pausedUntilMs.get(name) ?? 0
   }
 
-  toldMembership(generation: number): Membership | undefined {
+  membershipOf(generation: number): Membership | undefined {
     return this.isCalm || this.rng.below(4) > 0 ? this.#memberships[generation] : undefined
   }
 
@@ -112,7 +112,7 @@ export class World implements Strikable, NodeHost {
     this.restartLater(node, 5 + this.rng.below(60))
   }
 
-  // What faults do.
+  // The effects of faults.
 
   restartLater(node: AcceptorNode, delayMs: number): void {
     this.schedule.at(delayMs, () => {
@@ -137,7 +137,7 @@ export class World implements Strikable, NodeHost {
     this.#pausedUntilMs.set(name, this.schedule.nowMs + durationMs)
   }
 
-  /** Begins a change of membership and drives it until it is finished or given up. */
+  /** Begins a change of membership and drives it until it is finished or cancelled. */
   beginChange(newMembers: readonly string[], rng: Rng): void {
     if (this.membership.newMembers !== undefined) return
     this.#setMembership(startChange(this.membership, newMembers))
@@ -156,12 +156,12 @@ export class World implements Strikable, NodeHost {
     for (const proposer of this.proposers) {
       if (this.rng.below(3) === 0) continue
       this.schedule.at(5 + this.rng.below(100), () => {
-        if (this.membership.generation === generation) proposer.tellMembership(membership)
+        if (this.membership.generation === generation) proposer.announceMembership(membership)
       })
     }
   }
 
-  #driveChange(generation: number, told: Map<string, MemberStatus>, rng: Rng): void {
+  #driveChange(generation: number, statuses: Map<string, MemberStatus>, rng: Rng): void {
     this.schedule.at(10 + rng.below(50), () => {
       if (this.membership.generation !== generation) return
       if (!this.isCalm && rng.below(60) === 0) {
@@ -171,14 +171,14 @@ export class World implements Strikable, NodeHost {
       }
       for (const name of allMembers(this.membership)) {
         const node = this.nodes.get(name) as AcceptorNode
-        // What it said before it was lost, such as a term that nobody else will ever see, is not waited for.
-        if (this.isCalm && !node.isUp) told.delete(name)
+        // What it said before it was lost, such as a term that no other node will ever see, is not waited for.
+        if (this.isCalm && !node.isUp) statuses.delete(name)
         if (!node.isUp || (!this.isCalm && rng.below(4) === 0)) continue
         const session = {
           nodeId: 'membership',
           deliver: () => {
             const status = node.status()
-            if (status !== undefined) told.set(name, status)
+            if (status !== undefined) statuses.set(name, status)
           },
           close: () => undefined,
         }
@@ -186,8 +186,8 @@ export class World implements Strikable, NodeHost {
           node.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
         })
       }
-      const finished = finishChange(this.membership, (name) => told.get(name))
-      if (finished === undefined) return this.#driveChange(generation, told, rng)
+      const finished = finishChange(this.membership, (name) => statuses.get(name))
+      if (finished === undefined) return this.#driveChange(generation, statuses, rng)
       this.counts.transition('membership: change finished')
       this.#setMembership(finished)
     })

@@ -106,7 +106,7 @@ test('replacing a file leaves the old bytes or the new ones, wherever the proces
   expect(left).toEqual(new Set([1, 2]))
 })
 
-test('whoever follows a process that ended anywhere replaces the file, and finds what that one left', async () => {
+test('the process after one that ended anywhere replaces the file, and finds what that one left', async () => {
   let leftCount = 0
   for (let seed = 1; seed < 60; seed++) {
     const { disk, process, armed, run } = world(seed)

@@ -63,7 +63,7 @@ test('series over the cap fall together, but never across closed labels, and are
   expect(meter.dropped).toBeGreaterThanOrEqual(4)
 })
 
-test('a gauge that nobody tells of any more is not there, and neither is what was forgotten', async () => {
+test('a gauge that is not observed any more is not there, and neither is a forgotten series', async () => {
   const meter = new Meter()
   const { size, bytes } = meter.instruments(TABLE)
   const stop = meter.onCollect(() => size.observe({ tenant: 'a' }, 1))
@@ -76,30 +76,30 @@ test('a gauge that nobody tells of any more is not there, and neither is what wa
   expect((await seriesOf(meter, 'a.bytes')).map(({ labels }) => labels['tenant'])).toEqual(['b'])
 })
 
-test('a count that is kept elsewhere ends with what it tells of, and beyond the cap is a sum', async () => {
+test('a count that is kept elsewhere ends with its subject, and beyond the cap is a sum', async () => {
   const meter = new Meter(2)
   const { bytes } = meter.instruments(TABLE)
   let tenants = ['a', 'b', 'c', 'd']
   meter.onCollect(() => {
     for (const [i, tenant] of tenants.entries()) bytes.observe({ tenant, way: 'in' }, 2 ** i)
   })
-  const told = async () =>
+  const points = async () =>
     (await seriesOf(meter, 'a.bytes')).map(({ labels, ...cell }) => [
       labels['tenant'],
       'value' in cell ? cell.value : 0,
     ])
   for (let i = 0; i < 2; i++) {
-    expect(await told()).toEqual([
+    expect(await points()).toEqual([
       ['a', 1],
       ['b', 2],
       ['other', 12],
     ])
   }
   tenants = ['a']
-  expect(await told()).toEqual([['a', 1]])
+  expect(await points()).toEqual([['a', 1]])
 })
 
-test('one collector that fails does not keep the others from being told of', async () => {
+test('one collector that fails does not keep the others from being collected', async () => {
   const meter = new Meter()
   const { size } = meter.instruments(TABLE)
   meter.onCollect(() => Promise.reject(fail('unavailable', 'not now')))

@@ -1,7 +1,7 @@
 /**
  * Instruments over plain numbers. What a service counts on its way costs an addition or a search in a short list of
- * edges; everything else is read when somebody collects (`onCollect`). There is one meter a process, and whoever
- * collects, OTLP or `/metrics`, reads the same cells.
+ * edges; everything else is read at a collection (`onCollect`). There is one meter a process, and both
+ * collectors, OTLP and `/metrics`, read the same cells.
  *
  * A series is a cell. Series of one metric are capped: beyond that they fall together into one whose open labels are
  * `other` (counters and histograms) or are left out (gauges, whose sum would mean nothing), and are counted as dropped.
@@ -10,9 +10,9 @@ import { assert } from '@understory/base'
 import { OPEN } from './table.ts'
 import type { LabelTable, MetricSpec, MetricTable } from './table.ts'
 
-/** Series of one metric, unless told otherwise. */
+/** Series of one metric, by default. */
 export const SERIES_COUNT_MAX = 2_000
-/** What stands in open labels of the series beyond the cap. */
+/** The value of open labels of the series beyond the cap. */
 const OTHER = 'other'
 
 export type Labels<L extends LabelTable> = {
@@ -63,7 +63,7 @@ export class HistogramCell {
     this.sum += value
     this.count++
   }
-  /** Durations are measured in milliseconds and told in seconds. */
+  /** Durations are measured in milliseconds and exported in seconds. */
   recordMs(durationMs: number): void {
     this.record(durationMs / 1000)
   }
@@ -91,8 +91,8 @@ export class Series<C extends AnyCell = AnyCell> {
   readonly spec: MetricSpec
   readonly #make: (labels: SeriesLabels) => C
   readonly #cells = new Map<string, C>()
-  /** Keys of what was told of while collecting. */
-  readonly #told = new Set<string>()
+  /** Keys of the series that were observed in this collection. */
+  readonly #observedKeys = new Set<string>()
   readonly #names: readonly string[]
   readonly #meter: Meter
 
@@ -120,8 +120,8 @@ export class Series<C extends AnyCell = AnyCell> {
     return this.#cells.get(otherKey) ?? this.#add(otherKey, together)
   }
 
-  /** Takes a value that is kept elsewhere. What is not told of again at the next collection is not there any more. */
-  tell(this: Series<Cell>, labels: SeriesLabels, value: number): void {
+  /** Takes a value that is kept elsewhere. A series that is not observed again at the next collection is removed. */
+  observe(this: Series<Cell>, labels: SeriesLabels, value: number): void {
     const key = this.#keyOf(labels)
     const hasOwn = this.#cells.has(key) || this.#cells.size < this.#meter.seriesCountMax
     if (this.spec.kind === 'gauge' && !hasOwn) {
@@ -131,13 +131,13 @@ export class Series<C extends AnyCell = AnyCell> {
     const cell = this.find(labels)
     // Beyond the cap it is one of several.
     cell.value = hasOwn ? value : cell.value + value
-    this.#told.add(this.#keyOf(cell.labels))
+    this.#observedKeys.add(this.#keyOf(cell.labels))
   }
 
   /** A collection begins. */
   begin(): void {
-    for (const key of this.#told) this.#cells.delete(key)
-    this.#told.clear()
+    for (const key of this.#observedKeys) this.#cells.delete(key)
+    this.#observedKeys.clear()
   }
 
   #add(key: string, labels: SeriesLabels): C {
@@ -149,7 +149,7 @@ export class Series<C extends AnyCell = AnyCell> {
     return this.#names.map((name) => labels[name] ?? '').join('\n')
   }
 
-  /** Forgets the series that have these labels: what they tell of is gone. */
+  /** Forgets the series that have these labels: their subject is gone. */
   forget(labels: SeriesLabels): void {
     for (const [key, cell] of this.#cells)
       if (Object.entries(labels).every(([name, value]) => cell.labels[name] === value))
@@ -160,11 +160,11 @@ export class Series<C extends AnyCell = AnyCell> {
 export interface Counter<L extends LabelTable> {
   /** To be kept where it counts often. */
   of(labels: GivenLabels<L>): Cell
-  /** For a count that is kept elsewhere: while collecting only, what is not told of is not there. */
+  /** For a count that is kept elsewhere: while collecting only; a series that is not observed is removed. */
   observe(labels: GivenLabels<L>, value: number): void
 }
 export interface Gauge<L extends LabelTable> {
-  /** While collecting only: what is not told of is not there. */
+  /** While collecting only; a series that is not observed is removed. */
   observe(labels: GivenLabels<L>, value: number): void
 }
 export interface Histogram<L extends LabelTable> {
@@ -205,7 +205,7 @@ export class Meter {
     const series = this.#add(new Series(spec, this, (labels) => new Cell(labels)))
     return {
       of: (labels: object) => series.find(labels as SeriesLabels),
-      observe: (labels: object, value: number) => series.tell(labels as SeriesLabels, value),
+      observe: (labels: object, value: number) => series.observe(labels as SeriesLabels, value),
     }
   }
   #add<C extends AnyCell>(series: Series<C>): Series<C> {
@@ -226,7 +226,7 @@ export class Meter {
 
   /**
    * Everything, as of now. Collections under way at once are one: what they read is the same. A collector that fails is
-   * left out, since the others must be told of all the same; `onFailure` hears of it.
+   * left out, since the others must be collected all the same; `onFailure` gets its error.
    */
   collect(onFailure: (error: unknown) => void = () => undefined): Promise<readonly Series[]> {
     this.#collecting ??= this.#collect(onFailure).finally(() => {

@@ -26,7 +26,7 @@ export class MeterProducer implements MetricProducer {
   readonly #wallMs: () => number
   readonly #startTime: HrTime
 
-  /** Every point carries the label `node`, so that both ways tell apart processes in the same words. */
+  /** Every point carries the label `node`, so that both ways distinguish processes in the same words. */
   constructor(collect: () => Promise<readonly SeriesSnapshot[]>, node: string, wallMs: () => number) {
     this.#collect = collect
     this.#node = node

@@ -1,4 +1,6 @@
-/** What the service's thread and the one that exports say to each other. Everything is plain data that can be cloned. */
+/**
+ * What the service's thread and the one that exports say to each other. Everything is plain data that can be cloned.
+ */
 import type { LogRecord } from '@understory/env'
 import type { CellSnapshot } from './meter.ts'
 import type { OtlpSettings, Signal } from './otlp-settings.ts'

@@ -1,6 +1,6 @@
 /**
  * The service's side of the thread that exports. The OpenTelemetry SDK lives over there: its heap is not collected with
- * the service's, and what it does meanwhile keeps no commit waiting. (In one heap with a safekeeper it cost a third more
+ * the service's, and its work keeps no commit waiting. (In one heap with a safekeeper it cost a third more
  * time in garbage collection.) A thread that is stuck or dies takes the telemetry with it, and nothing else.
  */
 import { Worker } from 'node:worker_threads'

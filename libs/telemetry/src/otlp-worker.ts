@@ -6,7 +6,7 @@ import { startOtlp } from './otlp.ts'
 
 const port = parentPort
 assert(port !== null, () => 'this is a thread of a service')
-const tell = (message: FromOtlp): void => port.postMessage(message)
+const send = (message: FromOtlp): void => port.postMessage(message)
 
 const collections = new Map<number, (series: readonly SeriesSnapshot[]) => void>()
 let lastId = 0
@@ -17,9 +17,9 @@ const otlp = startOtlp({
   collect: () =>
     new Promise((resolve) => {
       collections.set(++lastId, resolve)
-      tell({ kind: 'collect', id: lastId })
+      send({ kind: 'collect', id: lastId })
     }),
-  onFailure: (signal, error) => tell({ kind: 'failed', signal, problem: describeError(error) }),
+  onFailure: (signal, error) => send({ kind: 'failed', signal, problem: describeError(error) }),
 })
 
 function take(message: ToOtlp): void {
@@ -36,12 +36,12 @@ function take(message: ToOtlp): void {
       return
     case 'render':
       otlp.renderMetrics().then(
-        (page) => tell({ kind: 'rendered', id: message.id, page }),
-        (error: unknown) => tell({ kind: 'notRendered', id: message.id, problem: describeError(error) }),
+        (page) => send({ kind: 'rendered', id: message.id, page }),
+        (error: unknown) => send({ kind: 'notRendered', id: message.id, problem: describeError(error) }),
       )
       return
     case 'stop':
-      void otlp.stop().then(() => tell({ kind: 'stopped' }))
+      void otlp.stop().then(() => send({ kind: 'stopped' }))
   }
 }
 
@@ -49,7 +49,7 @@ function take(message: ToOtlp): void {
 function countTaken(): void {
   if (taken++ > 0) return
   setImmediate(() => {
-    tell({ kind: 'took', count: taken })
+    send({ kind: 'took', count: taken })
     taken = 0
   })
 }

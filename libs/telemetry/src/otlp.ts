@@ -1,9 +1,10 @@
 /**
- * The OpenTelemetry SDK, set up: one meter provider for OTLP and `/metrics`, batches of spans and log records. It runs in
- * a thread of its own (otlp-worker.ts), and only where telemetry is on.
+ * The OpenTelemetry SDK, set up: one meter provider for OTLP and `/metrics`, batches of spans and log records. It runs
+ * in a thread of its own (otlp-worker.ts), and only where telemetry is on.
  *
- * A collector that is dead or slow costs what it was to get: queues are bounded, exports have a short time-out, failures
- * are counted and said once in a while. Nothing here is awaited by a service but `stop`, and that for a short time.
+ * A collector that is dead or slow costs what it was to get: queues are bounded, exports have a short time-out,
+ * failures are counted and said once in a while. Nothing here is awaited by a service but `stop`, and that for a short
+ * time.
  */
 import { SpanKind, SpanStatusCode, TraceFlags } from '@opentelemetry/api'
 import { ExportResultCode } from '@opentelemetry/core'
@@ -98,13 +99,13 @@ interface Exporter<T> {
   export(items: T, done: (result: ExportResult) => void): void
 }
 
-/** The exporter, whose failures are heard of. */
+/** The exporter, with its failures reported. */
 function watched<T, E extends Exporter<T>>(exporter: E, signal: Signal, parts: OtlpParts): E {
   const send = exporter.export.bind(exporter)
   exporter.export = (items: T, done: (result: ExportResult) => void): void =>
     send(items, (result) => {
       if (result.code === ExportResultCode.FAILED) parts.onFailure(signal, result.error)
-      // What failed was told of: the SDK's own handler would say it in its own way, once for each batch.
+      // The failure was reported: the SDK's own handler would say it in its own way, once for each batch.
       done({ code: ExportResultCode.SUCCESS })
     })
   return exporter

@@ -110,7 +110,7 @@ export const PROCESS_METRICS = {
     unit: '{call}',
     kind: 'counter',
     labels: { reason: RPC_REFUSALS },
-    help: 'calls refused before their handlers heard of them; each reason is logged (call_refused)',
+    help: 'calls refused before they reached their handlers; each reason is logged (call_refused)',
   },
   logRecords: {
     name: 'understory.log.records',

@@ -9,7 +9,7 @@ type ProcessInstruments = Instruments<typeof PROCESS_METRICS>
 
 /** Each look wakes the process: with a hundred a second an idle cluster burned a fiftieth of a core. */
 const RESOLUTION_MS = 100
-/** Two that collect one right after the other are told the same: of nothing there is no percentile. */
+/** Two collections, one right after the other, get the same: without measurements there is no percentile. */
 const WINDOW_MS_MIN = 1_000
 const NS = 1e-9
 
@@ -74,7 +74,7 @@ function observeDelay(
   instruments: ProcessInstruments,
   delay: ReturnType<typeof monitorEventLoopDelay>,
 ): void {
-  // What is measured is the time between two ticks of the monitor's own timer.
+  // The monitor measures the time between two ticks of the monitor's own timer.
   const seconds = (nanoseconds: number): number =>
     delay.count > 0 && Number.isFinite(nanoseconds) ? Math.max(0, nanoseconds * NS - RESOLUTION_MS / 1000) : 0
   instruments.eventLoopDelayMin.observe({}, seconds(delay.min))

@@ -1,5 +1,5 @@
-// Goal: telemetry is there where it is asked for and nowhere else, and the thread that exports harms nobody by its end.
-// Method: real threads and ports of this machine; settings on which a thread fails at once.
+// Goal: telemetry is there where it is asked for and nowhere else, and the end of the thread that exports harms
+// nothing. Method: real threads and ports of this machine; settings on which a thread fails at once.
 import { expect, onTestFinished, test } from 'vitest'
 import { OtlpThread } from './otlp-thread.ts'
 import { OPEN } from './table.ts'
@@ -12,11 +12,11 @@ const TABLE = {
 const PARTS = { service: 'test', node: 'node-1', environment: {}, metrics: TABLE } as const
 const ANY_PORT = { host: '127.0.0.1', port: 0 } as const
 
-test('nobody asks, and there is nothing', async () => {
+test('without a request for telemetry there is none', async () => {
   expect(await startTelemetry(PARTS)).toBeUndefined()
 })
 
-test('/metrics shows the series, whatever their labels hold, and stops with its service', async () => {
+test('/metrics shows the series, with any text in their labels, and stops with its service', async () => {
   const telemetry = await startTelemetry({ ...PARTS, metricsListen: ANY_PORT })
   telemetry?.metrics.things.of({ name: 'a "quoted"\nline\\' }).add(3)
   const url = `http://127.0.0.1:${telemetry?.metricsPort}`
@@ -33,7 +33,7 @@ test('/metrics shows the series, whatever their labels hold, and stops with its 
   await expect(fetch(`${url}/metrics`)).rejects.toThrow('fetch failed')
 })
 
-test('a thread that dies is told of once, and everything asked of it is refused or let go', async () => {
+test('a thread that dies is reported once, and everything asked of it is refused or dropped', async () => {
   const ended = Promise.withResolvers<string>()
   const failures: string[] = []
   const thread = new OtlpThread({

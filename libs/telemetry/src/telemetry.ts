@@ -1,6 +1,6 @@
 /**
- * Telemetry of a service, begun by its composition root and handed to what it observes. `startTelemetry` gives undefined
- * where nobody asked for any: then nothing is measured, and there is no thread that has the OpenTelemetry SDK.
+ * Telemetry of a service, begun by its composition root and handed to what it observes. `startTelemetry` returns
+ * undefined where none is configured: then nothing is measured, and there is no thread that has the OpenTelemetry SDK.
  */
 import { randomBytes } from 'node:crypto'
 import { createRequire } from 'node:module'
@@ -22,7 +22,7 @@ import type { RpcCalls } from './rpc-observer.ts'
 import type { MetricTable } from './table.ts'
 import { Traces } from './traces.ts'
 
-/** What is left is sent for so long at most when a service stops. */
+/** The rest is sent for so long at most when a service stops. */
 const STOP_MS_MAX = 2_000
 /** A collector that takes nothing is said so once in this time. */
 const COMPLAINT_PAUSE_MS = 60_000
@@ -57,7 +57,7 @@ export interface Telemetry<T extends MetricTable = MetricTable> {
   readonly metricsPort: number | undefined
   /** Takes a line of the log. */
   readonly takeLog: (record: LogRecord) => void
-  /** Where trouble with the collector is told. */
+  /** The log that gets trouble with the collector. */
   reportTo(log: Log): void
   /** As `/metrics` shows it. */
   renderMetrics(): Promise<string>
@@ -84,7 +84,7 @@ export async function startTelemetry<T extends MetricTable>(
   const complaints = new Complaints()
   const onFailure = (signal: Signal, error: unknown): void => {
     own.telemetryDropped.of({ signal }).add(1)
-    complaints.tell(signal, error)
+    complaints.report(signal, error)
   }
   const collect = async (): Promise<readonly SeriesSnapshot[]> => {
     const all = await meter.collect((error) => onFailure('metrics', error))
@@ -176,7 +176,7 @@ class Complaints {
     this.#log?.error('telemetry_ended', { problem })
   }
 
-  tell(signal: Signal, error: unknown): void {
+  report(signal: Signal, error: unknown): void {
     const nowMs = performance.now()
     if (nowMs - (this.#lastMs.get(signal) ?? -Infinity) < COMPLAINT_PAUSE_MS) return
     this.#lastMs.set(signal, nowMs)

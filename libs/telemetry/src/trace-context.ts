@@ -7,13 +7,13 @@ export interface TraceContext {
   readonly spanId: string
 }
 
-/** Undefined where it is malformed, or says that nobody records this trace. */
+/** Undefined where it is malformed, or says that this trace is not recorded. */
 export function readTraceparent(text: string | undefined): TraceContext | undefined {
   const found = parse(text)
   return found?.isRecorded === true ? { traceId: found.traceId, spanId: found.spanId } : undefined
 }
 
-/** Whether it says that nobody records this trace. */
+/** Whether it says that this trace is not recorded. */
 export const isLeftOut = (text: string | undefined): boolean => parse(text)?.isRecorded === false
 
 function parse(text: string | undefined): (TraceContext & { readonly isRecorded: boolean }) | undefined {

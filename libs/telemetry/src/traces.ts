@@ -1,5 +1,5 @@
 /**
- * Spans. Whether a trace is recorded is decided where it begins, one of so many; whoever is handed its context follows.
+ * Spans. Whether a trace is recorded is decided where it begins, one of so many; every receiver of its context follows.
  * A trace that is not recorded costs a count: there is no span then.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
@@ -21,7 +21,7 @@ export interface RootOptions extends SpanOptions {
   readonly isAlwaysRecorded?: boolean
 }
 
-/** One that runs. Whatever is not ended is not told of. */
+/** A span that runs. It is recorded only once it is ended. */
 export interface Span {
   readonly context: TraceContext
   readonly traceparent: string
@@ -55,7 +55,7 @@ export interface TracesParts {
 export class Traces {
   readonly #parts: TracesParts
   readonly #active = new AsyncLocalStorage<Span>()
-  /** One that is recorded is due at 1, so that one of so many is exact. */
+  /** The next trace is recorded at 1, so that one of so many is exact. */
   #due: number
 
   constructor(parts: TracesParts) {
@@ -74,20 +74,20 @@ export class Traces {
     return this.#start(name, { traceId: this.#parts.randomHex(32), spanId: '' }, options)
   }
 
-  /** Goes on with what a peer began; undefined where that one is not recorded. */
+  /** Continues the trace of a peer; undefined where that one is not recorded. */
   follow(traceparent: string | undefined, name: string, options?: SpanOptions): Span | undefined {
     if (traceparent === undefined || traceparent === '') return undefined
     const context = readTraceparent(traceparent)
     return context === undefined ? undefined : this.#start(name, context, options)
   }
 
-  /** Goes on with what a peer began, or begins one where no peer says whether it is recorded. */
+  /** Continues the trace of a peer, or begins one where no peer says whether it is recorded. */
   enter(traceparent: string | undefined, name: string, options?: SpanOptions): Span | undefined {
     if (isLeftOut(traceparent)) return undefined
     return this.follow(traceparent, name, options) ?? this.root(name, options)
   }
 
-  /** `work` and whatever it awaits: calls made within carry the span's context. */
+  /** Runs `work` within the span: its calls, awaited ones too, carry the span's context. */
   run<T>(span: Span | undefined, work: () => T): T {
     return span === undefined ? work() : this.#active.run(span, work)
   }

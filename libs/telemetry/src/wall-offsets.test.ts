@@ -7,7 +7,7 @@ test('a wall clock that is set is followed from the next trace on', () => {
   expect(offsets.of('a')).toBe(0)
   differenceMs = 50
   expect([offsets.of('a'), offsets.of('b'), offsets.of('a')]).toEqual([0, 50, 0])
-  // What its whole milliseconds hide is no drift.
+  // A difference below its whole milliseconds does not count as drift.
   differenceMs = 51
   expect(offsets.of('c')).toBe(50)
   for (let i = 0; i < 1_000; i++) offsets.of(`later ${i}`)

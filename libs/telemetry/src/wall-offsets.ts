@@ -1,9 +1,10 @@
 /**
- * How far the wall clock is ahead of the monotonic one, by which spans are measured. A wall clock that is set, or drifts, is
- * followed from trace to trace, never within one: there a child would seem to begin before its parent, or to outlast it.
+ * How far the wall clock is ahead of the monotonic one, by which spans are measured. A wall clock that is set, or
+ * drifts, is followed from trace to trace, never within one: there a child would seem to begin before its parent, or to
+ * outlast it.
  */
 
-/** The wall's time is told in whole milliseconds only. */
+/** The wall clock has whole milliseconds only. */
 const DRIFT_MS_MAX = 3
 /** Of the traces of late. */
 const TRACES_MAX = 1_000

@@ -191,7 +191,7 @@ function trackCheckpoint(state: TrackerState, record: DecodedRecord, major: PgMa
   const checkpoint = readCheckPoint(record.bytes, record.mainDataOffset, major)
   const epoch = Number(checkpoint.nextXid >> 32n)
   const xid = Number(checkpoint.nextXid & 0xffff_ffffn)
-  // A shutdown's counters are exact. An online one's were read while others went on: they are minima, and
+  // A shutdown's counters are exact. An online one's were read while others continued: they are minima, and
   // nextOid is left to NEXTOID records.
   if (isShutdown) {
     state.nextXidEpoch = epoch

@@ -144,7 +144,7 @@ async function makeHistory(server: PostgresServer): Promise<void> {
   await other.end()
 }
 
-/** Moves every counter once more, so that no later checkpoint record tells the tracker what it missed. */
+/** Moves every counter once more, so that no later checkpoint record shows the tracker what it missed. */
 async function makeLastChanges(server: PostgresServer): Promise<void> {
   const client = await server.connect()
   const other = await server.connect()
@@ -330,7 +330,7 @@ interface Killed extends Tracked {
   readonly control: ControlFileValues
 }
 
-/** A server whose files and WAL agree, because it was checkpointed with nobody writing; but it was killed there. */
+/** A server whose files and WAL agree, because it was checkpointed without a writer; but it was killed there. */
 async function killAtCheckpoint(server: PostgresServer): Promise<Killed> {
   const start = readControl(server)
   await server.start()

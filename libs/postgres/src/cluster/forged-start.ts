@@ -38,7 +38,7 @@ export interface ForgeOptions {
 }
 
 export interface ForgedCheckpoint {
-  /** What is appended to WAL at `atLsn`, page headers and padding included. */
+  /** The bytes that are appended to WAL at `atLsn`, page headers and padding included. */
   readonly bytes: Uint8Array
   readonly recordLsn: Lsn
   readonly nextLsn: Lsn

@@ -32,7 +32,7 @@ export const slruSegmentOf = (page: number): number => Math.floor(page / SLRU_PA
 export const slruSegmentPath = (kind: SlruKind, segment: number): string =>
   `${kind}/${segment.toString(16).toUpperCase().padStart(4, '0')}`
 
-/** Undefined for a path that is no SLRU segment's. */
+/** Undefined for a path that is not an SLRU segment's. */
 export function parseSlruSegmentPath(path: string): { kind: SlruKind; segment: number } | undefined {
   const slash = path.lastIndexOf('/')
   const kind = SLRU_KINDS.find((candidate) => candidate === path.slice(0, slash))

@@ -1,4 +1,4 @@
-/** What differs between versions in the files around the relations, as one row a version. */
+/** The differences between versions in the files around the relations, as one row a version. */
 import type { Field, Lsn } from '@understory/base'
 import type { PgMajor } from '../wal/pages.ts'
 

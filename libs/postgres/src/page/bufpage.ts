@@ -1,6 +1,6 @@
 /**
  * An 8 KiB page: its header and its line pointers. Lengths and offsets are bytes within the page; offset numbers count
- * from 1. What is done to the items of a page is in page-items.ts.
+ * from 1. Changes of the items of a page are in page-items.ts.
  *
  * Source: storage/bufpage.h, bufpage.c PageInit, PageIsVerified; storage/itemid.h (16, 17, 18 alike).
  */

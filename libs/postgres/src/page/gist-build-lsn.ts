@@ -1,7 +1,8 @@
 /**
  * Pages whose pd_lsn on the primary is none of the WAL's. Up to 16 a sorted build of a GiST index writes its pages with
- * GistBuildLSN and logs them after that, so that the primary's file keeps it until the page is changed, while redo gives the
- * LSN of the record. Source: 16, access/gist.h; access/gist/gistbuild.c, gist_indexsortbuild_flush_ready_pages.
+ * GistBuildLSN and logs them after that, so that the primary's file keeps it until the page is changed, while redo
+ * gives the LSN of the record. Source: 16, access/gist.h; access/gist/gistbuild.c,
+ * gist_indexsortbuild_flush_ready_pages.
  */
 import { lsn } from '@understory/base'
 import { PAGE_SIZE, getPageLsn } from './bufpage.ts'

@@ -223,7 +223,7 @@ describe('a heap page', () => {
     )
   })
 
-  test('is refused where a tuple goes on beyond the end of the page', () => {
+  test('is refused where a tuple continues beyond the end of the page', () => {
     const page = heapPage(3)
     setItemId(page, 1, makeItemId(8184, LP_NORMAL, 24))
     expect(() => repairFragmentation(page)).toThrow(expect.objectContaining({ code: 'bad_page' }))

@@ -1,5 +1,5 @@
-// Goal: what Postgres writes without a record is told apart from damage: one other byte, and it is not that any more.
-// Method: pages made by hand as Postgres makes them, with each byte of them changed in turn.
+// Goal: what Postgres writes without a record is distinguished from damage: one other byte, and it is not that any
+// more. Method: pages made by hand as Postgres makes them, with each byte of them changed in turn.
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { PAGE_SIZE, PageHeader, pageInit, pageOf, setPageLsn } from './bufpage.ts'

@@ -1,6 +1,6 @@
 /**
- * Pages that Postgres changes without a WAL record, so that no storage and no recovery can have them: told apart from
- * damage by being exactly what Postgres writes there, byte for byte.
+ * Pages that Postgres changes without a WAL record, so that no storage and no recovery can have them: distinguished
+ * from damage by being exactly what Postgres writes there, byte for byte.
  */
 import { LSN_ZERO, fail } from '@understory/base'
 import {
@@ -44,11 +44,13 @@ function emptySpgistPage(flags: number): Uint8Array {
 }
 
 /**
- * An SP-GiST page that was empty and to be used again: looking for an inner page, Postgres initializes it in its buffer,
- * finds that its number has the wrong parity, and leaves it. If the buffer was dirty already, say after a VACUUM, this
- * is what gets written: an empty inner page with pd_lsn 0. Whoever uses the page initializes it again, with a record.
+ * An SP-GiST page that was empty and to be used again: looking for an inner page, Postgres initializes it in its
+ * buffer, finds that its number has the wrong parity, and leaves it. If the buffer was dirty already, say after a
+ * VACUUM, this is what gets written: an empty inner page with pd_lsn 0. The next user of the page initializes it again,
+ * with a record.
  *
- * True if `primary` is exactly that and `redone` is an empty page in all that is not masked, a leaf perhaps, or of nulls.
+ * True if `primary` is exactly that and `redone` is an empty page in all that is not masked, a leaf perhaps, or of
+ * nulls.
  *
  * Source: access/spgist/spgutils.c allocNewBuffer (15.18, 18.6).
  */
@@ -78,9 +80,10 @@ const DEFAULT_BLOOM_LENGTH = 80
 const DEFAULT_BLOOM_BITS = 2
 
 /**
- * The metapage of an empty bloom index with these `pg_class.reloptions`, such as `length=96`, with pd_lsn 0. That is the
- * whole init fork of a bloom index on an unlogged table, which 16 to 18 do not log: blbuildempty writes it by generic
- * WAL, and GenericXLogStart logs nothing for an unlogged relation. Errors: `bad_argument` for an unknown option.
+ * The metapage of an empty bloom index with these `pg_class.reloptions`, such as `length=96`, with pd_lsn 0. That is
+ * the whole init fork of a bloom index on an unlogged table, which 16 to 18 do not log: blbuildempty writes it by
+ * generic WAL, and GenericXLogStart logs nothing for an unlogged relation. Errors: `bad_argument` for an unknown
+ * option.
  *
  * Source: contrib/bloom blinsert.c blbuildempty, blutils.c BloomFillMetapage, bloom.h (18.6); 15.18 logs it.
  */
@@ -106,6 +109,8 @@ export function bloomMetapage(reloptions: readonly string[]): Uint8Array {
   return bytes
 }
 
-/** True if `primary` is the init fork's page of an unlogged bloom index with these options, just as Postgres makes it. */
+/**
+ * True if `primary` is the init fork's page of an unlogged bloom index with these options, just as Postgres makes it.
+ */
 export const isUnloggedBloomMetapage = (primary: Uint8Array, reloptions: readonly string[]): boolean =>
   isSamePage(primary, bloomMetapage(reloptions))

@@ -20,7 +20,7 @@ import type { EffectSink, RedoSettings, Rmgr, SlruKind } from './types.ts'
  *   restored  the page is now the image in the record
  *   newer     nothing: the page has this record already
  *   absent    nothing: the page was never made. Stock recovery notes this and ends with a PANIC unless the relation is
- *             dropped or cut off later in the WAL, so it is right only for a page that nobody will ask for
+ *             dropped or cut off later in the WAL, so it is right only for a page that is never asked for
  */
 export type RedoOutcome = 'redone' | 'restored' | 'newer' | 'absent'
 
@@ -60,13 +60,13 @@ function describeBlock(ref: BlockRef): string {
   return `block ${blockId} (relation ${spcOid}/${dbOid}/${relNumber}, fork ${fork}, block ${blockNumber})`
 }
 
-/** Adds the record's position and type to whatever a redo function threw. A `BugError` passes as it is. */
+/** Adds the record's position and type to an error of a redo function. A `BugError` passes as it is. */
 function explain(error: unknown, record: DecodedRecord, settings: RedoSettings, where: string): unknown {
   // DataView refuses to read beyond the record or the page with a RangeError.
   const found =
     error instanceof UnderstoryError ? error.code : error instanceof RangeError ? 'bad_wal' : undefined
   if (found === undefined) return error
-  // An LSN beyond 2^53 among the record's data is no wrong argument of whoever asked for redo.
+  // An LSN beyond 2^53 among the record's data is not a wrong argument of the caller of redo.
   const code = found === 'bad_lsn' ? 'bad_wal' : found
   const type = recordTypeName(record, settings)
   const reason = (error as Error).message
@@ -136,7 +136,7 @@ export function recordEffects(record: DecodedRecord, sink: EffectSink, settings:
   }
 }
 
-/** Applies the record to one SLRU page that `recordEffects` reported; `page` is zeros where `init` was told. */
+/** Applies the record to one SLRU page that `recordEffects` reported; `page` is zeros where `init` was reported. */
 export function redoSlru(
   record: DecodedRecord,
   kind: SlruKind,

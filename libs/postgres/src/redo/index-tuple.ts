@@ -1,4 +1,6 @@
-/** Lists of index tuples in block data, as hash, GiST and others write them. Source: access/itup.h (16, 17, 18 alike). */
+/**
+ * Lists of index tuples in block data, as hash, GiST and others write them. Source: access/itup.h (16, 17, 18 alike).
+ */
 import { fail } from '@understory/base'
 
 export const SizeOfIndexTupleData = 8

@@ -1,5 +1,6 @@
 /**
- * Whatever a record and a page hold, redo ends, and with a refusal if it does not like them: never with another error.
+ * With any contents of a record and a page redo ends, and with a refusal if it does not like them: never with another
+ * error.
  */
 import fc from 'fast-check'
 import { UnderstoryError, lsn } from '@understory/base'

@@ -62,7 +62,9 @@ function expectEqual(verifier: RedoVerifier, major: PgMajor): void {
   console.info(formatCounts(verifier))
 }
 
-/** The first record, from `from` on, of which `choose` gives the position of a byte to change, with that byte changed. */
+/**
+ * The first record, from `from` on, of which `choose` gives the position of a byte to change, with that byte changed.
+ */
 function withFault(
   history: ServerHistory,
   mask: number,

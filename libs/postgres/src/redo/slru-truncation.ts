@@ -5,7 +5,8 @@
  * within half a circle. Members may fill nearly all of theirs: they are removed from one end to another.
  *
  * Source: access/transam/slru.c SlruMayDeleteSegment, clog.c CLOGPagePrecedes, commit_ts.c CommitTsPagePrecedes,
- * multixact.c MultiXactOffsetPagePrecedes and PerformMembersTruncation (15.18, 18.6 alike but for the page number's type).
+ * multixact.c MultiXactOffsetPagePrecedes and PerformMembersTruncation (15.18, 18.6 alike but for the page number's
+ * type).
  */
 
 /** Whether a truncation removes this page. */
@@ -33,7 +34,9 @@ export const pagesBefore =
     return pagePrecedes(first, cutoffPage, entriesPerPage) && pagePrecedes(last, cutoffPage, entriesPerPage)
   }
 
-/** PerformMembersTruncation: segments from that of `startPage` up to that of `endPage`, which stays, round the circle. */
+/**
+ * PerformMembersTruncation: segments from that of `startPage` up to that of `endPage`, which stays, round the circle.
+ */
 export function pagesFromTo(startPage: number, endPage: number): RemovedPages {
   const start = segmentOf(startPage)
   const end = segmentOf(endPage)

@@ -17,7 +17,9 @@ export interface RedoSettings {
   readonly trackCommitTimestamp?: boolean
 }
 
-/** SLRU directories that WAL rebuilds. pg_subtrans, pg_notify and pg_serial are not: Postgres makes them anew. */
+/**
+ * SLRU directories that WAL rebuilds. pg_subtrans, pg_notify and pg_serial are not: Postgres makes them at each start.
+ */
 export type SlruKind = 'pg_xact' | 'pg_multixact/offsets' | 'pg_multixact/members' | 'pg_commit_ts'
 
 /**

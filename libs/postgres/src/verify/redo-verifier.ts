@@ -9,9 +9,9 @@
  * pd_lsn, PD_ALL_VISIBLE and the visibility map, which Postgres's own masks hide, are compared exactly at the end. The
  * one exception is the LSN that a hint bit moves under data checksums, on the primary only.
  * Map pages of a database that CREATE DATABASE made by WAL alone may lack bits: Postgres logs them as if they were a
- * hole (bufmgr.c, RelationCopyStorageUsingBuffer), so that its own recovery loses the bits, too. They are counted apart.
- * SLRUs, relation maps and state files of prepared transactions are compared byte for byte. Left out: free-space maps,
- * which no WAL keeps.
+ * hole (bufmgr.c, RelationCopyStorageUsingBuffer), so that its own recovery loses the bits, too. They are counted
+ * apart. SLRUs, relation maps and state files of prepared transactions are compared byte for byte. Left out: free-space
+ * maps, which no WAL keeps.
  */
 import { LSN_ZERO, formatLsn, isErrorCode } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -128,7 +128,7 @@ export class RedoVerifier {
   readonly #mapImagesMayLackBits: boolean
   /** By fork, then by block. */
   readonly #pages = new Map<string, Map<number, Entry>>()
-  /** From which block on the base says nothing any more, because the fork was cut or made anew. */
+  /** From which block on the base says nothing any more, because the fork was cut or made again. */
   readonly #baseBlocks = new Map<string, number>()
   /** Database directories that are copies: the base has their blocks under the source. */
   readonly #copiedFrom = new Map<string, { readonly spcOid: number; readonly dbOid: number }>()
@@ -305,7 +305,7 @@ export class RedoVerifier {
     }
   }
 
-  /** Compares the progress of replication origins, by id. One that a session merely set up has none, and no record. */
+  /** Compares the progress of replication origins, by id. An origin that was merely set up has none, and no record. */
   compareOrigins(file: ReadonlyMap<number, bigint>): void {
     for (const id of new Set([...this.origins.keys(), ...file.keys()])) {
       const [redone, stored] = [this.origins.get(id) ?? 0n, file.get(id) ?? 0n]

@@ -40,7 +40,7 @@ function decompress(record: DecodedRecord, ref: BlockRef, stored: Uint8Array): U
   )
 }
 
-/** The image, or whatever the library threw. */
+/** The image, or the error that the library threw. */
 function tryDecompress(info: number, stored: Uint8Array, size: number): unknown {
   if ((info & BKPIMAGE_COMPRESS_PGLZ) !== 0) {
     const image = new Uint8Array(size)

@@ -31,7 +31,7 @@ for (let byte = 0; byte < 256; byte++) {
 }
 
 /**
- * CRC-32C of `bytes[start, end)`, going on from `crc`, the value of what lies before (0: nothing). Unsigned.
+ * CRC-32C of `bytes[start, end)`, continuing from `crc`, the value of what lies before (0: nothing). Unsigned.
  */
 export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length, crc = 0): number {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -39,8 +39,8 @@ export function crc32c(bytes: Uint8Array, start = 0, end: number = bytes.length,
 }
 
 /**
- * The register after `bytes[start, end)`, from `register` before; `view` is of the same bytes. Not inverted, and signed, since a number that may not
- * fit 32 signed bits would be allocated for every record.
+ * The register after `bytes[start, end)`, from `register` before; `view` is of the same bytes. Not inverted, and
+ * signed, since a number that may not fit 32 signed bits would be allocated for every record.
  */
 export function crcUpdate(
   bytes: Uint8Array,

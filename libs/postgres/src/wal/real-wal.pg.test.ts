@@ -126,7 +126,7 @@ describe.each([16, 17, 18] as const)('WAL of PostgreSQL %i', (major) => {
         restoreBlockImage(record, ref, page)
         const upper = (page[14] as number) + (page[15] as number) * 256
         if (upper < 24 || upper > PAGE_SIZE)
-          throw new Error(`image of block ${ref.blockNumber} at ${formatLsn(record.recordLsn)} is no page`)
+          throw new Error(`image of block ${ref.blockNumber} at ${formatLsn(record.recordLsn)} is not a page`)
         imagesCount++
       }
     }

@@ -36,7 +36,7 @@ export class BlockRef implements RelFile {
   hasImage = false
   /** BKPIMAGE_APPLY: the image is the page's new content, not merely a check of redo. */
   applyImage = false
-  /** BKPBLOCK_WILL_INIT: redo makes the page anew without reading it. */
+  /** BKPBLOCK_WILL_INIT: redo initializes the page without reading it. */
   willInit = false
   bimgInfo = 0
   imageOffset = 0

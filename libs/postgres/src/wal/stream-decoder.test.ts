@@ -148,7 +148,7 @@ describe('the decoder', () => {
     )
   })
 
-  test('of a large record that nobody looks at every flipped bit is found, and no body is kept', () => {
+  test('of a large record whose body is not wanted every flipped bit is found, and no body is kept', () => {
     const maker = new WalMaker(lsn(0x10_0000))
     for (const size of [100, 100_000, 50]) maker.add(pattern(size, 1))
     const { bytes } = maker
@@ -267,7 +267,7 @@ describe('the decoder', () => {
         patched((view) => XLogPageHeader.remLen.set(view, 8192, 9)),
         [],
       ),
-    ).toThrow('goes on with 9 bytes')
+    ).toThrow('resumes with 9 bytes')
     expect(() =>
       decodeAll(
         patched((view) => XLogPageHeader.pageAddr.set(view, 8192, lsn(5))),
@@ -285,7 +285,7 @@ describe('the decoder', () => {
     )
     const decoder = new WalStreamDecoder({ startLsn: lsn(0x10_0000) })
     expect(() => decoder.push(lsn(0x10_0008), new Uint8Array(8))).toThrow(
-      'WAL goes on at 0/100008 where 0/100000 was expected',
+      'WAL follows at 0/100008 where 0/100000 was expected',
     )
   })
 })

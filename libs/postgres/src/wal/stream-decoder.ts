@@ -1,7 +1,7 @@
 /**
  * Cuts a WAL byte stream into records. Fed with chunks of any size, in order; gives each complete record as
  * contiguous bytes without page headers: in place where it lies within one page and one chunk, otherwise put
- * together in a buffer of its own. Holds at most the record in flight; of records whose body nobody wants
+ * together in a buffer of its own. Holds at most the record in flight; of records whose body is not wanted
  * (`keepsBody`) no more than a page, whatever their length.
  *
  *   decoder.push(chunkLsn, chunk)
@@ -70,7 +70,7 @@ export interface WalStreamOptions {
   readonly systemId?: bigint
   readonly timelineId?: number
   readonly recordBytesMax?: number
-  /** False: record CRCs are not computed, because somebody before has. */
+  /** False: record CRCs are not computed, because an earlier stage has done so. */
   readonly verifyCrc?: boolean
   /**
    * False for a resource manager whose records are not looked at: those above 8 KiB are checked as they pass and given
@@ -192,7 +192,7 @@ export class WalStreamDecoder {
     assert(this.#avail === 0, () => `${this.#avail} bytes of the chunk before were not read`)
     const position = this.position
     if (startLsn !== position) {
-      throw fail('bad_wal', `WAL goes on at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`)
+      throw fail('bad_wal', `WAL follows at ${formatLsn(startLsn)} where ${formatLsn(position)} was expected`)
     }
     this.#chunk = bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -200,7 +200,7 @@ export class WalStreamDecoder {
     this.#at = 0
   }
 
-  /** Moves to the next complete record. False: more bytes are needed; the chunk is let go. */
+  /** Moves to the next complete record. False: more bytes are needed; the chunk is released. */
   next(): boolean {
     if (this.#scratch.length > SCRATCH_KEPT_BYTES && !this.#gathering && !this.#pending)
       this.#resizeScratch(SCRATCH_BYTES)
@@ -492,7 +492,7 @@ export class WalStreamDecoder {
     // A record's first 8 bytes never straddle a page, so xl_tot_len is known here.
     const left = XLogRecord.totLen.get(this.#scratchView, 0) - this.#have
     if (remLen === 0 || remLen !== left) {
-      throw damage(`goes on with ${remLen} bytes of the record at ${formatLsn(this.#gatherLsn)}, not ${left}`)
+      throw damage(`resumes with ${remLen} bytes of the record at ${formatLsn(this.#gatherLsn)}, not ${left}`)
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
  * One connection to a Postgres server, frontend/backend protocol 3.0, over a stream that is handed in. Messages are
- * read only when somebody waits for one, so that a slow reader slows the server down. Trust and clear-text passwords:
+ * read only when a caller waits for one, so that a slow reader slows the server down. Trust and clear-text passwords:
  * compute-proxy and importers reach their server over a private socket.
  *
  * Source: docs "Message Formats"; libpq/protocol.h (16, 17, 18).
@@ -23,7 +23,7 @@ export interface ConnectionOptions {
 export interface BackendMessage {
   /** ASCII code of its type. */
   readonly type: number
-  /** Borrows from what the socket delivered, which nobody writes to again: it may be kept. */
+  /** Borrows from what the socket delivered, which is never written to again: it may be kept. */
   readonly body: Buffer
 }
 
@@ -55,13 +55,13 @@ export class WireConnection {
   readonly #chunks: AsyncIterator<Buffer>
   #buffer: Buffer = Buffer.alloc(0)
   #at = 0
-  /** What the server told about itself, such as `server_version`. */
+  /** The parameters that the server reported, such as `server_version`. */
   readonly parameters = new Map<string, string>()
 
   private constructor(socket: Duplex) {
     this.#socket = socket
     this.#chunks = (socket as AsyncIterable<Buffer>)[Symbol.asyncIterator]()
-    // Failures are met by whoever reads; without a listener one between two reads would end the process.
+    // Failures are met by the reader; without a listener one between two reads would end the process.
     socket.on('error', () => undefined)
   }
 
@@ -129,7 +129,7 @@ export class WireConnection {
     await this.#fill(5)
     const length = this.#buffer.readInt32BE(this.#at + 1)
     if (length < 4 || length > MESSAGE_BYTES_MAX) {
-      throw fail('unavailable', `message of ${length} bytes: the other side is no Postgres server`)
+      throw fail('unavailable', `message of ${length} bytes: the other side is not a Postgres server`)
     }
     await this.#fill(1 + length)
     const type = this.#buffer[this.#at] as number
@@ -253,7 +253,7 @@ export class RowReader {
 }
 
 const serverErrors = new WeakSet<object>()
-/** What an ErrorResponse said: the session goes on with ReadyForQuery, unless the server ended it. */
+/** Whether it came as an ErrorResponse: the session continues with ReadyForQuery, unless the server ended it. */
 const isServerError = (error: unknown): error is Error => error instanceof Error && serverErrors.has(error)
 
 function serverError(body: Buffer): Error {

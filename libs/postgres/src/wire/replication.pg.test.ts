@@ -87,7 +87,7 @@ test.each(MAJORS)(
     const stream = await connection.startReplication({ startLsn: flushLsn, timelineId })
     const client = await postgres.connect()
     await client.query('create table t (i int)')
-    // A walsender that was told to stop between CopyBothResponse and its loop ends with an error instead
+    // A walsender that was asked to stop between CopyBothResponse and its loop ends with an error instead
     // (walsender.c, HandleWalSndInitStopping): its first WAL shows that it is in the loop.
     let message = await stream.next()
     while (message?.kind === 'keepalive') message = await stream.next()
@@ -141,7 +141,7 @@ test.each(MAJORS)(
   60_000,
 )
 
-test('what Postgres refuses is told in its words, and the connection goes on', async () => {
+test('a refusal of Postgres is reported in its words, and the connection continues', async () => {
   const connection = await replication(await server(17))
   await expect(connection.query('NONSENSE')).rejects.toThrow('cannot execute SQL commands')
   await expect(

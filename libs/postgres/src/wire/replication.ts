@@ -1,7 +1,8 @@
 /**
  * The physical replication protocol, as a standby speaks it: commands, the WAL stream, base backups.
  *
- * Source: docs "Streaming Replication Protocol"; walsender.c, basebackup_copy.c (16, 17, 18 alike in what is used here).
+ * Source: docs "Streaming Replication Protocol"; walsender.c, basebackup_copy.c (16, 17, 18 alike in what is used
+ * here).
  */
 import type { Duplex } from 'node:stream'
 import { LSN_ZERO, lsn, parseLsn, fail } from '@understory/base'
@@ -29,7 +30,7 @@ export type StreamMessage =
   | {
       readonly kind: 'wal'
       readonly startLsn: Lsn
-      /** May be kept: nobody writes to it again. */
+      /** May be kept: it is never written to again. */
       readonly bytes: Buffer
       /** End of the server's WAL. */
       readonly serverEndLsn: Lsn
@@ -57,7 +58,9 @@ export class ReplicationStream {
     return this.#ackLsn
   }
 
-  /** The next message, or undefined where the server ended the stream (it stops). Rejects `unavailable` when it broke. */
+  /**
+   * The next message, or undefined where the server ended the stream (it stops). Rejects `unavailable` when it broke.
+   */
   async next(): Promise<StreamMessage | undefined> {
     if (this.#isOver) return undefined
     const { type, body } = await this.#connection.next()
@@ -261,6 +264,6 @@ function only(rows: readonly Row[], command: string): Row {
 const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 function identifier(name: string): string {
-  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw fail('bad_argument', `"${name}" is no plain name`)
+  if (!/^[a-z_][a-z0-9_]{0,62}$/.test(name)) throw fail('bad_argument', `"${name}" is not a plain name`)
   return name
 }

@@ -1,4 +1,4 @@
-/** Tar archives come apart the same whatever the chunks they arrive in. */
+/** Tar archives come apart the same in any chunks they arrive in. */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

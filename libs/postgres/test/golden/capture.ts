@@ -6,7 +6,8 @@
  *
  * Each page of a table is changed by one record after a checkpoint, so that what the clean stop leaves on disk is that
  * record's image and its LSN. Of each method there is `images-MAJOR-METHOD.wal.gz`, WAL from a page
- * boundary to the change's end, and `images-MAJOR-METHOD.pages.gz`, the table's file; `golden.json` says where they belong.
+ * boundary to the change's end, and `images-MAJOR-METHOD.pages.gz`, the table's file; `golden.json` says where they
+ * belong.
  */
 import { readFile, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -116,12 +117,12 @@ async function captureMethod(
 
 const captured: Golden[] = []
 for (const prefix of process.argv.slice(2)) {
-  const told = await runCommand({
+  const versionText = await runCommand({
     name: 'postgres',
     command: join(prefix, 'bin', 'postgres'),
     args: ['--version'],
   })
-  const version = /\d+\.\d+/.exec(told)?.[0] ?? ''
+  const version = /\d+\.\d+/.exec(versionText)?.[0] ?? ''
   for (const method of METHODS)
     captured.push(await captureMethod(prefix, parseInt(version, 10), version, method))
 }

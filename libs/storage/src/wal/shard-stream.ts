@@ -32,13 +32,13 @@ export const RECORD_HAS_EFFECTS = 1
 export const ROLE_BLOCK = 0
 /** The same, but the record carries an image that is to be applied: the value is complete in itself. */
 export const ROLE_BLOCK_IMAGE = 1
-/** The same, but redo initialises the page: the value ends a chain. */
+/** The same, but redo initializes the page: the value ends a chain. */
 export const ROLE_BLOCK_INIT = 2
 /** A visibility-map page whose bits the record clears without registering it. */
 export const ROLE_VISIBILITY_CLEAR = 3
 /** An SLRU page that the record changes. */
 export const ROLE_SLRU = 4
-/** An SLRU page that the record initialises. */
+/** An SLRU page that the record initializes. */
 export const ROLE_SLRU_INIT = 5
 const ROLE_MAX = 5
 

@@ -1,10 +1,10 @@
 /**
  * What the BRIN resource manager (17) writes. Main data unless said otherwise; block references are:
- *   CREATE_INDEX     0 metapage, made anew
- *   INSERT, UPDATE   0 the page of the new tuple, made anew with XLOG_BRIN_INIT_PAGE, data = the tuple
+ *   CREATE_INDEX     0 metapage, initialized
+ *   INSERT, UPDATE   0 the page of the new tuple, initialized with XLOG_BRIN_INIT_PAGE, data = the tuple
  *                    1 revmap page   2 UPDATE: the page of the old tuple
  *   SAMEPAGE_UPDATE  0 the page, data = the new tuple
- *   REVMAP_EXTEND    0 metapage   1 the new revmap page, made anew
+ *   REVMAP_EXTEND    0 metapage   1 the new revmap page, initialized
  *   DESUMMARIZE      0 revmap page   1 the page of the tuple
  *
  * Source: access/brin_xlog.h (16, 17, 18 alike).

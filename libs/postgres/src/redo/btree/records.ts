@@ -2,14 +2,14 @@
  * What the btree resource manager (11) writes. Main data unless said otherwise; block references are:
  *   INSERT_*    0 the page, data = the new tuple (INSERT_POST: posting offset u16 first)
  *               1 child whose split it finishes (not leaf)   2 metapage, data = xl_btree_metadata (INSERT_META)
- *   SPLIT_*     0 left half, data = [new tuple] + high key   1 right half, made anew, data = its tuples
+ *   SPLIT_*     0 left half, data = [new tuple] + high key   1 right half, initialized, data = its tuples
  *               2 old right sibling, if any                  3 child whose split it finishes (not leaf)
  *   DEDUP       0 the page, data = BTDedupInterval[nintervals]
  *   VACUUM, DELETE   0 the page, data = u16 deleted[ndeleted], u16 updated[nupdated], xl_btree_update[nupdated]
- *   MARK_PAGE_HALFDEAD   0 the leaf, made anew   1 the parent
- *   UNLINK_PAGE*   0 the page, made anew   1 left sibling, if any   2 right sibling
- *               3 the leaf of the subtree, made anew, if another    4 metapage, data = xl_btree_metadata (_META)
- *   NEWROOT     0 the root, made anew, data = its tuples   1 left child, if a split made it   2 metapage as above
+ *   MARK_PAGE_HALFDEAD   0 the leaf, initialized   1 the parent
+ *   UNLINK_PAGE*   0 the page, initialized   1 left sibling, if any   2 right sibling
+ *               3 the leaf of the subtree, initialized, if another    4 metapage, data = xl_btree_metadata (_META)
+ *   NEWROOT     0 the root, initialized, data = its tuples   1 left child, if a split made it   2 metapage as above
  *   META_CLEANUP   0 metapage as above
  *   REUSE_PAGE  none: it only matters to queries on a hot standby
  *

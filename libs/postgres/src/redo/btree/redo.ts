@@ -1,6 +1,6 @@
 /**
  * Redo of btree records, page by page. Each function leaves its page as the nbtxlog.c function that it names does, and
- * pd_lsn at the record's end. Pages that a record makes anew come from the record alone, so each block of a split or
+ * pd_lsn at the record's end. Pages that a record initializes come from the record alone, so each block of a split or
  * of a page deletion is rebuilt without looking at the others.
  *
  * Source: access/nbtree/nbtxlog.c and nbtdedup.c (17.11, 18.6). The one difference: from 18 on VACUUM clears the page's

@@ -56,7 +56,7 @@ export function btreeTupleAt(page: Page, offsetNumber: number): number {
   const size =
     itemIdLength(itemId) < SizeOfIndexTupleData || at + 8 > PAGE_SIZE ? 0 : indexTupleSize(page.view, at)
   if (size < SizeOfIndexTupleData || at + size > PAGE_SIZE) {
-    throw fail('bad_page', `item ${offsetNumber} is no index tuple`)
+    throw fail('bad_page', `item ${offsetNumber} is not an index tuple`)
   }
   return at
 }

@@ -1,4 +1,4 @@
-/** A segment says the same TIDs after encoding and decoding, whatever they are; merging keeps order. */
+/** A segment says the same TIDs after encoding and decoding, with any values; merging keeps order. */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { decodeSegment, encodeSegment, mergeTids, segmentBytes } from './posting-list.ts'

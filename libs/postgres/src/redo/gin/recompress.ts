@@ -1,6 +1,6 @@
 /**
  * Changes of the segments of a posting tree leaf. Segments before the first change stay where they are; the rest of
- * the page is written anew from a copy.
+ * the page is written again from a copy.
  *
  * Source: access/gin/ginxlog.c, ginRedoRecompress (17.11, 18.6).
  */

@@ -1,16 +1,16 @@
 /**
  * What the GIN resource manager (13) writes. Main data unless said otherwise; block references are:
- *   CREATE_PTREE   0 root of a posting tree, made anew; a compressed posting list follows the main struct
+ *   CREATE_PTREE   0 root of a posting tree, initialized; a compressed posting list follows the main struct
  *   INSERT         0 the page, data = ginxlogInsertEntry, ginxlogInsertDataInternal or ginxlogRecompressDataLeaf
- *                  1 left child whose split this ends; not leaf: the main data goes on with two BlockIdData, the
+ *                  1 left child whose split this ends; not leaf: the main data continues with two BlockIdData, the
  *                  left and the right child
  *   SPLIT          0 left, 1 right, 2 root page, always as images   3 left child whose split this ends
  *   VACUUM_PAGE    0 the page, always as an image
  *   VACUUM_DATA_LEAF_PAGE   0 the page, data = ginxlogRecompressDataLeaf
  *   DELETE_PAGE    0 the page   1 its parent   2 its left sibling
- *   UPDATE_META_PAGE   0 metapage, made anew   1 tail of the pending list, data = tuples if ntuples > 0
- *   INSERT_LISTPAGE    0 a page of the pending list, made anew, data = tuples
- *   DELETE_LISTPAGE    0 metapage, made anew   1 to ndeleted: the pages, made anew
+ *   UPDATE_META_PAGE   0 metapage, initialized   1 tail of the pending list, data = tuples if ntuples > 0
+ *   INSERT_LISTPAGE    0 a page of the pending list, initialized, data = tuples
+ *   DELETE_LISTPAGE    0 metapage, initialized   1 to ndeleted: the pages, initialized
  *
  * ginxlogRecompressDataLeaf: u16 nactions, then for each u8 segno, u8 type, and by type: INSERT and REPLACE a
  * GinPostingList padded to 2 bytes; ADDITEMS u16 count and that many ItemPointers; DELETE nothing.

@@ -1,7 +1,7 @@
 /**
  * Redo of GiST records, page by page.
  *
- * A page that was split keeps F_FOLLOW_RIGHT until its parent knows of the new sibling; the record that tells the
+ * A page that was split keeps F_FOLLOW_RIGHT until its parent knows of the new sibling; the record that informs the
  * parent also ends this on the left child. The primary does so after writing that record, so a full page image of the
  * child lacks it, and redo adds it to the image.
  *

@@ -1,11 +1,11 @@
 /**
  * What the hash resource manager (12) writes. Main data unless said otherwise; block references are:
- *   INIT_META_PAGE      0 metapage, made anew
- *   INIT_BITMAP_PAGE    0 bitmap page, made anew   1 metapage
+ *   INIT_META_PAGE      0 metapage, initialized
+ *   INIT_BITMAP_PAGE    0 bitmap page, initialized   1 metapage
  *   INSERT              0 the page, data = the tuple   1 metapage
- *   ADD_OVFL_PAGE       0 the overflow page, made anew, data = u32 bucket   1 the page before it
- *                       2 bitmap page, data = u32 bit   3 new bitmap page, made anew   4 metapage, data = u32 firstfree
- *   SPLIT_ALLOCATE_PAGE 0 old bucket   1 new bucket, made anew
+ *   ADD_OVFL_PAGE       0 the overflow page, initialized, data = u32 bucket   1 the page before it
+ *                       2 bitmap page, data = u32 bit   3 new bitmap page, initialized   4 metapage, data = u32 firstfree
+ *   SPLIT_ALLOCATE_PAGE 0 old bucket   1 new bucket, initialized
  *                       2 metapage, data = [u32 lowmask, u32 highmask] [u32 ovflpoint, u32 ovflpages]
  *   SPLIT_PAGE          0 the page, always as an image
  *   SPLIT_COMPLETE      0 old bucket   1 new bucket

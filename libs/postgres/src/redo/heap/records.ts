@@ -16,7 +16,7 @@ export const XLOG_HEAP_CONFIRM = 0x50
 export const XLOG_HEAP_LOCK = 0x60
 export const XLOG_HEAP_INPLACE = 0x70
 export const XLOG_HEAP_OPMASK = 0x70
-/** The page holds nothing but what this record adds: it is made anew. */
+/** The page holds nothing but what this record adds: it is initialized. */
 export const XLOG_HEAP_INIT_PAGE = 0x80
 
 export const XLH_INSERT_ALL_VISIBLE_CLEARED = 1 << 0
@@ -46,7 +46,7 @@ export const xl_heap_insert = struct(3, {
   flags: u8,
 })
 
-/** The fields of a tuple header that cannot be told from elsewhere in the record. Unaligned in block data. */
+/** The fields of a tuple header that cannot be derived from the rest of the record. Unaligned in block data. */
 export const xl_heap_header = struct(5, {
   infomask2: u16, // t_infomask2
   infomask: u16, // t_infomask

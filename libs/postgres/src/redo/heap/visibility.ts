@@ -5,7 +5,7 @@
  * Clearing comes in two forms. Minor releases up to 16.14, 17.10 and 18.4 clear through a flag in the heap record:
  * the map block is not registered, its LSN stays, and stock redo clears whatever the page's LSN. Newer ones register
  * the map block if a bit was really cleared, so that redo goes by the page's LSN and moves it; the flag without the
- * reference is then a clear of bits that were clear already. Both are redone here, told apart by the record itself.
+ * reference is then a clear of bits that were clear already. Both are redone here, distinguished by the record itself.
  *
  * Source: access/heap/visibilitymap.c; heapam.c (16, 17) or heapam_xlog.c (18), heap_xlog_vm_clear and
  * heap_xlog_update; checked against 15.18, 17.11 and 18.6.

@@ -73,7 +73,7 @@ export const xl_heap_visible = struct(5, {
   flags: u8,
 })
 
-/** `ntuples` uint16 offset numbers follow, unless the page is made anew: then they are 1, 2, 3, … */
+/** `ntuples` uint16 offset numbers follow, unless the page is initialized: then they are 1, 2, 3, … */
 export const xl_heap_multi_insert = struct(4, {
   flags: u8,
   pad: u8,

@@ -134,7 +134,7 @@ function redoSlru(record: DecodedRecord, kind: SlruKind, slruPage: number, page:
   }
 }
 
-/** What a multixact record tells the tracker of the next checkpoint. */
+/** The contents of a multixact record for the tracker of the next checkpoint. */
 export class ParsedMultixact {
   kind: 'create' | 'truncate' | 'other' = 'other'
   /** create: recovery's next multixact and next member are at least these. */

@@ -16,8 +16,8 @@ import { XLOG_REPLORIGIN_SET, xl_replorigin_drop, xl_replorigin_set } from './re
 const DO_NOT_REPLICATE_ID = 0xffff
 
 /**
- * Takes progress of an origin in, which moves forwards only unless `force` is set (replorigin_advance). True if it moved,
- * or is the first of this origin.
+ * Takes progress of an origin in, which moves forwards only unless `force` is set (replorigin_advance). True if it
+ * moved, or is the first of this origin.
  */
 export function moveOrigin(
   origins: Map<number, bigint>,

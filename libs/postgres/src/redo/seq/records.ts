@@ -1,5 +1,5 @@
 /**
- * RM_SEQ_ID. Block 0 is the sequence's only page, made anew; the main data is `xl_seq_rec` and the tuple behind it.
+ * RM_SEQ_ID. Block 0 is the sequence's only page, initialized; the main data is `xl_seq_rec` and the tuple behind it.
  *
  * Source: commands/sequence.h (16, 17, 18 alike).
  */

@@ -131,7 +131,7 @@ export function putDeadTuple(
   putTuple(page, deadBytes, 0, DEAD_TUPLE_BYTES, offset)
 }
 
-/** What stays in place of deleted tuples: the first one listed gets `firstState`, the others `restState`. */
+/** The states that replace deleted tuples: the first one listed gets `firstState`, the others `restState`. */
 export interface Replacement {
   firstState: number
   restState: number

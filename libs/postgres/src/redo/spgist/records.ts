@@ -8,7 +8,7 @@
  *   PICKSPLIT    0 source leaf page, unless it is the root   1 destination leaf page, if used   2 page of the inner
  *                tuple   3 parent, if on another page
  *   VACUUM_LEAF, VACUUM_ROOT, VACUUM_REDIRECT   0 the page
- * A page is made anew where the main data says so (newPage, init…).
+ * A page is initialized where the main data says so (newPage, init…).
  *
  * Source: access/spgxlog.h (16, 17, 18 alike).
  */
@@ -91,7 +91,9 @@ export const spgxlogPickSplit = struct(28, {
   pad3: bytes(3),
 })
 
-/** Then u16 toDead[nDead], toPlaceholder[nPlaceholder], moveSrc[nMove], moveDest[nMove], chainSrc[nChain], chainDest[]. */
+/**
+ * Then u16 toDead[nDead], toPlaceholder[nPlaceholder], moveSrc[nMove], moveDest[nMove], chainSrc[nChain], chainDest[].
+ */
 export const spgxlogVacuumLeaf = struct(16, {
   nDead: u16,
   nPlaceholder: u16,

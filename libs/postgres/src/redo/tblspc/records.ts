@@ -1,5 +1,5 @@
 /**
- * RM_TBLSPC_ID. Both records begin with `Oid ts_id`; CREATE goes on with the path, ended by a zero.
+ * RM_TBLSPC_ID. Both records begin with `Oid ts_id`; CREATE continues with the path, ended by a zero.
  *
  * Source: commands/tablespace.h (16, 17, 18 alike).
  */

@@ -1,5 +1,5 @@
 /**
- * What a transaction record says, taken apart once for everyone who needs it: redo, relation sizes, the checkpoint
+ * The contents of a transaction record, decoded once for all that need it: redo, relation sizes, the checkpoint
  * tracker, logical consumers.
  *
  * A `ParsedXact` holds numbers and offsets into the record's bytes, never copies, and is meant to be reused: nothing is

@@ -1,6 +1,6 @@
 /**
  * Parts of the end of a transaction as records of their own. The record of a transaction with ten million
- * subtransactions has 40 MB and changes hundreds of pages of pg_xact; whoever keeps one page wants those that are on it
+ * subtransactions has 40 MB and changes hundreds of pages of pg_xact; the keeper of one page wants those that are on it
  * and no others. A part says of itself what the whole says, of fewer subtransactions and dropped relations: redo and
  * effects take it as any record. Invalidations, statistics and the global identifier are left out: no page depends on
  * them.

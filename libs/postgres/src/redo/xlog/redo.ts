@@ -1,5 +1,5 @@
 /**
- * Pages change by images alone, which the caller applies. What checkpoints and counters say is for whoever tracks the
+ * Pages change by images alone, which the caller applies. Checkpoints and counters are for the tracker of the
  * next checkpoint: the parsers below and `cluster`.
  *
  * Source: access/transam/xlog.c xlog_redo, commit_ts.c CommitTsParameterChange (17.11, 18.6).
@@ -34,7 +34,7 @@ function redoBlock(record: DecodedRecord, blockIndex: number, _page: Page): void
 
 function effects(record: DecodedRecord, sink: EffectSink, settings: RedoSettings): void {
   if (settings.trackCommitTimestamp !== true) return
-  // What was recorded before is not looked at again, even if it is switched on later: the files go.
+  // Earlier records are not looked at again, even if it is switched on later: the files go.
   if (parameterChangeOf(record)?.trackCommitTimestamp === false) sink.slruTruncate('pg_commit_ts', allPages)
 }
 
