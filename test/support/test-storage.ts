@@ -31,7 +31,7 @@ import type { PostgresServer } from '@understory/testcontainers'
 import { pageserverService } from '../../apps/pageserver/src/serve/api.ts'
 import type { Shard } from '../../apps/pageserver/src/shard/shard.ts'
 import { importCluster, openBench } from '../../apps/pageserver/test/support.ts'
-import { CatchUps } from '../../apps/safekeeper/src/recovery/catch-ups.ts'
+import { CatchUpScheduler } from '../../apps/safekeeper/src/recovery/catch-up-scheduler.ts'
 import { safekeeperService } from '../../apps/safekeeper/src/serve/service.ts'
 import { Timelines } from '../../apps/safekeeper/src/timeline/timelines.ts'
 import { unlimitedQuota } from '../../apps/safekeeper/src/timeline/node-quota.ts'
@@ -85,11 +85,18 @@ export async function openTestStorage(
       rng: realRng,
     })
     await timelines.openAll()
-    const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId: 'sk', clock: realClock })
+    const catchUpScheduler = new CatchUpScheduler({
+      rpc: PLAIN_CLIENT,
+      timelines,
+      nodeId: 'sk',
+      clock: realClock,
+    })
     const safekeeper = await startServer(PLAIN_SERVER, {
       host: '127.0.0.1',
       port: 0,
-      services: [safekeeperService({ timelines, catchUps, nodeId: 'sk', clock: realClock, log: silentLog })],
+      services: [
+        safekeeperService({ timelines, catchUpScheduler, nodeId: 'sk', clock: realClock, log: silentLog }),
+      ],
     })
     const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, safekeeper.address)
     const startLsn = lsnToBigint(walStartLsn)

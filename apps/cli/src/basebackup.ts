@@ -21,7 +21,7 @@ export interface BasebackupOptions {
   readonly onProgress: (line: string) => void
 }
 
-/** What is printed. */
+/** The printed row. */
 export type BasebackupRow = {
   readonly directory: string
   readonly lsn: string

@@ -1,5 +1,5 @@
-// Goal: nothing that a server or a tenant's Postgres says can steer the terminal of who reads it. Method: hostile text in
-// every kind of output, with what was written captured.
+// Goal: nothing that a server or a tenant's Postgres says can steer the terminal of who reads it. Method: hostile text
+// in every kind of output, with what was written captured.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { printFields, printJson, printLine, printRows, printable, progressLine } from './output.ts'
 

@@ -55,11 +55,11 @@ export const RUN_CONFIG = {
     placeholder: 'UID',
     help: 'user and group of Postgres, where this process is root: of this timeline alone',
   },
-  wantedAnew: {
+  restartAfterFencing: {
     read: oneOf('yes', 'no'),
     fallback: 'no',
     placeholder: 'yes|no',
-    help: 'whether it takes the lead although another compute had it since it last ran',
+    help: 'whether it takes the lead although another compute has fenced it since it last ran',
   },
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,

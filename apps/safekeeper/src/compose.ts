@@ -7,13 +7,13 @@ import type { Disk, FolderLock } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { defineService } from '@understory/service'
 import type { Composition, Service } from '@understory/service'
-import { recordSubscriptionGauges, recordTimelineGauges } from './serve/collect.ts'
+import { recordSubscriptionGauges, recordTimelineGauges } from './serve/gauges.ts'
 import { CONFIG } from './config.ts'
 import { NodeQuota } from './timeline/node-quota.ts'
 import { METRICS } from './telemetry/metrics.ts'
 import { Offloader } from './offload/offloader.ts'
 import { TimelineOffload } from './offload/timeline-offload.ts'
-import { CatchUps } from './recovery/catch-ups.ts'
+import { CatchUpScheduler } from './recovery/catch-up-scheduler.ts'
 import { Reopener } from './scrub/reopener.ts'
 import { Scrubber } from './scrub/scrubber.ts'
 import { SafekeeperObserver } from './telemetry/safekeeper-observer.ts'
@@ -50,7 +50,7 @@ async function compose(service: Safekeeper): Promise<Composition> {
   const offloader = store && makeOffloader(service, store, observer)
   const timelines = makeTimelines(service, dataDir, offloader, observer)
   const remoteOf = offloader?.freshRemoteOf
-  const catchUps = new CatchUps({ timelines, rpc, nodeId, clock, remoteOf })
+  const catchUpScheduler = new CatchUpScheduler({ timelines, rpc, nodeId, clock, remoteOf })
   telemetry?.meter.onCollect(() => {
     recordTimelineGauges(
       telemetry.metrics,
@@ -76,7 +76,7 @@ async function compose(service: Safekeeper): Promise<Composition> {
       ...values.listen,
       advertise: values.advertise,
       healthListen: values.healthListen,
-      services: [safekeeperService({ timelines, catchUps, remoteOf, nodeId, clock, log })],
+      services: [safekeeperService({ timelines, catchUpScheduler, remoteOf, nodeId, clock, log })],
     },
     announce: broker && { broker, kind: 'safekeeper' },
     begin: () => {

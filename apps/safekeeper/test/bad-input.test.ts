@@ -1,6 +1,6 @@
 /**
- * Goal: what a safekeeper must not take is refused with its position, and nothing of it is there afterwards. Method: the
- * real process; wrong WAL and wrong messages from a proposer that leads, SIGKILL behind each, the files compared.
+ * Goal: what a safekeeper must not take is refused with its position, and nothing of it is there afterwards. Method:
+ * the real process; wrong WAL and wrong messages from a proposer that leads, SIGKILL behind each, the files compared.
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -135,7 +135,7 @@ test(
   },
 )
 
-test('numbers that could be stored but never told again are refused', SLOW, async () => {
+test('numbers that could be stored but not sent back are refused', SLOW, async () => {
   const safekeeper = await startSafekeeper()
   for (const generation of [2n ** 53n, 2n ** 64n - 1n]) {
     const proposer = new SingleProposer(safekeeper.client)

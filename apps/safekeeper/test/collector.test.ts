@@ -70,7 +70,7 @@ test.for([
     await leader.append(beginLsn, maker.records(5, 3_000))
     await leader.flushed(maker.endLsn)
   }
-  // By now it has tried, and given up, more than once; it says so once for each signal.
+  // By now it has tried and failed more than once; it says so once for each signal.
   await running.waitForOutput(/"event":"telemetry_dropped"/, 15_000)
   expect(running.output().match(/telemetry_dropped/g)?.length).toBeLessThanOrEqual(3)
 

@@ -1,5 +1,5 @@
 /**
- * Goal: a deleted timeline is gone from the disk, whatever state it was in and wherever a crash cuts the deletion, and
+ * Goal: a deleted timeline is gone from the disk, from any state and wherever a crash cuts the deletion, and
  * what follows it or works on it ends. Method: safekeepers in this process with real files, over real gRPC; a disk that
  * stops at each step of a deletion.
  */

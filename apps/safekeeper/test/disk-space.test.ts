@@ -1,7 +1,8 @@
 /**
- * Goal: where there is no room for WAL, on the disk or by a quota, nothing acknowledged is lost or damaged, everybody
- * hears why, and it goes on by itself once there is room; after a write that failed the timeline is opened again.
- * Method: the real process with quotas, on a tmpfs of a few MiB (needs root and mount), killed and started again.
+ * Goal: where there is no room for WAL, on the disk or by a quota, nothing acknowledged is lost or damaged, every
+ * client gets the reason, and it continues by itself once there is room; after a write that failed the timeline is
+ * opened again. Method: the real process with quotas, on a tmpfs of a few MiB (needs root and mount), killed and
+ * started again.
  */
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -93,13 +94,13 @@ async function until(what: string, probe: () => Promise<boolean>): Promise<void>
   }
 }
 
-/** One compute's WAL: what it made, and where a new term goes on in it. */
+/** One compute's WAL: the bytes that it made, and where a new term continues in it. */
 class Log {
   readonly maker = new WalMaker()
   readonly #parts: Uint8Array[] = []
   readonly #marks: { readonly endLsn: Lsn; readonly lastRecordLsn: Lsn }[] = []
 
-  /** Appends records, each time telling what is flushed as committed, until the stream is refused. */
+  /** Appends records, each time reporting the flushed ones as committed, until the stream is refused. */
   async appendUntilRefused(leader: SingleProposer, toLsn: number): Promise<unknown> {
     const refusal = leader.refusal()
     try {
@@ -131,7 +132,7 @@ class Log {
     await leader.commit(this.maker.endLsn)
   }
 
-  /** What lies beyond was never acknowledged, and is made anew. It must be the end of some append. */
+  /** WAL beyond it was never acknowledged, and is made again. It must be the end of some append. */
   cutAt(lsn: Lsn): void {
     const count = this.#marks.findIndex(({ endLsn }) => endLsn === lsn) + 1
     expect(count).toBeGreaterThan(0)
@@ -190,11 +191,13 @@ test(
     const end = log.maker.endLsn
     expect(await status(client)).toMatchObject({ failure: '', commitLsn: lsnToBigint(end) })
     expect(Buffer.compare(await readWal(client, end), log.bytes)).toBe(0)
-    // Each told once, in turn: what a refusal let go of may look like room for a moment.
-    const told = running.stderr().match(/timeline_(out_of|has)_space/g) ?? []
-    expect(told.length).toBeGreaterThanOrEqual(2)
-    expect(told.map((_, i) => (i % 2 === 0 ? 'timeline_out_of_space' : 'timeline_has_space'))).toEqual(told)
-    expect(told.length % 2).toBe(0)
+    // Each is reported once, in turn: bytes that a refusal released may look like room for a moment.
+    const events = running.stderr().match(/timeline_(out_of|has)_space/g) ?? []
+    expect(events.length).toBeGreaterThanOrEqual(2)
+    expect(events.map((_, i) => (i % 2 === 0 ? 'timeline_out_of_space' : 'timeline_has_space'))).toEqual(
+      events,
+    )
+    expect(events.length % 2).toBe(0)
     expect(running.stderr()).not.toContain('timeline_failed')
     await running.stop('SIGKILL')
 
@@ -281,7 +284,7 @@ test(
     await other.flushed(maker.endLsn)
     await running.stop('SIGTERM')
 
-    // A refused append waits for room and goes on by itself, though much more was to stay than the quota leaves.
+    // A refused append waits for room and continues by itself, though much more was to stay than the quota leaves.
     const second = await start(
       dataDir,
       port,
@@ -294,7 +297,7 @@ test(
     const next = new SingleProposer(second.client)
     expect(await next.lead(REF, IDENTITY, 3)).toBe(at)
     await next.commit(at)
-    await until('WAL was let go of', async () => (await status(second.client)).oldestLsn > lsnToBigint(START))
+    await until('WAL was released', async () => (await status(second.client)).oldestLsn > lsnToBigint(START))
     for (let i = 0; i < 30; i++) await log.append(next, 116)
     expect(await status(second.client)).toMatchObject({
       failure: '',
@@ -354,7 +357,7 @@ function failing(code: 'disk_failed' | 'disk_full'): Disk & { failNext: boolean 
 test.each([
   ['disk_failed', false],
   ['disk_full', true],
-] as const)('after %s the same timeline goes on: %s', async (code, goesOn) => {
+] as const)('after %s the same timeline continues: %s', async (code, continues) => {
   const disk = failing(code)
   const soon: Clock = {
     ...realClock,
@@ -407,8 +410,8 @@ test.each([
   await append(START, 1, wal)
   expect(await closed.promise).toMatchObject({ code })
   expect([...flushed]).not.toContain(maker.endLsn)
-  expect(timeline.failure === undefined).toBe(goesOn)
-  if (!goesOn) {
+  expect(timeline.failure === undefined).toBe(continues)
+  if (!continues) {
     expect(() => timeline.attach(session)).toThrow('could not write file')
     // It is opened again by itself, from what is durable.
     timelines.start()
@@ -423,7 +426,7 @@ test.each([
   expect(timeline.shortage).toBeUndefined()
 })
 
-test('an election whose control file has no room leaves the shorter log, under its old history, until it is told again', async () => {
+test('an election whose control file has no room leaves the shorter log, under its old history, until it is announced again', async () => {
   let isFull = false
   const disk: Disk = {
     ...realDisk,
@@ -506,7 +509,7 @@ test('an election whose control file has no room leaves the shorter log, under i
   expect(Buffer.compare(await again.get(REF).read(START, maker.endLsn), wal)).toBe(0)
 })
 
-test('a term or a membership generation that nobody can have counted up to is refused', async () => {
+test('a term or a membership generation that no cluster can have counted up to is refused', async () => {
   const { client } = await start(await folder(), await freePort())
   await create(client)
   const greedy = new SingleProposer(client)

@@ -1,6 +1,6 @@
 /**
- * Loaded into a safekeeper with `--import`: it stands still for ever at the step of a `durableReplace` that HOLD_AT counts to
- * (from 1), so that it can be killed right there. Says so on standard error.
+ * Loaded into a safekeeper with `--import`: it stands still for ever at the step of a `durableReplace` that HOLD_AT
+ * counts to (from 1), so that it can be killed right there. Says so on standard error.
  */
 import fs from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'

@@ -1,6 +1,6 @@
 /**
- * Goal: a safekeeper with many timelines stays small: 200 idle ones and 10 that are written as fast as it takes WAL, each
- * with a subscriber that reads nothing. Method: the real process, and the most memory that the kernel saw it use.
+ * Goal: a safekeeper with many timelines stays small: 200 idle ones and 10 that are written as fast as it takes WAL,
+ * each with a subscriber that reads nothing. Method: the real process, and the most memory that the kernel saw it use.
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * Goal: committed WAL comes into the object store by itself, whole and once; what is there is let go of here, and readers
- * notice nothing of it. Method: safekeepers in this process with real files, over real gRPC, on one store.
+ * Goal: committed WAL comes into the object store by itself, whole and once; stored segments are released here, and
+ * readers notice nothing of it. Method: safekeepers in this process with real files, over real gRPC, on one store.
  */
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -102,7 +102,7 @@ async function subscribed(
 }
 
 describe('whole segments', () => {
-  test('are stored as they are, and let go of but for the last', async () => {
+  test('are stored as they are, and released but for the last', async () => {
     const { at, store, safekeeper, endLsn, wal } = await filled(800)
     const path = pathOf(at, safekeeper)
     const before = await localSegments(path)
@@ -172,7 +172,7 @@ describe('whole segments', () => {
     expect(await localSegments(path)).toEqual(before)
     isDown = false
     await until('old segments are gone', async () => (await localSegments(path)).length <= 2)
-    // Nobody has to come for that.
+    // No client has to come for that.
     expect(said).toEqual(['warn object_store_not_ready', 'info object_store_ready'])
   })
 

@@ -22,7 +22,7 @@ import { unlimitedQuota } from '../src/timeline/node-quota.ts'
 import type { NodeQuota } from '../src/timeline/node-quota.ts'
 import { Offloader } from '../src/offload/offloader.ts'
 import type { OffloadSettings } from '../src/offload/timeline-offload.ts'
-import { CatchUps } from '../src/recovery/catch-ups.ts'
+import { CatchUpScheduler } from '../src/recovery/catch-up-scheduler.ts'
 import { Scrubber } from '../src/scrub/scrubber.ts'
 import { safekeeperService } from '../src/serve/service.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
@@ -72,8 +72,8 @@ export async function start(
     children: [Scrubber.factory(scrub), ...(offloader === undefined ? [] : [offloader.factory])],
   })
   await timelines.openAll()
-  const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId, clock })
-  const services = [safekeeperService({ timelines, catchUps, nodeId, clock, log })]
+  const catchUpScheduler = new CatchUpScheduler({ rpc: PLAIN_CLIENT, timelines, nodeId, clock })
+  const services = [safekeeperService({ timelines, catchUpScheduler, nodeId, clock, log })]
   const server = await startServer(PLAIN_SERVER, { host: '127.0.0.1', port, services })
   timelines.start()
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)

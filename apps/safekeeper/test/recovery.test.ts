@@ -51,7 +51,7 @@ test('a new member pulls all that is committed with its terms, and nothing that 
   await newcomer.stop()
   const again = await start('newcomer', at)
   expect((await status(again)).flushLsn).toBe(lsnToBigint(committed))
-  // A proposer of the very term goes on with it.
+  // A proposer of the very term continues with it.
   const next = new SingleProposer(again.client)
   onTestFinished(() => next.close())
   expect(await next.lead(REF, IDENTITY, 4)).toBe(committed)
@@ -229,7 +229,8 @@ test('a pull whose last WAL is dropped before it is flushed ends, and the next o
       yield await from.read(startLsn, endLsn)
       if (isMet) return
       isMet = true
-      // All is handed in, and its flush runs. A proposer with a newer membership greets: what is not flushed is dropped.
+      // All is handed in, and its flush runs. A proposer with a newer membership greets: what is not flushed is
+      // dropped.
       expect(timeline.state.flushLsn).toBeLessThan(timeline.state.writeLsn)
       await timeline.handle(stranger, { kind: 'greeting', message: { membershipGeneration: 7 } })
       expect(timeline.state).toMatchObject({ flushLsn: START, writeLsn: START })
@@ -268,7 +269,7 @@ test('a safekeeper that is far behind catches up from its peers before it answer
   expect((await status(lagging)).commitLsn).toBe(lsnToBigint(maker.endLsn))
 })
 
-test('a member tells what it has under the newest membership, and refuses an older one', async () => {
+test('a member reports its positions under the newest membership, and refuses an older one', async () => {
   const at = await folder()
   const [one, two] = [await start('one', at), await start('two', at)]
   await create(one)

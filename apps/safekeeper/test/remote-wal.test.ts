@@ -1,4 +1,4 @@
-/** What stands in `timeline.json`, letter for letter: it is read by every later release. */
+/** The text of `timeline.json`, letter for letter: it is read by every later release. */
 import { lsn } from '@understory/base'
 import { memoryObjectStore } from '@understory/object-store'
 import { walTimelineKey } from '@understory/protocol'

@@ -1,6 +1,6 @@
 /**
- * Goal: a safekeeper whose log is damaged takes no part until it is mended from its peers. Method: safekeepers in this
- * process, bits flipped in their files while they are stopped or under them while they run.
+ * Goal: a safekeeper whose log is damaged takes no part until it is repaired from its peers. Method: safekeepers in
+ * this process, bits flipped in their files while they are stopped or under them while they run.
  */
 import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -87,7 +87,7 @@ async function voteRefusal(safekeeper: Safekeeper, term: number): Promise<unknow
   )
 }
 
-test('damage in the last segment is found at a start: no vote until it is mended from a peer', async () => {
+test('damage in the last segment is found at a start: no vote until it is repaired from a peer', async () => {
   const { at, donor, copy, committed, endLsn } = await pair()
   await copy.stop()
   await donor.stop()
@@ -100,7 +100,7 @@ test('damage in the last segment is found at a start: no vote until it is mended
   expect(await voteRefusal(again, 2)).toBeUndefined()
 })
 
-test('damage in an older segment is found soon after a start, and mended', async () => {
+test('damage in an older segment is found soon after a start, and repaired', async () => {
   const { at, copy, committed } = await pair()
   await copy.stop()
   // In three segments, one of them at its first byte, which is a page header.
@@ -122,7 +122,7 @@ test('an older segment that is gone comes back; without the last one the safekee
   await expect(status(last)).rejects.toMatchObject({ code: 'bad_file' })
 })
 
-test('damage that a subscriber meets is mended, and the subscriber is sent elsewhere meanwhile', async () => {
+test('damage that a subscriber meets is repaired, and until then the subscriber is sent elsewhere', async () => {
   const { at, copy, committed, endLsn } = await pair()
   // Its first check is over by then.
   await whole(copy, committed)

@@ -1,7 +1,7 @@
 /**
- * Goal: a safekeeper that is killed while it replaces a file opens its timelines again, and keeps nothing of what was left.
- * Method: the real process as number 1 of a process namespace of its own, as in a container, where every process has the
- * same number (needs root and unshare); killed after each step of its replacements in turn.
+ * Goal: a safekeeper that is killed while it replaces a file opens its timelines again, and keeps nothing of what was
+ * left. Method: the real process as number 1 of a process namespace of its own, as in a container, where every process
+ * has the same number (needs root and unshare); killed after each step of its replacements in turn.
  */
 import { spawnSync } from 'node:child_process'
 import { readdir } from 'node:fs/promises'

@@ -22,7 +22,7 @@ import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
 import { readShardEntries } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test } from 'vitest'
-import { CatchUps } from '../src/recovery/catch-ups.ts'
+import { CatchUpScheduler } from '../src/recovery/catch-up-scheduler.ts'
 import { safekeeperService } from '../src/serve/service.ts'
 import { Timelines } from '../src/timeline/timelines.ts'
 import { unlimitedQuota } from '../src/timeline/node-quota.ts'
@@ -46,12 +46,12 @@ async function startSafekeeper(dataDir: string, nodeId = 'sk'): Promise<Safekeep
     clock: realClock,
     rng: realRng,
   })
-  const catchUps = new CatchUps({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock })
+  const catchUpScheduler = new CatchUpScheduler({ rpc: PLAIN_CLIENT, timelines, nodeId, clock: realClock })
   await timelines.openAll()
   const server = await startServer(PLAIN_SERVER, {
     host: '127.0.0.1',
     port: 0,
-    services: [safekeeperService({ timelines, catchUps, nodeId, clock: realClock, log: silentLog })],
+    services: [safekeeperService({ timelines, catchUpScheduler, nodeId, clock: realClock, log: silentLog })],
   })
   const client = createClient(PLAIN_CLIENT, SafekeeperServiceClient, server.address)
   let running = true
@@ -214,7 +214,7 @@ test('subscribers get each committed record once, and go on from any record end'
   const startLsn = lsnFromBigint(all[0]?.startLsn ?? 0n)
   expect(startLsn).toBe(START)
   expect(recordLsns(await subscribe(safekeeper.client, from, maker.endLsn))).toEqual(lsns.slice(120))
-  // What is flushed but not committed is nobody's business yet.
+  // WAL that is flushed but not committed is not sent yet.
   const before = maker.endLsn
   await leader.append(before, maker.record(100))
   await leader.flushed(maker.endLsn)
@@ -244,7 +244,7 @@ test('everything is there after a restart, and the old term is still fenced', as
   expect(await next.lead(REF, IDENTITY, 2)).toBe(maker.endLsn)
 })
 
-test('a proposer of a higher term cuts what is not committed, and the older one is told its term', async () => {
+test('a proposer of a higher term cuts what is not committed, and the older one gets its term', async () => {
   const { safekeeper, maker, leader } = await filled(await dataFolder(), 50, 2_000)
   const committed = maker.endLsn
   await leader.append(committed, maker.records(400, 4_000))
@@ -252,7 +252,7 @@ test('a proposer of a higher term cuts what is not committed, and the older one 
   const next = proposer(safekeeper.client)
   expect(await next.lead(REF, IDENTITY, 5, committed)).toBe(committed)
   expect(lsnFromBigint((await status(safekeeper.client)).flushLsn)).toBe(committed)
-  // The old one writes on, and comes back: it is told the term, and takes nothing from the leader.
+  // The old one writes on, and comes back: it gets the term, and takes nothing from the leader.
   const stale = proposer(safekeeper.client)
   await stale.greet(REF, IDENTITY)
   stale.term = 1
@@ -277,7 +277,7 @@ test('a proposer that comes back in its term leads with the new stream, and the 
   await back.flushed(maker.endLsn)
 })
 
-test('whoever was elected leads, though the vote of its term went to another whose stream stands', async () => {
+test('the elected proposer leads, though the vote of its term went to another whose stream stands', async () => {
   const { safekeeper, maker } = await filled(await dataFolder(), 10, 2_000)
   const candidate = proposer(safekeeper.client, 'candidate')
   await candidate.greet(REF, IDENTITY)

@@ -1,4 +1,4 @@
-/** A proposer of one acceptor, for tests: says what it is told and waits for the answers. */
+/** A proposer of one acceptor, for tests: sends what the test asks for and waits for the answers. */
 import { BoundedQueue, lsnFromBigint, lsnToBigint, present } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { highestCommonPoint } from '@understory/consensus'
@@ -114,7 +114,7 @@ export class SingleProposer {
     while (this.flushLsn < lsn) this.#note(await this.answer('append'))
   }
 
-  /** Tells the acceptor that everything up to `lsn` is committed. */
+  /** Announces to the acceptor that everything up to `lsn` is committed. */
   async commit(lsn: Lsn): Promise<void> {
     this.commitLsn = lsn
     await this.append(lsn, new Uint8Array(0), lsn)

@@ -110,12 +110,12 @@ test('segments behind a gap go: other WAL will come there', async () => {
   expect((await keysOf(store)).filter((key) => key.length === 24)).toEqual([])
 })
 
-test('nothing stored is told', async () => {
+test('an empty store is reported', async () => {
   const failure = await closeStoredWal(remoteOf(memoryObjectStore()), signal).catch((error: unknown) => error)
   expect(isErrorCode(failure, 'not_found')).toBe(true)
 })
 
-test('what begins with it is a term that nobody has seen', async () => {
+test('its recovery begins a term that no node has seen', async () => {
   const { store } = await stored(3)
   const { endLsn } = await closeStoredWal(remoteOf(store), signal)
   const source = new StoredSource(remoteOf(store), { endLsn, term: 1_000 })

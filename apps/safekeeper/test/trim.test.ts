@@ -1,6 +1,7 @@
 /**
- * Goal: a safekeeper that is killed at any moment after it trimmed WAL opens again with everything that was committed. Method:
- * random records, of up to several segments, commits and trims on real files; a copy of the folder stands for the kill.
+ * Goal: a safekeeper that is killed at any moment after it trimmed WAL opens again with everything that was committed.
+ * Method: random records, of up to several segments, commits and trims on real files; a copy of the folder stands for
+ * the kill.
  */
 import { cp, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -46,7 +47,7 @@ test('a folder that was copied after any trim opens with what was committed', as
         const neededLsn = segmentStart(segmentOf(advance(timeline.commitLsn, -1), segmentBytes), segmentBytes)
         const goneLsn = minLsn(wantedLsn, neededLsn)
         expect(timeline.oldestLsn).toBe(Math.max(beforeLsn, goneLsn))
-        // What is left may lie within the last record.
+        // The rest may lie within the last record.
         await timeline.check(() => Promise.resolve())
         const copy = join(at, `killed-${i}`)
         await mkdir(copy)

@@ -1,6 +1,6 @@
 /**
- * Whether an installation does its work: rows in, full_page_writes off, the same rows out, through Postgres and as pages
- * straight from storage, every part alive.
+ * Whether an installation does its work: rows in, full_page_writes off, the same rows out, through Postgres and as
+ * pages straight from storage, every part alive.
  */
 import { isErrorCode, fail } from '@understory/base'
 import { ProgressLine, realClock } from '@understory/env'
@@ -194,7 +194,7 @@ async function readFromStorage(
 const countRows = (page: Buffer | undefined): number =>
   page?.toString('latin1', page.readUInt16LE(PD_UPPER_AT)).match(/y{100}/g)?.length ?? 0
 
-/** node-postgres takes `sslmode` as libpq does only where it is told to: by itself it would look for an authority. */
+/** node-postgres takes `sslmode` as libpq does only on request: by itself it would look for an authority. */
 function libpqLike(connectionString: string): string {
   const url = new URL(connectionString)
   if (url.searchParams.has('sslmode')) url.searchParams.set('uselibpqcompat', 'true')

@@ -74,7 +74,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs: values.contactTimeoutMs,
-    restartsAfterFencing: values.wantedAnew === 'yes',
+    restartsAfterFencing: values.restartAfterFencing === 'yes',
     freePort,
     telemetry,
     clock,

@@ -119,7 +119,7 @@ export class ComputeProcess {
   async #runOnce(): Promise<number | string> {
     const { argv, spares } = this.#parts
     const child = spares.start({
-      argv: [...argv, '--wanted-anew', this.#restartsAfterFencing ? 'yes' : 'no'],
+      argv: [...argv, '--restart-after-fencing', this.#restartsAfterFencing ? 'yes' : 'no'],
       environment: { [SPEC_VARIABLE]: encodeSpec(this.#spec) },
     })
     this.#child = child

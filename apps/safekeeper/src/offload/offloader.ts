@@ -1,6 +1,7 @@
 /**
- * The object store of this safekeeper, and what is known of it: nothing is stored, and so nothing trimmed, before the store
- * is known to keep what two writers rely on. The work for each timeline is a child of its replica (timeline-offload.ts).
+ * The object store of this safekeeper, and what is known of it: nothing is stored, and so nothing trimmed, before the
+ * store is known to keep what two writers rely on. The work for each timeline is a child of its replica
+ * (timeline-offload.ts).
  */
 import { Loop, ProblemReport, Semaphore } from '@understory/actor'
 import { isErrorCode } from '@understory/base'

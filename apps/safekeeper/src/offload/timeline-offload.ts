@@ -1,12 +1,12 @@
 /**
  * Brings one timeline's committed WAL into the object store, and releases local segments that are there.
  *
- * Every safekeeper of a timeline could do it, and one does: they have an order, which differs from timeline to timeline,
- * and each gives those before it `takeOverMs` to store what there is to store. Nobody has to be elected, and none is
- * missed for longer than that. Two at once store the same bytes.
+ * Every safekeeper of a timeline could do it, and one does: they have an order, which differs from timeline to
+ * timeline, and each gives those before it `takeOverMs` to store the WAL. No election is needed, and none is missed for
+ * longer than that. Two at once store the same bytes.
  *
  * A segment is stored once all of it is committed; the last one, up to the commit position, once nothing was committed
- * for `quietMs`. What is read back from the disk is decoded before it leaves: damage stays here, and is reported.
+ * for `quietMs`. WAL read back from the disk is decoded before it leaves: damage stays here, and is reported.
  */
 import { Loop, ProblemReport } from '@understory/actor'
 import type { Child, Semaphore } from '@understory/actor'
@@ -64,7 +64,7 @@ export interface TimelineOffloadParts {
   readonly roundMs: number | undefined
 }
 
-/** What is known of the timeline's WAL in the store. */
+/** The known extent of the timeline's WAL in the store. */
 interface Progress {
   readonly timeline: Timeline
   /** Whole segments are there up to here. */
@@ -117,7 +117,7 @@ export class TimelineOffload implements Child {
     }
   }
 
-  /** What is in the store, at the first sight of a timeline. */
+  /** Lists the WAL in the store, at the first sight of a timeline. */
   async #look(timeline: Timeline, stop: AbortSignal): Promise<Progress> {
     const { clock, remote } = this.#parts
     const { identity, timelineStartLsn, commitLsn } = timeline

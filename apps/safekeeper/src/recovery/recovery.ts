@@ -29,7 +29,7 @@ export interface SourceStatus {
   readonly timelineStartLsn: Lsn
   readonly history: TermHistory
   readonly commitLsn: Lsn
-  /** What is before it is not kept there, though it may be read from it. */
+  /** WAL before it is not kept there, though it may be read from it. */
   readonly oldestLsn: Lsn
 }
 

@@ -1,6 +1,6 @@
 /**
- * A timeline's WAL in the object store as all that is left of it: where it ends, and a source of it for safekeepers that
- * begin with nothing.
+ * A timeline's WAL in the object store as all that is left of it: where it ends, and a source of it for safekeepers
+ * that begin with nothing.
  *
  * Whole segments end within records. WAL that is to follow begins at the last record end, so what is stored beyond
  * that end goes first: a segment is never stored twice, and would be taken for what follows.
@@ -32,8 +32,8 @@ export interface StoredEnd {
 }
 
 /**
- * Cuts what is stored of the timeline at the last whole record. Nobody else may be storing its WAL. Called again it gives
- * the same. Errors: `not_found` where no whole record is there.
+ * Cuts the stored WAL of the timeline at the last whole record. No other node may be storing its WAL. Called again it
+ * returns the same. Errors: `not_found` where no whole record is there.
  */
 export async function closeStoredWal(remote: RemoteWal, signal: AbortSignal): Promise<StoredEnd> {
   const record = await readRecord(remote, signal)
@@ -124,7 +124,7 @@ export class StoredSource implements WalSource {
         { term: this.#term, startLsn: this.#endLsn },
       ],
       commitLsn: this.#endLsn,
-      // The rest is read from the store where anybody asks for it.
+      // The rest is read from the store on demand.
       oldestLsn: maxLsn(timelineStartLsn, segmentStart(segmentOf(last, segmentBytes), segmentBytes)),
     }
   }

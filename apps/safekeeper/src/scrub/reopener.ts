@@ -1,8 +1,8 @@
 /**
- * Opens a timeline again that takes no more WAL because a write failed, or that did not open for trouble with the disk: after
- * growing pauses, from what is on the disk, exactly as a start of the process would. What was found there is written and synced
- * again before anything is reported of it (open-timeline.ts), since the kernel may have dropped what it could not write. Damage
- * is left to the scrubber, and what a bug ended is left closed.
+ * Opens a timeline again that takes no more WAL because a write failed, or that did not open for trouble with the disk:
+ * after growing pauses, from what is on the disk, exactly as a start of the process would. The WAL found there is
+ * written and synced again before anything is reported of it (open-timeline.ts), since the kernel may have dropped what
+ * it could not write. Damage is left to the scrubber, and what a bug ended is left closed.
  */
 import { Loop, ProblemReport } from '@understory/actor'
 import type { Child } from '@understory/actor'

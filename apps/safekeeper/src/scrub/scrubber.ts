@@ -1,7 +1,7 @@
 /**
- * Looks after the WAL of one replica: an open timeline is read through, once soon after a start and then once a day, because
- * WAL that is seldom read is damaged unseen; a timeline that is closed for damage is repaired from its peers and opened.
- * While it is being repaired it is closed: it neither votes nor gives out its WAL.
+ * Looks after the WAL of one replica: an open timeline is read through, once soon after a start and then once a day,
+ * because WAL that is seldom read is damaged unseen; a timeline that is closed for damage is repaired from its peers
+ * and opened. While it is being repaired it is closed: it neither votes nor gives out its WAL.
  */
 import { Loop, ProblemReport } from '@understory/actor'
 import type { Child, Semaphore } from '@understory/actor'
@@ -24,7 +24,7 @@ const CHECK_EVERY_MS = 24 * 3_600_000
 const CHECK_PAUSE_MS = 10
 
 export interface ScrubberParts {
-  /** What peers are called with. */
+  /** The context for calls to peers. */
   readonly rpc: ClientContext
   readonly disk: Disk
   /** Of this safekeeper. */

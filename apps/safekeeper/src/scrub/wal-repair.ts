@@ -2,8 +2,8 @@
  * Repairs the committed WAL of a timeline that is not open, with what other safekeepers have. What a donor sends is
  * decoded before it is written, and only whole records are, so that one donor's damage does not become ours.
  *
- * Not repaired, but left to be replaced: a control file whose copies are all damaged (votes may be forgotten with it), and a
- * last segment that is gone (what was acknowledged beyond the commit position went with it).
+ * Not repaired, but left to be replaced: a control file whose copies are all damaged (votes may be forgotten with it),
+ * and a last segment that is gone (what was acknowledged beyond the commit position went with it).
  */
 import { advance, formatLsn, minLsn, offsetInSegment, fail, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -27,7 +27,9 @@ export interface RepairOptions {
   readonly log: Log
 }
 
-/** Returns how many bytes were replaced. Errors: `bad_file` where it cannot be repaired, `unavailable` where not now. */
+/**
+ * Returns how many bytes were replaced. Errors: `bad_file` where it cannot be repaired, `unavailable` where not now.
+ */
 export async function repairWal({ disk, folder, sources, signal, log }: RepairOptions): Promise<number> {
   const { postgres, acceptor } = (await readControlFile(disk, folder)).control
   const { commitLsn, timelineStartLsn } = acceptor

@@ -1,6 +1,6 @@
 /**
- * Waits for committed WAL on behalf of a subscriber. A timeline that can take no WAL does not advance while others do, so
- * nobody waits for it without end: whoever has everything that is committed here is sent to another safekeeper.
+ * Waits for committed WAL on behalf of a subscriber. A timeline that can take no WAL does not advance while others do,
+ * so no wait for it is without end: a subscriber that has everything committed here is sent to another safekeeper.
  */
 import { UnderstoryError, describeError, formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -49,7 +49,7 @@ export async function waitForCommit(
     shortSinceMs ??= clock.nowMs()
     if (clock.nowMs() - shortSinceMs >= SHORTAGE_MS_MAX)
       throw new TimelineStalledError('no_room', timeline.commitLsn, shortage)
-    // That there is room again is no change that anybody is told of.
+    // No event reports that there is room again, so it is polled.
     const look = new AbortController()
     const timer = clock.setTimer(LOOK_MS, () => look.abort())
     await timeline.nextChange(AbortSignal.any([signal, look.signal]))

@@ -1,6 +1,6 @@
 /**
- * FollowWal: committed WAL for any number of shards of any timelines on one stream. Each subscription has credit of its own
- * and takes turns with the others, so that a slow shard holds up none; one that ends says why, and ends alone.
+ * FollowWal: committed WAL for any number of shards of any timelines on one stream. Each subscription has credit of its
+ * own and takes turns with the others, so that a slow shard holds up none; one that ends says why, and ends alone.
  */
 import { Semaphore, Signal } from '@understory/actor'
 import { UnderstoryError, lsnFromBigint, lsnToBigint, fail } from '@understory/base'
@@ -19,7 +19,7 @@ const MESSAGES_COUNT_MAX = 8
 /** Of one stream; a pageserver has fewer shards. */
 const SUBSCRIPTIONS_COUNT_MAX = 100_000
 
-/** What waits for the stream: a bounded number of messages, first come, first served. */
+/** The messages that wait for the stream: a bounded number, first come, first served. */
 class Outbox {
   readonly #turns = new Semaphore(MESSAGES_COUNT_MAX)
   readonly #waiting: { readonly message: FollowWalResponse; readonly left: () => void }[] = []
@@ -79,7 +79,7 @@ class Followed {
   /** Until the pageserver ends its side, or it is closed. Errors: `bad_argument`, which ends the stream. */
   async receive(incoming: AsyncIterator<FollowWalRequest>): Promise<void> {
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
-      // Nobody would stop a subscription that begins now.
+      // A subscription that begins now would never be stopped.
       if (this.#isClosed) return
       const { message } = next.value
       switch (message?.$case) {
@@ -146,8 +146,8 @@ class Followed {
       const ref = { tenant: timeline?.tenantId, timeline: timeline?.timelineId }
       this.#parts.log.error('rpc_handler_bug', { method: FOLLOW_PATH, ...ref, error: problem })
     }
-    const told = isRefusal ? problem : fail('unavailable', 'this safekeeper has an internal error')
-    return this.#outbox.send({ message: { $case: 'end', value: { subscriptionId, ...toPeerError(told) } } })
+    const reason = isRefusal ? problem : fail('unavailable', 'this safekeeper has an internal error')
+    return this.#outbox.send({ message: { $case: 'end', value: { subscriptionId, ...toPeerError(reason) } } })
   }
 }
 

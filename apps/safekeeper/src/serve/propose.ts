@@ -14,7 +14,7 @@ import {
 import type { KnownMembership } from '@understory/protocol'
 import { ElectionKind as WireElectionKind, PROPOSE_VERSIONS, agreeOnVersion } from '@understory/rpc'
 import type { ProposeRequest, ProposeResponse } from '@understory/rpc'
-import type { CatchUps } from '../recovery/catch-ups.ts'
+import type { CatchUpScheduler } from '../recovery/catch-up-scheduler.ts'
 import type { AcceptorAnswer, ProposerSession } from '@understory/consensus/driver'
 import type { Timelines } from '../timeline/timelines.ts'
 
@@ -23,12 +23,12 @@ const ANSWERS_COUNT_MAX = 10_000
 
 export interface ProposeParts {
   readonly timelines: Timelines
-  readonly catchUps: CatchUps
+  readonly catchUpScheduler: CatchUpScheduler
   readonly nodeId: string
 }
 
 export async function* propose(
-  { timelines, catchUps, nodeId }: ProposeParts,
+  { timelines, catchUpScheduler, nodeId }: ProposeParts,
   requests: AsyncIterable<ProposeRequest>,
   signal: AbortSignal,
 ): AsyncGenerator<ProposeResponse, void, void> {
@@ -71,7 +71,8 @@ export async function* propose(
       )
     }
     if (announced !== undefined) await timeline.learnMembership(announced)
-    if (ref !== undefined) await catchUps.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
+    if (ref !== undefined)
+      await catchUpScheduler.beforeLeading(timeline, ref, lsnFromBigint(commitLsn), signal)
     await timeline.handle(session, { kind: 'greeting', message: { membershipGeneration: generation } })
     for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
       const { message } = next.value

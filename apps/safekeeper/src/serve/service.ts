@@ -28,8 +28,8 @@ import type {
   SafekeeperServiceServer,
   TimelineRef,
 } from '@understory/rpc'
-import { noObjectStore } from '../recovery/catch-ups.ts'
-import type { CatchUps } from '../recovery/catch-ups.ts'
+import { noObjectStore } from '../recovery/catch-up-scheduler.ts'
+import type { CatchUpScheduler } from '../recovery/catch-up-scheduler.ts'
 import { propose } from './propose.ts'
 import type { RemoteWal } from '../timeline/remote-wal.ts'
 import { closeStoredWal } from '../recovery/stored-wal.ts'
@@ -43,7 +43,7 @@ const READ_BYTES_MAX = 1024 * 1024
 
 export interface ServiceParts {
   readonly timelines: Timelines
-  readonly catchUps: CatchUps
+  readonly catchUpScheduler: CatchUpScheduler
   readonly nodeId: string
   readonly clock: Clock
   readonly log: Log
@@ -53,7 +53,7 @@ export interface ServiceParts {
 
 export function safekeeperService({
   timelines,
-  catchUps,
+  catchUpScheduler,
   nodeId,
   clock,
   log,
@@ -65,7 +65,9 @@ export function safekeeperService({
       await timelines.create(timeline, readPostgresIdentity(postgres), lsnFromBigint(startLsn))
       return {}
     }),
-    propose: bidiStream((requests, { signal }) => propose({ timelines, catchUps, nodeId }, requests, signal)),
+    propose: bidiStream((requests, { signal }) =>
+      propose({ timelines, catchUpScheduler, nodeId }, requests, signal),
+    ),
     followWal: bidiStream((requests, { signal }) => followWal(subscriptions, requests, signal)),
     subscribeWal: bidiStream((requests, { signal }) => subscribeWal(subscriptions, requests, signal)),
     readWal: serverStream((request) => readWal(timelines, request)),
@@ -90,7 +92,11 @@ export function safekeeperService({
         storedUntilLsn === 0n
           ? undefined
           : { endLsn: lsnFromBigint(storedUntilLsn), term: readTerm(storedTerm) }
-      const { flushLsn, goalLsn, isRunning, problem } = catchUps.pull(timeline, readMembers(donors), stored)
+      const { flushLsn, goalLsn, isRunning, problem } = catchUpScheduler.pull(
+        timeline,
+        readMembers(donors),
+        stored,
+      )
       return { flushLsn: lsnToBigint(flushLsn), goalLsn: lsnToBigint(goalLsn), running: isRunning, problem }
     }),
     closeStoredWal: unary(async ({ timeline: ref, noSafekeeperIsLeft }, { signal }) => {

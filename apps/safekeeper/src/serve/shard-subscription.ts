@@ -1,6 +1,6 @@
 /**
- * One shard's subscription to a timeline's committed WAL, whatever RPC carries it: batches as soon as there is WAL and
- * the subscriber has room, and why there are no more.
+ * One shard's subscription to a timeline's committed WAL, carried by either RPC: batches as soon as there is WAL and
+ * the subscriber has room, and the reason of its end.
  */
 import { Signal } from '@understory/actor'
 import { describeError, formatLsn, isErrorCode, lsnFromBigint, fail } from '@understory/base'
@@ -18,10 +18,13 @@ import { WalFanOut } from './fan-out/wal-fan-out.ts'
 import type { FanOutSubscription, ShardBatch } from './fan-out/wal-fan-out.ts'
 
 const WINDOW_BYTES_DEFAULT = 16 * 1024 * 1024
-/** Whatever a subscriber asks for: so much may wait in memory for it. */
+/** At most so much may wait in memory for a subscriber, even if it asks for more. */
 const WINDOW_BYTES_MAX = 64 * 1024 * 1024
 
-/** A batch without entries takes room of the window, too: a subscriber that keeps up with nothing gets no endless line of them. */
+/**
+ * A batch without entries takes room of the window, too: a subscriber that keeps up with nothing gets no endless line
+ * of them.
+ */
 const BATCH_OVERHEAD_BYTES = 256
 
 export interface SubscriptionParts {
@@ -38,7 +41,7 @@ export interface SubscriptionRequest {
   readonly trackCommitTimestamp: boolean
 }
 
-/** The fan-out of each timeline that somebody subscribed to; it goes with the timeline. */
+/** The fan-out of each timeline that has had subscribers; it is removed with the timeline. */
 export class FanOuts {
   readonly #clock: Clock
   readonly #of = new WeakMap<Timeline, WalFanOut>()

@@ -28,7 +28,7 @@ export async function* subscribeWal(
   signal.addEventListener('abort', stop, { once: true })
   const receiving = receive(subscription, incoming).finally(() => subscription.close())
   for await (const batch of subscription.batches()) yield* messagesOf(batch, protocolVersion)
-  // Of one that was stopped from here the subscriber learns at once, whatever it still wants to report.
+  // The subscriber learns of a stop from here at once, even if it still has something to report.
   if (subscription.problem === undefined) await receiving
   if (subscription.problem !== undefined) throw subscription.problem
 }

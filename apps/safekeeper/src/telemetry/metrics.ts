@@ -33,7 +33,7 @@ export const METRICS = {
     unit: '{subscription}',
     kind: 'counter',
     labels: { ...SHARD, reason: SUBSCRIPTION_REFUSALS },
-    help: 'subscriptions ended here because nothing more can be sent: the timeline failed, has no room for more WAL, or comes to a record that nobody knows',
+    help: 'subscriptions ended here because nothing more can be sent: the timeline failed, has no room for more WAL, or comes to a record of an unknown kind',
   },
   appendDuration: {
     name: 'understory.safekeeper.append.duration',

@@ -15,7 +15,7 @@ export interface TimelineObserver {
   waits(endLsn: Lsn): void
   flushing(endLsn: Lsn, bytes: number): void
   flushed(endLsn: Lsn, bytes: number): void
-  /** What was flushed up to there was reported to the proposer. */
+  /** The flush up to there was reported to the proposer. */
   answered(endLsn: Lsn): void
   /** What waited for a flush does so no more. */
   dropped(): void
@@ -51,7 +51,7 @@ export class SafekeeperObserver {
     this.#telemetry = telemetry
   }
 
-  /** Those that stand now. */
+  /** The subscriptions that exist now. */
   get subscriptions(): Iterable<Subscription> {
     return this.#subscriptions
   }
@@ -88,7 +88,7 @@ export class SafekeeperObserver {
   }
 }
 
-/** An append that somebody follows. */
+/** An append that is traced. */
 interface Followed {
   readonly append: Span
   fsync: Span | undefined

@@ -272,7 +272,7 @@ export class AcceptorRunner {
     this.#failure ??= why
   }
 
-  /** What is on the disk has to be read again before anything else is written. */
+  /** The disk has to be read again before anything else is written. */
   fail(error: unknown): void {
     if (this.#failure !== undefined) return
     this.#failure = error instanceof Error ? error : new Error(String(error))

@@ -1,8 +1,8 @@
 /**
- * Which WAL a timeline takes in. The acceptor decides whether an append continues the log; here is decided whether there
- * is room for it, in memory and by the quotas, and whether it is WAL at all: a CRC that fails, a broken chain of records
- * or another system's WAL is refused with its position before anything is written. Record ends are known by this
- * decoding alone, whatever a proposer says.
+ * Which WAL a timeline takes in. The acceptor decides whether an append continues the log; here is decided whether
+ * there is room for it, in memory and by the quotas, and whether it is WAL at all: a CRC that fails, a broken chain of
+ * records or another system's WAL is refused with its position before anything is written. Record ends are known by
+ * this decoding alone, a proposer's word does not count.
  */
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'

@@ -82,7 +82,7 @@ export async function hasControlFile(disk: Disk, folder: string): Promise<boolea
 
 export interface FoundControl {
   readonly control: ControlFile
-  /** What is wrong with a copy, or undefined. */
+  /** The damage of a copy, or undefined. */
   readonly problem: unknown
 }
 

@@ -29,8 +29,8 @@ export interface DecoderPlace {
 }
 
 /**
- * A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. Where nothing but
- * the ends of whole records counts, bodies are not kept: a record may have a gigabyte.
+ * A decoder of the timeline's stream. Its first page may begin inside a record that was never taken in. Where nothing
+ * but the ends of whole records counts, bodies are not kept: a record may have a gigabyte.
  */
 export function decoderAt(
   identity: PostgresIdentity,
@@ -85,8 +85,8 @@ export async function findEndOfWal(
 
 /**
  * Makes the WAL between two record ends durable, which a process before this one may have left unsynced. Written again,
- * not only synced: after a sync that failed the kernel calls pages clean that the disk does not have. What is written
- * is what was checked, so that a bit that flips on the way is not made to last. Errors: `bad_file`.
+ * not only synced: after a sync that failed the kernel calls pages clean that the disk does not have. The checked bytes
+ * themselves are written, so that a bit that flips on the way is not made to last. Errors: `bad_file`.
  */
 export async function rewriteTail(
   files: WalFiles,

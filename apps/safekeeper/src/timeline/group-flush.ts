@@ -1,6 +1,6 @@
 /**
- * WAL on its way to the disk. It waits in memory until a flush, which starts as soon as anything waits: one durable write
- * for all that came while the flush before was running. Nothing ever waits for a timer.
+ * WAL on its way to the disk. It waits in memory until a flush, which starts as soon as anything waits: one durable
+ * write for all that came while the flush before was running. Nothing ever waits for a timer.
  *
  * It runs beside the timeline's mailbox, and hands back what became durable; the timeline takes that in as a job.
  */

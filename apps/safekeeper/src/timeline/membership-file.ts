@@ -1,7 +1,7 @@
 /**
- * Which safekeepers hold a timeline, as last announced to this one: a JSON line and its CRC-32C in hexadecimal. It finds
- * peers, announces a change to proposers that missed it, and its loss of the timeline to a former member. The rules rest on
- * the generation in the control file alone, so that a lost or damaged file costs nothing but these.
+ * Which safekeepers hold a timeline, as last announced to this one: a JSON line and its CRC-32C in hexadecimal. It
+ * finds peers, announces a change to proposers that missed it, and its loss of the timeline to a former member. The
+ * rules rest on the generation in the control file alone, so that a lost or damaged file costs nothing but these.
  */
 import { isErrorCode, fail } from '@understory/base'
 import type { Disk } from '@understory/env'

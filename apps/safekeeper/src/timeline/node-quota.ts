@@ -1,6 +1,6 @@
 /**
- * How much WAL may be kept on this safekeeper's disk: of one timeline, and of all. A timeline at its limit takes no more
- * until some is released; acknowledged WAL is not touched by it.
+ * How much WAL may be kept on this safekeeper's disk: of one timeline, and of all. A timeline at its limit takes no
+ * more until some is released; acknowledged WAL is not touched by it.
  *
  * WAL counts from the first byte that is kept to the last that was taken in. Files are up to a segment longer.
  */

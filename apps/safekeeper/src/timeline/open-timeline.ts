@@ -13,7 +13,7 @@ import { MembershipStore } from './membership-store.ts'
 import { beginning, beginsAt } from './wal-check.ts'
 import { WalFiles } from './wal-files.ts'
 
-/** What is on the disk: whole and durable up to `state.flushLsn`, with nothing beyond it. */
+/** A timeline as it is on the disk: whole and durable up to `state.flushLsn`, with nothing beyond it. */
 export interface OpenedTimeline {
   readonly identity: PostgresIdentity
   readonly files: WalFiles
@@ -73,8 +73,8 @@ async function openWal(
     endLsn >= commitLsn,
     () => `I3: WAL would be cut at ${endLsn}, below the commit position ${commitLsn}`,
   )
-  // What is found may never have been synced, and must not be reported before it is; bytes beyond it must not pass for
-  // WAL later.
+  // The WAL found may never have been synced, and must not be reported before it is; bytes beyond it must not be read
+  // as WAL later.
   await writeControlFile(disk, folder, control)
   const place = { startLsn: commitLsn, findFirst: commitLsn === beginsLsn }
   await rewriteTail(files, postgres, place, endLsn)

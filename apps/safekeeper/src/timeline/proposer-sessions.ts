@@ -34,8 +34,8 @@ export class ProposerSessions {
   }
 
   /**
-   * WAL that was not flushed yet was dropped by a message of `by`, or of no proposer. The leader learns of it with its next
-   * message; a recovery has none where all of its WAL is sent, and would wait for that flush for ever.
+   * WAL that was not flushed yet was dropped by a message of `by`, or of no proposer. The leader learns of it with its
+   * next message; a recovery has none where all of its WAL is sent, and would wait for that flush for ever.
    */
   dropped(by: ProposerSession | undefined): void {
     const { leader } = this
@@ -50,8 +50,8 @@ export class ProposerSessions {
   }
 
   /**
-   * One message of `session`, in its turn. Synchronous where nothing has to become durable first: on the path of an append.
-   * Errors: `conflict` where another stream leads, `bad_argument`; what the acceptor refuses.
+   * One message of `session`, in its turn. Synchronous where nothing has to become durable first: on the path of an
+   * append. Errors: `conflict` where another stream leads, `bad_argument`; what the acceptor refuses.
    */
   take(acceptor: Acceptor, session: ProposerSession, input: AcceptorInput): Promise<void> | undefined {
     const { control } = acceptor.state

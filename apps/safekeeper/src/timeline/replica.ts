@@ -1,7 +1,7 @@
 /**
- * This safekeeper's replica of one timeline: the timeline while it is open, the reason while it is closed, and the children
- * that work for it beside the WAL (offload, scrub, reopening, recovery). A child lives as long as the replica and looks
- * again after each change of it; the end of the replica stops them all.
+ * This safekeeper's replica of one timeline: the timeline while it is open, the reason while it is closed, and the
+ * children that work for it beside the WAL (offload, scrub, reopening, recovery). A child lives as long as the replica
+ * and looks again after each change of it; the end of the replica stops them all.
  *
  * Replicas are opened and closed by timelines.ts, one at a time.
  */
@@ -82,7 +82,10 @@ export class Replica {
     return this.#damageCount
   }
 
-  /** Called back after each change of the state, a failure of the timeline, or a report of damage; returns how to stop that. */
+  /**
+   * Called back after each change of the state, a failure of the timeline, or a report of damage; returns how to stop
+   * that.
+   */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

@@ -1,6 +1,6 @@
 /**
- * One timeline: the actor that owns its WAL and its votes. Every change is a job of its mailbox; the acceptor decides, and
- * acceptor-runner.ts carries out what it decides.
+ * One timeline: the actor that owns its WAL and its votes. Every change is a job of its mailbox; the acceptor decides,
+ * and acceptor-runner.ts carries out what it decides.
  *
  * - WAL that is taken in (admission.ts) waits in memory for a flush (group-flush.ts), which runs beside the mailbox.
  * - A failed write, sync or control file ends the writing of this timeline until it is opened again (reopener.ts): what was
@@ -218,8 +218,8 @@ export class Timeline {
   }
 
   /**
-   * Resolves when more is committed, when the timeline fails (`failure`) or gets short of room (`shortage`), or when the
-   * signal fires.
+   * Resolves when more is committed, when the timeline fails (`failure`) or gets short of room (`shortage`), or when
+   * the signal fires.
    */
   nextChange(signal: AbortSignal): Promise<void> {
     return this.#changes.next(signal)
@@ -255,8 +255,9 @@ export class Timeline {
   }
 
   /**
-   * Releases whole segments before `lsn`, which are in the object store; fewer of them where the control file has an older
-   * commit position, and has no room for a newer one. Error: of the control file, which ends the writing of the timeline.
+   * Releases whole segments before `lsn`, which are in the object store; fewer of them where the control file has an
+   * older commit position, and has no room for a newer one. Error: of the control file, which ends the writing of the
+   * timeline.
    */
   trim(lsn: Lsn): Promise<void> {
     return this.#retention.trim(lsn)
@@ -272,7 +273,10 @@ export class Timeline {
     return this.#shards.smallest
   }
 
-  /** Called now and then: a timeline that was not written to since the call before keeps neither WAL in memory nor files open. */
+  /**
+   * Called now and then: a timeline that was not written to since the call before keeps neither WAL in memory nor files
+   * open.
+   */
   releaseIdle(): Promise<void> {
     return this.#retention.releaseIdle()
   }

@@ -20,7 +20,7 @@ import type { ChildFactory } from './replica.ts'
 import { Timeline } from './timeline.ts'
 import { isDamage } from './wal-check.ts'
 
-/** A folder of this name is on its way out: whatever ends that half way, the next start completes it. */
+/** A folder of this name is being removed: if the removal is cut short, the next start completes it. */
 const DELETED = '.deleted'
 
 export interface TimelinesOptions {
@@ -35,7 +35,7 @@ export interface TimelinesOptions {
   readonly observer?: SafekeeperObserver | undefined
   /** A timeline's WAL in the object store; undefined where there is none. */
   readonly remoteOf?: ((ref: TimelineRef) => RemoteWal) | undefined
-  /** What works for each timeline beside its WAL, from `start` on. */
+  /** The workers of each timeline beside its WAL, from `start` on. */
   readonly children?: readonly ChildFactory[]
 }
 
@@ -183,7 +183,7 @@ export class Timelines {
 
   /**
    * Errors: `unknown_timeline`; what is damaged (wal-check.ts, isDamage); `disk_failed` where it could not be opened
-   * for any other reason, whatever that was: a caller need not know what can go wrong with a disk.
+   * for any other reason: a caller need not know all failures of a disk.
    */
   get(ref: TimelineRef | undefined): Timeline {
     const known = readTimelineRef(ref)
@@ -219,7 +219,7 @@ export class Timelines {
   }
 
   /**
-   * Removes the timeline from the disk, in whatever state it is; there may be none. What works for it has ended before its
+   * Removes the timeline from the disk, in any state; it may be missing. Its workers have ended before its
    * files go. Errors: `stale` where `leftWithGeneration` is not 0 and it has a newer membership: it was made a member
    * again.
    */

@@ -21,7 +21,7 @@ const PART_BYTES = 1024 * 1024
 export interface WalCheck {
   /** Where the first record begins that is not whole; `endLsn` where all are. */
   readonly place: DecoderPlace
-  /** What is wrong there, or undefined. */
+  /** The damage there, or undefined. */
   readonly problem: string | undefined
 }
 

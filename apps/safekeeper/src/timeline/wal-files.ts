@@ -3,8 +3,8 @@
  * `pg_waldump` reads them. One writer, any number of readers.
  *
  * Promises: what `write` wrote is durable when it resolves, names included. After `truncate` nothing from there on is
- * left, durably. A failed write leaves what was durable as it was; after one that failed for want of room, `truncate` at
- * the end of that makes it possible to write again.
+ * left, durably. A failed write leaves what was durable as it was; after one that failed for want of room, `truncate`
+ * at the end of that makes it possible to write again.
  */
 import { join } from 'node:path'
 import {

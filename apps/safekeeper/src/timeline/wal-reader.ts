@@ -1,4 +1,7 @@
-/** Where a timeline's durable WAL is read: recent WAL from memory, then its files, and what is released from the object store. */
+/**
+ * Where a timeline's durable WAL is read: recent WAL from memory, then its files, and what is released from the object
+ * store.
+ */
 import { advance, bytesBetween, formatLsn, minLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { WalBuffer } from '@understory/consensus'
@@ -54,7 +57,9 @@ export class WalReader {
     this.#recent = new WalBuffer(toLsn)
   }
 
-  /** [startLsn, endLsn), which is durable. Errors: `unavailable` where only an object store that is not known has it. */
+  /**
+   * [startLsn, endLsn), which is durable. Errors: `unavailable` where only an object store that is not known has it.
+   */
   async read(startLsn: Lsn, endLsn: Lsn): Promise<Uint8Array> {
     if (bytesBetween(startLsn, endLsn) === 0) return new Uint8Array(0)
     if (startLsn >= this.#recent.startLsn && endLsn <= this.#recent.endLsn)
@@ -79,15 +84,15 @@ export class WalReader {
   }
 
   /**
-   * Reads through what is kept here, up to the record end `endLsn`. `afterPart` may slow it down, or end it by rejecting.
-   * Rejects with the damage: `bad_file`.
+   * Reads through what is kept here, up to the record end `endLsn`. `afterPart` may slow it down, or end it by
+   * rejecting. Rejects with the damage: `bad_file`.
    */
   async check(endLsn: Lsn, afterPart: () => Promise<void>): Promise<void> {
     const { files, identity } = this.#parts
     const from = { startLsn: this.#oldestLsn, findFirst: true }
     const { place, problem } = await checkWal(files, identity, from, endLsn, afterPart)
     if (problem === undefined) return
-    // What was released in the meantime is not missing.
+    // WAL that was released in the meantime is not missing.
     if (this.#oldestLsn > place.startLsn) return
     throw fail('bad_file', `WAL is damaged at ${formatLsn(place.startLsn)}`, { detail: problem })
   }

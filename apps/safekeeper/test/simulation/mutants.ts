@@ -46,7 +46,7 @@ export const MUTANTS: readonly Mutant[] = [
     at(acceptor, 'const voteGiven = term > control.term', 'const voteGiven = term >= control.term'),
   ),
   mutant(
-    'a vote tells of WAL that is not flushed',
+    'a vote reports WAL that is not flushed',
     'rules',
     at(
       acceptor,
@@ -55,7 +55,7 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'a vote tells of terms beyond its log',
+    'a vote reports terms beyond its log',
     'rules',
     at(
       acceptor,
@@ -92,7 +92,7 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'a proposer goes on after a higher term',
+    'a proposer continues after a higher term',
     'rules',
     at(
       replication,
@@ -114,7 +114,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   // Logs.
   mutant(
-    'the longest log wins, whatever its last term',
+    'the longest log wins, with any last term',
     'rules',
     at(
       history,
@@ -123,7 +123,7 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'the last term wins, whatever the length',
+    'the last term wins, with any length',
     'rules',
     at(
       history,
@@ -284,7 +284,7 @@ export const MUTANTS: readonly Mutant[] = [
     ),
   ),
   mutant(
-    'WAL that another vote of the term let go is not missed',
+    'WAL that another vote of the term dropped is not missed',
     'safekeeper',
     at(
       acceptor,
@@ -338,7 +338,7 @@ export const MUTANTS: readonly Mutant[] = [
     at(link, '{ baseMs, pauseMsMax })', '{ baseMs, pauseMsMax: pauseMsMax * 1e9 })'),
   ),
   mutant(
-    'a connection from before a change of membership goes on',
+    'a connection from before a change of membership continues',
     'rules',
     at(
       link,

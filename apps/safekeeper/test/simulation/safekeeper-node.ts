@@ -106,7 +106,7 @@ export class SafekeeperNode implements AcceptorNode {
     if (rng.below(3) > 0) schedule.at(rng.below(120), () => this.#catchUp(life))
   }
 
-  /** From whichever others are up, as one does that comes back or is new. */
+  /** Catches up from the others that are up, as a node does that comes back or is new. */
   #catchUp(life: Life): void {
     const { timeline } = life
     const host = this.#host
@@ -139,9 +139,9 @@ export class SafekeeperNode implements AcceptorNode {
 
   #noting(source: WalSource): WalSource {
     const status: WalSource['status'] = async (signal) => {
-      const told = await source.status(signal)
-      this.#host.recovers(this, lastTermStart(historyUpTo(told.history, told.commitLsn)).term)
-      return told
+      const seen = await source.status(signal)
+      this.#host.recovers(this, lastTermStart(historyUpTo(seen.history, seen.commitLsn)).term)
+      return seen
     }
     return { ...source, status }
   }
@@ -301,7 +301,7 @@ export class SafekeeperNode implements AcceptorNode {
     return Buffer.compare(this.#bytes(startLsn, endLsn, 'medium'), wal) === 0
   }
 
-  /** What files lack is zeros. */
+  /** Bytes that files lack are zeros. */
   #bytes(startLsn: Lsn, endLsn: Lsn, where: 'cache' | 'medium'): Uint8Array {
     const found = new Uint8Array(endLsn - startLsn)
     for (let at = startLsn; at < endLsn;) {
@@ -316,8 +316,8 @@ export class SafekeeperNode implements AcceptorNode {
   }
 
   /**
-   * Looking for the end of the log, a start reads what may never have been synced too, and there a flipped bit looks like
-   * a torn write: what is promised is that damage before the recorded commit position is found.
+   * Looking for the end of the log, a start reads what may never have been synced too, and there a flipped bit looks
+   * like a torn write: what is promised is that damage before the recorded commit position is found.
    */
   #mayFlip(path: string, offset: number): boolean {
     const name = path.slice(FOLDER.length + 1)
@@ -329,5 +329,5 @@ export class SafekeeperNode implements AcceptorNode {
   }
 }
 
-/** xlp_info of a page header: XLP_BKP_REMOVABLE in it is under no checksum, and nobody here reads it. */
+/** xlp_info of a page header: XLP_BKP_REMOVABLE in it is under no checksum, and is not read here. */
 const isPageFlag = (offset: number): boolean => offset % XLOG_BLCKSZ === 2 || offset % XLOG_BLCKSZ === 3

@@ -1,6 +1,7 @@
 /**
- * Goal: the safekeeper's own timelines, segments, control file and recovery keep I1 to I3 whatever disk, network and
- * power do. Method: seeds of the simulation; every deliberate fault that stands for a bug once found here keeps its seed.
+ * Goal: the safekeeper's own timelines, segments, control file and recovery keep I1 to I3 under all faults of disk,
+ * network and power. Method: seeds of the simulation; every deliberate fault that stands for a bug once found here
+ * keeps its seed.
  */
 import { resolve } from 'node:path'
 import { readFileSync } from 'node:fs'
@@ -73,15 +74,15 @@ const FOUND_HERE: readonly (readonly [name: string, seed: number])[] = [
   ['a flipped bit is written back at a start', 5],
   ['the folders above a new timeline are not synced', 55],
   ['a torn record behind one that began in another segment passes for damage', 112],
-  ['WAL that another vote of the term let go is not missed', 50003584],
+  ['WAL that another vote of the term dropped is not missed', 50003584],
   ['WAL that came by an older membership is acknowledged after a newer one', 24],
   ['a catch-up does not learn of a newer term', 41],
   ['a catch-up does not learn that its WAL was dropped', 164],
 ]
 
 /**
- * A power loss while a copy was brought up to another's, between its cut and its control file; and a member that was lost
- * for good with a vote for a term that nobody else saw, while the members changed.
+ * A power loss while a copy was brought up to another's, between its cut and its control file; and a member that was
+ * lost for good with a vote for a term that no other node saw, while the members changed.
  */
 test.each([10005648, 10065784, 10087796, 30007551])('seed %i, which failed once, is clean', async (seed) => {
   expect((await runSchedule(safekeeper, seed)).failure).toBeUndefined()

@@ -1,6 +1,6 @@
 /**
  * A reader of the WAL that several subscriptions share, with the cuts that some of them have still to take. Driven by
- * those that have everything it gave: one that does not ask for more holds up nobody, and what it has not taken is kept
+ * those that have everything it gave: one that does not ask for more holds up no other, and the cuts for it are kept
  * up to a bound only.
  */
 import { Signal } from '@understory/actor'
@@ -103,7 +103,7 @@ export class SharedReader {
 
   /**
    * Resolves after the next cut, which may be empty within a large record, after its failure, or when `stop` fires.
-   * Nothing is read while nobody waits.
+   * Nothing is read without a waiter.
    */
   async advanced(stop: AbortSignal): Promise<void> {
     if (!this.#isAdvancing) void this.#advance()

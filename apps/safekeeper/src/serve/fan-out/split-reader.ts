@@ -1,8 +1,8 @@
 /**
- * Decodes a timeline's committed WAL from a position on and splits it for the shards of one layout: each record is read,
- * checked and decoded once for all of them. What it gives is cut at record ends and has some MiB, but a record may be
- * larger. The body of a record that no shard looks at is never in memory as a whole, so that a logical message of a
- * gigabyte costs no more than its time.
+ * Decodes a timeline's committed WAL from a position on and splits it for the shards of one layout: each record is
+ * read, checked and decoded once for all of them. What it gives is cut at record ends and has some MiB, but a record
+ * may be larger. The body of a record that no shard looks at is never in memory as a whole, so that a logical message
+ * of a gigabyte costs no more than its time.
  */
 import { advance, assert, formatLsn, minLsn } from '@understory/base'
 import type { Lsn, ShardLayout } from '@understory/base'
@@ -86,7 +86,7 @@ export class SplitReader {
   }
 
   /**
-   * What is before `limitLsn`, or as much of it as a cut holds, for `shards`. The limit is a record end beyond
+   * Returns the WAL before `limitLsn`, or as much of it as a cut holds, for `shards`. The limit is a record end beyond
    * `position` and committed. Within a large record the cut may be empty. Errors: `bad_wal`, `unknown_wal`, once
    * everything before that was given; of reading. The reader is of no use after an error.
    */

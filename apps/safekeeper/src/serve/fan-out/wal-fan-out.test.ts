@@ -1,5 +1,5 @@
 /**
- * Goal: whatever subscriptions come, go, jump and lag, each gets what a reader of its own would give it, and WAL is
+ * Goal: while subscriptions come, go, jump and lag, each gets the batches of a reader of its own, and WAL is
  * read once for those that are together. Method: drawn WAL and drawn subscribers of several layouts on the simulated
  * clock; each batch is compared with a reader that the subscription has for itself.
  */
@@ -150,7 +150,7 @@ interface Subscriber {
   /** So many records beyond what is committed instead, which it got from another safekeeper; 0: none. */
   readonly aheadBy: number
   readonly comesMs: number
-  /** After each batch it takes so long; it does not ask for more meanwhile. */
+  /** After each batch it takes so long; it does not ask for more during it. */
   readonly takesMs: number
   /** What it says of commit timestamps is the opposite of what the others say. */
   readonly differs: boolean
@@ -289,7 +289,7 @@ test('every subscription gets what a reader of its own would give', { timeout: 6
         const stalledCount = subscribers.filter(({ stallsAfter }) => stallsAfter > 0).length
         expect(await time.run(FOREVER_MS, () => outcomes.length === subscribers.length)).toBe(true)
         const { readersCount, keptBytes } = fanOut.usage
-        // Those that stalled have one each at most; what is kept for them is bounded.
+        // Stalled subscriptions have one reader each at most; the cuts kept for them are bounded.
         expect(readersCount).toBeLessThanOrEqual(stalledCount)
         expect(keptBytes).toBeLessThanOrEqual(readersCount * (LIMITS.keptBytesMax + 2 * LIMITS.cutBytesMax))
         const own = new DrawnTimeline(wal, undefined)

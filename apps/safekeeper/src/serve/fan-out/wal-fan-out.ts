@@ -1,17 +1,17 @@
 /**
  * The owner of a timeline's readers: committed WAL is decoded and split once for all subscriptions at about the same
- * position, whatever their shards.
+ * position, for any shards.
  *
  * A subscription is a position. For what comes next it looks, in this order, for
  *
  *   1. a cut that a reader of its layout has kept and that begins there,
- *   2. a reader of its layout that stands there: whoever waits shares its next cut,
+ *   2. a reader of its layout that stands there: all waiters share its next cut,
  *   3. a reader of its own.
  *
  * So a subscription moves from reader to reader at record ends, without gap and without repeat, and nothing but its
- * position is handed over. Readers meet: one that is behind another ends its next cut where the other has one beginning,
- * and readers without users are dropped. A subscription that is slow falls out of what its reader keeps, and then reads
- * for itself until it meets the others again.
+ * position is handed over. Readers meet: one that is behind another ends its next cut where the other has one
+ * beginning, and readers without users are dropped. A subscription that is slow falls out of what its reader keeps, and
+ * then reads for itself until it meets the others again.
  *
  * What a subscription gets is what a reader of its own would give, but for notes that say what a note before its
  * position said (shard-splitter.ts).
@@ -59,7 +59,7 @@ export interface FanOutSubscription {
   /** End of what was given: a record end. */
   readonly position: Lsn
   /**
-   * The next batch; undefined once `stop` fires. One that is empty and ends where it begins may come within a large
+   * The next batch; undefined once `stop` fires. A batch that is empty and ends where it begins may come within a large
    * record. Errors: `TimelineStalledError`; `bad_wal`, `unknown_wal` once everything before was given; of reading.
    */
   next(stop: AbortSignal): Promise<ShardBatch | undefined>
@@ -117,7 +117,7 @@ export class WalFanOut {
       this.#use(group, member, reader)
       await reader.advanced(stop)
       if (reader.failure !== undefined && !stop.aborted) {
-        // Whoever subscribes again begins with a reader that has seen nothing.
+        // A subscriber that comes again begins with a reader that has seen nothing.
         group.readers.delete(reader)
         throw reader.failure
       }

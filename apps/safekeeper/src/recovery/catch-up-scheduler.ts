@@ -1,7 +1,8 @@
 /**
- * Begins the recoveries of this safekeeper (catch-up.ts), each a child of its replica: when the control plane asks a new
- * member for it (`pull`), and when an elected proposer comes to a log that is far behind (`beforeLeading`): answered before
- * that, it would have to read the WAL from another safekeeper and send it on.
+ * Begins the catch-ups of this safekeeper's replicas (catch-up.ts is one of them), each a child of its replica, a few
+ * at a time: when the control plane asks a new member for it (`pull`), and when an elected proposer comes to a log that
+ * is far behind (`beforeLeading`): answered before that, it would have to read the WAL from another safekeeper and send
+ * it on.
  */
 import { Semaphore } from '@understory/actor'
 import { parseTenantId, parseTimelineId, fail } from '@understory/base'
@@ -20,14 +21,14 @@ import type { WalSource } from './recovery.ts'
 import { StoredSource } from './stored-wal.ts'
 import type { StoredEnd } from './stored-wal.ts'
 
-/** What a proposer sends from its own buffer, or nearly so. */
+/** About the size of a proposer's own buffer: up to so much it can send by itself. */
 const BEHIND_BYTES_MAX = 16 * 1024 * 1024
-/** That run at once: where a safekeeper was lost, all its timelines come to others in the same moment. */
+/** Catch-ups that run at once: where a safekeeper was lost, all its timelines come to others in the same moment. */
 const RUNNING_MAX = 4
 
-export interface CatchUpsParts {
+export interface CatchUpSchedulerParts {
   readonly timelines: Timelines
-  /** What peers are called with. */
+  /** The context for calls to peers. */
   readonly rpc: ClientContext
   /** Of this safekeeper. */
   readonly nodeId: string
@@ -39,11 +40,11 @@ export interface CatchUpsParts {
 export const noObjectStore = (): Error =>
   fail('precondition', 'this safekeeper has no object store', { hint: 'Start it with --object-store.' })
 
-export class CatchUps {
-  readonly #parts: CatchUpsParts
+export class CatchUpScheduler {
+  readonly #parts: CatchUpSchedulerParts
   readonly #turns = new Semaphore(RUNNING_MAX)
 
-  constructor(parts: CatchUpsParts) {
+  constructor(parts: CatchUpSchedulerParts) {
     this.#parts = parts
   }
 

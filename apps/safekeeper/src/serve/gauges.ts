@@ -1,4 +1,6 @@
-/** Gauges of a safekeeper, observed at each collection: positions of its timelines, and how far behind their subscribers are. */
+/**
+ * Gauges of a safekeeper, observed at each collection: positions of its timelines, and the lag of their subscribers.
+ */
 import type { Lsn } from '@understory/base'
 import type { TimelineRef } from '@understory/rpc'
 import { labelsOf } from '../telemetry/safekeeper-observer.ts'
