@@ -90,7 +90,7 @@ export const POD_CONFIG = {
     read: wholeNumber(1_000, 3_600_000),
     fallback: 45_000,
     placeholder: 'MS',
-    help: 'a clean stop that takes longer is given up',
+    help: 'a clean stop that takes longer is cut short',
   },
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,

@@ -1,6 +1,6 @@
 /**
- * compute-proxy. `host` runs computes; `run` is one of them; `spare` becomes one when its host says so; `pod` is the one of a
- * Kubernetes pod. Exit codes: exit-codes.ts.
+ * compute-proxy. `host` runs computes; `run` is one of them; `spare` becomes one when its host says so; `pod` is the
+ * one of a Kubernetes pod. Exit codes: exit-codes.ts.
  */
 import { runService } from '@understory/service/main'
 

@@ -1,5 +1,5 @@
-// Goal: a real Postgres does not outlive both its proxy and its guard, and is found again by a later life of its proxy (I2). Method:
-// the launcher of a compute host, whose guard is killed, or whose lease ends.
+// Goal: a real Postgres does not outlive both its proxy and its guard, and is found again by a later life of its proxy
+// (I2). Method: the launcher of a compute host, whose guard is killed, or whose lease ends.
 import { chmod, mkdir, readFile, readdir } from 'node:fs/promises'
 import { present } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'

@@ -1,4 +1,5 @@
-// Goal: what a tenant's compute is told is not for other users of its machine, who may read every command line. Method: a real host.
+// Goal: the spec of a tenant's compute is hidden from other users of its machine, who may read every command line.
+// Method: a real host.
 import { readFile } from 'node:fs/promises'
 import { realClock, silentLog } from '@understory/env'
 import { encodeSpec } from '@understory/protocol'
@@ -9,7 +10,7 @@ import { Host } from '../src/host/host.ts'
 
 test('the settings of a tenant are on no command line', async () => {
   await using folder = await temporaryDirectory()
-  // Nobody listens at these addresses.
+  // No server listens at these addresses.
   const spec = {
     timeline: { tenantId: '1'.repeat(32), timelineId: '2'.repeat(32) },
     postgresMajor: 17,

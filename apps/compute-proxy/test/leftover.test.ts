@@ -1,5 +1,5 @@
-// Goal: no Postgres is left on a folder whose compute is gone, or frozen (I2, I4). Method: real folders, and a process under the name of
-// Postgres.
+// Goal: no Postgres is left on a folder whose compute is gone, or frozen (I2, I4). Method: real folders, and a process
+// under the name of Postgres.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { access, copyFile, mkdir, readFile, readdir, realpath, symlink, writeFile } from 'node:fs/promises'
@@ -82,7 +82,7 @@ test('a host whose data directory is behind a link names it as the kernel does',
   await mkdir(at('data'))
   await mkdir(at('bin'))
   await symlink(at('data'), at('link'))
-  // Nobody listens at these addresses.
+  // No server listens at these addresses.
   const spec = encodeSpec({
     timeline: { tenantId: '1'.repeat(32), timelineId: TIMELINE },
     postgresMajor: 17,

@@ -11,12 +11,12 @@ import { expect, test } from 'vitest'
 
 const MAIN = resolve(import.meta.dirname, '..', 'src', 'main.ts')
 
-test('a compute waits for the one before on its folder, and touches nothing there meanwhile', async () => {
+test('a compute waits for the one before on its folder, and touches nothing there until then', async () => {
   await using root = await temporaryDirectory()
   const token = join(root.path, 'start-token')
   await writeFile(token, '')
   const lock = await lockFolder(root.path)
-  // Nobody listens at these addresses.
+  // No server listens at these addresses.
   const spec = encodeSpec({
     timeline: { tenantId: '1'.repeat(32), timelineId: '2'.repeat(32) },
     postgresMajor: 17,

@@ -1,5 +1,6 @@
-// Goal: a proxy that is killed while it starts Postgres leaves nothing behind that starts it later, on files that are its successor's
-// by then (I4). Method: a real process with the launcher of a compute host, killed while a program on the way to Postgres waits.
+// Goal: a proxy that is killed while it starts Postgres leaves nothing behind that starts it later, on files that are
+// its successor's by then (I4). Method: a real process with the launcher of a compute host, killed while a program on
+// the way to Postgres waits.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { access, chmod, chown, mkdir, readFile, writeFile } from 'node:fs/promises'

@@ -1,4 +1,7 @@
-/** The side of the proxy in two-users.pg.test.ts: a process of its own, because it has a user of its own. Standard input says what to do. */
+/**
+ * The side of the proxy in two-users.pg.test.ts: a process of its own, because it has a user of its own. Standard input
+ * says what to do.
+ */
 import { readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { createInterface } from 'node:readline'

@@ -1,6 +1,7 @@
 /**
- * Goal: in a pod Postgres runs, stops and is rebuilt although the proxy has another user, and its superuser gets at nothing of the
- * proxy. Method: both users, the real runner and the script of the init container, on the folders of a pod with its modes.
+ * Goal: in a pod Postgres runs, stops and is rebuilt although the proxy has another user, and its superuser gets at
+ * nothing of the proxy. Method: both users, the real runner and the script of the init container, on the folders of a
+ * pod with its modes.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -30,7 +31,7 @@ echo tried`
 describe.runIf(process.geteuid?.() === 0)('two users', () => {
   test.each([16, 17, 18] as const)('PostgreSQL %i', { timeout: 120_000 }, async (major) => {
     const user = unprivilegedUser()
-    if (user === undefined) throw new Error('root has somebody to run Postgres as')
+    if (user === undefined) throw new Error('root has a user to run Postgres as')
     const { bin } = await postgresBinaries(major)
     const port = await freePort()
     const folder = await temporaryDirectory()
@@ -93,7 +94,7 @@ describe.runIf(process.geteuid?.() === 0)('two users', () => {
         port,
         user: 'postgres',
         database: 'postgres',
-        // Nobody here is the standby that commits wait for.
+        // There is no standby here for commits to wait for.
         options: '-c synchronous_commit=local',
       })
       await client.connect()

@@ -114,7 +114,7 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   const { term, startLsn: takenOverAt } = await newer.elected
   expect(term).toBeGreaterThan(1)
   expect(takenOverAt).toBeGreaterThanOrEqual(proposer.commitLsn)
-  // The older one hears of it at its next append.
+  // The older one learns of it at its next append.
   const fencedCommit = client.query('insert into t values (101)')
   fencedCommit.catch(() => undefined)
   expect(await proposer.lost).toMatchObject({ kind: 'fenced' })
@@ -122,10 +122,10 @@ test('commits wait for a majority of safekeepers, and a newer candidate fences t
   await newer.waitForCommit(takenOverAt)
   newer.close()
 
-  // One that knows of no higher term than its first has a successor, and takes nothing from it.
+  // A candidate that knows of no higher term than its first has a successor, and takes nothing from it.
   const resumed = candidate(1)
   await expect(resumed.elected).rejects.toMatchObject({ code: 'stale', loss: { kind: 'superseded', term } })
-  // One that asked for that term itself goes on.
+  // A candidate that asked for that term itself continues.
   const again = candidate(term)
   expect((await again.elected).term).toBe(term + 1)
   again.close()

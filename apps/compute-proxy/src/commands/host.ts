@@ -78,7 +78,7 @@ async function makeDataDirectory(path: string): Promise<string> {
   }
 }
 
-/** Who is not root has one user for all: what its tenants have of each other, and of it, is theirs. */
+/** Without root all computes have one user: its tenants can reach each other's files, and the host's. */
 function warnIfOpenToPostgres(environment: NodeJS.ProcessEnv, log: Log): void {
   const { UNDERSTORY_TOKEN: token, UNDERSTORY_TOKEN_FILE: tokenFile } = environment
   if (process.geteuid?.() === 0 || (token === undefined && tokenFile === undefined)) return

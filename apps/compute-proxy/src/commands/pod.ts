@@ -32,7 +32,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
   const { nodeId, values, environment, telemetry, stop } = service
   const { clock, rng, log } = service.env
   delete environment['UNDERSTORY_TOKEN']
-  // What is written into PGDATA is for the group, which Postgres's user has.
+  // Files written into PGDATA are for the group, which Postgres's user has.
   process.umask(0o007)
   const files = podFiles({ shared: values.sharedDir, orders: values.ordersDir, own: values.ownDir })
   const lock = await lockRoot(files.own, clock, log)
@@ -58,7 +58,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
     rng,
     log,
   })
-  // What an earlier life of this process left must not serve while this one waits to be told what to do.
+  // A Postgres that an earlier life of this process left must not serve while this one waits for its spec.
   await launcher.open()
   await launcher.endOld()
   await compute.load()

@@ -11,8 +11,8 @@ const LOCK_POLL_MS = 50
 
 /**
  * Two computes on one folder would end each other's Postgres and write one PGDATA from two positions. The one before,
- * whose host died, stops by itself: it is waited for. Where it does not, it is frozen, and its Postgres goes on serving reads that may
- * be stale (I2): that is ended. Errors: `precondition` then.
+ * whose host died, stops by itself: it is waited for. Where it does not, it is frozen, and its Postgres continues to
+ * serve reads that may be stale (I2): that is ended. Errors: `precondition` then.
  *
  * @param root as the kernel names it
  */

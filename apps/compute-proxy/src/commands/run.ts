@@ -20,7 +20,7 @@ import { STOP_GRACE_MS } from './stop-grace.ts'
 
 const LOOPBACK = '127.0.0.1'
 const STOP_DEADLINE_MS = 60_000
-/** A host that died leaves its computes to stop by themselves: its successor starts them anew. */
+/** A host that died leaves its computes to stop by themselves: its successor starts them again. */
 const ORPHAN_STOP_DEADLINE_MS = 10_000
 
 export const RUN = defineService(
@@ -120,7 +120,7 @@ function ownerOf(uid: number | undefined): { readonly uid: number; readonly gid:
   throw fail('bad_argument', 'root runs no Postgres as itself', { hint: 'Give --postgres-uid.' })
 }
 
-/** What Postgres and the programs that a superuser starts see of this process's environment: no secret. */
+/** The part of this process's environment that Postgres and programs of a superuser see: no secret. */
 function postgresEnvironment(environment: NodeJS.ProcessEnv): Record<string, string> {
   const names = ['PATH', 'LD_LIBRARY_PATH', 'TZ', 'LANG', 'LC_ALL']
   return Object.fromEntries(

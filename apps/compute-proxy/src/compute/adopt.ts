@@ -1,10 +1,11 @@
 /**
- * The session of a Postgres that outlived its proxy: taken over by the next life of that process, without a rebuild. Its clients
- * stay connected; commits that waited when the proxy died go on to wait, and are confirmed as soon as WAL is streamed again.
+ * The session of a Postgres that outlived its proxy: taken over by the next life of that process, without a rebuild.
+ * Its clients stay connected; commits that waited when the proxy died go on to wait, and are confirmed as soon as WAL
+ * is streamed again.
  *
- * I2, I4 (libs/consensus/README.md, rule 3): adopted is only the very process that this compute streamed last, under the last term
- * of the log, and whose WAL is what the safekeepers have up to the end of that log. Its guard (lease.ts) ends it where that takes
- * longer than its grace. Every doubt means a rebuild.
+ * I2, I4 (libs/consensus/README.md, rule 3): adopted is only the very process that this compute streamed last, under
+ * the last term of the log, and whose WAL is what the safekeepers have up to the end of that log. Its guard (lease.ts)
+ * ends it where that takes longer than its grace. Every doubt means a rebuild.
  */
 import { describeError, formatLsn, parseLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -137,7 +138,7 @@ async function takeOver(
   const election: Election = await proposer.elected
   if (election.kind !== 'adopt') return notAdopted('its WAL is not that of the last term')
   const { startLsn: atLsn } = election
-  // What was in flight is this term's to commit, before Postgres hears of it.
+  // WAL that was in flight is committed by this term before it is reported to Postgres.
   await proposer.waitForCommit(atLsn)
   const stream = await startStream(replication, atLsn, postgres.pgTimelineId, clock)
   if (stream === undefined) return notAdopted('it does not stream')

@@ -1,6 +1,7 @@
 /**
- * How far the bootstrap of a timeline got, as storage tells. A bootstrap ends with every shard having its import in the object
- * store, and only then are clients let in: so a timeline whose bootstrap got less far holds nothing that anybody relies on.
+ * How far the bootstrap of a timeline got, as storage reports. A bootstrap ends with every shard having its import in
+ * the object store, and only then are clients let in: so a timeline whose bootstrap got less far holds nothing that a
+ * client relies on.
  */
 import { fail } from '@understory/base'
 import type { CheckedSpec } from '@understory/protocol'
@@ -12,7 +13,7 @@ const SHARD_DEADLINE_MS = 5_000
 /** `none`: it may begin. `partial`: some of storage has something of it. `complete`: Postgres is rebuilt from it. */
 export type BootstrapProgress = 'none' | 'partial' | 'complete'
 
-/** Of a timeline that some safekeeper knows. Errors: what keeps a shard from telling. */
+/** Of a timeline that some safekeeper knows. Errors: those of the call to a shard. */
 export async function bootstrapProgress(
   rpc: ClientContext,
   spec: CheckedSpec,

@@ -1,4 +1,7 @@
-/** The first session of a timeline: initdb, a first start, and the import of a base backup, while the WAL already goes through the quorum. */
+/**
+ * The first session of a timeline: initdb, a first start, and the import of a base backup, while the WAL already goes
+ * through the quorum.
+ */
 import { describeError, formatLsn, offsetInSegment, parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { initdbArguments } from '@understory/pgdata'
@@ -21,9 +24,9 @@ import type { Session } from './session.ts'
 import { handled, orStopped } from './stoppable.ts'
 
 /**
- * What storage has decides, because a bootstrap can be cut short anywhere. Error: `BootstrapInterruptedError` where it has a
- * part. The control plane begins the timeline again; nothing is lost by that, because clients are let in only after a
- * whole bootstrap.
+ * What storage has decides, because a bootstrap can be cut short anywhere. Error: `BootstrapInterruptedError` where it
+ * has a part. The control plane begins the timeline again; nothing is lost by that, because clients are let in only
+ * after a whole bootstrap.
  */
 export async function needsBootstrap({ rpc, spec, memory, signal }: ComputeContext): Promise<boolean> {
   if (memory.state.born || !spec.bootstrap) return false

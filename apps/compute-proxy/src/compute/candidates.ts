@@ -1,6 +1,6 @@
 /**
- * The candidacies of one compute, one after the other: what it knows of terms and of the safekeepers that count goes from each
- * to the next.
+ * The candidacies of one compute, one after the other: what it knows of terms and of the safekeepers that count goes
+ * from each to the next.
  */
 import type { Lsn } from '@understory/base'
 import type { Clock, Log } from '@understory/env'

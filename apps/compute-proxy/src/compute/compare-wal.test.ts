@@ -1,5 +1,5 @@
-// Goal: WAL counts as equal where all of it is, and in no other case (I2). Method: segment files made by hand, and a donor that has
-// the same bytes but for one.
+// Goal: WAL counts as equal where all of it is, and in no other case (I2). Method: segment files made by hand, and a
+// donor that has the same bytes but for one.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { lsn } from '@understory/base'

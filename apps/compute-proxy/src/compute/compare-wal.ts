@@ -33,7 +33,7 @@ export type WalDifference = string | undefined
 /** WAL of the safekeeper, [startLsn, endLsn), piece by piece. */
 export type ReadDonor = (startLsn: Lsn, endLsn: Lsn) => AsyncIterable<Uint8Array>
 
-/** Errors: those of the donor and of the disk; whoever asks takes them for a difference. */
+/** Errors: those of the donor and of the disk; the caller takes them for a difference. */
 export async function compareWal(local: LocalWal, endLsn: Lsn, readDonor: ReadDonor): Promise<WalDifference> {
   const { startLsn, confirmedLsn, flushLsn, segmentBytes } = local
   // I3: a quorum has what was confirmed, so the log that won ends behind it.

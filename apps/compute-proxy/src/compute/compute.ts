@@ -1,6 +1,6 @@
 /**
- * One compute (docs/architecture.md, "Life of a compute"): carries out what lifecycle.ts decides, and shows what it is at. It has
- * one session at most, and is the only writer of its state: an event is taken whole before the next.
+ * One compute (docs/architecture.md, "Life of a compute"): carries out what lifecycle.ts decides, and shows what it is
+ * at. It has one session at most, and is the only writer of its state: an event is taken whole before the next.
  */
 import { BugError, assert, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -37,7 +37,7 @@ export interface ComputeParts {
   readonly launcher: Launcher
   readonly front: SqlFront
   readonly nodeId: string
-  /** What safekeepers and pageservers are called with. */
+  /** The context for calls to safekeepers and pageservers. */
   readonly rpc: ClientContext
   readonly contactTimeoutMs: number
   /** It gave way to another compute before, and is to run all the same. */
@@ -149,7 +149,7 @@ export class Compute {
     await orStopped(this.#session.proposer.waitForCommit(lsn), signal)
   }
 
-  /** What the next life is to be; the running one goes on as it is, but for the safekeepers that count. */
+  /** The spec of the next life; the running one continues as it is, but for the safekeepers that count. */
   updateSpec(spec: CheckedSpec): void {
     this.#spec = spec
     this.#context?.candidates.updateSpec(spec)
@@ -237,7 +237,7 @@ export class Compute {
     }
   }
 
-  /** What comes of it is fed back. What nobody expects to fail ends the process. */
+  /** The outcome is fed back. An unexpected failure ends the process. */
   #answered(work: Promise<LifecycleEvent | undefined>): void {
     work
       .then((event) => {

@@ -14,7 +14,10 @@ export class PostgresNotStartedError extends UnderstoryError {
   }
 }
 
-/** Storage has a part of a bootstrap: another initdb is another system, whose WAL and pages do not go with what is there. */
+/**
+ * Storage has a part of a bootstrap: another initdb is another system, whose WAL and pages do not go with what is
+ * there.
+ */
 export class BootstrapInterruptedError extends UnderstoryError {
   constructor() {
     super('precondition', 'the bootstrap of this timeline was cut short', {

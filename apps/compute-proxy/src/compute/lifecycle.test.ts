@@ -1,6 +1,7 @@
 /**
- * Goal: no order of events gives two sessions, a Postgres without a lead, or a life after a stop or after another compute was
- * elected (I2, I4). Method: the table by hand, and then worlds in which every effect is answered by whatever may come of it.
+ * Goal: no order of events gives two sessions, a Postgres without a lead, or a life after a stop or after another
+ * compute was elected (I2, I4). Method: the table by hand, and then worlds in which every effect is answered by any of
+ * its outcomes.
  */
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -130,7 +131,7 @@ test.each<[string, Lifecycle, LifecycleEvent, string, LifecycleState]>([
     { kind: 'dropping', next: { kind: 'end', end: end(false) } },
   ],
   [
-    'a Postgres that is lost while it stops is no news',
+    'a Postgres that is lost while it stops changes nothing',
     at({ kind: 'stopping' }),
     { kind: 'lost', loss: { kind: 'postgresLost', problem: 'postgres ended' } },
     '',
@@ -241,8 +242,8 @@ const failed = (index: number): LifecycleEvent => ({
 })
 
 /**
- * What runs beside the machine: the work of its last effect, a Postgres, and the orders that were given. `chance` draws what
- * comes of the work.
+ * The things that run beside the machine: the work of its last effect, a Postgres, and the orders that were given.
+ * `chance` draws the outcome of the work.
  */
 const LATE = ['supervise, stop', 'pause, drop']
 
@@ -281,13 +282,14 @@ class World {
       expect([this.isStopAsked, this.isFinallyLost, this.ends]).toEqual([false, false, []])
       if (effect.kind === 'begin') expect(this.hasOldPostgres).toBe(false)
     }
-    // One thing at a time is under way. What was under way answers late: to a session that stops, or after a pause was cut short.
+    // One thing at a time is under way. Earlier work answers late: to a session that stops, or after a pause was cut
+    // short.
     if (this.work !== undefined) expect(LATE).toContain(`${this.work}, ${effect.kind}`)
     if (this.work === 'pause') this.feed({ kind: 'pauseOver' })
     this.work = effect.kind
   }
 
-  /** What is under way comes to something. */
+  /** The work under way gets an outcome. */
   answer(chance: number): void {
     const { work } = this
     this.work = undefined
@@ -338,7 +340,7 @@ class World {
   }
 }
 
-test('whatever happens: one session at most, nothing after a stop, fenced after a final loss, and an end', () => {
+test('in any order of events: one session at most, nothing after a stop, fenced after a final loss, and an end', () => {
   const happening = fc.oneof(
     { weight: 20, arbitrary: fc.nat(10_000) },
     { weight: 1, arbitrary: fc.constant('stop' as const) },

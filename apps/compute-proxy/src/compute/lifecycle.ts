@@ -15,7 +15,7 @@
  * Promises, asserted by lifecycle.test.ts:
  * - A session (a Postgres that streams through a quorum) is begun only where none is; `running` has one.
  * - Once a stop is asked for, nothing begins. After a final loss (I2) the compute ends fenced.
- * - Whatever ran is dropped before anything begins again, or the compute ends.
+ * - Anything that ran is dropped before anything begins again, or the compute ends.
  */
 import { isFinal } from '@understory/consensus/driver'
 import type { Loss } from '@understory/consensus/driver'
@@ -92,7 +92,7 @@ export type SessionLoss =
 export type LifecycleEvent =
   | { readonly kind: 'start'; readonly isPostgresLiving: boolean }
   | { readonly kind: 'phase'; readonly phase: Beginning }
-  /** A rebuild goes on: what was wrong is over. */
+  /** A rebuild continues: the problem is over. */
   | { readonly kind: 'progressed' }
   /** A rebuild waits for something outside. */
   | { readonly kind: 'delayed'; readonly problem: string }
@@ -116,11 +116,14 @@ export type LifecycleEffect =
   | { readonly kind: 'open' }
   /** Answered by `lost`, unless a clean stop begins before. */
   | { readonly kind: 'supervise' }
-  /** What begins, pauses or is saved is cut short, and answers all the same. */
+  /** A beginning, a pause or a save is cut short, and answers all the same. */
   | { readonly kind: 'cancel' }
   /** Answered by `stopped`. */
   | { readonly kind: 'stop'; readonly deadlineMs: number }
-  /** Ends Postgres, whoever started it, and then the lead: `saved` once the quorum has what is on the local disk alone. Answered by `dropped`. */
+  /**
+   * Ends Postgres, from this life or an earlier one, and then the lead: `saved` once the quorum has the WAL that is on
+   * the local disk alone. Answered by `dropped`.
+   */
   | { readonly kind: 'drop'; readonly lead: 'now' | 'saved' }
   /** About so long. Answered by `pauseOver`. */
   | { readonly kind: 'pause'; readonly meanMs: number }
@@ -235,7 +238,7 @@ function begin(trouble: Trouble): LifecycleStep {
 
 function onStart({ trouble }: Lifecycle, isStopAsked: boolean, isPostgresLiving: boolean): LifecycleStep {
   if (isStopAsked) return drop(trouble, 'now', STOPPED)
-  // I4: what an earlier life left, and nobody adopts, is ended before anything else.
+  // I4: a Postgres of an earlier life that is not adopted is ended before anything else.
   if (!isPostgresLiving) return drop(trouble, 'now', { kind: 'begin' })
   return { state: { kind: 'adopting' }, trouble, effects: [{ kind: 'adopt' }] }
 }

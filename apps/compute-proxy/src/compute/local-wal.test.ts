@@ -1,4 +1,4 @@
-// Goal: the end of local WAL is where its unbroken chain of records ends, whatever lies behind it.
+// Goal: the end of local WAL is where its unbroken chain of records ends, with any bytes behind it.
 // Method: made records over a segment boundary; then zeros, a damaged record, and what a recycled file had before.
 import { advance, lsn, segmentOf, segmentStart } from '@understory/base'
 import type { Lsn } from '@understory/base'

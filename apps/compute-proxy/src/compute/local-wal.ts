@@ -1,8 +1,9 @@
 /**
- * Saves what Postgres wrote to its own disk and did not send before it died. Whoever reads the local flush position may
- * have told others of that WAL: an apply worker confirms it to its publisher when the postmaster's death ends its wait
- * for the quorum (syncrep.c SyncRepWaitForLSN; 16, 17, 18 alike), and a logical walsender sends what is flushed here. As
- * long as this process leads, it hands the rest to the quorum, just as Postgres's own crash recovery would replay it.
+ * Saves the WAL that Postgres wrote to its own disk and did not send before it died. Readers of the local flush
+ * position may have reported that WAL to others: an apply worker confirms it to its publisher when the postmaster's
+ * death ends its wait for the quorum (syncrep.c SyncRepWaitForLSN; 16, 17, 18 alike), and a logical walsender sends the
+ * WAL that is flushed here. As long as this process leads, it hands the rest to the quorum, just as Postgres's own
+ * crash recovery would replay it.
  */
 import {
   advance,
@@ -87,7 +88,7 @@ export async function saveLocalWal(dead: DeadPostgres): Promise<void> {
 
 async function save({ pgdata, postgres, receiver, proposer, streaming, log }: DeadPostgres): Promise<void> {
   const { pgTimelineId, walSegmentBytes: segmentBytes } = postgres
-  // Whatever came by it is handed in by then, and how it ended does not matter.
+  // All WAL that came by it is handed in by then, and how it ended does not matter.
   await streaming.catch(() => undefined)
   const read: ReadSegment = (segment) =>
     readWithin(pgdata, `pg_wal/${walFileName(pgTimelineId, segment, segmentBytes)}`, {

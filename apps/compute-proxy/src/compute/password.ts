@@ -1,4 +1,7 @@
-/** The password of the bootstrap superuser, as the control plane sets it: one that arrives late replaces none that is newer. */
+/**
+ * The password of the bootstrap superuser, as the control plane sets it: one that arrives late replaces none that is
+ * newer.
+ */
 import { Mailbox } from '@understory/actor'
 import { fail } from '@understory/base'
 import type { Lsn } from '@understory/base'

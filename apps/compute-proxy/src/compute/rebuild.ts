@@ -27,7 +27,10 @@ import type { Session } from './session.ts'
 import { handled, orStopped } from './stoppable.ts'
 
 export interface RebuildOptions {
-  /** Which files Postgres starts with: those of when a server last ran with all of them, where it did not start on the newest. */
+  /**
+   * Which files Postgres starts with: those of when a server last ran with all of them, where it did not start on the
+   * newest.
+   */
   readonly configuration: 'newest' | 'lastKnownGood'
   /** Of the last try. */
   readonly problem: string
@@ -120,7 +123,7 @@ async function assemble(
   return { ...assembled, startLsn: nextLsn, prevLsn: recordLsn }
 }
 
-/** Undefined where the timeline is as it began: nobody was let in yet. A host may have got a newer one by now. */
+/** Undefined where the timeline is as it began: no client was let in yet. A host may have got a newer one by now. */
 async function knownConfiguration({
   configuration,
   spec,
@@ -129,7 +132,7 @@ async function knownConfiguration({
   if (kept !== undefined || spec.bootstrap) return kept
   // To guess who may connect would let in whom the user has shut out.
   throw fail('unavailable', 'the configuration of this timeline is not known here', {
-    hint: 'The control plane tells it; see that it runs.',
+    hint: 'The control plane sends it; see that it runs.',
   })
 }
 

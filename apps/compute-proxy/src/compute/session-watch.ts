@@ -1,4 +1,4 @@
-/** What is looked after each second while a session runs: its configuration files, its log, its subscriptions. */
+/** The checks of each second while a session runs: its configuration files, its log, its subscriptions. */
 import { Loop, ProblemReport } from '@understory/actor'
 import { SubscriptionGuard } from '../postgres/subscriptions.ts'
 import { isConfigurationApplied } from '../postgres/sql.ts'
@@ -45,7 +45,7 @@ export class SessionWatch {
     await loop?.stop()
   }
 
-  /** What cannot be kept is logged: the server goes on all the same. */
+  /** A failure to keep it is logged: the server continues all the same. */
   async keepConfiguration(term: number): Promise<void> {
     const { configuration, server } = this.#parts
     try {

@@ -1,5 +1,5 @@
-// Goal: no Postgres that hangs keeps a session from its end, once its deadline is over or its lead is lost (I2). Method: a Postgres
-// that answers nothing, and promises in place of its processes.
+// Goal: no Postgres that hangs keeps a session from its end, once its deadline is over or its lead is lost (I2).
+// Method: a Postgres that answers nothing, and promises in place of its processes.
 import type { Lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
 import { expect, test, vi } from 'vitest'

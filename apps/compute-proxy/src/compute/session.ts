@@ -58,7 +58,8 @@ export async function openSession(context: ComputeContext, session: Session): Pr
   const { clock, log } = context
   const { target } = context.server
   const unloggedIndexes = new UnloggedIndexes(target, clock, log)
-  // Without its stream or its quorum this Postgres has no synchronous standby, however long one waits, and must serve nobody (I2).
+  // Without its stream or its quorum this Postgres never gets a synchronous standby again, and must serve no client
+  // (I2).
   const failure = handled(failureOf(session, context))
   const ready = waitUntilSynchronous(target, clock).then(() =>
     unloggedIndexes.rebuild(session.emptyInitForks),
@@ -76,7 +77,7 @@ async function letIn(context: ComputeContext): Promise<void> {
     const rules = configuration.kept?.soundFiles.get('pg_hba.conf')
     if (rules !== undefined && !(await areRulesReadable(client))) {
       log.warn('rules_rejected', {})
-      // They let nobody in: those of the user that could be read last take their place.
+      // They let no client in: those of the user that could be read last take their place.
       await launcher.install(files, new Map([['pg_hba.conf', rules]]))
     }
     await client.query('select pg_reload_conf()')
@@ -109,13 +110,13 @@ export async function lossOf(
 interface EndParts {
   readonly clock: Clock
   readonly log: Log
-  /** What is done before Postgres is asked to end; it is not waited for longer than for all the rest. Never rejects. */
+  /** The work before Postgres is asked to end; the deadline of the stop holds for it too. Never rejects. */
   readonly prepare: () => Promise<void>
 }
 
 /**
- * Whether it ended cleanly. A fast shutdown ends when the standby has confirmed the shutdown checkpoint; without a quorum it never
- * would.
+ * Whether it ended cleanly. A fast shutdown ends when the standby has confirmed the shutdown checkpoint; without a
+ * quorum it never would.
  */
 export async function stopSession(
   session: Session,
@@ -139,8 +140,8 @@ export async function stopSession(
   ])
   postmaster.signal(isQuorumThere ? 'SIGINT' : 'SIGQUIT')
   const end = await Promise.race([postmaster.exited, over])
-  // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then. One that is late
-  // holds its stream open for as long as it hangs: it is not waited for.
+  // Postgres ends the stream once everything is confirmed, so the quorum has the checkpoint by then. A late checkpoint
+  // holds the stream open for as long as it hangs: it is not waited for.
   await Promise.race([session.streaming.catch(() => undefined), over])
   timer.cancel()
   const hasAll = proposer.commitLsn >= receiver.receivedLsn
@@ -155,8 +156,8 @@ export async function stopSession(
 }
 
 /**
- * Ends Postgres at once, whatever there is of it, and then the lead: `saved` once the quorum has what is on the local disk alone.
- * PGDATA is not fit for a start after this: it has no token (I4).
+ * Ends Postgres at once, in any state, and then the lead: `saved` once the quorum has the WAL that is on the local disk
+ * alone. PGDATA is not fit for a start after this: it has no token (I4).
  */
 export async function dropSession(
   { clock, launcher, files, signal, log }: ComputeContext,

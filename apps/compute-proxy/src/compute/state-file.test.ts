@@ -1,4 +1,5 @@
-// Goal: what could not be made durable does not count as remembered, and is written at the next try. Method: a folder that is taken away.
+// Goal: what could not be made durable does not count as remembered, and is written at the next try. Method: a folder
+// that is taken away.
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'

@@ -71,7 +71,10 @@ export class ComputeMemory {
     return this.#state
   }
 
-  /** Durable when it returns: a term is remembered before a safekeeper hears of it, without giving way to anything else. */
+  /**
+   * Durable when it returns: a term is remembered before it is sent to a safekeeper, without giving way to anything
+   * else.
+   */
   remember(change: Partial<RememberedState>): void {
     const next = { ...this.#state, ...change }
     const text = JSON.stringify(next)

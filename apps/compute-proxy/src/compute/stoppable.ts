@@ -1,13 +1,13 @@
 /** Waiting for what may be stopped, or fail, in between. */
 import { fail } from '@understory/base'
 
-/** The promise, whose failure somebody else may be the first to see. */
+/** The promise, whose failure another waiter may be the first to see. */
 export function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => undefined)
   return promise
 }
 
-/** What the promise gives; rejects `cancelled` as soon as the signal fires, and its failure is then nobody's. */
+/** The result of the promise; rejects `cancelled` as soon as the signal fires, and its failure is then dropped. */
 export function orStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   void handled(promise)
   return new Promise((resolve, reject) => {

@@ -1,5 +1,5 @@
-// Goal: a compute that has served SQL is started again at once, because its Postgres waits to be adopted; one that never comes so far
-// after growing pauses. Method: processes that the test plays, and a clock that notes the pauses.
+// Goal: a compute that has served SQL is started again at once, because its Postgres waits to be adopted; one that
+// never comes so far after growing pauses. Method: processes that the test plays, and a clock that notes the pauses.
 import type { ChildProcess } from 'node:child_process'
 import { EventEmitter } from 'node:events'
 import { realClock, silentLog } from '@understory/env'

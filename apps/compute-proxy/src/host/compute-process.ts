@@ -9,15 +9,21 @@ import type { ComputeFiles } from '../postgres/layout.ts'
 import { endOldPostgres } from '../postgres/postgres.ts'
 import type { Spares } from './spares.ts'
 
-/** Between a compute's end and its next start, growing while it does not come to serve SQL; after one that did it is at once. */
+/**
+ * Between a compute's end and its next start, growing while it does not come to serve SQL; after one that did it is at
+ * once.
+ */
 const RESTART_MIN_MS = 100
 const RESTART_MAX_MS = 5_000
 const STOP_GRACE_MS = 70_000
-/** For so long a process may be silent that has not begun: it has no Postgres yet, and a busy machine is slow to start it. */
+/**
+ * For so long a process may be silent that has not begun: it has no Postgres yet, and a busy machine is slow to start
+ * it.
+ */
 const START_MS_MAX = 60_000
 /** As `compute-proxy run` reads its option `spec`. */
 const SPEC_VARIABLE = 'UNDERSTORY_COMPUTE_PROXY_SPEC'
-/** How often a compute tells its host that it is there. */
+/** How often a compute reports to its host that it is alive. */
 export const ALIVE_MS = 500
 
 export interface ComputeProcessParts {
@@ -76,7 +82,7 @@ export class ComputeProcess {
     return this.#child === undefined ? 'restarting' : 'running'
   }
 
-  /** The running Postgres goes on as it is; its next life, in this process or a new one, takes the new spec. */
+  /** The running Postgres continues as it is; its next life, in this process or a new one, takes the new spec. */
   updateSpec(spec: CheckedSpec): void {
     this.#spec = spec
     if (this.#child?.connected === true) this.#child.send({ spec: encodeSpec(spec) })
@@ -152,9 +158,9 @@ export class ComputeProcess {
   }
 
   /**
-   * I2: a compute that is frozen (stopped, or stuck) commits nothing, but its Postgres goes on serving reads that may be
-   * stale. It is killed, and so is its Postgres. Looks are counted, not time: a host that was itself frozen does not blame its
-   * computes.
+   * I2: a compute that is frozen (stopped, or stuck) commits nothing, but its Postgres continues to serve reads that
+   * may be stale. It is killed, and so is its Postgres. Looks are counted, not time: a host that was itself frozen does
+   * not blame its computes.
    */
   #watch(child: ChildProcess): { heard(): void; stop(): Promise<void> } {
     const { clock, log, files, contactTimeoutMs } = this.#parts

@@ -1,4 +1,5 @@
-// Goal: a compute that the release before had keeps its port and its user's configuration. Method: files as that release wrote them.
+// Goal: a compute that the release before had keeps its port and its user's configuration. Method: files as that
+// release wrote them.
 import { access, mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory } from '@understory/testcontainers'
@@ -32,7 +33,7 @@ test('state beside PGDATA is taken over where it is newer, and gone from there',
   expect(await seen()).toEqual([NOTHING_REMEMBERED.sqlPort, undefined])
   await writeBeside(5_433, 'first', 7)
   expect(await seen()).toEqual([5_433, 'first'])
-  // That release has run again meanwhile.
+  // That release has run again since then.
   await writeBeside(5_434, 'second', 9)
   expect(await seen()).toEqual([5_434, 'second'])
   // One of its processes was late.
@@ -40,7 +41,7 @@ test('state beside PGDATA is taken over where it is newer, and gone from there',
   expect(await seen()).toEqual([5_434, 'second'])
 })
 
-test('what is no file of this program is left alone', async () => {
+test('a file that this program did not write is left alone', async () => {
   await using folder = await temporaryDirectory()
   const files = hostFiles(join(folder.path, 'compute'))
   await mkdir(files.shared)

@@ -1,6 +1,7 @@
 /**
- * The release before had a compute's own state beside PGDATA, and has it there again after a way back. What is newer there than in
- * the folder of its own is taken over, so that an upgrade keeps the port of Postgres and the user's configuration.
+ * The release before had a compute's own state beside PGDATA, and has it there again after a way back. State that is
+ * newer there than in the folder of its own is taken over, so that an upgrade keeps the port of Postgres and the user's
+ * configuration.
  */
 import { lstat, mkdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -27,7 +28,7 @@ export async function takeOverState(files: ComputeFiles): Promise<void> {
   }
 }
 
-/** A link, or somebody else's, is none that this program wrote. */
+/** A link, or a file of another user, was not written by this program. */
 async function isOwnFile(path: string): Promise<boolean> {
   const stats = await lstat(path).catch(() => undefined)
   return stats?.isFile() === true && stats.uid === process.geteuid?.()

@@ -1,5 +1,5 @@
 /**
- * A host of computes: keeps those that are wanted running, each as a process of its own. What is wanted lies in
+ * A host of computes: keeps the wanted ones running, each as a process of its own. Their specs lie in
  * `computes.json`, so a host that died starts them again; a compute that ended by itself is started again unless it
  * was fenced, because then another host has its timeline.
  */
@@ -44,7 +44,7 @@ export interface HostParts {
   readonly logLevel: string
   /** Of this process: computes have all of it. */
   readonly environment: NodeJS.ProcessEnv
-  /** Where it is root: who may be a compute's user, and who is somebody else. */
+  /** Where it is root: the range of computes' users, and the users that have a name. */
   readonly users: { readonly range: UserRange; readonly named: ReadonlySet<number> } | undefined
   readonly clock: Clock
   readonly log: Log
@@ -90,7 +90,7 @@ export class Host implements ComputeHosting {
     } catch (cause) {
       throw fail('bad_file', `file "${this.#file()}" is malformed`, {
         detail: describeError(cause),
-        hint: 'Remove it: the control plane tells again what is wanted.',
+        hint: 'Remove it: the control plane sends the wanted computes again.',
         cause,
       })
     }
@@ -105,13 +105,13 @@ export class Host implements ComputeHosting {
         hint: `Start it with --postgres-bin-${spec.postgresMajor} DIR.`,
       })
     }
-    // Before the compute begins: it is what its Postgres is told.
+    // Before the compute begins: its Postgres starts with it.
     if (configuration !== undefined) await takePublished(this.#files(timelineId), configuration)
     const hosted = this.#computes.get(timelineId)
     if (hosted === undefined) {
       // Durable before anything runs as it.
       if (this.#userOf(timelineId) !== undefined) await this.#store()
-      // Somebody may have asked for it meanwhile, for a newer one perhaps.
+      // Another call may have asked for it since then, for a newer one perhaps.
       if (this.#computes.has(timelineId)) return this.ensure(wanted)
       this.#supervise(spec)
       return this.#store()
@@ -129,7 +129,7 @@ export class Host implements ComputeHosting {
     return this.#store()
   }
 
-  /** Whoever asks while it is under way waits for the same end. */
+  /** Calls while it is under way wait for the same end. */
   remove(timelineId: string): Promise<void> {
     const underWay = this.#removing.get(timelineId)
     if (underWay !== undefined) return underWay
@@ -151,7 +151,7 @@ export class Host implements ComputeHosting {
     const uid = this.#users.get(timelineId)
     if (uid !== undefined) await endUser(uid, clock)
     await rm(this.#root(timelineId), { recursive: true, force: true })
-    // Nobody has the number again before nothing of it is left.
+    // The number is not given out again before nothing of it is left.
     if (this.#users.delete(timelineId)) await this.#store()
   }
 
@@ -240,7 +240,7 @@ export class Host implements ComputeHosting {
   }
 }
 
-/** What the service asks of whoever has computes. */
+/** The operations that the service needs of an owner of computes. */
 export interface ComputeHosting {
   ensure(spec: ComputeSpec | undefined, configuration?: Configuration): Promise<void>
   remove(timelineId: string): Promise<void>

@@ -1,6 +1,6 @@
 /**
- * The one compute of a pod: the same service as a compute host's, for one timeline. What is wanted lies in `spec`, so
- * that this process goes on by itself when it is started again; when the compute ends, the pod ends.
+ * The one compute of a pod: the same service as a compute host's, for one timeline. The wanted spec lies in `spec`, so
+ * that this process continues by itself when it is started again; when the compute ends, the pod ends.
  */
 import { readFile } from 'node:fs/promises'
 import { fail } from '@understory/base'
@@ -34,7 +34,7 @@ export class PodCompute implements ComputeHosting {
     this.ended = this.#end.promise
   }
 
-  /** Goes on with what was wanted when this process last ran. */
+  /** Continues with the spec of the last run of this process. */
   async load(): Promise<void> {
     const text = await readFile(this.#parts.files.spec, 'utf8').catch(() => undefined)
     if (text !== undefined) this.#begin(decodeSpec(text.trim()))
@@ -46,7 +46,7 @@ export class PodCompute implements ComputeHosting {
       throw fail('bad_argument', `this pod is for timeline ${this.#parts.timelineId} alone`)
     }
     if (this.#isStopping) throw fail('unavailable', 'this pod is ending')
-    // Before the compute begins: it is what its Postgres is told.
+    // Before the compute begins: its Postgres starts with it.
     if (configuration !== undefined) await takePublished(this.#parts.files, configuration)
     const known = this.#running?.spec
     if (known !== undefined && spec.specGeneration < known.specGeneration) {
@@ -79,8 +79,8 @@ export class PodCompute implements ComputeHosting {
 
   current(): RunningCompute {
     if (this.#running !== undefined) return this.#running
-    throw fail('unavailable', 'this pod has not been told what to run yet', {
-      hint: 'The control plane tells it; see that it runs.',
+    throw fail('unavailable', 'this pod has no compute spec yet', {
+      hint: 'The control plane sends it; see that it runs.',
     })
   }
 

@@ -1,6 +1,6 @@
 /**
- * A process that has loaded all of a compute and waits to be told which one it is: a compute that died is back without the second
- * that Node.js takes to start. One for a whole host.
+ * A process that has loaded all of a compute and waits for the order which one it is to be: a compute that died is back
+ * without the second that Node.js takes to start. One for a whole host.
  */
 import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -11,10 +11,10 @@ import type { Clock, Log, Timer } from '@understory/env'
 const PREPARE_AFTER_MS = 2_000
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
 
-/** What a spare is told. */
+/** The order that a spare gets. */
 export interface ComputeOrder {
   readonly argv: readonly string[]
-  /** Everybody on this machine may read a command line, and other tenants' superusers are on it. */
+  /** All users of this machine may read a command line, and other tenants' superusers are among them. */
   readonly environment: Readonly<Record<string, string>>
 }
 

@@ -1,4 +1,7 @@
-/** What each file of a base backup is to storage, by its path. Source: basebackup.c and docs "Database File Layout" (16 to 18). */
+/**
+ * What each file of a base backup is to storage, by its path. Source: basebackup.c and docs "Database File Layout" (16
+ * to 18).
+ */
 import {
   CONTROL_FILE_PATH,
   ORIGIN_CHECKPOINT_PATH,
@@ -21,7 +24,7 @@ export type BackupFile =
   | { readonly kind: 'controlFile' | 'backupLabel' | 'version' | 'replicationOrigins' }
   | { readonly kind: 'database'; readonly spcOid: number; readonly dbOid: number }
   | { readonly kind: 'configuration'; readonly name: string }
-  /** Postgres makes it anew or does without it. */
+  /** Postgres makes it again or does without it. */
   | { readonly kind: 'dispensable' }
   | { readonly kind: 'unknown' }
 

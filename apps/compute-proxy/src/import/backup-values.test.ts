@@ -1,6 +1,6 @@
 /**
- * Goal: values of a base backup are the same whatever the pieces its files arrive in; what is damaged, foreign or cut
- * off is refused with its reason. Method: a small backup made by hand, with a real pg_control's bytes.
+ * Goal: values of a base backup are the same in any pieces its files arrive in; a file that is damaged, foreign or cut
+ * off is refused with the reason. Method: a small backup made by hand, with a real pg_control's bytes.
  */
 import { formatLsn, lsn, present } from '@understory/base'
 import {
@@ -113,7 +113,7 @@ function take(events: Iterable<BackupEvent>): { cluster: ImportedCluster; values
   return { cluster: backup.finish(), values }
 }
 
-test('values are the same whatever the pieces', () => {
+test('values are the same in any pieces', () => {
   const { values: expected } = take(eventsOf(FILES))
   const sizeOf = (...[spcOid, dbOid, rel, fork]: [number, number, number, number]) =>
     expected.get(formatKey(relationSizeKey(spcOid, dbOid, rel, fork)))?.readUInt32LE(0)
@@ -121,7 +121,7 @@ test('values are the same whatever the pieces', () => {
   expect(sizeOf(1663, 5, 16384, 2)).toBe(0)
   expect(sizeOf(16390, 5, 16400, 0)).toBe(1)
   const block = (number: number) => expected.get(formatKey(blockKey(1663, 5, 16384, 0, number)))
-  // Zeros are told by the size; the piece of a page at the end is no page.
+  // Zeros follow from the size; the part of a page at the end does not count as a page.
   expect([0, 1, 2, 3].map((number) => block(number)?.[0])).toEqual([1, undefined, 3, undefined])
   // An SLRU's pages have no size, so zeros are kept.
   expect([32, 33, 34].map((page) => expected.has(formatKey(slruKey('pg_xact', page))))).toEqual([
@@ -200,7 +200,11 @@ test.each<[string, string, Iterable<BackupEvent>]>([
     eventsOf(withFile('global/pg_control', controlFile(lsn(END + 8)))),
   ],
   ['a failover', 'left timeline 1', eventsOf(FILES, [8192], 2)],
-  ['a part of an SLRU page', 'no whole pages', eventsOf(withFile('pg_xact/0000', Buffer.alloc(100)))],
+  [
+    'a part of an SLRU page',
+    'not a number of whole pages',
+    eventsOf(withFile('pg_xact/0000', Buffer.alloc(100))),
+  ],
   ['a damaged relation map', 'relation map', eventsOf(withFile('base/5/pg_filenode.map', Buffer.alloc(524)))],
   ['a cut', 'was cut off', [...eventsOf(FILES)].slice(0, -1)],
   [

@@ -41,7 +41,7 @@ import type { Key } from '@understory/storage'
 import { classifyBackupFile } from './backup-file.ts'
 import type { BackupFile } from './backup-file.ts'
 
-/** Takes one value; `bytes` are nobody else's from then on. */
+/** Takes one value; `bytes` are its own from then on. */
 export type PutValue = (key: Key, bytes: Uint8Array) => void
 
 export interface ImportedCluster {
@@ -174,7 +174,7 @@ export class BackupValues {
     if (file.kind === 'slru') {
       this.#put(slruKey(file.slru, file.segment * SLRU_PAGES_PER_SEGMENT + index), page)
     } else if (file.kind === 'relation' && !isZeroPage(page)) {
-      // What is not there reads as zeros up to the relation's size.
+      // Missing blocks read as zeros up to the relation's size.
       const { spcOid, dbOid, relNumber, fork, segment } = file.relation
       this.#put(blockKey(spcOid, dbOid, relNumber, fork, segment * RELATION_SEGMENT_BLOCKS + index), page)
     }
@@ -193,7 +193,7 @@ export class BackupValues {
         return this.#noteSize(file.relation, open.page)
       case 'slru':
         if (open.partsBytes > 0)
-          throw fail('bad_file', `file "${path}" has ${size} bytes, which are no whole pages`)
+          throw fail('bad_file', `file "${path}" has ${size} bytes, which is not a number of whole pages`)
         return
       case 'dispensable':
         return
@@ -274,7 +274,7 @@ export class BackupValues {
       throw fail('bad_file', 'base backup has no pg_control or no backup_label')
     if (end.timelineId !== start.timelineId || control.checkpoint.timelineId !== start.timelineId) {
       throw fail('precondition', `the server left timeline ${start.timelineId} during the base backup`, {
-        hint: 'Start the import anew.',
+        hint: 'Start the import again.',
       })
     }
     const { redoLsn } = control.checkpoint
@@ -307,7 +307,7 @@ const smallKey = (keyClass: number, spcOid = 0, dbOid = 0, rel = 0): Key => ({
   block: 0,
 })
 
-/** A file shorter than 1 GiB is the last one, whatever is there beyond (md.c). */
+/** A file shorter than 1 GiB is the last one, even if others are there (md.c). */
 function blocksOf(segments: readonly number[]): number {
   let blocks = 0
   for (let segment = 0; segment * RELATION_SEGMENT_BLOCKS === blocks; segment++) {

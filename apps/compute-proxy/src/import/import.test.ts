@@ -95,7 +95,7 @@ test('an import that is stopped never reaches its finish', async () => {
   expect(await pageserver.ended).toBe(false)
 })
 
-test('a backup that breaks off is no import', async () => {
+test('a backup that breaks off fails the import', async () => {
   const pageserver = await startStandIn(Infinity)
   const { signal } = new AbortController()
   const broken = backup(500, () => {

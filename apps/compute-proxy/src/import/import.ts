@@ -1,7 +1,7 @@
 /**
- * Imports a base backup into the shards of a new timeline: each shard gets its values by a stream of its own, all at the
- * pace of the slowest, in one pass over the backup and bounded memory. Two phases, because a shard may be read only from
- * the backup's end on, and only once a quorum has the WAL up to there:
+ * Imports a base backup into the shards of a new timeline: each shard gets its values by a stream of its own, all at
+ * the pace of the slowest, in one pass over the backup and bounded memory. Two phases, because a shard may be read only
+ * from the backup's end on, and only once a quorum has the WAL up to there:
  *
  *   importBaseBackup   every value is with its shard, the backup is over
  *   finish             the shards make it durable and begin to ingest WAL from the backup's start
@@ -39,8 +39,8 @@ export interface ImportOptions {
 
 export interface ImportedBackup extends ImportedCluster {
   /**
-   * To be called once a quorum has the WAL up to `endLsn`: resolves when every shard has the import in the object store;
-   * gives the values they took in. Rejects where a shard was lost since.
+   * To be called once a quorum has the WAL up to `endLsn`: resolves when every shard has the import in the object
+   * store; gives the values they took in. Rejects where a shard was lost since.
    */
   finish(): Promise<number>
   /** Instead of `finish`: the shards forget what they got. */

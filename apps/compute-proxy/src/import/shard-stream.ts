@@ -1,4 +1,6 @@
-/** One shard's import stream: values go out in batches as they gather, with back-pressure; then the end, or a failure. */
+/**
+ * One shard's import stream: values go out in batches as they gather, with back-pressure; then the end, or a failure.
+ */
 import type { Lsn, ShardLayout } from '@understory/base'
 import { BoundedQueue } from '@understory/base'
 import { PageserverServiceClient, callClientStream, createClient } from '@understory/rpc'
@@ -33,7 +35,7 @@ export class ShardStream {
   constructor(options: ShardStreamOptions) {
     this.#end.promise.catch(() => undefined)
     this.valuesCount = this.#run(options)
-    // Whoever pushes next, or finishes, meets it.
+    // The next push, or the finish, meets it.
     this.valuesCount.catch((error: unknown) => this.fail(error))
   }
 

@@ -1,5 +1,5 @@
-// Goal: others understand the certificate, and it is of the names and the key that it was made for. Method: OpenSSL by way of
-// Node, and a TLS handshake that verifies it against itself.
+// Goal: others understand the certificate, and it is of the names and the key that it was made for. Method: OpenSSL by
+// way of Node, and a TLS handshake that verifies it against itself.
 import { X509Certificate, createPrivateKey } from 'node:crypto'
 import { connect, createServer } from 'node:tls'
 import { expect, test } from 'vitest'

@@ -1,6 +1,7 @@
 /**
- * The certificate by which a Postgres proves itself to its clients: self-signed, ECDSA on P-256, as RFC 5280 has it. It is
- * built here because node:crypto makes keys and signatures and no certificates, and the image of Postgres has no openssl.
+ * The certificate by which a Postgres proves itself to its clients: self-signed, ECDSA on P-256, as RFC 5280 has it. It
+ * is built here because node:crypto makes keys and signatures and no certificates, and the image of Postgres has no
+ * openssl.
  */
 import { X509Certificate, createPrivateKey, generateKeyPairSync, sign } from 'node:crypto'
 import { isIP } from 'node:net'
@@ -45,12 +46,12 @@ const SUBJECT_ALT_NAME = [2, 5, 29, 17]
 const EXTENDED_KEY_USAGE = [2, 5, 29, 37]
 const SERVER_AUTH = [1, 3, 6, 1, 5, 5, 7, 3, 1]
 const ECDSA_WITH_SHA256 = [1, 2, 840, 10045, 4, 3, 2]
-/** No end that anybody could miss (RFC 5280, 4.1.2.5): clients that check it have this very certificate. */
+/** No end that an operator could miss (RFC 5280, 4.1.2.5): clients that check it have this very certificate. */
 const NO_END = '99991231235959Z'
 
 /**
- * For the Postgres of a timeline, by all the names that lead to `host`: a service of Kubernetes is found by its first label
- * from within its namespace.
+ * For the Postgres of a timeline, by all the names that lead to `host`: a service of Kubernetes is found by its first
+ * label from within its namespace.
  */
 export function serverCertificate(
   timelineId: string,
@@ -79,7 +80,7 @@ export function selfSignedCertificate(options: CertificateOptions): ServerCertif
   const signed = der(
     SEQUENCE,
     der(VERSION, der(INTEGER, Buffer.of(2))),
-    // Positive, whatever the first bit is.
+    // Positive, with any first bit.
     der(INTEGER, Buffer.of(0x01), serial.subarray(0, 19)),
     algorithm,
     name,

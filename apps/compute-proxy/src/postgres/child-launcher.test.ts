@@ -1,5 +1,5 @@
-// Goal: the log of a Postgres that writes without end stays bounded, and what a superuser left running is gone before root works on
-// folders that he may write to. Method: programs named postgres, and real processes of a compute's user.
+// Goal: the log of a Postgres that writes without end stays bounded, and what a superuser left running is gone before
+// root works on folders that he may write to. Method: programs named postgres, and real processes of a compute's user.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdir, rmdir, stat, truncate, writeFile } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import { LOG_BYTES_MAX } from './launcher.ts'
 import { hostFiles } from './layout.ts'
 import { allowStart } from './postgres.ts'
 
-test('a log that has grown is put aside, and Postgres goes on at its start', async () => {
+test('a log that has grown is put aside, and Postgres continues at its start', async () => {
   await using folder = await temporaryDirectory()
   const files = hostFiles(folder.path)
   await mkdir(files.pgdata)
@@ -44,7 +44,7 @@ test('a log that has grown is put aside, and Postgres goes on at its start', asy
   expect(await sizes()).toEqual(['more\n'.length, LOG_BYTES_MAX + 1])
 })
 
-test('a log that cannot be put aside is reported once, and is no failure of the compute', async () => {
+test('a log that cannot be put aside is reported once, and does not fail the compute', async () => {
   await using folder = await temporaryDirectory()
   const files = hostFiles(folder.path)
   const warn = vi.fn<(event: string) => void>()

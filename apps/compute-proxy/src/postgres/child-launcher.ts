@@ -1,6 +1,6 @@
 /**
- * The programs of Postgres as child processes. The kernel ends them when this process ends, but for the server: that outlives it by
- * a grace, in which the next life of this process may adopt it (lease.ts).
+ * The programs of Postgres as child processes. The kernel ends them when this process ends, but for the server: that
+ * outlives it by a grace, in which the next life of this process may adopt it (lease.ts).
  */
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -20,12 +20,12 @@ import { GUARDED, makeLease } from './lease.ts'
 import { identityOf, isProcessRunning, isSameProcess } from './processes.ts'
 
 const OUTPUT_BYTES_MAX = 2_000
-/** Postgres appends, so that it goes on at the start of a log that was cut. */
+/** Postgres appends, so that it continues at the start of a log that was cut. */
 const LOG_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND
 
 const hasSetpriv = spawnSync('setpriv', ['--pdeathsig', 'QUIT', 'true']).status === 0
 
-/** Nothing here must outlive its proxy: the kernel tells it of its parent's death, where util-linux is there. */
+/** Nothing here must outlive its proxy: the kernel signals its parent's death to it, where util-linux is there. */
 function endsWithParent(signal: 'QUIT' | 'KILL', command: readonly string[]): [string, ...string[]] {
   const prefix = hasSetpriv ? ['setpriv', '--pdeathsig', signal, '--'] : []
   return [...prefix, ...command] as [string, ...string[]]
@@ -98,8 +98,9 @@ export function childLauncher({
   const isGuarded = adoptionGraceMs > 0 && (owner === undefined || hasSetpriv)
 
   /**
-   * The kernel ends the shell with this process, up to the moment when the postmaster takes its place, by then with a guard: a
-   * successor must not meet a start of this process on files that are its own by then (I4). A change of user clears the signal.
+   * The kernel ends the shell with this process, up to the moment when the postmaster takes its place, by then with a
+   * guard: a successor must not meet a start of this process on files that are its own by then (I4). A change of user
+   * clears the signal.
    */
   const guarded = ({ lease }: ComputeFiles, command: readonly string[]): [string, ...string[]] => {
     const unbound =
@@ -111,7 +112,7 @@ export function childLauncher({
     return endsWithParent('KILL', [...shell, ...prefix, ...command])
   }
 
-  /** Whatever a superuser has begun besides, too: it could change what is made here next. */
+  /** Programs that a superuser has begun are ended, too: they could change the files made here next. */
   const endAll = async (files: ComputeFiles): Promise<void> => {
     await endOldPostgres({ files, clock, log })
     if (owner !== undefined) await endUser(owner.uid, clock)
@@ -132,7 +133,7 @@ export function childLauncher({
       // initdb.c, get_id; 16, 17, 18 alike.
       await emptyFolder(files, pgdata, named)
       const [program, ...rest] = endsWithParent('KILL', [join(bin, 'initdb'), '-D', pgdata, ...args])
-      // Its working directory tells the next life of the proxy that it is there, as with the server itself.
+      // By its working directory the next life of the proxy finds it, as with the server itself.
       const child = spawn(program, rest, { ...runAs(named), stdio: ['ignore', 'pipe', 'pipe'], cwd: pgdata })
       const output: Buffer[] = []
       child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
@@ -161,8 +162,8 @@ export function childLauncher({
 
     async start(files, args, input) {
       await takeStartToken(files)
-      // The server before this one may have begun more than itself (shared_preload_libraries, ssl_passphrase_command), and who
-      // changes a folder while root removes it has root remove something else.
+      // The server before this one may have begun more than itself (shared_preload_libraries, ssl_passphrase_command),
+      // and who changes a folder while root removes it has root remove something else.
       if (owner !== undefined) await endUser(owner.uid, clock)
       await emptyFolder(files, files.sockets)
       // main.c, get_user_name_or_exit before PostgresSingleUserMain; 16, 17, 18 alike.
@@ -194,7 +195,7 @@ export function childLauncher({
       }
       void ended.then(() => lease?.release())
       const exited = isSingleUser ? ended.then(giveBack) : ended
-      // One that ends without reading says why by its exit code.
+      // A program that ends without reading says why by its exit code.
       child.stdin?.on('error', () => undefined)
       child.stdin?.end(input)
       const { pid } = child

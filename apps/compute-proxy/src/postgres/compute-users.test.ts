@@ -1,4 +1,5 @@
-// Goal: each compute of a host has a user of its own, whose processes end with it. Method: tables, and real processes of such a user.
+// Goal: each compute of a host has a user of its own, whose processes end with it. Method: tables, and real processes
+// of such a user.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { realClock } from '@understory/env'
@@ -42,7 +43,7 @@ test.runIf(process.geteuid?.() === 0)(
     const ended = once(breeding, 'exit')
     await endUser(uid, realClock)
     expect(await ended).toEqual([null, 'SIGKILL'])
-    await expect(endUser(0, realClock)).rejects.toThrow('is no compute')
-    await expect(endUser(999, realClock)).rejects.toThrow('is no compute')
+    await expect(endUser(0, realClock)).rejects.toThrow('is not of a compute')
+    await expect(endUser(999, realClock)).rejects.toThrow('is not of a compute')
   },
 )

@@ -1,11 +1,12 @@
 /**
- * Users of the computes of a host that runs as root: one a timeline, so that the superuser of a tenant, who runs any program as
- * Postgres's user, reaches neither another tenant's files, sockets and processes nor those of the host. No such user has a
- * name: the kernel needs none.
+ * Users of the computes of a host that runs as root: one a timeline, so that the superuser of a tenant, who runs any
+ * program as Postgres's user, reaches neither another tenant's files, sockets and processes nor those of the host. No
+ * such user has a name: the kernel needs none.
  *
- * A number is a digest of the compute's folder in a range that nobody gives out, so that two hosts on one machine do not choose the
- * same, not for one timeline either, and is kept in `computes.json`. Range: 0x70000000 to 0x7FFFFFFF, which systemd leaves unused (its
- * UIDS-GIDS.md). Where a user namespace, as of a rootless container, has 65,536 users at most, it is 20000 to 59999.
+ * A number is a digest of the compute's folder in a range that no tool gives out, so that two hosts on one machine do
+ * not choose the same, not for one timeline either, and is kept in `computes.json`. Range: 0x70000000 to 0x7FFFFFFF,
+ * which systemd leaves unused (its UIDS-GIDS.md). Where a user namespace, as of a rootless container, has 65,536 users
+ * at most, it is 20000 to 59999.
  */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -25,7 +26,9 @@ const RANGES: readonly UserRange[] = [
 ]
 const POLL_MS = 20
 
-/** The first range that `uidMap`, as /proc/self/uid_map has it (user_namespaces(7)), has whole. Errors: `precondition`. */
+/**
+ * The first range that `uidMap`, as /proc/self/uid_map has it (user_namespaces(7)), has whole. Errors: `precondition`.
+ */
 export function usableRange(uidMap: string): UserRange {
   const mapped = uidMap
     .split('\n')
@@ -40,7 +43,7 @@ export function usableRange(uidMap: string): UserRange {
   })
 }
 
-/** One that none of `taken` is, the same each time for a folder alone in its place. */
+/** A number that is not in `taken`, the same each time for a folder alone in its place. */
 export function chooseUser(folder: string, { first, count }: UserRange, taken: ReadonlySet<number>): number {
   const start = createHash('sha256').update(folder).digest().readUInt32LE()
   for (let i = 0; i < count; i++) {
@@ -57,14 +60,17 @@ export const namedUsers = (): Set<number> =>
 /** As `usableRange`, of this process. */
 export const ownRange = (): UserRange => usableRange(readFileSync('/proc/self/uid_map', 'utf8'))
 
-/** Kills every process of a compute's user, and returns when none is left. For root, and users of the ranges above alone. */
+/**
+ * Kills every process of a compute's user, and returns when none is left. For root, and users of the ranges above
+ * alone.
+ */
 export async function endUser(uid: number, clock: Clock): Promise<void> {
   assert(
     RANGES.some(({ first, count }) => uid >= first && uid < first + count),
-    () => `user ${uid} is no compute's`,
+    () => `user ${uid} is not of a compute`,
   )
   while (hasProcesses(uid)) {
-    // kill(2) with -1, by that user itself: all of them at once, whatever they start meanwhile.
+    // kill(2) with -1, by that user itself: all of them at once, with anything that they start at that moment.
     const killer = spawn('sh', ['-c', 'kill -KILL -1'], { uid, gid: uid, cwd: '/', env: {}, stdio: 'ignore' })
     await new Promise<void>((resolve, reject) => {
       killer.once('error', reject)
@@ -74,7 +80,7 @@ export async function endUser(uid: number, clock: Clock): Promise<void> {
   }
 }
 
-/** Those that ended and that nobody has waited for yet do not count. */
+/** Processes that ended and have not been waited for yet do not count. */
 function hasProcesses(uid: number): boolean {
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue
@@ -82,7 +88,7 @@ function hasProcesses(uid: number): boolean {
     try {
       status = readFileSync(`/proc/${name}/status`, 'utf8')
     } catch {
-      // It ended meanwhile.
+      // It has ended.
       continue
     }
     const [, real] = /^Uid:\s+(\d+)/m.exec(status) ?? []

@@ -1,4 +1,5 @@
-// Goal: the newest configuration is kept, and beside it the last that a server took in whole. Method: files in a folder.
+// Goal: the newest configuration is kept, and beside it the last that a server took in whole. Method: files in a
+// folder.
 import { execFileSync } from 'node:child_process'
 import { mkdir, rm, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -59,7 +60,7 @@ test('what was published is taken where it is newer, by term first', async () =>
   expect(isNewer({ term: 2, number: 99 }, { term: 3, number: 1 })).toBe(false)
 })
 
-test('nothing is kept of what a link in PGDATA leads to, nor of what is no file or has no end', async () => {
+test('the target of a link in PGDATA is not kept, nor is anything but a file, nor one without an end', async () => {
   await using folder = await temporaryDirectory()
   const files = hostFiles(folder.path)
   await mkdir(files.pgdata)

@@ -90,7 +90,7 @@ test('what the files do not say counts as the default', () => {
   expect(settingsFor({}, 16).has('allow_alter_system')).toBe(false)
 })
 
-test('logical slots with failover wait for the slot of the proxy, whatever the files say', () => {
+test('logical slots with failover wait for the slot of the proxy, against any setting in the files', () => {
   const name = 'synchronized_standby_slots'
   for (const major of [17, 18] as const)
     expect(settingsFor({ [name]: '' }, major).get(name)).toBe('understory')

@@ -1,10 +1,10 @@
 /**
- * What Postgres is told. Three places, by who may change it:
+ * The settings of Postgres. They come from three places, by who may change them:
  *
  * - the command line: what I1 and I4 rest on, which no configuration file can override;
  * - pg_hba.managed.conf: the gate. Closed, only the proxy's own role on its socket gets in; open, the timeline's own
- *   pg_hba.conf decides, except that nobody but the proxy may replicate (Postgres would send WAL no quorum has), and that
- *   nobody may come without TLS where the tenant does not allow it;
+ *   pg_hba.conf decides, except that no client but the proxy may replicate (Postgres would send WAL no quorum has), and
+ *   that none may come without TLS where the tenant does not allow it;
  * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are kept
  *   beside and put back (configuration-store.ts).
  */
@@ -66,9 +66,9 @@ const SETTING_DEFAULTS = {
 
 /**
  * Arguments of `postgres`: nothing that the storage, or the proxy's own way in, rests on is left to the user's files.
- * `user` tells what those say; `floors` is undefined for a cluster that was made a moment ago. Where Postgres ended by itself
- * at the last start (`isSuspect`), it is not to look for certificates that may have been lost with a disk: it uses the pair
- * that is kept.
+ * `user` returns the values in those; `floors` is undefined for a cluster that was made a moment ago. Where Postgres
+ * ended by itself at the last start (`isSuspect`), it is not to look for certificates that may have been lost with a
+ * disk: it uses the pair that is kept.
  */
 export function postgresArguments(
   files: ComputeFiles,
@@ -87,7 +87,7 @@ export function postgresArguments(
     listen_addresses: listenAddresses,
     // Postgres works in its data directory; the whole path may be longer than that of a socket can be.
     unix_socket_directories: relative(files.pgdata, files.sockets),
-    // The folder itself lets in nobody but the owner of the server.
+    // The folder itself lets in the owner of the server alone.
     unix_socket_permissions: '0777',
     unix_socket_group: '',
     hba_file: files.hba,
@@ -101,7 +101,7 @@ export function postgresArguments(
     synchronous_standby_names: STANDBY_NAME,
     archive_mode: 'off',
     wal_level: walLevel !== undefined && WAL_LEVELS.includes(walLevel) ? walLevel : 'replica',
-    // A slot that is given up would be the end of the stream.
+    // A slot that is invalidated would be the end of the stream.
     max_slot_wal_keep_size: '-1',
     // full_page_writes is switched by it.
     ...(major >= 17 ? { allow_alter_system: 'on' } : {}),
@@ -139,7 +139,7 @@ function raisedSettings(
   const raised: Record<string, string> = {}
   for (const [name, least] of Object.entries(needed)) {
     const asked = Number(user(name) ?? SETTING_DEFAULTS[name as keyof typeof SETTING_DEFAULTS])
-    // What is no number is Postgres's to refuse, unless the storage needs one.
+    // A value that is not a number is left to Postgres to refuse, unless the storage needs one.
     if (!(asked >= least)) raised[name] = String(least)
   }
   return raised
@@ -153,7 +153,7 @@ const HBA_CLOSED = `${HBA_HEAD}local all all reject
 host  all all 0.0.0.0/0 reject
 host  all all ::/0 reject
 `
-/** Before the proxy's role is made: nobody but this machine's own processes can reach the socket. */
+/** Before the proxy's role is made: only this machine's own processes can reach the socket. */
 const HBA_BOOTSTRAP = `local all postgres trust
 ${HBA_CLOSED}`
 const hbaOpen = (files: ComputeFiles, requireTls: boolean): string => `${HBA_HEAD}local replication all reject
@@ -163,8 +163,8 @@ ${requireTls ? 'hostnossl all all all reject\n' : ''}include "${join(files.pgdat
 `
 
 /**
- * pg_hba.conf by which a timeline begins: a password is asked of whoever comes by TCP. The socket is in a folder that only
- * Postgres's own user can enter.
+ * pg_hba.conf by which a timeline begins: a password is asked of every client that comes by TCP. The socket is in a
+ * folder that only Postgres's own user can enter.
  */
 export const FIRST_RULES = `local all all trust
 host all all all scram-sha-256

@@ -1,6 +1,7 @@
 /**
  * Names that the pages of pg_database have, without asking the server: to ask it, one must connect to a database by its
- * name, and none is sure to be there. Also those that were dropped or never committed: whoever uses a name finds out.
+ * name, and none is sure to be there. Names that were dropped or never committed are among them: the user of a name
+ * finds out.
  *
  * Source: pg_database.h (oid, datname are its first columns), htup_details.h, bufpage.h, itemid.h (16, 17, 18 alike).
  */

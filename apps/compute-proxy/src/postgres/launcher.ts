@@ -29,7 +29,7 @@ export interface Postmaster {
 
 /** A postmaster that an earlier life of this process started. */
 export interface OldPostmaster extends Postmaster {
-  /** From now on it lives as long as this process. False where nobody looks after it: then it must be ended. */
+  /** From now on it lives as long as this process. False where no process looks after it: then it must be ended. */
   keep(): Promise<boolean>
 }
 
@@ -77,11 +77,11 @@ export interface Launcher {
   /** Makes a cluster in `files.pgdata`. Errors: `precondition` with what it said. */
   initdb(files: ComputeFiles, args: readonly string[]): Promise<void>
   /**
-   * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone: backends
-   * can outlive a postmaster that was killed, and would serve what is no longer true.
+   * Ends every process of Postgres that still runs on these files, from an earlier life of the proxy, and waits until
+   * it is gone: backends can outlive a postmaster that was killed, and would serve what is no longer true.
    */
   endOld(files: ComputeFiles): Promise<void>
-  /** Removes PGDATA, and makes it anew, empty. Nothing of Postgres may run. */
+  /** Removes PGDATA, and makes it again, empty. Nothing of Postgres may run. */
   emptyPgdata(files: ComputeFiles): Promise<void>
   /** Puts files into PGDATA, as Postgres's user. */
   install(files: ComputeFiles, contents: InstalledFiles): Promise<void>
@@ -92,7 +92,9 @@ export interface Launcher {
   start(files: ComputeFiles, args: readonly string[], input?: string): Promise<Postmaster>
   /** Undefined where such a postmaster cannot be found again by a later life of this process. */
   identify(postmaster: Postmaster): Promise<ProcessIdentity | undefined>
-  /** The one that an earlier life of this process started, if it still runs on these files; never in single-user mode. */
+  /**
+   * The one that an earlier life of this process started, if it still runs on these files; never in single-user mode.
+   */
   findOld(files: ComputeFiles, identity: ProcessIdentity): Promise<OldPostmaster | undefined>
   /** Called every second or so: `files.log` does not grow for ever. */
   boundLog(files: ComputeFiles): Promise<void>

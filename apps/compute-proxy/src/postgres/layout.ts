@@ -17,8 +17,8 @@
  *     lease                 of a host's Postgres (lease.ts)
  *     spec                  what is wanted, of a pod
  *
- * In a pod these are three volumes. On a host the first two are one folder, in which nobody else may write: `pgdata` and `sockets`
- * belong to Postgres's user there. The third is below it, for this user alone.
+ * In a pod these are three volumes. On a host the first two are one folder, in which no other user may write: `pgdata`
+ * and `sockets` belong to Postgres's user there. The third is below it, for this user alone.
  */
 import { join } from 'node:path'
 

@@ -1,5 +1,5 @@
-// Goal: a server outlives its proxy by its grace and no longer, unless another proxy takes the lease by then (I2). Method: the real
-// guard beside a program that stands for a server; a proxy that dies is a lease that is released.
+// Goal: a server outlives its proxy by its grace and no longer, unless another proxy takes the lease by then (I2).
+// Method: the real guard beside a program that stands for a server; a proxy that dies is a lease that is released.
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'

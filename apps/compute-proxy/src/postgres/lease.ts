@@ -1,12 +1,12 @@
 /**
- * How long Postgres outlives its proxy, on a host: a process beside it ends it a grace after the last proxy that held its lease is
- * gone, unless another proxy takes the lease by then (I2).
+ * How long Postgres outlives its proxy, on a host: a process beside it ends it a grace after the last proxy that held
+ * its lease is gone, unless another proxy takes the lease by then (I2).
  *
- * The lease is a FIFO in the compute's own folder. The proxy has it open for writing, and the kernel closes it when that process
- * ends, however it ends. The guard waits for that in a read, so that nothing is polled. It is a child of the postmaster: where
- * somebody ends the guard, the postmaster takes it for a crash and ends itself (postmaster.c, CleanupBackend in 16,
- * process_pm_child_exit "untracked child process" in 17 and 18). Exit codes 0 and 1 of a child are not a crash to it: the guard
- * ends with 0 only where the server is gone.
+ * The lease is a FIFO in the compute's own folder. The proxy has it open for writing, and the kernel closes it when
+ * that process ends, however it ends. The guard waits for that in a read, so that nothing is polled. It is a child of
+ * the postmaster: where another process ends the guard, the postmaster takes it for a crash and ends itself
+ * (postmaster.c, CleanupBackend in 16, process_pm_child_exit "untracked child process" in 17 and 18). Exit codes 0 and
+ * 1 of a child are not a crash to it: the guard ends with 0 only where the server is gone.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, constants, openSync } from 'node:fs'
@@ -14,19 +14,20 @@ import { rm } from 'node:fs/promises'
 import { fail } from '@understory/base'
 import type { Clock } from '@understory/env'
 
-/** Between the first signal to a Postgres that nobody adopts and the second. */
+/** Between the first signal to a Postgres that is not adopted and the second. */
 const KILL_AFTER_S = 5
 /** A guard that has just found the lease free opens it again within that. */
 const TAKE_WAIT_MS = 500
 const POLL_MS = 5
 
 /**
- * A program for sh: arguments are the number of the process that starts it, the lease, the grace in seconds, and the command, whose
- * place in the table of processes the shell's own becomes. Signals to all processes of a terminal are not for the guard.
+ * A program for sh: arguments are the number of the process that starts it, the lease, the grace in seconds, and the
+ * command, whose place in the table of processes the shell's own becomes. Signals to all processes of a terminal are
+ * not for the guard.
  *
- * Its caller has the kernel end the shell with that process (I4): the command must not begin when a successor may already work on the
- * same files. A process that ended before the kernel was asked is no longer the shell's parent. The command itself ends with
- * the guard, and clears that signal as the last thing before it begins.
+ * Its caller has the kernel end the shell with that process (I4): the command must not begin when a successor may
+ * already work on the same files. A process that ended before the kernel was asked is no longer the shell's parent. The
+ * command itself ends with the guard, and clears that signal as the last thing before it begins.
  */
 export const GUARDED = `# Written by compute-proxy: runs a command, and ends it when no proxy holds its lease any more.
 [ "$PPID" = "$1" ] || exit 1
@@ -77,7 +78,7 @@ export interface Lease {
 
 /** For a server that is about to be started. Errors: `precondition`. */
 export async function makeLease(path: string): Promise<Lease> {
-  // Whoever waits for the one before goes on waiting for that one.
+  // Waiters for the lease before keep waiting for that one.
   await rm(path, { force: true })
   const code = await new Promise<number | null | Error>((resolve) => {
     const program = spawn('mkfifo', ['-m', '600', path], { stdio: 'ignore' })
@@ -100,7 +101,7 @@ export async function takeLease(path: string, clock: Clock): Promise<Lease | und
     try {
       return leaseOf(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK))
     } catch (error) {
-      // ENXIO: nobody has it open for reading.
+      // ENXIO: no process has it open for reading.
       if (!(error instanceof Error && 'code' in error && error.code === 'ENXIO')) return undefined
       if (clock.nowMs() > untilMs) return undefined
     }

@@ -1,4 +1,5 @@
-// Goal: an operator learns why a Postgres ended, and nothing of what its tenant keeps in it. Method: lines as Postgres writes them.
+// Goal: an operator learns why a Postgres ended, and nothing of what its tenant keeps in it. Method: lines as Postgres
+// writes them.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { describeError } from '@understory/base'
 import { temporaryDirectory } from '@understory/testcontainers'

@@ -1,15 +1,16 @@
 /**
- * What of a server's messages may leave its compute. postgres.log has whole statements and values of rows, and belongs to the
- * tenant; an operator's log, a trace and the failure that the API shows do not. Fit to be shown are:
+ * What of a server's messages may leave its compute. postgres.log has whole statements and values of rows, and belongs
+ * to the tenant; an operator's log, a trace and the failure that the API shows do not. Fit to be shown are:
  *
  * - FATAL and PANIC: why a session or the server ended;
  * - of LOG, what the postmaster says of its own files, addresses and settings as it starts (`START_MESSAGES`);
  *
- * each as its template: whatever Postgres puts in quotes (a value, a file, a name) is left out, but for the names of settings and
- * addresses to listen on. Severity and message as elog.c (16, 17, 18) writes them; a line that continues one begins with a tab.
+ * each as its template: the text that Postgres puts in quotes (a value, a file, a name) is left out, but for the names
+ * of settings and addresses to listen on. Severity and message as elog.c (16, 17, 18) writes them; a line that
+ * continues one begins with a tab.
  */
 
-/** The first of these on a line tells what the line is; whatever stands in a statement comes behind it. */
+/** The first of these on a line is the kind of the line; the text of a statement comes behind it. */
 const SEVERITY =
   /\b(DEBUG[1-5]?|INFO|NOTICE|WARNING|LOG|ERROR|FATAL|PANIC|DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION|BACKTRACE): {1,2}(.*)/
 

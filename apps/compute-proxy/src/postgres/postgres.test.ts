@@ -49,7 +49,7 @@ test('processes of Postgres on the data directory, and starts of it, are ended, 
   }
 })
 
-test('a postmaster that does not heed the signal is killed', async () => {
+test('a postmaster that does not react to the signal is killed', async () => {
   const child = spawn('/bin/sh', ['-c', "trap '' QUIT; echo ready; while :; do sleep 1; done"], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })

@@ -1,6 +1,6 @@
 /**
  * The local Postgres. A start consumes the one-time token that was written when its data directory became fit to be
- * started, so that nobody, this program included, starts the same files twice (I4).
+ * started, so that no program, this one included, starts the same files twice (I4).
  */
 import { closeSync, constants } from 'node:fs'
 import { rm, unlink } from 'node:fs/promises'
@@ -35,10 +35,10 @@ export async function allowStart(files: ComputeFiles): Promise<void> {
   closeSync(openWithin(files.shared, basename(files.startToken), O_CREAT | O_EXCL | O_WRONLY, 0o600))
 }
 
-/** Whatever begins next needs a token of its own. */
+/** The next start needs a token of its own. */
 export const forbidStart = (files: ComputeFiles): Promise<void> => rm(files.startToken, { force: true })
 
-/** By whoever is about to start it. */
+/** Consumes the token, just before the start. Errors: `precondition` where there is none. */
 export async function takeStartToken(files: ComputeFiles): Promise<void> {
   await unlink(files.startToken).catch((cause: unknown) => {
     throw fail('precondition', 'this data directory must not be started: it has no start token', {
@@ -51,7 +51,10 @@ export async function takeStartToken(files: ComputeFiles): Promise<void> {
 /** Settings that load libraries into a server in single-user mode. */
 const PRELOADS = ['shared_preload_libraries', 'session_preload_libraries', 'local_preload_libraries']
 
-/** Runs statements without a server, as the bootstrap superuser: one that fails is no error. Consumes a start token. */
+/**
+ * Runs statements without a server, as the bootstrap superuser: a failure of one does not count. Consumes a start
+ * token.
+ */
 export async function runSingleUser(
   { files, launcher }: PostgresParts,
   args: readonly string[],
@@ -62,8 +65,8 @@ export async function runSingleUser(
   for (const database of await databaseNames(files.pgdata)) {
     // A database that could not be opened was not written to.
     if (failure !== undefined) await allowStart(files)
-    // Nothing here waits for a standby: there is none. And no library of a superuser's is loaded: it would run as a user
-    // that others have in common.
+    // Nothing here waits for a standby: there is none. And no library of a superuser's is loaded: it would run as a
+    // user that others have in common.
     const without = ['synchronous_standby_names', ...PRELOADS].flatMap((name) => ['-c', `${name}=`])
     const all = ['--single', ...args, ...without, database]
     const { exited } = await launcher.start(files, all, input)
@@ -99,7 +102,7 @@ export async function postgresError(files: ComputeFiles, how: string): Promise<E
   })
 }
 
-/** The end of postgres.log; nothing where that is no file. */
+/** The end of postgres.log; empty where that is not a file. */
 async function logTail({ shared, log }: ComputeFiles): Promise<string> {
   await using file = await openFileWithin(shared, basename(log), true).catch(() => undefined)
   if (file === undefined) return ''
@@ -109,7 +112,7 @@ async function logTail({ shared, log }: ComputeFiles): Promise<string> {
   return bytes.toString('utf8', 0, bytesRead)
 }
 
-/** Ends it at once; one that does not heed that is killed. */
+/** Ends it at once; a postmaster that does not react is killed. */
 export async function endPostmaster(postmaster: Postmaster, clock: Clock): Promise<void> {
   postmaster.signal('SIGQUIT')
   const timer = clock.setTimer(END_WAIT_MS, () => postmaster.signal('SIGKILL'))
@@ -118,9 +121,10 @@ export async function endPostmaster(postmaster: Postmaster, clock: Clock): Promi
 }
 
 /**
- * Ends whatever of Postgres still runs on these files, from an earlier life of the proxy, and waits until it is gone.
- * Backends can outlive a postmaster that was killed, and would serve what is no longer true. Every process of Postgres
- * has its data directory as working directory; whoever else has (a shell that looks around there) is left alone.
+ * Ends every process of Postgres that still runs on these files, from an earlier life of the proxy, and waits until it
+ * is gone. Backends can outlive a postmaster that was killed, and would serve what is no longer true. Every process of
+ * Postgres has its data directory as working directory; another process with it (a shell that looks around there) is
+ * left alone.
  */
 export async function endOldPostgres({
   files,

@@ -70,8 +70,8 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
 export const isProcessRunning = (pid: number): boolean => startTimeOf(pid) !== undefined
 
 /**
- * When it started, in clock ticks since the machine did (proc(5), /proc/pid/stat, field 22): with its number it names one
- * process. Undefined where it does not run.
+ * When it started, in clock ticks since the machine did (proc(5), /proc/pid/stat, field 22): with its number it names
+ * one process. Undefined where it does not run.
  */
 export function startTimeOf(pid: number): string | undefined {
   let stat: string

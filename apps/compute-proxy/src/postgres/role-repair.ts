@@ -7,7 +7,7 @@ import { endPostmaster, endedError } from './postgres.ts'
 import type { PostgresServer, StartOptions } from './server.ts'
 import { waitForSql } from './sql.ts'
 
-/** After which a Postgres that was told to end is killed. */
+/** A Postgres that was asked to end is killed after so long. */
 const END_MS = 5_000
 
 export interface RoleRepairParts {
@@ -17,8 +17,9 @@ export interface RoleRepairParts {
 }
 
 /**
- * Gives the server that runs then. A server that nobody serves (single-user mode) asks for no role. These files are still fit
- * for a start: nobody was let in, and each stop here is a clean one, whose WAL goes to the quorum with what follows.
+ * Gives the server that runs then. A server without connections (single-user mode) asks for no role. These files are
+ * still fit for a start: no client was let in, and each stop here is a clean one, whose WAL goes to the quorum with
+ * what follows.
  */
 export async function repairProxyRole(
   { server, clock, log }: RoleRepairParts,

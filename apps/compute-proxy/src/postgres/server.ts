@@ -1,4 +1,6 @@
-/** Starts of one compute's Postgres: always the same files and port, with what its configuration files say at that time. */
+/**
+ * Starts of one compute's Postgres: always the same files and port, with what its configuration files say at that time.
+ */
 import type { CheckedSpec } from '@understory/protocol'
 import { postgresArguments, readSettings } from './configuration.ts'
 import type { SettingFloors, SqlFront } from './configuration.ts'
@@ -43,7 +45,7 @@ export class PostgresServer {
     return postmaster
   }
 
-  /** As the bootstrap superuser, while no server runs; the files are fit for a start. A statement that fails is no error. */
+  /** As the bootstrap superuser, while no server runs; the files are fit for a start. A statement may fail. */
   async runSingleUser(statements: readonly string[], options: StartOptions): Promise<void> {
     await allowStart(this.#parts.files)
     await runSingleUser(this.#parts, await this.#arguments(options), statements)

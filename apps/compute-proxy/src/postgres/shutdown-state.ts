@@ -8,7 +8,7 @@ import {
 } from '@understory/postgres/cluster'
 import type { ComputeFiles } from './layout.ts'
 
-/** False where that cannot be told. */
+/** False where that cannot be known. */
 export async function wasShutDown({ pgdata }: ComputeFiles): Promise<boolean> {
   try {
     const bytes = await readWithin(pgdata, CONTROL_FILE_PATH, { bytesMax: CONTROL_FILE_BYTES })

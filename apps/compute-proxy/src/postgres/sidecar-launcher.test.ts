@@ -70,7 +70,7 @@ async function startPod(): Promise<Pod> {
   return { files, launcher, container, containerEnded, stopAsked: asked.promise }
 }
 
-test('a start takes the token away, hands arguments over as they are, and tells how it ended', async () => {
+test('a start takes the token away, hands arguments over as they are, and reports how it ended', async () => {
   const { files, launcher } = await startPod()
   expect(launcher.isWanted).toBe(false)
   await allowStart(files)
@@ -177,7 +177,7 @@ test('a cluster that the init container made is used once', async () => {
   await stopAsked
 })
 
-test('what a proxy asked for that has died meanwhile does not run on', async () => {
+test('a program whose proxy has died since then does not run on', async () => {
   const { files } = await startPod()
   await allowStart(files)
   const dead = spawn('true')
@@ -207,7 +207,7 @@ test('a data directory is made empty, and gets its files as Postgres would have 
   expect(await server.exited).toEqual({ kind: 'clean' })
 })
 
-test.each(['-1', '0', '1', 'x', '', '1e3'])('"%s" is no process that anything is sent to', async (text) => {
+test.each(['-1', '0', '1', 'x', '', '1e3'])('"%s" is refused as a process to signal', async (text) => {
   const { files, launcher, stopAsked } = await startPod()
   const runner = join(files.shared, 'answers/runner')
   await expect.poll(() => existsSync(runner)).toBe(true)

@@ -1,9 +1,10 @@
 /**
- * Postgres in a sidecar container, which has another user than this process, and some folders and its processes in common
- * with it: a pod of Kubernetes, with `shareProcessNamespace`. That container runs `run.sh` (sidecar-runner.ts), which does what
- * `request` says, as Postgres's own user: one start of `postgres` a request, and only if it can take the start token away (I4).
+ * Postgres in a sidecar container, which has another user than this process, and some folders and its processes in
+ * common with it: a pod of Kubernetes, with `shareProcessNamespace`. That container runs `run.sh` (sidecar-runner.ts),
+ * which does what `request` says, as Postgres's own user: one start of `postgres` a request, and only if it can take
+ * the start token away (I4).
  *
- * What is asked lies in `orders`, where Postgres's user writes nothing. What is answered lies where it may write anything: it is
+ * Orders lie in `orders`, where Postgres's user writes nothing. Answers lie where it may write anything: an answer is
  * read as such, and no signal is sent by it.
  *
  *   orders/run.sh        written before the container begins
@@ -11,7 +12,7 @@
  *   orders/input.ID, install.ID/, INT.ID, QUIT.ID, KILL.ID
  *   orders/over          no more requests: the runner ends, and the pod with it
  *   shared/answers/      see sidecar-runner.ts
- *   shared/initdb-done   an init container has run initdb in pgdata, and nobody has used it yet
+ *   shared/initdb-done   an init container has run initdb in pgdata, and it has not been used yet
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -38,7 +39,7 @@ export interface SidecarParts {
   readonly files: ComputeFiles
   readonly clock: Clock
   readonly log: Log
-  /** The container was told to stop, or can run nothing more: this compute is to end. */
+  /** The container was asked to stop, or can run nothing more: this compute is to end. */
   readonly onStopAsked: () => void
 }
 
@@ -92,8 +93,8 @@ export class SidecarLauncher implements Launcher {
   }
 
   /**
-   * Where the container has not begun, or has ended, nothing of Postgres runs. Also after `giveUp`, which cuts waits for work
-   * short: this is how a clean end ends.
+   * Where the container has not begun, or has ended, nothing of Postgres runs. Also after `giveUp`, which cuts waits
+   * for work short: this is how a clean end ends.
    */
   async endOld(): Promise<void> {
     if ((await this.#read('runner')) === undefined || (await this.#isRunnerGone())) return
@@ -237,7 +238,7 @@ export class SidecarLauncher implements Launcher {
     }
   }
 
-  /** Errors: `bad_file` where it is no process of its own: 0 and -1 would be whole groups of them, 1 all. */
+  /** Errors: `bad_file` where it is not a process of its own: 0 and -1 would be whole groups of them, 1 all. */
   async #readPid(name: string): Promise<number | undefined> {
     const text = await this.#read(name)
     if (text === undefined) return undefined

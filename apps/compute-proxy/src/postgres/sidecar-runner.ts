@@ -1,16 +1,17 @@
 /**
- * What the container of Postgres runs in a pod, as Postgres's own user, in plain sh, because its image is anybody's. It does what
- * `request` in its own folder says, one after the other, and answers in the folder that it shares with the proxy:
+ * The program of the Postgres container in a pod, as Postgres's own user, in plain sh, because its image may be any. It
+ * carries out each `request` in its own folder, one after the other, and answers in the folder that it shares with the
+ * proxy:
  *
  *   answers/runner       process id of this script
  *   answers/pid.ID       of the server that it started      refused.ID  there was no token
  *   answers/ended.ID     exit code of that server
  *   answers/done.ID      exit code of any other request
  *   answers/server.key   a copy for the proxy
- *   answers/stop-asked   the container was told to stop: what to do about it is decided by the proxy
+ *   answers/stop-asked   the container was asked to stop: the proxy decides how
  *
- * The proxy has another user, so nobody here can signal it, and it can signal nobody here: INT.ID, QUIT.ID and KILL.ID beside
- * `request` are its signals to the server.
+ * The proxy has another user, so no process here can signal it, and it can signal none here: INT.ID, QUIT.ID and
+ * KILL.ID beside `request` are its signals to the server.
  */
 import { LOG_BYTES_MAX } from './launcher.ts'
 
@@ -96,7 +97,7 @@ start() {
   answer "pid.$id" "$server"
 }
 
-# Nothing here outlives the proxy that asked for it. What has only begun may miss a signal: it is told again.
+# Nothing here outlives the proxy that asked for it. What has only begun may miss a signal: the signal is repeated.
 look_after_server() {
   # One that ended is reaped by the last sleep at the latest.
   if ! kill -0 "$server" 2>/dev/null; then

@@ -3,8 +3,8 @@ import { createServer } from 'node:net'
 import { fail } from '@understory/base'
 
 /**
- * Errors: `precondition` where somebody listens on the port already: Postgres would say so after all of its files
- * are made. `listenAddresses` as Postgres takes it: an address, or `*`.
+ * Errors: `precondition` where another process listens on the port already: Postgres would say so after all of its
+ * files are made. `listenAddresses` as Postgres takes it: an address, or `*`.
  */
 export async function checkPortIsFree(listenAddresses: string, port: number): Promise<void> {
   const host = listenAddresses === '*' ? '0.0.0.0' : listenAddresses

@@ -96,7 +96,7 @@ async function connectTo(target: SqlTarget, database: string, user: string): Pro
 }
 
 /**
- * Settings that a user may have made for everybody, and that would keep the proxy from its work. Commits of the proxy
+ * Settings that a user may have made for all roles, and that would keep the proxy from its work. Commits of the proxy
  * itself never wait for the quorum that it serves.
  */
 function sessionOptions(major: SqlTarget['major']): string {
@@ -118,7 +118,7 @@ function sessionOptions(major: SqlTarget['major']): string {
 
 /** 3D000 invalid_catalog_name; 55000: it allows no connections. */
 const NO_SUCH_DATABASE = ['3D000', '55000']
-/** 28000: no such role, or none that may log in; 42501: it is no superuser. */
+/** 28000: no such role, or none that may log in; 42501: it is not a superuser. */
 const ROLE_LOST = ['28000', '42501']
 
 const isOneOf = (error: unknown, codes: readonly string[]): boolean =>
@@ -201,10 +201,10 @@ export async function waitUntilSynchronous(target: SqlTarget, clock: Clock): Pro
 }
 
 /**
- * Makes Postgres read its files again; resolves once that judges new connections. A session has the time of the load that
- * the postmaster had when it began (PgReloadTime), or has heard of a newer one itself, which the postmaster tells after it
- * began with it; and it takes no connection before it is done with the rules (process_pm_reload_request, postmaster.c, 16
- * to 18). Files with an error keep that time as it is: then it is waited for a second.
+ * Makes Postgres read its files again; resolves once that judges new connections. A session has the time of the load
+ * that the postmaster had when it began (PgReloadTime), or has got a newer one itself, which the postmaster announces
+ * after it began with it; and it takes no connection before it is done with the rules (process_pm_reload_request,
+ * postmaster.c, 16 to 18). Files with an error keep that time as it is: then it is waited for a second.
  */
 export async function reloadConfiguration(target: SqlTarget, clock: Clock): Promise<void> {
   const loadedAt = async (client: pg.Client): Promise<string | undefined> =>
@@ -218,16 +218,16 @@ export async function reloadConfiguration(target: SqlTarget, clock: Clock): Prom
   while ((await withSql(target, loadedAt)) === before && clock.nowMs() < untilMs) await clock.sleep(5)
 }
 
-/** Oid of the bootstrap superuser, whatever its name is by now (BOOTSTRAP_SUPERUSERID, pg_authid.dat, 16 to 18). */
+/** Oid of the bootstrap superuser, under any name (BOOTSTRAP_SUPERUSERID, pg_authid.dat, 16 to 18). */
 const BOOTSTRAP_SUPERUSER = 10
 
 /**
- * Gives the bootstrap superuser the password of this verifier. Resolves to where the commit ends in WAL: it does not wait
- * for the quorum. Errors: `bad_argument` where Postgres does not know it for a verifier; nothing is changed then.
+ * Gives the bootstrap superuser the password of this verifier. Resolves to where the commit ends in WAL: it does not
+ * wait for the quorum. Errors: `bad_argument` where Postgres does not know it for a verifier; nothing is changed then.
  */
 export function setVerifier(target: SqlTarget, verifier: string): Promise<Lsn> {
   return withSql(target, async (client) => {
-    // The statement is for nobody's log.
+    // The statement must not get into any log.
     await client.query(
       "begin; set local log_statement = 'none'; set local log_min_duration_statement = -1; set local log_min_error_statement = panic",
     )

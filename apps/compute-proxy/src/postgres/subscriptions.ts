@@ -5,8 +5,8 @@
  * get_flush_position, by GetFlushRecPtr; 16, 17, 18 alike), and the publisher never sends it again: a compute that is
  * lost before the quorum has that record would lose the transaction. With synchronous_commit = on, remote_write or
  * remote_apply a worker (apply, parallel apply, table synchronization) waits for the quorum within each commit and
- * confirms nothing meanwhile. A subscription has a setting of its own, by default off, which no configuration overrides
- * (InitializeLogRepWorker sets it); so it is changed with ALTER SUBSCRIPTION, which a running worker follows.
+ * confirms nothing until then. A subscription has a setting of its own, by default off, which no configuration
+ * overrides (InitializeLogRepWorker sets it); so it is changed with ALTER SUBSCRIPTION, which a running worker follows.
  */
 import { ProblemReport } from '@understory/actor'
 import { describeError } from '@understory/base'

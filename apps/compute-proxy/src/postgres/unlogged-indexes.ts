@@ -1,8 +1,8 @@
 /**
- * Makes indexes of unlogged tables fit for use after a rebuild. An unlogged relation is made empty from its init fork, and
- * storage has of that what Postgres logged. An index on bloom logs nothing (contrib/bloom blinsert.c blbuildempty, 16 to 18):
- * without its first page it can be neither read nor written, and so the table takes no row, which after a crash of stock
- * Postgres it would. REINDEX makes the page again; that costs little, because the table is empty.
+ * Makes indexes of unlogged tables fit for use after a rebuild. An unlogged relation is made empty from its init fork,
+ * and storage has of that what Postgres logged. An index on bloom logs nothing (contrib/bloom blinsert.c blbuildempty,
+ * 16 to 18): without its first page it can be neither read nor written, and so the table takes no row, which after a
+ * crash of stock Postgres it would. REINDEX makes the page again; that costs little, because the table is empty.
  */
 import { describeError, fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
@@ -24,7 +24,9 @@ const SESSION = `
   set lock_timeout = ${LOCK_TIMEOUT_MS};
   set statement_timeout = ${STATEMENT_TIMEOUT_MS}`
 
-/** By file number alone: an unlogged index with the same number in another tablespace is rebuilt too, and is as empty. */
+/**
+ * By file number alone: an unlogged index with the same number in another tablespace is rebuilt too, and is as empty.
+ */
 const INDEXES = `
   select c.oid::text as oid, format('%I.%I', n.nspname, c.relname) as name
     from pg_class c join pg_namespace n on n.oid = c.relnamespace

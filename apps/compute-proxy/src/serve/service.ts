@@ -133,8 +133,9 @@ async function setFullPageWrites(target: SqlTarget, on: boolean): Promise<string
 }
 
 /**
- * The checkpointer logs the change when it hears of it, but nobody flushes that record on an idle server before the next
- * snapshot of running transactions, up to 15 s later (bgwriter.c, LOG_SNAPSHOT_INTERVAL_MS). A commit flushes it.
+ * The checkpointer logs the change when it learns of it, but no process flushes that record on an idle server before
+ * the next snapshot of running transactions, up to 15 s later (bgwriter.c, LOG_SNAPSHOT_INTERVAL_MS). A commit flushes
+ * it.
  */
 async function flushNowAndThen(target: SqlTarget): Promise<void> {
   await withSql(target, async (client) => {

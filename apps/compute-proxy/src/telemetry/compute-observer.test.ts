@@ -1,16 +1,16 @@
-// Goal: what a compute tells of its safekeepers. Method: the observer alone, as its quorum calls it.
+// Goal: the metrics of a compute about its safekeepers. Method: the observer alone, as its quorum calls it.
 import type { Lsn } from '@understory/base'
 import { Meter } from '@understory/telemetry'
 import { expect, test } from 'vitest'
 import { ComputeObserver } from './compute-observer.ts'
 import { METRICS } from './metrics.ts'
 
-test('a safekeeper that never answered is not connected, and how far behind it is nobody knows', async () => {
+test('a safekeeper that never answered is not connected, and its lag is unknown', async () => {
   const meter = new Meter()
   const telemetry = { meter, metrics: meter.instruments(METRICS), traces: undefined }
   const timeline = { tenantId: 'a', timelineId: 'b' }
   const observer = new ComputeObserver(telemetry, timeline, () => 'running')
-  const told = async (name: string) => {
+  const points = async (name: string) => {
     const series = (await meter.collect()).find(({ spec }) => spec.name === name)
     return [...(series?.cells ?? [])].map(({ labels, ...cell }) => [
       labels['safekeeper'],
@@ -21,17 +21,17 @@ test('a safekeeper that never answered is not connected, and how far behind it i
   observer.elected(1, 'adopt', 100 as Lsn)
   observer.acknowledged('one', 100 as Lsn, performance.now())
   observer.acknowledged('two', 90 as Lsn, performance.now())
-  expect(await told('understory.compute.safekeeper.connected')).toEqual([
+  expect(await points('understory.compute.safekeeper.connected')).toEqual([
     ['one', 1],
     ['two', 1],
     ['away', 0],
   ])
-  expect(await told('understory.compute.safekeeper.lag')).toEqual([
+  expect(await points('understory.compute.safekeeper.lag')).toEqual([
     ['one', 0],
     ['two', 10],
   ])
   observer.membershipChanged(['one', 'two', 'new'])
-  expect(await told('understory.compute.safekeeper.connected')).toEqual([
+  expect(await points('understory.compute.safekeeper.connected')).toEqual([
     ['one', 1],
     ['two', 1],
     ['new', 0],

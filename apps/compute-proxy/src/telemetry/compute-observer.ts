@@ -1,4 +1,4 @@
-/** Measures one compute: its quorum on the way of commits, the rest when somebody collects. */
+/** Measures one compute: its quorum on the way of commits, the rest at each collection. */
 import { bytesBetween } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { ElectionKind } from '@understory/consensus'
@@ -43,7 +43,7 @@ export class ComputeObserver implements DriverObserver {
   #commitLsn = 0 as Lsn
   #term = 0
 
-  /** `phase` is asked when somebody collects. */
+  /** `phase` is called at each collection. */
   constructor(
     telemetry: Pick<ComputeTelemetry, 'metrics' | 'meter' | 'traces'>,
     timeline: TimelineRef,
@@ -99,7 +99,7 @@ export class ComputeObserver implements DriverObserver {
   elected(term: number, kind: ElectionKind, startLsn: Lsn): void {
     this.#metrics.elections.of({ ...this.#labels, kind }).add(1)
     this.#term = term
-    // What was handed to another candidacy is not waited for any more.
+    // WAL that was handed to another candidacy is not waited for any more.
     this.#pending.clear()
     this.#traces?.end('superseded')
     this.#endLsn = startLsn
@@ -108,7 +108,7 @@ export class ComputeObserver implements DriverObserver {
 
   begins(members: readonly string[]): void {
     for (const name of this.#peers.keys()) if (!members.includes(name)) this.#peers.delete(name)
-    // One that is never heard is told of as well.
+    // A safekeeper that never answers is reported as well.
     for (const name of members)
       if (!this.#peers.has(name)) this.#peers.set(name, { flushLsn: undefined, heardMs: -Infinity })
   }

@@ -80,7 +80,7 @@ export const METRICS = {
     unit: '{lead}',
     kind: 'counter',
     labels: { ...TIMELINE, reason: ['fenced', 'superseded', 'stale_membership', 'no_contact'] },
-    help: 'ends of a candidacy or lead that nobody asked for',
+    help: 'ends of a candidacy or lead that were not asked for',
   },
   membershipChanges: {
     name: 'understory.compute.membership.changes',

@@ -1,5 +1,5 @@
 /**
- * The exact part, under a short barrier: with nobody writing and everything checkpointed, files that have no LSN of
+ * The exact part, under a short barrier: without a writer and with everything checkpointed, files that have no LSN of
  * their own are compared byte for byte with storage at that LSN: visibility maps, SLRUs, relation maps, two-phase
  * files, pg_control, and which relations there are and how long.
  *
@@ -110,7 +110,7 @@ async function readQuiet(options: VerifyOptions, client: pg.Client): Promise<Sna
     const pauseMs = Math.min(BARRIER_PAUSE_MS_MAX, BARRIER_PAUSE_MS * 1.5 ** attempt)
     await realClock.sleep(pauseMs, options.signal)
   }
-  throw fail('precondition', 'there was no moment in which nobody wrote', {
+  throw fail('precondition', 'there was no moment without a writer', {
     detail:
       'visibility maps, transaction status and the like have no LSN of their own and are compared at such a moment',
     hint: 'Stop the writers and run verify again.',

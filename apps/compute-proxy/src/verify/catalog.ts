@@ -6,7 +6,7 @@ import type { VerifyOptions } from './options.ts'
 export interface RelationFacts {
   /** `database.schema.name` */
   readonly name: string
-  /** Undefined where only the pages themselves tell. */
+  /** Undefined where only the pages themselves show it. */
   readonly kind: PageKind | undefined
   /** Of an index on bloom: `pg_class.reloptions`. */
   readonly bloomOptions: readonly string[] | undefined

@@ -17,7 +17,7 @@ export type Exclusion =
   | 'init fork of a bloom index, which Postgres does not log'
   | 'empty SP-GiST page that Postgres initialized without a record'
   | 'visibility bits that CREATE DATABASE does not log'
-  | 'dropped meanwhile'
+  | 'dropped during the run'
 
 export class Findings {
   pagesIndependent = 0

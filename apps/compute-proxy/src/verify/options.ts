@@ -14,7 +14,7 @@ export interface VerifyOptions extends PgdataSource {
   readonly startedAtLsn: Lsn | undefined
   /** How long a moment without writers is waited for; 45,000 by default. */
   readonly quietPatienceMs?: number
-  /** Undefined where nobody follows reads. */
+  /** Undefined where reads are not traced. */
   readonly traces?: Traces | undefined
   readonly onProgress?: (pagesDone: number, pagesTotal: number) => void
 }

@@ -1,10 +1,10 @@
 /**
- * Compares relation pages while the primary goes on.
+ * Compares relation pages while the primary continues.
  *
- * After a CHECKPOINT with redo point R, what a file has of a page with pd_lsn L is what the page was from L (or, if L is
- * older, at R) on: so storage must give the same at the later of the two. A page that does not agree is looked at again
- * after another CHECKPOINT, since it may have been read half-written, or cut and made anew meanwhile; what still does
- * not agree differs.
+ * After a CHECKPOINT with redo point R, what a file has of a page with pd_lsn L is what the page was from L (or, if L
+ * is older, at R) on: so storage must give the same at the later of the two. A page that does not agree is looked at
+ * again after another CHECKPOINT, since it may have been read half-written, or cut and made again since then; a page
+ * that still does not agree differs.
  */
 import { LSN_ZERO, formatLsn, isErrorCode, maxLsn, parseLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -156,7 +156,7 @@ class Comparer {
       throwIfCancelled(this.#options.signal)
       await using handle = await openFileWithin(this.#options.dataDirectory, file.path)
       if (handle === undefined) {
-        this.#findings.exclude('dropped meanwhile', file.sizeBytes / PAGE_SIZE)
+        this.#findings.exclude('dropped during the run', file.sizeBytes / PAGE_SIZE)
         continue
       }
       for (let first = 0; first * PAGE_SIZE < file.sizeBytes;) {
@@ -171,7 +171,7 @@ class Comparer {
           yield chunk
           chunk = []
         }
-        // Cut meanwhile: the rest is not there any more.
+        // It was cut since then: the rest is not there any more.
         if (bytesRead < bytes.length) break
         first += count
       }
@@ -188,7 +188,7 @@ class Comparer {
       const offset = (block % RELATION_SEGMENT_BLOCKS) * PAGE_SIZE
       const read = await handle?.read(bytes, 0, PAGE_SIZE, offset)
       if (read?.bytesRead !== PAGE_SIZE) {
-        this.#findings.exclude('dropped meanwhile')
+        this.#findings.exclude('dropped during the run')
         continue
       }
       chunk.push({ file, block, bytes })
@@ -204,7 +204,7 @@ class Comparer {
   async #compare(chunk: readonly FilePage[]): Promise<Suspect[]> {
     const lsns = chunk.map(({ bytes }) => lsnOfPage(bytes))
     if (lsns.some((at) => at !== undefined && at > this.#insertLsn)) await this.#askInsertLsn()
-    // A page with an impossible LSN is asked for at the redo point, and told.
+    // A page with an impossible LSN is asked for at the redo point, and reported.
     const isPossible = (at: Lsn | undefined): at is Lsn => at !== undefined && at <= this.#insertLsn
     const stored = await this.#pages.read(
       chunk.map(({ file, block }, i) => {
@@ -276,7 +276,7 @@ class Comparer {
     return isHint ? { kind: 'equal', exclusion: 'lsn moved by a hint bit' } : { kind: 'equal' }
   }
 
-  /** Why no record made the primary's page, if that is so. What Postgres does not log keeps pd_lsn 0. */
+  /** Why no record made the primary's page, if that is so. A page that Postgres does not log keeps pd_lsn 0. */
   #unloggedChange(
     file: RelationFile,
     block: number,
@@ -326,7 +326,7 @@ async function inParallel<T>(
   try {
     await Promise.all(Array.from({ length: count }, worker))
   } finally {
-    // After a failure: lets go of the file that it has open.
+    // After a failure: closes the file that it has open.
     await items.return()
   }
 }

@@ -13,7 +13,9 @@ export interface SlruPlace {
   readonly page: number
 }
 
-/** Pages of the entries in `[from, to)`, round the circle; the page of `to` counts only if entries before it lie there. */
+/**
+ * Pages of the entries in `[from, to)`, round the circle; the page of `to` counts only if entries before it lie there.
+ */
 function* pagesOf(kind: SlruKind, from: number, to: number): Generator<SlruPlace, void, void> {
   if (from === to) return
   const last = slruPageOf(kind, (to + CIRCLE - 1) % CIRCLE)

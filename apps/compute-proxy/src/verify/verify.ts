@@ -1,6 +1,6 @@
 /**
  * Proves storage against the primary that writes it, without trusting either: every relation page at its own LSN while
- * the primary goes on, and the rest byte for byte at a moment in which nobody writes.
+ * the primary continues, and the rest byte for byte at a moment without a writer.
  */
 import { CONTROL_FILE_PATH } from '@understory/postgres/cluster'
 import type { VerifyResult } from '@understory/rpc'

@@ -2,18 +2,18 @@
  * The trace of one transaction's WAL: from its receipt to the reply to Postgres. One at a time is followed: the WAL of
  * one message from Postgres, as all safekeepers get it.
  *
- *   commit                     WAL received until Postgres is told
+ *   commit                     WAL received until it is reported to Postgres
  *     receive                  finding the ends of its records, handing it in
  *     append safekeeper-1      sent until that safekeeper has flushed it; its own spans hang below
  *     append …
  *     quorum                   handed in until a majority has flushed it
- *     standby reply            telling Postgres
+ *     standby reply            reporting it to Postgres
  */
 import { formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Span, Traces } from '@understory/telemetry'
 
-/** A commit that takes longer than this is told of as it is then. */
+/** A commit that takes longer than this is recorded as it is then. */
 const FOLLOWED_MS_MAX = 30_000
 
 interface Followed {
@@ -64,7 +64,7 @@ export class CommitTraces {
     if (followed === undefined || flushLsn < followed.endLsn) return
     followed.appends.get(from)?.end()
     followed.appends.delete(from)
-    // Those that are slower than the majority are waited for until the next commit is followed.
+    // Safekeepers slower than the majority are waited for until the next commit is followed.
     if (followed.isCommitted && followed.appends.size === 0) this.#followed = undefined
   }
 
@@ -79,7 +79,7 @@ export class CommitTraces {
     if (followed.appends.size === 0) this.#followed = undefined
   }
 
-  /** What is followed comes to nothing more. */
+  /** The followed commit gets no further. */
   end(reason: string): void {
     const followed = this.#followed
     this.#followed = undefined

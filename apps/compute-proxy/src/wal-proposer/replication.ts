@@ -10,7 +10,7 @@ import type { SqlTarget } from '../postgres/sql.ts'
 /** Positions are reported every second; a user's own time-out may be shorter than that. */
 const SESSION_OPTIONS = '-c wal_sender_timeout=60s'
 
-/** The caller closes it. Errors: `unavailable` while nobody listens. */
+/** The caller closes it. Errors: `unavailable` while no server listens. */
 export async function connectReplication({ files, port }: SqlTarget): Promise<ReplicationConnection> {
   const socket = await new Promise<Socket>((resolve, reject) => {
     const opened = socketWithin(files.sockets, socketName(port))

@@ -10,9 +10,9 @@ import type { ClientContext } from '@understory/rpc'
 const DEADLINE_MS = 5_000
 
 /**
- * The answers of those that know the timeline; none where all answer and none knows it. One that is away, or whose copy cannot
- * be used, is not needed while another knows it. Errors: `unavailable` where none of those that answer knows it, and
- * one gave no answer.
+ * The answers of those that know the timeline; none where all answer and none knows it. A safekeeper that is away, or
+ * whose copy cannot be used, is not needed while another knows it. Errors: `unavailable` where none of those that
+ * answer knows it, and one gave no answer.
  */
 export async function walStatuses(
   rpc: ClientContext,
@@ -46,7 +46,10 @@ export async function walStatuses(
   return known
 }
 
-/** On every safekeeper: one that is made later could not be told from one that forgot. Error: the first of any of them. */
+/**
+ * On every safekeeper: a copy that is made later could not be distinguished from one that was lost. Error: the first of
+ * any of them.
+ */
 export async function createTimeline(
   rpc: ClientContext,
   { safekeepers, timeline }: Pick<CheckedSpec, 'safekeepers' | 'timeline'>,

@@ -1,5 +1,5 @@
 /**
- * The synchronous standby: WAL from the local Postgres goes to the quorum, and Postgres hears of a position only when
+ * The synchronous standby: WAL from the local Postgres goes to the quorum, and Postgres gets a position only when
  * a quorum has flushed it: as written, flushed and applied alike, so that `remote_write`, `on` and `remote_apply` wait
  * for the same thing. It hears the same position again every second while nothing is committed and no message is read
  * (the quorum takes no more), or wal_sender_timeout would cut the link.
@@ -29,7 +29,9 @@ export class WalReceiver {
   #receivedLsn: Lsn
   #catalogLsn: Lsn
 
-  /** `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record. */
+  /**
+   * `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record.
+   */
   constructor(
     stream: ReplicationStream,
     proposer: WalProposer,
