@@ -1,5 +1,5 @@
-// Goal: a control plane that is started on the store of the release before serves what is in it. Method: a real process over
-// a directory with the golden document.
+// Goal: a control plane that is started on the store of the release before serves what is in it. Method: a real process
+// over a directory with the golden document.
 import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { createClient } from '@understory/sdk'

@@ -1,4 +1,5 @@
-// Goal: Postgres takes the verifiers for verifiers: the password of one opens it, another does not. Method: every version.
+// Goal: Postgres takes the verifiers for verifiers: the password of one opens it, another does not. Method: every
+// version.
 import { realRng } from '@understory/env'
 import { startPostgres } from '@understory/testcontainers'
 import type { PostgresMajor } from '@understory/testcontainers'

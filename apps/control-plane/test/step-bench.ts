@@ -20,7 +20,7 @@ import type { Step, StepOutcome, StepParts } from '../src/reconcile/steps/step.t
 import { TimelineProblems } from '../src/reconcile/timeline-problems.ts'
 import { REF, TENANT_ID, aTenant, aTimeline, leadUnder } from './support.ts'
 
-/** Time passes where somebody sleeps, and by hand. */
+/** Time passes where a caller sleeps, and by hand. */
 export interface BenchClock extends Clock {
   pass(ms: number): void
 }
@@ -62,7 +62,7 @@ export const RUNNING: Partial<TimelineDocument> & Pick<TimelineDocument, 'addres
 export interface StepBench {
   readonly parts: StepParts
   readonly clock: BenchClock
-  /** What is announced. */
+  /** The announced nodes. */
   readonly announced: NodeView[]
   readonly events: { readonly event: string; readonly fields: object | undefined }[]
   pageserver(node: string): MemoryPageserver

@@ -1,5 +1,5 @@
-// Goal: a control plane heeds a stop from its first moment on, a store that hangs notwithstanding. Method: a real process,
-// and a store that takes connections and says nothing.
+// Goal: a control plane stops on request from its first moment on, even with a store that hangs. Method: a real
+// process, and a store that takes connections and says nothing.
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'

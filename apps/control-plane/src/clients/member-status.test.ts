@@ -1,4 +1,6 @@
-/** Goal: one safekeeper that answers with an error never keeps a view of the others from being made. Method: by table. */
+/**
+ * Goal: one safekeeper that answers with an error never keeps a view of the others from being made. Method: by table.
+ */
 import { lsn, fail } from '@understory/base'
 import { MemoryNodes } from '@understory/protocol/clients/memory'
 import { expect, test } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * Calls to the processes that serve a timeline, each with the time that the control plane has for it. Clients are kept per
- * address (client-cache.ts).
+ * Calls to the processes that serve a timeline, each with the time that the control plane has for it. Clients are kept
+ * per address (client-cache.ts).
  */
 import { UnderstoryError, formatLsn, isErrorCode, fail } from '@understory/base'
 import type { Clock } from '@understory/env'

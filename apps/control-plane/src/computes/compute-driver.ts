@@ -22,8 +22,8 @@ export interface ComputeDriver {
   /** The compute, or undefined where there is none. */
   find(place: ComputePlace): Promise<HostedCompute | undefined>
   /**
-   * Makes it run as `spec` says, with `configuration` where what it has is older. Resolves to what keeps it from that, in
-   * one line: empty where nothing does that is known.
+   * Makes it run as `spec` says, with `configuration` where what it has is older. Resolves to what keeps it from that,
+   * in one line: empty where nothing does that is known.
    */
   ensure(place: ComputePlace, spec: ComputeSpec, configuration: Configuration | undefined): Promise<string>
   /** Ends it and forgets it; it is gone when this resolves. */

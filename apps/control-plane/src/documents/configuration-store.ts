@@ -1,5 +1,5 @@
 /**
- * What computes were configured with by files, which are not in WAL: `control/configurations/<timeline>.json`, one
+ * The configuration files of computes, which are not in WAL: `control/configurations/<timeline>.json`, one
  * document a timeline, replaced only by a newer version. A compute on another disk begins with it.
  */
 import { DOCUMENT_READER, describeError, fail } from '@understory/base'

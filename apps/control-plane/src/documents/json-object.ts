@@ -22,7 +22,10 @@ export async function readJson(store: ObjectStore, key: string): Promise<JsonObj
   }
 }
 
-/** The new etag; undefined where another writer was faster. `over`: the etag to replace, or undefined where nothing is to be. */
+/**
+ * The new etag; undefined where another writer was faster. `over`: the etag to replace, or undefined where nothing is
+ * to be.
+ */
 export async function writeJson(
   store: ObjectStore,
   key: string,

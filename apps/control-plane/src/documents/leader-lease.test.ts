@@ -35,7 +35,7 @@ test('a second control plane waits while the first lives, and takes over when it
   await second.release()
 })
 
-test('a store that is away is waited for, and whoever led before it was away leads on', async () => {
+test('a store that is away is waited for, and the leader from before leads on', async () => {
   const inner = memoryObjectStore()
   const isAway = { value: false }
   const store: ObjectStore = new Proxy(inner, {
@@ -123,7 +123,7 @@ test('a creation that was cut short behind its claim of the name does not keep t
   await expect(tenants.find('acme')).rejects.toMatchObject({ code: 'unknown_tenant' })
 
   const again = { ...TENANT, tenantId: '3'.repeat(32) }
-  // Under the id of the claim: whoever made that may still come and write the document.
+  // Under the id of the claim: its author may still come and write the document.
   expect((await tenants.create(again)).tenantId).toBe(TENANT.tenantId)
   expect((await tenants.find('acme')).tenantId).toBe(TENANT.tenantId)
   await expect(tenants.create(TENANT)).rejects.toMatchObject({ code: 'already_exists' })

@@ -115,8 +115,8 @@ export class LeaderLease implements Leadership {
   }
 
   /**
-   * Waits until the lead can be taken, takes it, and keeps it; a store that is away is waited for. Rejects `cancelled` when
-   * the signal fires.
+   * Waits until the lead can be taken, takes it, and keeps it; a store that is away is waited for. Rejects `cancelled`
+   * when the signal fires.
    */
   async acquire(signal: AbortSignal): Promise<void> {
     const { clock, leaseMs, log } = this.#parts
@@ -145,7 +145,7 @@ export class LeaderLease implements Leadership {
       const isFree = found === undefined || found.record.released || found.record.nodeId === nodeId
       if (!isFree && found.etag !== this.#seen?.etag) {
         if (this.#seen === undefined) log.info('waiting_for_leadership', { holder: found.record.nodeId })
-        // What is found first may be old.
+        // The record that is found first may be old.
         else this.#othersRenewalMs = nowMs
         this.#seen = { etag: found.etag, sinceMs: nowMs }
         this.#holder = found.record.nodeId

@@ -1,7 +1,7 @@
 /**
- * A document that the leading control plane alone changes: by compare-and-swap on what was read, stamped with the epoch of
- * its lead. It is never written under an epoch lower than its own, so a control plane that was overtaken changes nothing
- * that its successor has written once.
+ * A document that the leading control plane alone changes: by compare-and-swap on what was read, stamped with the epoch
+ * of its lead. It is never written under an epoch lower than its own, so a control plane that was overtaken changes
+ * nothing that its successor has written once.
  */
 import { fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
@@ -18,8 +18,8 @@ export interface Versioned<D> {
 }
 
 /**
- * Stores what `change` makes of the newest document and returns it. `read` and `change` run again when another writer was
- * faster; a change that returns its argument is none. Errors: those of both; `stale` where another control plane
+ * Stores what `change` makes of the newest document and returns it. `read` and `change` run again when another writer
+ * was faster; a change that returns its argument is none. Errors: those of both; `stale` where another control plane
  * leads by now; `conflict`.
  */
 export async function changeDocument<D extends { readonly epoch: number }>(

@@ -1,7 +1,7 @@
 /**
- * Goal: a store of the release before is read as if it had always had a document for each timeline, whatever is killed and
- * whichever control planes run. Method: the golden document of version 1; a migration that ends, or stops for another
- * control plane, before and after each operation of the store.
+ * Goal: a store of the release before is read as if it had always had a document for each timeline, with any process
+ * killed and any control planes running. Method: the golden document of version 1; a migration that ends, or stops for
+ * another control plane, before and after each operation of the store.
  */
 import { readFileSync } from 'node:fs'
 import { present } from '@understory/base'
@@ -185,7 +185,7 @@ test('a control plane that was overtaken in the middle of its migration changes 
   expect(stalledCount).toBeGreaterThan(6)
 })
 
-test('requests that come at once see one migration, whichever of them is slow, and their changes stay', async () => {
+test('requests that come at once see one migration, even if any of them is slow, and their changes stay', async () => {
   for (let at = 1; ; at++) {
     const store = await oldStore()
     const resume = Promise.withResolvers<void>()

@@ -5,8 +5,8 @@
  *   2  each timeline's document is written as the old document has it, over what an interrupted migration left
  *   3  the old document is replaced by version 2
  *
- * Until 3 the old document alone counts, and from 3 on the new ones; whatever ends a migration before, the next one begins
- * again. A control plane that was overtaken is refused in each step: by the epoch in 1 and 2, by what was read in 3.
+ * Until 3 the old document alone counts, and from 3 on the new ones; where a migration ends before, the next one begins
+ * again. A control plane that was overtaken is refused in each step: by the epoch in 1 and 2, by the version read in 3.
  */
 import { fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'

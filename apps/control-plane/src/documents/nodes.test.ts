@@ -1,4 +1,4 @@
-// Goal: what anybody announces is neither called nor written anywhere unless it names a node and an address. Method: a
+// Goal: an announcement is neither called nor written anywhere unless it names a node and an address. Method: a
 // broker in memory with good and bad announcements, listed and followed.
 import { memoryBroker } from '@understory/broker'
 import { jsonLog, realClock, realRng } from '@understory/env'

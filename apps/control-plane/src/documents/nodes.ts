@@ -90,8 +90,8 @@ export class Nodes {
 }
 
 /**
- * Errors for what a newer or foreign program announced. Every program that reaches the broker may announce: the id becomes a key of
- * documents, and the address is called with the token.
+ * Errors for what a newer or foreign program announced. Every program that reaches the broker may announce: the id
+ * becomes a key of documents, and the address is called with the token.
  */
 function readNode(key: string, value: unknown): NodeView {
   const nodeId = parseNodeId(key.slice(NODE_PREFIX.length))

@@ -1,6 +1,6 @@
 /**
- * Version 1 of a tenant's document, which had everything of its timelines in it, and what it becomes: a document of version
- * 2 and one for each timeline. Never written; read for ever.
+ * Version 1 of a tenant's document, which had everything of its timelines in it, and what it becomes: a document of
+ * version 2 and one for each timeline. Never written; read for ever.
  */
 import { keepUnknown } from '@understory/base'
 import { z } from 'zod'

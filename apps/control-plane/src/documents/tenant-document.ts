@@ -1,6 +1,7 @@
 /**
- * What a tenant is, which timelines it has, and what is left to remove of those that it had: `control/tenants/<id>.json`,
- * changed by compare-and-swap only. A timeline is what its own document says (timeline-document.ts).
+ * What a tenant is, which timelines it has, and what is left to remove of those that it had:
+ * `control/tenants/<id>.json`, changed by compare-and-swap only. A timeline is what its own document says
+ * (timeline-document.ts).
  */
 import { DOCUMENT_READER, keepUnknown } from '@understory/base'
 import { readPostgresMajor } from '@understory/postgres/cluster'
@@ -40,8 +41,8 @@ export const tenantFields = {
   /** Whether Postgres may be reached by TCP without TLS; so it was for every tenant before there was a choice. */
   allowsPlaintext: z.boolean().default(true),
   /**
-   * What the role postgres is to have, and a number that grows with every password that is set. Absent in documents from
-   * before there was one for each tenant: Postgres keeps what it has until one is set.
+   * What the role postgres is to have, and a number that grows with every password that is set. Absent in documents
+   * from before there was one for each tenant: Postgres keeps what it has until one is set.
    */
   password: z.object({ verifier: z.string(), generation: z.number().int().positive() }).optional(),
   createdAtS: z.number().int(),
@@ -54,7 +55,7 @@ export const tenantFields = {
 const timelineEntry = z.object({
   timelineId: hexId,
   name: z.string(),
-  /** What its document is made from. Absent once that is stored: where it is missing then, it was lost. */
+  /** The values that its document is made from. Absent once that is stored: where it is missing then, it was lost. */
   beginning: z.object({ sqlPort: z.number().int(), fpw: fpwState }).optional(),
 })
 
@@ -81,7 +82,9 @@ export const entryOf = (
   timelineId: string,
 ): TimelineEntry | undefined => timelines.find((item) => item.timelineId === timelineId)
 
-/** What a shard is attached with: before the timeline is bootstrapped, what its Postgres will be, but for its system id. */
+/**
+ * What a shard is attached with: before the timeline is bootstrapped, what its Postgres will be, but for its system id.
+ */
 export const identityToAttach = (tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity =>
   identityOf(timeline) ?? {
     major: readPostgresMajor(tenant.postgresMajor),

@@ -1,5 +1,5 @@
-// Goal: control planes of two versions may change the same documents. Method: a document with fields of a later version, at
-// every depth, is changed and read back raw; one that a later version closed to this one is refused.
+// Goal: control planes of two versions may change the same documents. Method: a document with fields of a later
+// version, at every depth, is changed and read back raw; one that a later version closed to this one is refused.
 import { present } from '@understory/base'
 import { getIfPresent, memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
@@ -146,7 +146,7 @@ test('a newer configuration keeps what a later version says beside it, not the f
   expect(await read(store, key)).toMatchObject({ term: '2', files: {}, certificates: ['a'] })
 })
 
-test('documents under a wrong name, and text that is no name, are refused', async () => {
+test('documents under a wrong name, and malformed names, are refused', async () => {
   const store = memoryObjectStore()
   const other = '5'.repeat(32)
   await put(store, KEY, tenant)

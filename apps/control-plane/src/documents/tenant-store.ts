@@ -1,7 +1,7 @@
 /**
  * Tenant documents in the object store. Two control planes may run: every change is a compare-and-swap on what was
- * read, and the leading one alone changes anything (leader-lease.ts). `control/names/<name>` makes names unique: its first
- * writer has it, and the id that it says is the tenant's, whichever creation writes the document.
+ * read, and the leading one alone changes anything (leader-lease.ts). `control/names/<name>` makes names unique: its
+ * first writer has it, and the id that it says is the tenant's, from any creation that writes the document.
  */
 import { KeyedMailbox } from '@understory/actor'
 import { assert, parseNodeId, fail } from '@understory/base'
@@ -22,7 +22,7 @@ import { isVersion1 } from './tenant-document-v1.ts'
 import { readTenantDocument } from './tenant-document.ts'
 import type { TenantDocument } from './tenant-document.ts'
 
-/** What is under a name. */
+/** The document under a name. */
 const claim = z.object({ tenantId: z.string().regex(/^[0-9a-f]{32}$/) })
 
 export class TenantStore {

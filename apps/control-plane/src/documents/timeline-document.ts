@@ -1,7 +1,8 @@
 /**
- * What a timeline is, and what is requested of it: `control/timelines/<tenant>/<timeline>.json`, changed by compare-and-swap
- * only. Which timelines there are says the tenant's document: one that is not listed there is never acted on. Positions are
- * observed and never stored; of addresses the last known ones are, for while the broker is away.
+ * What a timeline is, and what is requested of it: `control/timelines/<tenant>/<timeline>.json`, changed by
+ * compare-and-swap only. Which timelines there are says the tenant's document: one that is not listed there is never
+ * acted on. Positions are observed and never stored; of addresses the last known ones are, for while the broker is
+ * away.
  */
 import { DOCUMENT_READER, keepUnknown } from '@understory/base'
 import { readPostgresMajor } from '@understory/postgres/cluster'
@@ -64,8 +65,8 @@ const timelineDocument = z.object({
   /** As in the tenant's document, and never changed. */
   name: z.string(),
   /**
-   * It is on its way out of its tenant's document and never changed again: because it was deleted, or because its bootstrap
-   * was interrupted and begins again under another id (retirement.ts).
+   * It is on its way out of its tenant's document and never changed again: because it was deleted, or because its
+   * bootstrap was interrupted and begins again under another id (retirement.ts).
    */
   retired: z.enum(['deleted', 'restarted']).optional(),
   /** Absent until initdb and import are done. */

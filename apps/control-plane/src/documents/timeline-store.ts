@@ -1,7 +1,7 @@
 /**
- * Timeline documents in the object store. The tenant's document decides which timelines there are: a timeline is listed there
- * before its document is made, and is no longer listed when that is removed. So a document that is not listed is not acted
- * on by anything; it is an orphan, left by a control plane that was overtaken, or by hand.
+ * Timeline documents in the object store. The tenant's document decides which timelines there are: a timeline is listed
+ * there before its document is made, and is no longer listed when that is removed. So a document that is not listed is
+ * not acted on by anything; it is an orphan, left by a control plane that was overtaken, or by hand.
  */
 import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { ObjectStore } from '@understory/object-store'
@@ -31,8 +31,8 @@ export class TimelineStore {
   }
 
   /**
-   * The document of a timeline that `tenant` lists, also of a retired one; of a new timeline, what it begins with. Error:
-   * `bad_file`, also where it was lost.
+   * The document of a timeline that `tenant` lists, also of a retired one; of a new timeline, what it begins with.
+   * Error: `bad_file`, also where it was lost.
    */
   async read(tenant: TenantDocument, entry: TimelineEntry): Promise<TimelineDocument> {
     const ref = { tenantId: tenant.tenantId, timelineId: entry.timelineId }
@@ -40,9 +40,9 @@ export class TimelineStore {
   }
 
   /**
-   * Stores what `change` makes of the newest document and returns it; `change` does nothing by returning its argument. The
-   * first change makes the document. Errors: `unknown_timeline` where it is retired or not listed; `stale`
-   * where another control plane leads by now; `conflict`, `bad_file`.
+   * Stores what `change` makes of the newest document and returns it; `change` does nothing by returning its argument.
+   * The first change makes the document. Errors: `unknown_timeline` where it is retired or not listed; `stale` where
+   * another control plane leads by now; `conflict`, `bad_file`.
    */
   update(ref: TimelineRef, change: Change): Promise<TimelineDocument> {
     return this.#change(ref, (timeline) => {
@@ -51,12 +51,15 @@ export class TimelineStore {
     })
   }
 
-  /** Makes it where it is new, and writes it under this lead, whatever its state. Errors: those of `update`. */
+  /** Makes it where it is new, and writes it under this lead, in any state. Errors: those of `update`. */
   take(ref: TimelineRef): Promise<TimelineDocument> {
     return this.#change(ref, (timeline) => timeline)
   }
 
-  /** Its last change: its tenant's document follows (retirement.ts). Idempotent: the first reason stays. Errors: those of `update`. */
+  /**
+   * Its last change: its tenant's document follows (retirement.ts). Idempotent: the first reason stays. Errors: those
+   * of `update`.
+   */
   retire(ref: TimelineRef, reason: NonNullable<TimelineDocument['retired']>): Promise<TimelineDocument> {
     return this.#change(ref, (timeline) =>
       timeline.retired === undefined ? { ...timeline, retired: reason } : timeline,

@@ -23,7 +23,9 @@ export const computeSpecOf = (tenant: TenantDocument, timeline: TimelineDocument
   specGeneration: BigInt(timeline.specGeneration),
 })
 
-/** Differs whenever anything of the spec but its generation does. The order of the fields matters: documents keep it. */
+/**
+ * Differs whenever anything of the spec but its generation does. The order of the fields matters: documents keep it.
+ */
 export function specDigest({ specGeneration: _, ...spec }: ComputeSpec): string {
   const text = JSON.stringify(spec, (_key, value: unknown) =>
     typeof value === 'bigint' ? value.toString() : value,

@@ -75,7 +75,7 @@ export class DeletionService {
     return Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.count)
   }
 
-  /** What is left to remove. */
+  /** The removals that are not complete. */
   async removals(): Promise<RemovalView[]> {
     const views = (await this.#parts.tenants.list()).map(async (tenant) => {
       // Of a deleted tenant that still lists them: their removal follows.
@@ -117,8 +117,8 @@ export class DeletionService {
   }
 
   /**
-   * No request finds the timeline from then on, and its name is free; what there is of it is removed after that, by nodes
-   * that are away once they are back. Errors: `precondition` where it has a compute, unless that is to be ended.
+   * No request finds the timeline from then on, and its name is free; what there is of it is removed after that, by
+   * nodes that are away once they are back. Errors: `precondition` where it has a compute, unless that is to be ended.
    */
   async deleteTimeline(tenantName: string, timelineName: string, stopCompute: boolean): Promise<void> {
     const { tenant, timeline } = await this.#tenants.findTimeline(tenantName, timelineName)

@@ -12,7 +12,7 @@ import {
 import { FPW_INITIAL } from '../documents/timeline-document.ts'
 import type { FpwState } from '../documents/timeline-document.ts'
 
-/** Carries out every step and tells their order. */
+/** Carries out every step and returns their order. */
 function runToEnd(state: FpwState): { order: string[]; state: FpwState } {
   const order: string[] = []
   for (let step = nextStep(state); step !== undefined; step = nextStep(state)) {
@@ -43,7 +43,7 @@ test('a repeated request changes nothing, an opposite one starts the other plan'
   expect(nextStep(requestSwitch(halfWay, 'on', 2))).toBe('setting')
 })
 
-test('a change that nobody asked for is drift, but not while a switch is under way', () => {
+test('a change that was not asked for is drift, but not while a switch is under way', () => {
   const off = runToEnd(requestSwitch(FPW_INITIAL, 'off', 0)).state
   expect(off.sinceLsn).toBe('0/3')
   expect(hasDrifted(off, { value: 'on', lsn: '0/4' })).toBe(true)
@@ -53,7 +53,7 @@ test('a change that nobody asked for is drift, but not while a switch is under w
   expect(hasDrifted(off, undefined)).toBe(false)
   const again = beginSwitch(off, 5)
   expect(hasDrifted(again, { value: 'on', lsn: '0/4' })).toBe(false)
-  // What was sent for the plan before and comes late is told apart.
+  // A late message for the plan before is recognized.
   expect(again.generation).toBe(off.generation + 1)
 })
 
@@ -66,6 +66,6 @@ test('a compute rebuilt half way starts with the setting off only where every sh
   expect(startsWithSettingOff(requestSwitch(ready, 'on', 2))).toBe(false)
   const off = runToEnd(asked).state
   expect(startsWithSettingOff(off)).toBe(true)
-  // After drift the plan begins anew, and so does the proof that the shards make images.
+  // After drift the plan begins again, and so does the proof that the shards make images.
   expect(startsWithSettingOff(beginSwitch(off, 5))).toBe(false)
 })

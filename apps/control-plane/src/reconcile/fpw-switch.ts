@@ -40,8 +40,8 @@ export function requestSwitch(state: FpwState, wanted: 'on' | 'off', nowMs: numb
 }
 
 /**
- * Starts the plan towards what is wanted; also after drift, where WAL shows what was not requested. Either is a request with
- * a number of its own, so that a message of an earlier plan that comes late changes nothing.
+ * Starts the plan towards what is wanted; also after drift, where WAL shows what was not requested. Either is a request
+ * with a number of its own, so that a message of an earlier plan that comes late changes nothing.
  */
 export function beginSwitch(state: FpwState, nowMs: number): FpwState {
   const names = state.wanted === 'off' ? STEPS_OFF : STEPS_ON
@@ -99,7 +99,7 @@ export function startsWithSettingOff(state: FpwState): boolean {
 }
 
 /**
- * A settled switch whose WAL shows the other value: somebody changed the setting. Answer it by beginning again. A shard
+ * A settled switch whose WAL shows the other value: a user changed the setting. Answer it by beginning again. A shard
  * that has just started reads WAL from before the switch again, and reports what it finds there: that is not drift.
  */
 export function hasDrifted(state: FpwState, seen: SeenFullPageWrites | undefined): boolean {

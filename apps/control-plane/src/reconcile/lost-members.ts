@@ -31,8 +31,8 @@ export class LostMembers {
   }
 
   /**
-   * Begins a change where a member has been away or damaged for long, most others are well, and another node is free. Returns
-   * the document as it is after that.
+   * Begins a change where a member has been away or damaged for long, most others are well, and another node is free.
+   * Returns the document as it is after that.
    */
   async replace(timeline: TimelineDocument): Promise<TimelineDocument> {
     const { clock, replaceAfterMs } = this.#parts

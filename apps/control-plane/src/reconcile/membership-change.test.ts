@@ -78,7 +78,7 @@ test('the same request again is no other, under way or in force; another one wai
   })
 })
 
-test('a change is given up at once while newcomers pull, by a generation while both count, and not later', () => {
+test('a change is cancelled at once while newcomers pull, by a generation while both count, and not later', () => {
   expect(() => cancelChange(TIMELINE, 1_500)).toThrow(/no change/)
   const begun = requestChange(TIMELINE, REPLACE, 1_000)
   const early = cancelChange(begun, 1_500)
@@ -103,7 +103,7 @@ test('a change is given up at once while newcomers pull, by a generation while b
   expect(() => cancelChange(ended, 1_500)).toThrow(/count already/)
 })
 
-test('the one that is left counts alone, under a generation of its own, whatever was under way', () => {
+test('the one that is left counts alone, under a generation of its own, with any change under way', () => {
   const joint = done(beginJoint(done(requestChange(TIMELINE, REPLACE, 1_000), 'pull')), 'joint')
   for (const before of [TIMELINE, joint]) {
     const after = recoverFrom(before, 'b', 2_000)

@@ -58,11 +58,14 @@ export function knownMembershipOf(timeline: TimelineDocument): KnownMembership {
   }
 }
 
-/** Everyone that takes part, each once. */
+/** Every safekeeper of both sets, each once. */
 export const allSafekeepers = (timeline: TimelineDocument): readonly string[] =>
   allMembers(membershipOf(timeline))
 
-/** The document with the change begun; itself where that very change was asked for before. Errors: `bad_argument`, `precondition`. */
+/**
+ * The document with the change begun; itself where that very change was asked for before. Errors: `bad_argument`,
+ * `precondition`.
+ */
 export function requestChange(
   timeline: TimelineDocument,
   request: ChangeRequest,
@@ -142,8 +145,8 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
 }
 
 /**
- * The document with `survivor` alone counting, whatever the others have: for when their majority is lost for good. There is
- * no joint membership on the way, because no other member is left to agree to it. Errors: `bad_argument`.
+ * The document with `survivor` alone counting, without regard to the others: for when their majority is lost for good.
+ * There is no joint membership on the way, because no other member is left to agree to it. Errors: `bad_argument`.
  */
 export function recoverFrom(timeline: TimelineDocument, survivor: string, nowMs: number): TimelineDocument {
   const { safekeeperChange: last, membershipGeneration } = timeline
@@ -179,8 +182,8 @@ export interface StoredRecovery {
 }
 
 /**
- * The document with `members` alone counting, which are to begin with what the object store has of the WAL; and with a new
- * generation of every shard, whose pages of WAL beyond that go. Errors: `precondition`.
+ * The document with `members` alone counting, which are to begin with what the object store has of the WAL; and with a
+ * new generation of every shard, whose pages of WAL beyond that go. Errors: `precondition`.
  */
 export function recoverFromStore(
   timeline: TimelineDocument,
@@ -230,8 +233,8 @@ export const isFromStore = ({ safekeeperChange: change }: TimelineDocument): boo
   change?.reason === 'stored' && isUnderWay(change)
 
 /**
- * The copies of safekeepers that are no longer members. Not of those that a recovery left behind: what only they have was
- * lost by it, and an operator may want to look at it.
+ * The copies of safekeepers that are no longer members. Not of those that a recovery left behind: what only they have
+ * was lost by it, and an operator may want to look at it.
  */
 function withRetiredReplicas(timeline: TimelineDocument, change: SafekeeperChange): TimelineDocument {
   if (change.reason === 'recovery' || change.reason === 'stored') return timeline
@@ -243,7 +246,7 @@ function withRetiredReplicas(timeline: TimelineDocument, change: SafekeeperChang
   return { ...timeline, retiredReplicas: [...others, ...left.map((node) => ({ node, generation }))] }
 }
 
-/** Those that do not hold the timeline once the change is over. */
+/** The safekeepers that do not hold the timeline once the change is over. */
 export const leftOut = ({ add, remove, isCancelled }: SafekeeperChange): readonly string[] =>
   isCancelled ? add : remove
 

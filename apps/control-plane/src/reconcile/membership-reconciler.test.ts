@@ -1,4 +1,7 @@
-/** Goal: a change of the safekeepers ends, whoever is away. Method: the reconciler over nodes in memory, without sockets. */
+/**
+ * Goal: a change of the safekeepers ends, even with any node away. Method: the reconciler over nodes in memory, without
+ * sockets.
+ */
 import { lsn } from '@understory/base'
 import { realClock, silentLog } from '@understory/env'
 import { MemoryNodes } from '@understory/protocol/clients/memory'

@@ -1,6 +1,6 @@
 /**
- * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is lost
- * for good. One call does what can be done now; after an interruption the next call continues.
+ * Carries out changes of a timeline's safekeepers (membership-change.ts), and begins one by itself where a member is
+ * lost for good. One call does what can be done now; after an interruption the next call continues.
  */
 import { LSN_ZERO, formatLsn, isErrorCode, parseLsn, present, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -27,7 +27,10 @@ import { ifReachable } from '../clients/node-clients.ts'
 import type { ReconcileObserver } from '../telemetry/reconcile-observer.ts'
 import type { ChangeStepName, SafekeeperChange, TimelineDocument } from '../documents/timeline-document.ts'
 
-/** How long a proposer may take to learn of a membership before its safekeepers are sent it all the same: they report it then. */
+/**
+ * How long a proposer may take to learn of a membership before its safekeepers are sent it all the same: they report it
+ * then.
+ */
 const PROPOSER_WAIT_MS = 3_000
 /** How long newcomers may take, in one try, to get to where the old members were when they were asked. */
 const SYNC_WAIT_MS = 1_000
@@ -224,7 +227,7 @@ export class MembershipReconciler {
       if (endJoint(timeline, (node) => statuses.get(node)) !== undefined || clock.nowMs() > untilMs)
         return statuses
       await clock.sleep(SYNC_POLL_MS)
-      // Those that stay may have been asked a moment too early, too.
+      // The safekeepers that stay may have been asked a moment too early, too.
       await ask(timeline.newSafekeeperNodes.filter((node) => !newcomers.includes(node)))
     }
   }

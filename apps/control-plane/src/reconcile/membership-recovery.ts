@@ -47,8 +47,8 @@ export async function checkRecovery(
 }
 
 /**
- * The safekeepers that take the place of those that are lost, and what the object store has for them. Those of before are
- * taken where they are there again, empty. Errors: `precondition`, `not_found`.
+ * The safekeepers that take the place of those that are lost, and what the object store has for them. Those of before
+ * are taken where they are there again, empty. Errors: `precondition`, `not_found`.
  */
 export async function prepareStoredRecovery(
   clients: NodeClients,

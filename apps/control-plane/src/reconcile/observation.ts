@@ -1,4 +1,6 @@
-/** What the processes of a timeline say of themselves now: asked once for each pass, and for each request of the API. */
+/**
+ * What the processes of a timeline say of themselves now: asked once for each pass, and for each request of the API.
+ */
 import { isErrorCode } from '@understory/base'
 import { ComputeState } from '@understory/rpc'
 import type { GetComputeStatusResponse, ShardStatus, TimelineRef } from '@understory/rpc'
@@ -50,7 +52,7 @@ export async function observeTimeline(
   return { computeAddress, compute, shards }
 }
 
-/** One question for each pageserver, whatever number of the timeline's shards it has. */
+/** One question for each pageserver, with any number of the timeline's shards. */
 export async function askPageservers(
   clients: NodeClients,
   { tenantId, timelineId, shards, addresses }: TimelineDocument,

@@ -1,4 +1,4 @@
-// Goal: what is kept of a password is its verifier, and what is no password or no verifier is refused. Method: plain calls.
+// Goal: of a password its verifier alone is kept, and a malformed password or verifier is refused. Method: plain calls.
 import { seededRng } from '@understory/env'
 import { describe, expect, test } from 'vitest'
 import { isAskedFor, newPassword, scramVerifier } from './password.ts'
@@ -14,7 +14,7 @@ test('the verifier of a known password is the known one', () => {
   )
 })
 
-test('a random password has 128 bits, is told once, and is what its verifier checks', () => {
+test('a random password has 128 bits, is returned once, and is what its verifier checks', () => {
   const first = newPassword(NONE, rng)
   expect(first.password).toMatch(/^[0-9a-f]{32}$/)
   expect(isAskedFor(first.verifier, { ...NONE, password: first.password })).toBe(true)

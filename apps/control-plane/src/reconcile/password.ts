@@ -1,6 +1,6 @@
 /**
- * Passwords of tenants. What is kept of one is its SCRAM-SHA-256 verifier, which lets Postgres check the password and
- * lets nobody log in. A random password exists in one answer and nowhere else.
+ * Passwords of tenants. The store has the SCRAM-SHA-256 verifier alone, with which Postgres checks the password and
+ * with which no client can log in. A random password exists in one answer and nowhere else.
  */
 import { createHash, createHmac, pbkdf2Sync, timingSafeEqual } from 'node:crypto'
 import { fail } from '@understory/base'

@@ -1,4 +1,5 @@
-// Goal: looks are quick where something began, and bounded in number whatever is missing. Method: a table of times.
+// Goal: looks are quick where something began, and bounded in number where anything is missing. Method: a table of
+// times.
 import { expect, test } from 'vitest'
 import { ReconcileInterval } from './reconcile-interval.ts'
 

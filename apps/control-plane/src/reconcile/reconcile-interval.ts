@@ -1,7 +1,7 @@
 /**
- * How soon a timeline is looked at again. A look costs some 10 ms of processor time here and in those who are asked: so it
- * is often where something just began, seldom where it has been missing for long, and where all is well, all timelines
- * together have a share of looks that does not grow with their number.
+ * How soon a timeline is looked at again. A look costs some 10 ms of processor time here and in those who are asked: so
+ * it is often where something just began, seldom where it has been missing for long, and where all is well, all
+ * timelines together have a share of looks that does not grow with their number.
  */
 
 const BUSY_MS_MIN = 100

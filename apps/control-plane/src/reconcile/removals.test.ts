@@ -1,6 +1,6 @@
 /**
- * Goal: what is left of a deleted timeline goes everywhere, the compute first, and nothing is forgotten that could not be
- * removed yet. Method: nodes in memory that are away, and a store in memory.
+ * Goal: what is left of a deleted timeline goes everywhere, the compute first, and nothing is forgotten that could not
+ * be removed yet. Method: nodes in memory that are away, and a store in memory.
  */
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'

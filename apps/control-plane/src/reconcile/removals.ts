@@ -1,9 +1,10 @@
 /**
- * Removes what deleted timelines, and bootstraps that were interrupted, still have somewhere: compute, layers, WAL, objects.
+ * Removes what deleted timelines, and bootstraps that were interrupted, still have somewhere: compute, layers, WAL,
+ * objects.
  *
- * What there is to remove is in the tenant's document before anything is removed, and is taken from there once all of it
- * is gone; every step may be repeated. So a removal continues after the loss of any process, and a node that is away is
- * asked again when it is back. The compute ends first: until then it could create the timeline on safekeepers and
+ * What there is to remove is in the tenant's document before anything is removed, and is taken from there once all of
+ * it is gone; every step may be repeated. So a removal continues after the loss of any process, and a node that is away
+ * is asked again when it is back. The compute ends first: until then it could create the timeline on safekeepers and
  * pageservers again. Objects go in every try, because a node that was away may have stored some in the meantime.
  */
 import { Mailbox, ProblemReport } from '@understory/actor'
@@ -26,7 +27,7 @@ const COMPUTE_PAUSE_MS = 500
 const DELETE_COUNT_MAX = 1_000
 
 export interface RemovalParts extends Stores {
-  /** What safekeepers and pageservers keep their objects in. */
+  /** The store of the safekeepers' and pageservers' objects. */
   readonly objects: ObjectStore
   readonly configurations: ConfigurationStore
   readonly nodes: Pick<Nodes, 'known'>
@@ -74,8 +75,8 @@ export class Removals {
   }
 
   /**
-   * One try of everything that the tenant has to remove; `isInUse` says of which timelines something is still under way.
-   * A deleted tenant goes when nothing of it is left.
+   * One try of everything that the tenant has to remove; `isInUse` says of which timelines something is still under
+   * way. A deleted tenant goes when nothing of it is left.
    */
   async advance(tenant: TenantDocument, isInUse: (timelineId: string) => boolean): Promise<void> {
     const { tenants, clock, log } = this.#parts
@@ -126,7 +127,7 @@ export class Removals {
     for (const prefix of timelinePrefixes(ref)) await this.#sweep(prefix)
     await configurations.remove(timelineId)
     await timelines.remove(ref)
-    // What was removed before the compute ended may be there again.
+    // Objects that were removed before the compute ended may be there again.
     const after: Removal = isComputeRemoved
       ? { ...removal, isComputeRemoved, safekeeperNodes: safekeepersLeft, shards: shardsLeft }
       : removal

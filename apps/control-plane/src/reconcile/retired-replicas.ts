@@ -27,7 +27,9 @@ export class RetiredReplicas {
     this.#parts = parts
   }
 
-  /** The document after it. Only while no change is under way: then none of the nodes is about to pull its copy again. */
+  /**
+   * The document after it. Only while no change is under way: then none of the nodes is about to pull its copy again.
+   */
   async remove(timeline: TimelineDocument): Promise<TimelineDocument> {
     const { clock, log, nodes, clients, ref, update } = this.#parts
     if (timeline.retiredReplicas.length === 0 || clock.nowMs() < this.#notBeforeMs) return timeline

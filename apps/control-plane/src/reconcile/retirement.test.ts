@@ -1,6 +1,7 @@
 /**
- * Goal: a timeline leaves its tenant whole, whatever is killed on the way, and what is left of it is known all the time.
- * Method: a store in memory that ends the process before or after any of its operations; the next control plane finishes.
+ * Goal: a timeline leaves its tenant whole, with any process killed on the way, and its remains are known all the time.
+ * Method: a store in memory that ends the process before or after any of its operations; the next control plane
+ * finishes.
  */
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'

@@ -1,7 +1,7 @@
 /**
- * How a timeline leaves its tenant: its document is retired, which is its last change, and then the tenant's document no
- * longer lists it and has what is left to remove instead (removals.ts). Whatever ends this in between, the timeline's
- * reconciler, or the next look at a deleted tenant, finishes it.
+ * How a timeline leaves its tenant: its document is retired, which is its last change, and then the tenant's document
+ * no longer lists it and has a removal instead (removals.ts). Where this is interrupted, the timeline's reconciler, or
+ * the next look at a deleted tenant, finishes it.
  */
 import type { TimelineRef } from '@understory/rpc'
 import type { Removal, TenantDocument, TimelineEntry } from '../documents/tenant-document.ts'
@@ -44,7 +44,9 @@ export async function finishRetirement(
   )
 }
 
-/** Retires what a deleted tenant still lists. Error: the first of those of its timelines, after all others were retired. */
+/**
+ * Retires what a deleted tenant still lists. Error: the first of those of its timelines, after all others were retired.
+ */
 export async function finishTenantDeletion(stores: Stores, tenant: TenantDocument): Promise<void> {
   const { tenantId } = tenant
   const failures: unknown[] = []
@@ -74,7 +76,7 @@ function restarted(tenant: TenantDocument, retired: TimelineDocument, timelineId
   return { ...tenant, timelines, removals }
 }
 
-/** All nodes that may have something of the timeline, whatever its state. */
+/** All nodes that may have something of the timeline, in any state. */
 export function removalOf(timeline: TimelineDocument): Removal {
   const {
     timelineId,

@@ -83,7 +83,7 @@ export class SafekeeperService {
   }
 
   /**
-   * Goes on with what the object store has of the WAL, where no safekeeper is left. Refused `precondition` where one has
+   * Continues with the WAL that the object store has, where no safekeeper is left. Refused `precondition` where one has
    * the timeline, or where there are too few, `not_found` where nothing is stored.
    */
   async recoverFromStore(tenantName: string, timelineName: string): Promise<SafekeepersView> {

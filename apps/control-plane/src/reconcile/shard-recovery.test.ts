@@ -40,7 +40,7 @@ test('a shard that serves for a moment between its stops does not begin again wi
   expect(recovery.isDue(0)).toBe(true)
 })
 
-test('what keeps a shard from going on is told in words', () => {
+test('the cause that stops a shard is reported in words', () => {
   const { recovery } = world()
   const status = (fields: Partial<ShardStatus>): ShardStatus => ShardStatus.fromPartial(fields)
   expect(recovery.problemOf(0, status({}))).toBe('')

@@ -1,7 +1,7 @@
 /**
- * When a shard that has stopped is attached again. What ended it may be over (its layer is whole in the object store, two
- * pageservers had one generation) or not (WAL that this version does not know), and loading a shard is work: so at once, and
- * then with growing pauses.
+ * When a shard that has stopped is attached again. What ended it may be over (its layer is whole in the object store,
+ * two pageservers had one generation) or not (WAL that this version does not know), and loading a shard is work: so at
+ * once, and then with growing pauses.
  */
 import type { Clock } from '@understory/env'
 import type { ShardStatus } from '@understory/rpc'
@@ -43,7 +43,7 @@ export class ShardRecovery {
       this.#tries.delete(shard)
   }
 
-  /** What keeps the shard from going on, in words; empty where nothing does. */
+  /** The cause that stops the shard, in words; empty where there is none. */
   problemOf(shard: number, { failure, stall, loading }: ShardStatus): string {
     const count = this.triesOf(shard)
     if (failure !== '') {

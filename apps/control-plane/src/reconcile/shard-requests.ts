@@ -1,4 +1,4 @@
-/** What pageservers are requested for a timeline's shards, built from its document alone. */
+/** The requests to pageservers for a timeline's shards, built from its document alone. */
 import { parseLsn, present } from '@understory/base'
 import type { ShardToAttach } from '@understory/protocol/clients'
 import type { ShardRef } from '@understory/rpc'

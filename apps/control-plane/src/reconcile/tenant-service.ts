@@ -76,7 +76,7 @@ export class TenantService {
     return Math.max(LOOK_MS, LOOK_MS_EACH * this.#reconcilers.count)
   }
 
-  /** They are left as they are: somebody may have removed their tenant by mistake, and want to put it back. */
+  /** They are left as they are: an operator may have removed their tenant by mistake, and may put it back. */
   async #reportOrphans(): Promise<void> {
     for (const { tenantId: tenant, timelineId: timeline } of await this.#parts.timelines.orphans()) {
       if (this.#orphans.has(timeline)) continue

@@ -1,10 +1,10 @@
-/** What is known of why a timeline's compute and shards are not as requested. */
+/** The known causes why a timeline's compute and shards are not as requested. */
 import type { Clock } from '@understory/env'
 import { ShardRecovery } from './shard-recovery.ts'
 
 export class TimelineProblems {
   readonly shards: ShardRecovery
-  /** What keeps the compute from running, in one line; empty where nothing does that is known. */
+  /** The cause that keeps the compute from running, in one line; empty where none is known. */
   compute = ''
 
   constructor(clock: Clock) {

@@ -1,6 +1,6 @@
 /**
- * Brings one timeline to what is requested of it, by passes over the steps (steps/). Every pass reads both documents, and
- * looks at the processes once.
+ * Brings one timeline to what is requested of it, by passes over the steps (steps/). Every pass reads both documents,
+ * and looks at the processes once.
  */
 import { Loop, ProblemReport, Signal } from '@understory/actor'
 import { describeError, isErrorCode, unreachable } from '@understory/base'
@@ -37,7 +37,7 @@ export interface ReconcilerParts extends Stores {
   readonly replaceAfterMs: number
   /** Undefined where nothing is measured. */
   readonly observer?: ReconcileObserver | undefined
-  /** Those that one control plane looks after. */
+  /** The timelines that one control plane looks after. */
   readonly timelinesCount: () => number
   readonly clock: Clock
   readonly rng: Rng
@@ -128,7 +128,9 @@ export class TimelineReconciler {
     return this.#interval.pauseMs(end === 'settled', clock.nowMs(), timelinesCount())
   }
 
-  /** Both as stored, and no longer written under an earlier lead; undefined where the tenant does not list the timeline. */
+  /**
+   * Both as stored, and no longer written under an earlier lead; undefined where the tenant does not list the timeline.
+   */
   async #documents(): Promise<Pick<StepContext, 'tenant' | 'timeline'> | undefined> {
     const { tenants, timelines } = this.#parts
     const { tenantId, timelineId } = this.#ref

@@ -17,7 +17,7 @@ export interface TimelineView {
     readonly shards: readonly (ShardStatus | undefined)[]
     /** By shard number: what keeps it from its work, empty where nothing does or nothing is known of it. */
     readonly shardProblems: readonly string[]
-    /** What keeps the timeline, or its compute, from what is requested; empty where nothing does that is known. */
+    /** The cause that keeps the timeline, or its compute, from its requested state; empty where none is known. */
     readonly problem: string
   }
 }

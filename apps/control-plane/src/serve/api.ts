@@ -85,7 +85,7 @@ const fpwOf = (state: FpwState): FpwStatus => ({
 const computeWithout = (failure: string): GetComputeStatusResponse =>
   GetComputeStatusResponse.fromPartial({ failure })
 
-/** It counts as open for SQL once its first password lets somebody in. */
+/** It counts as open for SQL once its first password lets a client in. */
 function computeOf(
   tenant: TenantDocument,
   timeline: TimelineDocument,

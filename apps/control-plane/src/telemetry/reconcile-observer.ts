@@ -1,4 +1,4 @@
-/** What reconcilers report to telemetry: failures, and requests that have ended. */
+/** The reports of reconcilers to telemetry: failures, and requests that have ended. */
 import type { Span, Telemetry } from '@understory/telemetry'
 import type { METRICS } from './metrics.ts'
 import type {

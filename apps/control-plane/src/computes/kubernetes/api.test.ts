@@ -1,5 +1,5 @@
-// Goal: each call asks what the Kubernetes API understands, and its refusals become errors by reason. Method: an HTTPS server
-// on loopback that writes down what it is asked.
+// Goal: each call asks what the Kubernetes API understands, and its refusals become errors by reason. Method: an HTTPS
+// server on loopback that writes down what it is asked.
 import { copyFile, readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -109,7 +109,7 @@ test('every call says what it wants, with the token of the moment, over one conn
   expect(connections()).toBe(1)
 })
 
-test('a refusal is told by its reason; what is not there need not be deleted or labelled', async () => {
+test('a refusal is reported with its reason; a missing object need not be deleted or labelled', async () => {
   let status = 404
   const { api } = await world(() => [status, { kind: 'Status', message: 'pods "p" is so' }])
   await api.deletePod('p')
@@ -134,7 +134,7 @@ test('a refusal is told by its reason; what is not there need not be deleted or 
   })
 })
 
-test('the server is where a pod is told; elsewhere there is none', () => {
+test('the server is at the address that a pod gets; elsewhere there is none', () => {
   expect(apiServer({ KUBERNETES_SERVICE_HOST: '10.0.0.1' })).toBe('10.0.0.1:443')
   expect(apiServer({ KUBERNETES_SERVICE_HOST: 'fd00::1', KUBERNETES_SERVICE_PORT: '6443' })).toBe(
     '[fd00::1]:6443',

@@ -1,6 +1,6 @@
 /**
- * The few calls of the Kubernetes API that computes need, from within a pod: over HTTPS with the service account's token,
- * which the kubelet renews in its file. No client library: a handful of calls does not need its 20 MB.
+ * The few calls of the Kubernetes API that computes need, from within a pod: over HTTPS with the service account's
+ * token, which the kubelet renews in its file. No client library: a handful of calls does not need its 20 MB.
  */
 import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
@@ -11,7 +11,7 @@ import type { Pod } from './pod.ts'
 
 const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
 const DEADLINE_MS = 10_000
-/** Who has the say in the fields that are applied. */
+/** The owner of the fields that are applied. */
 const FIELD_MANAGER = 'understory-control-plane'
 /** The list of the pods of one release, many times over. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024

@@ -1,4 +1,5 @@
-// Goal: a pod that cannot start Postgres twice, needs no rights, and is named within limits. Method: looks at manifests.
+// Goal: a pod that cannot start Postgres twice, needs no rights, and is named within limits. Method: looks at
+// manifests.
 import { expect, test } from 'vitest'
 import type { ComputePlace } from '../compute-driver.ts'
 import { computePod, computeService, podName, serviceName } from './compute-pod.ts'

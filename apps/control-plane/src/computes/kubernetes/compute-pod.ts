@@ -168,7 +168,7 @@ export function computePod(
       timeoutSeconds: 5,
       failureThreshold: STARTUP_PROBES_MAX,
     },
-    // One that hangs is started again, and ends the Postgres that was left alone.
+    // A proxy that hangs is started again, and ends the Postgres that was left alone.
     livenessProbe: {
       grpc: { port: HEALTH_PORT },
       periodSeconds: 5,

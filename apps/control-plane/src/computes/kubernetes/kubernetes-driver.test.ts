@@ -1,5 +1,6 @@
-// Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod, and what
-// keeps one from coming up is told. Method: the driver over a list of pods and a clock that the test turns.
+// Goal: a compute on a node that is away gets a new pod soon, one that merely does not answer keeps its pod, and the
+// cause that keeps one from coming up is reported. Method: the driver over a list of pods and a clock that the test
+// turns.
 import { fail } from '@understory/base'
 import { jsonLog, realClock } from '@understory/env'
 import type { ComputeSpec } from '@understory/rpc'
@@ -111,10 +112,10 @@ test('one that does not answer for long keeps its pod as long as its node is the
   expect(done).toEqual([])
 })
 
-test('a pod that cannot run is made anew once the settings are others, and not before', async () => {
+test('a pod that cannot run is replaced once the settings have changed, and not before', async () => {
   const problem = 'container "postgres" of pod "c-1" waits: ImagePullBackOff'
   const { done, ensureAt, imageIsMissing, isMadeBy } = world()
-  // One that runs is left alone, whatever it was made by.
+  // A pod that runs is left alone, with any settings.
   await ensureAt(0)
   imageIsMissing()
   isMadeBy(SETTINGS)
@@ -125,7 +126,7 @@ test('a pod that cannot run is made anew once the settings are others, and not b
   expect(done).toEqual(['delete c-1'])
 })
 
-test('while the pod after one that ended is waited for, it is told how that one ended', async () => {
+test('while the pod after one that ended is waited for, the end of that one is reported', async () => {
   const { done, ensureAt, podFails } = world()
   podFails()
   expect(await ensureAt(0)).toBe('')

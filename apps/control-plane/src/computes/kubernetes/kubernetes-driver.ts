@@ -1,6 +1,6 @@
 /**
- * Computes as pods: one at a time for each timeline, made again whenever it ended. Nothing is remembered here: pods carry
- * their timeline and number as labels, so another control plane continues from them.
+ * Computes as pods: one at a time for each timeline, made again whenever it ended. Nothing is remembered here: pods
+ * carry their timeline and number as labels, so another control plane continues from them.
  */
 import { isErrorCode, fail } from '@understory/base'
 import type { Clock, Log } from '@understory/env'
@@ -29,7 +29,7 @@ const LOOK_MS = 250
 const PAUSE_MIN_MS = 1_000
 const PAUSE_MAX_MS = 30_000
 const LASTED_MS = 60_000
-/** Services are made again where somebody has deleted them. */
+/** Services that were deleted are made again after so long. */
 const SERVICE_MS = 300_000
 
 export interface KubernetesDriverParts {
@@ -100,7 +100,7 @@ export class KubernetesDriver implements ComputeDriver {
     return ''
   }
 
-  /** What keeps it from running may be what the settings said then: an image, a node selector, too small a limit. */
+  /** The cause may lie in the settings of then: an image, a node selector, too small a limit. */
   async #removeIfOutdated({ metadata: { name, annotations } }: Pod, problem: string): Promise<void> {
     const { settings, log } = this.#parts
     if (annotations?.[SETTINGS_ANNOTATION] === digestOf(settings)) return

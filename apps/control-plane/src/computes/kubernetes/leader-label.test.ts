@@ -1,11 +1,11 @@
-// Goal: one pod of a control plane has the label, whoever had it before or gets it later, also where the API is away at
-// first. Method: pods in memory; what happens to them happens while the label is not looked at.
+// Goal: one pod of a control plane has the label, with any pods that had it before or get it later, also where the API
+// is away at first. Method: pods in memory; what happens to them happens while the label is not looked at.
 import { fail } from '@understory/base'
 import { jsonLog, realClock, seededRng } from '@understory/env'
 import { expect, test } from 'vitest'
 import { LEADER_LABEL, leaderLabelLoop } from './leader-label.ts'
 
-test('whoever leads has the label, and no other control plane', async () => {
+test('the leader has the label, and no other control plane', async () => {
   const pods = new Map<string, Record<string, string>>([
     ['cp-a', { component: 'control-plane', [LEADER_LABEL]: 'true' }],
     ['cp-b', { component: 'control-plane' }],
@@ -33,7 +33,7 @@ test('whoever leads has the label, and no other control plane', async () => {
     },
   }
   const seen: (readonly string[])[] = []
-  const meanwhile: (() => void)[] = [
+  const changes: (() => void)[] = [
     // Twice it was refused.
     () => undefined,
     () => undefined,
@@ -45,17 +45,17 @@ test('whoever leads has the label, and no other control plane', async () => {
   ]
   const sleep = (): Promise<void> => {
     seen.push(labelled())
-    meanwhile.shift()?.()
+    changes.shift()?.()
     return Promise.resolve()
   }
-  const told: string[] = []
+  const events: string[] = []
   const loop = leaderLabelLoop({
     api,
     settings: { controlPlaneLabels: { component: 'control-plane' } },
     podName: 'cp-b',
     clock: { ...realClock, sleep },
     rng: seededRng(1),
-    log: jsonLog({ write: (line) => told.push((JSON.parse(line) as { event: string }).event) }),
+    log: jsonLog({ write: (line) => events.push((JSON.parse(line) as { event: string }).event) }),
   })
   loop.start()
   await loop.ended
@@ -64,5 +64,5 @@ test('whoever leads has the label, and no other control plane', async () => {
   expect(seen).toEqual([before, before, kept, kept, kept, kept])
   // Where it is right, nothing is asked for.
   expect(patches).toBe(4)
-  expect(told).toEqual(['leader_not_labelled'])
+  expect(events).toEqual(['leader_not_labelled'])
 })

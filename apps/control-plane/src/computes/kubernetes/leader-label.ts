@@ -1,6 +1,6 @@
 /**
- * The pod of the control plane that leads carries a label, by which the service finds it: those that stand by are ready too,
- * so that roll-outs and drains count them, and are never asked.
+ * The pod of the control plane that leads carries a label, by which the service finds it: those that stand by are ready
+ * too, so that roll-outs and drains count them, and are never asked.
  *
  * Looked at again and again: a predecessor may end without taking its own away, and what it asked for may come late.
  */

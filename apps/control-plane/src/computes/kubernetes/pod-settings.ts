@@ -3,7 +3,10 @@ import { readFile } from 'node:fs/promises'
 import { describeError, fail } from '@understory/base'
 import { z } from 'zod'
 
-/** As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no way to it. */
+/**
+ * As in the image (deploy/docker/Dockerfile): another user than Postgres's, so that a superuser of the tenant has no
+ * way to it.
+ */
 export const PROXY_UID = 10_001
 
 const strings = z.record(z.string(), z.string())

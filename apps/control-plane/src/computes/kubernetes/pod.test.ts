@@ -1,4 +1,4 @@
-// Goal: a timeline has one pod, made anew when it ended and never started again. Method: tables of pods.
+// Goal: a timeline has one pod, replaced when it ended and never started again. Method: tables of pods.
 import { expect, test } from 'vitest'
 import { NUMBER_LABEL, PROXY_CONTAINER, endOf, hostOf, planPods, problemOf } from './pod.ts'
 import type { Pod } from './pod.ts'
@@ -33,7 +33,7 @@ test('one whose Postgres has ended is replaced at once, though its sidecar still
   expect(next).toEqual({ kind: 'create', number: 5 })
 })
 
-test('of several that run the newest counts, whatever their order', () => {
+test('of several that run the newest counts, in any order', () => {
   const { surplus, next } = planPods([pod(3, 'Running'), pod(10, 'Pending'), pod(2, 'Running')], NOW_MS)
   expect(next).toMatchObject({ kind: 'use', pod: { metadata: { name: 'c-10' } } })
   expect(names(surplus)).toEqual(['c-2', 'c-3'])
@@ -46,7 +46,7 @@ test('one that is ending is waited for until it must be gone', () => {
   expect(planPods([ending], NOW_MS).surplus).toEqual([])
 })
 
-test('a silent one is given up where its node is away, also while it is being deleted', () => {
+test('a silent pod is abandoned where its node is away, also while it is being deleted', () => {
   const onNode = (ready: string, deletionTimestamp?: string): Pod => {
     const conditions = [
       { type: 'Ready', status: ready },
@@ -74,7 +74,7 @@ test('a pod is asked once its proxy runs, not before', () => {
   expect(hostOf({ metadata: { name: 'c' }, status: running })).toBe('10.0.0.7')
 })
 
-test('what keeps a pod from running is told, what passes by itself is not', () => {
+test('a cause that keeps a pod from running is reported, one that passes by itself is not', () => {
   const waiting = (reason: string): Pod => ({
     metadata: { name: 'c' },
     status: { containerStatuses: [{ name: 'postgres', state: { waiting: { reason, message: 'x' } } }] },
@@ -85,7 +85,7 @@ test('what keeps a pod from running is told, what passes by itself is not', () =
   )
 })
 
-test('of a container that ends again and again, the last words are told', () => {
+test('of a container that ends again and again, the last words are reported', () => {
   const state = { waiting: { reason: 'CrashLoopBackOff', message: 'back-off 10s' } }
   const terminated = { exitCode: 1, reason: 'Error', message: 'started\nunderstory: no room\n' }
   const status = { initContainerStatuses: [{ name: 'compute-proxy', state, lastState: { terminated } }] }
@@ -107,7 +107,7 @@ test('of a container that ends again and again, the last words are told', () => 
   )
 })
 
-test('of a pod that does not begin for long, events tell more; one that works for long is left alone', () => {
+test('of a pod that does not begin for long, events say more; one that works for long is left alone', () => {
   const since = (creationTimestamp: string, state: object): Pod => ({
     metadata: { name: 'c', creationTimestamp },
     status: { phase: 'Pending', initContainerStatuses: [{ name: 'initdb', state }] },

@@ -61,7 +61,8 @@ const hasEnded = ({ status }: Pod): boolean =>
 
 /**
  * Whether its node is away. Of every pod there the node controller makes the condition Ready false and leaves
- * ContainersReady (kubernetes v1.33, pkg/controller/util/node/controller_utils.go, MarkPodsNotReady); a kubelet says both alike.
+ * ContainersReady (kubernetes v1.33, pkg/controller/util/node/controller_utils.go, MarkPodsNotReady); a kubelet says
+ * both alike.
  */
 function isNodeAway({ status }: Pod): boolean {
   const is = (type: string): string | undefined =>
@@ -81,8 +82,9 @@ export interface PodPlan {
 
 /**
  * A pod lives once: what ended is never started again (I4), and a new one takes its place. The newest counts; that an
- * older one may still run somewhere is harmless, because the newest has the higher term (I2). So a pod that `isSilent`, not
- * having answered for long, is not waited for where its node is away: Kubernetes itself would let five minutes pass.
+ * older one may still run somewhere is harmless, because the newest has the higher term (I2). So a pod that `isSilent`,
+ * not having answered for long, is not waited for where its node is away: Kubernetes itself would let five minutes
+ * pass.
  */
 export function planPods(
   pods: readonly Pod[],
@@ -125,7 +127,7 @@ function describeEnd({ reason = '', exitCode, message }: Terminated): string {
   return `${reason} (exit code ${exitCode})${line ? `: ${line}` : ''}`
 }
 
-/** What keeps a pod from running, in one line; undefined where nothing does that is known. */
+/** The cause that keeps a pod from running, in one line; undefined where none is known. */
 export function problemOf({ metadata, status }: Pod, nowMs: number): string | undefined {
   const unscheduled = status?.conditions?.find(
     ({ type, status: is }) => type === 'PodScheduled' && is === 'False',

@@ -1,6 +1,6 @@
 /**
- * The document has the addresses that nodes are announced with now. Without the broker those of the document count: a lost
- * compute has to come back without it.
+ * The document has the addresses that nodes are announced with now. Without the broker those of the document count: a
+ * lost compute has to come back without it.
  */
 import { fail } from '@understory/base'
 import type { TimelineDocument } from '../../documents/timeline-document.ts'

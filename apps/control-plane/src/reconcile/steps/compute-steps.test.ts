@@ -1,5 +1,5 @@
 /**
- * Goal: a compute is what the documents say, a bootstrap counts once it takes SQL, and what it tells of itself is stored
+ * Goal: a compute is what the documents say, a bootstrap counts once it takes SQL, and its reports are stored
  * in the right order. Method: a compute host and a compute in memory.
  */
 import { ComputeState, GetComputeStatusResponse } from '@understory/rpc'

@@ -1,4 +1,7 @@
-/** full_page_writes is as requested: drift begins the switch again, and a switch continues with its next step (fpw-switch.ts). */
+/**
+ * full_page_writes is as requested: drift begins the switch again, and a switch continues with its next step
+ * (fpw-switch.ts).
+ */
 import { lsnFromBigint, parseLsn, present, fail } from '@understory/base'
 import type { FpwStepName, TimelineDocument } from '../../documents/timeline-document.ts'
 import {

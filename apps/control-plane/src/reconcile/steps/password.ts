@@ -1,4 +1,6 @@
-/** Postgres gets the password that was set last. After a change of safekeepers: it needs a quorum, and not the reverse. */
+/**
+ * Postgres gets the password that was set last. After a change of safekeepers: it needs a quorum, and not the reverse.
+ */
 import { isPasswordPending } from '../../documents/tenant-document.ts'
 import { isOpen, runningCompute } from '../observation.ts'
 import { SETTLED } from './step.ts'

@@ -1,4 +1,7 @@
-/** Goal: a timeline gets its nodes, their addresses and its shards, and each step does nothing twice. Method: nodes in memory. */
+/**
+ * Goal: a timeline gets its nodes, their addresses and its shards, and each step does nothing twice. Method: nodes in
+ * memory.
+ */
 import { fail } from '@understory/base'
 import { expect, test } from 'vitest'
 import { RUNNING, stepBench } from '../../../test/step-bench.ts'

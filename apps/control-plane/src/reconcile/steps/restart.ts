@@ -1,6 +1,6 @@
 /**
- * A bootstrap that was interrupted left WAL and pages of a cluster that is gone. It begins again under another timeline id:
- * nothing of the old cluster can mix with the next one's, whatever still runs or is under way.
+ * A bootstrap that was interrupted left WAL and pages of a cluster that is gone. It begins again under another timeline
+ * id: nothing of the old cluster can mix with the next one's, even if parts of it still run.
  */
 import { hexId } from '@understory/base'
 import { restartTimeline } from '../retirement.ts'

@@ -1,6 +1,6 @@
 /**
- * Every shard is attached to its pageserver. A pageserver that does not have its shard, or where the shard has stopped, gets
- * it under a new generation: the old one can publish no more, and a stopped shard is loaded again.
+ * Every shard is attached to its pageserver. A pageserver that does not have its shard, or where the shard has stopped,
+ * gets it under a new generation: the old one can publish no more, and a stopped shard is loaded again.
  */
 import { present } from '@understory/base'
 import type { ShardStatus } from '@understory/rpc'

@@ -1,7 +1,7 @@
 /**
  * One thing that a timeline may lack. A pass of the reconciler runs the steps in their order over one observation; each
- * looks whether its thing is missing, and does the next part of it. Every part is idempotent, so a pass may be cut at any
- * point and be run again, also by another control plane.
+ * looks whether its thing is missing, and does the next part of it. Every part is idempotent, so a pass may be cut at
+ * any point and be run again, also by another control plane.
  */
 import type { Clock, Log, Rng } from '@understory/env'
 import type { TimelineRef } from '@understory/rpc'
@@ -26,7 +26,7 @@ export interface StepContext {
   readonly observe: () => Promise<Observation>
 }
 
-/** What follows, and the document where the step has changed it. */
+/** The outcome of a step, and the document where the step has changed it. */
 export type StepOutcome =
   /** Nothing is left to do here; the next step. */
   | { readonly kind: 'settled'; readonly timeline?: TimelineDocument }
@@ -34,14 +34,14 @@ export type StepOutcome =
   | { readonly kind: 'unsettled'; readonly timeline?: TimelineDocument }
   /** The steps after it need what is missing: another pass soon. */
   | { readonly kind: 'wait' }
-  /** What was observed does not hold any more: another pass at once. */
+  /** The observation does not hold any more: another pass at once. */
   | { readonly kind: 'again' }
   /** The timeline is gone. */
   | { readonly kind: 'end' }
 
 export type Step = (context: StepContext) => Promise<StepOutcome>
 
-/** What steps act with. */
+/** The parts that steps act with. */
 export interface StepParts extends Stores {
   readonly ref: TimelineRef
   readonly configuration: PublishedConfiguration
@@ -55,7 +55,7 @@ export interface StepParts extends Stores {
   readonly clock: Clock
   readonly rng: Rng
   readonly log: Log
-  /** What keeps the timeline from what is requested, as the API shows it. */
+  /** The causes that keep the timeline from its requested state, as the API shows them. */
   readonly problems: TimelineProblems
   readonly membership: MembershipReconciler
   readonly followers: ShardFollowers
