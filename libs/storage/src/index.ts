@@ -1,6 +1,10 @@
 export { FORK_ALL, barrierKey } from './layer/barriers.ts'
 export { BlockCache } from './layer/block-cache.ts'
 export { ChainLedger } from './page/chain-ledger.ts'
+export { mergeLayers } from './compaction/merge-layers.ts'
+export { planCompaction } from './compaction/plan-compaction.ts'
+export type { Level } from './compaction/plan-compaction.ts'
+export type { Retention } from './compaction/retention.ts'
 export { encodeImportBatch, readImportBatch } from './wal/import-batch.ts'
 export type { ImportValue } from './wal/import-batch.ts'
 export {

@@ -104,7 +104,7 @@ export class LayerFlow {
     if (state.open.valuesCount === 0 || isOver()) return
     const frozen = state.freeze()
     const written = layers.write(frozen, state.ingestedLsn)
-    this.#noteWrite(written.then((file) => state.map.replace([frozen], file)))
+    this.#noteWrite(written.then((file) => state.map.replace([frozen], [file])))
   }
 
   /** WAL without a value for this shard is taken in all the same, or the safekeepers would keep it for ever. */

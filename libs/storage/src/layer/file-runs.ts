@@ -32,6 +32,10 @@ export class FileValue implements ValueRef {
   get lengthBytes(): number {
     return this.#block.lengthOf(this.#value)
   }
+  /** Where its bytes lie: values of the layer with the same position share them. */
+  get position(): number {
+    return this.#block.placeOf(this.#value).offset * 2 ** 16 + this.#block.offsetOf(this.#value)
+  }
   bytes(): Uint8Array | undefined {
     const { lengthBytes } = this
     if (lengthBytes === 0) return EMPTY

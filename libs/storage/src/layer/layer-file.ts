@@ -112,6 +112,12 @@ export class LayerFile implements BlockSource {
   get lsnMax(): Lsn {
     return this.frame.lsnMax
   }
+  get keyFirst(): Key {
+    return this.frame.keyFirst
+  }
+  get keyLast(): Key {
+    return this.frame.keyLast
+  }
 
   gather(key: Key, at: Lsn, floor: Lsn, found: ValueRef[], held: HeldBlocks | undefined): boolean | Missing {
     const { lsnMin, lsnMax } = this.frame

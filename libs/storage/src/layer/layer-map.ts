@@ -1,10 +1,11 @@
 /**
- * The layers of a shard, oldest first, and the search through them.
+ * The layers of a shard, oldest first, and the search through them. Neighbours whose keys lie behind each other are one
+ * *level*: of it a search looks into one layer.
  *
  * Rule on which reading rests: of one key, every value in a newer layer is at least as new as every value in an older
  * one. Ingest keeps it by order, late images by being refused where the key has newer values in an older layer.
  */
-import { LSN_MAX, LSN_ZERO } from '@understory/base'
+import { LSN_MAX, LSN_ZERO, assert, fail, formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { KEY_BARRIER, compareKeys } from '../key/key.ts'
 import type { Key } from '../key/key.ts'
@@ -31,20 +32,48 @@ export type Pause = () => Promise<void> | undefined
 
 export class LayerMap {
   /** Oldest first. */
-  #layers: Layer[] = []
+  #layers: readonly Layer[] = []
+  #levels: readonly (readonly Layer[])[] = []
+  #readableLsn = LSN_ZERO
   readonly barriers = new Barriers()
 
   get layers(): readonly Layer[] {
     return this.#layers
   }
+  /** The same, the oldest first; within a level in the order of their keys. */
+  get levels(): readonly (readonly Layer[])[] {
+    return this.#levels
+  }
+  /** Below it searches are refused: what they would need may be gone. */
+  get readableLsn(): Lsn {
+    return this.#readableLsn
+  }
   /** As the newest. */
   push(layer: Layer): void {
-    this.#layers = [...this.#layers, layer]
+    this.#set([...this.#layers, layer])
   }
-  /** In the same place; `from` are neighbours. */
-  replace(from: readonly Layer[], to: Layer): void {
+  /**
+   * In the same place; `from` are neighbours, oldest first, and `to` have all that a search at or above `readableLsn`
+   * finds in them.
+   */
+  replace(from: readonly Layer[], to: readonly Layer[], readableLsn = LSN_ZERO): void {
     const at = this.#layers.indexOf(from[0] as Layer)
-    this.#layers = [...this.#layers.slice(0, at), to, ...this.#layers.slice(at + from.length)]
+    for (const [i, layer] of from.entries())
+      assert(at >= 0 && this.#layers[at + i] === layer, () => 'the layers to replace are no neighbours')
+    this.#set([...this.#layers.slice(0, at), ...to, ...this.#layers.slice(at + from.length)])
+    if (readableLsn > this.#readableLsn) this.#readableLsn = readableLsn
+  }
+  #set(layers: readonly Layer[]): void {
+    this.#layers = layers
+    this.#levels = levelsOf(layers)
+  }
+  #mustBeReadable(at: Lsn): void {
+    if (at >= this.#readableLsn) return
+    const begin = formatLsn(this.#readableLsn)
+    throw fail(
+      'out_of_range',
+      `lsn ${formatLsn(at)} is before ${begin}, where the history of the shard begins`,
+    )
   }
 
   /**
@@ -55,9 +84,10 @@ export class LayerMap {
     return withBlocks((held) => this.#tryNewest(key, at, held))
   }
   #tryNewest(key: Key, at: Lsn, held: HeldBlocks | undefined): ValueRef | undefined | Missing {
+    this.#mustBeReadable(at)
     const floor = this.barriers.newest(key, at)
-    for (let i = this.#layers.length - 1; i >= 0; i--) {
-      const value = (this.#layers[i] as Layer).newest(key, at, held)
+    for (let i = this.#levels.length - 1; i >= 0; i--) {
+      const value = layerOf(this.#levels[i] as readonly Layer[], key).newest(key, at, held)
       if (value === undefined) continue
       return value instanceof Missing || value.lsn >= floor ? value : undefined
     }
@@ -72,11 +102,13 @@ export class LayerMap {
     return withBlocks((held) => this.#tryPlan(key, at, held))
   }
   #tryPlan(key: Key, at: Lsn, held: HeldBlocks | undefined): ReadPlan | undefined | Missing {
+    this.#mustBeReadable(at)
     const floor = this.barriers.newest(key, at)
     const values: ValueRef[] = []
     let isOver = false
-    for (let i = this.#layers.length - 1; i >= 0 && !isOver; i--) {
-      const outcome = (this.#layers[i] as Layer).gather(key, at, floor, values, held)
+    for (let i = this.#levels.length - 1; i >= 0 && !isOver; i--) {
+      const layer = layerOf(this.#levels[i] as readonly Layer[], key)
+      const outcome = layer.gather(key, at, floor, values, held)
       if (outcome instanceof Missing) return outcome
       isOver = outcome
     }
@@ -96,7 +128,8 @@ export class LayerMap {
     return withBlocks((held) => this.#tryHasNewer(key, lsn, except, held))
   }
   #tryHasNewer(key: Key, lsn: Lsn, except: Layer, held: HeldBlocks | undefined): boolean | Missing {
-    for (const layer of this.#layers) {
+    for (const level of this.#levels) {
+      const layer = layerOf(level, key)
       if (layer === except || (layer.lsnMax ?? LSN_ZERO) <= lsn) continue
       const value = layer.newest(key, LSN_MAX, held)
       if (value instanceof Missing) return value
@@ -111,6 +144,7 @@ export class LayerMap {
    * then new values may come and layers may be added and replaced.
    */
   async *scan(first: Key, last: Key, at: Lsn, pause: Pause): AsyncGenerator<Key, void, void> {
+    this.#mustBeReadable(at)
     const heads = await this.#headsOf(first, last, pause)
     let steps = 0
     for (let head = heads.first; head !== undefined; head = heads.first) {
@@ -153,16 +187,51 @@ export class LayerMap {
 
   /** Fills `barriers` from the layers, once after loading. */
   async loadBarriers(): Promise<void> {
-    const { first, last } = classRange(KEY_BARRIER)
-    for (const layer of this.#layers)
-      for (const runs of layer.runsWithin(first, last))
-        for (let run = await runs.next(); run !== undefined; run = await runs.next())
-          for (let i = 0; i < run.length; i++) await this.#addBarriers(run.keyAt(i), run.valuesAt(i))
+    for (const layer of this.#layers) await addBarriers(this.barriers, layer)
   }
-  async #addBarriers(key: Key, values: Iterable<ValueRef>): Promise<void> {
-    for (const value of values) {
-      const bytes = value.bytes() ?? (await value.load())
-      this.barriers.add(key, value.lsn, new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true))
+}
+
+/** Neighbours that lie behind each other, as far as it goes: any order of theirs reads the same. */
+function levelsOf(layers: readonly Layer[]): Layer[][] {
+  const levels: Layer[][] = []
+  for (const layer of layers) {
+    const level = levels.at(-1)
+    const end = level?.at(-1)?.keyLast
+    const { keyFirst } = layer
+    if (level !== undefined && end !== undefined && keyFirst !== undefined && compareKeys(end, keyFirst) < 0)
+      level.push(layer)
+    else levels.push([layer])
+  }
+  return levels
+}
+
+/** The one that may have the key: the last that does not begin behind it. */
+function layerOf(level: readonly Layer[], key: Key): Layer {
+  let low = 1
+  let high = level.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    if (compareKeys((level[middle] as Layer).keyFirst as Key, key) <= 0) low = middle + 1
+    else high = middle
+  }
+  return level[low - 1] as Layer
+}
+
+/** Adds those that the layer has; layers come oldest first. */
+export async function addBarriers(barriers: Barriers, layer: Layer): Promise<void> {
+  const { first, last } = classRange(KEY_BARRIER)
+  for (const runs of layer.runsWithin(first, last)) {
+    for (let run = await runs.next(); run !== undefined; run = await runs.next()) {
+      for (let i = 0; i < run.length; i++) {
+        for (const value of run.valuesAt(i)) {
+          const bytes = value.bytes() ?? (await value.load())
+          barriers.add(
+            run.keyAt(i),
+            value.lsn,
+            new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true),
+          )
+        }
+      }
     }
   }
 }

@@ -63,6 +63,11 @@ export class LayerWriter {
     return this.#valueCount
   }
 
+  /** Of what is stored, and of the block that fills. */
+  get sizeBytes(): number {
+    return this.#offset + this.#blockUsed
+  }
+
   /** Keys come in order; every key gets at least one value. */
   addKey(key: Key): void {
     const last = this.#lastKey

@@ -89,6 +89,9 @@ export interface KeyRuns {
 export interface Layer {
   readonly lsnMin: Lsn | undefined
   readonly lsnMax: Lsn | undefined
+  /** Its first and last key; undefined while it may get others. */
+  readonly keyFirst: Key | undefined
+  readonly keyLast: Key | undefined
   /**
    * Appends to `found` the key's values from `at` down to `floor`, the newest first, up to and with one that ends its
    * chain. Returns whether the search ends in this layer: by such a value, or by one below `floor`.

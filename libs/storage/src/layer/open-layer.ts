@@ -57,6 +57,8 @@ export class OpenLayer implements Layer {
   get sizeBytes(): number {
     return this.#dataBytes + this.#count * VALUE_OVERHEAD_BYTES
   }
+  readonly keyFirst = undefined
+  readonly keyLast = undefined
   get lsnMin(): Lsn | undefined {
     return this.#lsnMin
   }
