@@ -15,6 +15,7 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { LayerRoom } from './layer-room.ts'
 import { LayerStore } from './layer-store.ts'
+import { RemoteIndex } from './remote-index.ts'
 import { ShardFiles } from './shard-files.ts'
 import { Stalls } from './stalls.ts'
 
@@ -92,8 +93,8 @@ test.each([
     ]
     await vi.waitFor(() => expect(refusals).toBeGreaterThan(2), { timeout: 5_000 })
     expect(layers.index).toMatchObject({ consistentLsn: 0x2000, layers: [{ lsnMax: 0x2000 }] })
-    await layers.upload()
-    expect(layers.remoteConsistentLsn).toBe(0x2000)
+    await layers.uploads.upload()
+    expect(layers.uploads.remoteConsistentLsn).toBe(0x2000)
     isFull = false
     await Promise.all(later)
     expect(layers.index).toMatchObject({
@@ -143,6 +144,7 @@ async function withTwoLayers() {
   const prefix = shardPrefix(INDEX.owner)
   return {
     layers,
+    remote: new RemoteIndex(store, INDEX.owner),
     store,
     warnings,
     again: () => new LayerStore({ ...parts, cache: new BlockCache(1 << 20) }, layers.index),
@@ -170,7 +172,7 @@ async function valueOf(layer: LayerFile | undefined): Promise<number[]> {
 
 test('a damaged local layer whose object is whole is fetched again, when it is opened and when it is read', async () => {
   const { layers, again, damage, removeLocal, warnings } = await withTwoLayers()
-  await layers.upload()
+  await layers.uploads.upload()
   await damage('local', IN_FOOTER)
   const [first] = await again().openAll()
   expect(warnings).toEqual(['layer_fetched_again'])
@@ -190,7 +192,7 @@ test('a damaged local layer whose object is whole is fetched again, when it is o
 
 test('a damaged layer is fetched again later where the object store does not answer at first', async () => {
   const { layers, store, again, damage, warnings } = await withTwoLayers()
-  await layers.upload()
+  await layers.uploads.upload()
   const [first] = await again().openAll()
   await damage('local', IN_BLOCK)
   vi.spyOn(store, 'get').mockRejectedValueOnce(fail('unavailable', 'the store is away'))
@@ -201,7 +203,7 @@ test('a damaged layer is fetched again later where the object store does not ans
 
 test('a layer that is damaged in the object store, too, is reported with both', async () => {
   const { layers, again, damage } = await withTwoLayers()
-  await layers.upload()
+  await layers.uploads.upload()
   await damage('objects', IN_BLOCK)
   await damage('local', IN_FOOTER)
   await expect(again().openAll()).rejects.toThrow(/layer .* is damaged: footer at byte/)
@@ -212,27 +214,31 @@ test('a layer that is damaged in the object store, too, is reported with both', 
 })
 
 test('a local layer that is damaged before it is uploaded does not become an object', async () => {
-  const { layers, damage } = await withTwoLayers()
+  const { layers, remote, damage } = await withTwoLayers()
   await damage('local', IN_BLOCK)
-  await expect(layers.uploadWithRetries()).rejects.toThrow(/is damaged before it is in the object store/)
-  expect(await layers.remote.newestGeneration()).toBeUndefined()
+  await expect(layers.uploads.uploadWithRetries()).rejects.toThrow(
+    /is damaged before it is in the object store/,
+  )
+  expect(await remote.newestGeneration()).toBeUndefined()
 })
 
 test('a local layer that is gone before it is uploaded ends the uploads as a damaged one does', async () => {
-  const { layers, removeLocal } = await withTwoLayers()
+  const { layers, remote, removeLocal } = await withTwoLayers()
   await removeLocal()
-  await expect(layers.uploadWithRetries()).rejects.toThrow(/is missing before it is in the object store/)
-  expect(await layers.remote.newestGeneration()).toBeUndefined()
+  await expect(layers.uploads.uploadWithRetries()).rejects.toThrow(
+    /is missing before it is in the object store/,
+  )
+  expect(await remote.newestGeneration()).toBeUndefined()
 })
 
 test('a stop ends an upload between two layers, however many wait', async () => {
   const { layers, store } = await withTwoLayers()
   const put = vi.spyOn(store, 'put')
   put.mockImplementationOnce(async () => {
-    layers.cancelUploads()
+    layers.uploads.cancel()
     return '1'
   })
-  await expect(layers.upload()).rejects.toMatchObject({ code: 'cancelled' })
+  await expect(layers.uploads.upload()).rejects.toMatchObject({ code: 'cancelled' })
   expect(put).toHaveBeenCalledTimes(1)
 })
 
@@ -253,7 +259,7 @@ test('files older than what is published are not published over it', async () =>
   }
   const layers = new LayerStore(parts, INDEX)
   await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
-  await layers.upload()
-  await expect(new LayerStore(parts, INDEX).upload()).rejects.toThrow(/only up to 0\/1000/i)
-  expect((await layers.remote.read(1)).layers).toHaveLength(1)
+  await layers.uploads.upload()
+  await expect(new LayerStore(parts, INDEX).uploads.upload()).rejects.toThrow(/only up to 0\/1000/i)
+  expect((await new RemoteIndex(store, INDEX.owner).read(1)).layers).toHaveLength(1)
 })

@@ -54,7 +54,7 @@ export class ImageSettings {
     if (layers.index.startLsn > 0) {
       // Continues should the one that is waited for fail.
       startUpload()
-      if (settings.enabled) await layers.upload()
+      if (settings.enabled) await layers.uploads.upload()
     }
     if (settings.enabled) await this.#waitForCutChains()
   }

@@ -34,7 +34,7 @@ export async function importBackup(
     await state.load(files, startLsn)
   })
   // Answered when the object store has it all: the backup it came from may be gone then.
-  await layers.uploadWithRetries()
+  await layers.uploads.uploadWithRetries()
   imageSettings.sawFullPageWrites(checkpoint.fullPageWrites, state.ingestedLsn)
   const range = { startLsn: formatLsn(startLsn), endLsn: formatLsn(endLsn) }
   env.log.info('imported', { ...range, values: valuesCount })

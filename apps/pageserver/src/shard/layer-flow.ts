@@ -88,13 +88,13 @@ export class LayerFlow {
     const { layers, fail, isOver } = this.#parts
     if (this.#isUploading) return
     this.#isUploading = true
-    void layers
+    void layers.uploads
       .uploadWithRetries()
       .catch(fail)
       .finally(() => {
         this.#isUploading = false
         // Settings that changed while an upload was under way are to get there too.
-        if (!layers.isPublished && !isOver()) this.startUpload()
+        if (!layers.uploads.isPublished && !isOver()) this.startUpload()
       })
   }
 

@@ -101,7 +101,7 @@ export class Shard implements WalConsumer, Readiness {
     return this.#work.state.ingestedLsn
   }
   get remoteConsistentLsn(): Lsn {
-    return this.#work.layers.remoteConsistentLsn
+    return this.#work.layers.uploads.remoteConsistentLsn
   }
   get trackCommitTimestamp(): boolean {
     return this.#work.state.settings.trackCommitTimestamp === true
@@ -156,7 +156,7 @@ export class Shard implements WalConsumer, Readiness {
 
   /** Notes what the object store is known to have. */
   noteRemote(part: IndexPart): void {
-    this.#work.layers.noteRemote(part)
+    this.#work.layers.uploads.noteRemote(part)
   }
 
   /** Loads what the index lists and begins to follow the WAL. A damaged layer stops this shard alone. */
@@ -245,13 +245,13 @@ export class Shard implements WalConsumer, Readiness {
     const { at, written } = await this.#work.stalls.orStalled(flushed)
     await this.#work.stalls.orStalled(written)
     if (this.hasFailed) throw this.#waiters.stoppedError()
-    await this.#work.layers.upload()
+    await this.#work.layers.uploads.upload()
     return at
   }
 
   /** Brings the object store up to the local index. */
   upload(): Promise<void> {
-    return this.#work.layers.upload()
+    return this.#work.layers.uploads.upload()
   }
 
   // Reads
@@ -276,7 +276,7 @@ export class Shard implements WalConsumer, Readiness {
     if (attached.generation === this.generation) return
     await this.#work.layers.changeIndex({ generation: attached.generation })
     this.#work.env.log.info('generation_adopted', { generation: attached.generation })
-    if (this.isImported) await this.#work.layers.upload()
+    if (this.isImported) await this.#work.layers.uploads.upload()
   }
 
   // Import
@@ -306,7 +306,7 @@ export class Shard implements WalConsumer, Readiness {
     this.#work.images.stop()
     this.#work.stalls.stop()
     // An import waits for its upload within the mailbox.
-    this.#work.layers.cancelUploads()
+    this.#work.layers.uploads.cancel()
     this.#waiters.notify()
     await this.#subscriber.stop()
     await this.#mailbox.idle()
