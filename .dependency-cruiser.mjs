@@ -79,7 +79,7 @@ export default {
     ...only(
       'simulation',
       ['base', 'env', 'consensus'],
-      'a world for pure rules and whatever keeps to the seams',
+      'a world for pure rules and for code that keeps to the seams',
     ),
     ...only('storage', ['base', 'postgres'], 'pure where it can be'),
     ...only('rpc', ['base', 'env'], ''),

@@ -50,7 +50,7 @@ function install() {
   )
   if (error !== undefined) fail(`could not run npm (${error.message}). Install npm and try again.`)
   if (status !== 0)
-    fail(`npm install ended with exit code ${status}; its own message is above. Mend that and try again.`)
+    fail(`npm install ended with exit code ${status}; its own message is above. Correct that and try again.`)
 }
 
 /** The package `node` places its binary, the Postgres packages their library links, by install scripts. */

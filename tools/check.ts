@@ -58,7 +58,7 @@ const CHECKS: readonly Check[] = [
   { name: 'generated code', run: checkGenerated },
 ]
 
-/** Runs them one after the other and tells how many passed and failed. */
+/** Runs them one after the other and returns how many passed and failed. */
 export async function runChecks(): Promise<{ readonly passed: number; readonly failed: number }> {
   let failed = 0
   for (const { name, run } of CHECKS) {

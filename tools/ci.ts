@@ -48,7 +48,7 @@ async function runDemo(): Promise<boolean> {
 
 const directory = await mkdtemp(join(tmpdir(), 'understory-ci-'))
 try {
-  // A first build of MinIO or Helm takes minutes: it goes on beside the checks.
+  // A first build of MinIO or Helm takes minutes: it runs beside the checks.
   const prepared = {
     MinIO: prepareMinio(),
     Helm: prepareHelm(),

@@ -1,4 +1,5 @@
-// Goal: docs/metrics.md tells what the tables say, and the tables keep to the rules. Method: render and compare; walk them.
+// Goal: docs/metrics.md has what the tables say, and the tables keep to the rules. Method: render and compare; walk
+// them.
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { prometheusName } from '@understory/telemetry'

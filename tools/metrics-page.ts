@@ -36,7 +36,7 @@ export function renderMetricsPage(): string {
   const parts = Object.entries(TABLES).map(
     ([title, table]) => `## ${title}
 
-| series | kind | OpenTelemetry name, unit | labels | what it tells |
+| series | kind | OpenTelemetry name, unit | labels | meaning |
 |---|---|---|---|---|
 ${Object.values(table).map(rowOf).join('\n')}
 `,

@@ -1,6 +1,6 @@
 /**
- * `npm run sdk:pack -- [--output DIR]`: the SDK as an npm package that stands by itself. Own libraries are bundled in, their
- * types come along, and what is from npm stays a dependency. Prints the path of the tarball.
+ * `npm run sdk:pack -- [--output DIR]`: the SDK as an npm package that stands by itself. Own libraries are bundled in,
+ * their types come along, and what is from npm stays a dependency. Prints the path of the tarball.
  */
 import { execFileSync } from 'node:child_process'
 import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
@@ -72,7 +72,7 @@ async function declare(folder: string): Promise<void> {
     if (name.endsWith('.d.ts') && !named.has(path)) await rm(path)
   }
   const index = join(types, 'sdk/src/index.d.ts')
-  // Pages are `Buffer`s: a compiler that takes no types of itself is told where that is declared.
+  // Pages are `Buffer`s: a compiler that takes no types of itself needs the place where that is declared.
   await writeFile(index, `/// <reference types="node" />\n${await readFile(index, 'utf8')}`)
 }
 

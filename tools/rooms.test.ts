@@ -1,4 +1,7 @@
-/** Goal: the folders of an app stand on floors: none imports from one that imports from it. Method: every import is read. */
+/**
+ * Goal: the folders of an app stand on floors: none imports from one that imports from it. Method: every import is
+ * read.
+ */
 import { readFile, readdir } from 'node:fs/promises'
 import { dirname, join, normalize, sep } from 'node:path'
 import { expect, test } from 'vitest'

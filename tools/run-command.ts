@@ -1,4 +1,4 @@
-/** Runs one command of the tool chain, with its output shown, and tells whether it ended well. */
+/** Runs one command of the tool chain, with its output shown, and returns whether it ended well. */
 import { spawn } from 'node:child_process'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'

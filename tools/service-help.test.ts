@@ -1,5 +1,5 @@
-// Goal: no option, default or word of a service's `--help` changes unnoticed, because charts, scripts and people rely on
-// them. Method: the text of each table beside the one that is kept in testdata/help; `-u` writes it again.
+// Goal: no option, default or word of a service's `--help` changes unnoticed, because charts, scripts and people rely
+// on them. Method: the text of each table beside the one that is kept in testdata/help; `-u` writes it again.
 import { join } from 'node:path'
 import { helpText } from '@understory/env'
 import { expect, test } from 'vitest'

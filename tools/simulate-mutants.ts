@@ -1,4 +1,6 @@
-/** `npm run simulate:mutants [-- --seeds N] [--name TEXT]`: is every deliberate fault found, and within how many seeds? */
+/**
+ * `npm run simulate:mutants [-- --seeds N] [--name TEXT]`: is every deliberate fault found, and within how many seeds?
+ */
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { runCampaign } from '../apps/safekeeper/test/simulation/campaign.ts'

@@ -1,4 +1,4 @@
-/** Where a local cluster keeps its data unless told otherwise. */
+/** Where a local cluster keeps its data by default. */
 import { createHash } from 'node:crypto'
 import { statSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -44,7 +44,7 @@ const LONG_FILES: Readonly<Record<string, number>> = {
   'libs/postgres/src/wal/stream-decoder.ts': 505,
 }
 
-test('no file is larger than a reader or a clone can bear', () => {
+test('no file is larger than a reader or a clone can handle', () => {
   const linesOf = (path: string): number => read(path).split('\n').length - 1
   const long = sized.filter((path) => linesOf(path) > (LONG_FILES[path] ?? 400))
   expect(long).toEqual([])
@@ -77,7 +77,9 @@ test('no class is longer than 250 lines', () => {
   expect(Object.keys(LONG_CLASSES).filter((name) => (lengths.get(name) ?? 0) <= 250)).toEqual([])
 })
 
-/** What the world outside is reached by, and the files that are the seams to it. Other product code gets it handed in. */
+/**
+ * What the world outside is reached by, and the files that are the seams to it. Other product code gets it handed in.
+ */
 const SEAMS = {
   clock: {
     what: /\b(Date\.now|setTimeout|setInterval|performance\.now|Math\.random)\b/,
@@ -113,7 +115,7 @@ const SEAMS = {
       'apps/compute-proxy/src/commands/free-port.ts',
       'apps/compute-proxy/src/postgres/(certificate|sql-port).ts',
       'apps/compute-proxy/src/wal-proposer/replication.ts',
-      'libs/env/src/untrusted-folder.ts', // tells a socket
+      'libs/env/src/untrusted-folder.ts', // recognizes a socket
     ],
   },
   processes: {

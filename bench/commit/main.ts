@@ -1,7 +1,8 @@
 /**
- * `npm run bench -- commit`: what a commit costs. The C pgbench runs in turn against a stock Postgres whose commits wait
- * for two of three stock standbys, and against Understory as shipped, with image generation instead of full_page_writes,
- * and without pageservers. Sides take turns within each round, so that what the machine does meanwhile meets them all.
+ * `npm run bench -- commit`: what a commit costs. The C pgbench runs in turn against a stock Postgres whose commits
+ * wait for two of three stock standbys, and against Understory as shipped, with image generation instead of
+ * full_page_writes, and without pageservers. Sides take turns within each round, so that other work of the machine
+ * meets them all.
  */
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { cpus } from 'node:os'

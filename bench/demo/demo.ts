@@ -93,7 +93,9 @@ export class Demo {
     }
   }
 
-  /** One load phase, from a checkpoint on: the WAL that its transactions made, and what the storage did meanwhile. */
+  /**
+   * One load phase, from a checkpoint on: the WAL that its transactions made, and the work of the storage during it.
+   */
   async #phase(workload: Workload, fpw: 'on' | 'off'): Promise<PhaseFigures> {
     const { values, connectionString, say } = this.#parts
     say(`${workload.name} with full_page_writes ${fpw}, ${values.seconds} s`)

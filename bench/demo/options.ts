@@ -1,4 +1,4 @@
-/** What the demonstration can be told. */
+/** The options of the demonstration. */
 import { oneOf, text, wholeNumber } from '@understory/env'
 
 export const DEMO_OPTIONS = {

@@ -1,7 +1,8 @@
 /**
- * `npm run bench -- fanout`: what it costs a safekeeper to give committed WAL to shards, as CPU seconds of its process for
- * each MB of WAL, with several numbers of shards subscribed. With `--before DIR` the safekeeper of another checkout takes
- * turns with this one's, asked by SubscribeWal as releases before FollowWal have it. Prints JSON; takes the WAL of a Postgres under a load.
+ * `npm run bench -- fanout`: what it costs a safekeeper to give committed WAL to shards, as CPU seconds of its process
+ * for each MB of WAL, with several numbers of shards subscribed. With `--before DIR` the safekeeper of another checkout
+ * takes turns with this one's, asked by SubscribeWal as releases before FollowWal have it. Prints JSON; takes the WAL
+ * of a Postgres under a load.
  */
 import { mkdir, rm } from 'node:fs/promises'
 import { cpus, loadavg } from 'node:os'

@@ -67,7 +67,7 @@ function recordEndsOf(startLsn: Lsn, bytes: Uint8Array): Lsn[] {
         ends.push(lastLsn)
     }
   } catch (error) {
-    // What follows the last record of a crashed server does not decode.
+    // Bytes after the last record of a crashed server do not decode.
     if (!isErrorCode(error, 'bad_wal') && !isErrorCode(error, 'unknown_wal')) throw error
   }
   if (lastLsn > (ends.at(-1) ?? startLsn)) ends.push(lastLsn)

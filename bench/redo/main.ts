@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- redo`: decode and redo on one thread against stock Postgres's own recovery of the same WAL, in turn,
- * with all data in memory. Stock's figures are those of its log, from the first record to the last.
+ * `npm run bench -- redo`: decode and redo on one thread against stock Postgres's own recovery of the same WAL, in
+ * turn, with all data in memory. Stock's figures are those of its log, from the first record to the last.
  */
 import { execFile } from 'node:child_process'
 import { mkdir, rm, writeFile } from 'node:fs/promises'

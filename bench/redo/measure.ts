@@ -1,7 +1,8 @@
 /**
- * The measured process: reads a crashed data directory, decodes its WAL, and decodes and redoes it in the WAL's order, as
- * stock recovery does. (A pageserver redoes page by page, so that a page's records meet it in the processor's cache.) One
- * thread. The WAL is read before, the files of relations while redo runs. Writes its figures to stdout as JSON.
+ * The measured process: reads a crashed data directory, decodes its WAL, and decodes and redoes it in the WAL's order,
+ * as stock recovery does. (A pageserver redoes page by page, so that a page's records meet it in the processor's
+ * cache.) One thread. The WAL is read before, the files of relations while redo runs. Writes its figures to stdout as
+ * JSON.
  *
  *   node --expose-gc measure.ts DIRECTORY MAJOR
  */

@@ -1,6 +1,7 @@
 /**
- * The pages that redo works on: those of the data directory, whose files are read when they are first touched, and new ones
- * as zeros. Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a record.
+ * The pages that redo works on: those of the data directory, whose files are read when they are first touched, and new
+ * ones as zeros. Many share a buffer, as in a cache of pages: one buffer each would cost more than the redo of a
+ * record.
  */
 import { PAGE_SIZE, pageOf } from '@understory/postgres/page'
 import type { Page } from '@understory/postgres/page'

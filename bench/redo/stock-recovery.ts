@@ -1,4 +1,4 @@
-/** Stock Postgres recovering the WAL of a crash, as its own log tells it. */
+/** Stock Postgres recovering the WAL of a crash, as its own log reports it. */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fail } from '@understory/base'
@@ -26,9 +26,9 @@ export async function recoverByStock(source: WalSource, folder: string): Promise
       settings: { shared_buffers: '2GB', lc_messages: 'C', max_wal_size: '100GB', checkpoint_timeout: '1d' },
       startTimeoutMs: 600_000,
     })
-    const told = REDO_DONE.exec(server.log())
-    if (told === null) throw fail('precondition', 'Postgres recovered nothing', { detail: server.log() })
-    const [user, system, elapsed] = told.slice(1).map(Number) as [number, number, number]
+    const found = REDO_DONE.exec(server.log())
+    if (found === null) throw fail('precondition', 'Postgres recovered nothing', { detail: server.log() })
+    const [user, system, elapsed] = found.slice(1).map(Number) as [number, number, number]
     await server.stop('immediate')
     return { cpuSeconds: user + system, userSeconds: user, elapsedSeconds: elapsed }
   } finally {

@@ -83,7 +83,7 @@ export async function makeWal(
   await loadTables(server, client, load)
   await client.query('checkpoint')
   const start = await walPosition(client)
-  // Nobody writes now: the files are those of the checkpoint.
+  // There is no writer now: the files are those of the checkpoint.
   await cp(live, directory, {
     recursive: true,
     filter: (path) => !/postmaster\.(pid|opts)$|pg_wal\//.test(path),

@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- telemetry`: what telemetry costs. pgbench runs in turn against two clusters that differ in nothing
- * but that one sends its metrics, traces and logs by OTLP and serves /metrics. Each pair of runs gives a ratio; which of
- * the two goes first alternates, so that what the machine does meanwhile meets both.
+ * but that one sends its metrics, traces and logs by OTLP and serves /metrics. Each pair of runs gives a ratio; which
+ * of the two goes first alternates, so that other work of the machine meets both.
  */
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -103,7 +103,7 @@ async function run(settings: Settings, pgbench: string): Promise<TelemetryReport
       const figures = await runPgbench(pgbench, side.connection, settings, join(directory, 'pgbench'))
       return { ...figures, cpuSeconds: (await cpuSecondsOf(side.pids())) - before }
     }
-    // What is compiled by and by is not what is measured.
+    // The first runs compile the code, and are not measured.
     for (const side of [off, on]) await measure(side)
     const pairs: Pair[] = []
     for (let number = 1; number <= settings.pairs; number++) {

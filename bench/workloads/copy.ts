@@ -21,13 +21,13 @@ export class RowWriter {
   buffer = Buffer.allocUnsafe(CHUNK_BYTES)
   at = HEADER_BYTES
   rowsCount = 0
-  private readonly letters: Buffer
+  readonly #letters: Buffer
 
   /** `random` fills the pool that random strings are cut from: much faster than to draw each letter. */
   constructor(random: Random) {
-    this.letters = Buffer.allocUnsafe(POOL_BYTES)
+    this.#letters = Buffer.allocUnsafe(POOL_BYTES)
     for (let i = 0; i < POOL_BYTES; i++)
-      this.letters[i] = ALPHABET.charCodeAt(random.between(0, ALPHABET.length - 1))
+      this.#letters[i] = ALPHABET.charCodeAt(random.between(0, ALPHABET.length - 1))
   }
 
   int(value: number): this {
@@ -60,7 +60,7 @@ export class RowWriter {
     const length = random.between(min, max)
     const from = random.between(0, POOL_BYTES - length)
     const start = this.at
-    this.at += this.letters.copy(this.buffer, this.at, from, from + length)
+    this.at += this.#letters.copy(this.buffer, this.at, from, from + length)
     if (middle !== '') this.buffer.write(middle, start + random.between(0, length - middle.length), 'latin1')
     this.buffer[this.at++] = TAB
     return this
@@ -90,12 +90,12 @@ export async function copyIn(
 }
 
 class CopyIn implements pg.Submittable {
-  private readonly sql: string
-  private readonly rows: RowWriter
-  private readonly source: Generator<void, void, void>
-  private readonly resolve: () => void
-  private readonly reject: (error: unknown) => void
-  private isOver = false
+  readonly #sql: string
+  readonly #rows: RowWriter
+  readonly #source: Generator<void, void, void>
+  readonly #resolve: () => void
+  readonly #reject: (error: unknown) => void
+  #isOver = false
 
   constructor(
     sql: string,
@@ -104,19 +104,19 @@ class CopyIn implements pg.Submittable {
     resolve: () => void,
     reject: (error: unknown) => void,
   ) {
-    this.sql = sql
-    this.rows = rows
-    this.source = source
-    this.resolve = resolve
-    this.reject = reject
+    this.#sql = sql
+    this.#rows = rows
+    this.#source = source
+    this.#resolve = resolve
+    this.#reject = reject
   }
 
   submit(connection: pg.Connection): void {
-    connection.query(this.sql)
+    connection.query(this.#sql)
   }
 
   handleCopyInResponse(connection: pg.Connection): void {
-    this.pump(connection.stream).catch((error: unknown) => {
+    this.#pump(connection.stream).catch((error: unknown) => {
       this.handleError(error)
       connection.stream.destroy()
     })
@@ -125,20 +125,20 @@ class CopyIn implements pg.Submittable {
   handleCommandComplete(): void {}
 
   handleReadyForQuery(): void {
-    this.isOver = true
-    this.resolve()
+    this.#isOver = true
+    this.#resolve()
   }
 
   handleError(error: unknown): void {
-    this.isOver = true
-    this.reject(error)
+    this.#isOver = true
+    this.#reject(error)
   }
 
-  private async pump(stream: pg.Connection['stream']): Promise<void> {
+  async #pump(stream: pg.Connection['stream']): Promise<void> {
     let isLast = false
-    while (!isLast && !this.isOver && stream.writable) {
-      isLast = this.fill()
-      const { rows } = this
+    while (!isLast && !this.#isOver && stream.writable) {
+      isLast = this.#fill()
+      const rows = this.#rows
       rows.buffer[0] = 0x64 // CopyData
       rows.buffer.writeInt32BE(rows.at - 1, 1)
       const isTaken = stream.write(rows.buffer.subarray(0, rows.at))
@@ -148,11 +148,11 @@ class CopyIn implements pg.Submittable {
       // Other connections load their tables at the same time.
       else await new Promise(setImmediate)
     }
-    if (!this.isOver && stream.writable) stream.write(Buffer.from([0x63, 0, 0, 0, 4])) // CopyDone
+    if (!this.#isOver && stream.writable) stream.write(Buffer.from([0x63, 0, 0, 0, 4])) // CopyDone
   }
 
-  private fill(): boolean {
-    while (this.rows.at < CHUNK_BYTES - ROW_BYTES_MAX) if (this.source.next().done === true) return true
+  #fill(): boolean {
+    while (this.#rows.at < CHUNK_BYTES - ROW_BYTES_MAX) if (this.#source.next().done === true) return true
     return false
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Runs a workload with a number of clients for a time or until told to stop, through whatever happens to the
+ * Runs a workload with a number of clients for a time or until it is stopped, through all faults of the
  * server.
  *
  * A client whose connection is lost connects again as soon as the server takes it; what it had on its way is
@@ -27,7 +27,7 @@ export interface RunOptions {
   readonly drainTimeoutMs?: number
   /** Writes a ledger row in every writing transaction, and each outcome into its file. */
   readonly ledger?: Ledger
-  /** Counts as they change, for whoever watches. */
+  /** Counts as they change, for a display. */
   readonly progress?: RunProgress
   readonly onReconnect?: (event: { readonly client: number; readonly downMs: number }) => void
 }
@@ -53,7 +53,7 @@ export interface Latency {
 
 export interface TransactionStats {
   readonly committed: number
-  /** By the workload's own wish. */
+  /** Rolled back by the workload itself. */
   readonly rolledBack: number
   readonly latencyMs: Latency
 }
@@ -155,18 +155,18 @@ class Client {
   retriesCount = 0
   connectionsLostCount = 0
   unknownOutcomesCount = 0
-  private readonly workload: Workload
-  private readonly terminal: WorkloadClient
-  private readonly index: number
-  private readonly options: RunOptions
-  private readonly progress: RunProgress
-  private readonly stop: AbortSignal
-  private readonly ledger: LedgerClient | undefined
-  private session: Session | undefined
+  readonly #workload: Workload
+  readonly #terminal: WorkloadClient
+  readonly #index: number
+  readonly #options: RunOptions
+  readonly #progress: RunProgress
+  readonly #stop: AbortSignal
+  readonly #ledger: LedgerClient | undefined
+  #session: Session | undefined
   /** Whether the attempt that is on its way writes: only then does it matter what became of it. */
-  private isWriting = false
+  #isWriting = false
   /** Its sequence in the ledger. */
-  private sequence = 0
+  #sequence = 0
 
   constructor(
     workload: Workload,
@@ -176,13 +176,13 @@ class Client {
     progress: RunProgress,
     stop: AbortSignal,
   ) {
-    this.workload = workload
-    this.terminal = terminal
-    this.index = index
-    this.options = options
-    this.progress = progress
-    this.stop = stop
-    this.ledger = options.ledger?.addClient()
+    this.#workload = workload
+    this.#terminal = terminal
+    this.#index = index
+    this.#options = options
+    this.#progress = progress
+    this.#stop = stop
+    this.#ledger = options.ledger?.addClient()
     const { length } = workload.transactions
     this.committedCounts = new Uint32Array(length)
     this.rolledBackCounts = new Uint32Array(length)
@@ -191,89 +191,90 @@ class Client {
 
   /** Drops the connection. */
   cut(): void {
-    this.session?.destroy()
+    this.#session?.destroy()
   }
 
   async work(): Promise<void> {
     let lostAtMs: number | undefined
     try {
-      while (!this.stop.aborted) {
-        const session = await this.connect()
+      while (!this.#stop.aborted) {
+        const session = await this.#connect()
         if (session === undefined) break
-        this.session = session
-        this.progress.clientsConnected++
+        this.#session = session
+        this.#progress.clientsConnected++
         if (lostAtMs !== undefined) {
-          this.options.onReconnect?.({ client: this.index, downMs: performance.now() - lostAtMs })
+          this.#options.onReconnect?.({ client: this.#index, downMs: performance.now() - lostAtMs })
         }
         try {
-          await this.workUntilLost(session)
+          await this.#workUntilLost(session)
         } finally {
-          this.progress.clientsConnected--
+          this.#progress.clientsConnected--
         }
         if (!session.lost) break
         lostAtMs = performance.now()
         this.connectionsLostCount++
-        this.progress.connectionsLost++
+        this.#progress.connectionsLost++
         session.destroy()
       }
     } finally {
-      await this.session?.close()
+      await this.#session?.close()
     }
   }
 
   /** Tries until the server takes the connection; undefined when the run is over before that. */
-  private async connect(): Promise<Session | undefined> {
+  async #connect(): Promise<Session | undefined> {
     const statements =
-      this.ledger === undefined ? this.workload.statements : [...this.workload.statements, LEDGER_INSERT]
+      this.#ledger === undefined ? this.#workload.statements : [...this.#workload.statements, LEDGER_INSERT]
     let backoffMs = BACKOFF_MIN_MS
     for (;;) {
       try {
-        return await Session.open(this.options.connectionString, statements)
+        return await Session.open(this.#options.connectionString, statements)
       } catch (error) {
         if (!isConnectionLoss(error)) throw error
       }
-      if (this.stop.aborted) return undefined
-      await delay(backoffMs, undefined, { signal: this.stop }).catch(() => undefined)
-      if (this.stop.aborted) return undefined
+      if (this.#stop.aborted) return undefined
+      await delay(backoffMs, undefined, { signal: this.#stop }).catch(() => undefined)
+      if (this.#stop.aborted) return undefined
       backoffMs = Math.min(backoffMs * 2, BACKOFF_MAX_MS)
     }
   }
 
-  private async workUntilLost(session: Session): Promise<void> {
-    const { terminal, progress } = this
-    const mark = () => this.mark()
-    while (!this.stop.aborted && !session.lost) {
+  async #workUntilLost(session: Session): Promise<void> {
+    const terminal = this.#terminal
+    const progress = this.#progress
+    const mark = () => this.#mark()
+    while (!this.#stop.aborted && !session.lost) {
       const transaction = terminal.draw()
       const startedMs = performance.now()
       try {
         const outcome = await terminal.run(transaction, session, mark)
         if (outcome === 'committed' && session.commitOutcome === 'committed') {
-          this.settle('acknowledged')
+          this.#settle('acknowledged')
           ;(this.latencies[transaction] as Histogram).add(performance.now() - startedMs)
           this.committedCounts[transaction] = (this.committedCounts[transaction] as number) + 1
           progress.committed++
-          if (transaction === this.workload.headline) progress.headline++
+          if (transaction === this.#workload.headline) progress.headline++
         } else if (outcome === 'rolledBack') {
-          this.settle('failed')
+          this.#settle('failed')
           this.rolledBackCounts[transaction] = (this.rolledBackCounts[transaction] as number) + 1
         } else {
-          this.settle('unknown')
+          this.#settle('unknown')
         }
       } catch (error) {
-        await this.recover(session, error)
+        await this.#recover(session, error)
       }
     }
   }
 
   /** Settles the attempt that failed; throws what is neither a lost connection nor worth another try. */
-  private async recover(session: Session, error: unknown): Promise<void> {
+  async #recover(session: Session, error: unknown): Promise<void> {
     if (session.commitOutcome === 'none') {
-      this.settle('failed')
+      this.#settle('failed')
     } else if (session.commitOutcome === 'committed') {
       // Said to be committed just before the connection was lost.
-      this.settle('acknowledged')
+      this.#settle('acknowledged')
     } else {
-      this.settle('unknown')
+      this.#settle('unknown')
     }
     if (isConnectionLoss(error)) return
     if (!isRetryable(error)) throw error
@@ -285,18 +286,18 @@ class Client {
     }
   }
 
-  private mark(): void {
-    this.isWriting = true
-    if (this.ledger === undefined) return
-    this.sequence = this.ledger.begin()
-    present(this.session, 'session').add(LEDGER_INSERT, this.ledger.clientId, this.sequence)
+  #mark(): void {
+    this.#isWriting = true
+    if (this.#ledger === undefined) return
+    this.#sequence = this.#ledger.begin()
+    present(this.#session, 'session').add(LEDGER_INSERT, this.#ledger.clientId, this.#sequence)
   }
 
-  private settle(outcome: 'acknowledged' | 'unknown' | 'failed'): void {
-    if (!this.isWriting) return
-    this.isWriting = false
+  #settle(outcome: 'acknowledged' | 'unknown' | 'failed'): void {
+    if (!this.#isWriting) return
+    this.#isWriting = false
     if (outcome === 'unknown') this.unknownOutcomesCount++
-    this.ledger?.[outcome](this.sequence)
+    this.#ledger?.[outcome](this.#sequence)
   }
 }
 

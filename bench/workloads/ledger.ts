@@ -14,7 +14,7 @@
  * then has none; it is the one after the client's last line, and counts as unknown.
  *
  * The first line says which client ids are this file's. They are drawn at random, so that several files can
- * be kept of one database, and a file that is opened again goes on with new ids.
+ * be kept of one database, and a file that is opened again continues with new ids.
  */
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { randomInt } from 'node:crypto'
@@ -38,8 +38,8 @@ export async function createLedgerTable(client: pg.Client): Promise<void> {
 
 export class Ledger {
   readonly path: string
-  private readonly file: number
-  private nextClientId: number
+  readonly #file: number
+  #nextClientId: number
 
   /** Opens the file for more, or makes it. */
   constructor(path: string) {
@@ -47,48 +47,48 @@ export class Ledger {
     const isNew = !existsSync(path)
     const known = isNew ? undefined : readLedger(path)
     const base = known?.clientsFrom ?? randomInt(1, 2 ** 31) * CLIENTS_MAX
-    this.nextClientId = base + (known?.clients.size ?? 0)
-    this.file = openSync(path, 'a')
-    if (isNew) writeSync(this.file, `understory-ledger 1 clients from ${base}\n`)
+    this.#nextClientId = base + (known?.clients.size ?? 0)
+    this.#file = openSync(path, 'a')
+    if (isNew) writeSync(this.#file, `understory-ledger 1 clients from ${base}\n`)
   }
 
   addClient(): LedgerClient {
-    assert(this.nextClientId % CLIENTS_MAX < CLIENTS_MAX - 1, () => `"${this.path}" has no client ids left`)
-    const client = new LedgerClient(this.file, this.nextClientId++)
-    writeSync(this.file, `c ${client.clientId} 0\n`)
+    assert(this.#nextClientId % CLIENTS_MAX < CLIENTS_MAX - 1, () => `"${this.path}" has no client ids left`)
+    const client = new LedgerClient(this.#file, this.#nextClientId++)
+    writeSync(this.#file, `c ${client.clientId} 0\n`)
     return client
   }
 
   close(): void {
-    closeSync(this.file)
+    closeSync(this.#file)
   }
 }
 
 export class LedgerClient {
   readonly clientId: number
-  private readonly file: number
-  private sequence = 0
+  readonly #file: number
+  #sequence = 0
 
   constructor(file: number, clientId: number) {
-    this.file = file
+    this.#file = file
     this.clientId = clientId
   }
 
   /** The sequence of a new attempt, which must end with one of the three calls below. */
   begin(): number {
-    return ++this.sequence
+    return ++this.#sequence
   }
 
   acknowledged(sequence: number): void {
-    writeSync(this.file, `a ${this.clientId} ${sequence}\n`)
+    writeSync(this.#file, `a ${this.clientId} ${sequence}\n`)
   }
 
   unknown(sequence: number): void {
-    writeSync(this.file, `u ${this.clientId} ${sequence}\n`)
+    writeSync(this.#file, `u ${this.clientId} ${sequence}\n`)
   }
 
   failed(sequence: number): void {
-    writeSync(this.file, `f ${this.clientId} ${sequence}\n`)
+    writeSync(this.#file, `f ${this.clientId} ${sequence}\n`)
   }
 }
 
@@ -192,7 +192,7 @@ interface Run {
   readonly copies: number
 }
 
-/** What is in the table, as runs of consecutive sequences: a million rows come back as a few thousand. */
+/** The rows of the table, as runs of consecutive sequences: a million rows come back as a few thousand. */
 async function readRuns(client: pg.Client, from: number, to: number): Promise<Run[]> {
   const { rows } = await client.query<[string, string, string, string]>({
     text: `select client_id, min(sequence), max(sequence), copies

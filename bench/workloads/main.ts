@@ -98,7 +98,7 @@ function parse(
   try {
     return parseArgs({ args, options: OPTIONS, allowPositionals: true })
   } catch (error) {
-    // Node's text goes on with an explanation of "--" that helps nobody here.
+    // Node's text continues with an explanation of "--" that is of no use here.
     const [sentence = ''] = (error as Error).message.split('. ')
     throw wrong(sentence.charAt(0).toLowerCase() + sentence.slice(1), error)
   }

@@ -84,7 +84,7 @@ describe('errors', () => {
   })
 })
 
-test('a file that is no ledger is refused with its line', async () => {
+test('a malformed ledger file is refused with its line', async () => {
   await using folder = await temporaryDirectory()
   const path = join(folder.path, 'ledger')
   writeFileSync(path, 'something else\n')
@@ -93,7 +93,7 @@ test('a file that is no ledger is refused with its line', async () => {
   expect(() => new Ledger(path)).toThrow(`line 3 of "${path}"`)
 })
 
-test('a ledger file opened again goes on with new clients', async () => {
+test('a ledger file opened again continues with new clients', async () => {
   await using folder = await temporaryDirectory()
   const ids: number[] = []
   for (let i = 0; i < 3; i++) {

@@ -3,18 +3,18 @@
  * (Chris Doty-Humphrey's small fast counter, 32-bit variant): three words of state, about 3 ns a draw.
  */
 export class Random {
-  private a: number
-  private b: number
-  private c: number
-  private counter = 1
+  #a: number
+  #b: number
+  #c: number
+  #counter = 1
 
-  /** `stream` tells apart the generators of one seed: a client, a table, a warehouse. */
+  /** `stream` distinguishes the generators of one seed: a client, a table, a warehouse. */
   constructor(seed: number, ...stream: readonly number[]) {
-    this.a = seed | 0
-    this.b = Math.floor(seed / 2 ** 32) | 0
-    this.c = 0x9e3779b9 | 0
+    this.#a = seed | 0
+    this.#b = Math.floor(seed / 2 ** 32) | 0
+    this.#c = 0x9e3779b9 | 0
     for (const word of stream) {
-      this.c ^= word
+      this.#c ^= word
       for (let i = 0; i < 4; i++) this.next()
     }
     for (let i = 0; i < 12; i++) this.next()
@@ -22,12 +22,12 @@ export class Random {
 
   /** A whole number of 0 .. 2^32 - 1. */
   next(): number {
-    const sum = (((this.a + this.b) | 0) + this.counter) | 0
-    this.counter = (this.counter + 1) | 0
-    this.a = this.b ^ (this.b >>> 9)
-    this.b = (this.c + (this.c << 3)) | 0
-    this.c = (this.c << 21) | (this.c >>> 11)
-    this.c = (this.c + sum) | 0
+    const sum = (((this.#a + this.#b) | 0) + this.#counter) | 0
+    this.#counter = (this.#counter + 1) | 0
+    this.#a = this.#b ^ (this.#b >>> 9)
+    this.#b = (this.#c + (this.#c << 3)) | 0
+    this.#c = (this.#c << 21) | (this.#c >>> 11)
+    this.#c = (this.#c + sum) | 0
     return sum >>> 0
   }
 

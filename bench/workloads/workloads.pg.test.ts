@@ -206,7 +206,7 @@ test(
     await insert(failed.clientId)
     expect(await checkLedger(client, ledger.path)).toMatchObject({ ...expected, ghostCommits: 1 })
 
-    // A file that is opened again goes on with other clients.
+    // A file that is opened again continues with other clients.
     const again = new Ledger(ledger.path)
     onTestFinished(() => again.close())
     expect([present, absent, killed, failed].map(({ clientId }) => clientId)).not.toContain(
@@ -220,7 +220,7 @@ test.each([
   ['tpcc', tpcc],
   ['tpcb', tpcb],
 ] as const)(
-  '%s goes on after the server is killed, with nothing lost',
+  '%s continues after the server is killed, with nothing lost',
   async (_, workload) => {
     const server = await start()
     const { connectionString } = server
@@ -292,7 +292,7 @@ test(
     const check = await checkLedger(client, ledger.path)
     expect(check).toMatchObject({ acknowledged: committed, ghostCommits: 0 })
     expect(check.lostCommits).toBeGreaterThan(0)
-    // What is left is a whole beginning of the history.
+    // The rest is a whole beginning of the history.
     expect(violated(await checkTpcb(client))).toEqual([])
   },
   TEST_TIMEOUT_MS,

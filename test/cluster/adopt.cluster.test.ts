@@ -1,7 +1,7 @@
 /**
- * Goal: a compute-proxy that dies costs its clients less than a second of commits, and neither a connection nor a rebuild; and no
- * Postgres is adopted where anything is in doubt (I2, I4). Method: SIGKILL of real processes under load. While its host is frozen
- * nobody starts the proxy again, so that something can happen in between.
+ * Goal: a compute-proxy that dies costs its clients less than a second of commits, and neither a connection nor a
+ * rebuild; and no Postgres is adopted where anything is in doubt (I2, I4). Method: SIGKILL of real processes under
+ * load. While its host is frozen the proxy is not started again, so that something can happen in between.
  */
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -152,7 +152,9 @@ test('an adopted Postgres stops cleanly, and is rebuilt when it is lost', async 
   await road.query('insert into ticks default values')
 })
 
-/** Kills the proxy while its host is frozen, has `during` happen, and gives what runs then, which is another Postgres. */
+/**
+ * Kills the proxy while its host is frozen, has `during` happen, and gives what runs then, which is another Postgres.
+ */
 async function rebuiltAfter(
   during: (before: GetComputeStatusResponse) => Promise<void>,
 ): Promise<{ readonly before: GetComputeStatusResponse; readonly after: GetComputeStatusResponse }> {
@@ -171,7 +173,7 @@ async function rebuiltAfter(
   return { before, after }
 }
 
-test('a Postgres that nobody adopts ends by itself after its grace, and takes no commit until then', async () => {
+test('a Postgres that is not adopted ends by itself after its grace, and takes no commit until then', async () => {
   const client = await connected()
   const killedMs = performance.now()
   await rebuiltAfter(async ({ postmasterPid }) => {

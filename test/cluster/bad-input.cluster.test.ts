@@ -1,7 +1,7 @@
 /**
- * Goal: what cannot be done is refused with one clear line that says what and what to do, with a fitting exit code or
- * gRPC status, and damages nothing (I10). Method: one living cluster; every app and the command are told nonsense, a
- * safekeeper's disk is filled, and in the end the cluster works and storage has every page.
+ * Goal: a request that cannot be carried out is refused with one clear line that says what and what to do, with a
+ * fitting exit code or gRPC status, and damages nothing (I10). Method: one living cluster; every app and the command
+ * get nonsense, a safekeeper's disk is filled, and in the end the cluster works and storage has every page.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdir, readFile, readdir, rm, statfs, writeFile } from 'node:fs/promises'
@@ -55,7 +55,7 @@ const APPS = {
 } as const
 type App = keyof typeof APPS
 
-/** Runs the app, with folders of its own unless told otherwise. */
+/** Runs the app, with folders of its own by default. */
 async function runApp(
   app: App,
   given: readonly string[],
@@ -129,9 +129,9 @@ describe('the command line', () => {
       ['timeline', 'verify'],
       ['timeline', 'show'],
     ]) {
-      const result = await runCli(road.cluster, ...words, 'nobody')
+      const result = await runCli(road.cluster, ...words, 'absent')
       expect(result.code).toBe(1)
-      expectOneLine(result, /^understory: tenant "nobody" does not exist\. .*tenant list/)
+      expectOneLine(result, /^understory: tenant "absent" does not exist\. .*tenant list/)
     }
     const timeline = await runCli(road.cluster, 'timeline', 'verify', road.tenant, 'nothing')
     expect(timeline.code).toBe(1)
@@ -139,7 +139,7 @@ describe('the command line', () => {
       timeline,
       /^understory: timeline "nothing" of tenant "road" does not exist\. .*timeline list/,
     )
-    const error = await refused(road.client.getTenant('nobody'))
+    const error = await refused(road.client.getTenant('absent'))
     expect(error).toMatchObject({ code: 'unknown_tenant', cause: { code: NOT_FOUND } })
   })
 
@@ -304,7 +304,7 @@ describe('over the network', () => {
   })
 })
 
-test('a SQL port in use is told by the compute, which goes on when it is free', async () => {
+test('a SQL port in use is reported by the compute, which continues when it is free', async () => {
   const taken = createServer()
   const port = await new Promise<number>((resolve, reject) => {
     taken.once('error', reject)
@@ -315,7 +315,7 @@ test('a SQL port in use is told by the compute, which goes on when it is free', 
   })
   try {
     await road.client.createTenant({ name: 'port', password: TENANT_PASSWORD, sqlPort: port })
-    const failure = await until('the port to be told', async () => {
+    const failure = await until('the port to be reported', async () => {
       // Before the compute answers, the reconciler's own problem may be shown for a moment.
       const { compute } = await road.timeline('port')
       return compute?.failure.includes(String(port)) === true ? compute.failure : undefined
@@ -329,7 +329,7 @@ test('a SQL port in use is told by the compute, which goes on when it is free', 
 })
 
 test.skipIf(!canMount())(
-  'a full disk of one safekeeper (needs the right to mount): the quorum goes on, and it comes back with room',
+  'a full disk of one safekeeper (needs the right to mount): the quorum continues, and it comes back with room',
   async () => {
     const victim = present(road.cluster.safekeepers[2], 'safekeeper')
     const { timeline } = await road.timeline()
@@ -349,11 +349,11 @@ test.skipIf(!canMount())(
           full.test((await status().catch(() => undefined))?.failure ?? '') ? true : undefined,
         )
         await load.moreCommits(100)
-        await until('everybody to be told of it', async () => {
+        await until('status and list to report it', async () => {
           const { safekeepers } = await road.timeline()
-          const told = safekeepers.find(({ address }) => address === victim.address)?.failure ?? ''
+          const failure = safekeepers.find(({ address }) => address === victim.address)?.failure ?? ''
           const shown = await runCli(road.cluster, 'timeline', 'show', road.tenant)
-          return full.test(told) && shown.stdout.includes('Free some space') ? true : undefined
+          return full.test(failure) && shown.stdout.includes('Free some space') ? true : undefined
         })
 
         await victim.stop()

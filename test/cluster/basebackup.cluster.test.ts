@@ -166,7 +166,7 @@ async function startsOn(
 async function expectWhole(server: PostgresServer, expected: unknown): Promise<void> {
   const client = await server.connect()
   expect(await answers(client)).toEqual(expected)
-  // No WAL tells of an unlogged table's rows: it is there, and empty.
+  // No WAL has an unlogged table's rows: it is there, and empty.
   expect((await client.query('select from never_logged')).rowCount).toBe(0)
   await client.query(`
     select bt_index_check(c.oid, true) from pg_class c join pg_index i on i.indexrelid = c.oid join pg_am a on a.oid = c.relam

@@ -1,7 +1,7 @@
 /**
- * Goal: what keeps a new Postgres from coming up for good is reported to whoever waits for it, with its reason, and not retried
- * in silence; and it comes up once that is corrected. Method: a cluster whose tenants get wrong settings and a taken port,
- * and one whose folder Postgres's user cannot reach.
+ * Goal: a cause that keeps a new Postgres from coming up for good is reported to its waiter, with the reason, and not
+ * retried in silence; and it comes up once that is corrected. Method: a cluster whose tenants get wrong settings and a
+ * taken port, and one whose folder Postgres's user cannot reach.
  */
 import { chmod, mkdir } from 'node:fs/promises'
 import { createServer } from 'node:net'

@@ -126,7 +126,9 @@ export class Road implements AsyncDisposable {
     await cluster?.stop()
   }
 
-  /** After a failure, when the cluster may be gone: the logs into files, and what was wrong in them to standard error. */
+  /**
+   * After a failure, when the cluster may be gone: the logs into files, and what was wrong in them to standard error.
+   */
   async reportLogs(testName: string): Promise<void> {
     const cluster = this.#cluster ?? this.#stopped
     if (cluster === undefined) return
@@ -283,7 +285,7 @@ export class Road implements AsyncDisposable {
     await loadTpcb({ connectionString: await this.connectionString(), scale })
   }
 
-  /** Runs the TPC-B-like load around `during`, goes on until it works again, and accounts for every commit. */
+  /** Runs the TPC-B-like load around `during`, continues until it works again, and accounts for every commit. */
   async underLoad(during: (load: Load) => Promise<void>): Promise<{ stats: RunStats; check: LedgerCheck }> {
     const path = join(this.folder, `${randomUUID()}.ledger`)
     const load = new Load(await this.connectionString(), path)
@@ -310,7 +312,7 @@ export async function loseCompute(road: Road, load: Load): Promise<void> {
   await load.disconnected()
 }
 
-/** A load that runs until it is ended, through whatever happens to the server. */
+/** A load that runs until it is ended, through all faults of the server. */
 export class Load {
   readonly progress: RunProgress = newProgress()
   readonly #stop = new AbortController()

@@ -1,7 +1,7 @@
 /**
- * Goal: what a user configured outlives the disk of the compute's host, and a cluster with prepared transactions starts
- * whatever its files ask for. Method: one cluster; settings and rules are changed by SQL, the host is killed and its
- * whole data directory removed.
+ * Goal: a user's configuration outlives the disk of the compute's host, and a cluster with prepared transactions starts
+ * against any setting of its files. Method: one cluster; settings and rules are changed by SQL, the host is killed and
+ * its whole data directory removed.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -72,7 +72,7 @@ test('settings, rules and prepared transactions outlive the disk of the compute 
   await loseHostWithItsDisk()
 
   expect(await road.query('show work_mem')).toEqual([{ work_mem: '7MB' }])
-  // What the prepared transaction needs, whatever the files ask for.
+  // The value that the prepared transaction needs, against the files.
   expect(await road.query('show max_prepared_transactions')).toEqual([{ max_prepared_transactions: '7' }])
   await road.query(`commit prepared 'kept'`)
   expect(await road.query('select i from t')).toEqual([{ i: 1 }])

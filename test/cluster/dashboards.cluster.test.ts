@@ -1,6 +1,7 @@
 /**
- * Goal: every panel of the dashboards, and the series under every alert, have data. Method: a real cluster with a load, page
- * reads and a live switch of full_page_writes sends OTLP to a real time-series database, which every query is put to.
+ * Goal: every panel of the dashboards, and the series under every alert, have data. Method: a real cluster with a load,
+ * page reads and a live switch of full_page_writes sends OTLP to a real time-series database, which every query is put
+ * to.
  */
 import { isErrorCode } from '@understory/base'
 import { startVictoriaMetrics, victoriaMetricsMissing } from '@understory/testcontainers'

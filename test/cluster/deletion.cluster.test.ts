@@ -1,7 +1,7 @@
 /**
- * Goal: a deleted tenant is gone from every disk and from the object store, whoever is killed or away meanwhile, and its
- * name is free at once. Method: a cluster of real processes with real Postgres servers; in the end every folder is
- * looked through for anything that has the timeline's id in its name.
+ * Goal: a deleted tenant is gone from every disk and from the object store, with any process killed or away during it,
+ * and its name is free at once. Method: a cluster of real processes with real Postgres servers; in the end every folder
+ * is looked through for anything that has the timeline's id in its name.
  */
 import type { Dirent } from 'node:fs'
 import { readdir } from 'node:fs/promises'
@@ -26,7 +26,7 @@ afterAll(() => road?.[Symbol.asyncDispose]())
 const listing = (root: string): Promise<Dirent[]> =>
   until('a listing', () => readdir(root, { recursive: true, withFileTypes: true }).catch(() => undefined))
 
-/** Paths below the cluster's data directory that tell of a timeline. */
+/** Paths below the cluster's data directory that name a timeline. */
 async function traces(timelineId: string): Promise<string[]> {
   const root = join(road.folder, 'data')
   const paths = await listing(root)
@@ -119,7 +119,7 @@ test('nodes that are away remove their copies when they are back; the name is fr
   await gone(id)
 })
 
-test('whoever is killed in the middle of a deletion, it ends', async () => {
+test('a deletion ends, with any process killed in the middle of it', async () => {
   const { controlPlane, computeHost, safekeepers, pageservers } = road.cluster
   const victims = [controlPlane, computeHost, safekeepers[0], pageservers[0], controlPlane] as ClusterNode[]
   for (const [i, victim] of victims.entries()) {
@@ -174,7 +174,7 @@ test('what a safekeeper has that is a member no more is removed, also where it w
   await until('the copy to be removed', async () => ((await copyOf(leaving)) ? undefined : true))
   expect(await copyOf(spare)).toBe(true)
 
-  // And back again: the copy that it pulls now is nobody's leftover.
+  // And back again: the copy that it pulls now must not be taken for a leftover.
   await road.client.changeSafekeepers(road.tenant, { add: [leaving.nodeId], remove: [spare.nodeId] })
   await road.client.waitForSafekeepers(road.tenant)
   await until('the other copy to be removed', async () => ((await copyOf(spare)) ? undefined : true))

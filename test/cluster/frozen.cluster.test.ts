@@ -1,6 +1,6 @@
 /**
- * Goal: a compute that was frozen never comes back over its successor, and its Postgres does not go on serving (I2).
- * Method: SIGSTOP of real processes. A successor is a second compute host that is told to run the same timeline.
+ * Goal: a compute that was frozen never comes back over its successor, and its Postgres does not continue to serve
+ * (I2). Method: SIGSTOP of real processes. A successor is a second compute host that is asked to run the same timeline.
  */
 import type { GetComputeStatusResponse } from '@understory/rpc'
 import { tenantLogin } from '@understory/testcontainers'
@@ -33,7 +33,7 @@ test('a frozen compute is ended by its host, and comes back without its Postgres
   const before = await road.runningCompute()
   const reader = await connected(await road.connectionString())
   process.kill(before.pid, 'SIGSTOP')
-  // Nobody confirms it: it waits, and is not acknowledged.
+  // No quorum confirms it: it waits, and is not acknowledged.
   const commit = reader.query('insert into t values (1)').then(
     () => 'committed',
     () => 'not acknowledged',
@@ -49,8 +49,8 @@ test('a frozen compute is ended by its host, and comes back without its Postgres
 test('a compute that its host ended while it had a successor does not come back over it', async () => {
   await road.createTenant('ended', 17)
   const before = await road.runningCompute('ended')
-  // It was told of its birth by then: the last news of its spec.
-  await until('the birth to be noted', async () => {
+  // Its bootstrap was confirmed to it by then: the last change of its spec.
+  await until('the bootstrap to be noted', async () => {
     const { spec } = await road.timeline('ended')
     return spec?.bootstrap === false ? true : undefined
   })
@@ -76,7 +76,7 @@ test('a compute that was frozen together with its host ends its Postgres and lea
   const frozenMs = performance.now()
   await successor.take()
   const { term, connectionString } = await successor.status()
-  // So long that the lead counts as lost for want of contact, before anybody says that it is another's.
+  // So long that the lead counts as lost for want of contact, before any node reports that another has it.
   await until('the time without contact', () =>
     performance.now() - frozenMs > 1.5 * CONTACT_TIMEOUT_MS ? true : undefined,
   )

@@ -1,7 +1,7 @@
 /**
- * Goal: whatever a superuser does to databases, roles and settings, a lost compute comes back, its commits wait for the
- * quorum, and storage still has every page. Method: one cluster; each test does its harm by SQL, kills Postgres and its
- * proxy, and uses the database that was left.
+ * Goal: against all that a superuser does to databases, roles and settings, a lost compute comes back, its commits wait
+ * for the quorum, and storage still has every page. Method: one cluster; each test does its harm by SQL, kills Postgres
+ * and its proxy, and uses the database that was left.
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -121,7 +121,7 @@ test('settings of all sessions that would shut the proxy out do not reach it', a
 test('settings that keep Postgres from starting are left out, the others stay', async () => {
   await inKept(`alter system set work_mem = '9MB'`, 'select pg_reload_conf()')
   await kept('9MB')
-  // Of no use before a start, and then it is too late to tell.
+  // Of no use before a start, and then it is too late to know.
   await inKept(`alter system set shared_preload_libraries = 'nothing_of_that_name'`)
   await kept('nothing_of_that_name')
   await loseCompute()

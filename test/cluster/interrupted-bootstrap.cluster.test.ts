@@ -1,7 +1,7 @@
 /**
- * Goal: a timeline is born whatever cuts its birth short, at whichever step. Method: a cluster of real processes; for
- * each step a tenant of its own, whose compute is killed as soon as its log says that the step is reached. In the end
- * its Postgres takes SQL, and storage has what it has.
+ * Goal: a timeline is bootstrapped even if its bootstrap is interrupted, at any step. Method: a cluster of real
+ * processes; for each step a tenant of its own, whose compute is killed as soon as its log says that the step is
+ * reached. In the end its Postgres takes SQL, and storage has what it has.
  */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -50,8 +50,8 @@ async function pidOf(timelineId: string): Promise<number | undefined> {
 
 async function expectBorn(name: string): Promise<void> {
   await road.connectionString(name)
-  await road.query('create table born as select generate_series(1, 1000) as i', name)
-  await until('the birth to be noted', async () => {
+  await road.query('create table first_rows as select generate_series(1, 1000) as i', name)
+  await until('the bootstrap to be noted', async () => {
     const { timeline } = await road.timeline(name)
     return (timeline?.startLsn ?? 0n) > 0n ? true : undefined
   })
@@ -60,7 +60,7 @@ async function expectBorn(name: string): Promise<void> {
 
 // In the order in which they come: initdb, the first start, a term, every value with its shard.
 test.each(['bootstrap_started', 'postgres_started', 'elected', 'base_backup_imported'])(
-  'a birth goes on after SIGKILL of its compute at "%s"',
+  'a bootstrap completes after SIGKILL of its compute at "%s"',
   async (event) => {
     const name = event.replaceAll('_', '-')
     const { pid } = await beginBirth(name, event)
@@ -69,14 +69,14 @@ test.each(['bootstrap_started', 'postgres_started', 'elected', 'base_backup_impo
   },
 )
 
-test('a birth goes on after SIGKILL of the compute host', async () => {
+test('a bootstrap completes after SIGKILL of the compute host', async () => {
   await beginBirth('host', 'elected')
   await road.cluster.computeHost.kill()
   await road.cluster.computeHost.start()
   await expectBorn('host')
 })
 
-test('a birth goes on after the loss of a pageserver that had only a part of it', async () => {
+test('a bootstrap completes after the loss of a pageserver that had only a part of it', async () => {
   const [victim] = road.cluster.pageservers.slice(-1)
   await beginBirth('pageserver', 'elected')
   await victim?.kill()
@@ -84,10 +84,10 @@ test('a birth goes on after the loss of a pageserver that had only a part of it'
   await expectBorn('pageserver')
 })
 
-test('some of them had to begin anew, and what the interrupted births left is removed', async () => {
+test('some of them had to begin again, and the remains of the interrupted bootstraps are removed', async () => {
   const log = road.cluster.controlPlane.log().split('\n')
-  const anew = log.filter((line) => line.includes('"event":"bootstrap_interrupted"'))
-  expect(anew.length).toBeGreaterThanOrEqual(3)
+  const restarts = log.filter((line) => line.includes('"event":"bootstrap_interrupted"'))
+  expect(restarts.length).toBeGreaterThanOrEqual(3)
   const host = createClient(PLAIN_CLIENT, ComputeHostServiceClient, road.cluster.computeHost.address)
   try {
     const tenants = []
@@ -97,12 +97,15 @@ test('some of them had to begin anew, and what the interrupted births left is re
       return computes.length === tenants.length ? true : undefined
     })
     expect(tenants.length).toBeGreaterThan(1)
-    // Nor anything else, on whatever disk or in the object store.
+    // Nor anything else, on any disk or in the object store.
     for (const name of tenants) await road.client.waitForRemoval(name)
     const root = join(road.folder, 'data')
     const paths = await readdir(root, { recursive: true })
-    for (const line of anew) {
-      const id = present(/"timeline":"([0-9a-f]{32})"/.exec(line)?.[1], 'timeline of an interrupted birth')
+    for (const line of restarts) {
+      const id = present(
+        /"timeline":"([0-9a-f]{32})"/.exec(line)?.[1],
+        'timeline of an interrupted bootstrap',
+      )
       expect(paths.filter((path) => path.includes(id))).toEqual([])
     }
   } finally {

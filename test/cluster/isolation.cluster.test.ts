@@ -1,6 +1,7 @@
 /**
- * Goal: a superuser of a tenant reaches nothing of another tenant of the same compute host, nor of the host. Method: two tenants on
- * one host that is root; the one tries by COPY PROGRAM what it can against the other's files, sockets and processes, and the host's.
+ * Goal: a superuser of a tenant reaches nothing of another tenant of the same compute host, nor of the host. Method:
+ * two tenants on one host that is root; the one tries by COPY PROGRAM what it can against the other's files, sockets
+ * and processes, and the host's.
  */
 import { chmod, lstat, readFile, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

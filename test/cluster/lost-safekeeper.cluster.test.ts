@@ -1,5 +1,5 @@
 /**
- * Goal: a safekeeper that is lost for good is replaced without anybody asking. Method: a cluster of real processes with
+ * Goal: a safekeeper that is lost for good is replaced without a request. Method: a cluster of real processes with
  * one safekeeper more than needed, under load; one is killed and its disk emptied.
  */
 import { rm } from 'node:fs/promises'

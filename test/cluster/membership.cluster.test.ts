@@ -1,7 +1,7 @@
 /**
- * Goal: the safekeepers of a timeline change under load without a lost commit and almost without a pause, whatever is
- * killed on the way. Method: a cluster of real processes with one safekeeper more than needed and a real Postgres under
- * load, whose clients keep a ledger; the time of every acknowledged commit is noted.
+ * Goal: the safekeepers of a timeline change under load without a lost commit and almost without a pause, with any
+ * process killed on the way. Method: a cluster of real processes with one safekeeper more than needed and a real
+ * Postgres under load, whose clients keep a ledger; the time of every acknowledged commit is noted.
  */
 import { open, readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -137,7 +137,7 @@ const isOver = async (): Promise<true | undefined> =>
 const currentStep = async (): Promise<string | undefined> =>
   (await view()).change?.steps.find(({ done }) => !done)?.name
 
-/** Waits for the step, or for the end where it was over before anybody saw it. */
+/** Waits for the step, or for the end where it was over before it was seen. */
 async function stepReached(wanted: string): Promise<string> {
   const order = ['pull', 'joint', 'finish', 'spread', 'end']
   for (;;) {
@@ -154,7 +154,7 @@ async function expectReplaced({ from, to }: { from: string; to: string }): Promi
   expect(now).toHaveLength(3)
 }
 
-test('whoever is killed while newcomers pull, the change goes on where it was', async () => {
+test('with any process killed while newcomers pull, the change continues where it was', async () => {
   await road.underLoad(async (load) => {
     const newcomer = safekeeper(await spare())
     process.kill(newcomer.pid, 'SIGSTOP')
@@ -171,7 +171,7 @@ test('whoever is killed while newcomers pull, the change goes on where it was', 
   })
 })
 
-test('whoever is killed while both majorities count, the change goes on where it was', async () => {
+test('with any process killed while both majorities count, the change continues where it was', async () => {
   await road.underLoad(async (load) => {
     const [first, second] = (await members()).map(safekeeper) as [ClusterNode, ClusterNode]
     const to = await spare()
@@ -190,7 +190,7 @@ test('whoever is killed while both majorities count, the change goes on where it
   })
 })
 
-test('a change is given up while the newcomer pulls or while both majorities count, and may be asked for again', async () => {
+test('a change is cancelled while the newcomer pulls or while both majorities count, and may be requested again', async () => {
   await road.underLoad(async (load) => {
     const before = await members()
     const newcomer = safekeeper(await spare())
@@ -207,7 +207,7 @@ test('a change is given up while the newcomer pulls or while both majorities cou
       expect(cli).toMatchObject({ code: 0, stderr: '' })
       expect(cli.stdout).toContain(`-${from} +${to}`)
       for (const { pid } of step === 'pull' ? [newcomer] : [first, second]) process.kill(pid, 'SIGCONT')
-      await until('the change to be given up', isOver)
+      await until('the change to be cancelled', isOver)
       expect(await members()).toEqual(before)
       await load.moreCommits(50)
     }
@@ -224,7 +224,7 @@ test('a compute that is lost while both majorities count is rebuilt under them',
   })
 })
 
-test('at whatever moment one of them is killed, the change ends and no commit is lost', async () => {
+test('at any moment that one of them is killed, the change ends and no commit is lost', async () => {
   const hit: string[] = []
   await road.underLoad(async (load) => {
     for (const wanted of ['pull', 'finish', 'spread'] as const) {
@@ -266,7 +266,7 @@ async function caughtUp({ nodeId }: ClusterNode): Promise<void> {
   })
 }
 
-test('a safekeeper with a flipped bit in its log says so, is mended from its peers and takes part again', async () => {
+test('a safekeeper with a flipped bit in its log says so, is repaired from its peers and takes part again', async () => {
   const victim = safekeeper(present((await members())[0], 'member'))
   await road.underLoad(async (load) => {
     await load.moreCommits(200)
@@ -278,7 +278,7 @@ test('a safekeeper with a flipped bit in its log says so, is mended from its pee
     await flipBit(join(folder, segments.at(-1) as string), 40)
     await flipBit(join(folder, 'control'), 60)
     await victim.start()
-    await until('it to be mended', () =>
+    await until('it to be repaired', () =>
       victim.log().includes('"event":"timeline_repaired"') ? true : undefined,
     )
     await caughtUp(victim)
@@ -320,14 +320,14 @@ test('a safekeeper that comes back after long catches up from its peers, and the
   await victim.start()
   await caughtUp(victim)
   const tookMs = performance.now() - startedMs
-  const line = await until('the pull to be told of', () =>
+  const line = await until('the pull to be reported', () =>
     victim
       .log()
       .split('\n')
       .find((text) => text.includes('"event":"caught_up"')),
   )
   process.stderr.write(
-    `caught up in ${tookMs.toFixed(0)} ms: ${line}; the proposer grew by ${grown.toFixed(0)} MiB meanwhile\n`,
+    `caught up in ${tookMs.toFixed(0)} ms: ${line}; the proposer grew by ${grown.toFixed(0)} MiB\n`,
   )
   const { bytes } = JSON.parse(line) as { bytes: number }
   expect(bytes).toBeGreaterThan(100 * 1024 * 1024)

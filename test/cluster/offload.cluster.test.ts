@@ -1,6 +1,7 @@
 /**
- * Goal: safekeepers keep little WAL for themselves, and whoever needs older WAL gets it all the same. Method: a real cluster
- * with a pageserver that is away while far more is written than safekeepers keep, and safekeepers that are killed at it.
+ * Goal: safekeepers keep little WAL for themselves, and readers of older WAL get it all the same. Method: a real
+ * cluster with a pageserver that is away while far more is written than safekeepers keep, and safekeepers that are
+ * killed at it.
  */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -36,7 +37,7 @@ test(
       await safekeeper.start()
     }
     for (const safekeeper of safekeepers) {
-      await until(`${safekeeper.nodeId} to let go of old WAL`, async () => {
+      await until(`${safekeeper.nodeId} to release old WAL`, async () => {
         const segments = await segmentsOf(safekeeper)
         return segments.length <= KEPT_MIB / SEGMENT_MIB + 2 ? true : undefined
       })

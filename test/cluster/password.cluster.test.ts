@@ -1,5 +1,5 @@
 /**
- * Goal: the password of a tenant opens that tenant alone, whatever is lost, and is kept nowhere. Method: one cluster with
+ * Goal: the password of a tenant opens that tenant alone, after any loss, and is kept nowhere. Method: one cluster with
  * two tenants; logins by SQL, a compute that is killed, new passwords under load; at the end every file of the cluster
  * is searched for every password that there was.
  */
@@ -32,7 +32,7 @@ beforeAll(async () => {
 })
 afterAll(() => road?.[Symbol.asyncDispose]())
 
-/** What Postgres answers to a login: its user, or a code. */
+/** The answer of Postgres to a login: its user, or a code. */
 async function login(tenant: string, password: string | undefined): Promise<unknown> {
   const connectionString = tenantLogin(await road.connectionString(tenant), password ?? '')
   const client = new pg.Client({ connectionString })
@@ -120,28 +120,28 @@ test('a user who renamed the superuser, and set a password by SQL, has both unti
   expect(await login(OTHER, next)).toBe('postgres')
 })
 
-test('a creation that is repeated does not tell the password again, nor takes another', async () => {
-  const wish = { name: 'repeated', requestId: 'request-1' }
-  const first = await road.client.createTenant(wish)
+test('a creation that is repeated neither returns the password again nor takes another', async () => {
+  const request = { name: 'repeated', requestId: 'request-1' }
+  const first = await road.client.createTenant(request)
   passwords.push(first.password ?? '')
   expect(first.password).toMatch(/^[0-9a-f]{32}$/)
-  expect(await road.client.createTenant(wish)).toEqual({ ...first, password: undefined })
-  await expect(road.client.createTenant({ ...wish, password: 'another-password' })).rejects.toMatchObject({
+  expect(await road.client.createTenant(request)).toEqual({ ...first, password: undefined })
+  await expect(road.client.createTenant({ ...request, password: 'another-password' })).rejects.toMatchObject({
     code: 'already_exists',
     hint: 'Set a new one with `understory tenant password`.',
   })
-  expect(await road.client.createTenant({ ...wish, password: first.password })).toMatchObject({
+  expect(await road.client.createTenant({ ...request, password: first.password })).toMatchObject({
     tenant: first.tenant,
   })
   expect(await road.connectionString('repeated')).toContain('127.0.0.1')
   expect(await login('repeated', first.password)).toBe('postgres')
 })
 
-test('what is no password changes nothing', async () => {
+test('a malformed password changes nothing', async () => {
   await expect(road.client.setTenantPassword(OTHER, { password: 'short' })).rejects.toMatchObject({
     code: 'bad_argument',
   })
-  await expect(road.client.setTenantPassword('nobody')).rejects.toMatchObject({ code: 'unknown_tenant' })
+  await expect(road.client.setTenantPassword('absent')).rejects.toMatchObject({ code: 'unknown_tenant' })
   const bad = await runCli(road.cluster, 'tenant', 'password', OTHER, '--verifier', 'md5abc')
   expect(bad).toMatchObject({ code: 1, stdout: '' })
   expect(bad.stderr).toMatch(/^understory: the verifier is not a SCRAM-SHA-256 verifier/)
@@ -162,12 +162,12 @@ test('a compute takes no verifier that is none, and no password that is older', 
   await expect(set(older, 1n)).rejects.toMatchObject({ code: 'stale' })
   expect(await login(OTHER, password)).toBe('postgres')
   expect(await login(OTHER, 'pencil')).toBe('28P01')
-  // What was refused keeps nothing that comes later out.
+  // A refused request keeps no later one out.
   expect(await login(OTHER, await newPassword(OTHER))).toBe('postgres')
 })
 
 test('no file of the cluster, and no line of its logs, has a password', async () => {
-  // Postgres logs statements that fail, and each one where it is told to.
+  // Postgres logs statements that fail, and each one where it is configured so.
   await road.query("alter system set log_statement = 'all'", road.tenant)
   await road.query('select pg_reload_conf()')
   await until('the setting', async () =>

@@ -1,7 +1,7 @@
 /**
- * Goal: where the object store takes no WAL and a majority of the safekeepers gets to its quota, commits wait, everybody is told why,
- * and all goes on by itself once the store is back; nothing is lost, and no connection either. Method: a cluster of real
- * processes; a file stands where the store wants a folder.
+ * Goal: where the object store takes no WAL and a majority of the safekeepers gets to its quota, commits wait, all
+ * clients get the reason, and all continues by itself once the store is back; nothing is lost, and no connection
+ * either. Method: a cluster of real processes; a file stands where the store wants a folder.
  */
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -26,10 +26,10 @@ test('commits wait while safekeepers are at their quota, and go on by themselves
   let rows = 0
   let isStopped = false
   const writing = road.withClient(async (client) => {
-    await client.query('create table told (n int)')
+    await client.query('create table numbers (n int)')
     while (!isStopped) {
       await client.query(
-        'with _ as (insert into filler select repeat(md5(g::text), 30) from generate_series(1, 2000) g) insert into told values ($1)',
+        'with _ as (insert into filler select repeat(md5(g::text), 30) from generate_series(1, 2000) g) insert into numbers values ($1)',
         [rows],
       )
       rows++
@@ -37,7 +37,7 @@ test('commits wait while safekeepers are at their quota, and go on by themselves
   })
   writing.catch(() => undefined)
   const safekeepers = async () => (await road.client.getSafekeepers(road.tenant)).safekeepers
-  // The third may have let go of a segment more: then it has room for all that there is.
+  // The third may have released a segment more: then it has room for all that there is.
   await until('a majority to be at their quota', async () => {
     const full = (await safekeepers()).filter(({ failure }) => failure.includes('at its quota of 64 MiB'))
     return full.length >= 2 || undefined
@@ -56,11 +56,11 @@ test('commits wait while safekeepers are at their quota, and go on by themselves
   await until('commits to go on', () => rows > before + 20 || undefined)
   isStopped = true
   await writing
-  expect(await road.query('select count(*)::int as n, max(n) as last from told')).toEqual([
+  expect(await road.query('select count(*)::int as n, max(n) as last from numbers')).toEqual([
     { n: rows, last: rows - 1 },
   ])
   await until(
-    'nobody to lack room',
+    'all of them to have room',
     async () => (await safekeepers()).every(({ failure }) => failure === '') || undefined,
   )
   await road.ingested()

@@ -1,6 +1,6 @@
 /**
- * Goal: when the majority of the safekeepers is lost for good, the one that is left goes on where an operator says so, and
- * nowhere else. Method: real processes under load; two safekeepers are killed and their folders deleted.
+ * Goal: when the majority of the safekeepers is lost for good, the one that is left continues where an operator says
+ * so, and nowhere else. Method: real processes under load; two safekeepers are killed and their folders deleted.
  */
 import { rm } from 'node:fs/promises'
 import { present } from '@understory/base'
@@ -8,7 +8,7 @@ import type { ClusterNode } from '@understory/testcontainers'
 import { expect, test } from 'vitest'
 import { loseCompute, runCli, startRoad } from './cluster-support.ts'
 
-test('one safekeeper that is left goes on by force, said aloud, with everything that it has', async () => {
+test('one safekeeper that is left continues by force, on an explicit request, with everything that it has', async () => {
   await using road = await startRoad()
   await road.loadTpcb()
   const [left, ...lost] = road.cluster.safekeepers

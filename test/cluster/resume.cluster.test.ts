@@ -1,7 +1,7 @@
 /**
- * Goal: what breaks in the middle of a rebuild costs the time that it takes, not what was received before. Method: proxies in
- * front of the pageservers slow the streams of files down and count their bytes; connections are reset, and a pageserver
- * is killed, half way.
+ * Goal: what breaks in the middle of a rebuild costs the time that it takes, not what was received before. Method:
+ * proxies in front of the pageservers slow the streams of files down and count their bytes; connections are reset, and
+ * a pageserver is killed, half way.
  */
 import { join } from 'node:path'
 import { TcpProxy, temporaryDirectory } from '@understory/testcontainers'
@@ -14,7 +14,7 @@ const WAL_SEGMENT_BYTES = 16 * MIB
 /** On its way when a connection breaks: windows of HTTP/2, buffers of sockets. */
 const UNDER_WAY_BYTES_MAX = 6 * MIB
 
-test('a rebuild goes on where its streams broke, under the same election', async () => {
+test('a rebuild continues where its streams broke, under the same election', async () => {
   await using stack = new AsyncDisposableStack()
   const proxies = [0, 1].map(async () => TcpProxy.start({ target: '127.0.0.1:9' }))
   const [first, second] = [stack.use(await proxies[0]!), stack.use(await proxies[1]!)]

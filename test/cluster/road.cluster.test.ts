@@ -1,7 +1,8 @@
 /**
- * Goal: what was acknowledged outlives the loss of any one process, and full_page_writes is switched under load without
- * anybody noticing. Method: one cluster of real processes; each act runs a small load whose clients keep a ledger, does
- * its harm with SIGKILL, goes on until the load works again, and then finds no commit lost and none that nobody made.
+ * Goal: acknowledged commits outlive the loss of any one process, and full_page_writes is switched under load without
+ * notice to any client. Method: one cluster of real processes; each act runs a small load whose clients keep a ledger,
+ * does its harm with SIGKILL, continues until the load works again, and then finds no commit lost and none that no
+ * client made.
  */
 import { FullPageWrites } from '@understory/rpc'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -125,7 +126,7 @@ test('full_page_writes goes off and on again under load without a restart or a l
   const imagesBefore = sum((await road.ingested()).map(({ generatedImages }) => generatedImages))
   const { stats } = await road.underLoad(async (load) => {
     await client.switchFullPageWrites(tenant, 'off')
-    // A control plane that dies on the way goes on where it was.
+    // A control plane that dies on the way continues where it was.
     await road.cluster.controlPlane.kill()
     await road.cluster.controlPlane.start()
     const off = await client.waitForFullPageWrites(tenant)
@@ -167,7 +168,7 @@ test('full_page_writes stays off through the loss of the compute', async () => {
   expect(await client.getFullPageWrites(tenant)).toMatchObject({ wanted: 'off', phase: 'off', problem: '' })
 })
 
-test('pageservers that read the WAL before the switch once more are no reason to switch anew', async () => {
+test('pageservers that read the WAL before the switch once more do not cause another switch', async () => {
   const { client, tenant, cluster } = road
   for (const wanted of ['on', 'off'] as const) {
     await client.switchFullPageWrites(tenant, wanted)
@@ -178,7 +179,8 @@ test('pageservers that read the WAL before the switch once more are no reason to
   const settled = await client.getFullPageWrites(tenant)
   await Promise.all([...cluster.pageservers, ...cluster.safekeepers].map((node) => node.kill()))
   await Promise.all(cluster.pageservers.map((node) => node.start()))
-  // Without safekeepers they stay at what was flushed, where the setting is on. Attaching them, the control plane looks at them.
+  // Without safekeepers they stay at what was flushed, where the setting is on. Attaching them, the control plane looks
+  // at them.
   await until('the shards to be back, behind the switch', async () => {
     const shards = await road.shards().catch(() => [])
     return (

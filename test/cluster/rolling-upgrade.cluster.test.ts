@@ -1,7 +1,8 @@
 /**
  * Goal: a cluster is upgraded, and taken back, one process after the other and under load: no commit is lost, no page
- * differs, whatever runs beside whatever. Method: the programs of the last release beside those of this checkout, on the
- * same files; the compute is killed while the versions are mixed. UNDERSTORY_UPGRADE_FROM=COMMIT begins with another one.
+ * differs, in any mix of versions. Method: the programs of the last release beside those of this checkout, on the
+ * same files; the compute is killed while the versions are mixed. UNDERSTORY_UPGRADE_FROM=COMMIT begins with another
+ * one.
  */
 import { existsSync } from 'node:fs'
 import { readFile, readdir } from 'node:fs/promises'

@@ -1,4 +1,5 @@
-// Goal: `understory smoke-test` passes over what is well, and names what is not. Method: the command against a real cluster.
+// Goal: `understory smoke-test` passes over what is well, and names what is not. Method: the command against a real
+// cluster.
 import { expect, test } from 'vitest'
 import { runCli, startRoad } from './cluster-support.ts'
 

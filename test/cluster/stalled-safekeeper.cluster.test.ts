@@ -1,7 +1,8 @@
 /**
- * Goal: one safekeeper that lives and answers but takes no more WAL costs nothing: commits go on, every shard goes on, and
- * a compute that is lost then comes back in the usual time. Method: a cluster of real processes, each time with a
- * safekeeper whose timeline folder is immutable, or that is at its quota; it is the one that a shard follows.
+ * Goal: one safekeeper that lives and answers but takes no more WAL costs nothing: commits continue, every shard
+ * continues, and a compute that is lost then comes back in the usual time. Method: a cluster of real processes, each
+ * time with a safekeeper whose timeline folder is immutable, or that is at its quota; it is the one that a shard
+ * follows.
  */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -12,7 +13,10 @@ import { expect, test } from 'vitest'
 import { loseCompute, startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
-/** A compute that is lost with every safekeeper there is back in a few seconds; this is far from the patience of a rebuild. */
+/**
+ * A compute that is lost with every safekeeper there is back in a few seconds; this is far from the patience of a
+ * rebuild.
+ */
 const BACK_MS_MAX = 60_000
 const BULK = `insert into bulk select repeat('x', 500) from generate_series(1, 60000)`
 
@@ -34,7 +38,7 @@ async function folderOfTimeline(road: Road, node: ClusterNode): Promise<string> 
 const chattr = (flag: '+i' | '-i', path: string): Promise<string> =>
   runCommand({ name: 'chattr', command: 'chattr', args: [flag, path] })
 
-/** Under load: every shard gets what is committed though `victim` takes no more, and so does a compute made anew. */
+/** Under load: every shard gets the committed WAL though `victim` takes no more, and so does a rebuilt compute. */
 async function expectNothingLost(road: Road, victim: ClusterNode): Promise<void> {
   await road.query('create table bulk (t text)')
   const { check } = await road.underLoad(async (load) => {

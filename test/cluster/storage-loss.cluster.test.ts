@@ -1,7 +1,7 @@
 /**
- * Goal: what the object store holds is enough, and damage is told, never served. Method: one cluster with two tenants;
- * local directories are deleted, bytes of layers flipped, files cut short, and one redo function is made wrong, and
- * each time `verify` compares every page with the primary's.
+ * Goal: the contents of the object store are enough, and damage is reported, never served. Method: one cluster with two
+ * tenants; local directories are deleted, bytes of layers flipped, files cut short, and one redo function is made
+ * wrong, and each time `verify` compares every page with the primary's.
  */
 import { cp, mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve } from 'node:path'
@@ -40,7 +40,7 @@ test('pageservers whose local directories are deleted serve from the object stor
   expect((await road.expectVerified()).pagesFromStorage).toBeGreaterThan(0n)
 })
 
-test('one flipped byte in a layer is told with the name of the file', async () => {
+test('one flipped byte in a layer is reported with the name of the file', async () => {
   await road.flushShards()
   const { node, local, object } = await largestLayer(0)
   const whole = await readFile(local)
@@ -61,7 +61,7 @@ test('one flipped byte in a layer is told with the name of the file', async () =
   await road.expectVerified()
 })
 
-test('a flipped byte in the object store is told before anything of it is served, and once the object is whole all goes on', async () => {
+test('a flipped byte in the object store is reported before anything of it is served, and once the object is whole all continues', async () => {
   await road.flushShards()
   const { node, object } = await largestLayer(1)
   const whole = await readFile(object)
@@ -70,7 +70,7 @@ test('a flipped byte in the object store is told before anything of it is served
   await writeFile(object, withFlippedByte(whole))
   await node.start()
   // Tried again by the control plane, it stops again.
-  await until('the damage to be told', async () => {
+  await until('the damage to be reported', async () => {
     const failure = await failureOf(1)
     return failure.includes(basename(object)) && /is damaged.*\(attached again/.test(failure)
       ? true
@@ -97,7 +97,7 @@ test('a truncated layer file comes back from the object store by itself', async 
   expect(await failureOf(0)).toBe('')
 })
 
-test('a shard whose index somebody else wrote under its generation goes on under a new one', async () => {
+test('a shard whose index another writer wrote under its generation continues under a new one', async () => {
   await road.flushShards()
   const { node, object } = await largestLayer(0)
   const folder = dirname(object)

@@ -1,6 +1,6 @@
 /**
- * Goal: when every safekeeper is gone with its disk, the database goes on with what the object store has of the WAL, where
- * an operator says so: every commit up to there, none of it in half, and pages of what was given up are never read.
+ * Goal: when every safekeeper is gone with its disk, the database continues with the WAL that the object store has,
+ * where an operator says so: every commit up to there, none of it in half, and pages of discarded WAL are never read.
  * Method: real processes under load; safekeepers, and then pageservers too, are killed and their folders deleted.
  */
 import { readdir, rm } from 'node:fs/promises'
@@ -33,7 +33,7 @@ test('all safekeepers lost: refused while one is left, then on from the object s
 
   const ingested = await shardEnds(road)
   for (const node of road.cluster.safekeepers) await node.start()
-  await goOn(road, kept)
+  await resume(road, kept)
   expect(Math.max(...ingested)).toBeGreaterThan(Number(parseLsn(await rolledBackTo(road))))
   expect(road.cluster.controlPlane.log()).toMatch(
     /"level":"error","event":"safekeepers_recovered_from_store"/,
@@ -47,7 +47,7 @@ test('all safekeepers lost: refused while one is left, then on from the object s
   await stored(road)
   for (const node of [...road.cluster.safekeepers, ...road.cluster.pageservers]) await forget(node)
   for (const node of [...road.cluster.safekeepers, ...road.cluster.pageservers]) await node.start()
-  await goOn(road, more)
+  await resume(road, more)
   expect(await road.query('select count(*)::int from filler')).toMatchObject([{ count: 40_000 }])
 })
 
@@ -137,7 +137,7 @@ async function storedEnd(road: Road): Promise<number> {
   return Math.max(0, ...ends)
 }
 
-/** Commits that nobody offloads any more, which the shards take in, and then no safekeeper. */
+/** Makes commits that are not offloaded any more, which the shards take in, and then removes all safekeepers. */
 async function loseAfterMore(road: Road): Promise<void> {
   await road.query('insert into mark select i, 3 from generate_series(100000, 100500) i')
   await road.ingested()
@@ -182,8 +182,8 @@ const recoverOnceTold = (road: Road) =>
       : result
   })
 
-/** Recovers, looks at what there is, and goes on with it. */
-async function goOn(road: Road, kept: readonly number[]): Promise<void> {
+/** Recovers, looks at what there is, and continues with it. */
+async function resume(road: Road, kept: readonly number[]): Promise<void> {
   await recovered(road, kept)
   await road.underLoad((load) => load.moreCommits(50))
   await road.expectVerified()

@@ -120,7 +120,7 @@ test.skipIf(!hasRedis)(
     await redis?.kill()
     await until('the control plane to miss Redis', () => brokerAway(1))
     const before = await cluster.query(rows)
-    // Its Postgres ends with it, and from an empty folder only the control plane can tell it what to run.
+    // Its Postgres ends with it, and from an empty folder only the control plane can say what it has to run.
     await computeHost.kill()
     await rm(computeHost.dataDirectory, { recursive: true })
     await computeHost.start()

@@ -1,5 +1,5 @@
 /**
- * Goal: a database that subscribes applies nothing twice and loses nothing, whatever happens to its compute.
+ * Goal: a database that subscribes applies nothing twice and loses nothing, under any fault of its compute.
  * Method: a stock publisher and a subscriber on a cluster of real processes; the table has no key, so that a row that
  * came twice is seen, and every row is counted against the publisher's. The subscription is made as by default.
  */
@@ -44,7 +44,7 @@ const untilSynchronous = (road: Road): Promise<true> =>
   })
 
 /**
- * Inserts transactions of three rows until it is told to end, not too far ahead of what is confirmed; gives how many
+ * Inserts transactions of three rows until it is stopped, not too far ahead of the confirmed ones; returns how many
  * there were.
  */
 async function insertUntil(publisher: PostgresServer, end: AbortSignal): Promise<number> {
@@ -116,8 +116,8 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
 })
 
 /**
- * The postmaster's death ends the worker's wait for the quorum, and it confirms: compute-proxy then saves what is on the
- * local disk. The death of compute-proxy takes Postgres along without a word.
+ * The postmaster's death ends the worker's wait for the quorum, and it confirms: compute-proxy then saves what is on
+ * the local disk. The death of compute-proxy takes Postgres along without a word.
  */
 test.each(['postmaster', 'compute-proxy'] as const)(
   'what no quorum has yet is not lost with the %s',
@@ -131,7 +131,7 @@ test.each(['postmaster', 'compute-proxy'] as const)(
     await client.query('insert into applied values (1, 1)')
     await expectEqual(road, publisher)
 
-    // What is applied from here on is on the compute's own disk alone.
+    // Transactions applied from here on are on the compute's own disk alone.
     const { postmasterPid, pid } = await road.runningCompute()
     await road.withClient(async (subscriber) => {
       for (const safekeeper of road.cluster.safekeepers) await safekeeper.kill()

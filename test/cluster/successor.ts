@@ -28,15 +28,15 @@ export const gone = (what: string, pid: number): Promise<true> =>
 
 export interface Successor extends AsyncDisposable {
   /**
-   * From now on it is to have the timeline. Until its end the control plane is frozen: it knows nothing of this host, and would
-   * rightly start the timeline's compute on its own host again.
+   * From now on it is to have the timeline. Until its end the control plane is frozen: it knows nothing of this host,
+   * and would rightly start the timeline's compute on its own host again.
    */
   take(): Promise<unknown>
   /** Once it runs. */
   status(): Promise<GetComputeStatusResponse>
 }
 
-/** Another host, which takes the tenant's timeline when it is told to. */
+/** Another host, which takes the tenant's timeline on request. */
 export async function prepareSuccessor(road: Road, tenant: string): Promise<Successor> {
   const directory = join(road.folder, `successor-of-${tenant}`)
   await mkdir(directory, { recursive: true })

@@ -1,7 +1,8 @@
 // Goal: one commit and one page read are each one trace over all processes they pass through; OTLP and /metrics say the
 // same; with telemetry off nothing of it runs.
 // Method: real clusters. One sends everything to a receiver that decodes OTLP; one is off and counts, by V8's own
-// coverage, what of the telemetry was called. The same counting on the first kind shows that it can find something.
+// coverage, which parts of the telemetry were called. The same counting on the first kind shows that it can find
+// something.
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { startOtlpReceiver, temporaryDirectory } from '@understory/testcontainers'
@@ -70,7 +71,7 @@ function expectWithin(inner: ReceivedSpan, outer: ReceivedSpan, slackMs: number)
   expect(inner.endMs).toBeGreaterThanOrEqual(inner.startMs)
 }
 
-test('commits, page reads and switches are traces, and OTLP tells what /metrics shows', async () => {
+test('commits, page reads and switches are traces, and OTLP has what /metrics shows', async () => {
   await using receiver = await startOtlpReceiver()
   await using road = await startRoad({ environment: exporting(receiver), flags: ALL_FLAGS })
   await write(road, 20)
@@ -102,7 +103,7 @@ test('commits, page reads and switches are traces, and OTLP tells what /metrics 
     expect(append).toMatchObject({ service: 'understory-compute', kind: CLIENT })
     expect(taken).toMatchObject({ service: 'understory-safekeeper', kind: SERVER })
     expect(`append ${taken?.instance}`).toBe(append.name)
-    // One machine: its processes share a clock, but tell it each by their own offset.
+    // One machine: its processes share a clock, but report it each by their own offset.
     if (taken !== undefined && fsync !== undefined) {
       expectWithin(taken, append, 5)
       expectWithin(fsync, taken, 0.1)
@@ -163,7 +164,7 @@ test('commits, page reads and switches are traces, and OTLP tells what /metrics 
   expect(started.every(({ severity }) => severity === 'INFO')).toBe(true)
 })
 
-/** What a healthy cluster has no reason to tell of. */
+/** The metrics that a healthy cluster has no reason to report. */
 const SELDOM = new Set([
   'understory.compute.leads_lost',
   'understory.compute.membership.changes',
@@ -171,13 +172,13 @@ const SELDOM = new Set([
   'understory.control.membership.change.duration',
   // Segments are stored once 16 MiB of WAL are committed.
   'understory.safekeeper.offload.segments',
-  // Counters of trouble: nobody is refused and nothing is tried again in a cluster that is well.
+  // Counters of trouble: no call is refused and nothing is tried again in a healthy cluster.
   'understory.pageserver.retries',
   'understory.pageserver.subscription.ended',
   'understory.safekeeper.subscription.refused',
 ])
 
-test('every metric of the tables is told of by a cluster that works', async () => {
+test('every metric of the tables is reported by a cluster that works', async () => {
   await using receiver = await startOtlpReceiver()
   await using road = await startRoad({
     environment: exporting(receiver),
@@ -194,7 +195,7 @@ test('every metric of the tables is told of by a cluster that works', async () =
     for (let i = 0; i < 200; i++) await client.query('update chains set n = n + 1')
   })
   await road.verify()
-  const told = (): Map<string, number> =>
+  const counts = (): Map<string, number> =>
     new Map(
       receiver.instances
         .flatMap((instance) => receiver.metricsOf(instance))
@@ -203,11 +204,11 @@ test('every metric of the tables is told of by a cluster that works', async () =
   const wanted = Object.values(TABLES).flatMap((table) => Object.values(table))
   let missing: string[] = []
   await until('every metric', () => {
-    const seen = told()
+    const seen = counts()
     missing = wanted.map(({ name }) => name).filter((name) => !seen.has(name) && !SELDOM.has(name))
     return missing.length === 0 ? true : undefined
   }).catch((cause: unknown) => {
-    throw new Error(`nobody tells of ${missing.join(', ')}`, { cause })
+    throw new Error(`no process reports ${missing.join(', ')}`, { cause })
   })
   for (const name of ['ingest batch', 'image batch', 'upload'])
     await traceOf(receiver, name, ({ root }) =>
@@ -250,7 +251,7 @@ async function expectAgreement(receiver: OtlpReceiver, node: string, log: string
   expect(page).toContain('nodejs_eventloop_delay_p99_seconds')
 }
 
-/** What moves while one looks: the process itself, and the calls and reads that looking at it causes. */
+/** The series that move during the look: the process itself, and the calls and reads that looking at it causes. */
 const isAlive = (series: string): boolean =>
   /^(target_info|nodejs_|v8js_|process_|understory_disk_|rpc_|understory_objectstore_)/.test(series)
 
@@ -264,7 +265,7 @@ function readPage(page: string): Map<string, number> {
   )
 }
 
-/** As a collector names them for Prometheus: written anew here, as the other side of what is tested. */
+/** As a collector names them for Prometheus: written again here, as the other side of the test. */
 function translate(metrics: readonly ReceivedMetric[]): Map<string, number> {
   const units: Record<string, string> = { By: '_bytes', s: '_seconds' }
   const series = new Map<string, number>()
@@ -294,10 +295,10 @@ function translate(metrics: readonly ReceivedMetric[]): Map<string, number> {
   return series
 }
 
-/** What was called on the way of a commit or a read, or begins the thread that exports. */
+/** The functions on the way of a commit or a read, and the start of the thread that exports. */
 const INSTRUMENTS =
   /\/libs\/telemetry\/src\/|[/-]observer\.ts$|\/commit-trace\.ts$|\/libs\/object-store\/src\/observed\.ts$/
-/** Asked at the start whether anybody wants telemetry, or of a call whether there is an observer at all. */
+/** Called at the start to find whether telemetry is configured, or in a call whether there is an observer at all. */
 const ASKED = new Set([
   'delay',
   'startTelemetry',

@@ -1,7 +1,7 @@
 /**
- * Goal: SQL by TCP is encrypted unless a tenant allows otherwise, and a client that knows the certificate finds the same one
- * over the loss of the compute and of its host's disk, also where it is the user's own. Method: one cluster; connections
- * with TLS and without, against certificates that the command line prints.
+ * Goal: SQL by TCP is encrypted unless a tenant allows otherwise, and a client that knows the certificate finds the
+ * same one over the loss of the compute and of its host's disk, also where it is the user's own. Method: one cluster;
+ * connections with TLS and without, against certificates that the command line prints.
  */
 import { randomUUID } from 'node:crypto'
 import { readFile, rm } from 'node:fs/promises'
@@ -57,7 +57,7 @@ async function certificate(): Promise<string> {
   return stdout
 }
 
-/** The certificate that whoever connects is shown. */
+/** The certificate that a client gets. */
 async function shown(): Promise<string> {
   const { hostname, port } = new URL(await road.connectionString())
   const client = new pg.Client({
@@ -107,7 +107,7 @@ test('a connection without TLS is refused, one with TLS is let in', async () => 
   expect(await login(undefined)).toMatch(/^28000: pg_hba.conf rejects connection .* no encryption$/)
   expect(await login({ rejectUnauthorized: false })).toMatch(/^TLSv1\.[23]$/)
   expect(new URL(await road.client.waitForSql(road.tenant)).searchParams.get('sslmode')).toBe('require')
-  // Whatever a user allows.
+  // Even if a user allows more.
   await road.query(`copy (values ('host all all all trust')) to '${await dataDirectory()}/pg_hba.conf'`)
   await road.query('select pg_reload_conf()')
   await until('the rule to be in force', async () =>

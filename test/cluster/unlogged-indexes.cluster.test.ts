@@ -1,6 +1,6 @@
 /**
- * Goal: after a lost compute an unlogged table with a bloom index, whose init fork Postgres does not log, can be queried and
- * written as after a crash of stock Postgres, and what keeps one index from that keeps no client out.
+ * Goal: after a lost compute an unlogged table with a bloom index, whose init fork Postgres does not log, can be
+ * queried and written as after a crash of stock Postgres, and what keeps one index from that keeps no client out.
  * Method: real processes; event triggers that refuse everything, names that need quotes, and an index that is locked.
  */
 import { expect, test } from 'vitest'
@@ -58,7 +58,7 @@ test('unlogged bloom indexes work after a rebuild, and one that is locked keeps 
       expect(rows).toEqual([{ i: 7 }])
 
       await client.query("commit prepared 'holder'")
-      // Left as the rebuild had made it, and made whole by hand.
+      // Left as the rebuild had made it, and completed by hand.
       await expect(client.query('insert into held values (1)')).rejects.toThrow(/could not read block/)
       await client.query(`${major >= 17 ? 'set event_triggers = off; ' : ''}reindex index secretly`)
       await client.query('insert into held values (1)')

@@ -170,7 +170,7 @@ describe.each([16, 17, 18] as const)('PostgreSQL %i', (major) => {
     expect(storage.errors).toEqual([])
   })
 
-  test('a lost compute goes on in the same WAL', { timeout: 240_000 }, async () => {
+  test('a lost compute continues in the same WAL', { timeout: 240_000 }, async () => {
     await using server = await startPostgres({ major, settings: SETTINGS, started: false })
     await using storage = await openTestStorage(server)
     await using folder = await temporaryDirectory({ prefix: 'pgd', owner: unprivilegedUser() })

@@ -1,7 +1,8 @@
 /**
- * Goal: the large records that a real Postgres writes reach every shard, and the pages they change are byte for byte those
- * on its disk. Method: a real server's WAL through a safekeeper and two shards over gRPC: transactions with hundreds of
- * thousands of subtransactions, committed, prepared and aborted, and a logical message of 200 MB, which is one record.
+ * Goal: the large records that a real Postgres writes reach every shard, and the pages they change are byte for byte
+ * those on its disk. Method: a real server's WAL through a safekeeper and two shards over gRPC: transactions with
+ * hundreds of thousands of subtransactions, committed, prepared and aborted, and a logical message of 200 MB, which is
+ * one record.
  */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'

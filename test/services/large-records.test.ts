@@ -1,7 +1,8 @@
 /**
- * Goal: a WAL record of any size reaches a shard: the end of a transaction in parts, the state of a prepared transaction
- * in several messages, a logical message not at all; a record that nobody knows stops the shard, and everything before it
- * is there. Method: a safekeeper in this process over gRPC, records made by hand, a consumer that keeps what it gets.
+ * Goal: a WAL record of any size reaches a shard: the end of a transaction in parts, the state of a prepared
+ * transaction in several messages, a logical message not at all; a record of an unknown kind stops the shard, and
+ * everything before it is there. Method: a safekeeper in this process over gRPC, records made by hand, a consumer that
+ * keeps what it gets.
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -59,7 +60,7 @@ function garbageCollector(): () => void {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
   onTestFinished(() => setFlagsFromString('--no-expose-gc'))
-  // The buffers that one collection lets go are freed beside the program; the next one waits for that.
+  // The buffers that one collection releases are freed beside the program; the next one waits for that.
   return () => {
     collect()
     collect()
@@ -194,7 +195,7 @@ test(
     await append(maker.records(3, 1_000))
     await appendMessage()
     await append(maker.records(3, 1_000))
-    // What is collected when is V8's affair and differs between two runs; what is still referenced is the product's.
+    // V8 decides when it collects, and differs between two runs; the references that remain are the product's.
     const collect = garbageCollector()
     const liveBytes = (): number => {
       collect()
@@ -217,13 +218,13 @@ test(
     )
     expect(consumer.entries).toContainEqual(expect.objectContaining({ kind: 'xid', xid: 1_234 }))
     expect(recordsOf(consumer).every(({ record }) => record.length < 10_000)).toBe(true)
-    // Nothing arrives for long within a large record, but something does: it is no silence.
+    // Nothing arrives for long within a large record, but something does: that does not count as silence.
     expect(consumer.batchesCount).toBeGreaterThan(10)
     expect(peak - before).toBeLessThan(allowed)
   },
 )
 
-test('a record that nobody knows stops the shard where it stands', async () => {
+test('a record of an unknown kind stops the shard where it stands', async () => {
   const { maker, consumer, append, subscribe } = await setUp()
   await append(maker.records(3, 1_000))
   const knownLsn = maker.endLsn
@@ -237,7 +238,7 @@ test('a record that nobody knows stops the shard where it stands', async () => {
 })
 
 test(
-  'a subscriber that cannot put fragments together is told to be upgraded',
+  'a subscriber that cannot put fragments together gets the hint to upgrade',
   { timeout: 60_000 },
   async () => {
     const { safekeeper, maker, append } = await setUp()

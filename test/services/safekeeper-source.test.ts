@@ -1,7 +1,7 @@
 /**
  * Goal: a shard reaches the end of what is committed though the safekeeper that it follows lives, answers, and advances
  * no more. Method: two safekeepers in this process over gRPC, both subscribed to in that order; the first stops taking
- * WAL in one of the ways that there are, the second goes on.
+ * WAL in one of the ways that there are, the second continues.
  */
 import { LSN_ZERO } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
@@ -97,7 +97,7 @@ async function commit({ leader }: Led, atLsn: Lsn, wal: Uint8Array, endLsn: Lsn)
   await leader.commit(endLsn)
 }
 
-/** Both have the same WAL, and the shard follows the first; then only the second goes on, up to `endLsn`. */
+/** Both have the same WAL, and the shard follows the first; then only the second continues, up to `endLsn`. */
 async function setUp(options: SafekeeperOptions = {}) {
   const at = await folder()
   const first = await led('sk1', at, options)
@@ -144,15 +144,15 @@ async function setUp(options: SafekeeperOptions = {}) {
       await leader.append(commonLsn, more).catch(() => undefined)
       await refused
     },
-    goOn: () => commit(second, commonLsn, more, maker.endLsn),
+    resume: () => commit(second, commonLsn, more, maker.endLsn),
   }
 }
 
 test('a shard leaves a safekeeper whose writes fail', async () => {
   const disk = failingDisk()
   const safekeeperLog = logging()
-  const { first, consumer, ends, appendTo, goOn, endLsn } = await setUp({ disk, log: safekeeperLog.log })
-  await goOn()
+  const { first, consumer, ends, appendTo, resume, endLsn } = await setUp({ disk, log: safekeeperLog.log })
+  await resume()
   disk.fails = true
   await appendTo(first)
   await until('the shard has everything', () => consumer.ingestedLsn === endLsn)
@@ -166,8 +166,8 @@ test('a shard leaves a safekeeper whose writes fail', async () => {
 test('a shard leaves a safekeeper that is at its quota', async () => {
   const quota = new NodeQuota({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
   const safekeeperLog = logging()
-  const { first, consumer, appendTo, goOn, ends, endLsn } = await setUp({ quota, log: safekeeperLog.log })
-  await goOn()
+  const { first, consumer, appendTo, resume, ends, endLsn } = await setUp({ quota, log: safekeeperLog.log })
+  await resume()
   await appendTo(first)
   await until('the shard has everything', () => consumer.ingestedLsn === endLsn)
   expect(ends).toHaveLength(1)
@@ -176,7 +176,7 @@ test('a shard leaves a safekeeper that is at its quota', async () => {
 test('a safekeeper at its quota says that there will be no more, and serves what it has before', async () => {
   const quota = new NodeQuota({ timelineBytes: 300_000, nodeBytes: undefined }, realClock)
   const safekeeperLog = logging()
-  // Nobody is ahead, so only the safekeeper itself can end the subscription.
+  // No safekeeper is ahead, so only the safekeeper itself can end the subscription.
   const { first, consumer, appendTo, ends, events } = await setUp({ quota, log: safekeeperLog.log })
   const { ingestedLsn } = consumer
   await appendTo(first)
@@ -190,8 +190,8 @@ test('a safekeeper at its quota says that there will be no more, and serves what
 })
 
 test('a shard leaves a safekeeper that no proposer reaches any more', async () => {
-  const { first, second, consumer, ends, events, goOn, endLsn } = await setUp()
-  await goOn()
+  const { first, second, consumer, ends, events, resume, endLsn } = await setUp()
+  await resume()
   await until('the shard has everything', () => consumer.ingestedLsn === endLsn)
   expect(ends).toEqual(['behind'])
   expect(events).toContainEqual({

@@ -1,6 +1,7 @@
 /**
  * Goal: one stream of a pageserver to a safekeeper carries the WAL of many shards; none of them holds up another, and
- * each goes on exactly where it was. Method: a safekeeper in this process over gRPC, and shards that take, stall or fail.
+ * each continues exactly where it was. Method: a safekeeper in this process over gRPC, and shards that take, stall or
+ * fail.
  */
 import { LSN_ZERO, UnderstoryError, isErrorCode, fail } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
@@ -138,7 +139,7 @@ test('a bug that one timeline meets is reported, and ends no subscription of ano
   expect(lines.map((line) => JSON.parse(line))).toMatchObject([
     { event: 'rpc_handler_bug', timeline: broken.timelineId, error: { message: 'no such field' } },
   ])
-  // The other one goes on in the same stream.
+  // The other one continues in the same stream.
   for (let at = first.value?.endLsn; at !== maker.endLsn;) {
     good.ingestedLsn = at as Lsn
     source.report()
@@ -147,7 +148,7 @@ test('a bug that one timeline meets is reported, and ends no subscription of ano
   await source.batches.return()
 })
 
-test('after the stream broke, each shard goes on where it was', async () => {
+test('after the stream broke, each shard continues where it was', async () => {
   const at = await folder()
   const first = await start('sk1', at)
   await create(first)
@@ -170,7 +171,7 @@ test('after the stream broke, each shard goes on where it was', async () => {
 
 const { subscribeWal } = SafekeeperServiceService
 
-/** What comes from `stream`, which gets the requests. */
+/** Returns the answers of `stream`, which gets the requests. */
 async function* passed<Request, Response>(
   stream: BidiStream<Request, Response>,
   requests: AsyncIterable<Request>,
@@ -247,14 +248,14 @@ test('a safekeeper of an earlier release learns what was stored before the subsc
   const positions = () => ({ ingestedLsn: START, remoteConsistentLsn: START })
   const stop = new AbortController()
   const source = streams().subscribe(address, { ...shard, positions }, stop.signal)
-  // Nobody knows yet which kind of stream it will be.
+  // The kind of the stream is not known yet.
   source.report()
   await source.batches.next()
   await expect.poll(() => safekeeper.timelines.get(REF).remoteConsistentLsn).toBe(START)
   stop.abort()
 })
 
-test('a subscription whose batches make no sense ends at once, before anybody asks for them', async () => {
+test('a subscription whose batches make no sense ends at once, before they are asked for', async () => {
   const { safekeeper } = await written()
   const unsubscribed = Promise.withResolvers<number>()
   const address = await serverOf(safekeeper.client, async function* (requests) {

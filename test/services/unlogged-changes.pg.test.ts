@@ -1,6 +1,6 @@
-// Goal: pages that Postgres writes without a record are no differences, are counted with their reason, and are still
-// compared: one changed byte of such a page, on either side, is found.
-// Method: a real server that writes them, with storage that follows it; then single bytes are changed by hand.
+// Goal: pages that Postgres writes without a record do not count as differences, are counted with their reason, and are
+// still compared: one changed byte of such a page, on either side, is found. Method: a real server that writes them,
+// with storage that follows it; then single bytes are changed by hand.
 import { open, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { join } from 'node:path'
@@ -117,7 +117,7 @@ async function changeInStorage(
 }
 
 test.each([16, 17, 18] as const)(
-  'pages that PostgreSQL %i does not log are told apart from damage',
+  'pages that PostgreSQL %i does not log are distinguished from damage',
   { timeout: 240_000 },
   async (major) => {
     await using server = await startPostgres({

@@ -1,4 +1,4 @@
-// Goal: a verification finds nothing where storage is right, whatever the primary is doing, and finds every kind of
+// Goal: a verification finds nothing where storage is right, under any load of the primary, and finds every kind of
 // difference: a byte of a page, a page that one side lacks, a visibility bit, a transaction's status.
 // Method: a real server whose WAL is followed by a real safekeeper and shards; then its files are damaged by hand.
 import { open, readFile, truncate } from 'node:fs/promises'

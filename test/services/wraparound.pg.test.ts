@@ -63,7 +63,7 @@ async function rebuild(server: PostgresServer, storage: TestStorage): Promise<vo
   expect(copy.log()).not.toMatch(/redo|recovery|not properly|FATAL/)
   const reader = await copy.connect()
   expect(await answersAfterWraparound(reader)).toEqual(expected)
-  // It goes on where the other stood.
+  // It continues where the other stood.
   await reader.query('insert into many values (0, md5(0::text))')
   expect(storage.errors).toEqual([])
 }

@@ -1,4 +1,4 @@
-/** How an app is run: as its package.json says under "nodeFlags", which the image's start.mjs heeds as well. */
+/** How an app is run: as its package.json says under "nodeFlags", which the image's start.mjs uses as well. */
 import { readFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'

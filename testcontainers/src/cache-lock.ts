@@ -1,5 +1,5 @@
 /**
- * One process at a time for what takes minutes to make. The lock is SQLite's, that is the kernel's: it ends with its
+ * One process at a time for work that takes minutes. The lock is SQLite's, that is the kernel's: it ends with its
  * holder, however that ends.
  */
 import { join } from 'node:path'

@@ -1,7 +1,7 @@
 /**
  * Things that are made once on a machine and kept between runs: binaries, downloaded jars, fresh data directories.
- * An entry appears under its final name only when it is whole, so whoever finds it may use it. Entries are never
- * changed afterwards: whatever could change them (version, architecture, options) is part of their name.
+ * An entry appears under its final name only when it is whole, so it may be used once it is found. Entries are never
+ * changed afterwards: everything that could change them (version, architecture, options) is part of their name.
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -36,7 +36,7 @@ export async function cached(name: string, make: (path: string) => Promise<void>
   return path
 }
 
-/** Makes the folder and lets everyone pass through what was made of it, whatever the umask. */
+/** Makes the folder and lets all users pass through the folders made for it, against the umask. */
 export async function makeReachable(path: string): Promise<void> {
   try {
     let made = await mkdir(path, { recursive: true })

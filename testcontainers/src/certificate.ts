@@ -7,7 +7,9 @@ export interface Certificate {
   readonly key: string
 }
 
-/** A self-signed certificate for a host name or an IPv4 address, its own authority: made by openssl, within `folder`. */
+/**
+ * A self-signed certificate for a host name or an IPv4 address, its own authority: made by openssl, within `folder`.
+ */
 export async function selfSignedCertificate(name: string, folder: string): Promise<Certificate> {
   const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
   const kind = /^[\d.]+$/.test(name) ? 'IP' : 'DNS'

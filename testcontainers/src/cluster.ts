@@ -1,6 +1,6 @@
 /**
  * A whole local cluster of real processes: safekeepers, pageservers, a compute host and the control plane, each on its
- * own port and in its own folder below one data directory. What is needed to start the same cluster again (its ports)
+ * own port and in its own folder below one data directory. The facts needed to start the same cluster again (its ports)
  * is in `cluster.json` there; everything else is the processes' own.
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
@@ -39,7 +39,7 @@ export interface ClusterOptions {
   readonly environment?: Readonly<Record<string, string>>
   /** More flags of one kind of app, such as `{ pageserver: ['--log-level', 'debug'] }`. */
   readonly flags?: Readonly<Partial<Record<AppName, readonly string[]>>>
-  /** What nodes get when this process is killed; SIGTERM by default. */
+  /** The signal that nodes get when this process is killed; SIGTERM by default. */
   readonly parentDeathSignal?: NodeJS.Signals
   /** Root of the checkout whose programs are run at first; this one by default. */
   readonly root?: string
@@ -47,7 +47,7 @@ export interface ClusterOptions {
   readonly plan?: (nodeId: string) => NodePlan
 }
 
-/** What is particular to one node. */
+/** The settings of one node. */
 export interface NodePlan {
   /** The address it listens on; 127.0.0.1 by default. */
   readonly host?: string
@@ -70,7 +70,7 @@ export interface ClusterNode {
   start(environment?: Readonly<Record<string, string>>): Promise<void>
   /** A clean stop and a start with the program of the checkout at `root`, which it keeps for its next starts. */
   changeProgram(root: string | undefined): Promise<void>
-  /** Starts it under that command, which may fork, and kills it after so long, whatever it has got to. */
+  /** Starts it under that command, which may fork, and kills it after so long, in any state. */
   startAndKill(afterMs: number, under: readonly string[]): Promise<void>
   /** The last 64 KiB of its log, also after its end. */
   log(): string
@@ -244,7 +244,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   ])
 
   const started: Node[] = []
-  // The compute first: its shutdown checkpoint still needs a quorum, and the control plane last starts nothing anew.
+  // The compute first: its shutdown checkpoint still needs a quorum, and the control plane, ended last, starts nothing
+  // again.
   const stopAll = async (): Promise<void> => {
     const problems: unknown[] = []
     for (const group of [[controlPlane], [computeHost], pageservers, safekeepers]) {
@@ -316,7 +317,7 @@ async function readPorts(dataDirectory: string, file: string): Promise<Ports> {
     if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return {}
     throw fail('precondition', `could not read the data directory "${dataDirectory}"`, {
       detail: describeError(cause),
-      hint: 'Give another one with --data-dir, or mend its rights.',
+      hint: 'Give another one with --data-dir, or correct its rights.',
       cause,
     })
   }

@@ -16,7 +16,7 @@ export interface TemporaryDirectory extends AsyncDisposable {
 export interface TemporaryDirectoryOptions {
   /** Part of its name. Short, because a socket's whole path must stay below 108 bytes. */
   readonly prefix?: string
-  /** Who owns it, where that is not this process's user. */
+  /** The owner, where that is not this process's user. */
   readonly owner?: UserIds | undefined
 }
 

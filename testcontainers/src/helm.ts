@@ -1,6 +1,6 @@
 /**
- * Helm: $UNDERSTORY_HELM, `helm` in PATH, or the cache's; where none of these is there and Go is, it is built from source
- * into the cache, which takes a few minutes once.
+ * Helm: $UNDERSTORY_HELM, `helm` in PATH, or the cache's; where none of these is there and Go is, it is built from
+ * source into the cache, which takes a few minutes once.
  */
 import { chmod, copyFile, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'

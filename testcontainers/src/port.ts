@@ -1,4 +1,6 @@
-/** A TCP port of 127.0.0.1 that nothing listened on just now. Whoever binds it must be ready to lose the race. */
+/**
+ * A TCP port of 127.0.0.1 that nothing listened on just now. The process that binds it must be ready to lose the race.
+ */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { assert } from '@understory/base'

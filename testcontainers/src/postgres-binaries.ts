@@ -93,7 +93,7 @@ function checkInstalled({ name, path }: BinaryPackage): void {
   })
 }
 
-/** Readable by all, folders and programs passable by all, whatever the umask was when npm unpacked them. */
+/** Readable by all, folders and programs passable by all, even if npm unpacked them under another umask. */
 async function openToAll(root: string): Promise<void> {
   await chmod(root, 0o755)
   for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {

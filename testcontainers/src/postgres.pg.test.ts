@@ -1,4 +1,4 @@
-// A server started here is real, starts as whoever runs the tests, survives kill and restart, and leaves nothing.
+// A server started here is real, starts as the user of the tests, survives kill and restart, and leaves nothing.
 import { existsSync } from 'node:fs'
 import { chmod, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -30,7 +30,7 @@ export interface PostgresOptions {
   readonly dataDirectory?: string
   /** Lines that replace pg_hba.conf; by default all of the machine is trusted, replication too. */
   readonly hba?: readonly string[]
-  /** True runs initdb anew, so that the system identifier is its own; else clusters are copies of one. */
+  /** True runs initdb again, so that the system identifier is its own; else clusters are copies of one. */
   readonly freshInitdb?: boolean
   /** False only prepares the data directory; `start()` starts it. */
   readonly started?: boolean
@@ -234,7 +234,7 @@ class Server implements PostgresServer {
       try {
         return await this.#startOnce()
       } catch (error) {
-        // Someone else took the port between our looking and the server's binding it.
+        // Another process took the port between our looking and the server's binding it.
         const isPortTaken =
           error instanceof UnderstoryError && /could not bind .*in use/.test(error.detail ?? '')
         if (!isPortTaken || this.#options.port !== undefined || attempt === START_ATTEMPTS_COUNT) throw error

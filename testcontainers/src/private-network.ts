@@ -12,13 +12,13 @@ const BRIDGE = 'understory0'
 const SUBNET = '10.77.0'
 const PROGRAMS = ['unshare', 'setpriv', 'nsenter', 'ip', 'nft', 'mount'] as const
 
-/** What is dropped of a node's packets. `in` and `out` as the node sees them. */
+/** The packets of a node that are dropped. `in` and `out` as the node sees them. */
 export type Cut = 'both' | 'in' | 'out' | { readonly lossPercent: number }
 
 /** The command in front of one that is to have private namespaces. */
 export const PRIVATELY = ['unshare', '--net', '--mount', '--propagation', 'private', '--'] as const
 
-/** Why there can be no private network here, or undefined where there can. */
+/** The reason why a private network is not possible here, or undefined where it is. */
 export async function privateNetworkMissing(): Promise<string | undefined> {
   for (const program of PROGRAMS) {
     if ((await findProgram(program)) === undefined) return `the program "${program}" is not in PATH`
@@ -70,16 +70,16 @@ export class PrivateNetwork {
     return { host, under }
   }
 
-  /** Drops packets of the node from now on, until it is mended. */
+  /** Drops packets of the node from now on, until it is healed. */
   async cut(name: string, cut: Cut): Promise<void> {
-    await this.mend(name)
+    await this.heal(name)
     const rule = typeof cut === 'object' ? `numgen random mod 100 < ${cut.lossPercent} drop` : 'drop'
     const dropped = [...(cut === 'out' ? [] : ['arriving']), ...(cut === 'in' ? [] : ['leaving'])]
     const rules = dropped.map((chain) => `add rule inet faults ${chain} meta l4proto tcp ${rule}`)
     await run('nsenter', `--net=/run/netns/${name}`, '--', 'nft', rules.join('; '))
   }
 
-  async mend(name: string): Promise<void> {
+  async heal(name: string): Promise<void> {
     const accept = `add rule inet faults arriving iifname "lo" accept; add rule inet faults leaving oifname "lo" accept`
     const commands = `flush chain inet faults arriving; flush chain inet faults leaving; ${accept}`
     await run('nsenter', `--net=/run/netns/${name}`, '--', 'nft', commands)

@@ -19,7 +19,7 @@ export interface ExitStatus {
 }
 
 export interface ProcessOptions {
-  /** What messages call it. */
+  /** Its name in messages. */
   readonly name: string
   readonly command: string
   readonly args?: readonly string[]
@@ -31,7 +31,7 @@ export interface ProcessOptions {
   /** When it counts as started: its output matches, or the probe returns true (a throwing probe means not yet). */
   readonly ready?: RegExp | ((pid: number) => Promise<boolean>)
   readonly readyTimeoutMs?: number
-  /** What asks it to end, and how long it may take before SIGKILL. */
+  /** The signal that asks it to end, and how long it may take before SIGKILL. */
   readonly stopSignal?: NodeJS.Signals
   readonly stopTimeoutMs?: number
   /** Sent to it when this process dies. */

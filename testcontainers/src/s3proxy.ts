@@ -1,4 +1,6 @@
-/** An S3Proxy of its own: a second implementation of S3 to test against. Needs Java 17, and Maven for the first time. */
+/**
+ * An S3Proxy of its own: a second implementation of S3 to test against. Needs Java 17, and Maven for the first time.
+ */
 import { chown, mkdir, rename, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describeError, fail } from '@understory/base'
@@ -39,7 +41,7 @@ export async function startS3Proxy(): Promise<S3Server> {
         '--properties',
         await writeProperties(port, folder),
       ],
-      // It refuses whoever has no credentials, which is an answer.
+      // It refuses clients without credentials, which is an answer.
       ready: () => answers(`http://127.0.0.1:${port}/`, (status) => status === 403 || status === 200),
     }),
   })

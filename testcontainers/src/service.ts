@@ -25,7 +25,7 @@ export interface ServicePlan {
 
 const START_ATTEMPTS_COUNT = 5
 
-/** Starts it; should somebody take the port meanwhile, on another. */
+/** Starts it; on another port where that is taken by then. */
 export async function startService({ name, plan }: ServicePlan): Promise<Service> {
   const folder = await temporaryDirectory({ prefix: name.toLowerCase(), owner: unprivilegedUser() })
   try {

@@ -1,7 +1,7 @@
 /**
  * A time-series database that takes OTLP: VictoriaMetrics, and its tool for rule files. The programs are those of
- * $UNDERSTORY_VICTORIA_METRICS (a folder), or the cache's, or in PATH; where none of these is there, root takes them from
- * a newer Debian (bookworm's does not take OTLP), without installing anything.
+ * $UNDERSTORY_VICTORIA_METRICS (a folder), or the cache's, or in PATH; where none of these is there, root takes them
+ * from a newer Debian (bookworm's does not take OTLP), without installing anything.
  */
 import { cp, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -32,7 +32,7 @@ export function gapsWithin(
   return gaps.toSorted((a, b) => b.lengthMs - a.lengthMs)
 }
 
-/** What is left of a time when others are taken out of it, in order. */
+/** The parts of a time that are left when others are taken out of it, in order. */
 export function without(whole: Interval, taken: readonly Interval[]): readonly Interval[] {
   const left: Interval[] = []
   let fromMs = whole.fromMs

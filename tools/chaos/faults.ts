@@ -1,5 +1,5 @@
 /**
- * Everything that can be done to a cluster. A fault strikes, holds for a while, and is healed; what it may cost meanwhile
+ * Everything that can be done to a cluster. A fault strikes, holds for a while, and is healed; its cost to commits
  * is part of it. Never more than one safekeeper is down, but where a majority is lost on purpose.
  */
 import { statfs, writeFile } from 'node:fs/promises'
@@ -14,10 +14,11 @@ import type { Lab, Need } from './lab.ts'
 import { killProxyAlone } from './proxy-death.ts'
 
 /**
- * What commits may do meanwhile. `go on`: they must. `wait`: they stand behind a large record in the WAL. `stop`: there must be none, for a majority is lost. `compute`: they
- * stop until the compute is back. `adopt`: they wait until another compute-proxy has adopted Postgres, and no client notices more.
+ * The effect on commits. `continue`: they must continue. `wait`: they stand behind a large record in the WAL. `stop`:
+ * there must be none, for a majority is lost. `compute`: they stop until the compute is back. `adopt`: they wait until
+ * another compute-proxy has adopted Postgres, and no client notices more.
  */
-export type Effect = 'go on' | 'wait' | 'stop' | 'compute' | 'adopt'
+export type Effect = 'continue' | 'wait' | 'stop' | 'compute' | 'adopt'
 
 export interface Struck {
   /** What it was done to, in few words. */
@@ -38,7 +39,7 @@ const KIB = 1024
 /** The smallest that a safekeeper takes; a record of `LARGE_RECORD_BYTES` does not fit. */
 const QUOTA_MIB = 64
 const LARGE_RECORD_BYTES = 100_000_000
-/** Commits that nobody may acknowledge gather. */
+/** Commits that must not be acknowledged gather for so long. */
 const IN_FLIGHT_MS = 500
 const pick = <T>(items: readonly T[], rng: Rng): T => present(items[rng.below(items.length)], 'item')
 const safekeeper = (lab: Lab, rng: Rng): ClusterNode => pick(lab.cluster.safekeepers, rng)
@@ -73,7 +74,7 @@ const cutOff =
   async (lab, rng) => {
     const { nodeId } = choose(lab, rng)
     await lab.network.cut(nodeId, cut)
-    return { target: nodeId, heal: () => lab.network.mend(nodeId) }
+    return { target: nodeId, heal: () => lab.network.heal(nodeId) }
   }
 
 /** A process that is gone already has had what it was to get. */
@@ -101,7 +102,7 @@ const signalled =
 async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
   const spared = safekeeper(lab, rng)
   const victims = lab.cluster.safekeepers.filter((node) => node !== spared)
-  assert(victims.length * 2 > lab.cluster.safekeepers.length, () => 'that is no majority')
+  assert(victims.length * 2 > lab.cluster.safekeepers.length, () => 'that is not a majority')
   const ways = ['killed', 'paused', ...(isThere(lab, 'network') ? ['cut off'] : [])]
   const way = pick(ways, rng)
   const heals = await Promise.all(
@@ -109,7 +110,7 @@ async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
       if (way === 'paused') return pause(node.pid)
       if (way === 'cut off') {
         await lab.network.cut(node.nodeId, 'both')
-        return () => lab.network.mend(node.nodeId)
+        return () => lab.network.heal(node.nodeId)
       }
       await node.kill()
       return () => node.start()
@@ -121,7 +122,7 @@ async function loseMajority(lab: Lab, rng: Rng): Promise<Struck> {
   }
 }
 
-/** What was told to clients before is on one safekeeper at the least, and the compute's own disk is gone. */
+/** Commits acknowledged before are on one safekeeper at the least, and the compute's own disk is gone. */
 async function loseMajorityAndCompute(lab: Lab, rng: Rng): Promise<Struck> {
   const { proxyPid, postmasterPid } = await lab.compute()
   const { target, heal } = await loseMajority(lab, rng)
@@ -186,7 +187,9 @@ async function fillDisk(lab: Lab): Promise<Struck> {
   })
 }
 
-/** Layers find no room: a shard there stalls, takes WAL in as long as its memory is not full, and goes on by itself. */
+/**
+ * Layers find no room: a shard there stalls, takes WAL in as long as its memory is not full, and continues by itself.
+ */
 async function fillPageserverDisk(lab: Lab): Promise<Struck> {
   const node = present(
     lab.cluster.pageservers.find(({ nodeId }) => nodeId === SMALL_DISK_NODES.pageserver),
@@ -204,7 +207,9 @@ async function fillPageserverDisk(lab: Lab): Promise<Struck> {
   })
 }
 
-/** Number 1 of a process namespace of its own, as in a container, where a process has the same number after each start. */
+/**
+ * Number 1 of a process namespace of its own, as in a container, where a process has the same number after each start.
+ */
 const AS_INIT = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc', '--']
 
 /** Killed while it starts, and soon after, a few times in a row. */
@@ -253,7 +258,7 @@ async function stallTimeline(lab: Lab, rng: Rng): Promise<Struck> {
   })
 }
 
-/** A record that is larger than its quota: it can neither take it whole nor let go of its beginning. */
+/** A record that is larger than its quota: it can neither take it whole nor release its beginning. */
 async function reachQuota(lab: Lab, rng: Rng): Promise<Struck> {
   const node = safekeeper(lab, rng)
   const heal = async (): Promise<void> => {
@@ -343,7 +348,9 @@ async function loseBroker(lab: Lab): Promise<Struck> {
   return { target: 'Redis', heal: async () => await lab.redis.start() }
 }
 
-/** The host comes back while the broker is away: what it is to run, and where everything is, it cannot learn from there. */
+/**
+ * The host comes back while the broker is away: what it is to run, and where everything is, it cannot learn from there.
+ */
 async function loseBrokerAndHost(lab: Lab, rng: Rng): Promise<Struck> {
   const { heal } = await loseBroker(lab)
   return healedOnError(heal, async () => {
@@ -367,7 +374,7 @@ const faults = (
   }))
 
 export const FAULTS: readonly FaultKind[] = [
-  ...faults('go on', undefined, {
+  ...faults('continue', undefined, {
     'safekeeper killed': killed(safekeeper),
     'pageserver killed': killed(pageserver),
     'control plane killed': killed(controlPlane),
@@ -378,7 +385,7 @@ export const FAULTS: readonly FaultKind[] = [
     'safekeeper reset': resetConnections,
     'full_page_writes switched': switchFullPageWrites,
   }),
-  ...faults('go on', 'network', {
+  ...faults('continue', 'network', {
     'safekeeper cut off': cutOff(safekeeper, 'both'),
     'safekeeper deaf': cutOff(safekeeper, 'in'),
     'safekeeper mute': cutOff(safekeeper, 'out'),
@@ -386,7 +393,7 @@ export const FAULTS: readonly FaultKind[] = [
     'pageserver cut off': cutOff(pageserver, 'both'),
     'pageserver mute': cutOff(pageserver, 'out'),
   }),
-  ...faults('go on', 'mount', {
+  ...faults('continue', 'mount', {
     'safekeeper disk full': fillDisk,
     'pageserver disk full': fillPageserverDisk,
     'restarted as init': killAsInit,
@@ -395,10 +402,10 @@ export const FAULTS: readonly FaultKind[] = [
     'safekeeper at its quota': reachQuota,
     'record of 100 MB': writeLargeRecord,
   }),
-  ...faults('go on', 'chattr', { 'safekeeper stalled': stallTimeline }),
-  ...faults('go on', 'strace', { 'safekeeper sync fails': failSyncs }),
-  ...faults('go on', 'faketime', { 'clock jumps': jumpClock }),
-  { name: 'broker away', effect: 'go on', needs: 'redis', holdMs: BROKER_HOLD_MS, strike: loseBroker },
+  ...faults('continue', 'chattr', { 'safekeeper stalled': stallTimeline }),
+  ...faults('continue', 'strace', { 'safekeeper sync fails': failSyncs }),
+  ...faults('continue', 'faketime', { 'clock jumps': jumpClock }),
+  { name: 'broker away', effect: 'continue', needs: 'redis', holdMs: BROKER_HOLD_MS, strike: loseBroker },
   ...faults('compute', 'redis', { 'broker away, compute host killed': loseBrokerAndHost }),
   ...faults('adopt', undefined, { 'compute-proxy killed': killProxyAlone }),
   ...faults('compute', undefined, {

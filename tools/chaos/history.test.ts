@@ -35,7 +35,7 @@ test('a value is there once', () => {
   expect(kinds([append(1, 'acknowledged', 0, 1)], [], [1, 1])).toEqual(['twice'])
 })
 
-test('what somebody read stays', () => {
+test('a value that a client has read stays', () => {
   const appends = [append(1, 'acknowledged', 0, 1), append(2, 'unknown', 2, 3)]
   expect(kinds(appends, [read([1, 2], 3, 4)], [1])).toEqual(['torn read'])
   expect(kinds(appends, [read([1, 2], 3, 4)], [1, 2])).toEqual([])

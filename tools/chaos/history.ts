@@ -1,9 +1,9 @@
 /**
  * A history of lists to which clients append, and its check against what the lists are in the end.
  *
- * Every value is appended once. What the database may not do: lose an append that it acknowledged; show one that was never
- * sent, or that was rolled back; show a list that is no beginning of what it is in the end; show less than somebody has
- * seen, or had acknowledged, before the reading began. An append whose outcome nobody knows may be there or not.
+ * Every value is appended once. What the database may not do: lose an append that it acknowledged; show one that was
+ * never sent, or that was rolled back; show a list that is not a beginning of the final one; show less than a client
+ * has seen, or had acknowledged, before the reading began. An append of unknown outcome may be there or not.
  */
 
 export type Outcome = 'acknowledged' | 'unknown' | 'failed'
@@ -66,7 +66,7 @@ function checkList(
   const sent = new Map(appends.map((append) => [append.value, append]))
   for (const value of places.keys()) {
     const append = sent.get(value)
-    if (append === undefined) note('ghost', `list ${key} has ${value}, which nobody sent`)
+    if (append === undefined) note('ghost', `list ${key} has ${value}, which no client sent`)
     else if (append.outcome === 'failed') note('ghost', `list ${key} has ${value}, which was rolled back`)
   }
   // How long the list was known to be, at the least, from when on.
@@ -82,7 +82,7 @@ function checkList(
     if (at >= 0)
       note(
         'torn read',
-        `somebody read ${items[at]} at ${at} of list ${key}, where it has ${list[at] ?? 'nothing'}`,
+        `a client read ${items[at]} at ${at} of list ${key}, where it has ${list[at] ?? 'nothing'}`,
       )
     else known.push({ fromMs: endedMs, count: items.length })
   }
@@ -90,7 +90,7 @@ function checkList(
   for (const { items, beganMs } of reads) {
     const floor = atLeast(beganMs)
     if (items.length < floor)
-      note('went back', `somebody read ${items.length} items of list ${key}, which had ${floor} before`)
+      note('went back', `a client read ${items.length} items of list ${key}, which had ${floor} before`)
   }
   for (const { value, beganMs } of appends) {
     const place = places.get(value)

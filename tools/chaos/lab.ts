@@ -1,7 +1,7 @@
 /**
- * A cluster on which faults can be done: safekeepers and pageservers in network namespaces of their own, a proxy before each safekeeper,
- * one safekeeper's files and one pageserver's on a tmpfs each. Where a right or a program is missing, `missing` says which, and the faults that need
- * it are left out.
+ * A cluster on which faults can be done: safekeepers and pageservers in network namespaces of their own, a proxy before
+ * each safekeeper, one safekeeper's files and one pageserver's on a tmpfs each. Where a right or a program is missing,
+ * `missing` says which, and the faults that need it are left out.
  */
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -115,9 +115,9 @@ export async function startLab({ major, isPrivate }: LabOptions): Promise<Lab> {
       majors: [major],
       ...(broker === undefined ? {} : { broker }),
       plan: (node) => plans.get(node) ?? {},
-      // A network of its own has nobody else in it.
+      // A network of its own has no other programs in it.
       environment: network === undefined ? {} : { UNDERSTORY_INSECURE: 'yes' },
-      // One that is paused just then would never hear of SIGTERM.
+      // A process that is paused just then would never get SIGTERM.
       parentDeathSignal: 'SIGKILL',
     }),
   )
@@ -270,7 +270,9 @@ export class Lab implements AsyncDisposable {
     })
   }
 
-  /** Asks the shards on a node for layers of all that they have; gives what a shard said that could not, or undefined. */
+  /**
+   * Asks the shards on a node for layers of all that they have; gives what a shard said that could not, or undefined.
+   */
   async flush(node: ClusterNode): Promise<string | undefined> {
     const client = createRpcClient(PLAIN_CLIENT, PageserverServiceClient, node.address)
     try {
@@ -332,7 +334,7 @@ export class Lab implements AsyncDisposable {
   }
 }
 
-/** Polls; what throws meanwhile is told if the time runs out. */
+/** Polls; the last error of `probe` is reported if the time runs out. */
 export async function until<T>(
   what: string,
   timeoutMs: number,

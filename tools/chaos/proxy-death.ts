@@ -1,4 +1,6 @@
-/** The death of a compute-proxy alone: the next one adopts the Postgres that lives, the same process, without a rebuild. */
+/**
+ * The death of a compute-proxy alone: the next one adopts the Postgres that lives, the same process, without a rebuild.
+ */
 import { fail } from '@understory/base'
 import { until } from './lab.ts'
 import type { Lab } from './lab.ts'
@@ -11,7 +13,9 @@ const hostEvents = (lab: Lab, event: string): string[] =>
     .split('\n')
     .filter((line) => line.includes(`"event":"${event}"`))
 
-/** Whether the host has made a spare process since the last compute-proxy began: lines of the log begin with the time. */
+/**
+ * Whether the host has made a spare process since the last compute-proxy began: lines of the log begin with the time.
+ */
 function isSpareReady(lab: Lab): boolean {
   const [started = '', spare = ''] = ['started', 'spare_ready'].map((event) => hostEvents(lab, event).at(-1))
   return spare > started

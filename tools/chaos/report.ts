@@ -9,14 +9,7 @@ export function renderReport(report: RunReport): string {
   const rows = [...byName]
     .toSorted(([a], [b]) => a.localeCompare(b))
     .map(([name, faults]) => row(name, faults))
-  const header = [
-    'fault',
-    'times',
-    'commits meanwhile',
-    'longest pause',
-    'at',
-    'median until all was as before',
-  ]
+  const header = ['fault', 'times', 'commits', 'longest pause', 'at', 'median until all was as before']
   const { ledger, violations } = report
   const lines = [
     '',
@@ -47,8 +40,8 @@ export function renderReport(report: RunReport): string {
   return lines.join('\n')
 }
 
-const MEANWHILE = {
-  'go on': 'go on',
+const COMMITS = {
+  continue: 'continue',
   wait: 'wait for it',
   stop: 'must stop',
   compute: 'compute is lost',
@@ -64,7 +57,7 @@ function row(name: string, faults: readonly FaultRecord[]): string[] {
   return [
     name,
     String(faults.length),
-    MEANWHILE[longest.effect],
+    COMMITS[longest.effect],
     seconds(longest.gapMs),
     longest.target,
     seconds(median),

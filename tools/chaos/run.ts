@@ -103,7 +103,7 @@ export async function runChaos(lab: Lab, options: RunOptions): Promise<RunReport
   }
 }
 
-/** Every kind once, in an order drawn anew each time, so that a short run has seen most. */
+/** Every kind once, in an order drawn again each time, so that a short run has seen most. */
 class Deck {
   readonly #kinds: readonly FaultKind[]
   readonly #rng: Rng
@@ -213,7 +213,7 @@ class Run {
     for (const text of new Set(surprises)) this.#violated(`a client met an unexpected error: ${text}`)
 
     const released = this.#faults.flatMap((fault) => {
-      if (fault.effect === 'go on') return []
+      if (fault.effect === 'continue') return []
       if (fault.effect === 'stop') return [{ fromMs: fault.struckMs, toMs: fault.healedMs }]
       return [{ fromMs: fault.struckMs, toMs: this.#commitAfterLoss(fault.struckMs, whole.toMs) }]
     })

@@ -1,7 +1,7 @@
 /**
- * The clients. Every writing transaction inserts its number into a ledger, appends it to a list and reads that list back;
- * some are rolled back on purpose, some only read. Each client keeps a journal of what was acknowledged, synced before
- * the next transaction begins: the check in the end goes by these files.
+ * The clients. Every writing transaction inserts its number into a ledger, appends it to a list and reads that list
+ * back; some are rolled back on purpose, some only read. Each client keeps a journal of what was acknowledged, synced
+ * before the next transaction begins: the check in the end goes by these files.
  */
 import { closeSync, fdatasyncSync, openSync, readFileSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -105,7 +105,7 @@ export class Workload {
       await client.connect()
       return client
     } catch {
-      // Whatever keeps it from connecting, it tries again: how long that takes is what is measured.
+      // It tries again after any failure to connect: the time that this takes is measured.
       void client.end().catch(() => undefined)
       await delay(RECONNECT_MS)
       return undefined

@@ -159,7 +159,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       { 'tls.certManager.enabled': 'true' },
       'tls.certManager.issuerRef.name is empty',
     ],
-    ["rights for everybody's account", account, 'serviceAccount.name is empty'],
+    ['rights for the account of all pods', account, 'serviceAccount.name is empty'],
     [
       'a PodMonitor of nothing',
       { 'metrics.podMonitor.enabled': 'true' },
@@ -177,7 +177,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
       'compute.postgresImage.tags.17 is latest',
     ],
     [
-      'headers for nobody',
+      'headers for no collector',
       { 'telemetry.otlp.headersSecret': 'collector' },
       'telemetry.otlp.headersSecret is set, but telemetry.otlp.endpoint is empty',
     ],
@@ -328,7 +328,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     }
   })
 
-  test('TLS is on unless it is switched off, and then every service and compute is told so', async () => {
+  test('TLS is on unless it is switched off, and then every service and compute is started without it', async () => {
     expect(JSON.stringify(await render())).not.toContain('UNDERSTORY_INSECURE')
     const objects = await render({ set: { 'tls.enabled': 'false' } })
     const texts = objects
@@ -606,7 +606,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'chart' : `chart:
     expect(await renderText({ values: [file] })).toContain('--keep-wal-mib=1048576\n')
   })
 
-  test('Chart.yaml tells of the images that the values have', async () => {
+  test('Chart.yaml lists the images that the values have', async () => {
     const [chart, values] = await Promise.all(
       ['Chart.yaml', 'values.yaml'].map(
         async (name) => parse(await readFile(join(CHART, name), 'utf8')) as Record<string, never>,

@@ -1,5 +1,5 @@
-// Goal: what the cluster has already is kept, and what would not go with it is refused. Method: Helm's own rendering against
-// as much of an API server as it asks.
+// Goal: what the cluster has already is kept, and what would not go with it is refused. Method: Helm's own rendering
+// against as much of an API server as it asks.
 import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

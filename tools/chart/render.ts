@@ -7,7 +7,7 @@ import { parseAllDocuments } from 'yaml'
 import { ROOT } from '../run-command.ts'
 
 export const CHART: string = join(ROOT, 'deploy/helm/understory')
-/** A Helm that was built from source takes the cluster for an old one unless told. */
+/** A Helm that was built from source takes the cluster for an old one without this. */
 export const KUBE_VERSION = '1.33.0'
 
 export interface Manifest {

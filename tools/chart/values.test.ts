@@ -1,5 +1,5 @@
-// Goal: every value is explained, and one that cannot be is refused by its name. Method: values.yaml against the schema, and
-// the schema against Helm with values that are wrong, all of a kind at once.
+// Goal: every value is explained, and one that cannot be is refused by its name. Method: values.yaml against the
+// schema, and the schema against Helm with values that are wrong, all of a kind at once.
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { helmMissing, temporaryDirectory } from '@understory/testcontainers'
@@ -57,7 +57,7 @@ async function outcome(values: readonly (readonly [string, unknown])[]): Promise
 }
 
 const pointer = (path: string): string => `at '/${path.replaceAll('.', '/')}`
-/** Those that the message names neither themselves nor anything within them. */
+/** The values that the message does not name, neither themselves nor anything within them. */
 const missed = (message: string, values: readonly (readonly [string, unknown])[]): string[] =>
   values
     .map(([path]) => path)
@@ -153,7 +153,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Helm' : `Helm: $
     },
   )
 
-  test('a value of another type is refused, whichever it is', async () => {
+  test('a value of another type is refused, in every place', async () => {
     const values = leaves.map((path) => [path, typeOf(path) === 'array' ? {} : []] as const)
     expect(missed(await outcome(values), values)).toEqual([])
   })
@@ -166,7 +166,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'Helm' : `Helm: $
   })
 
   test('a misspelt key is refused in every section', async () => {
-    // What is global belongs to other charts, too.
+    // Global values belong to other charts, too.
     const closed = sections.filter((path) => path !== 'global')
     const values = closed.map((path) => [`${path}.replcas`, 1] as const)
     const message = await outcome([...values, ['pagesrver', 1]])

@@ -1,4 +1,4 @@
-/** What values.yaml says of each value, and the schema with the same words in it. */
+/** The text of values.yaml about each value, and the schema with the same words in it. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CHART } from './render.ts'
@@ -22,7 +22,7 @@ export interface Schema {
   readonly [other: string]: unknown
 }
 
-/** Every key that has a line of its own. What is below free-form values (resources, lists) is not ours to describe. */
+/** Every key that has a line of its own. Keys below free-form values (resources, lists) are not ours to describe. */
 export async function readValueLines(): Promise<readonly ValueLine[]> {
   const found: ValueLine[] = []
   const above: { readonly indent: number; readonly key: string }[] = []
@@ -72,8 +72,8 @@ export function schemaPaths(root: Schema, schema: Schema = root, prefix = ''): s
 }
 
 /**
- * The schema with the words of values.yaml, and with all as required that is neither a list nor a free map. What several
- * values have in common gets the words of the first of them.
+ * The schema with the words of values.yaml, and with all as required that is neither a list nor a free map. What
+ * several values have in common gets the words of the first of them.
  */
 export function describeSchema(root: Schema, lines: readonly ValueLine[]): Schema {
   const wordsOf = new Map(lines.map(({ path, description }) => [path, description]))

@@ -1,4 +1,5 @@
-// Goal: each alert fires when it should and is silent when it should. Method: its rule over made-up series, by vmalert-tool.
+// Goal: each alert fires when it should and is silent when it should. Method: its rule over made-up series, by
+// vmalert-tool.
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { temporaryDirectory, testRules, victoriaMetricsMissing } from '@understory/testcontainers'
@@ -100,7 +101,7 @@ const CASES: Readonly<Record<string, Case>> = {
       'understory_safekeeper_offload_lag_bytes{tenant="shop",timeline="main",node="sk-1"}': `${2048 * MIB}x40`,
       'understory_safekeeper_offload_lag_bytes{tenant="shop",timeline="main",node="sk-2"}': `${4096 * MIB}x40`,
     },
-    // One that has seen it stored is enough.
+    // One safekeeper that has seen it stored is enough.
     silent: {
       'understory_safekeeper_offload_lag_bytes{tenant="shop",timeline="main",node="sk-1"}': `${MIB}x40`,
       'understory_safekeeper_offload_lag_bytes{tenant="shop",timeline="main",node="sk-2"}': `${4096 * MIB}x40`,
@@ -198,7 +199,7 @@ describe.skipIf(missing !== undefined)(
       const alert = { exp_labels: { ...labels, severity }, exp_annotations: annotations }
       await check(name, fires, [alert])
       await check(name, silent, [])
-      // The tool tells a wrong expectation.
+      // The tool reports a wrong expectation.
       await expect(check(name, silent, [alert])).rejects.toThrow()
     })
   },

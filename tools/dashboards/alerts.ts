@@ -8,7 +8,7 @@ export interface Alert {
   readonly severity: 'critical' | 'warning'
   readonly expr: string
   readonly for: string
-  /** What is wrong, with the labels of the series. */
+  /** The problem, with the labels of the series. */
   readonly summary: string
   /** Without thresholds: what there must be data of for the rule to mean anything. */
   readonly series: readonly string[]

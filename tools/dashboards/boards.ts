@@ -1,6 +1,6 @@
 /**
- * Grafana dashboards of the chart, in the classic JSON that every version loads. `npm run docs:dashboards` writes them to
- * deploy/helm/understory/files/dashboards; tests execute every query against a real time-series database.
+ * Grafana dashboards of the chart, in the classic JSON that every version loads. `npm run docs:dashboards` writes them
+ * to deploy/helm/understory/files/dashboards; tests execute every query against a real time-series database.
  */
 import {
   AnnotationQueryBuilder,
@@ -222,7 +222,7 @@ const OVERVIEW: BoardPlan = {
         ),
         one(
           'Log lines',
-          'By level; errors are for somebody to look at.',
+          'By level; errors need an operator.',
           'ops',
           'sum by (node, level) (rate(understory_log_records_total[$__rate_interval]))',
           '{{node}} {{level}}',

@@ -1,4 +1,5 @@
-// Goal: what the chart ships is what the plans say, and every query names metrics that are there. Method: render, compare.
+// Goal: what the chart ships is what the plans say, and every query names metrics that are there. Method: render,
+// compare.
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { prometheusName } from '@understory/telemetry'

@@ -47,8 +47,8 @@ const podsOf = (tools: Tools, component: string, more = ''): Promise<readonly Po
   objects<Pod>(tools, 'pods', '-l', `${INSTANCE},${COMPONENT}=${component}${more}`)
 
 /**
- * Told to end, and killed a second later. Not `--force`: that lets the next pod of a StatefulSet begin on the same volume
- * while this one still runs.
+ * Asked to end, and killed a second later. Not `--force`: that lets the next pod of a StatefulSet begin on the same
+ * volume while this one still runs.
  */
 export async function killPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const before = await podsOf(tools, component, more)
@@ -60,10 +60,10 @@ export async function killPod(tools: Tools, load: Load, component: string, more 
   })
 }
 
-/** A clean end that uses up the pod's grace was cut off by Kubernetes, and so was no clean end. */
+/** A clean end that uses up the pod's grace was cut off by Kubernetes, and so was not clean. */
 const CLEAN_END_MS_MAX = 40_000
 
-/** Told to end with all the time that it has, as by `kubectl drain`: Postgres stops cleanly. */
+/** Asked to end with all the time that it has, as by `kubectl drain`: Postgres stops cleanly. */
 export async function endPod(tools: Tools, load: Load, component: string, more = ''): Promise<KillResult> {
   const [victim] = (await podsOf(tools, component, more)).filter(isReady)
   if (victim === undefined) throw fail('precondition', `no ${component} is ready`)

@@ -1,7 +1,7 @@
 /**
  * Runs within the cluster, in a pod of the services' image: writers that note every acknowledged row, until `/tmp/stop`
- * is there. Every second a line of JSON says how many there are and how long the longest wait for one was; the last line
- * tells of rows that were acknowledged and are gone.
+ * is there. Every second a line of JSON says how many there are and how long the longest wait for one was; the last
+ * line lists rows that were acknowledged and are gone.
  */
 import { existsSync } from 'node:fs'
 import pg from 'pg'

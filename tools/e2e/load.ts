@@ -41,7 +41,7 @@ export interface ClientOptions {
   readonly tlsName: string
 }
 
-/** A pod that is no part of the release: it has the image of the services. */
+/** A pod outside of the release: it has the image of the services. */
 const clientPod = ({ image, endpoint, tokenSecret, tlsSecret, tlsName }: ClientOptions): object => ({
   apiVersion: 'v1',
   kind: 'Pod',

@@ -1,7 +1,7 @@
 /**
- * `npm run e2e -- --kubeconfig FILE`: the chart on a real cluster. Installs, tests, kills one pod of each kind under load,
- * switches full_page_writes off, upgrades a value, verifies, uninstalls, and looks at what is left. Exit codes: 0 all
- * held, 1 something did not, 2 wrong flags.
+ * `npm run e2e -- --kubeconfig FILE`: the chart on a real cluster. Installs, tests, kills one pod of each kind under
+ * load, switches full_page_writes off, upgrades a value, verifies, uninstalls, and looks at what is left. Exit codes: 0
+ * all held, 1 something did not, 2 wrong flags.
  */
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'

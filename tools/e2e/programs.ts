@@ -49,7 +49,7 @@ export async function feed(command: string, file: string): Promise<void> {
     child.once('error', reject)
     child.once('close', resolve)
   })
-  // One that ends without reading says why by its exit code.
+  // A program that ends without reading says why by its exit code.
   await pipeline(createReadStream(file), child.stdin).catch(() => undefined)
   const code = await ended
   if (code !== 0) throw fail('precondition', `"${command}" ended with exit code ${code} on ${file}`)

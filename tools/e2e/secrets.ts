@@ -1,12 +1,15 @@
 /**
- * A superuser of a tenant's Postgres runs what they like in its container, and shares network and processes with the proxy: what
- * is the proxy's alone must stay so.
+ * A superuser of a tenant's Postgres runs what they like in its container, and shares network and processes with the
+ * proxy: what is the proxy's alone must stay so.
  */
 import { fail } from '@understory/base'
 import { kubectl } from './programs.ts'
 import type { Tools } from './programs.ts'
 
-/** A line `seen` for each process of the proxy, not this one, and `open …` for whatever can be read, written or signalled. */
+/**
+ * A line `seen` for each process of the proxy, not this one, and `open …` for everything that can be read, written or
+ * signalled.
+ */
 const LOOK = `
 for process in /proc/[0-9]*; do
   tr '\\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q compute-prox[y] || continue
@@ -30,7 +33,10 @@ rm /orders/pg_hba.managed.conf 2>/dev/null && echo "open /orders/pg_hba.managed.
 env | grep -iqE 'token|password|secret|AWS_' && echo "open environment"
 true`
 
-/** Puts links to secrets of the proxy where it looks for files of PGDATA, for some of its looks, and takes them away again. */
+/**
+ * Puts links to secrets of the proxy where it looks for files of PGDATA, for some of its looks, and takes them away
+ * again.
+ */
 const LINK = `
 cd /compute/pgdata && cp -p pg_ident.conf /tmp/pg_ident.conf || exit 1
 for target in /etc/understory/tls/tls.key /proc/self/environ /own/spec; do
@@ -39,7 +45,9 @@ for target in /etc/understory/tls/tls.key /proc/self/environ /own/spec; do
 done
 rm pg_ident.conf && cp -p /tmp/pg_ident.conf pg_ident.conf`
 
-/** What the proxy has kept of the configuration meanwhile, in the clear, but for the key that is Postgres's own. */
+/**
+ * The part of the configuration that the proxy has kept by then, in the clear, but for the key that is Postgres's own.
+ */
 const KEPT = `node -e "
 const { files, soundFiles } = JSON.parse(require('fs').readFileSync('/own/configuration.json', 'utf8'))
 for (const [name, text] of [...Object.entries(files), ...Object.entries(soundFiles)])

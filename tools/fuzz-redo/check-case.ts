@@ -75,7 +75,7 @@ const sampleOf = (corpus: Corpus, { type, sample }: Pick<RedoCase, 'type' | 'sam
 
 export const typeOf = (corpus: Corpus, drawn: RedoCase): string => sampleOf(corpus, drawn).type
 
-/** Throws a `Fault`, or what redo threw that is no refusal. */
+/** Throws a `Fault`, or an error of redo that is not a refusal. */
 export function checkCase(corpus: Corpus, drawn: RedoCase, counts: CaseCounts): void {
   counts.records++
   const sample = sampleOf(corpus, drawn)

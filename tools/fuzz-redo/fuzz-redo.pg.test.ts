@@ -1,5 +1,5 @@
-// Goal: whatever a record and a page hold, redo ends in a page or in a refusal that says where. Method: the fuzzer with a
-// fixed seed on records of a real server.
+// Goal: with any contents of a record and a page, redo ends in a page or in a refusal that says where. Method: the
+// fuzzer with a fixed seed on records of a real server.
 import { expect, test } from 'vitest'
 import { fuzz } from './fuzz.ts'
 import { guardPage } from './guarded-page.ts'

@@ -33,7 +33,7 @@ export interface FuzzOptions {
 const CASE_MS_MAX = 250
 /** A case is small as it is drawn; its smallest form is not worth more tries. */
 const SHRINKS_MAX = 300
-/** With so many there is something to mend first. */
+/** With so many there is something to repair first. */
 const FAULTS_MAX = 50
 const BATCH_CASES = 1000
 /** So many cases of redo come with one of the decoder. */

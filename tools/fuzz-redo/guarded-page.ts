@@ -1,8 +1,8 @@
 import type { Page } from '@understory/postgres/page'
 import { PAGE_SIZE } from '@understory/postgres/page'
 /**
- * A page that notices what typed arrays pass over in silence: an index beyond the page reads as undefined and is written
- * to nowhere, and `copyWithin`, `fill` and `subarray` clip their ranges.
+ * A page that notices what typed arrays pass over in silence: an index beyond the page reads as undefined and is
+ * written to nowhere, and `copyWithin`, `fill` and `subarray` clip their ranges.
  */
 
 export interface GuardedPage {

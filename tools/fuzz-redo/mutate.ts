@@ -64,7 +64,7 @@ function change(view: DataView, at: number, { change: how, value }: Mutation): v
   else view.setUint8(at, value & 0xff)
 }
 
-/** Changes the bytes of a record; `decoded` tells where its parts are. */
+/** Changes the bytes of a record; `decoded` says where its parts are. */
 export function mutateRecord(
   bytes: Uint8Array,
   decoded: DecodedRecord,

@@ -32,7 +32,7 @@ test('wrong messages to every RPC of every service get a status, and change noth
   expect(report.methods).toBeGreaterThan(40)
   expect(report.hostile).toBeGreaterThan(1_000)
   expect(report.watched).toBeGreaterThan(MESSAGES / 60)
-  // Messages that cannot be read, values that cannot be, and what is not there: each is told apart.
+  // Messages that cannot be read, values that cannot be, and names that are not there: each has its own status.
   for (const status of ['status 3', 'status 5', 'status 13'])
     expect(report.ends[status] ?? 0).toBeGreaterThan(20)
 

@@ -1,7 +1,7 @@
 /**
- * Sends messages to every RPC of a cluster at work, and holds it to this: each call ends with a gRPC status (a stream may
- * go on), a call that was refused changed nothing, no process dies, hangs or grows, and no handler threw what it should
- * have refused.
+ * Sends messages to every RPC of a cluster at work, and holds it to this: each call ends with a gRPC status (a stream
+ * may go on), a call that was refused changed nothing, no process dies, hangs or grows, and no handler threw what it
+ * should have refused.
  */
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -44,8 +44,8 @@ const SETTLED_COUNT = 8
 const FAULTS_MAX = 20
 
 /**
- * For the processes that are fuzzed. With all of the machine's memory a heap grows for minutes before anything is collected:
- * with this little, what grows is not garbage, and what leaks ends its process.
+ * For the processes that are fuzzed. With all of the machine's memory a heap grows for minutes before anything is
+ * collected: with this little, what grows is not garbage, and what leaks ends its process.
  */
 const SMALL_HEAP = { NODE_OPTIONS: '--max-old-space-size=96 --max-semi-space-size=4' } as const
 
@@ -282,7 +282,7 @@ class Fuzzer {
       this.#fault(`${target.name} was refused and changed state: ${before} became ${after}`)
   }
 
-  /** Things that are no messages: frames that lie, methods that are not there, bytes that are no HTTP/2. */
+  /** Bytes that are not messages: frames that lie, methods that are not there, bytes that are not HTTP/2. */
   async #frames(seed: number): Promise<void> {
     const drawn = fc.sample(
       fc.record({ what: fc.nat({ max: 4 }), target: fc.nat(), bytes: fc.uint8Array({ maxLength: 200 }) }),

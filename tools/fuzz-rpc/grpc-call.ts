@@ -1,10 +1,11 @@
 /**
- * gRPC by hand over HTTP/2, so that everything a peer can send can be sent: any bytes as a message, any bytes as frames.
+ * gRPC by hand over HTTP/2, so that everything a peer can send can be sent: any bytes as a message, any bytes as
+ * frames.
  */
 import { type ClientHttp2Session, type IncomingHttpHeaders, connect, constants } from 'node:http2'
 import { connect as connectTcp } from 'node:net'
 
-/** How a call ended. `status`: the server's gRPC status. `open`: it is a stream that went on, and was left. */
+/** How a call ended. `status`: the server's gRPC status. `open`: it is a stream that continued, and was left. */
 export type CallEnd =
   | { readonly kind: 'status'; readonly status: number; readonly message: string; readonly answers: number }
   | { readonly kind: 'open'; readonly answers: number }
@@ -112,7 +113,8 @@ export class Peer implements Disposable {
 
   #connected(): ClientHttp2Session {
     if (this.#session === undefined || this.#session.closed || this.#session.destroyed) {
-      // What is not sent yet when a call is refused counts: with little memory this side would reset its next calls.
+      // Bytes that are not sent yet when a call is refused count: with little memory this side would reset its next
+      // calls.
       const maxSessionMemory = 1_000
       this.#session = connect(`http://${this.address}`, { maxSessionMemory, settings: { enablePush: false } })
       this.#session.on('error', () => undefined)

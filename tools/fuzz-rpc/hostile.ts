@@ -34,7 +34,10 @@ const UNIMPLEMENTED = 12
 const UNAVAILABLE = 14
 const UNAUTHENTICATED = 16
 
-/** The field, whose value has a length, with nothing in it, as often as it fits; within the fields `path`, outermost first. */
+/**
+ * The field, whose value has a length, with nothing in it, as often as it fits; within the fields `path`, outermost
+ * first.
+ */
 function emptyFields(path: readonly number[], field: number, bytes: number): Buffer {
   const filled = Buffer.alloc(bytes, Buffer.from([tagOf(field), 0]))
   return path.reduceRight((value, outer) => Buffer.concat([lengthHeader(outer, value.length), value]), filled)
@@ -74,7 +77,7 @@ interface Plan {
 
 const GZIP = { 'grpc-encoding': 'gzip' } as const
 
-/** What is sent to one RPC. */
+/** The messages for one RPC. */
 function plansFor(target: HostileTarget, path: readonly number[], field: number): Plan[] {
   const { peer, stranger, isOrder, method } = target
   const call = { path: method.path, mayStayOpen: false }
@@ -159,8 +162,8 @@ function halfOpenCalls(target: HostileTarget): Plan[] {
 }
 
 /**
- * To every RPC each kind of call, with fields drawn from `seed`; then many half-open calls to all at once. `report` gets
- * each fault and says whether they are enough. Returns the number of calls.
+ * To every RPC each kind of call, with fields drawn from `seed`; then many half-open calls to all at once. `report`
+ * gets each fault and says whether they are enough. Returns the number of calls.
  */
 export async function sendHostileCalls(
   targets: readonly HostileTarget[],
@@ -172,7 +175,7 @@ export async function sendHostileCalls(
     numRuns: targets.length,
     seed,
   })
-  // An RPC that takes a list has it in one of its first fields: each is tried by a stranger, whatever is drawn.
+  // An RPC that takes a list has it in one of its first fields: each is tried by a stranger in any case.
   const plans = targets.flatMap((target, i) => [
     ...Array.from({ length: FIELDS_MAX }, (_, at) => plansFor(target, [], at + 1).slice(0, 1)).flat(),
     ...plansFor(target, ...(drawn[i] as [number[], number])),

@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check'
 
-/** What is known of an RPC; the generated service definitions are of this kind. */
+/** The known facts of an RPC; the generated service definitions are of this kind. */
 export interface Method {
   readonly path: string
   readonly requestStream: boolean

@@ -1,6 +1,6 @@
 /**
  * For every RPC valid messages, of which the changed ones are made. Where a message as it is would be an order (make a
- * tenant, stop a compute), it is wrong in one respect, so that only a change that mends just this would be obeyed.
+ * tenant, stop a compute), it is wrong in one respect, so that only a change that corrects just this would be obeyed.
  */
 import {
   ElectionKind,
@@ -120,7 +120,7 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
   const importing = (message: NonNullable<ImportShardRequest['message']>): Buffer =>
     bytesOf(ImportShardRequest.encode({ message }))
   const named = { tenant, timeline: 'main' }
-  const nobody = { tenant: 'nobody', timeline: 'main' }
+  const absent = { tenant: 'absent', timeline: 'main' }
   const lists: Readonly<Record<string, readonly (readonly Buffer[])[]>> = {
     'SafekeeperService/CreateTimeline': [
       // Not the start of a segment.
@@ -130,10 +130,10 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
       [bytesOf(DeleteTimelineRequest.encode({ timeline: UNKNOWN, leftWithGeneration: 0n }))],
     ],
     'ControlPlaneService/DeleteTimeline': [
-      [bytesOf(ControlPlaneServiceDeleteTimelineRequest.encode({ ...nobody, stopCompute: true }))],
+      [bytesOf(ControlPlaneServiceDeleteTimelineRequest.encode({ ...absent, stopCompute: true }))],
     ],
     'ControlPlaneService/DeleteTenant': [
-      [bytesOf(DeleteTenantRequest.encode({ tenant: nobody.tenant, stopCompute: true }))],
+      [bytesOf(DeleteTenantRequest.encode({ tenant: absent.tenant, stopCompute: true }))],
     ],
     'SafekeeperService/Propose': [
       propose(hello),
@@ -280,14 +280,14 @@ export function seedMessages(facts: SeedFacts): ReadonlyMap<string, readonly (re
     'ControlPlaneService/ListTimelines': [[bytesOf(ListTimelinesRequest.encode({ tenant }))]],
     'ControlPlaneService/GetTimeline': [[bytesOf(GetTimelineRequest.encode(named))]],
     'ControlPlaneService/SwitchFullPageWrites': [
-      [bytesOf(SwitchFullPageWritesRequest.encode({ tenant: 'nobody', on: false }))],
+      [bytesOf(SwitchFullPageWritesRequest.encode({ tenant: 'absent', on: false }))],
     ],
     'ControlPlaneService/GetFullPageWrites': [[bytesOf(GetFullPageWritesRequest.encode({ tenant }))]],
     'ControlPlaneService/WatchFullPageWrites': [[bytesOf(WatchFullPageWritesRequest.encode({ tenant }))]],
-    'ControlPlaneService/VerifyTenantTimeline': [[bytesOf(VerifyTenantTimelineRequest.encode(nobody))]],
+    'ControlPlaneService/VerifyTenantTimeline': [[bytesOf(VerifyTenantTimelineRequest.encode(absent))]],
     'ControlPlaneService/ChangeSafekeepers': [
-      [bytesOf(ChangeSafekeepersRequest.encode({ ...named, add: ['nobody'], remove: ['somebody'] }))],
-      [bytesOf(ChangeSafekeepersRequest.encode({ ...nobody, add: ['safekeeper-1'], remove: [] }))],
+      [bytesOf(ChangeSafekeepersRequest.encode({ ...named, add: ['stranger'], remove: ['other'] }))],
+      [bytesOf(ChangeSafekeepersRequest.encode({ ...absent, add: ['safekeeper-1'], remove: [] }))],
     ],
     'ControlPlaneService/GetSafekeepers': [[bytesOf(GetSafekeepersRequest.encode(named))]],
     'BrokerService/Announce': [

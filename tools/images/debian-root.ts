@@ -1,6 +1,6 @@
 /**
- * A minimal Debian with Node, for where no base image can be pulled: by debootstrap, from the mirror that this machine's
- * own apt uses, once, into the cache.
+ * A minimal Debian with Node, for where no base image can be pulled: by debootstrap, from the mirror that this
+ * machine's own apt uses, once, into the cache.
  */
 import { existsSync } from 'node:fs'
 import { chmod, copyFile, readFile, readdir, rm } from 'node:fs/promises'

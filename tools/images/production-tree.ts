@@ -78,7 +78,7 @@ const isOwnNeeded = (path: string): boolean =>
 const isForeignNeeded = (path: string): boolean =>
   !/\.(map|d\.ts|d\.mts|d\.cts|md|markdown)$/i.test(path) && basename(path) !== 'dist-types'
 
-/** Makes `directory` anew. */
+/** Makes `directory` again. */
 export async function writeProductionTree(directory: string): Promise<Closure> {
   const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, Locked>
@@ -91,7 +91,7 @@ export async function writeProductionTree(directory: string): Promise<Closure> {
   await rm(directory, { recursive: true, force: true })
   for (const path of closure.workspaces) await copy(path, directory, isOwnNeeded)
   for (const path of closure.packages) {
-    // What is installed within a package is listed by itself.
+    // Packages installed within a package are listed by themselves.
     await copy(path, directory, (source) => isForeignNeeded(source) && basename(source) !== 'node_modules')
   }
   await linkWorkspaces(directory, closure)

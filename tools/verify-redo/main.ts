@@ -1,7 +1,7 @@
 /**
- * `npm run verify:redo`: redo of whatever SQL makes Postgres write, compared block by block with Postgres's own
- * after-images, then file by file with the stopped server, then through the whole pipeline. Exit codes: 0 all equal,
- * 1 a difference or a failure, 2 wrong flags.
+ * `npm run verify:redo`: redo of all WAL that given SQL makes Postgres write, compared block by block with Postgres's
+ * own after-images, then file by file with the stopped server, then through the whole pipeline. Exit codes: 0 all
+ * equal, 1 a difference or a failure, 2 wrong flags.
  */
 import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'

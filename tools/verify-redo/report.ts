@@ -4,7 +4,7 @@ import type { PgMajor } from '../../libs/postgres/src/wal/pages.ts'
 import type { ScriptCounts } from './script-session.ts'
 
 export interface RedoRun {
-  /** What was run, and how. */
+  /** The name of the run, and how it ran. */
   readonly name: string
   readonly scripts: ScriptCounts
   /** By record type. */

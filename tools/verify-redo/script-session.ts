@@ -1,6 +1,6 @@
 /**
- * Runs scripts on a server and never gives up: a statement that fails is counted and passed over, one that hangs is
- * cancelled, a session that is lost is opened anew. Only a server that does not come back ends it.
+ * Runs scripts on a server to their end: a statement that fails is counted and passed over, one that hangs is
+ * cancelled, a session that is lost is opened again. Only a server that does not come back ends it.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
@@ -34,7 +34,7 @@ export const newCounts = (): ScriptCounts => ({
   sessionsLost: 0,
 })
 
-/** One simple query whose rows nobody wants, with the data of a COPY. */
+/** One simple query whose rows are not wanted, with the data of a COPY. */
 class ScriptQuery implements pg.Submittable {
   readonly done: Promise<void>
   readonly #sql: string
@@ -172,13 +172,13 @@ export class ScriptSession {
         return await this.#open()
       } catch (cause) {
         const nowMs = performance.now()
-        // A server that recovers answers, that it does; nobody answers where there is none.
+        // A recovering server answers that it recovers; without a server there is no answer.
         const isAnswered = !(cause instanceof Error && 'code' in cause && cause.code === 'ECONNREFUSED')
         if (isAnswered) answeredMs = nowMs
         if (nowMs > endMs || nowMs > answeredMs + UNANSWERED_MS_MAX) {
           throw new ServerGoneError('it takes no connections any more', { cause })
         }
-        // A database that a script dropped, or does not let anybody in.
+        // A database that a script dropped, or that lets no client in.
         this.#database = new URL(this.#connectionString).pathname.slice(1)
         await delay(200)
       }

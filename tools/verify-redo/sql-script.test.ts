@@ -45,7 +45,7 @@ test('variables are substituted where they are set', () => {
   ])
 })
 
-test('backslash commands are followed or told', () => {
+test('backslash commands are followed or reported', () => {
   expect(
     steps('select 1 \\gset\n\\d t\nselect 2 \\; select 3;\n\\c other\n\\c -\nselect 4 \\bind 1 \\g\n'),
   ).toEqual([

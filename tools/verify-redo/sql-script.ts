@@ -2,7 +2,7 @@
  * Reads SQL scripts of any origin as psql would: statements end at a semicolon outside of quotes, parentheses and
  * BEGIN ATOMIC bodies; inline data follow COPY ... FROM STDIN; variables are substituted. Of psql's backslash commands
  * \set, \unset, \getenv, \connect, \copy ... from stdin and those that send a statement are followed, the others are
- * told as skipped.
+ * reported as skipped.
  */
 
 export type ScriptStep =

@@ -1,6 +1,6 @@
 /**
  * Goal: the command runs SQL that it has never seen, behind the whole pipeline too, passes over what Postgres refuses,
- * and tells wrong input in one line. That it notices faults is shown where the verifier is tested (libs/postgres).
+ * and reports wrong input in one line. That it notices faults is shown where the verifier is tested (libs/postgres).
  */
 import { spawnSync } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -97,7 +97,7 @@ test(
   },
 )
 
-test('wrong input is told in one line', () => {
+test('wrong input is reported in one line', () => {
   const folder = run('--sql', '/nowhere/at/all')
   expect([folder.status, folder.stderr]).toEqual([
     2,

@@ -80,12 +80,12 @@ function notLoaded(): Error {
 }
 
 class TpcbClient implements WorkloadClient {
-  private readonly counts: Counts
-  private readonly random: Random
+  readonly #counts: Counts
+  readonly #random: Random
 
   constructor(counts: Counts, random: Random) {
-    this.counts = counts
-    this.random = random
+    this.#counts = counts
+    this.#random = random
   }
 
   draw(): number {
@@ -93,7 +93,7 @@ class TpcbClient implements WorkloadClient {
   }
 
   async run(_: number, session: Session, mark: () => void): Promise<'committed'> {
-    const { counts, random } = this
+    const [counts, random] = [this.#counts, this.#random]
     const account = random.between(1, counts.accounts)
     const branch = random.between(1, counts.branches)
     const teller = random.between(1, counts.tellers)

@@ -118,7 +118,7 @@ const STREAMS: readonly TpccTableName[] = [
   'stock',
 ]
 
-/** What makes the rows of a table. `random` is the table's own generator. */
+/** The maker of the rows of a table. `random` is the table's own generator. */
 type Source = (scale: TpccScale, seed: number, random: Random) => RowSource
 
 const SOURCES: Readonly<Record<TpccTableName, Source>> = {

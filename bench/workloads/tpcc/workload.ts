@@ -58,20 +58,20 @@ function notLoaded(): Error {
 type Outcome = 'committed' | 'rolledBack'
 
 class TpccClient implements WorkloadClient {
-  private readonly scale: TpccScale
-  private readonly warehouse: number
-  private readonly random: Random
-  private readonly stockLevelDistrict: number
+  readonly #scale: TpccScale
+  readonly #warehouse: number
+  readonly #random: Random
+  readonly #stockLevelDistrict: number
 
   constructor(scale: TpccScale, warehouse: number, random: Random) {
-    this.scale = scale
-    this.warehouse = warehouse
-    this.random = random
-    this.stockLevelDistrict = random.between(1, DISTRICTS_PER_WAREHOUSE)
+    this.#scale = scale
+    this.#warehouse = warehouse
+    this.#random = random
+    this.#stockLevelDistrict = random.between(1, DISTRICTS_PER_WAREHOUSE)
   }
 
   draw(): number {
-    let card = this.random.between(0, 99)
+    let card = this.#random.between(0, 99)
     for (let i = 0; i < MIX_PERCENT.length - 1; i++) {
       card -= MIX_PERCENT[i] as number
       if (card < 0) return i
@@ -82,30 +82,30 @@ class TpccClient implements WorkloadClient {
   run(transaction: number, session: Session, mark: () => void): Promise<Outcome> {
     switch (transaction) {
       case NEW_ORDER:
-        return this.newOrder(session, mark)
+        return this.#newOrder(session, mark)
       case PAYMENT:
-        return this.payment(session, mark)
+        return this.#payment(session, mark)
       case ORDER_STATUS:
-        return this.orderStatus(session)
+        return this.#orderStatus(session)
       case DELIVERY:
-        return this.delivery(session, mark)
+        return this.#delivery(session, mark)
       default:
-        return this.stockLevel(session)
+        return this.#stockLevel(session)
     }
   }
 
-  private async newOrder(session: Session, mark: () => void): Promise<Outcome> {
-    const { random, scale, warehouse } = this
+  async #newOrder(session: Session, mark: () => void): Promise<Outcome> {
+    const [random, scale, warehouse] = [this.#random, this.#scale, this.#warehouse]
     const district = random.between(1, DISTRICTS_PER_WAREHOUSE)
     const customer = drawCustomer(random, scale.customersPerDistrict)
-    const items = this.drawItems(random.between(5, 15))
+    const items = this.#drawItems(random.between(5, 15))
     const suppliers: number[] = []
     const quantities: number[] = []
     let isAllLocal = 1
     for (let i = 0; i < items.length; i++) {
       const isRemote = scale.warehouses > 1 && random.chance(1)
       if (isRemote) isAllLocal = 0
-      suppliers.push(isRemote ? this.otherWarehouse() : warehouse)
+      suppliers.push(isRemote ? this.#otherWarehouse() : warehouse)
       quantities.push(random.between(1, 10))
     }
     // One order in a hundred ends with an item that does not exist (clause 2.4.1.4), as the last one by its
@@ -157,15 +157,15 @@ class TpccClient implements WorkloadClient {
     return 'committed'
   }
 
-  private async payment(session: Session, mark: () => void): Promise<Outcome> {
-    const { random, scale, warehouse } = this
+  async #payment(session: Session, mark: () => void): Promise<Outcome> {
+    const [random, scale, warehouse] = [this.#random, this.#scale, this.#warehouse]
     const district = random.between(1, DISTRICTS_PER_WAREHOUSE)
     const isRemote = scale.warehouses > 1 && random.chance(15)
-    const customerWarehouse = isRemote ? this.otherWarehouse() : warehouse
+    const customerWarehouse = isRemote ? this.#otherWarehouse() : warehouse
     const customerDistrict = isRemote ? random.between(1, DISTRICTS_PER_WAREHOUSE) : district
     const amount = (random.between(100, 500_000) / 100).toFixed(2)
     session.add(BEGIN)
-    const customer = await this.findCustomer(session, customerWarehouse, customerDistrict)
+    const customer = await this.#findCustomer(session, customerWarehouse, customerDistrict)
     session.add(sql.PAY_WAREHOUSE, amount, warehouse)
     session.add(sql.PAY_DISTRICT, amount, warehouse, district)
     const place = session.add(
@@ -196,11 +196,11 @@ class TpccClient implements WorkloadClient {
     return 'committed'
   }
 
-  private async orderStatus(session: Session): Promise<Outcome> {
-    const { warehouse } = this
-    const district = this.random.between(1, DISTRICTS_PER_WAREHOUSE)
+  async #orderStatus(session: Session): Promise<Outcome> {
+    const warehouse = this.#warehouse
+    const district = this.#random.between(1, DISTRICTS_PER_WAREHOUSE)
     session.add(BEGIN)
-    const customer = await this.findCustomer(session, warehouse, district)
+    const customer = await this.#findCustomer(session, warehouse, district)
     session.add(sql.SELECT_CUSTOMER, warehouse, district, customer)
     session.add(sql.SELECT_LAST_ORDER, warehouse, district, customer)
     session.add(sql.SELECT_ORDER_LINES, warehouse, district, customer)
@@ -209,8 +209,8 @@ class TpccClient implements WorkloadClient {
     return 'committed'
   }
 
-  private async delivery(session: Session, mark: () => void): Promise<Outcome> {
-    const { warehouse } = this
+  async #delivery(session: Session, mark: () => void): Promise<Outcome> {
+    const warehouse = this.#warehouse
     session.add(BEGIN)
     session.add(sql.LOCK_DELIVERY, warehouse)
     const place = session.add(sql.TAKE_OLDEST_ORDERS, warehouse, DISTRICTS_PER_WAREHOUSE)
@@ -219,7 +219,7 @@ class TpccClient implements WorkloadClient {
     const taken = session.rows(place)
     const districts = arrayText(taken.map((row) => row[0] as string))
     const orders = arrayText(taken.map((row) => row[1] as string))
-    session.add(sql.DELIVER_ORDERS, warehouse, districts, orders, this.random.between(1, 10))
+    session.add(sql.DELIVER_ORDERS, warehouse, districts, orders, this.#random.between(1, 10))
     session.add(sql.DELIVER_LINES, warehouse, districts, orders)
     session.add(sql.CHARGE_CUSTOMERS, warehouse, districts, orders)
     session.add(COMMIT)
@@ -227,21 +227,17 @@ class TpccClient implements WorkloadClient {
     return 'committed'
   }
 
-  private async stockLevel(session: Session): Promise<Outcome> {
+  async #stockLevel(session: Session): Promise<Outcome> {
     session.add(BEGIN)
-    session.add(sql.COUNT_LOW_STOCK, this.warehouse, this.stockLevelDistrict, this.random.between(10, 20))
+    session.add(sql.COUNT_LOW_STOCK, this.#warehouse, this.#stockLevelDistrict, this.#random.between(10, 20))
     session.add(COMMIT)
     await session.send()
     return 'committed'
   }
 
   /** By last name in 60 % of the cases, for which what was added to the session goes out with the query. */
-  private async findCustomer(
-    session: Session,
-    warehouse: number,
-    district: number,
-  ): Promise<number | string> {
-    const { random, scale } = this
+  async #findCustomer(session: Session, warehouse: number, district: number): Promise<number | string> {
+    const [random, scale] = [this.#random, this.#scale]
     if (!random.chance(60)) return drawCustomer(random, scale.customersPerDistrict)
     const name = drawLastName(random, scale.customersPerDistrict)
     const place = session.add(sql.SELECT_CUSTOMER_BY_NAME, warehouse, district, name)
@@ -252,18 +248,18 @@ class TpccClient implements WorkloadClient {
   }
 
   /** Different (an UPDATE changes a row once) and ascending, so that no two orders wait for each other. */
-  private drawItems(count: number): number[] {
+  #drawItems(count: number): number[] {
     const items: number[] = []
     while (items.length < count) {
-      const item = drawItem(this.random, this.scale.items)
+      const item = drawItem(this.#random, this.#scale.items)
       if (!items.includes(item)) items.push(item)
     }
     return items.sort((a, b) => a - b)
   }
 
-  private otherWarehouse(): number {
-    const other = this.random.between(1, this.scale.warehouses - 1)
-    return other < this.warehouse ? other : other + 1
+  #otherWarehouse(): number {
+    const other = this.#random.between(1, this.#scale.warehouses - 1)
+    return other < this.#warehouse ? other : other + 1
   }
 }
 

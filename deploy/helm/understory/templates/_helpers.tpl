@@ -13,7 +13,7 @@
 {{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
-{{/* What selectors have: never changed. */}}
+{{/* The labels of selectors: never changed. */}}
 {{- define "understory.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "understory.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}

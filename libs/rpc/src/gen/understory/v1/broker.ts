@@ -65,7 +65,7 @@ export interface WatchAnnouncementsRequest {
 
 /** One change. */
 export interface WatchAnnouncementsResponse {
-  /** The announcement; absent once, after everything that was there has been told. */
+  /** The announcement; absent once, after everything that was there has been sent. */
   readonly announcement:
     | Announcement
     | undefined;

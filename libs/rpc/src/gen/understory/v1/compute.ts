@@ -65,7 +65,7 @@ export interface ComputeSpec {
     | undefined;
   /** Postgres major version: 16, 17 or 18. */
   readonly postgresMajor: number;
-  /** True until the timeline has been born by initdb and import. */
+  /** True until the timeline has been bootstrapped by initdb and import. */
   readonly bootstrap: boolean;
   /** Addresses of the safekeepers, host:port. */
   readonly safekeepers: readonly string[];
@@ -102,7 +102,7 @@ export interface ConfigurationVersion {
   readonly number: bigint;
 }
 
-/** What Postgres is told by files of its data directory, none of which is in WAL. */
+/** The configuration of Postgres in files of its data directory, none of which is in WAL. */
 export interface Configuration {
   /** Its version. */
   readonly version:
@@ -214,7 +214,7 @@ export interface GetComputeStatusResponse {
   readonly postgres:
     | PostgresIdentity
     | undefined;
-  /** Storage has a part of a birth that was cut short: it cannot go on, the timeline has to be begun anew. */
+  /** Storage has a part of a bootstrap that was interrupted: it cannot continue, the timeline has to be begun again. */
   readonly birthInterrupted: boolean;
   /** Of the configuration files as they were last looked at; absent = not yet. */
   readonly configurationVersion:
@@ -224,7 +224,7 @@ export interface GetComputeStatusResponse {
   readonly membershipGeneration: bigint;
   /** PEM of the certificate in server.crt of its data directory; empty where there is none. */
   readonly serverCertificate: string;
-  /** The failure does not pass by itself: somebody has to change something. It is tried again all the same. */
+  /** The failure does not pass by itself: an operator has to change something. It is tried again all the same. */
   readonly failureIsLasting: boolean;
 }
 

@@ -251,7 +251,7 @@ export interface ShardView {
 
 /** A step of a switch. */
 export interface FpwStep {
-  /** What is done: image_generation, setting, seen_in_wal, checkpoint, image_generation_off. */
+  /** The step: image_generation, setting, seen_in_wal, checkpoint, image_generation_off. */
   readonly name: string;
   /** Milliseconds it took; 0 while it is under way. */
   readonly tookMs: bigint;
@@ -263,7 +263,7 @@ export interface FpwStep {
 
 /** State of the switch. */
 export interface FpwStatus {
-  /** What is wanted. */
+  /** The requested value. */
   readonly wanted: FullPageWrites;
   /** Where it stands. */
   readonly phase: FpwPhase;
@@ -273,7 +273,7 @@ export interface FpwStatus {
   readonly steps: readonly FpwStep[];
   /** Empty, or why it does not go on. */
   readonly problem: string;
-  /** Number of the last request, or answer to a change that nobody asked for; grows by one each. */
+  /** Number of the last request, or answer to a change that was not asked for; grows by one each. */
   readonly generation: bigint;
   /** Milliseconds the last completed switch took. */
   readonly tookMs: bigint;
@@ -449,7 +449,7 @@ export interface SafekeeperChange {
   readonly pulledLsn: bigint;
   /** What they pull towards. */
   readonly pullGoalLsn: bigint;
-  /** It was given up: the members are those of before. */
+  /** It was cancelled: the members are those of before. */
   readonly cancelled: boolean;
 }
 
@@ -4578,7 +4578,7 @@ export const ControlPlaneServiceService = {
       Buffer.from(ChangeSafekeepersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ChangeSafekeepersResponse => ChangeSafekeepersResponse.decode(value),
   },
-  /** Gives up the change that is under way, unless the new members alone count already. */
+  /** Cancels the change that is under way, unless the new members alone count already. */
   cancelSafekeeperChange: {
     path: "/understory.v1.ControlPlaneService/CancelSafekeeperChange" as const,
     requestStream: false as const,
@@ -4592,8 +4592,8 @@ export const ControlPlaneServiceService = {
       CancelSafekeeperChangeResponse.decode(value),
   },
   /**
-   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
-   * have is given up. Refused while a majority answers.
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. WAL that it does not
+   * have is discarded. Refused while a majority answers.
    */
   recoverSafekeepers: {
     path: "/understory.v1.ControlPlaneService/RecoverSafekeepers" as const,
@@ -4646,7 +4646,7 @@ export const ControlPlaneServiceService = {
       Buffer.from(DeleteTenantResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteTenantResponse => DeleteTenantResponse.decode(value),
   },
-  /** Timelines, and births that were cut short, of which something is left to remove. */
+  /** Timelines, and interrupted bootstraps, of which something is left to remove. */
   listRemovals: {
     path: "/understory.v1.ControlPlaneService/ListRemovals" as const,
     requestStream: false as const,
@@ -4695,11 +4695,11 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   verifyTenantTimeline: handleServerStreamingCall<VerifyTenantTimelineRequest, VerifyTenantTimelineResponse>;
   /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
   changeSafekeepers: handleUnaryCall<ChangeSafekeepersRequest, ChangeSafekeepersResponse>;
-  /** Gives up the change that is under way, unless the new members alone count already. */
+  /** Cancels the change that is under way, unless the new members alone count already. */
   cancelSafekeeperChange: handleUnaryCall<CancelSafekeeperChangeRequest, CancelSafekeeperChangeResponse>;
   /**
-   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
-   * have is given up. Refused while a majority answers.
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. WAL that it does not
+   * have is discarded. Refused while a majority answers.
    */
   recoverSafekeepers: handleUnaryCall<RecoverSafekeepersRequest, RecoverSafekeepersResponse>;
   /** A timeline's safekeepers, and where the last change of them stands. */
@@ -4711,7 +4711,7 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   deleteTimeline: handleUnaryCall<ControlPlaneServiceDeleteTimelineRequest, ControlPlaneServiceDeleteTimelineResponse>;
   /** The same of a tenant with all its timelines. */
   deleteTenant: handleUnaryCall<DeleteTenantRequest, DeleteTenantResponse>;
-  /** Timelines, and births that were cut short, of which something is left to remove. */
+  /** Timelines, and interrupted bootstraps, of which something is left to remove. */
   listRemovals: handleUnaryCall<ListRemovalsRequest, ListRemovalsResponse>;
   /** Nodes that the control plane knows. */
   listNodes: handleUnaryCall<ListNodesRequest, ListNodesResponse>;
@@ -4885,7 +4885,7 @@ export interface ControlPlaneServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,
   ): ClientUnaryCall;
-  /** Gives up the change that is under way, unless the new members alone count already. */
+  /** Cancels the change that is under way, unless the new members alone count already. */
   cancelSafekeeperChange(
     request: CancelSafekeeperChangeRequest,
     callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
@@ -4902,8 +4902,8 @@ export interface ControlPlaneServiceClient extends Client {
     callback: (error: ServiceError | null, response: CancelSafekeeperChangeResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. What it does not
-   * have is given up. Refused while a majority answers.
+   * Makes one safekeeper that is left the only one that counts, where the majority is lost for good. WAL that it does not
+   * have is discarded. Refused while a majority answers.
    */
   recoverSafekeepers(
     request: RecoverSafekeepersRequest,
@@ -4971,7 +4971,7 @@ export interface ControlPlaneServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteTenantResponse) => void,
   ): ClientUnaryCall;
-  /** Timelines, and births that were cut short, of which something is left to remove. */
+  /** Timelines, and interrupted bootstraps, of which something is left to remove. */
   listRemovals(
     request: ListRemovalsRequest,
     callback: (error: ServiceError | null, response: ListRemovalsResponse) => void,

@@ -50,15 +50,15 @@ export interface AttachShardRequest {
   readonly imageGeneration:
     | ImageGeneration
     | undefined;
-  /** Where WAL of the timeline was given up: what the shard made of it goes. */
+  /** Where WAL of the timeline was discarded: what the shard made of it is removed. */
   readonly rollback: WalRollback | undefined;
 }
 
-/** WAL that was given up, because no safekeeper has it any more. */
+/** WAL that was discarded, because no safekeeper has it any more. */
 export interface WalRollback {
   /** Where the WAL ends that is kept: a record end. */
   readonly lsn: bigint;
-  /** Whatever a shard made under an older generation than this may be of WAL beyond it. */
+  /** Anything that a shard made under an older generation than this may be of WAL beyond it. */
   readonly beforeGeneration: bigint;
 }
 
@@ -72,7 +72,7 @@ export interface ImageGeneration {
 
 /** Result of AttachShard. */
 export interface AttachShardResponse {
-  /** Where ingest goes on; 0 while an import is awaited. */
+  /** Where ingest continues; 0 while an import is awaited. */
   readonly ingestedLsn: bigint;
 }
 
@@ -144,7 +144,7 @@ export interface GetPagesRequest {
     | undefined;
   /** Framed keys and LSNs, as docs/formats.md describes (page request, version 1): at most 4,000 pages. */
   readonly requests: Buffer;
-  /** W3C trace context of whoever follows this read; absent mostly. */
+  /** W3C trace context where this read is traced; absent mostly. */
   readonly traceparent?: string | undefined;
 }
 
@@ -192,7 +192,7 @@ export interface StreamFilesRequest {
     | undefined;
   /** The position. */
   readonly lsn: bigint;
-  /** Goes on behind this place, which an earlier stream of the shard at the same lsn gave; empty = from the beginning. */
+  /** Continues behind this place, which an earlier stream of the shard at the same lsn gave; empty = from the beginning. */
   readonly after: Buffer;
 }
 
@@ -250,7 +250,7 @@ export interface SetImageGenerationRequest {
   readonly imageGeneration:
     | ImageGeneration
     | undefined;
-  /** Number of the wish that it follows from: one lower than the shard has heard of is refused. */
+  /** Number of the request that it follows from: one lower than the shard has seen is refused. */
   readonly generation: bigint;
 }
 
@@ -320,7 +320,7 @@ export interface ShardStatus {
   readonly layerBytes: bigint;
   /** Redo position of the last checkpoint seen in the WAL (shard 0 only). */
   readonly lastCheckpointRedoLsn: bigint;
-  /** Empty, or what the shard waits for: trouble outside, as a full disk, after which it goes on by itself. */
+  /** Empty, or what the shard waits for: trouble outside, as a full disk, after which it continues by itself. */
   readonly stall: string;
   /** Not all of its layers are open yet: it can neither be read nor changed for now. */
   readonly loading: boolean;

@@ -24,11 +24,11 @@ import {
 } from "@grpc/grpc-js";
 import { Membership, PostgresIdentity, SafekeeperMember, ShardRef, TermStart, TimelineRef } from "./common.ts";
 
-/** How a compute goes on after an election. */
+/** How a compute continues after an election. */
 export const ElectionKind = {
   /** ELECTION_KIND_UNSPECIFIED - Not said. */
   ELECTION_KIND_UNSPECIFIED: 0,
-  /** ELECTION_KIND_ADOPT - The living Postgres goes on. */
+  /** ELECTION_KIND_ADOPT - The living Postgres continues. */
   ELECTION_KIND_ADOPT: 1,
   /** ELECTION_KIND_REBUILD - Postgres is rebuilt from storage. */
   ELECTION_KIND_REBUILD: 2,
@@ -92,7 +92,7 @@ export interface ProposeResponse {
     /** Answers the vote request. */
     { readonly $case: "vote"; readonly value: VoteResponse }
     | //
-    /** Tells what is flushed. */
+    /** Reports the flush position. */
     { readonly $case: "append"; readonly value: AppendResponse }
     | undefined;
 }
@@ -113,11 +113,11 @@ export interface ProposerGreeting {
   readonly nodeId: string;
   /** Generation of the membership configuration the proposer knows. */
   readonly membershipGeneration: bigint;
-  /** That configuration; absent = not told. */
+  /** That configuration; absent = not included. */
   readonly membership:
     | Membership
     | undefined;
-  /** What this proposer knows to be committed; 0 until it has committed something. */
+  /** The position that this proposer knows to be committed; 0 until it has committed something. */
   readonly commitLsn: bigint;
   /** Highest version of this protocol that the proposer speaks; 0 = protocol_version. */
   readonly protocolVersionMax: number;
@@ -185,11 +185,11 @@ export interface AppendRequest {
   readonly recordEndLsn: bigint;
   /** The bytes; empty in a heartbeat. */
   readonly wal: Buffer;
-  /** W3C trace context of whoever follows this WAL; absent mostly. */
+  /** W3C trace context where this WAL is traced; absent mostly. */
   readonly traceparent?: string | undefined;
 }
 
-/** Tells what is flushed. */
+/** Reports the flush position. */
 export interface AppendResponse {
   /** The acceptor's term; higher than the proposer's when that one is fenced. */
   readonly term: bigint;
@@ -428,7 +428,7 @@ export interface GetWalStatusResponse {
   readonly flushLsn: bigint;
   /** Committed up to here. */
   readonly commitLsn: bigint;
-  /** Smallest remote consistent position of all shards heard of. */
+  /** Smallest remote consistent position of all known shards. */
   readonly remoteConsistentLsn: bigint;
   /** Oldest byte still on disk here. */
   readonly oldestLsn: bigint;
@@ -484,7 +484,7 @@ export interface PullTimelineRequest {
     | undefined;
   /** Safekeepers that may have it. */
   readonly donors: readonly SafekeeperMember[];
-  /** Not 0: from the object store instead, up to this record end, which CloseStoredWal told. */
+  /** Not 0: from the object store instead, up to this record end, which CloseStoredWal returned. */
   readonly storedUntilLsn: bigint;
   /** With it, the term that begins there: higher than any that may have been lost. */
   readonly storedTerm: bigint;
@@ -496,7 +496,7 @@ export interface CloseStoredWalRequest {
   readonly timeline:
     | TimelineRef
     | undefined;
-  /** Must be true: WAL that another safekeeper stores meanwhile would be cut with the rest. */
+  /** Must be true: WAL that another safekeeper stores at the same time would be cut with the rest. */
   readonly noSafekeeperIsLeft: boolean;
 }
 
@@ -504,7 +504,7 @@ export interface CloseStoredWalRequest {
 export interface CloseStoredWalResponse {
   /** Where the WAL in the object store ends now: a record end. */
   readonly endLsn: bigint;
-  /** Last term that is told of it. */
+  /** Last term that is reported of it. */
   readonly term: bigint;
 }
 
@@ -4402,7 +4402,7 @@ export const SafekeeperServiceService = {
     responseDeserialize: (value: Buffer): GetCommitPositionsResponse => GetCommitPositionsResponse.decode(value),
   },
   /**
-   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * Announces to a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
    * generation older than one it knows.
    */
   configureMembership: {
@@ -4418,7 +4418,7 @@ export const SafekeeperServiceService = {
   },
   /**
    * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
-   * at once: called again it goes on, and tells how far it is.
+   * at once: called again it continues, and reports its progress.
    */
   pullTimeline: {
     path: "/understory.v1.SafekeeperService/PullTimeline" as const,
@@ -4446,7 +4446,7 @@ export const SafekeeperServiceService = {
     responseDeserialize: (value: Buffer): CloseStoredWalResponse => CloseStoredWalResponse.decode(value),
   },
   /**
-   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * Removes this safekeeper's copy of a timeline from its disk, in any state. There is none when this returns,
    * be it that there was none before. WAL in the object store stays.
    */
   deleteTimeline: {
@@ -4490,13 +4490,13 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
   /** Commit positions of many timelines in one call: cheap enough to be asked every second. */
   getCommitPositions: handleUnaryCall<GetCommitPositionsRequest, GetCommitPositionsResponse>;
   /**
-   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * Announces to a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
    * generation older than one it knows.
    */
   configureMembership: handleUnaryCall<ConfigureMembershipRequest, ConfigureMembershipResponse>;
   /**
    * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
-   * at once: called again it goes on, and tells how far it is.
+   * at once: called again it continues, and reports its progress.
    */
   pullTimeline: handleUnaryCall<PullTimelineRequest, PullTimelineResponse>;
   /**
@@ -4505,7 +4505,7 @@ export interface SafekeeperServiceServer extends UntypedServiceImplementation {
    */
   closeStoredWal: handleUnaryCall<CloseStoredWalRequest, CloseStoredWalResponse>;
   /**
-   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * Removes this safekeeper's copy of a timeline from its disk, in any state. There is none when this returns,
    * be it that there was none before. WAL in the object store stays.
    */
   deleteTimeline: handleUnaryCall<DeleteTimelineRequest, DeleteTimelineResponse>;
@@ -4588,7 +4588,7 @@ export interface SafekeeperServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetCommitPositionsResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Tells a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
+   * Announces to a member which safekeepers hold the timeline, and asks for its positions after that. Refused for a
    * generation older than one it knows.
    */
   configureMembership(
@@ -4608,7 +4608,7 @@ export interface SafekeeperServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Brings this copy of a timeline to what other safekeepers have committed; made first where it is not here. Returns
-   * at once: called again it goes on, and tells how far it is.
+   * at once: called again it continues, and reports its progress.
    */
   pullTimeline(
     request: PullTimelineRequest,
@@ -4645,7 +4645,7 @@ export interface SafekeeperServiceClient extends Client {
     callback: (error: ServiceError | null, response: CloseStoredWalResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Removes this safekeeper's copy of a timeline from its disk, whatever state it is in. There is none when this returns,
+   * Removes this safekeeper's copy of a timeline from its disk, in any state. There is none when this returns,
    * be it that there was none before. WAL in the object store stays.
    */
   deleteTimeline(
