@@ -58,10 +58,8 @@ test('no file is larger than a reader or a clone can handle', () => {
 
 /** Classes above 250 lines that are left, as above. */
 const LONG_CLASSES: Readonly<Record<string, number>> = {
-  Ingest: 284,
   RedoVerifier: 367,
   S3Store: 265,
-  Shard: 275,
   ShardRegistry: 258,
   WalStreamDecoder: 414,
 }

@@ -1,13 +1,11 @@
 /**
  * Takes a shard's part of the WAL in. Per record: its bytes go into the open layer once, each key of this shard gets a
- * value, chains are counted, and what the record does beyond its keys is acted on. The inner loop makes no object a
+ * value, chains are counted, and what the record does beyond its keys is acted on (record-effects.ts). The inner loop makes no object a
  * record and does not wait, except for the rare record that needs pages: a database's copy, a chain at its bound.
  */
 import { formatLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { encodeTrackerState, track, xidNote } from '@understory/postgres/cluster'
-import { recordEffects } from '@understory/postgres/redo'
-import type { EffectSink, RemovedPages, SlruKind } from '@understory/postgres/redo'
 import {
   DecodedRecord,
   RM_XLOG_ID,
@@ -18,33 +16,23 @@ import {
   XLR_INFO_MASK,
   decodeRecord,
 } from '@understory/postgres/wal'
-import type { BlockRef, RelFile } from '@understory/postgres/wal'
+import type { BlockRef } from '@understory/postgres/wal'
 import {
   CHECKPOINT_STATE_KEY,
-  KEY_DATABASE,
-  KEY_RELATION_BLOCK,
-  KEY_RELATION_MAP,
-  KEY_RELATION_SIZE,
-  KEY_SLRU_PAGE,
-  KEY_TABLESPACE,
-  KEY_TWO_PHASE,
   META_IS_SHARED,
   RECORD_KEY_BYTES,
   RECORD_PREFIX_BYTES,
   ROLE_BLOCK_IMAGE,
   ShardEntryReader,
-  classRange,
-  databaseRange,
   endsChain,
   isStorageImagedAt,
   metaOfRole,
-  slruNumber,
-  smallKey,
 } from '@understory/storage'
-import type { ImageGenerationSettings, Key, KeyRange } from '@understory/storage'
+import type { ImageGenerationSettings, Key } from '@understory/storage'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { newPage } from '../state/shard-reader.ts'
 import type { ShardState } from '../state/shard-state.ts'
+import { RecordEffects } from './record-effects.ts'
 
 /** What ingest asks of the image generator. */
 export interface ChainWatch {
@@ -56,18 +44,13 @@ export interface ChainWatch {
   read<T>(attempt: () => Promise<T>): Promise<T>
 }
 
-const FLAG_PRESENT = Uint8Array.of(1)
-/** Of a scan that is tried again as a whole. */
-const PIECE_KEYS = 1024
-
 export class Ingest {
   readonly #state: ShardState
   readonly #watch: ChainWatch
   readonly #reader = new ShardEntryReader()
   readonly #record = new DecodedRecord()
-  readonly #sink: EffectSink
+  readonly #effects: RecordEffects
   readonly #observer: ShardObserver | undefined
-  #at = 0 as Lsn
   /** Work of the current record that needs pages. */
   #waiting: (() => Promise<void>)[] = []
 
@@ -75,7 +58,11 @@ export class Ingest {
     this.#state = state
     this.#watch = watch
     this.#observer = observer
-    this.#sink = this.#makeSink()
+    this.#effects = new RecordEffects(state, {
+      read: (attempt) => watch.read(attempt),
+      readPage: (key, at) => this.#readPage(key, at),
+      defer: (work) => this.#waiting.push(work),
+    })
   }
 
   /**
@@ -186,10 +173,9 @@ export class Ingest {
         `record at ${formatLsn(recordLsn)} has ${record.totLen} bytes, its entry ${recordLength}`,
       )
     }
-    this.#at = nextLsn
     const { settings } = state
     // As of before the record: it may change them.
-    if (this.#reader.hasEffects) recordEffects(record, this.#sink, settings)
+    if (this.#reader.hasEffects) this.#effects.act(record, settings)
     if (record.rmid === RM_XLOG_ID) this.#takeXlog(record, nextLsn)
     if (state.tracker !== undefined && track(state.tracker, record, settings)) {
       state.putBytes(CHECKPOINT_STATE_KEY, nextLsn, encodeTrackerState(state.tracker))
@@ -221,123 +207,6 @@ export class Ingest {
         if (mainDataLength < 17)
           throw fail('bad_wal', `checkpoint record at ${formatLsn(record.recordLsn)} is too short`)
         this.#watch.sawFullPageWrites(view.getUint8(mainDataOffset + 16) !== 0)
-    }
-  }
-
-  #makeSink(): EffectSink {
-    const state = this.#state
-    const onFirstShard = (act: () => void): void => {
-      if (state.isFirstShard) act()
-    }
-    const put = (key: Key, bytes: Uint8Array): void => state.putBytes(key, this.#at, bytes)
-    const end = (key: Key): void => state.putTombstone(key, this.#at)
-    return {
-      // Their pages are among the record's keys.
-      visibilityClear: () => undefined,
-      slruPage: () => undefined,
-      slruTruncate: (kind, isRemoved) => {
-        const at = this.#at
-        this.#waiting.push(() => this.#truncateSlru(kind, isRemoved, at))
-      },
-      relationCreate: ({ spcOid, dbOid, relNumber }: RelFile, fork) => {
-        state.putForkBarrier(spcOid, dbOid, relNumber, fork, 0, this.#at)
-        if (state.isHomeOf(relNumber)) state.putSize(spcOid, dbOid, relNumber, fork, 0, this.#at)
-      },
-      relationTruncate: ({ spcOid, dbOid, relNumber }: RelFile, fork, blocks) => {
-        state.putForkBarrier(spcOid, dbOid, relNumber, fork, blocks, this.#at)
-        const size = state.isHomeOf(relNumber) ? state.sizeOf(spcOid, dbOid, relNumber, fork) : undefined
-        if (size !== undefined && size > blocks)
-          state.putSize(spcOid, dbOid, relNumber, fork, blocks, this.#at)
-      },
-      relationDrop: ({ spcOid, dbOid, relNumber }: RelFile) =>
-        state.putRelationBarrier(spcOid, dbOid, relNumber, this.#at),
-      databaseCopy: (dbOid, spcOid, sourceDbOid, sourceSpcOid) => {
-        const at = this.#at
-        state.putDatabaseBarrier(spcOid, dbOid, at)
-        this.#waiting.push(() => this.#copyDatabase(at, spcOid, dbOid, sourceSpcOid, sourceDbOid))
-        onFirstShard(() => put(smallKey(KEY_DATABASE, spcOid, dbOid, 0), FLAG_PRESENT))
-      },
-      databaseCreate: (dbOid, spcOid) => {
-        state.putDatabaseBarrier(spcOid, dbOid, this.#at)
-        onFirstShard(() => put(smallKey(KEY_DATABASE, spcOid, dbOid, 0), FLAG_PRESENT))
-      },
-      databaseDrop: (dbOid, spcOid) => {
-        state.putDatabaseBarrier(spcOid, dbOid, this.#at)
-        onFirstShard(() => {
-          end(smallKey(KEY_DATABASE, spcOid, dbOid, 0))
-          end(smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0))
-        })
-      },
-      relationMap: (dbOid, spcOid, content) =>
-        onFirstShard(() => put(smallKey(KEY_RELATION_MAP, spcOid, dbOid, 0), content)),
-      twoPhasePrepare: (xid, content) => onFirstShard(() => put(smallKey(KEY_TWO_PHASE, 0, 0, xid), content)),
-      twoPhaseRemove: (xid) => onFirstShard(() => end(smallKey(KEY_TWO_PHASE, 0, 0, xid))),
-      tablespaceCreate: (spcOid, path) =>
-        onFirstShard(() => put(smallKey(KEY_TABLESPACE, spcOid, 0, 0), Buffer.from(path))),
-      tablespaceDrop: (spcOid) => onFirstShard(() => end(smallKey(KEY_TABLESPACE, spcOid, 0, 0))),
-      originAdvance: (originId, remoteLsn, force) =>
-        onFirstShard(() => state.advanceOrigin(originId, remoteLsn, force, this.#at)),
-      originDrop: (originId) => onFirstShard(() => state.dropOrigin(originId, this.#at)),
-    }
-  }
-
-  async #truncateSlru(kind: SlruKind, isRemoved: RemovedPages, at: Lsn): Promise<void> {
-    const state = this.#state
-    const { first, last } = classRange(KEY_SLRU_PAGE)
-    const spcOid = slruNumber(kind)
-    const removed = await this.#watch.read(async () => {
-      const keys: Key[] = []
-      for await (const key of state.scan({ first: { ...first, spcOid }, last: { ...last, spcOid } }, at))
-        if (isRemoved(key.block)) keys.push(key)
-      return keys
-    })
-    for (const key of removed) {
-      state.putTombstone(key, at)
-      state.ledger.reset(state.keys.intern(key))
-    }
-  }
-
-  /** In pieces, since the index of a layer is read as a page is: a piece that cannot be read is tried again. */
-  async *#keysWithin({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
-    const state = this.#state
-    for (let from = first; ;) {
-      const piece = await this.#watch.read(async () => {
-        const keys: Key[] = []
-        for await (const key of state.scan({ first: from, last }, at))
-          if (keys.push(key) === PIECE_KEYS) break
-        return keys
-      })
-      yield* piece
-      const end = piece.at(-1)
-      if (end === undefined || piece.length < PIECE_KEYS) return
-      from = { ...end, block: end.block + 1 }
-    }
-  }
-
-  /** Every page, size and map of the source as of `at` becomes one of the new database, as its files were copied. */
-  async #copyDatabase(
-    at: Lsn,
-    spcOid: number,
-    dbOid: number,
-    sourceSpcOid: number,
-    sourceDbOid: number,
-  ): Promise<void> {
-    const state = this.#state
-    for (const keyClass of [KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_RELATION_MAP]) {
-      const range = databaseRange(keyClass, sourceSpcOid, sourceDbOid)
-      for await (const source of this.#keysWithin(range, at)) {
-        const target = { ...source, spcOid, dbOid }
-        if (keyClass === KEY_RELATION_BLOCK) {
-          const page = await this.#readPage(source, at)
-          if (page !== undefined) state.putBytes(target, at, page)
-        } else if (keyClass === KEY_RELATION_SIZE) {
-          const blocks = await this.#watch.read(() => state.readSize(source, at))
-          if (blocks !== undefined) state.putSize(spcOid, dbOid, source.rel, source.fork, blocks, at)
-        } else {
-          const content = await this.#watch.read(() => state.readBytes(source, at))
-          if (content !== undefined) state.putBytes(target, at, content)
-        }
-      }
     }
   }
 }

@@ -8,14 +8,13 @@
  *                              trouble outside: stalled, until it is over
  */
 import { Mailbox } from '@understory/actor'
-import { LSN_ZERO, UnderstoryError, describeError, formatLsn, isErrorCode, fail } from '@understory/base'
+import { UnderstoryError, formatLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { TrackerState } from '@understory/postgres/cluster'
 import type { ChainLedger, ImageGenerationSettings, ImportValue, IndexPart } from '@understory/storage'
 import type { ImageGenerator } from '../images/image-generator.ts'
 import { WalSubscriber } from '../ingest/wal-subscriber.ts'
 import type { WalBatch } from '../ingest/fragments.ts'
-import type { WalConsumer } from '../ingest/wal-subscriber.ts'
 import type { AttachDocument, ShardFiles } from '../layers/shard-files.ts'
 import type { ShardReader } from '../state/shard-reader.ts'
 import { LatencyHistogram } from '../telemetry/latency-histogram.ts'
@@ -25,6 +24,8 @@ import type { ShardParts, ShardWork } from './connect-parts.ts'
 import { importBackup } from './import-backup.ts'
 import { ReadWaiters } from './read-waiters.ts'
 import type { Readiness } from './read-waiters.ts'
+import { ShardCondition } from './shard-condition.ts'
+import { WalIntake } from './wal-intake.ts'
 
 /** The figures of a shard in its status and its gauges. */
 export interface ShardCounts {
@@ -40,7 +41,7 @@ export interface ShardCounts {
   readonly images: Pick<ImageGenerator, 'threshold' | 'queuedCount' | 'waitedMs'>
 }
 
-export class Shard implements WalConsumer, Readiness {
+export class Shard implements Readiness {
   readonly latency = new LatencyHistogram()
   readonly #parts: ShardParts
   readonly #files: ShardFiles
@@ -48,32 +49,25 @@ export class Shard implements WalConsumer, Readiness {
   readonly #subscriber: WalSubscriber
   readonly #mailbox: Mailbox
   readonly #waiters: ReadWaiters
-  #attached: AttachDocument
-  #failure: string | undefined
-  #isDamaged = false
-  #walBytes = 0
-  #commitLsn: Lsn = LSN_ZERO
-  readonly #stopping = new AbortController()
-  /** False while layers are missing: those that are there could answer wrongly. */
-  #isReadable = false
-  #isLoading = false
+  readonly #intake: WalIntake
+  readonly #condition = new ShardCondition((error) => this.#stopFor(error))
 
   constructor(parts: ShardParts, files: ShardFiles, attached: AttachDocument, index: IndexPart) {
     this.#parts = parts
     this.#files = files
-    this.#attached = attached
     const work = connectParts(parts, files, index, {
       inMailbox: (job) => this.#mailbox.run(job),
-      fail: (error) => this.#fail(error),
-      isOver: () => this.hasFailed || this.isStopped,
+      fail: (error) => this.#condition.fail(error),
+      isOver: () => this.#condition.isOver,
     })
     const { env, observer } = work
     this.#work = work
     this.#mailbox = new Mailbox({ name: 'shard', ...observer?.watchMailbox('shard', env.clock) })
     this.#waiters = new ReadWaiters(this, env.clock)
+    this.#intake = new WalIntake(work, this.#mailbox, this.#condition, () => this.#waiters.notify())
     const onEnd = (reason: SubscriptionEnd): void => observer?.subscriptionEnded(reason)
     const subscription = { env, streams: parts.streams, positions: parts.positions, onEnd }
-    this.#subscriber = new WalSubscriber(subscription, index.owner, attached.safekeepers, this)
+    this.#subscriber = new WalSubscriber(subscription, index.owner, attached.safekeepers, this.#intake)
   }
 
   get owner(): IndexPart['owner'] {
@@ -84,9 +78,6 @@ export class Shard implements WalConsumer, Readiness {
   }
   get reader(): ShardReader {
     return this.#work.state
-  }
-  get attached(): AttachDocument {
-    return this.#attached
   }
   get index(): IndexPart {
     return this.#work.layers.index
@@ -101,40 +92,37 @@ export class Shard implements WalConsumer, Readiness {
     return this.#work.state.ingestedLsn
   }
   get remoteConsistentLsn(): Lsn {
-    return this.#work.layers.uploads.remoteConsistentLsn
-  }
-  get trackCommitTimestamp(): boolean {
-    return this.#work.state.settings.trackCommitTimestamp === true
+    return this.#intake.remoteConsistentLsn
   }
   get failure(): string | undefined {
-    return this.#failure
+    return this.#condition.failure
   }
   /** Whether it has stopped for a damaged file. */
   get isDamaged(): boolean {
-    return this.#isDamaged
+    return this.#condition.isDamaged
   }
   get hasFailed(): boolean {
-    return this.#failure !== undefined
+    return this.#condition.hasFailed
   }
   get isStopped(): boolean {
-    return this.#stopping.signal.aborted
+    return this.#condition.isStopped
   }
   /** Why it does not continue for now, or undefined. */
   get stall(): string | undefined {
     return this.#work.stalls.reason
   }
   get isLoading(): boolean {
-    return this.#isLoading
+    return this.#condition.isLoading
   }
   get isReadable(): boolean {
-    return this.#isReadable
+    return this.#condition.isReadable
   }
   get isImported(): boolean {
     return this.index.startLsn > 0
   }
   /** Commit position as last reported. */
   get commitLsn(): Lsn {
-    return this.#commitLsn
+    return this.#intake.commitLsn
   }
   get imageGeneration(): ImageGenerationSettings {
     return this.#work.images.settings
@@ -143,7 +131,7 @@ export class Shard implements WalConsumer, Readiness {
   get counts(): ShardCounts {
     const { tracker, ledger, walImagesCount, generatedImagesCount, open } = this.#work.state
     return {
-      walBytes: this.#walBytes,
+      walBytes: this.#intake.walBytes,
       walImagesCount,
       generatedImagesCount,
       layerBytes: this.#work.layers.sizeBytes,
@@ -167,24 +155,14 @@ export class Shard implements WalConsumer, Readiness {
       await this.#loadWith(async () => state.load(await layers.openAll(), this.index.consistentLsn))
       images.change(this.index.imageGeneration)
     } catch (error) {
-      this.#fail(error)
+      this.#condition.fail(error)
     }
-    if (this.hasFailed || this.isStopped) return
+    if (this.#condition.isOver) return
     this.#begin()
     flow.startUpload()
   }
-  async #loadWith(load: () => Promise<void>): Promise<void> {
-    this.#isLoading = true
-    try {
-      await load()
-      this.#isReadable = true
-    } catch (error) {
-      // Data of an import that is here is loaded under a new generation.
-      if (this.isImported) this.#fail(error)
-      throw error
-    } finally {
-      this.#isLoading = false
-    }
+  #loadWith(load: () => Promise<void>): Promise<void> {
+    return this.#condition.load(load, () => this.isImported)
   }
   #begin(): void {
     this.#subscriber.start()
@@ -195,40 +173,9 @@ export class Shard implements WalConsumer, Readiness {
 
   /** The next batch. Errors: `unavailable` where it does not begin where ingest is. */
   take(batch: WalBatch): Promise<void> {
-    return this.#mailbox.run(async () => {
-      if (this.hasFailed || this.isStopped) throw fail('cancelled', 'shard has stopped')
-      const { startLsn, endLsn, commitLsn, entries } = batch
-      if (startLsn !== this.ingestedLsn || endLsn < startLsn) {
-        // Not a failure of the shard: another safekeeper may do better.
-        const range = `${formatLsn(startLsn)} to ${formatLsn(endLsn)}`
-        throw fail('unavailable', `batch of ${range} does not continue ${formatLsn(this.ingestedLsn)}`)
-      }
-      await this.#apply(entries, endLsn)
-      this.#walBytes += endLsn - startLsn
-      if (commitLsn > this.#commitLsn) this.#commitLsn = commitLsn
-      this.#waiters.notify()
-      await this.#work.flow.freezeFull()
-    })
+    return this.#intake.take(batch)
   }
-  async #apply(entries: Uint8Array, endLsn: Lsn): Promise<void> {
-    const observer = this.#work.observer
-    const { clock } = this.#work.env
-    const startMs = observer === undefined ? 0 : clock.nowMs()
-    try {
-      await this.#work.ingest.apply(entries, endLsn)
-      observer?.ingested(clock.nowMs() - startMs, entries.length)
-    } catch (error) {
-      this.#fail(error)
-      throw error
-    }
-  }
-  stopFor(error: Error): void {
-    this.#fail(error)
-  }
-  #fail(error: unknown): void {
-    if (this.#failure !== undefined || this.isStopped) return
-    this.#failure = describeError(error)
-    this.#isDamaged = isErrorCode(error, 'bad_file')
+  #stopFor(error: unknown): void {
     const isBug = !(error instanceof UnderstoryError)
     this.#work.env.log.error('shard_stopped', { at: formatLsn(this.ingestedLsn), error, isBug })
     this.#work.images.stop()
@@ -271,7 +218,6 @@ export class Shard implements WalConsumer, Readiness {
   /** A newer generation of the same shard on this node. */
   async adoptGeneration(attached: AttachDocument): Promise<void> {
     await this.#files.writeAttach(attached)
-    this.#attached = attached
     this.#subscriber.safekeepers = attached.safekeepers
     if (attached.generation === this.generation) return
     await this.#work.layers.changeIndex({ generation: attached.generation })
@@ -292,7 +238,7 @@ export class Shard implements WalConsumer, Readiness {
   ): Promise<number> {
     return this.#mailbox.run(async () => {
       const { importLayerBytesMax: layerBytesMax } = this.#parts.limits
-      const stop = this.#stopping.signal
+      const stop = this.#condition.stopSignal
       const backup = { startLsn, values, finish, layerBytesMax, stop }
       const valuesCount = await importBackup(this.#work, backup, (load) => this.#loadWith(load))
       if (!this.isStopped) this.#begin()
@@ -302,7 +248,7 @@ export class Shard implements WalConsumer, Readiness {
 
   /** Ends everything under way. WAL that is ingested but not in layers comes again. */
   async stop(): Promise<void> {
-    this.#stopping.abort()
+    this.#condition.stop()
     this.#work.images.stop()
     this.#work.stalls.stop()
     // An import waits for its upload within the mailbox.
