@@ -40,7 +40,8 @@ import type { ImageGenerationSettings, ImportValue } from '@understory/storage'
 import { streamFiles } from './file-stream.ts'
 import type { PageserverObserver } from '../telemetry/pageserver-observer.ts'
 import { READ_DEADLINE_MS, readPages } from './page-reads.ts'
-import type { AttachRequest, ShardRegistry } from '../shard/shard-registry.ts'
+import type { ShardRegistry } from '../shard/shard-registry.ts'
+import type { AttachRequest } from '../shard/starting-index.ts'
 import type { Shard } from '../shard/shard.ts'
 
 /** `observer` is undefined where nothing is measured. */

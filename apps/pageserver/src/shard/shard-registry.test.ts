@@ -13,7 +13,7 @@ import type { IndexPart, LayerEntry } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
 import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../../test/support.ts'
 import { RemoteIndex } from '../layers/remote-index.ts'
-import type { AttachRequest } from './shard-registry.ts'
+import type { AttachRequest } from './starting-index.ts'
 
 const LAYOUT = { count: 1, stripeBlocks: 8 }
 const SHARD: ShardIdentity = { ...LAYOUT, number: 0 }

@@ -3,27 +3,15 @@ import { resolve } from 'node:path'
 import { KeyedMailbox, Mailbox } from '@understory/actor'
 import { formatLsn, parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
-import { LSN_ZERO } from '@understory/base'
-import type { PostgresIdentity } from '@understory/postgres/cluster'
-import type { ImageGenerationSettings, IndexPart, LayerOwner } from '@understory/storage'
+import type { IndexPart, LayerOwner } from '@understory/storage'
 import { LayerRoom } from '../layers/layer-room.ts'
 import { RemoteIndex, staleGeneration } from '../layers/remote-index.ts'
-import { rollBack } from './rollback.ts'
-import type { Rollback } from './rollback.ts'
 import { ShardFiles, listAttached } from '../layers/shard-files.ts'
 import type { AttachDocument } from '../layers/shard-files.ts'
 import { Shard } from './shard.ts'
+import { StartingIndex } from './starting-index.ts'
+import type { AttachRequest } from './starting-index.ts'
 import type { ShardParts } from './connect-parts.ts'
-
-export interface AttachRequest {
-  readonly owner: LayerOwner
-  readonly generation: number
-  readonly create: boolean
-  readonly safekeepers: readonly string[]
-  readonly postgres: PostgresIdentity
-  readonly imageGeneration: ImageGenerationSettings
-  readonly rollback?: Rollback | undefined
-}
 
 const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string =>
   `${tenantId}/${timelineId}/${shard.number}`
@@ -124,32 +112,30 @@ export class ShardRegistry {
       generation,
       safekeepers: [...request.safekeepers],
     }
-    const remote = new RemoteIndex(this.#parts.store, owner)
+    const { store, env } = this.#parts
+    const start = new StartingIndex(request, new RemoteIndex(store, owner), env.log)
     const here = this.#shards.get(shardName(owner))
     if (here !== undefined) {
       this.get(owner.tenantId, owner.timelineId, owner.shard)
       if (generation < here.generation) throw staleGeneration(generation, here.generation)
-      const isVoid = isBefore(here.generation, request.rollback)
-      if (generation === here.generation || (!isVoid && !(await this.#mustLoadAgain(here, remote)))) {
+      if (generation === here.generation || !(await start.replaces(here))) {
         await here.adoptGeneration(attached)
         return here.ingestedLsn
       }
       this.#shards.delete(shardName(owner))
       await here.stop()
     }
-    const newest = await remote.newestGeneration()
-    if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
-    const published = newest === undefined ? undefined : await this.#readPublished(remote, newest, request)
+    const published = await start.readPublished()
     const files = this.#files(owner)
     await this.#folders.run(() => files.make())
     await files.removeLeftovers()
-    const index = await this.#chooseIndex(files, published, request, here?.isDamaged === true)
+    const index = start.choose(await files.readIndex(), here?.isDamaged === true)
     await files.removeOrphans(index)
     await files.writeIndex(index)
     await files.writeAttach(attached)
     const shard = await this.#add(files, attached, index, published)
     if (shard.isImported && !shard.hasFailed) await shard.upload()
-    this.#parts.env.log.info('shard_attached', {
+    env.log.info('shard_attached', {
       tenant: owner.tenantId,
       timeline: owner.timelineId,
       shard: owner.shard.number,
@@ -157,87 +143,6 @@ export class ShardRegistry {
       ingestedLsn: formatLsn(shard.ingestedLsn),
     })
     return shard.ingestedLsn
-  }
-
-  /**
-   * Returns the published index. Where WAL was discarded, the part that stays is published first: a reader of the store
-   * finds nothing else, and local files of before are of the past.
-   */
-  async #readPublished(remote: RemoteIndex, newest: number, request: AttachRequest): Promise<IndexPart> {
-    const published = await remote.read(newest)
-    const { rollback, generation, owner } = request
-    if (rollback === undefined || !isBefore(newest, rollback) || generation <= newest) return published
-    const kept = { ...rollBack(published, rollback.lsn), generation }
-    await remote.publish(kept)
-    this.#parts.env.log.warn('shard_rolled_back', {
-      tenant: owner.tenantId,
-      timeline: owner.timelineId,
-      shard: owner.shard.number,
-      to: formatLsn(rollback.lsn),
-      from: formatLsn(published.consistentLsn),
-      layersGone: published.layers.length - kept.layers.length,
-    })
-    return kept
-  }
-
-  /**
-   * A new generation is a new chance for a shard that has stopped. And where more is published than is here, what is
-   * published counts: WAL that only its layers hold may be gone from the safekeepers.
-   */
-  async #mustLoadAgain(here: Shard, remote: RemoteIndex): Promise<boolean> {
-    if (here.hasFailed) return true
-    const newest = await remote.newestGeneration()
-    if (newest === undefined || newest < here.generation) return false
-    return newest > here.generation || (await remote.read(newest)).consistentLsn > here.index.consistentLsn
-  }
-
-  /**
-   * The local index, the published one, or a new one: the furthest of the newest generation. Where a local file is
-   * damaged, what is published: the WAL of the layers that are only here comes again from the safekeepers.
-   */
-  async #chooseIndex(
-    files: ShardFiles,
-    published: IndexPart | undefined,
-    request: AttachRequest,
-    isDamaged: boolean,
-  ): Promise<IndexPart> {
-    const { owner, generation, postgres, imageGeneration, create } = request
-    const local = await files.readIndex()
-    if (local !== undefined && local.generation > generation)
-      throw staleGeneration(generation, local.generation)
-    // Another node published under a newer generation than the local files have, or a disk was put back to an older
-    // state: they are of the past.
-    const isLocalCurrent =
-      local !== undefined &&
-      (published === undefined ||
-        (!isDamaged &&
-          (local.generation > published.generation ||
-            (local.generation === published.generation && local.consistentLsn >= published.consistentLsn))))
-    const known = isLocalCurrent ? local : published
-    const { rollback } = request
-    if (known !== undefined && rollback !== undefined && isBefore(known.generation, rollback))
-      return { ...rollBack(known, rollback.lsn), generation }
-    if (known !== undefined) return { ...known, generation }
-    if (!create) {
-      throw fail(
-        'not_found',
-        `shard ${owner.shard.number} of timeline ${owner.timelineId} is neither here nor in the object store`,
-        {
-          hint: 'If it never had data, attach it with create set.',
-        },
-      )
-    }
-    return {
-      owner,
-      generation,
-      postgres,
-      imageGeneration,
-      startLsn: LSN_ZERO,
-      readableLsn: LSN_ZERO,
-      consistentLsn: LSN_ZERO,
-      nextSequence: 0,
-      layers: [],
-    }
   }
 
   async #add(
@@ -286,9 +191,6 @@ export class ShardRegistry {
     return new ShardFiles(this.#parts.env.disk, this.#room, this.#dataDirectory, owner)
   }
 }
-
-const isBefore = (generation: number, rollback: Rollback | undefined): boolean =>
-  rollback !== undefined && generation < rollback.beforeGeneration
 
 const ownerOf = ({ tenantId, timelineId, shard }: AttachDocument): LayerOwner => ({
   tenantId: parseTenantId(tenantId),
