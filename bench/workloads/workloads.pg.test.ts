@@ -357,7 +357,7 @@ test(
     await expect.poll(waiting, POLL).toEqual({ sessions: 4, waiting: 4 })
     stop.abort()
     expect(await running).toMatchObject({ connectionsLost: 4, unknownOutcomes: 4 })
-    // The sessions have their COMMIT and go on once they can, or find their client gone.
+    // The sessions have their COMMIT and continue once they can, or find their client gone.
     await client.query('commit')
     await expect.poll(waiting, POLL).toMatchObject({ sessions: 0 })
     const check = await checkLedger(client, ledger.path)

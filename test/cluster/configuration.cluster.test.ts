@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startRoad, until } from './cluster-support.ts'
 import type { Road } from './cluster-support.ts'
 
-const RULES = ['host all all 127.0.0.1/32 trust', 'host all somebody_else 0.0.0.0/0 scram-sha-256']
+const RULES = ['host all all 127.0.0.1/32 trust', 'host all other_user 0.0.0.0/0 scram-sha-256']
 
 let road: Road
 
@@ -68,7 +68,7 @@ test('settings, rules and prepared transactions outlive the disk of the compute 
     await client.query(`prepare transaction 'kept'`)
   })
   await published('postgresql.auto.conf', "max_prepared_transactions = '0'")
-  await published('pg_hba.conf', 'somebody_else')
+  await published('pg_hba.conf', 'other_user')
   await loseHostWithItsDisk()
 
   expect(await road.query('show work_mem')).toEqual([{ work_mem: '7MB' }])

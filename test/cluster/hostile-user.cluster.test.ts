@@ -103,12 +103,12 @@ test('settings of the server that would shut storage out do not last', async () 
 
 test('settings of all sessions that would shut the proxy out do not reach it', async () => {
   await inKept(
-    'create role nobody_much',
+    'create role plain_user',
     ...[
       'statement_timeout = 1',
       'default_transaction_read_only = on',
       "session_preload_libraries = 'nothing_of_that_name'",
-      "role = 'nobody_much'",
+      "role = 'plain_user'",
     ].map((setting) => `alter role all set ${setting}`),
     `create function refuse_login() returns event_trigger language plpgsql as $$ begin raise 'no'; end $$`,
     'create event trigger refuse_login on login execute function refuse_login()',

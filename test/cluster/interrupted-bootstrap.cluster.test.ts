@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => road?.[Symbol.asyncDispose]())
 
 /** Begins a tenant and waits until its compute's log has the event. */
-async function beginBirth(name: string, event: string): Promise<{ timelineId: string; pid: number }> {
+async function beginBootstrap(name: string, event: string): Promise<{ timelineId: string; pid: number }> {
   const { timeline } = await road.client.createTenant({
     name,
     password: TENANT_PASSWORD,
@@ -48,7 +48,7 @@ async function pidOf(timelineId: string): Promise<number | undefined> {
   }
 }
 
-async function expectBorn(name: string): Promise<void> {
+async function expectBootstrapped(name: string): Promise<void> {
   await road.connectionString(name)
   await road.query('create table first_rows as select generate_series(1, 1000) as i', name)
   await until('the bootstrap to be noted', async () => {
@@ -63,25 +63,25 @@ test.each(['bootstrap_started', 'postgres_started', 'elected', 'base_backup_impo
   'a bootstrap completes after SIGKILL of its compute at "%s"',
   async (event) => {
     const name = event.replaceAll('_', '-')
-    const { pid } = await beginBirth(name, event)
+    const { pid } = await beginBootstrap(name, event)
     process.kill(pid, 'SIGKILL')
-    await expectBorn(name)
+    await expectBootstrapped(name)
   },
 )
 
 test('a bootstrap completes after SIGKILL of the compute host', async () => {
-  await beginBirth('host', 'elected')
+  await beginBootstrap('host', 'elected')
   await road.cluster.computeHost.kill()
   await road.cluster.computeHost.start()
-  await expectBorn('host')
+  await expectBootstrapped('host')
 })
 
 test('a bootstrap completes after the loss of a pageserver that had only a part of it', async () => {
   const [victim] = road.cluster.pageservers.slice(-1)
-  await beginBirth('pageserver', 'elected')
+  await beginBootstrap('pageserver', 'elected')
   await victim?.kill()
   await victim?.start()
-  await expectBorn('pageserver')
+  await expectBootstrapped('pageserver')
 })
 
 test('some of them had to begin again, and the remains of the interrupted bootstraps are removed', async () => {

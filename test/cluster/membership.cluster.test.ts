@@ -87,7 +87,7 @@ test('a safekeeper is replaced under load: no commit is lost, and commits pause 
   expect(stats.connectionsLost).toBe(0)
   expect(pauseMs).toBeLessThan(1_000)
 
-  // The one that left is not missed, and the one that came counts: with one more away commits go on.
+  // The one that left is not missed, and the one that came counts: with one more away commits continue.
   const [other] = before.filter((node) => node !== from) as [string]
   await road.underLoad(async (load) => {
     await Promise.all([safekeeper(from).kill(), safekeeper(other).kill()])

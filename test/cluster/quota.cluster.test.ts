@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { runCli, startRoad, until } from './cluster-support.ts'
 
-test('commits wait while safekeepers are at their quota, and go on by themselves', async () => {
+test('commits wait while safekeepers are at their quota, and continue by themselves', async () => {
   const quota = ['--timeline-quota-mib', '64', '--keep-wal-mib', '1000', '--offload-take-over-s', '1']
   await using road = await startRoad({ flags: { safekeeper: quota } })
   await road.loadTpcb()
@@ -53,7 +53,7 @@ test('commits wait while safekeepers are at their quota, and go on by themselves
 
   await rm(wal)
   await rename(`${wal}.aside`, wal)
-  await until('commits to go on', () => rows > before + 20 || undefined)
+  await until('commits to continue', () => rows > before + 20 || undefined)
   isStopped = true
   await writing
   expect(await road.query('select count(*)::int as n, max(n) as last from numbers')).toEqual([

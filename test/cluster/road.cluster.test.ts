@@ -38,7 +38,7 @@ test('commits survive SIGKILL of Postgres alone', async () => {
   expect((await road.runningCompute()).postmasterPid).not.toBe(postmasterPid)
 })
 
-test('any one safekeeper may be killed: commits go on, no connection is lost, and it catches up', async () => {
+test('any one safekeeper may be killed: commits continue, no connection is lost, and it catches up', async () => {
   const { stats } = await road.underLoad(async (load) => {
     for (const victim of road.cluster.safekeepers) {
       await victim.kill()
@@ -56,7 +56,7 @@ test('any one safekeeper may be killed: commits go on, no connection is lost, an
   expect(stats.connectionsLost).toBe(0)
 })
 
-test('a pageserver may be killed: commits go on, and it ingests what it missed', async () => {
+test('a pageserver may be killed: commits continue, and it ingests what it missed', async () => {
   const { stats } = await road.underLoad(async (load) => {
     for (const victim of road.cluster.pageservers) {
       await victim.kill()
@@ -98,7 +98,7 @@ test('the compute and a safekeeper may be lost at once', async () => {
   })
 })
 
-test('the control plane may be killed: commits go on, and it knows everything again', async () => {
+test('the control plane may be killed: commits continue, and it knows everything again', async () => {
   const { stats } = await road.underLoad(async (load) => {
     await road.cluster.controlPlane.kill()
     await load.moreCommits(50)

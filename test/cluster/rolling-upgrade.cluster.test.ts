@@ -43,7 +43,7 @@ const inOrder = ({ cluster }: Road): ClusterNode[] => [
 async function change(cluster: Road, load: Load, node: ClusterNode, root: string | undefined): Promise<void> {
   await node.changeProgram(root)
   expect(await programOf(node)).toContain(root ?? process.cwd())
-  // A compute host takes its Postgres with it; through everything else commits go on.
+  // A compute host takes its Postgres with it; through everything else commits continue.
   await load.moreCommits(50)
   await cluster.ingested()
 }

@@ -79,7 +79,7 @@ test('a flipped byte in the object store is reported before anything of it is se
   await road.expectVerified(OTHER)
 
   await writeFile(object, whole)
-  await until('the shard to go on by itself', async () => ((await failureOf(1)) === '' ? true : undefined))
+  await until('the shard to continue by itself', async () => ((await failureOf(1)) === '' ? true : undefined))
   expect(road.cluster.controlPlane.log()).toContain('stopped_shard_reattached')
   await road.expectVerified()
 })
@@ -115,7 +115,7 @@ test('a shard whose index another writer wrote under its generation continues un
   const before = await generationOf()
   await road.query('update pgbench_branches set bbalance = bbalance + 1')
   await expect(road.flushShards()).rejects.toThrow(/is being written by another/)
-  await until('the shard to go on by itself', async () => ((await failureOf(0)) === '' ? true : undefined))
+  await until('the shard to continue by itself', async () => ((await failureOf(0)) === '' ? true : undefined))
   await until('a new generation', async () => ((await generationOf()) > before ? true : undefined))
   expect(node.log()).toContain('shard_stopped')
   await road.flushShards()

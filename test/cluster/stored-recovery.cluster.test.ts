@@ -27,7 +27,7 @@ test('all safekeepers lost: refused while one is left, then on from the object s
   const unsure = await recover(road)
   expect(unsure.code).toBe(1)
   expect(unsure.stderr).toMatch(/commits that the object store does not have would be lost/)
-  const none = await recoverOnceTold(road)
+  const none = await recoverWhenSettled(road)
   expect(none.code).toBe(1)
   expect(none.stderr).toMatch(/needs 3 safekeepers, and 0 are there/)
 
@@ -59,7 +59,7 @@ test('all safekeepers and pageservers lost seconds after the import: the WAL sin
   const imports = events(road, 'imported')
   expect(imports.length).toBeGreaterThan(1)
   for (const { startLsn, endLsn } of imports) expect(parseLsn(startLsn!)).toBeLessThan(parseLsn(endLsn!))
-  // Layers beyond what is stored: the WAL is not offloaded while commits go on.
+  // Layers beyond what is stored: the WAL is not offloaded while commits continue.
   const stop = new AbortController()
   const commits = commitUntil(road, stop.signal)
   await road.flushShards()
@@ -171,7 +171,7 @@ const recover = (road: Road, ...flags: string[]) =>
   )
 
 /** Once the control plane knows which safekeepers are there. */
-const recoverOnceTold = (road: Road) =>
+const recoverWhenSettled = (road: Road) =>
   until('every safekeeper to be known as here or gone', async () => {
     const result = await recover(road, '--accept-lost-commits')
     const nodes = await road.client.listNodes()
@@ -191,7 +191,7 @@ async function resume(road: Road, kept: readonly number[]): Promise<void> {
 
 /** Recovers, and looks at what there is. */
 async function recovered(road: Road, kept: readonly number[]): Promise<void> {
-  const done = await recoverOnceTold(road)
+  const done = await recoverWhenSettled(road)
   expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({ code: 0, stderr: '' })
   expect(done.stdout).toMatch(/from the object store/)
   await road.client.waitForSql(road.tenant, { timeoutMs: 60_000 })

@@ -61,7 +61,7 @@ test.skipIf(!hasMinio)('pageservers whose directories are deleted serve from S3 
 })
 
 test.skipIf(!hasMinio)(
-  'commits go on while S3 is away, and what they made reaches it afterwards (needs MinIO)',
+  'commits continue while S3 is away, and what they made reaches it afterwards (needs MinIO)',
   async () => {
     const cluster = present(road, 'cluster')
     const { stats } = await cluster.underLoad(async (load) => {
@@ -108,7 +108,7 @@ test.skipIf(!hasRedis)('a compute is rebuilt while Redis is away (needs Redis)',
 })
 
 test.skipIf(!hasRedis)(
-  'while Redis is away a lost host gets its compute back, switches and metrics go on (needs Redis)',
+  'while Redis is away a lost host gets its compute back, switches and metrics continue (needs Redis)',
   async () => {
     const cluster = present(road, 'cluster')
     const { client } = cluster

@@ -105,7 +105,7 @@ test.each([16, 17, 18] as const)(
     await server.start()
     await runWorkload(server)
 
-    // Writers go on for the fuzzy part; the exact part waits for them.
+    // Writers continue for the fuzzy part; the exact part waits for them.
     const writer = await server.connect()
     let isOver = false
     const writing = (async () => {

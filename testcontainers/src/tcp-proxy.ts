@@ -20,7 +20,7 @@ export class TcpProxy implements AsyncDisposable {
   target: string
   /** How long every piece is under way, each direction. */
   delayMs = 0
-  /** What came from the target, over all connections. */
+  /** Bytes from the target, over all connections. */
   answeredBytes = 0
   readonly #server: Server
   readonly #sockets = new Set<Socket>()

@@ -1,6 +1,6 @@
 /**
  * Sends messages to every RPC of a cluster at work, and holds it to this: each call ends with a gRPC status (a stream
- * may go on), a call that was refused changed nothing, no process dies, hangs or grows, and no handler threw what it
+ * may continue), a call that was refused changed nothing, no process dies, hangs or grows, and no handler threw what it
  * should have refused.
  */
 import { readFile } from 'node:fs/promises'

@@ -86,7 +86,7 @@ async function expectWhole(bench: Bench, shard: Shard): Promise<void> {
   expect(bench.errors).toEqual([])
 }
 
-test('a full disk stalls ingest, and documents and reads go on; with more room all of it is there', async ({
+test('a full disk stalls ingest, and documents and reads continue; with more room all of it is there', async ({
   skip,
 }) => {
   await using directory = await temporaryDirectory({ prefix: 'full' })

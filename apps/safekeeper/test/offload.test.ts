@@ -216,7 +216,7 @@ describe('the last segment', () => {
 })
 
 describe('what the loss of every safekeeper costs (docs/disaster-recovery.md)', () => {
-  test('less than a segment, however old, while commits go on without a pause; nothing after the pause', async () => {
+  test('less than a segment, however old, while commits continue without a pause; nothing after the pause', async () => {
     const quietMs = 1_000
     const { store, safekeeper, maker, leader } = await filled(200, localStore, { offload: { quietMs } })
     safekeeper.offloader?.start()

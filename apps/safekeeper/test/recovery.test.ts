@@ -172,7 +172,7 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
   await create(lagging)
   const { maker } = await write(donor, 1, 50)
   const from = donor.timelines.get(REF)
-  const mayGoOn = Promise.withResolvers<void>()
+  const mayContinue = Promise.withResolvers<void>()
   const slow: WalSource = {
     name: 'slow',
     status: async () => ({
@@ -185,7 +185,7 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
     read: async function* (startLsn, endLsn) {
       const half = advance(startLsn, (endLsn - startLsn) >> 1)
       yield await from.read(startLsn, half)
-      await mayGoOn.promise
+      await mayContinue.promise
       yield await from.read(half, endLsn)
     },
   }
@@ -197,7 +197,7 @@ test('an elected proposer takes over from a pull, and a pull takes nothing from 
   const leader = new SingleProposer(lagging.client)
   onTestFinished(() => leader.close())
   const begin = await leader.lead(REF, IDENTITY, 1)
-  mayGoOn.resolve()
+  mayContinue.resolve()
   await expect(pulling).rejects.toMatchObject({ code: 'conflict' })
   await expect(catchUp(timeline, { sources: [slow], signal, log: silentLog })).rejects.toMatchObject({
     code: 'conflict',

@@ -204,7 +204,7 @@ test('the flush position never lies within a record', async () => {
   await leader.flushed(maker.endLsn)
 })
 
-test('subscribers get each committed record once, and go on from any record end', async () => {
+test('subscribers get each committed record once, and continue from any record end', async () => {
   const { safekeeper, maker, leader } = await filled(await dataFolder(), 200, 900)
   const all = await subscribe(safekeeper.client, START, maker.endLsn)
   const lsns = recordLsns(all)

@@ -3,8 +3,8 @@
  * and writes it again. What it does not know has to be in what it writes. Hence every stored document obeys two rules:
  *
  * - fields are added, never given another meaning; a reader keeps those that it does not know (`keepUnknown`);
- * - where an older reader would do harm, the writer sets `minReader` beyond `DOCUMENT_READER` of the programs before it,
- *   and these refuse the document.
+ * - where an older reader would do harm, the writer sets `minReader` beyond `DOCUMENT_READER` of the programs before
+ *   it, and these refuse the document.
  */
 
 /** The highest `minReader` of a document that this program may change. */

@@ -37,7 +37,7 @@ export interface Broker extends AsyncDisposable {
   readonly isAway: boolean
   /**
    * Announces the key at once and again every third of `ttlMs`. Resolves after the first try, whether or not the broker
-   * could be reached: the tries go on.
+   * could be reached: the tries continue.
    */
   announce(key: string, value: unknown, ttlMs?: number): Promise<Announcement>
   /** The living entries whose keys begin with `prefix`, by key. Rejects `unavailable`. */

@@ -8,8 +8,8 @@
  *
  * The app's part
  * - The state changes by steps alone. A step counts once its `durable` effects are done; before that it may be dropped.
- * - `truncateWal` waits for a running flush, whose result is dropped, cuts the log durably, and forgets unflushed bytes.
- *   Once it is done, `truncated` is fed: even if the effects after it are dropped, the log is shorter.
+ * - `truncateWal` waits for a running flush, whose result is dropped, cuts the log durably, and forgets unflushed
+ *   bytes. Once it is done, `truncated` is fed: even if the effects after it are dropped, the log is shorter.
  * - After `flush` it makes what is written durable and feeds `flushed` with the last record end in that, in order.
  *   One flush may answer many requests.
  * - WAL that cannot be written for want of room, or that is not WAL: `dropUnflushed`.

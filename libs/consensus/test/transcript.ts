@@ -5,7 +5,8 @@
  *     acceptors a b c                      new ones
  *     proposer p members=a,b,c [living=N]  a new one; `living` is the term under which its Postgres was streamed
  *     connect p a b                        greetings, answered
- *     stabilize [p a b]                    delivers messages and flushes until there are none, or those between the named ones
+ *     stabilize [p a b]                    delivers messages and flushes until there are none, or those between the
+ *                                          named ones
  *     wal p 100 [record=80]                so many more bytes, with the last record end in them
  *     compared p equal|different           answers `compare`
  *     disconnect p a                       what is under way between them is lost

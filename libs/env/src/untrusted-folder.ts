@@ -3,10 +3,10 @@
  * PGDATA, and may put a link, a FIFO or a device where a file is expected. Nothing outside of the folder is opened
  * through it:
  *
- * - every part of a path is opened below the folder before it (openat(2), by way of /proc/self/fd) and is not followed where
- *   it is a link, so that a part that is replaced between two steps changes nothing;
- * - only regular files that belong to the owner of the folder, or to this process's own user, are read, and their size is
- *   looked at before they are read. An open never waits (O_NONBLOCK).
+ * - every part of a path is opened below the folder before it (openat(2), by way of /proc/self/fd) and is not followed
+ *   where it is a link, so that a part that is replaced between two steps changes nothing;
+ * - only regular files that belong to the owner of the folder, or to this process's own user, are read, and their size
+ *   is looked at before they are read. An open never waits (O_NONBLOCK).
  *
  * One link is followed, for reading: `pg_tblspc/OID` leads to a tablespace, if that belongs to the owner of the folder.
  */

@@ -131,7 +131,7 @@ export function twoPhaseFiles(directory: string): Map<number, Uint8Array> {
   )
 }
 
-/** Everything that the oracle starts from, read into memory, so that the server may go on. */
+/** Everything that the oracle starts from, read into memory, so that the server may continue. */
 export function readDataDirectory(directory: string): VerifyBase & { readonly control: ControlFileValues } {
   const files = new Map<string, Uint8Array>()
   for (const { rel, fork, firstBlock, path } of relationFiles(directory)) {

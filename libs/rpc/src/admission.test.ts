@@ -278,7 +278,7 @@ test('health checks that strangers leave open keep out neither calls with a toke
   expect(await probe.status).toBe(status.OK)
 })
 
-test('a health check is no way to send much', async () => {
+test('a health check cannot carry much', async () => {
   const { open } = await start()
   const call = open(HealthService.check.path)
   call.stream.end(frame(Buffer.alloc(2 * 1024)))
@@ -293,7 +293,7 @@ test('one connection has streams of more than a thousand timelines, and calls be
   expect(await call.status).toBe(status.OK)
 })
 
-test('a connection that is old is replaced, and the streams on it go on', async () => {
+test('a connection that is old is replaced, and the streams on it continue', async () => {
   const more = Promise.withResolvers<void>()
   const services = [
     service<never>(BrokerServiceService, {

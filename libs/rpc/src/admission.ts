@@ -46,12 +46,12 @@ interface Refused {
 /** Of health checks, which strangers may begin: they are counted apart from the calls of those who have the token. */
 const HEALTH_CHECKS_WAITING_MAX = 256
 
-type GiveUp = (refused: Refused) => void
+type Refuse = (refused: Refused) => void
 
 /** Calls of one server that wait for their first message, and what they hold of it. */
 class WaitingCalls {
   /** In the order of their arrival. */
-  readonly #calls = new Set<GiveUp>()
+  readonly #calls = new Set<Refuse>()
   #bytes = 0
   readonly #limits: ServerLimits
 
@@ -64,24 +64,24 @@ class WaitingCalls {
   }
 
   /** The call that has waited longest has to end. */
-  giveUpOldest(): void {
+  endOldest(): void {
     const [oldest] = this.#calls
     oldest?.({ reason: 'too_many_waiting', error: tooMany() })
   }
 
-  /** Watches `call` until what it returns is called. `giveUp` is called with why the call has to end. */
-  add(call: IncomingCall, giveUp: GiveUp): () => void {
+  /** Watches `call` until what it returns is called. `refuse` is called with the reason why the call has to end. */
+  add(call: IncomingCall, refuse: Refuse): () => void {
     const { firstMessageMs, waitingBytesMax } = this.#limits
     let held = 0
-    this.#calls.add(giveUp)
+    this.#calls.add(refuse)
     const timer = setTimeout(() => {
       const error = fail('timeout', `the first message did not come within ${firstMessageMs} ms`)
-      giveUp({ reason: 'late', error })
+      refuse({ reason: 'late', error })
     }, firstMessageMs)
     const stopCounting = call.onData((bytes) => {
       held += bytes
       this.#bytes += bytes
-      if (this.#bytes > waitingBytesMax) giveUp({ reason: 'too_many_waiting', error: tooMany() })
+      if (this.#bytes > waitingBytesMax) refuse({ reason: 'too_many_waiting', error: tooMany() })
     })
     let isOver = false
     return () => {
@@ -89,7 +89,7 @@ class WaitingCalls {
       isOver = true
       clearTimeout(timer)
       stopCounting()
-      this.#calls.delete(giveUp)
+      this.#calls.delete(refuse)
       this.#bytes -= held
     }
   }
@@ -125,7 +125,7 @@ export function admission(context: ServerContext, limits: ServerLimits): ServerI
       return { reason: 'compressed', error }
     }
     // A probe that sends its message at once is answered however many others leave theirs open.
-    if (isHealthCheck(path) && waitingChecks.isFull) waitingChecks.giveUpOldest()
+    if (isHealthCheck(path) && waitingChecks.isFull) waitingChecks.endOldest()
     if (!isHealthCheck(path) && waiting.isFull) return { reason: 'too_many_waiting', error: tooMany() }
     return { principal }
   }

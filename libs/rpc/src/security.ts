@@ -5,7 +5,8 @@
  *
  *   UNDERSTORY_TLS_CERT, UNDERSTORY_TLS_KEY   PEM files of this process's own certificate: it serves TLS alone
  *   UNDERSTORY_TLS_CA                         PEM file of the authority that peers' certificates are checked against
- *   UNDERSTORY_TLS_NAME                       name in peers' certificates, where it is not the address they are called by
+ *   UNDERSTORY_TLS_NAME                       name in peers' certificates, where it is not the address they are called
+ *                                             by
  *   UNDERSTORY_TOKEN_FILE or UNDERSTORY_TOKEN sent with every call, and demanded of every call but health checks; a file
  *                                             may have several, see token-file.ts
  *   UNDERSTORY_INSECURE=yes                   the network is private: off loopback, too, TLS and token may be missing

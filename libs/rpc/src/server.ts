@@ -31,8 +31,8 @@ import { statusName, toServiceError } from './status.ts'
 setLogVerbosity(logVerbosity.NONE)
 
 /**
- * A peer that does not answer a ping within the time-out is taken for lost, with all its calls. One that is only busy,
- * or starved of CPU by its neighbours, must not be: its streams would begin again, which makes it busier still.
+ * A peer that does not answer a ping within the time-out is taken for lost, with all its calls. A peer that is only
+ * busy, or starved of CPU by its neighbours, must not be: its streams would begin again, which makes it busier still.
  */
 export const KEEPALIVE_OPTIONS = {
   'grpc.keepalive_time_ms': 20_000,

@@ -54,7 +54,7 @@ test(
   },
 )
 
-test('a watch and a wait go on over the loss of the control plane', { timeout: 180_000 }, async () => {
+test('a watch and a wait continue over the loss of the control plane', { timeout: 180_000 }, async () => {
   const seen: string[] = []
   const watching = (async () => {
     for await (const { phase } of client.watchFullPageWrites('shop')) {

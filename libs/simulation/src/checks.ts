@@ -3,7 +3,8 @@
  *
  * I1  what was called committed is on the disks of a quorum then, and in every log that is elected later
  * I2  one proposer is elected a term, and one commits; a vote is given once a term
- * I3  the committed log only grows; positions are record ends; no acceptor calls committed what is not, or holds other bytes
+ * I3  the committed log only grows; positions are record ends; no acceptor calls committed what is not, or holds other
+ *     bytes
  */
 import type { Lsn } from '@understory/base'
 import { isQuorum } from '@understory/consensus'

@@ -2,8 +2,8 @@
  * The duties of a proposer's driver under any behaviour of its transport, judged by what the transport sees of it.
  *
  * I1  It sends the bytes of its own log, and record ends.
- * I2  It asks for a term only once that is remembered, and for none once it saw that it has a successor. Without contact to
- *     a quorum it leads no longer. After its end it says nothing.
+ * I2  It asks for a term only once that is remembered, and for none once it saw that it has a successor. Without
+ *     contact to a quorum it leads no longer. After its end it says nothing.
  *
  * It continues under the newest membership that it has seen, by connections that were greeted under it. It comes back
  * to every member, and to no other node, within its pause, which is short again once a member has answered. A read that

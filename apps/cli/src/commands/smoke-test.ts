@@ -210,13 +210,13 @@ async function connect(connectionString: string): Promise<pg.Client> {
       await sql.connect()
       return sql
     } catch (error) {
-      if (performance.now() > untilMs || !isNobodyThere(error)) throw error
+      if (performance.now() > untilMs || !isUnreachable(error)) throw error
     }
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
   }
 }
 
-const isNobodyThere = (error: unknown): boolean =>
+const isUnreachable = (error: unknown): boolean =>
   error instanceof Error &&
   'code' in error &&
   ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN'].includes(String(error.code))

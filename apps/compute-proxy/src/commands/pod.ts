@@ -37,7 +37,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
   const files = podFiles({ shared: values.sharedDir, orders: values.ordersDir, own: values.ownDir })
   const lock = await lockRoot(files.own, clock, log)
   const requestStop = (): void => {
-    launcher.giveUp()
+    launcher.cancelWaits()
     compute.requestStop(values.stopDeadlineMs)
   }
   const launcher = new SidecarLauncher({ files, clock, log, onStopAsked: requestStop })

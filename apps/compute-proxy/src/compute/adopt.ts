@@ -1,6 +1,6 @@
 /**
  * The session of a Postgres that outlived its proxy: taken over by the next life of that process, without a rebuild.
- * Its clients stay connected; commits that waited when the proxy died go on to wait, and are confirmed as soon as WAL
+ * Its clients stay connected; commits that waited when the proxy died keep waiting, and are confirmed as soon as WAL
  * is streamed again.
  *
  * I2, I4 (libs/consensus/README.md, rule 3): adopted is only the very process that this compute streamed last, under

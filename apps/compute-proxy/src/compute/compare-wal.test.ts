@@ -86,6 +86,6 @@ test.each<[string, Partial<LocalWal>, RegExp]>([
 test('a donor that gives less is a difference', async () => {
   await using at = await local()
   expect(await compareWal(at.wal, END, donor(-1, 2 * SEGMENT_BYTES).readDonor)).toMatch(
-    'a safekeeper gave WAL up to',
+    'a safekeeper returned WAL to',
   )
 })

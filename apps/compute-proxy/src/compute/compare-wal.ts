@@ -51,7 +51,7 @@ export async function compareWal(local: LocalWal, endLsn: Lsn, readDonor: ReadDo
     if (difference !== undefined) return difference
     at = advance(at, bytes.length)
   }
-  return at === endLsn ? undefined : `a safekeeper gave WAL up to ${formatLsn(at)} alone`
+  return at === endLsn ? undefined : `a safekeeper returned WAL to ${formatLsn(at)} alone`
 }
 
 async function differenceWithin(local: LocalWal, startLsn: Lsn, bytes: Uint8Array): Promise<WalDifference> {

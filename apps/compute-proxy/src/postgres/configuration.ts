@@ -5,8 +5,8 @@
  * - pg_hba.managed.conf: the gate. Closed, only the proxy's own role on its socket gets in; open, the timeline's own
  *   pg_hba.conf decides, except that no client but the proxy may replicate (Postgres would send WAL no quorum has), and
  *   that none may come without TLS where the tenant does not allow it;
- * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are kept
- *   beside and put back (configuration-store.ts).
+ * - the configuration files in PGDATA, certificate and key among them: the user's. They are not in WAL, so they are
+ *   kept beside and put back (configuration-store.ts).
  */
 import { basename, join, relative } from 'node:path'
 import { replaceWithin } from '@understory/env'

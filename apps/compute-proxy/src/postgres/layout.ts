@@ -5,8 +5,8 @@
  *     pgdata/               Postgres's data directory: disposable (I4)
  *     sockets/              where the proxy reaches it; short, because a socket's path may have 107 bytes
  *     start-token           there once PGDATA may be started, taken away by the start
- *     postgres.log          what Postgres wrote to its standard error, since its last start or since it was cut, when a host
- *                           keeps what was before in postgres.log.1
+ *     postgres.log          what Postgres wrote to its standard error, since its last start or since it was cut, when a
+ *                           host keeps what was before in postgres.log.1
  *     answers/              of a sidecar container (sidecar-launcher.ts)
  *   orders/   Postgres's user reads here, and writes nothing
  *     pg_hba.managed.conf   who may connect: ours (hba_file on the command line)

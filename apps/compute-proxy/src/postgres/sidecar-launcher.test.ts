@@ -63,7 +63,7 @@ async function startPod(): Promise<Pod> {
   const containerEnded = new Promise<number | null>((resolve) => container.once('exit', resolve))
   onTestFinished(async () => {
     launcher.finish()
-    launcher.giveUp()
+    launcher.cancelWaits()
     await containerEnded
     await folder[Symbol.asyncDispose]()
   })
@@ -107,7 +107,7 @@ test('an order to stop goes to the proxy, and the server runs on until that has 
   const server = await launcher.start(files, [])
   container.kill('SIGTERM')
   await stopAsked
-  launcher.giveUp()
+  launcher.cancelWaits()
   process.kill(server.pid, 0)
   await serving(files)
   server.signal('SIGINT')

@@ -75,7 +75,7 @@ export class SidecarLauncher implements Launcher {
   }
 
   /** Waits for the sidecar end. */
-  giveUp(): void {
+  cancelWaits(): void {
     this.#waiting.abort()
   }
 
@@ -93,8 +93,8 @@ export class SidecarLauncher implements Launcher {
   }
 
   /**
-   * Where the container has not begun, or has ended, nothing of Postgres runs. Also after `giveUp`, which cuts waits
-   * for work short: this is how a clean end ends.
+   * Where the container has not begun, or has ended, nothing of Postgres runs. Also after `cancelWaits`, which cuts
+   * waits for work short: this is how a clean end ends.
    */
   async endOld(): Promise<void> {
     if ((await this.#read('runner')) === undefined || (await this.#isRunnerGone())) return
@@ -215,7 +215,7 @@ export class SidecarLauncher implements Launcher {
     }
   }
 
-  /** False while it has not begun. One whose own word of itself makes no sense is of no more use. */
+  /** False while it has not begun. A runner whose own report makes no sense is of no more use. */
   async #isRunnerGone(): Promise<boolean> {
     try {
       const pid = await this.#readPid('runner')

@@ -101,7 +101,7 @@ export const METRICS = {
     unit: 's',
     kind: 'histogram',
     labels: { kind: ['bootstrap', 'rebuild', 'adopt'] },
-    help: 'from the start of the compute, or the loss of its Postgres, until SQL is served, and commits of an adopted one go on',
+    help: 'from the start of the compute, or the loss of its Postgres, until SQL is served, and commits of an adopted one continue',
     edges: LONG_SECONDS,
   },
   hosted: {

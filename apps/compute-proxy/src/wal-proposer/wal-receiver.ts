@@ -30,7 +30,8 @@ export class WalReceiver {
   #catalogLsn: Lsn
 
   /**
-   * `startLsn` is where both the stream and the quorum's log go on: a record end. `prevLsn`: start of the last record.
+   * `startLsn` is where both the stream and the quorum's log continue: a record end. `prevLsn`: start of the last
+   * record.
    */
   constructor(
     stream: ReplicationStream,

@@ -1,4 +1,4 @@
-/** gRPC clients by address. One whose address is no longer asked for is closed: its process is gone, or moved. */
+/** gRPC clients by address. A client whose address is no longer asked for is closed: its process is gone, or moved. */
 import type { Clock } from '@understory/env'
 
 /** The reconcilers ask every process that is there each second; the longest call takes ten minutes. */

@@ -64,7 +64,7 @@ test('a replacement goes through both majorities, each step once and in its orde
   expect(timeline.safekeeperChange?.tookMs).toBe(100)
 })
 
-test('the same request again is no other, under way or in force; another one waits', () => {
+test('the same request again counts as the same, under way or in force; another one waits', () => {
   const begun = requestChange(TIMELINE, REPLACE, 1_000)
   expect(requestChange(begun, REPLACE, 2_000)).toBe(begun)
   expect(() => requestChange(begun, { ...REPLACE, add: ['e'] }, 2_000)).toThrow(/under way: -a \+d/)

@@ -6,7 +6,8 @@
  *   joint    the document says that both majorities count, under the next generation
  *   finish   a majority of the old members and one of the new know of it, and the new ones have log and term of the
  *            old: the document says that the new members alone count, under the generation after
- *   spread   a majority of the new members knows that, and so do proposer, pageservers and, if they answer, those that left
+ *   spread   a majority of the new members knows that, and so do proposer, pageservers and, if they answer, those that
+ *            left
  *
  * Where no safekeeper is left (`recoverFromStore`), others begin with what the object store has of the WAL:
  *

@@ -141,7 +141,7 @@ export class Removals {
     return true
   }
 
-  /** Whether a compute that was asked to end may yet do so. One whose host is away is not waited for. */
+  /** Whether a compute that was asked to end may yet do so. A compute whose host is away is not waited for. */
   #isEnding(timelineId: string): boolean {
     const nowMs = this.#parts.clock.nowMs()
     const askedMs = this.#computeAskedMs.get(timelineId) ?? nowMs

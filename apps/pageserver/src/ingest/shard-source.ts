@@ -41,7 +41,7 @@ export class BatchQueue {
     this.#changes.notify()
   }
 
-  /** What came before is still given. */
+  /** Batches that came before are still returned. */
   fail(error: Error): void {
     this.#failure ??= error
     this.#changes.notify()

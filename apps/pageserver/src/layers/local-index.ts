@@ -20,7 +20,7 @@ export class LocalIndex {
     return this.#current
   }
 
-  /** Runs `work` while nobody else changes the index; what it calls changes it, durably. */
+  /** Runs `work` while no other caller changes the index; its own calls change it, durably. */
   run<T>(work: (change: (change: IndexChange) => Promise<void>) => Promise<T>): Promise<T> {
     return this.#changes.run(() => work((change) => this.#write({ ...this.#current, ...change })))
   }

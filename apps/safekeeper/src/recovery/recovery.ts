@@ -183,7 +183,7 @@ class Conversation implements ProposerSession {
     if (effect.kind === 'sendVote') this.vote = effect.reply
     if (effect.kind === 'sendAppended') {
       const { term, flushLsn } = effect.reply
-      // What came of an older term was not taken, and no flush of it is reported.
+      // WAL of an older term was not taken, and no flush of it is reported.
       if (term > this.#term) return this.close(fail('conflict', `this safekeeper advanced to term ${term}`))
       this.#flushLsn = maxLsn(this.#flushLsn, flushLsn)
     }

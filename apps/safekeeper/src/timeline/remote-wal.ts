@@ -2,7 +2,8 @@
  * The WAL of one timeline in the object store, below `wal/<tenant>/<timeline>/`:
  *
  *   <segment>                     a whole segment, by Postgres's name of it; never changed once it is there
- *   <segment>.partial.<end LSN>   its beginning up to that commit position, 16 hexadecimal digits; gone once a later is there
+ *   <segment>.partial.<end LSN>   its beginning up to that commit position, 16 hexadecimal digits; gone once a later is
+ *                                 there
  *   timeline.json                 what the timeline is, and its term history up to the last offload
  *
  * Only committed WAL comes here, and what is committed is the same on every safekeeper: each stores the same

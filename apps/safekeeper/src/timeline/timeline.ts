@@ -3,10 +3,10 @@
  * and acceptor-runner.ts carries out what it decides.
  *
  * - WAL that is taken in (admission.ts) waits in memory for a flush (group-flush.ts), which runs beside the mailbox.
- * - A failed write, sync or control file ends the writing of this timeline until it is opened again (reopener.ts): what was
- *   acknowledged is durable, and reading continues.
- * - Where there is no room, on the disk or by a quota, nothing is lost and nothing ends: WAL that is not durable is dropped,
- *   and the proposer learns why, and comes again.
+ * - A failed write, sync or control file ends the writing of this timeline until it is opened again (reopener.ts): what
+ *   was acknowledged is durable, and reading continues.
+ * - Where there is no room, on the disk or by a quota, nothing is lost and nothing ends: WAL that is not durable is
+ *   dropped, and the proposer learns why, and comes again.
  */
 import { Mailbox, Signal } from '@understory/actor'
 import { assert, formatLsn, fail } from '@understory/base'

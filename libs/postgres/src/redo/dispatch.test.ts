@@ -133,7 +133,7 @@ test('every resource manager stands under its own id', () => {
 })
 
 test('what a damaged page or record holds is refused as damaged, not as a wrong argument', () => {
-  // Found by fuzz:redo: pd_lsn beyond 2^53; offset numbers that go on beyond the block's data.
+  // Found by fuzz:redo: pd_lsn beyond 2^53; offset numbers that continue beyond the block's data.
   const lock = makeRecord({
     rmid: RM_HEAP_ID,
     info: 0x60,

@@ -52,7 +52,7 @@ export function decodeRecord(
 
   const end = start + totLen
   let at = start + RECORD_HEADER_BYTES
-  // Bytes of data announced so far: they fill the record's end, so headers go on while more is left than
+  // Bytes of data announced so far: they fill the record's end, so headers continue while more is left than
   // that.
   let dataTotal = 0
   let previous: BlockRef | undefined

@@ -261,7 +261,7 @@ describe('the decoder', () => {
         patched((view) => XLogPageHeader.info.set(view, 8192, 0)),
         [],
       ),
-    ).toThrow('does not go on with the record')
+    ).toThrow('does not continue the record')
     expect(() =>
       decodeAll(
         patched((view) => XLogPageHeader.remLen.set(view, 8192, 9)),

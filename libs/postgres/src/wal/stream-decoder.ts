@@ -488,7 +488,7 @@ export class WalStreamDecoder {
       this.#have = 0
       return
     }
-    if (!isContrecord) throw damage(`does not go on with the record at ${formatLsn(this.#gatherLsn)}`)
+    if (!isContrecord) throw damage(`does not continue the record at ${formatLsn(this.#gatherLsn)}`)
     // A record's first 8 bytes never straddle a page, so xl_tot_len is known here.
     const left = XLogRecord.totLen.get(this.#scratchView, 0) - this.#have
     if (remLen === 0 || remLen !== left) {

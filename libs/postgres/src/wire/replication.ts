@@ -65,7 +65,7 @@ export class ReplicationStream {
     if (this.#isOver) return undefined
     const { type, body } = await this.#connection.next()
     if (type === COPY_DONE) {
-      // CopyDone of ours lets the server go on to the end of the command.
+      // CopyDone of ours lets the server continue to the end of the command.
       this.#isOver = true
       this.#connection.send('c', new Uint8Array(0))
       return undefined

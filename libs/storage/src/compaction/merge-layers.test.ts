@@ -130,7 +130,7 @@ async function layersOf(steps: readonly Step[]): Promise<LayerFile[]> {
     const at = ((i + 1) * STEP) as Lsn
     switch (step.kind) {
       case 'value': {
-        // What is no page is complete in itself.
+        // A value that is not of a page is complete in itself.
         const isPage = step.key.keyClass === KEY_RELATION_BLOCK
         const meta = isPage || step.meta === META_TOMBSTONE ? step.meta : META_IMAGE
         const length = meta === META_TOMBSTONE ? 0 : step.length

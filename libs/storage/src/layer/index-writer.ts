@@ -142,21 +142,21 @@ export class IndexWriter {
       const first = Math.max(this.#firstValue, this.#valueOf(entry))
       raw.set(bytesAt(this.#keys, entry * KEY_ENTRY_BYTES, KEY_BYTES), at)
       view.setUint32(at + KEY_BYTES, first - this.#firstValue, true)
-      const goesOn = i === 0 && isContinued
-      this.#follow(goesOn, first, Math.min(this.#value, this.#valueOf(entry + 1)))
+      const continues = i === 0 && isContinued
+      this.#follow(continues, first, Math.min(this.#value, this.#valueOf(entry + 1)))
       view.setUint8(at + KEY_BYTES + 4, Math.min(this.#chain.count, CHAIN_COUNT_MAX))
       view.setUint8(
         at + KEY_BYTES + 5,
-        (goesOn ? KEY_CONTINUES : 0) | (this.#chain.isWhole ? KEY_IS_WHOLE : 0),
+        (continues ? KEY_CONTINUES : 0) | (this.#chain.isWhole ? KEY_IS_WHOLE : 0),
       )
     }
     return raw
   }
 
-  /** The chain over values [from, to) of a key, which begins with them unless `goesOn`. */
-  #follow(goesOn: boolean, from: number, to: number): void {
+  /** The chain over values [from, to) of a key, which begins with them unless `continues`. */
+  #follow(continues: boolean, from: number, to: number): void {
     const chain = this.#chain
-    if (!goesOn) {
+    if (!continues) {
       chain.count = 0
       chain.isWhole = false
     }

@@ -59,7 +59,7 @@ export class LayerMap {
   replace(from: readonly Layer[], to: readonly Layer[], readableLsn = LSN_ZERO): void {
     const at = this.#layers.indexOf(from[0] as Layer)
     for (const [i, layer] of from.entries())
-      assert(at >= 0 && this.#layers[at + i] === layer, () => 'the layers to replace are no neighbours')
+      assert(at >= 0 && this.#layers[at + i] === layer, () => 'the layers to replace are not neighbours')
     this.#set([...this.#layers.slice(0, at), ...to, ...this.#layers.slice(at + from.length)])
     if (readableLsn > this.#readableLsn) this.#readableLsn = readableLsn
   }

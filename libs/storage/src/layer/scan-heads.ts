@@ -51,10 +51,10 @@ export class ScanHeads {
       return
     }
     const run = head.runs.next()
-    return run instanceof Promise ? run.then((loaded) => this.#goOn(head, loaded)) : this.#goOn(head, run)
+    return run instanceof Promise ? run.then((loaded) => this.#resume(head, loaded)) : this.#resume(head, run)
   }
 
-  #goOn(head: ScanHead, run: KeyRun | undefined): void {
+  #resume(head: ScanHead, run: KeyRun | undefined): void {
     if (run === undefined) {
       const last = this.#heap.pop()
       if (last !== undefined && this.#heap.length > 0) this.#sink(last)

@@ -4,7 +4,8 @@
  *   INIT_BITMAP_PAGE    0 bitmap page, initialized   1 metapage
  *   INSERT              0 the page, data = the tuple   1 metapage
  *   ADD_OVFL_PAGE       0 the overflow page, initialized, data = u32 bucket   1 the page before it
- *                       2 bitmap page, data = u32 bit   3 new bitmap page, initialized   4 metapage, data = u32 firstfree
+ *                       2 bitmap page, data = u32 bit   3 new bitmap page, initialized
+ *                       4 metapage, data = u32 firstfree
  *   SPLIT_ALLOCATE_PAGE 0 old bucket   1 new bucket, initialized
  *                       2 metapage, data = [u32 lowmask, u32 highmask] [u32 ovflpoint, u32 ovflpages]
  *   SPLIT_PAGE          0 the page, always as an image

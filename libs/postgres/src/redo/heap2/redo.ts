@@ -80,7 +80,7 @@ function replaceItemId(page: Page, lines: number, offsetNumber: number, itemId: 
   setItemId(page, offsetNumber, itemId)
 }
 
-/** Refused `bad_wal` unless the block's data go on to `end` at least: offset numbers are read no further. */
+/** Refused `bad_wal` unless the block's data continue to `end` at least: offset numbers are read no further. */
 function checkReaches(end: number, ref: BlockRef): void {
   if (end > ref.dataOffset + ref.dataLength)
     throw fail('bad_wal', `block data end after ${ref.dataLength} bytes`)

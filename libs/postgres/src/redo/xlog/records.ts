@@ -25,7 +25,7 @@ export const xl_parameter_change = struct(28, {
   pad2: bytes(2),
 })
 
-/** 17 and 18 go on with `int wal_level`. */
+/** 17 and 18 continue with `int wal_level`. */
 export const xl_end_of_recovery = struct(16, {
   endTime: bytes(8), // end_time
   thisTimeLineID: u32, // ThisTimeLineID

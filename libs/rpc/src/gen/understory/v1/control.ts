@@ -245,7 +245,7 @@ export interface ShardView {
   readonly ingestedLsn: bigint;
   /** Durable in the object store up to here. */
   readonly remoteConsistentLsn: bigint;
-  /** Empty, or why it does not go on: it has stopped (and how often it was attached again), it is stalled, or loading. */
+  /** Empty, or why it does not continue: it has stopped (and how often it was attached again), it is stalled, or loading. */
   readonly failure: string;
 }
 
@@ -271,7 +271,7 @@ export interface FpwStatus {
   readonly sinceLsn: bigint;
   /** Steps of the last switch. */
   readonly steps: readonly FpwStep[];
-  /** Empty, or why it does not go on. */
+  /** Empty, or why it does not continue. */
   readonly problem: string;
   /** Number of the last request, or answer to a change that was not asked for; grows by one each. */
   readonly generation: bigint;
@@ -441,7 +441,7 @@ export interface SafekeeperChange {
   readonly steps: readonly SafekeeperChangeStep[];
   /** Whether all is done. */
   readonly done: boolean;
-  /** Empty, or why it does not go on. */
+  /** Empty, or why it does not continue. */
   readonly problem: string;
   /** Milliseconds since it was asked for, or that it took. */
   readonly tookMs: bigint;
@@ -4566,7 +4566,7 @@ export const ControlPlaneServiceService = {
       Buffer.from(VerifyTenantTimelineResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): VerifyTenantTimelineResponse => VerifyTenantTimelineResponse.decode(value),
   },
-  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  /** Begins a change of a timeline's safekeepers and returns at once; the same request again counts as the same. */
   changeSafekeepers: {
     path: "/understory.v1.ControlPlaneService/ChangeSafekeepers" as const,
     requestStream: false as const,
@@ -4693,7 +4693,7 @@ export interface ControlPlaneServiceServer extends UntypedServiceImplementation 
   watchFullPageWrites: handleServerStreamingCall<WatchFullPageWritesRequest, WatchFullPageWritesResponse>;
   /** Compares the timeline's Postgres with storage. */
   verifyTenantTimeline: handleServerStreamingCall<VerifyTenantTimelineRequest, VerifyTenantTimelineResponse>;
-  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  /** Begins a change of a timeline's safekeepers and returns at once; the same request again counts as the same. */
   changeSafekeepers: handleUnaryCall<ChangeSafekeepersRequest, ChangeSafekeepersResponse>;
   /** Cancels the change that is under way, unless the new members alone count already. */
   cancelSafekeeperChange: handleUnaryCall<CancelSafekeeperChangeRequest, CancelSafekeeperChangeResponse>;
@@ -4869,7 +4869,7 @@ export interface ControlPlaneServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<VerifyTenantTimelineResponse>;
-  /** Begins a change of a timeline's safekeepers and returns at once; the same one again is no other. */
+  /** Begins a change of a timeline's safekeepers and returns at once; the same request again counts as the same. */
   changeSafekeepers(
     request: ChangeSafekeepersRequest,
     callback: (error: ServiceError | null, response: ChangeSafekeepersResponse) => void,

@@ -212,7 +212,7 @@ export interface StreamFilesResponse {
     | undefined;
   /** Pages that this shard will send in all; only in the first message of a stream from the beginning. */
   readonly pagesTotal: bigint;
-  /** With this piece everything up to this place was sent: a stream that breaks can go on behind it. Empty = nothing is said. */
+  /** With this piece everything up to this place was sent: a stream that breaks can continue behind it. Empty = nothing is said. */
   readonly place: Buffer;
 }
 

@@ -255,7 +255,7 @@ export interface SubscribeWalResponse {
   /** Version of their encoding: the highest that both sides know; 0 = 1. */
   readonly protocolVersion: number;
   /**
-   * From version 2 on: the entries of this batch go on in the next message, which has the same positions. A record may be
+   * From version 2 on: the entries of this batch continue in the next message, which has the same positions. A record may be
    * larger than a message.
    */
   readonly moreFollows: boolean;
@@ -291,7 +291,7 @@ export interface FollowWalResponse {
     /** WAL for one subscription. */
     { readonly $case: "batch"; readonly value: FollowWalBatch }
     | //
-    /** A subscription has ended; the others go on. */
+    /** A subscription has ended; the others continue. */
     { readonly $case: "end"; readonly value: FollowWalEnd }
     | undefined;
 }
@@ -362,7 +362,7 @@ export interface FollowWalBatch {
   readonly endLsn: bigint;
   /** Commit position of the timeline. */
   readonly commitLsn: bigint;
-  /** The entries of this batch go on in the subscription's next message, which has the same positions. */
+  /** The entries of this batch continue in the subscription's next message, which has the same positions. */
   readonly moreFollows: boolean;
   /** Entries as docs/formats.md describes (shard stream, version 2). */
   readonly entries: Buffer;
