@@ -5,7 +5,7 @@ export type { StoreObserver, StoreOperation } from './observed.ts'
 export { openObjectStore } from './open.ts'
 export type { OpenOptions } from './open.ts'
 export { probeConditionalPut } from './probe.ts'
-export type { S3Credentials, S3StoreOptions } from './s3/store.ts'
+export type { S3Credentials, S3StoreOptions } from './s3/calls.ts'
 export { CONDITIONAL_PUT_BYTES_MAX, checkKey, getIfPresent } from './store.ts'
 export type {
   CallOptions,

@@ -4,7 +4,7 @@ import { isAbsolute } from 'node:path'
 import { fail } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { localObjectStore } from './local/store.ts'
-import type { S3Credentials, S3StoreOptions } from './s3/store.ts'
+import type { S3Credentials, S3StoreOptions } from './s3/calls.ts'
 import { type ObjectStore, checkKey } from './store.ts'
 
 export interface OpenOptions {

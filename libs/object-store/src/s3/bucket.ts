@@ -2,8 +2,8 @@
 import { CreateBucketCommand } from '@aws-sdk/client-s3'
 import { retry } from '@understory/env'
 import { nameOf, s3Error } from './errors.ts'
-import { s3Client } from './store.ts'
-import type { S3StoreOptions } from './store.ts'
+import { s3Client } from './calls.ts'
+import type { S3StoreOptions } from './calls.ts'
 
 /** Two minutes and a half: a server that is started at the same time may take a while. */
 const ATTEMPTS_MAX = 60
