@@ -121,14 +121,25 @@ test('nodes that are away remove their copies when they are back; the name is fr
 
 test('a deletion ends, with any process killed in the middle of it', async () => {
   const { controlPlane, computeHost, safekeepers, pageservers } = road.cluster
-  const victims = [controlPlane, computeHost, safekeepers[0], pageservers[0], controlPlane] as ClusterNode[]
-  for (const [i, victim] of victims.entries()) {
+  // Each is killed once the timeline's files are gone from nodes of the kind that is named: at once where none is.
+  const victims = [
+    [controlPlane, undefined],
+    [computeHost, undefined],
+    [safekeepers[0], '/compute-host-'],
+    [pageservers[0], '/safekeeper-'],
+    [controlPlane, '/pageserver-'],
+  ] as readonly (readonly [ClusterNode, string | undefined])[]
+  for (const [i, [victim, goneFrom]] of victims.entries()) {
     const name = `victim-${i}`
     await road.createTenant(name, 17)
     await road.query('create table t as select generate_series(1, 1000) as i', name)
     const id = present((await road.timeline(name)).timeline?.timeline?.timelineId, 'timeline')
     await road.client.deleteTenant(name, { stopCompute: true })
-    await new Promise((go) => setTimeout(go, i * 300))
+    if (goneFrom !== undefined)
+      await until(`the files to be gone from ${goneFrom}`, async () => {
+        const paths = await traces(id)
+        return !paths.some((path) => path.startsWith(goneFrom)) || undefined
+      })
     await victim.kill()
     await victim.start()
     await road.client.waitForRemoval(name)

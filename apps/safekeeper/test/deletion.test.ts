@@ -5,7 +5,7 @@
  */
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { lsnToBigint } from '@understory/base'
+import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import { realClock, realDisk, realRng, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
@@ -19,8 +19,8 @@ import type { Safekeeper } from './peers.ts'
 import { SingleProposer } from './single-proposer.ts'
 import { IDENTITY, START } from './wal-maker.ts'
 
-const remove = ({ client }: Safekeeper, leftWithGeneration = 0n): Promise<unknown> =>
-  callUnary(client.deleteTimeline.bind(client), { timeline: REF, leftWithGeneration })
+const remove = ({ client }: Safekeeper, leftWithGeneration = 0n, timeline = REF): Promise<unknown> =>
+  callUnary(client.deleteTimeline.bind(client), { timeline, leftWithGeneration })
 const left = (at: string): Promise<string[]> => readdir(join(at, 'sk1', 'timelines'))
 
 test('a deleted timeline is gone with its files, its streams end, and it can be deleted again', async () => {
@@ -125,12 +125,15 @@ test('nothing comes into the object store once the deletion is answered', async 
   const local = await localObjectStore(join(at, 'objects'), { clock: realClock, rng: realRng })
   const putting = Promise.withResolvers<void>()
   const release = Promise.withResolvers<void>()
-  let puts = 0
+  const other = { tenantId: REF.tenantId, timelineId: 'd'.repeat(32) }
+  const prefixOf = ({ tenantId, timelineId }: typeof REF): string => `wal/${tenantId}/${timelineId}/`
+  const puts: string[] = []
   const putIfAbsent: ObjectStore['putIfAbsent'] = async (key, ...rest) => {
-    if (!key.startsWith('wal/')) return local.putIfAbsent(key, ...rest)
-    putting.resolve()
-    await release.promise
-    puts++
+    if (key.startsWith(prefixOf(REF))) {
+      putting.resolve()
+      await release.promise
+    }
+    puts.push(key)
     return local.putIfAbsent(key, ...rest)
   }
   const slow: ObjectStore = new Proxy(local, {
@@ -149,11 +152,17 @@ test('nothing comes into the object store once the deletion is answered', async 
   const removed = remove(safekeeper).then(() => {
     isDone = true
   })
-  await realClock.sleep(50)
+  // It takes longer than all of a deletion that begins later, since its upload is under way.
+  await create(safekeeper, other)
+  await remove(safekeeper, 0n, other)
   expect(isDone).toBe(false)
   release.resolve()
   await removed
-  const putsBefore = puts
-  await realClock.sleep(100)
-  expect(puts).toBe(putsBefore)
+  const putsBefore = puts.filter((key) => key.startsWith(prefixOf(REF)))
+  expect(putsBefore.length).toBeGreaterThan(0)
+  // Rounds of the offloader follow, as another timeline's WAL shows, and none of them stores anything of this one.
+  await create(safekeeper, other)
+  await write(safekeeper, 1, 800, 7_000, LSN_ZERO, other)
+  await expect.poll(() => puts.filter((key) => key.startsWith(prefixOf(other))).length).toBeGreaterThan(3)
+  expect(puts.filter((key) => key.startsWith(prefixOf(REF)))).toEqual(putsBefore)
 })

@@ -6,7 +6,7 @@ import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { advance, isErrorCode, offsetInSegment, segmentOf } from '@understory/base'
 import type { Lsn } from '@understory/base'
-import { realClock } from '@understory/env'
+import { jsonLog, realClock } from '@understory/env'
 import { walFileName } from '@understory/postgres/wal'
 import { openBidi } from '@understory/rpc'
 import type { SubscribeWalRequest, SubscribeWalResponse } from '@understory/rpc'
@@ -117,8 +117,10 @@ test('an older segment that is gone comes back; without the last one the safekee
   await whole(again, committed)
   await again.stop()
   await rm(segmentPath(at, 'copy', advance(endLsn, -1)))
-  const last = await start('copy', at)
-  await realClock.sleep(1_500)
+  const events: string[] = []
+  const log = jsonLog({ write: (line) => events.push((JSON.parse(line) as { event: string }).event) })
+  const last = await start('copy', at, { log })
+  await expect.poll(() => events, { timeout: 10_000 }).toContain('timeline_not_repaired')
   await expect(status(last)).rejects.toMatchObject({ code: 'bad_file' })
 })
 

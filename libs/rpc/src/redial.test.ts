@@ -36,25 +36,32 @@ test('a call to an address without an answer fails soon, and the next one finds 
     CONNECT_MS_MAX,
   )
   const Health = makeClientConstructor(HealthService, 'grpc.health.v1.Health')
-  const client = new Health('', credentials.createInsecure(), { channelOverride: channel })
+  const late = new RedialingChannel(
+    () => new Channel(`127.0.0.1:${silent}`, credentials.createSsl(), {}),
+    CONNECT_MS_MAX,
+  )
+  const clientOf = (channelOverride: RedialingChannel) =>
+    new Health('', credentials.createInsecure(), { channelOverride })
+  const [client, lateClient] = [clientOf(channel), clientOf(late)]
   onTestFinished(async () => {
     client.close()
+    lateClient.close()
     await server.stop(0)
   })
-  const check = (): Promise<string> =>
+  const check = (of = client): Promise<string> =>
     new Promise((resolve) => {
-      const method = client['check'] as (
+      const method = of['check'] as (
         request: object,
         callback: (error: ServiceError | null, response: { status: number }) => void,
       ) => void
-      method.call(client, { service: '' }, (error, response) =>
+      method.call(of, { service: '' }, (error, response) =>
         resolve(error === null ? `status ${response.status}` : `code ${error.code}`),
       )
     })
   expect(await check()).toBe('code 14')
   expect(await check()).toBe('status 1')
-  // A connection made in time is kept.
-  await new Promise((resolve) => setTimeout(resolve, 2 * CONNECT_MS_MAX))
+  // A connection made in time is kept: it outlives the attempt of another channel, which began later.
+  expect(await check(lateClient)).toBe('code 14')
   expect(await check()).toBe('status 1')
   expect(dials).toBe(2)
 })

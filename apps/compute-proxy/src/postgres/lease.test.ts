@@ -60,9 +60,12 @@ test('a server whose proxy is gone is ended after its grace, and its guard with 
 
 test('a proxy that takes the lease in time keeps the server, and its own death begins another grace', async () => {
   const { path, lease, child, exited } = await startGuarded(1_000)
+  const other = await startGuarded(1_000)
   lease.release()
   const next = present(await takeLease(path, realClock), 'lease')
-  await realClock.sleep(1_500)
+  // By the end of a server whose grace began later, this one's grace is over, too.
+  other.lease.release()
+  expect(await other.exited).toBe('SIGQUIT')
   expect(child.exitCode ?? child.signalCode).toBeNull()
   next.release()
   expect(await exited).toBe('SIGQUIT')

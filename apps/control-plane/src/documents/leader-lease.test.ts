@@ -20,13 +20,21 @@ const TENANT = aTenant()
 
 test('a second control plane waits while the first lives, and takes over when it was released', async () => {
   const store = memoryObjectStore()
-  const first = lead(store, 'a')
+  let renewals = 0
+  const renewing: ObjectStore = new Proxy(store, {
+    get: (target, name: keyof ObjectStore) => {
+      if (name === 'putIfMatch') renewals++
+      return (target[name] as (...args: unknown[]) => unknown).bind(target)
+    },
+  })
+  const first = lead(renewing, 'a')
   await first.acquire(forever)
   expect(first.epoch).toBe(1)
   const second = lead(store, 'b')
   let isLeading = false
   const acquired = second.acquire(forever).then(() => (isLeading = true))
-  await realClock.sleep(LEASE_MS * 3)
+  // Five renewals are a lease: three leases pass.
+  await expect.poll(() => renewals, { timeout: 10_000 }).toBeGreaterThan(15)
   expect(isLeading).toBe(false)
   expect(() => second.epoch).toThrow('control plane "b" does not lead, "a" does')
   await first.release()
@@ -38,11 +46,14 @@ test('a second control plane waits while the first lives, and takes over when it
 test('a store that is away is waited for, and the leader from before leads on', async () => {
   const inner = memoryObjectStore()
   const isAway = { value: false }
+  let refused = 0
+  const refuse = (): Promise<never> => {
+    refused++
+    return Promise.reject(fail('unavailable', 'the store does not answer'))
+  }
   const store: ObjectStore = new Proxy(inner, {
     get: (target, name: keyof ObjectStore) =>
-      isAway.value
-        ? () => Promise.reject(fail('unavailable', 'the store does not answer'))
-        : (target[name] as (...args: unknown[]) => unknown).bind(target),
+      isAway.value ? refuse : (target[name] as (...args: unknown[]) => unknown).bind(target),
   })
   const [first, second] = [lead(store, 'a'), lead(store, 'b')]
   await first.acquire(forever)
@@ -51,7 +62,9 @@ test('a store that is away is waited for, and the leader from before leads on', 
   await expect.poll(() => second.isStandby).toBe(true)
   isAway.value = true
   await expect.poll(() => second.isStandby).toBe(false)
-  await realClock.sleep(LEASE_MS)
+  // It is away for longer than a lease, of which both have five tries.
+  const refusedBefore = refused
+  await expect.poll(() => refused - refusedBefore, { timeout: 10_000 }).toBeGreaterThan(12)
   isAway.value = false
   await expect.poll(() => second.isStandby).toBe(true)
   expect(first.epoch).toBe(1)
