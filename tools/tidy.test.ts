@@ -41,7 +41,6 @@ const sized = products.filter((path) => !path.startsWith('libs/postgres/src/redo
 /** Files above 400 lines that are left. The number may only fall; at 400 the entry goes. */
 const LONG_FILES: Readonly<Record<string, number>> = {
   'libs/postgres/src/verify/redo-verifier.ts': 497,
-  'libs/postgres/src/wal/stream-decoder.ts': 505,
 }
 
 test('no file is larger than a reader or a clone can handle', () => {
@@ -59,7 +58,6 @@ test('no file is larger than a reader or a clone can handle', () => {
 /** Classes above 250 lines that are left, as above. */
 const LONG_CLASSES: Readonly<Record<string, number>> = {
   RedoVerifier: 367,
-  WalStreamDecoder: 414,
 }
 
 test('no class is longer than 250 lines', () => {
