@@ -33,7 +33,7 @@ async function checkBreaking(): Promise<CommandResult> {
   return { ok: false, output: `${result.output}${hint}\n` }
 }
 
-/** What buf would generate now is what is committed. */
+/** The committed code is what buf would generate now. */
 async function checkGenerated(): Promise<CommandResult> {
   const generated = await runCommand('buf', ['generate'], { show: false })
   if (!generated.ok) return generated

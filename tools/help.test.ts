@@ -11,7 +11,7 @@ const run = promisify(execFile)
 const BOOTSTRAP = 'node tools/bootstrap.mjs '
 /** vitest has a help of its own; `fix` is `check` with a flag. */
 const OTHERS = ['test', 'fix']
-/** What a command says that has done something. */
+/** The output of a command that has done something. */
 const CLAIM = /everything held|promises? (kept|broken)|passed|\d+ failed|verified/
 
 const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { ROOT } from './run-command.ts'
 
-/** What not to write, and what to write in its place. */
+/** Words, and what to write in their place. */
 const WORDS: readonly (readonly [RegExp, string])[] = [
   [/\b(tells?|told|telling)\b/gi, 'report, return, notify, announce, say'],
   [/\blet(s|ting)? (\w+ )?go\b/gi, 'release, drop, trim'],

@@ -44,7 +44,7 @@ const BULK_ROW_BYTES = 1000
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 
-/** Makes the tables; gives MB/s of a bulk load whose WAL is several times as large as any buffer on the way. */
+/** Makes the tables; returns MB/s of a bulk load whose WAL is several times as large as any buffer on the way. */
 async function load(pgbench: string, connection: string, scale: number, megabytes: number): Promise<number> {
   await preparePgbench(pgbench, connection, scale)
   await query(

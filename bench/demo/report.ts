@@ -154,7 +154,7 @@ export function renderReport(report: DemoReport): string {
   ].join('\n')
 }
 
-/** What the demonstration promises; each line that does not hold, in words. */
+/** The promises of the demonstration; each line that does not hold, in words. */
 export function failures(report: DemoReport, chainMaxAllowed: number): string[] {
   const found: string[] = []
   const expect = (holds: boolean, what: string): void => {

@@ -52,7 +52,7 @@ function readWal(directory: string, startLsn: Lsn): Wal {
   }
 }
 
-/** Calls `each` for every record up to where the WAL ends, which a crash leaves in zeros. Gives the WAL's bytes. */
+/** Calls `each` for every record up to where the WAL ends, which a crash leaves in zeros. Returns the WAL's bytes. */
 function forEachRecord(wal: Wal, major: PgMajor, each: (record: DecodedRecord) => void): number {
   const decoder = new WalStreamDecoder({ startLsn: wal.startLsn, major })
   const record = new DecodedRecord()

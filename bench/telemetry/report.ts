@@ -13,7 +13,7 @@ export interface TelemetryReport {
   readonly postgresMajor: number
   readonly machine: string
   readonly settings: Readonly<Record<string, string | number | undefined>>
-  /** What the collector was sent over all runs. */
+  /** The points that the collector got over all runs. */
   readonly exportedBytes: number
   readonly pairs: readonly Pair[]
 }

@@ -28,7 +28,7 @@ export const BEGIN: Statement = { name: 'begin', text: 'begin' }
 export const COMMIT: Statement = { name: 'commit', text: 'commit' }
 export const ROLLBACK: Statement = { name: 'rollback', text: 'rollback' }
 
-/** What became of the transaction that a trip was to commit. */
+/** The outcome of the transaction that a trip was to commit. */
 export type CommitOutcome = 'none' | 'inFlight' | 'committed'
 
 const TRIP_BYTES_MIN = 16_384

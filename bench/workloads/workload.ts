@@ -1,4 +1,4 @@
-/** What the driver needs to know of a workload, and what a workload reports. */
+/** The facts of a workload that the driver needs, and the reports of a workload. */
 import type pg from 'pg'
 import type { Random } from './random.ts'
 import type { Session, Statement } from './session.ts'

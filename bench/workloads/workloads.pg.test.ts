@@ -65,7 +65,7 @@ test(
     expect(stats.nopm! / ((newOrder!.committed * 60) / stats.seconds)).toBeCloseTo(1, 3)
     expect(stats.connectionsLost + stats.unknownOutcomes).toBe(0)
 
-    // What the database has is what the clients counted.
+    // The database has as many as the clients counted.
     const ordersLoaded = TINY_TPCC.warehouses * 10 * TINY_TPCC.customersPerDistrict
     const { rows } = await client.query(`select
     (select count(*)::int from orders) as orders, (select count(*)::int from history) as history,

@@ -17,7 +17,7 @@ import { gone, isAlive, prepareSuccessor } from './successor.ts'
 
 /** Several kills, each of what the one before adopted. */
 const KILLS = 3
-/** What a commit may have to wait for on a machine that does nothing else; this one may have other work. */
+/** The longest wait of a commit on a machine that does nothing else; this one may have other work. */
 const GAP_MS_MAX = 5_000
 
 let road: Road
@@ -81,7 +81,9 @@ const eventsOf = (event: string): Record<string, unknown>[] =>
     .filter((line) => line.includes(`"event":"${event}"`))
     .map((line) => JSON.parse(line) as Record<string, unknown>)
 
-/** Waits for the process that becomes the next compute-proxy, one for each start that went before; gives what runs. */
+/**
+ * Waits for the process that becomes the next compute-proxy, one for each start that went before; returns what runs.
+ */
 async function readyToBeKilled(): Promise<GetComputeStatusResponse> {
   const compute = await road.runningCompute()
   await until('a spare process', () => {

@@ -187,7 +187,7 @@ async function expectWhole(server: PostgresServer, expected: unknown): Promise<v
   await server.start()
 }
 
-/** What the database says of itself and its rows. */
+/** The database's answers about itself and its rows. */
 async function answers(client: pg.Client): Promise<unknown> {
   const queries = [
     'select count(*), sum(n), md5(string_agg(id || filler || n, chr(44) order by id)) from hot',

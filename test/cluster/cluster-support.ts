@@ -1,6 +1,6 @@
 /**
- * What the whole-cluster tests share: a cluster of real processes with one tenant, a small load whose client keeps a
- * ledger, and what is asked of every cluster in the end. Conditions are polled; nothing sleeps for a time.
+ * The fixture of the whole-cluster tests: a cluster of real processes with one tenant, a small load whose client keeps
+ * a ledger, and what is asked of every cluster in the end. Conditions are polled; nothing sleeps for a time.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -219,7 +219,7 @@ export class Road implements AsyncDisposable {
     )
   }
 
-  /** What the pageservers themselves say, by shard. */
+  /** The reports of the pageservers themselves, by shard. */
   async shards(tenant = this.tenant): Promise<ShardStatus[]> {
     const { spec, timeline } = await this.timeline(tenant)
     const addresses = spec?.pageservers ?? []

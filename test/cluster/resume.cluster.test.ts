@@ -61,7 +61,7 @@ test('a rebuild continues where its streams broke, under the same election', asy
   expect(await road.query('select count(*) from filler')).toMatchObject([{ count: '60000' }])
   await road.expectVerified()
 
-  // What nothing disturbs.
+  // A rebuild that nothing disturbs.
   const cleanFrom = answered()
   process.kill(after.postmasterPid, 'SIGKILL')
   await until('another rebuild', () => (rebuilds(road).length === 2 ? true : undefined))

@@ -141,7 +141,7 @@ test('full_page_writes goes off and on again under load without a restart or a l
     // A checkpoint, after which Postgres would write images again.
     await road.query('checkpoint')
     await load.moreCommits(1_000)
-    // What a pageserver had not made durable it ingests again, and keeps the bound.
+    // A pageserver ingests again the WAL that it had not made durable, and keeps the bound.
     await (await road.pageserverOf(0)).kill()
     await (await road.pageserverOf(0)).start()
     await load.moreCommits(500)

@@ -35,7 +35,7 @@ test('pageservers whose local directories are deleted serve from the object stor
   await road.ingested()
   expect((await road.expectVerified()).pagesIndependent).toBeGreaterThan(0n)
 
-  // What a rebuilt compute gets comes from there too.
+  // The files of a rebuilt compute come from there too.
   await road.underLoad((load) => loseCompute(road, load))
   expect((await road.expectVerified()).pagesFromStorage).toBeGreaterThan(0n)
 })

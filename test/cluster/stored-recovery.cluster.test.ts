@@ -86,7 +86,7 @@ test('all safekeepers and pageservers lost seconds after the import: the WAL sin
 
 const CREATE_MARKS = 'create table mark (n int primary key, half int not null)'
 
-/** What the pageservers logged of these kinds, each in its order. */
+/** The events of these kinds in the pageservers' logs, each in its order. */
 const events = (road: Road, ...kinds: string[]): Record<string, string>[] =>
   road.cluster.pageservers
     .flatMap((node) => node.log().split('\n'))
@@ -109,7 +109,7 @@ async function begin(road: Road): Promise<void> {
   await road.query(CREATE_MARKS)
 }
 
-/** Each is one transaction of two rows, `n` and `-n`; gives those that were acknowledged. */
+/** Each is one transaction of two rows, `n` and `-n`; returns those that were acknowledged. */
 async function commitMarks(road: Road, count: number, from = 1): Promise<readonly number[]> {
   const done: number[] = []
   await road.withClient(async (client) => {

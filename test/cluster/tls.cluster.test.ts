@@ -22,7 +22,7 @@ beforeAll(async () => {
 })
 afterAll(() => road?.[Symbol.asyncDispose]())
 
-/** What a login comes to: how it is encrypted, or the error. */
+/** The outcome of a login: its encryption, or the error. */
 async function login(
   ssl: pg.ClientConfig['ssl'] | undefined,
   tenant = road.tenant,

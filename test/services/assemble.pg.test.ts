@@ -73,7 +73,7 @@ const applying = (remoteLsn: string): string[] => [
   'select pg_replication_origin_session_reset()',
 ]
 
-/** What the database says, as text. */
+/** The contents of the database, as text. */
 async function answers(client: pg.Client): Promise<unknown> {
   const queries = [
     'select count(*), sum(n), md5(string_agg(id || filler || n, chr(44) order by id)) from hot',

@@ -78,7 +78,7 @@ async function readPage(server: PostgresServer, { path, offset }: Place): Promis
   return file.subarray(offset, offset + PAGE_SIZE)
 }
 
-/** What verify says while one byte of the primary's page is another. */
+/** The result of verify while one byte of the primary's page is another. */
 async function withByteChanged(
   server: PostgresServer,
   storage: TestStorage,

@@ -48,7 +48,7 @@ export interface TestStorage extends AsyncDisposable {
   readonly startLsn: Lsn
   /** Everything before is on the safekeeper and committed. */
   readonly endLsn: Lsn
-  /** Appends what the server has flushed and commits it; gives the flush position as a record end. */
+  /** Appends what the server has flushed and commits it; returns the flush position as a record end. */
   feed(): Promise<Lsn>
   /** The same with given bytes, at the end. */
   append(bytes: Uint8Array): Promise<void>

@@ -17,7 +17,7 @@ export async function lastRelease(): Promise<string | undefined> {
   return log.trim() || undefined
 }
 
-/** Lays `commit` out below `folder`, which an unprivileged user must be able to traverse; gives its root. */
+/** Lays `commit` out below `folder`, which an unprivileged user must be able to traverse; returns its root. */
 export async function earlierCheckout(commit: string, folder: string): Promise<string> {
   const root = join(folder, commit)
   await mkdir(root, { recursive: true })

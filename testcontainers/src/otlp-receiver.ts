@@ -54,7 +54,7 @@ export interface OtlpReceiver extends AsyncDisposable {
   readonly endpoint: string
   readonly spans: readonly ReceivedSpan[]
   readonly logs: readonly ReceivedLog[]
-  /** What an instance sent last. */
+  /** The last points of an instance. */
   metricsOf(instance: string): readonly ReceivedMetric[]
   /** How often it sent any. */
   exportsOf(instance: string): number

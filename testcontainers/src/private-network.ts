@@ -60,7 +60,7 @@ export class PrivateNetwork {
     await run('ip', '-n', name, 'link', 'set', inside, 'up')
     await run('ip', '-n', name, 'link', 'set', 'lo', 'up')
     const under = ['nsenter', `--net=/run/netns/${name}`, '--']
-    // What a program says to itself passes.
+    // Packets of a program to itself pass.
     const own = `iifname "lo" accept; oifname "lo" accept;`
     await run(
       ...under,

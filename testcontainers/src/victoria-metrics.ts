@@ -83,7 +83,7 @@ export async function startVictoriaMetrics(): Promise<VictoriaMetrics> {
   }
 }
 
-/** Runs the unit tests of rule files; gives what the tool printed. Error: what failed. */
+/** Runs the unit tests of rule files; returns what the tool printed. Error: what failed. */
 export async function testRules(file: string): Promise<string> {
   return runCommand({
     name: 'unit tests of alert rules',

@@ -21,7 +21,7 @@ import { killProxyAlone } from './proxy-death.ts'
 export type Effect = 'continue' | 'wait' | 'stop' | 'compute' | 'adopt'
 
 export interface Struck {
-  /** What it was done to, in few words. */
+  /** The target, in few words. */
   readonly target: string
   readonly heal: () => Promise<void>
 }
@@ -196,7 +196,7 @@ async function fillPageserverDisk(lab: Lab): Promise<Struck> {
     'pageserver on a disk of its own',
   )
   const { bsize, blocks, bfree } = await statfs(node.dataDirectory)
-  // What a pageserver keeps free for documents, and less than a layer.
+  // The room that a pageserver keeps free for documents, and less than a layer.
   await resize(node.dataDirectory, (blocks - bfree) * bsize + 16 * KIB * KIB)
   const heal = (): Promise<void> => resize(node.dataDirectory, blocks * bsize)
   return healedOnError(heal, async () => {

@@ -17,7 +17,7 @@ export interface Append {
   readonly endedMs: number
 }
 
-/** What a transaction that ended well saw of one list. */
+/** The part of one list that a transaction that ended well saw. */
 export interface Read {
   readonly key: number
   readonly items: readonly number[]

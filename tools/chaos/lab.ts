@@ -41,7 +41,7 @@ const DISK_MIB = 6_144
 const POLL_MS = 50
 const START_TIMEOUT_MS = 180_000
 
-/** What a fault may need beyond processes and signals. */
+/** The tools that a fault may need beyond processes and signals. */
 export type Need = 'network' | 'mount' | 'strace' | 'faketime' | 'redis' | 'chattr'
 
 export interface Missing {
@@ -271,7 +271,7 @@ export class Lab implements AsyncDisposable {
   }
 
   /**
-   * Asks the shards on a node for layers of all that they have; gives what a shard said that could not, or undefined.
+   * Asks the shards on a node for layers of all that they have; returns what a shard said that could not, or undefined.
    */
   async flush(node: ClusterNode): Promise<string | undefined> {
     const client = createRpcClient(PLAIN_CLIENT, PageserverServiceClient, node.address)

@@ -1,4 +1,4 @@
-/** What a run found, for people. */
+/** The findings of a run, for people. */
 import type { FaultRecord, RunReport } from './run.ts'
 
 const seconds = (ms: number): string => `${(ms / 1_000).toFixed(ms < 9_950 ? 2 : 1)} s`

@@ -158,7 +158,7 @@ export class Workload {
   }
 }
 
-/** What a client may meet when its server dies. */
+/** The errors that a client may meet when its server dies. */
 function isExpected(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   const code = 'code' in error && typeof error.code === 'string' ? error.code : ''

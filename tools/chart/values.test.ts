@@ -63,7 +63,7 @@ const missed = (message: string, values: readonly (readonly [string, unknown])[]
     .map(([path]) => path)
     .filter((path) => !message.includes(`${pointer(path)}'`) && !message.includes(`${pointer(path)}/`))
 
-/** What no key of that kind takes, though it has the right type. */
+/** Values that no key of that kind takes, though they have the right type. */
 const BAD: Readonly<Record<string, readonly unknown[]>> = {
   nameOverride: ['Capital', '-edge'],
   fullnameOverride: ['under_score'],

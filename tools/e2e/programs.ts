@@ -14,7 +14,7 @@ export interface Tools {
 const TIMEOUT_MS = 600_000
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 
-/** What it wrote to its standard output. Error: refused with what it wrote to the other. */
+/** Returns its standard output. Error: refused with its standard error. */
 function run(program: string, { kubeconfig, namespace }: Tools, args: readonly string[]): Promise<string> {
   const all = ['--kubeconfig', kubeconfig, '--namespace', namespace, ...args]
   return new Promise((resolve, reject) => {

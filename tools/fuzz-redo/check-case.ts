@@ -1,5 +1,5 @@
 /**
- * What redo promises of any record and any page, checked on one case: a page or a refusal that names LSN, record type
+ * The promise of redo for any record and any page, checked on one case: a page or a refusal that names LSN, record type
  * and block; the record unchanged, nothing around the page changed; nothing read around the record or beyond the page;
  * no record of a type that changes its page passed over in silence.
  */

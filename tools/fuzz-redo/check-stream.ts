@@ -1,5 +1,5 @@
 /**
- * What the stream decoder promises of any bytes: records before the first changed byte come out as they are, then
+ * The promise of the stream decoder for any bytes: records before the first changed byte come out as they are, then
  * records or a refusal that names a position, and every record that comes out decodes or is refused.
  */
 import fc from 'fast-check'
@@ -73,7 +73,7 @@ function decode(corpus: Corpus, drawn: StreamCase, from: number, bytes: Uint8Arr
   return { records, refusal: undefined }
 }
 
-/** Gives the number of records that came out. */
+/** Returns the number of records that came out. */
 export function checkStream(corpus: Corpus, drawn: StreamCase): number {
   const from = (drawn.page % (corpus.wal.length / XLOG_BLCKSZ - STRETCH_PAGES)) * XLOG_BLCKSZ
   const real = corpus.wal.subarray(from, from + STRETCH_PAGES * XLOG_BLCKSZ)

@@ -7,7 +7,7 @@ import { PAGE_SIZE } from '@understory/postgres/page'
 
 export interface GuardedPage {
   readonly page: Page
-  /** What went beyond the page, first first. */
+  /** The accesses beyond the page, in order. */
   readonly beyond: string[]
 }
 

@@ -353,7 +353,7 @@ class Fuzzer {
     return state
   }
 
-  /** What must stay of the tenant at work. */
+  /** The facts of the tenant at work that must not change. */
   async #state(): Promise<ReadonlyMap<string, string>> {
     const { client, tenant } = this.#options
     const tenants = await Array.fromAsync(client.listTenants())

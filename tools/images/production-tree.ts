@@ -27,7 +27,9 @@ export interface Closure {
   readonly packages: readonly string[]
 }
 
-/** What the workspaces in `roots` need in production; `isInstalled` says which optional packages are here. */
+/**
+ * The packages that the workspaces in `roots` need in production; `isInstalled` says which optional packages are here.
+ */
 export function closureOf(
   packages: Readonly<Record<string, Locked>>,
   roots: readonly string[],

@@ -86,7 +86,7 @@ function sourceOf(rpc: ClientContext, view: GetTimelineResponse): PgdataSource {
   }
 }
 
-/** What a quorum has is never taken back; what one safekeeper says to be committed is committed. */
+/** WAL that a quorum has is never taken back; the commit position of any one safekeeper is committed. */
 function chooseLsn(view: GetTimelineResponse, wanted: Lsn | undefined, segmentBytes: number): Lsn {
   const commitLsn = view.safekeepers.reduce(
     (most, { commitLsn }) => maxLsn(most, lsnFromBigint(commitLsn)),

@@ -2,7 +2,10 @@
 
 export type OutputFormat = 'table' | 'json'
 
-/** What a terminal obeys: the controls of ASCII and of Latin-1 (C0, DEL, C1), and those that turn text around. */
+/**
+ * The characters that a terminal obeys: the controls of ASCII and of Latin-1 (C0, DEL, C1), and those that turn text
+ * around.
+ */
 const CONTROLS = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu
 
 const CONTROLS_OF_JSON = /[\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g

@@ -15,7 +15,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 const PROXY = 10_001
 const FIXTURE = resolve(import.meta.dirname, 'two-users-proxy.ts')
 
-/** What a superuser tries against the proxy, a line for all that works. */
+/** The attempts of a superuser against the proxy, a line for all that works. */
 const attacks = (root: string, proxy: number): string => `
 cat ${root}/own/* && echo "open own"
 ls ${root}/own && echo "open own folder"

@@ -1,4 +1,4 @@
-/** What several tests of the control plane begin with. */
+/** The beginnings that several tests of the control plane share. */
 import type { ObjectStore } from '@understory/object-store'
 import type { Leadership } from '../src/documents/leader-lease.ts'
 import { FPW_INITIAL, newTimeline } from '../src/documents/timeline-document.ts'

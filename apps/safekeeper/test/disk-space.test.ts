@@ -264,7 +264,7 @@ test(
     expect(lsnFromBigint(flushLsn)).toBeGreaterThan(START + 62 * MIB)
     expect(running.stderr().match(/timeline_out_of_space/g)).toHaveLength(1)
 
-    // What it says is committed counts though it is refused.
+    // Its commit position counts though it is refused.
     const at = lsnFromBigint(flushLsn)
     const full = new SingleProposer(client)
     expect(await full.lead(REF, IDENTITY, 2)).toBe(at)

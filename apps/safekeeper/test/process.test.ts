@@ -86,7 +86,7 @@ test('what was acknowledged survives SIGKILL in the middle of appends', { timeou
     const leader = new SingleProposer(client)
     const at = await leader.lead(REF, IDENTITY, round)
     expect(at).toBeGreaterThanOrEqual(acknowledged)
-    // What the acceptor still has beyond what it acknowledged is its log: the next term continues there.
+    // WAL that the acceptor has beyond what it acknowledged is its log: the next term continues there.
     const kept = Buffer.concat(sent).subarray(0, at - START)
     sent.splice(0, sent.length, kept)
     const maker = new WalMaker(round)

@@ -37,8 +37,8 @@ export class Mailbox {
   }
 
   /**
-   * What the job returns. It never starts within this call. Errors: the job's own; `unavailable` where too many jobs
-   * wait; the reason of `close`.
+   * Resolves to the job's result. It never starts within this call. Errors: the job's own; `unavailable` where too many
+   * jobs wait; the reason of `close`.
    */
   run<T>(job: () => Promise<T> | T): Promise<T> {
     const { name, jobsMax = JOBS_MAX, clock } = this.#options

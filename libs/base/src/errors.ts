@@ -57,7 +57,7 @@ export type ErrorCode = keyof typeof ERROR_CODES
 interface ErrorOptionsExtra {
   /** The mechanism, for a reader who looks deeper. */
   readonly detail?: string
-  /** What to do, as a sentence. */
+  /** The advice to the reader, as a sentence. */
   readonly hint?: string
   readonly cause?: unknown
 }

@@ -1,10 +1,10 @@
-/** What every broker must do, as tests: `brokerContract(open)` inside a `describe`. */
+/** The duties of every broker, as tests: `brokerContract(open)` inside a `describe`. */
 import { realClock } from '@understory/env'
 import { expect, onTestFinished, test } from 'vitest'
 import type { Broker, BrokerChange } from './broker.ts'
 
 export interface Watched {
-  /** What the changes add up to. */
+  /** The sum of the changes. */
   readonly state: Map<string, unknown>
   readonly changes: BrokerChange[]
   stop(): Promise<void>

@@ -33,7 +33,7 @@ export function openBroker(url: string, seams: BrokerSeams & { readonly rpc: Cli
       return new BrokerLink(new EmbeddedClient(seams.rpc, parsed.host), seams)
     }
   }
-  // What cannot be understood may still contain a password.
+  // A malformed address may still contain a password.
   throw fail('bad_argument', 'could not understand the broker URL', {
     hint: 'Give "redis://host:port" or "grpc://host:port"; in a password write "/" as %2F and "@" as %40.',
   })

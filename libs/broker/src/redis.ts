@@ -13,7 +13,7 @@ const COMMAND_MS_MAX = 3_000
 const CONNECT_MS_MAX = 3_000
 const RECONNECT_MS_MAX = 1_000
 
-/** What the channel carries; no text means gone. */
+/** A message of the channel; no text means gone. */
 interface Message {
   readonly key: string
   readonly text?: string
@@ -23,7 +23,7 @@ const REFUSED = /^(NOAUTH|WRONGPASS|NOPERM)/
 
 export class RedisTransport implements Transport {
   readonly description: string
-  /** What every key begins with. */
+  /** The prefix of every key. */
   readonly #space: string
   /** No database of its own divides channels, so their names do. */
   readonly #channel: string

@@ -1,4 +1,4 @@
-/** What a backend has to do; everything else about a broker is in link.ts. Values are JSON texts here. */
+/** The operations of a backend; everything else about a broker is in link.ts. Values are JSON texts here. */
 
 /** Takes what a watch learns. */
 export interface ChangeSink {

@@ -40,7 +40,7 @@ import {
 } from './term-history.ts'
 import type { TermHistory } from './term-history.ts'
 
-/** What the control file holds. */
+/** The contents of the control file. */
 export interface AcceptorControl {
   readonly membershipGeneration: number
   /** Highest term seen: voted for, or announced. */
@@ -62,7 +62,7 @@ export interface AcceptorState {
   readonly flushLsn: Lsn
   /** At most `flushLsn`. */
   readonly commitLsn: Lsn
-  /** What the proposer of this log's last term said is committed; may be ahead of `flushLsn`. */
+  /** The commit position that the proposer of this log's last term sent; may be ahead of `flushLsn`. */
   readonly announcedCommitLsn: Lsn
 }
 

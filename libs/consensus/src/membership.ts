@@ -38,7 +38,7 @@ export function allMembers({ members, newMembers = [] }: Membership): readonly s
   return [...new Set([...members, ...newMembers])]
 }
 
-/** What a member says of itself. */
+/** The report of a member about itself. */
 export interface MemberStatus {
   readonly membershipGeneration: number
   readonly term: number

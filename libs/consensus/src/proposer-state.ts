@@ -1,4 +1,4 @@
-/** What the proposer is, what it learns and what it asks for: the types of its steps (proposer.ts). */
+/** The proposer's state, inputs and effects: the types of its steps (proposer.ts). */
 import { NO_PROGRESS } from './progress.ts'
 import type { Lsn } from '@understory/base'
 import type { Membership } from './membership.ts'

@@ -82,7 +82,7 @@ export interface Disk {
   removeTree(path: string): Promise<void>
   truncate(path: string, sizeBytes: number): Promise<void>
   syncDirectory(path: string): Promise<void>
-  /** What an unprivileged process may still write to the file system of `path`. */
+  /** The bytes that an unprivileged process may still write to the file system of `path`. */
   freeBytes(path: string): Promise<number>
 }
 

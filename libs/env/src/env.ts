@@ -1,6 +1,6 @@
 /**
- * What a program gets from outside. An app extends it with its own typed `workers` and `net`, whose job and message
- * maps only it knows.
+ * The seams through which a program reaches the outside. An app extends it with its own typed `workers` and `net`,
+ * whose job and message maps only it knows.
  */
 import { setFlagsFromString } from 'node:v8'
 import { type Clock, realClock } from './clock.ts'

@@ -13,7 +13,7 @@ export interface RetryOptions extends BackoffOptions {
   /** How often it is tried in all. */
   readonly attemptsMax?: number
   readonly signal?: AbortSignal | undefined
-  /** What may be tried again; by default what the error table marks `backoff`. */
+  /** Whether an error may be tried again; by default those that the error table marks `backoff`. */
   readonly isRetryable?: (error: unknown) => boolean
   readonly onRetry?: (error: unknown, attempt: number, pauseMs: number) => void
 }

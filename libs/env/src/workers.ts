@@ -117,7 +117,7 @@ export function restoreError(error: SerialisedError): Error {
   return new UnderstoryError(code, message, extra)
 }
 
-/** What the pool sends to a thread and what comes back. */
+/** The messages of the pool to a thread and back. */
 export interface JobMessage {
   readonly id: number
   readonly kind: string

@@ -1,5 +1,5 @@
 /**
- * What a compute is to be: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host.
+ * The spec of a compute: `ComputeSpec` of proto/, built by the control plane, and kept in a file by a compute host.
  */
 import { parseTenantId, parseTimelineId, fail } from '@understory/base'
 import { readPostgresMajor } from '@understory/postgres/cluster'

@@ -1,4 +1,4 @@
-/** What a message may say and what is refused, for everything that is read from the wire in one place. */
+/** The messages that are accepted and refused, for everything that is read from the wire in one place. */
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import {

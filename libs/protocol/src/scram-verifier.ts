@@ -3,7 +3,7 @@ import { fail } from '@understory/base'
 
 /** SCRAM_SHA_256_DEFAULT_ITERATIONS (common/scram-common.h, 16 to 18). */
 export const SCRAM_ITERATIONS = 4_096
-/** What a client computes at each login; more would only make logins slow. */
+/** The iterations that a client computes at each login; more would only make logins slow. */
 const ITERATIONS_MAX = 10_000_000
 
 export interface ScramVerifier {
@@ -12,8 +12,8 @@ export interface ScramVerifier {
 }
 
 /**
- * What parse_scram_secret (libpq/auth-scram.c) accepts, within bounds: all else Postgres would take for a password.
- * Error: refused `bad_argument`.
+ * The verifiers that parse_scram_secret (libpq/auth-scram.c) accepts, within bounds: all else Postgres would take for a
+ * password. Error: refused `bad_argument`.
  */
 export function parseScramVerifier(text: string): ScramVerifier {
   const [, iterations, salt = '', ...keys] =

@@ -30,7 +30,7 @@ import type { ServerLimits } from './admission.ts'
 const TOKEN = 'a long random text'
 const MIB = 2 ** 20
 
-/** What the server decoded and what reached its handlers. */
+/** The requests that the server decoded, and those that reached its handlers. */
 interface Seen {
   decoded: number
   handled: number

@@ -1,5 +1,5 @@
 /**
- * Who may call, and what may come in, decided before a byte of a message is read. The caller shows its token in the
+ * Admits or refuses callers and calls before a byte of a message is read. The caller shows its token in the
  * metadata, which comes first; until then the stream is paused, so that a stranger costs a header and nothing else.
  * Messages are not compressed, are limited by RPC, and the first one has to come within a deadline: without it a caller
  * could hold what it has half sent for ever.

@@ -7,7 +7,7 @@
 import type { Clock, Log } from '@understory/env'
 import type { Refusal } from './observer.ts'
 
-/** What an RPC does. `repeats`: a change that its caller asks for again and again. */
+/** The kind of an RPC. `repeats`: a change that its caller asks for again and again. */
 export type Effect = 'reads' | 'changes' | 'repeats'
 
 /** By `Service/Method`: all of them, so that a new one is decided on. */

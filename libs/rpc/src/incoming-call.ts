@@ -1,5 +1,5 @@
 /**
- * What grpc-js 1.14.7 knows about an incoming call and does not declare (build/src/server-interceptors.js,
+ * The facts about an incoming call that grpc-js 1.14.7 has and does not declare (build/src/server-interceptors.js,
  * `BaseServerInterceptingCall`): the encoding of its messages, which it removes from the metadata before an interceptor
  * sees them; its decoder, which has one limit for a whole server; and its HTTP/2 stream. All that depends on these
  * private fields is in this file, and a version of grpc-js without them is reported by the first call.

@@ -22,7 +22,7 @@ export const SUBSCRIBE_VERSIONS: VersionRange = { min: 1, max: 2 }
 /** FollowWal: subscriptions and their credit. Batches are those of version 2 of the shard stream. */
 export const FOLLOW_VERSIONS: VersionRange = { min: 1, max: 1 }
 
-/** What an opening message says. */
+/** The versions in an opening message. */
 interface OfferedVersions {
   readonly protocolVersion: number
   /** 0 = `protocolVersion` is the only one. */

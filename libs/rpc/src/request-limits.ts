@@ -20,7 +20,7 @@ interface BulkFields {
 export interface RequestLimits {
   /** Whole message. */
   readonly bytesMax: number
-  /** What it holds besides its bulk. */
+  /** Bytes besides its bulk. */
   readonly plainBytesMax: number
   readonly bulk: BulkFields
 }
@@ -75,7 +75,7 @@ function plainBytes(message: Uint8Array, fields: BulkFields): number {
   return plain
 }
 
-/** What a request became that was refused before it was decoded. */
+/** Stands for a request that was refused before it was decoded. */
 export class RefusedRequest {
   readonly error: UnderstoryError
   constructor(error: UnderstoryError) {

@@ -32,7 +32,7 @@ const handlers = {
   }),
 } as unknown as Handlers<BrokerServiceServer>
 
-/** What a program does with its environment. */
+/** Reads the environment as a program does. */
 const secured = (environment: Readonly<Record<string, string>>) => {
   const security = readSecurity(environment)
   return rpcContext({ security, observer: undefined, clock: realClock, log: silentLog })

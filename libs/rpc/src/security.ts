@@ -69,7 +69,7 @@ function insecureOf(value: string | undefined): boolean {
   })
 }
 
-/** What the variables say. Errors: `bad_argument` that names the variable. */
+/** Reads the variables. Errors: `bad_argument` that names the variable. */
 export function readSecurity(environment: Readonly<Record<string, string | undefined>>): Security {
   const [cert, key, ca] = ['CERT', 'KEY', 'CA'].map((name) => nonEmpty(environment[`UNDERSTORY_TLS_${name}`]))
   if ((cert === undefined) !== (key === undefined)) {

@@ -27,7 +27,7 @@ import type { ObservedCall } from './observer.ts'
 import { MESSAGE_BYTES_MAX, limitRequests } from './request-limits.ts'
 import { statusName, toServiceError } from './status.ts'
 
-// What it would print is in the errors that it gives.
+// The text that it would print is in its errors.
 setLogVerbosity(logVerbosity.NONE)
 
 /**
@@ -199,7 +199,7 @@ export function service<I extends UntypedServiceImplementation = never>(
   return { definition, handlers }
 }
 
-/** What grpc-js takes. */
+/** A handler as grpc-js takes it. */
 const implementationOf = ({ handlers }: RpcService, context: ServerContext): UntypedServiceImplementation =>
   Object.fromEntries(Object.entries(handlers).map(([name, handler]) => [name, handler(context)]))
 

@@ -22,7 +22,7 @@ const HINT_LENGTH_MAX = 1_000
 const short = (text: string, lengthMax: number): string =>
   (text.length <= lengthMax ? text : `${text.slice(0, lengthMax)}...`).toWellFormed()
 
-/** What a handler passes to gRPC for an error it caught. Long texts are cut. */
+/** The error that a handler passes to gRPC for one that it caught. Long texts are cut. */
 export function toServiceError(error: unknown): Pick<ServiceError, 'code' | 'details'> & {
   readonly metadata?: Metadata
 } {
@@ -62,7 +62,7 @@ export function fromPeerError({ code, message, detail, hint }: PeerError): Under
   })
 }
 
-/** What a caller throws for an error that gRPC gave it. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
+/** The error that a caller throws for one of gRPC. `what` names the peer, such as `pageserver 127.0.0.1:5000`. */
 export function fromServiceError(error: unknown, what: string): Error {
   if (!isServiceError(error))
     return error instanceof Error ? error : new Error(String(error), { cause: error })

@@ -1,5 +1,5 @@
 /**
- * What a client can do. LSNs go in and out as text (`16/B374D848`); a call fails with an `UnderstoryError`, whose
+ * The calls of a client. LSNs go in and out as text (`16/B374D848`); a call fails with an `UnderstoryError`, whose
  * `code` says what kind of trouble it is and whose `hint` says what to do.
  */
 import type {
@@ -54,7 +54,7 @@ export interface CreateTenantOptions {
   readonly requestId?: string | undefined
 }
 
-/** What a tenant's role postgres is to have: a random password, unless one of the two is given. */
+/** The password of a tenant's role postgres: a random password, unless one of the two is given. */
 export interface PasswordOptions extends CallOptions {
   /** 8 to 128 printable ASCII characters without spaces. */
   readonly password?: string | undefined
@@ -164,7 +164,7 @@ export interface UnderstoryClient extends Disposable {
   }>
   /**
    * Sets the password of the tenant's role postgres and returns once that is stored (`waitForPassword`); connections
-   * that are open stay. Gives the random one, undefined where the caller chose it.
+   * that are open stay. Returns the random one, undefined where the caller chose it.
    */
   setTenantPassword(tenant: string, options?: PasswordOptions): Promise<string | undefined>
   /** Ends when the tenant's Postgres has the password that was set last. */
@@ -190,7 +190,7 @@ export interface UnderstoryClient extends Disposable {
   waitForRemoval(tenant: string, options?: WaitOptions): Promise<void>
   /** With the state of everything that serves it. */
   getTimeline(tenant: string, timeline?: string, options?: CallOptions): Promise<GetTimelineResponse>
-  /** Ends when the tenant's Postgres takes SQL; gives its connection string, as psql takes it. */
+  /** Ends when the tenant's Postgres takes SQL; returns its connection string, as psql takes it. */
   waitForSql(tenant: string, options?: WaitForSqlOptions): Promise<string>
   /** Asks for the switch and returns at once. */
   switchFullPageWrites(tenant: string, wanted: 'on' | 'off', options?: CallOptions): Promise<FpwView>

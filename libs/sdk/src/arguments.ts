@@ -1,4 +1,6 @@
-/** What a caller hands in, checked before anything is sent: a slip is named, and is never taken for something else. */
+/**
+ * The arguments of a caller, checked before anything is sent: a slip is named, and is never taken for something else.
+ */
 import { parseLsn, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 

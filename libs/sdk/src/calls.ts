@@ -47,7 +47,7 @@ export class Calls {
     this.#settings = settings
   }
 
-  /** What the control plane is called in errors. */
+  /** The name of the control plane in errors. */
   get peer(): string {
     return `the control plane at ${this.#settings.endpoint}`
   }

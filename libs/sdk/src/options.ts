@@ -1,4 +1,4 @@
-/** What a client is made with. */
+/** The options of a client. */
 import { X509Certificate } from 'node:crypto'
 import { fail } from '@understory/base'
 import { isLoopback } from '@understory/rpc'

@@ -7,7 +7,7 @@ export function asLoss(error: unknown, { signal, peer }: { signal: AbortSignal; 
   return fail('unavailable', `${peer} ended the call`, { cause: error })
 }
 
-/** What the connection reports, and what to do then. The first that fits counts. */
+/** Reports of the connection, each with its advice. The first that fits counts. */
 const HINTS: readonly (readonly [RegExp, string])[] = [
   [/wrong version number|packet length too long/i, 'There is no TLS at that address: leave `tls` out.'],
   [

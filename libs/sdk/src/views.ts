@@ -1,4 +1,6 @@
-/** What the control plane says, as a program reads it: LSNs as text, states as words, milliseconds as numbers. */
+/**
+ * The answers of the control plane, as a program reads them: LSNs as text, states as words, milliseconds as numbers.
+ */
 import { fail } from '@understory/base'
 import { ComputeState, FpwPhase, FullPageWrites } from '@understory/rpc'
 import type { FpwStatus, SafekeepersStatus } from '@understory/rpc'
@@ -135,7 +137,7 @@ export function connectionStringWith(connectionString = '', password = ''): stri
   return url.href
 }
 
-/** What a compute does, for people. */
+/** The phase of a compute, for people. */
 export function computeLine(state: ComputeState | undefined, percent = 0): string {
   const line =
     COMPUTE_STATE_LINES[state ?? ComputeState.COMPUTE_STATE_UNSPECIFIED] ?? 'waiting for the compute'

@@ -50,7 +50,7 @@ test('an installation under TLS and with a token', { timeout: 240_000 }, async (
   expect((await client.getPage('safe', page, { lsn }))?.length).toBe(8192)
   expect(await client.getPage('safe', { ...page, block: 9_999 }, { lsn })).toBeUndefined()
   await expect(client.getPage('safe', { ...page, block: -1 })).rejects.toMatchObject({ code: 'bad_argument' })
-  // What a superuser of that Postgres sees of its environment.
+  // The environment that a superuser of that Postgres sees.
   await sql.query("create temp table environment (line text); copy environment from program 'env'")
   const lines = (await sql.query<{ line: string }>('select line from environment')).rows.map(
     ({ line }) => line,

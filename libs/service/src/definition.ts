@@ -1,4 +1,4 @@
-/** What a service hands to the shell, and what the shell hands to the service. */
+/** The parts that a service hands to the shell, and those that the shell hands to the service. */
 import type { Broker } from '@understory/broker'
 import type { Env, LogFields, LogLevel, OptionSpec, OptionValues } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
@@ -17,7 +17,7 @@ export type OptionTable = Readonly<Record<string, OptionSpec<unknown>>> & {
   readonly metricsListen: OptionSpec<HostPort>
 }
 
-/** What a process is called, by its options. */
+/** The name of a process, by its options. */
 export interface ServiceIdentity {
   /** In logs, and as what it is announced. */
   readonly nodeId: string
@@ -25,11 +25,11 @@ export interface ServiceIdentity {
   readonly instance?: string
   /** In every line of the log, besides the node. */
   readonly logFields?: LogFields
-  /** Whose file system is watched by telemetry. */
+  /** The folder whose file system is watched by telemetry. */
   readonly dataDirectory?: string
 }
 
-/** What the shell gives to `compose`. */
+/** The parts that the shell passes to `compose`. */
 export interface Service<C extends OptionTable, M extends MetricTable> {
   readonly nodeId: string
   readonly values: OptionValues<C>
@@ -57,7 +57,7 @@ export interface Composition {
   }
   /** Where it is announced, as node of which kind. */
   readonly announce?: { readonly broker: Broker; readonly kind: string } | undefined
-  /** What it waits for before it is announced. Rejects `cancelled` where a stop was requested during it. */
+  /** The work before it is announced. Rejects `cancelled` where a stop was requested during it. */
   readonly prepare?: () => Promise<void>
   readonly begin?: (server: RpcServer) => void
   /** Fields of the event `started`, besides address and port of the metrics. */
@@ -85,7 +85,7 @@ export type Compose<C extends OptionTable, M extends MetricTable> = (
   service: Service<C, M>,
 ) => Promise<Composition>
 
-/** What a service has of its process. */
+/** The part of its process that a service sees. */
 export interface ServiceProcess {
   readonly argv: readonly string[]
   readonly environment: NodeJS.ProcessEnv

@@ -1,5 +1,5 @@
 /**
- * What must hold, judged apart from the nodes by what they say and what is on their disks.
+ * The invariants, judged apart from the nodes by what they say and what is on their disks.
  *
  * I1  what was called committed is on the disks of a quorum then, and in every log that is elected later
  * I2  one proposer is elected a term, and one commits; a vote is given once a term
@@ -30,7 +30,7 @@ export class Checks {
   /** By term: who committed, and how far. */
   readonly #commits = new Map<number, { readonly by: string; lsn: Lsn }>()
   readonly #votes = new Set<string>()
-  /** What each acceptor last acknowledged as flushed, and in which term. */
+  /** The position that each acceptor last acknowledged as flushed, and its term. */
   readonly #acknowledged = new Map<string, { readonly term: number; readonly lsn: Lsn }>()
   /** By acceptor, the latest term of WAL that it began to take from another. */
   readonly #recoveredTerms = new Map<string, number>()

@@ -1,4 +1,4 @@
-/** What a run did: faults by kind, transitions, and other things worth counting. */
+/** The counts of a run: faults by kind, transitions, and other things worth counting. */
 
 /** Every fault that can be injected; a campaign names those it never saw. */
 export const FAULT_KINDS = [

@@ -27,11 +27,11 @@ interface Seen {
 
 export interface DriverChecksOptions {
   readonly name: string
-  /** What it remembers from an earlier life. */
+  /** The term that it remembers from an earlier life. */
   readonly ownTerm: number | undefined
   readonly limits: DriverLimits
   readonly contactTimeoutMs: number
-  /** What it may hold beyond its limit. */
+  /** The bytes that it may hold beyond its limit. */
   readonly slackBytes: number
   readonly recordEnds: ReadonlySet<Lsn>
   readonly nowMs: () => number

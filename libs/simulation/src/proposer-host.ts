@@ -7,7 +7,7 @@ import type { Network } from './network.ts'
 import type { Schedule } from './schedule.ts'
 import type { WalFormat } from './wal.ts'
 
-/** What a proposer has of the world around it. */
+/** The part of the world that a proposer sees. */
 export interface ProposerHost {
   readonly schedule: Schedule
   readonly rng: Rng
@@ -20,7 +20,7 @@ export interface ProposerHost {
   /** The membership document as of now. */
   readonly membership: Membership
   readonly recordBytesMax: number
-  /** Who the members of a generation are, where an acceptor that knows the generation knows them too. */
+  /** The members of a generation, where an acceptor that knows the generation knows them too. */
   membershipOf(generation: number): Membership | undefined
   isPausedUntilMs(name: string): number
   isLost(name: string): boolean

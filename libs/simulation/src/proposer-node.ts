@@ -116,7 +116,7 @@ export class ProposerNode {
     this.#driver?.changeMembership(knownOf(membership))
   }
 
-  /** What the driver reports; a violation ends the run, and does not go through the driver. */
+  /** The driver's observer; a violation ends the run, and does not go through the driver. */
   #observer(life: number): DriverObserver {
     const { schedule, counts, checks } = this.#host
     const judge = (look: () => void): void => {

@@ -1,4 +1,4 @@
-/** What one process sees of the simulated disk: every call is a boundary at which it may end. */
+/** The simulated disk as one process sees it: every call is a boundary at which it may end. */
 import { dirname } from 'node:path'
 import { BugError, fail } from '@understory/base'
 import { isTemporaryName, replaceDurably } from '@understory/env'

@@ -27,7 +27,7 @@ export class SimDisk {
     return startProcess(this.#host, this.#names, seededRng(++this.#processCount))
   }
 
-  /** What a file says now, or what the medium has of it. */
+  /** The bytes of a file now, or those that the medium has of it. */
   bytesOf(path: string, where: 'cache' | 'medium'): Uint8Array | undefined {
     const { current, medium } = this.#names
     const inode = (where === 'cache' ? current : medium).get(path)

@@ -113,7 +113,7 @@ export class Model {
     this.#ask(p, a)
     const message = this.#announcement as AcceptorInput | undefined
     if (message === undefined || this.#take(p, a, message)) return
-    // What the announcement was followed by.
+    // The messages after the announcement.
     this.#setStream(p, a, { append: this.#following.get(a) })
   }
   #announcement: AcceptorInput | undefined

@@ -1,4 +1,4 @@
-/** What each planned fault does to the world when its time has come. */
+/** The effect of each planned fault on the world when its time has come. */
 import { allMembers } from '@understory/consensus'
 import type { Rng } from '@understory/env'
 import type { AcceptorNode } from './acceptor-node.ts'
@@ -6,7 +6,7 @@ import type { PlannedFault } from './faults.ts'
 import type { ProposerHost } from './proposer-host.ts'
 import type { ProposerNode } from './proposer-node.ts'
 
-/** What a fault may do to a world. */
+/** The part of a world that faults may change. */
 export interface Strikable extends ProposerHost {
   readonly proposers: readonly ProposerNode[]
   kill(node: AcceptorNode, isPowerLost: boolean): void

@@ -3,7 +3,7 @@ import { advance } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Rng } from '@understory/env'
 
-/** What a record looks like: a toy for the state machines alone, Postgres's own for the safekeeper. */
+/** The format of a record: a toy for the state machines alone, Postgres's own for the safekeeper. */
 export interface WalFormat {
   readonly startLsn: Lsn
   /** The bytes that bring a record of about `size` bytes into the stream that ends at `endLsn`. */

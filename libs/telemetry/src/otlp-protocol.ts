@@ -1,5 +1,5 @@
 /**
- * What the service's thread and the one that exports say to each other. Everything is plain data that can be cloned.
+ * The messages between the service's thread and the one that exports. Everything is plain data that can be cloned.
  */
 import type { LogRecord } from '@understory/env'
 import type { CellSnapshot } from './meter.ts'
@@ -7,7 +7,7 @@ import type { OtlpSettings, Signal } from './otlp-settings.ts'
 import type { SpanRecord } from './traces.ts'
 import type { MetricSpec } from './table.ts'
 
-/** What the thread is begun with. */
+/** The data that the thread is started with. */
 export interface OtlpStart {
   readonly service: string
   readonly instance: string

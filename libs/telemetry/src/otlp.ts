@@ -63,7 +63,7 @@ export function startOtlp(parts: OtlpParts): Otlp {
     'service.instance.id': instance,
     'service.version': version,
   })
-  // What the environment says (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) counts more.
+  // The environment (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) counts more.
   const resource = named.merge(detectResources({ detectors: [envDetector] }))
   const producers = { metricProducers: [new MeterProducer(collect, instance, () => Date.now())] }
   const page = new PageReader(producers)

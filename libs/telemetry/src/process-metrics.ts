@@ -1,4 +1,4 @@
-/** What every service has. */
+/** The metrics that every service has. */
 import { CALL_SECONDS, FINE_SECONDS, OPEN } from './table.ts'
 import type { MetricTable } from './table.ts'
 

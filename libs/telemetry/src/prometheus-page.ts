@@ -1,4 +1,4 @@
-/** What a reader of the meter provider collected, in Prometheus's text format, version 0.0.4. */
+/** The points that a reader of the meter provider collected, in Prometheus's text format, version 0.0.4. */
 import type { Attributes } from '@opentelemetry/api'
 import { DataPointType } from '@opentelemetry/sdk-metrics'
 import type { MetricData, ResourceMetrics } from '@opentelemetry/sdk-metrics'

@@ -41,7 +41,7 @@ test('a thread that dies is reported once, and everything asked of it is refused
     instance: 'node-1',
     version: '0',
     timeOriginMs: 0,
-    // What no reader of settings gives.
+    // A value that no reader of settings returns.
     settings: { signals: undefined } as never,
     environment: {},
     collect: () => Promise.resolve([]),

@@ -37,7 +37,7 @@ export interface TelemetryParts<T extends MetricTable> {
   readonly node: string
   readonly environment: Environment
   readonly metricsListen?: { readonly host: string; readonly port: number } | undefined
-  /** Whose file system is watched. */
+  /** The folder whose file system is watched. */
   readonly dataDirectory?: string | undefined
   /** Pages of processes that this one stands for, to be shown with its own. */
   readonly morePages?: () => Promise<readonly string[]>

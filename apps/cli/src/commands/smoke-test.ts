@@ -123,7 +123,7 @@ async function smokeTest(client: UnderstoryClient, rpc: ClientContext, smoke: Sm
   say(`ok  ${safekeepers.length} safekeepers and ${shards.length} shards answer`)
 }
 
-/** Makes the tenant where it is not there. Gives the password of its role postgres. */
+/** Makes the tenant where it is not there. Returns the password of its role postgres. */
 async function ensureTenant(
   client: UnderstoryClient,
   { tenant, postgresMajor, password, setsPassword }: SmokeTest,
@@ -190,7 +190,7 @@ async function readFromStorage(
   say(`ok  ${ROWS_COUNT} rows found in ${blocks} pages of storage at ${lsn}`)
 }
 
-/** Those after the change: what lies before pd_upper is of no row. */
+/** The pages after the change: bytes before pd_upper are of no row. */
 const countRows = (page: Buffer | undefined): number =>
   page?.toString('latin1', page.readUInt16LE(PD_UPPER_AT)).match(/y{100}/g)?.length ?? 0
 

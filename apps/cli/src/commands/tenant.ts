@@ -51,7 +51,7 @@ interface PasswordFlags {
   readonly verifier: string | undefined
 }
 
-/** What the flags say of a password; empty where the control plane is to make one. */
+/** The password choice of the flags; empty where the control plane is to make one. */
 async function chosenPassword({ stdin, verifier }: PasswordFlags): Promise<PasswordOptions> {
   if (stdin && verifier !== undefined)
     throw fail('bad_argument', 'a password and a verifier are given', { hint: 'Give one of them.' })

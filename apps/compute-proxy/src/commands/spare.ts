@@ -4,7 +4,7 @@ import { RUN } from './run.ts'
 
 export { RUN }
 
-/** What the host wants run; this process ends with its host. */
+/** The order of the host; this process ends with its host. */
 export async function nextOrder(): Promise<ComputeOrder> {
   const onDisconnect = (): never => process.exit(0)
   process.once('disconnect', onDisconnect)

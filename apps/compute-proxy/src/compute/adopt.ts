@@ -75,7 +75,7 @@ interface Living {
   readonly wal: LocalWal
 }
 
-/** What it says of itself. */
+/** Its own report. */
 async function lookAt(
   { server, files }: ComputeContext,
   { systemId, pgTimelineId, walSegmentBytes, startLsn }: RememberedPostgres,
@@ -181,7 +181,7 @@ async function startStream(
   }
 }
 
-/** What the next life has to know to adopt the Postgres of this session. Undefined where it never may. */
+/** The facts that the next life needs to adopt the Postgres of this session. Undefined where it never may. */
 export async function rememberable(
   { launcher }: Pick<ComputeContext, 'launcher'>,
   session: Session,

@@ -24,9 +24,9 @@ import type { Session } from './session.ts'
 import { handled, orStopped } from './stoppable.ts'
 
 /**
- * What storage has decides, because a bootstrap can be cut short anywhere. Error: `BootstrapInterruptedError` where it
- * has a part. The control plane begins the timeline again; nothing is lost by that, because clients are let in only
- * after a whole bootstrap.
+ * The contents of storage decide, because a bootstrap can be cut short anywhere. Error: `BootstrapInterruptedError`
+ * where it has a part. The control plane begins the timeline again; nothing is lost by that, because clients are let in
+ * only after a whole bootstrap.
  */
 export async function needsBootstrap({ rpc, spec, memory, signal }: ComputeContext): Promise<boolean> {
   if (memory.state.born || !spec.bootstrap) return false

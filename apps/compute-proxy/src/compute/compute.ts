@@ -50,7 +50,7 @@ export interface ComputeParts {
   readonly log: Log
 }
 
-/** What the API shows; the compute itself writes it. */
+/** The state that the API shows; the compute itself writes it. */
 export interface ComputeView {
   readonly state: ComputePhase
   readonly progressPercent: number
@@ -155,7 +155,7 @@ export class Compute {
     this.#context?.candidates.updateSpec(spec)
   }
 
-  /** What cannot be kept is logged. */
+  /** A failure to keep it is logged. */
   async keepConfiguration(): Promise<void> {
     await this.#watch?.keepConfiguration(this.#session?.proposer.term ?? 0)
   }

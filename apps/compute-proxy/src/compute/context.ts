@@ -1,4 +1,4 @@
-/** What the steps of a compute's life have in common. */
+/** The parts that the steps of a compute's life share. */
 import type { Clock, Log, Rng } from '@understory/env'
 import type { CheckedSpec } from '@understory/protocol'
 import type { ClientContext } from '@understory/rpc'

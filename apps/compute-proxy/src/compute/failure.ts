@@ -1,4 +1,4 @@
-/** What the failure of a beginning means for the life of a compute. */
+/** The consequence of a failed beginning for the life of a compute. */
 import { UnderstoryError, describeError, isErrorCode } from '@understory/base'
 import { LeadLostError } from '@understory/consensus/driver'
 import type { Failure } from './lifecycle.ts'

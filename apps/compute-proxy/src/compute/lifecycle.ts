@@ -24,7 +24,7 @@ import type { ComputePhase } from '../telemetry/metrics.ts'
 /** Between tries of a life that fails before it runs: the first pause, and the longest. */
 export const RETRY_MIN_MS = 100
 export const RETRY_MAX_MS = 5_000
-/** One may be of an old Postgres that is about to end; so many in a row do not pass by themselves. */
+/** One failure may be of an old Postgres that is about to end; so many in a row do not pass by themselves. */
 export const LASTING_FAILURES = 2
 
 /** How a compute's process ends. */
@@ -32,7 +32,7 @@ export type ComputeEnd =
   | { readonly kind: 'stopped'; readonly clean: boolean }
   | { readonly kind: 'fenced'; readonly term: number }
 
-/** What a beginning is at, before there is a session. */
+/** The step of a beginning, before there is a session. */
 export type Beginning = 'adopting' | 'electing' | 'rebuilding' | 'bootstrapping' | 'starting'
 
 type AfterDrop =
@@ -53,7 +53,7 @@ export type LifecycleState =
   | { readonly kind: 'pausing' }
   | { readonly kind: 'ended'; readonly end: ComputeEnd }
 
-/** What went wrong last, and what follows from it. */
+/** The last failure, and its consequence. */
 export interface Trouble {
   /** Empty where nothing is wrong. */
   readonly problem: string

@@ -1,4 +1,4 @@
-/** What a compute remembers over its own death; everything else is in storage. */
+/** The facts that a compute remembers over its own death; everything else is in storage. */
 import { describeError, isErrorCode, keepUnknown, fail } from '@understory/base'
 import { realDisk, replaceNow } from '@understory/env'
 import { z } from 'zod'

@@ -1,6 +1,6 @@
 /**
- * What each file of a base backup is to storage, by its path. Source: basebackup.c and docs "Database File Layout" (16
- * to 18).
+ * The meaning of each file of a base backup to storage, by its path. Source: basebackup.c and docs "Database File
+ * Layout" (16 to 18).
  */
 import {
   CONTROL_FILE_PATH,

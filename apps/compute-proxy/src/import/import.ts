@@ -40,7 +40,7 @@ export interface ImportOptions {
 export interface ImportedBackup extends ImportedCluster {
   /**
    * To be called once a quorum has the WAL up to `endLsn`: resolves when every shard has the import in the object
-   * store; gives the values they took in. Rejects where a shard was lost since.
+   * store; returns the values they took in. Rejects where a shard was lost since.
    */
   finish(): Promise<number>
   /** Instead of `finish`: the shards forget what they got. */

@@ -38,7 +38,7 @@ const couldNotRun = (program: string, cause: Error): Error =>
     cause,
   })
 
-/** What it says last in one line: its errors, or else its last words. */
+/** Its last output in one line: its errors, or else its last words. */
 function complaintsOf(output: string): string {
   const lines = output.split('\n').filter((line) => line.trim() !== '')
   const errors = lines.filter((line) => /(error|FATAL|PANIC|DETAIL|HINT|hint|detail):/.test(line))

@@ -185,8 +185,8 @@ export class ConfigurationStore {
     if (now.size === 0) return
     const isChanged = before === undefined || !areSame(now, before.files)
     if (!isChanged && areSame(before.files, before.soundFiles)) return
-    // Who cannot be asked cannot say yes; the change is kept all the same. A server that runs keeps the pair that it
-    // has.
+    // A server that cannot be asked cannot agree; the change is kept all the same. A server that runs keeps the pair
+    // that it has.
     const sound =
       pairStateOf(now) !== 'broken' && (await isSound().catch(() => false))
         ? now

@@ -36,7 +36,7 @@ const WAL_LEVELS = ['replica', 'logical']
 /** The proxy's own stream and a base backup of its own; the same number of slots. */
 const WAL_SENDERS_MIN = 4
 
-/** What a start of these files needs at least: settings that WAL or prepared transactions were made under. */
+/** The least values that a start of these files needs: settings that WAL or prepared transactions were made under. */
 export interface SettingFloors {
   readonly max_connections: number
   readonly max_worker_processes: number
@@ -126,7 +126,7 @@ const KEPT_CERTIFICATE = {
   ssl_crl_dir: '',
 }
 
-/** Those of which the user's files ask for less than is needed. */
+/** The settings of which the user's files ask for less than is needed. */
 function raisedSettings(
   user: (name: string) => string | undefined,
   floors: SettingFloors | undefined,
@@ -195,7 +195,7 @@ interface SeedOptions {
   readonly certificate: ServerCertificate
 }
 
-/** What a beginning is made of. */
+/** The parts of a first configuration. */
 interface SeedParts extends Pick<Env, 'clock' | 'rng'> {
   readonly spec: CheckedSpec
   readonly front: SqlFront

@@ -95,7 +95,7 @@ test('a shell whose proxy ended before it began starts nothing', async () => {
   expect(await once(child, 'exit')).toEqual([1, null])
 })
 
-/** What the server of a script ends by, whose lease is released, with a grace of 300 ms, before it begins. */
+/** The signal that ends the server of a script whose lease is released, with a grace of 300 ms, before it begins. */
 async function endWithoutProxy(script: string): Promise<unknown> {
   await using folder = await temporaryDirectory()
   const path = join(folder.path, 'lease')

@@ -1,6 +1,6 @@
 /**
- * What of a server's messages may leave its compute. postgres.log has whole statements and values of rows, and belongs
- * to the tenant; an operator's log, a trace and the failure that the API shows do not. Fit to be shown are:
+ * The part of a server's messages that may leave its compute. postgres.log has whole statements and values of rows, and
+ * belongs to the tenant; an operator's log, a trace and the failure that the API shows do not. Fit to be shown are:
  *
  * - FATAL and PANIC: why a session or the server ended;
  * - of LOG, what the postmaster says of its own files, addresses and settings as it starts (`START_MESSAGES`);
@@ -63,7 +63,7 @@ const isServerError = (error: unknown): error is ServerError =>
   typeof error.code === 'string' &&
   /^[0-9A-Z]{5}$/.test(error.code)
 
-/** What a server said by its severity and SQLSTATE, and its text only as above; any other error as it is. */
+/** A server's error by its severity and SQLSTATE, with its text only as above; any other error as it is. */
 export function withoutValues(error: unknown): unknown {
   if (!isServerError(error)) return error
   const { severity, code, message } = error

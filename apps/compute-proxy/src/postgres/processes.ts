@@ -7,7 +7,7 @@ import { GUARDED } from './lease.ts'
 
 /** `setpriv` becomes one of the others, by exec. */
 const PROGRAMS = ['postgres', 'initdb', 'setpriv']
-/** What the kernel adds to the path of a file or folder that was removed since. */
+/** The suffix that the kernel adds to the path of a file or folder that was removed since. */
 const REMOVED = ' (deleted)'
 
 /** Processes of Postgres, by their program, whose working directory it is, and those that are about to become one. */

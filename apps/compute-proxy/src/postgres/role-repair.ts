@@ -17,7 +17,7 @@ export interface RoleRepairParts {
 }
 
 /**
- * Gives the server that runs then. A server without connections (single-user mode) asks for no role. These files are
+ * Returns the server that runs then. A server without connections (single-user mode) asks for no role. These files are
  * still fit for a start: no client was let in, and each stop here is a clean one, whose WAL goes to the quorum with
  * what follows.
  */

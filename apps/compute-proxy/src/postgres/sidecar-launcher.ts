@@ -226,7 +226,7 @@ export class SidecarLauncher implements Launcher {
     }
   }
 
-  /** What the sidecar wrote, which may be anything: its superuser can write there too. */
+  /** The answer of the sidecar, which may be anything: its superuser can write there too. */
   async #read(name: string): Promise<string | undefined> {
     const options = { bytesMax: ANSWER_BYTES_MAX, anyOwner: true }
     try {

@@ -28,7 +28,7 @@ interface Subscription {
   readonly databaseOid: string
 }
 
-/** What the guard needs to know of the WAL. */
+/** The facts of the WAL that the guard needs. */
 export interface CatalogPosition {
   /** End of the last transaction that changed a catalog. */
   readonly catalogLsn: Lsn

@@ -12,7 +12,7 @@ export const COMPUTE_PHASES = [
   'stopping',
   'stopped',
 ] as const
-/** What a compute is doing. */
+/** The phases of a compute. */
 export type ComputePhase = (typeof COMPUTE_PHASES)[number]
 
 const SAFEKEEPER = { ...TIMELINE, safekeeper: OPEN } as const

@@ -56,7 +56,7 @@ const CHECKPOINT_BYTES_MAX = 4_096
 /** FirstNormalObjectId: databases and files that initdb did not make. */
 const FIRST_NORMAL_OID = 16_384
 
-/** What the primary's files say at `lsn`. */
+/** The contents of the primary's files at `lsn`. */
 interface Snapshot {
   readonly lsn: Lsn
   readonly control: ControlFileValues
@@ -71,7 +71,7 @@ interface Snapshot {
   }[]
 }
 
-/** Adds to `findings`; gives the barrier's LSN. Errors: `precondition` where writers leave no moment. */
+/** Adds to `findings`; returns the barrier's LSN. Errors: `precondition` where writers leave no moment. */
 export async function compareAtBarrier(
   options: VerifyOptions,
   catalog: Catalog,
@@ -264,7 +264,7 @@ async function compareSlrus(
   }
 }
 
-/** What storage says that is small: contents of small files, and the size of each relation file. */
+/** The small part of storage: contents of small files, and the size of each relation file. */
 interface StoredFiles {
   readonly files: ReadonlyMap<string, Buffer>
   readonly sizes: ReadonlyMap<string, number>

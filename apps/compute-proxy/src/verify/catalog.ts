@@ -1,4 +1,4 @@
-/** What the databases say about their relation files: names for people, kinds for masks. */
+/** The databases' knowledge of their relation files: names for people, kinds for masks. */
 import type { PageKind } from '@understory/postgres/page'
 import { DEFAULTTABLESPACE_OID, GLOBALTABLESPACE_OID, databasePath } from '@understory/postgres/cluster'
 import type { VerifyOptions } from './options.ts'

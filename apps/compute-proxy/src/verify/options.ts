@@ -1,4 +1,4 @@
-/** What a verification is given, and what its parts share. */
+/** The options of a verification, shared by its parts. */
 import type { Lsn } from '@understory/base'
 import type { PgdataSource } from '@understory/pgdata'
 import type { PgMajor } from '@understory/postgres/wal'

@@ -200,7 +200,7 @@ class Comparer {
     if (chunk.length > 0) yield chunk
   }
 
-  /** Counts the pages that agree; gives the others. */
+  /** Counts the pages that agree; returns the others. */
   async #compare(chunk: readonly FilePage[]): Promise<Suspect[]> {
     const lsns = chunk.map(({ bytes }) => lsnOfPage(bytes))
     if (lsns.some((at) => at !== undefined && at > this.#insertLsn)) await this.#askInsertLsn()

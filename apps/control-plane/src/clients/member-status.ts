@@ -1,4 +1,4 @@
-/** What one safekeeper says of a timeline, for people to read. */
+/** The report of one safekeeper about a timeline, for people to read. */
 import { UnderstoryError, lsnToBigint } from '@understory/base'
 import type { WalStatus } from '@understory/protocol/clients'
 import type { SafekeeperMemberView } from '@understory/rpc'

@@ -160,7 +160,7 @@ export class NodeClients {
   }
 }
 
-/** What of `promise` where the other side answered, undefined where it cannot be reached now. */
+/** The result of `promise` where the other side answered, undefined where it cannot be reached now. */
 export async function ifReachable<T>(promise: Promise<T>): Promise<T | undefined> {
   try {
     return await promise

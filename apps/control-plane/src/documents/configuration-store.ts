@@ -48,7 +48,7 @@ export class ConfigurationStore {
     return (await this.#read(timelineId))?.configuration
   }
 
-  /** Stores it unless something newer is there; gives what is there then. */
+  /** Stores it unless something newer is there; returns what is there then. */
   async publish(timelineId: string, configuration: Configuration): Promise<Configuration> {
     const key = configurationKey(timelineId)
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {

@@ -40,7 +40,7 @@ interface Found {
   readonly etag: string
 }
 
-/** What the documents need to know of it: under which lead they are written. */
+/** The part that the documents need: the lead under which they are written. */
 export interface Leadership {
   /** Grows with each lead. Errors: `unavailable` where this control plane does not lead. */
   readonly epoch: number

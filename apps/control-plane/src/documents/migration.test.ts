@@ -44,7 +44,7 @@ async function everything(store: ObjectStore): Promise<Record<string, unknown>> 
   return found
 }
 
-/** What the store has in the end, under this epoch, made from `old` by hand. */
+/** The contents of the store in the end, under this epoch, made from `old` by hand. */
 function expectedFrom({ timelines, ...tenant }: TenantDocumentV1, epoch: number): Record<string, unknown> {
   const documents = timelines.map(({ specText, leftCopies, ...fields }) => [
     `control/timelines/${TENANT_ID}/${fields.timelineId}.json`,
@@ -148,7 +148,7 @@ test('what the release before changed between two tries of a migration is not lo
     const found = await everything(store)
     const expected = expectedFrom(changed, 10)
     const fresh = `control/timelines/${TENANT_ID}/${FRESH}.json`
-    // What the first try has left of the other timeline is an orphan.
+    // The document that the first try has left of the other timeline is an orphan.
     const { [fresh]: orphan, ...others } = found
     expect(others).toEqual(expected)
     const { timelines } = storesOver(store, 10)

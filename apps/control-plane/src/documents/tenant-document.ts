@@ -1,5 +1,5 @@
 /**
- * What a tenant is, which timelines it has, and what is left to remove of those that it had:
+ * A tenant, the timelines that it has, and the removals of those that it had:
  * `control/tenants/<id>.json`, changed by compare-and-swap only. A timeline is what its own document says
  * (timeline-document.ts).
  */
@@ -24,7 +24,7 @@ export const removal = z.object({
   safekeeperNodes: z.array(z.string()),
 })
 
-/** What version 1 of the document has in common with version 2. */
+/** The fields that version 1 of the document shares with version 2. */
 export const tenantFields = {
   /** Programs that read less must not change it: the rules are those of `keepUnknown`. */
   minReader: z.number().int().max(DOCUMENT_READER).default(1),
@@ -41,8 +41,8 @@ export const tenantFields = {
   /** Whether Postgres may be reached by TCP without TLS; so it was for every tenant before there was a choice. */
   allowsPlaintext: z.boolean().default(true),
   /**
-   * What the role postgres is to have, and a number that grows with every password that is set. Absent in documents
-   * from before there was one for each tenant: Postgres keeps what it has until one is set.
+   * The verifier that the role postgres is to have, and a number that grows with every password that is set. Absent in
+   * documents from before there was one for each tenant: Postgres keeps what it has until one is set.
    */
   password: z.object({ verifier: z.string(), generation: z.number().int().positive() }).optional(),
   createdAtS: z.number().int(),
@@ -83,7 +83,8 @@ export const entryOf = (
 ): TimelineEntry | undefined => timelines.find((item) => item.timelineId === timelineId)
 
 /**
- * What a shard is attached with: before the timeline is bootstrapped, what its Postgres will be, but for its system id.
+ * The identity that a shard is attached with: before the timeline is bootstrapped, what its Postgres will be, but for
+ * its system id.
  */
 export const identityToAttach = (tenant: TenantDocument, timeline: TimelineDocument): PostgresIdentity =>
   identityOf(timeline) ?? {

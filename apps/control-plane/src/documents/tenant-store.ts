@@ -36,7 +36,7 @@ export class TenantStore {
   }
 
   /**
-   * Gives the document as it was stored: where a creation was cut short behind its claim of the name, under the id of
+   * Returns the document as it was stored: where a creation was cut short behind its claim of the name, under the id of
    * that claim. Errors: `already_exists` where another tenant has the name.
    */
   async create(document: TenantDocument): Promise<TenantDocument> {

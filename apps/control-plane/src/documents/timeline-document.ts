@@ -1,5 +1,5 @@
 /**
- * What a timeline is, and what is requested of it: `control/timelines/<tenant>/<timeline>.json`, changed by
+ * A timeline, and the requests for it: `control/timelines/<tenant>/<timeline>.json`, changed by
  * compare-and-swap only. Which timelines there are says the tenant's document: one that is not listed there is never
  * acted on. Positions are observed and never stored; of addresses the last known ones are, for while the broker is
  * away.
@@ -146,7 +146,7 @@ export const FPW_INITIAL: FpwState = {
   tookMs: 0,
 }
 
-/** What the document of a new timeline begins with, beside its names. */
+/** The first values of a new timeline's document, beside its names. */
 export interface TimelineBeginning {
   readonly sqlPort: number
   readonly fpw: FpwState

@@ -1,4 +1,6 @@
-/** What a timeline's compute is to be: what the control plane sends to it and what the API shows are built here. */
+/**
+ * The spec of a timeline's compute: the one that the control plane sends and the one that the API shows are built here.
+ */
 import { createHash } from 'node:crypto'
 import { writeMembership } from '@understory/protocol'
 import type { ComputeSpec } from '@understory/rpc'

@@ -13,7 +13,7 @@ import { FullPageWrites } from '@understory/rpc'
 import type { ShardStatus } from '@understory/rpc'
 import type { FpwState, FpwStepName } from '../documents/timeline-document.ts'
 
-/** What shard 0 read in the WAL last, and where. */
+/** The last value that shard 0 read in the WAL, and where. */
 export interface SeenFullPageWrites {
   readonly value: 'on' | 'off'
   readonly lsn: string

@@ -82,7 +82,7 @@ export class MembershipReconciler {
     return { timeline: after, isBusy: true }
   }
 
-  /** What it waits for, for the API to show. */
+  /** The reason why it waits, for the API to show. */
   async #note(
     timeline: TimelineDocument,
     change: SafekeeperChange,
@@ -205,7 +205,7 @@ export class MembershipReconciler {
   }
 
   /**
-   * What every member says of itself under this membership. The newcomers last, and as often as it takes them to get to
+   * The reports of every member under this membership. The newcomers last, and as often as it takes them to get to
    * where the others were: under load one that is asked first is never as far.
    */
   async #syncMembers(timeline: TimelineDocument): Promise<Map<string, MemberStatus>> {

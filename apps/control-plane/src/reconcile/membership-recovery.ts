@@ -1,5 +1,5 @@
 /**
- * What must be so before a timeline continues with one safekeeper that is left, or with none (membership-change.ts,
+ * The conditions under which a timeline continues with one safekeeper that is left, or with none (membership-change.ts,
  * `recoverFrom` and `recoverFromStore`).
  */
 import { formatLsn, isErrorCode, lsnFromBigint, fail } from '@understory/base'
@@ -12,7 +12,7 @@ import { ifReachable, isCopyUnusable } from '../clients/node-clients.ts'
 import type { NodeClients } from '../clients/node-clients.ts'
 import type { TimelineDocument } from '../documents/timeline-document.ts'
 
-/** What the survivor says of itself. Errors: `bad_argument`, `precondition`. */
+/** The survivor's own report. Errors: `bad_argument`, `precondition`. */
 export async function checkRecovery(
   clients: NodeClients,
   ref: TimelineRef,

@@ -1,5 +1,5 @@
 /**
- * What the processes of a timeline say of themselves now: asked once for each pass, and for each request of the API.
+ * The present reports of the processes of a timeline: asked once for each pass, and for each request of the API.
  */
 import { isErrorCode } from '@understory/base'
 import { ComputeState } from '@understory/rpc'

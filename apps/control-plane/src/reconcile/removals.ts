@@ -2,7 +2,7 @@
  * Removes what deleted timelines, and bootstraps that were interrupted, still have somewhere: compute, layers, WAL,
  * objects.
  *
- * What there is to remove is in the tenant's document before anything is removed, and is taken from there once all of
+ * Every removal is in the tenant's document before anything is removed, and is taken from there once all of
  * it is gone; every step may be repeated. So a removal continues after the loss of any process, and a node that is away
  * is asked again when it is back. The compute ends first: until then it could create the timeline on safekeepers and
  * pageservers again. Objects go in every try, because a node that was away may have stored some in the meantime.

@@ -36,7 +36,7 @@ async function placed(): Promise<ObjectStore> {
   return store
 }
 
-/** What a reconciler does with a timeline that it finds. */
+/** The work of a reconciler on a timeline that it finds. */
 async function reconcile(stores: Stores): Promise<TenantDocument> {
   const tenant = await stores.tenants.find(TENANT_ID)
   const entry = entryOf(tenant, TIMELINE_ID)

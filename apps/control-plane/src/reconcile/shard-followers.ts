@@ -9,7 +9,7 @@ import { attachRequestOf } from './shard-requests.ts'
 
 export class ShardFollowers {
   readonly #clients: NodeClients
-  /** What all of them have confirmed. */
+  /** The position that all of them have confirmed. */
   #announced = ''
 
   constructor(clients: NodeClients) {

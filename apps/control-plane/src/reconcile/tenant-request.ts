@@ -1,4 +1,4 @@
-/** What a tenant is requested to be, what of that is refused, and what its document begins with. */
+/** The request for a tenant, the checks that refuse it, and the first document that it becomes. */
 import { hexId, parseNodeId, fail } from '@understory/base'
 import type { Clock, Rng } from '@understory/env'
 import { readPostgresMajor } from '@understory/postgres/cluster'
@@ -88,7 +88,10 @@ const SETTING_NAME = /^[A-Za-z_][\w$]*(\.[A-Za-z_][\w$]*)*$/
 // oxlint-disable-next-line no-control-regex -- that is what it is for
 const CONTROL_CHARACTER = /[\x00-\x1f\x7f]/
 
-/** What durability rests on, or what the compute fills in itself (docs/architecture.md, "Life of a compute"). */
+/**
+ * The settings that durability rests on, or that the compute fills in itself (docs/architecture.md, "Life of a
+ * compute").
+ */
 const MANAGED_SETTINGS: ReadonlySet<string> = new Set([
   'full_page_writes',
   'fsync',

@@ -86,7 +86,7 @@ export class TenantService {
   }
 
   /**
-   * Idempotent by name and request id. Gives the random password, too: empty where the caller chose it, and for a
+   * Idempotent by name and request id. Returns the random password, too: empty where the caller chose it, and for a
    * repeated call, because it is kept nowhere. Errors: `bad_argument`, `already_exists`.
    */
   async create(request: TenantRequest): Promise<{ document: TenantDocument; password: string }> {
@@ -115,7 +115,7 @@ export class TenantService {
   }
 
   /**
-   * Stores a new password of the role postgres, which every Postgres of the tenant gets as soon as it runs. Gives the
+   * Stores a new password of the role postgres, which every Postgres of the tenant gets as soon as it runs. Returns the
    * random password; empty where the caller chose it. Errors: `bad_argument`, `unknown_tenant`.
    */
   async setPassword(tenantName: string, request: PasswordRequest): Promise<string> {

@@ -44,7 +44,7 @@ export interface ReconcilerParts extends Stores {
   readonly log: Log
 }
 
-/** What a pass left. */
+/** The result of a pass. */
 export type PassEnd = 'settled' | 'unsettled' | 'again' | 'end'
 
 export class TimelineReconciler {

@@ -1,4 +1,4 @@
-/** What the API shows of a timeline's safekeepers. */
+/** The safekeepers of a timeline as the API shows them. */
 import { LSN_ZERO, lsnToBigint } from '@understory/base'
 import type { Clock } from '@understory/env'
 import { writeMembership } from '@understory/protocol'

@@ -62,7 +62,7 @@ export class Offloader {
   readonly freshRemoteOf = (ref: TimelineRef): RemoteWal =>
     new RemoteWal(this.#parts.store, ref, new ChunkCache())
 
-  /** What each replica gets. */
+  /** The child for each replica. */
   readonly factory: ChildFactory = (replica) => {
     const { nodeId, clock, rng, settings, observer, roundMs } = this.#parts
     const remote = this.remoteOf(replica.ref)

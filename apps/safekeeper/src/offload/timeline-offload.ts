@@ -150,7 +150,7 @@ export class TimelineOffload implements Child {
       endLsn <= commitLsn && !stop.aborted;
       endLsn = advance(endLsn, segmentBytes)
     ) {
-      // Those of a backlog have all been complete for long: a successor does not wait for each.
+      // The segments of a backlog have all been complete for long: a successor does not wait for each.
       while (marks.length > 1 && (marks[0] as { lsn: Lsn }).lsn < endLsn) marks.shift()
       const isOurs = clock.nowMs() - (marks[0]?.sinceMs ?? clock.nowMs()) >= patienceMs
       if (!(await this.#storeSegment(progress, isOurs, stop))) return

@@ -23,7 +23,7 @@ import type { Timeline } from '../timeline/timeline.ts'
 /** So near a donor's commit position a log counts as caught up: the rest comes from the proposer. */
 const NEAR_BYTES = 1024 * 1024
 
-/** What a donor reports of its copy. */
+/** The report of a donor about its copy. */
 export interface SourceStatus {
   readonly identity: PostgresIdentity
   readonly timelineStartLsn: Lsn
@@ -33,7 +33,7 @@ export interface SourceStatus {
   readonly oldestLsn: Lsn
 }
 
-/** What a new member begins with: nothing, or the position from which the donor keeps WAL. */
+/** The beginning of a new member: nothing, or the position from which the donor keeps WAL. */
 export function controlFrom({
   timelineStartLsn,
   history: reported,
@@ -74,7 +74,7 @@ export interface RecoveryOptions {
   readonly sources: readonly WalSource[]
   readonly signal: AbortSignal
   readonly log: Log
-  /** What the furthest donor has committed. */
+  /** The commit position of the furthest donor. */
   readonly onGoal?: (goalLsn: Lsn) => void
 }
 

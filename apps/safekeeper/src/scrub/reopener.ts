@@ -41,7 +41,7 @@ export class Reopener implements Child {
     (parts: ReopenerParts): ChildFactory =>
     (replica) => ({ name: 'reopen', child: new Reopener(replica, parts) })
 
-  /** Gives how long until the next look. */
+  /** Returns how long until the next look. */
   async #round(): Promise<number> {
     const { clock, rng } = this.#parts
     const { failure } = this.#replica

@@ -64,7 +64,7 @@ export class Scrubber implements Child {
     (parts: ScrubberParts): ChildFactory =>
     (replica) => ({ name: 'scrub', child: new Scrubber(replica, parts) })
 
-  /** Gives how long until the next is due. */
+  /** Returns how long until the next is due. */
   async #round(stop: AbortSignal): Promise<number> {
     const { clock, turns } = this.#parts
     const { damageCount } = this.#replica

@@ -66,7 +66,7 @@ async function assertTailThere(
   })
 }
 
-/** From `place` on to some record end at least a segment further, or the commit position. Gives where it got. */
+/** From `place` on to some record end at least a segment further, or the commit position. Returns where it got. */
 async function replaceFrom(
   files: WalFiles,
   identity: PostgresIdentity,

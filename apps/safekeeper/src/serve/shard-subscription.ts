@@ -57,7 +57,7 @@ export class FanOuts {
   }
 }
 
-/** What a subscriber has not reported as ingested yet. */
+/** Bytes that the subscriber has not reported as ingested yet. */
 class Window {
   readonly #bytesMax: number
   readonly #batches: { readonly endLsn: Lsn; readonly bytes: number }[] = []

@@ -7,7 +7,7 @@ import type { METRICS, SubscriptionRefusal } from './metrics.ts'
 
 export type SafekeeperTelemetry = Telemetry<typeof METRICS>
 
-/** What a timeline reports on the way of an append. Calls are cheap and never throw. */
+/** The reports of a timeline on the way of an append. Calls are cheap and never throw. */
 export interface TimelineObserver {
   /** An append came; the WAL that is taken in next is its. */
   received(bytes: number, traceparent: string | undefined): void
@@ -17,12 +17,12 @@ export interface TimelineObserver {
   flushed(endLsn: Lsn, bytes: number): void
   /** The flush up to there was reported to the proposer. */
   answered(endLsn: Lsn): void
-  /** What waited for a flush does so no more. */
+  /** Appends do not wait for a flush any more. */
   dropped(): void
   voted(): void
 }
 
-/** What one subscription reports. */
+/** The reports of one subscription. */
 export interface SubscriptionObserver {
   sent(bytes: number): void
   reported(ingestedLsn: Lsn, remoteConsistentLsn: Lsn): void

@@ -97,7 +97,7 @@ export class AcceptorRunner {
       assert(write.kind === 'writeWal', () => `an append asks for ${write.kind}`)
       const refusal = this.#admission.refusal(write.wal.length)
       if (refusal !== undefined) {
-        // What it says is committed counts: WAL is released only once that is known.
+        // Its commit position counts: WAL is released only once that is known.
         const positions = { ...input, message: { ...input.message, wal: NO_WAL } }
         this.#accept(stepAcceptor(this.#state, positions), session)
         throw refusal

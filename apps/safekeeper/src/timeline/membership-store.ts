@@ -1,4 +1,4 @@
-/** Who the members of a timeline are, as last announced, kept in a file; and who follows that. */
+/** The members of a timeline, as last announced, kept in a file; and the followers of that. */
 import { join } from 'node:path'
 import type { Disk } from '@understory/env'
 import type { KnownMembership } from '@understory/protocol'

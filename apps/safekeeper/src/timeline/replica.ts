@@ -21,7 +21,7 @@ export type ReplicaState =
   /** It could not be opened, or was closed: requests fail with the reason, other timelines are not concerned. */
   | { readonly kind: 'closed'; readonly failure: unknown }
 
-/** What the registry of all timelines does for one of them. */
+/** The services of the registry of all timelines for one of them. */
 export interface ReplicaControl {
   create(identity: PostgresIdentity, control: AcceptorControl): Promise<void>
   close(why: Error): Promise<void>

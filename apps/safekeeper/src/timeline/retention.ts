@@ -1,6 +1,6 @@
 /**
- * What a timeline keeps here: whole segments that are in the object store are released, and so is what an idle timeline
- * holds.
+ * The WAL that a timeline keeps here: whole segments that are in the object store are released, and so is what an idle
+ * timeline holds.
  */
 import type { Mailbox } from '@understory/actor'
 import { LSN_ZERO, advance, assert, formatLsn, minLsn, segmentOf, segmentStart } from '@understory/base'

@@ -79,7 +79,7 @@ export async function checkWal(
   return { place: { startLsn: recordEndLsn, findFirst: false, prevLsn: lastRecordLsn }, problem }
 }
 
-/** What reading WAL or a control file fails with where the bytes are not what was written. */
+/** Whether it is the error of reading WAL or a control file whose bytes are not those that were written. */
 export const isDamage = (error: unknown): boolean =>
   isErrorCode(error, 'bad_wal') ||
   isErrorCode(error, 'unknown_wal') ||

@@ -208,7 +208,7 @@ export class WalFiles {
     }
   }
 
-  /** What there is of a segment; undefined without one. */
+  /** The bytes of a segment that are there; undefined without one. */
   async readSegment(segment: number): Promise<Uint8Array | undefined> {
     const path = this.#path(segment)
     return (await this.#disk.stat(path)) === undefined ? undefined : this.#disk.readFile(path)

@@ -27,7 +27,7 @@ export class WalQuota {
   #reservedBytes = 0
   /** Of the append that was refused by a quota; 0 where none was since one was taken. */
   #refusedBytes = 0
-  /** What the disk said; undefined since it last took something. */
+  /** The error of the disk; undefined since it last took something. */
   #diskFull: Error | undefined
 
   constructor(parts: WalQuotaParts) {

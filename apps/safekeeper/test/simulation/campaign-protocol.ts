@@ -1,4 +1,4 @@
-/** What a campaign asks its threads for, and what they answer. */
+/** The requests of a campaign to its threads, and their answers. */
 export interface CampaignJob {
   /** A subject's name, or `mixed`: every fourth seed runs the safekeeper, the others the rules. */
   readonly subject: string

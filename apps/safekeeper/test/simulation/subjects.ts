@@ -1,4 +1,4 @@
-/** What can be simulated. */
+/** The subjects that can be simulated. */
 import { ToyAcceptor, toyFormat } from '@understory/simulation'
 import type { Subject } from '@understory/simulation'
 import { postgresFormat } from './postgres-wal.ts'

@@ -4,7 +4,7 @@
  */
 import type { Lsn } from '@understory/base'
 
-/** What the shortest time is of: this window and the one before. */
+/** The windows of the shortest time: this one and the one before. */
 const WINDOW_MS = 5_000
 /** An answer that takes longer even at best is worth a second append on its way. */
 const FAR_MS = 2

@@ -37,7 +37,7 @@ export class MemberLink {
   readonly nodeId: string
   /** When the last message came, or when it became a member. */
   lastContactMs: number
-  /** What the last read from a donor for this member brought. */
+  /** The outcome of the last read from a donor for this member. */
   fetched: { readonly startLsn: Lsn; readonly bytes: Uint8Array } | undefined
   readonly #owner: LinkOwner
   #address: string

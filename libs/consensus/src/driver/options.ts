@@ -1,4 +1,4 @@
-/** What a driver is handed in, and what it answers. */
+/** The parts that a driver is given, and its callbacks. */
 import type { Lsn } from '@understory/base'
 import type { Clock, Log, Rng } from '@understory/env'
 import type { ElectionKind } from '../messages.ts'

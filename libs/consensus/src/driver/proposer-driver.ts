@@ -116,7 +116,7 @@ export class ProposerDriver {
   get endLsn(): Lsn {
     return this.#sender.endLsn ?? this.state.bufferEndLsn
   }
-  /** What the rules have come to, for views and checks. */
+  /** The state of the rules, for views and checks. */
   get state(): ProposerState {
     return this.#steps.state
   }

@@ -1,6 +1,6 @@
 import type { FollowingEffect } from '../acceptor.ts'
 
-/** What an acceptor answers a proposer. */
+/** The answers of an acceptor to a proposer. */
 export type AcceptorAnswer = Exclude<FollowingEffect, { kind: 'flush' | 'committed' | 'refuse' }>
 
 /** One stream of a proposer as the acceptor sees it: where its answers go. */

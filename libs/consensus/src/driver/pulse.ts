@@ -1,4 +1,4 @@
-/** What a driver does by time: a heartbeat now and then, and news of the commit position soon after it moved. */
+/** The timed work of a driver: a heartbeat now and then, and news of the commit position soon after it moved. */
 import type { Clock, Timer } from '@understory/env'
 import type { DriverLimits } from './limits.ts'
 

@@ -13,7 +13,7 @@ import type {
 } from '../messages.ts'
 import type { KnownMembership, Member } from './membership.ts'
 
-/** What a proposer says of itself first on each connection. */
+/** The first message of a proposer on each connection. */
 export interface Greeting {
   readonly membership: KnownMembership
   /** The commit position of this proposer; 0/0 before the first commit. */
@@ -21,7 +21,7 @@ export interface Greeting {
 }
 
 export interface GreetingAnswer extends GreetingReply {
-  /** What the acceptor calls itself. */
+  /** The acceptor's own name. */
   readonly nodeId: string
   /** The members of `membershipGeneration`, where the acceptor knows them. */
   readonly membership: KnownMembership | undefined

@@ -104,7 +104,7 @@ export class S3Calls {
     }
   }
 
-  /** One try, for what nobody waits for. Errors: the client's own. */
+  /** One try, for a call that is not waited for. Errors: the client's own. */
   once<T>(work: (client: S3Client) => Promise<T>): Promise<T> {
     return work(this.#client)
   }

@@ -1,4 +1,4 @@
-/** Owns one object on its way to S3 in parts: begun, sent a few parts at a time, and completed or given up. */
+/** Owns one object on its way to S3 in parts: begun, sent a few parts at a time, and completed or aborted. */
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,

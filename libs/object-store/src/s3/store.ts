@@ -204,13 +204,13 @@ class S3Store implements ObjectStore {
             nameOf(error) === 'PreconditionFailed' ||
             (condition.IfMatch !== undefined && nameOf(error) === 'NoSuchKey')
           if (!isConflict) throw error
-          return number === 1 ? { kind: 'conflict' } : this.#recognise(key, bytes, abortSignal)
+          return number === 1 ? { kind: 'conflict' } : this.#recognize(key, bytes, abortSignal)
         }
       },
     )
   }
 
-  async #recognise(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<ConditionalPut> {
+  async #recognize(key: string, bytes: Uint8Array, signal: AbortSignal): Promise<ConditionalPut> {
     try {
       const found = await this.get(key, { signal })
       const isOurs = Buffer.compare(found.bytes, bytes) === 0

@@ -1,4 +1,4 @@
-/** What a timeline's Postgres is: fixed when the timeline is created. */
+/** The identity of a timeline's Postgres: fixed when the timeline is created. */
 import { fail } from '@understory/base'
 import type { PgMajor } from '../wal/pages.ts'
 

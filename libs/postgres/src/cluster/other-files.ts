@@ -57,7 +57,7 @@ export function parseRelmap(content: Uint8Array): ReadonlyMap<number, number> {
 }
 
 /**
- * What initdb makes besides base/ and its databases (initdb.c subdirs); pg_wal's own come with its version.
+ * The folders that initdb makes besides base/ and its databases (initdb.c subdirs); pg_wal's own come with its version.
  */
 const dataDirectories = [
   'global',

@@ -30,7 +30,7 @@ export const PageHeader = struct(24, {
   checksum: u16, // pd_checksum, 0 unless the cluster has data checksums
   flags: u16, // pd_flags: PD_*
   lower: u16, // pd_lower: start of free space
-  upper: u16, // pd_upper: end of free space; 0 only in a page that was never initialised
+  upper: u16, // pd_upper: end of free space; 0 only in a page that was never initialized
   special: u16, // pd_special
   pageSizeVersion: u16, // pd_pagesize_version: 0x2000 | 4
   pruneXid: u32, // pd_prune_xid, a hint
@@ -77,7 +77,7 @@ export const setPageUpper = (page: Page, at: number): void => page.view.setUint1
 export const getPageSpecial = (page: Page): number => page.view.getUint16(16, true)
 export const getPagePruneXid = (page: Page): number => page.view.getUint32(20, true)
 export const setPagePruneXid = (page: Page, xid: number): void => page.view.setUint32(20, xid, true)
-/** PageIsNew: never initialised. */
+/** PageIsNew: never initialized. */
 export const isPageNew = (page: Page): boolean => getPageUpper(page) === 0
 
 // A line pointer is one little-endian uint32: lp_off in bits 0-14, lp_flags in 15-16, lp_len in 17-31.
@@ -133,7 +133,7 @@ const ZEROS = Buffer.alloc(PAGE_SIZE)
 export const isZeroPage = (bytes: Uint8Array): boolean => ZEROS.equals(bytes)
 
 /**
- * What PageIsVerified asks of a header, checksum apart: an initialised page that makes sense, or zeros
+ * What PageIsVerified asks of a header, checksum apart: an initialized page that makes sense, or zeros
  * throughout.
  */
 export function isPageHeaderSane(page: Page): boolean {

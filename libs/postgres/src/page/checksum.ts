@@ -47,7 +47,7 @@ const BASE_OFFSETS = Int32Array.of(
 const aligned = new Uint8Array(PAGE_SIZE)
 const alignedWords = new Int32Array(aligned.buffer)
 
-/** What pd_checksum must be in a page at this place: never 0. The page must be initialised. */
+/** The pd_checksum of a page at this place: never 0. The page must be initialized. */
 export function pageChecksum({ bytes }: Page, blockNumber: number): number {
   let words: Int32Array = alignedWords
   if (bytes.byteOffset % 4 === 0) words = new Int32Array(bytes.buffer, bytes.byteOffset, WORDS_COUNT)
@@ -89,11 +89,11 @@ function mixZeros(sum: number): number {
   return Math.imul(once, FNV_PRIME) ^ (once >>> 17)
 }
 
-/** Writes pd_checksum; an uninitialised page has none (PageSetChecksumInplace). */
+/** Writes pd_checksum; an uninitialized page has none (PageSetChecksumInplace). */
 export function stampPageChecksum(page: Page, blockNumber: number): void {
   if (!isPageNew(page)) PageHeader.checksum.set(page.view, 0, pageChecksum(page, blockNumber))
 }
 
-/** True also for an uninitialised page, which has none. */
+/** True also for an uninitialized page, which has none. */
 export const isPageChecksumRight = (page: Page, blockNumber: number): boolean =>
   isPageNew(page) || pageChecksum(page, blockNumber) === PageHeader.checksum.get(page.view, 0)

@@ -25,7 +25,7 @@ import type { PageKind } from './page-kind.ts'
 const MASK_MARKER = 0
 
 /**
- * Masks `page` in place, as the resource manager of this kind of page does. A page that was never initialised stays as
+ * Masks `page` in place, as the resource manager of this kind of page does. A page that was never initialized stays as
  * it is. Errors: `bad_page` if its header or line pointers contradict themselves.
  */
 export function maskRelationPage(kind: PageKind, page: Page, blockNumber: number): void {

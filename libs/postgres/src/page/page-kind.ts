@@ -3,7 +3,7 @@ import { PAGE_SIZE, getPageSpecial } from './bufpage.ts'
 import type { Page } from './bufpage.ts'
 
 /**
- * What a page belongs to; visibility maps and free-space maps are masked as `heap`, which hides their
+ * The kinds of pages; visibility maps and free-space maps are masked as `heap`, which hides their
  * content.
  */
 export type PageKind = 'heap' | 'btree' | 'hash' | 'gin' | 'gist' | 'spgist' | 'brin' | 'sequence' | 'generic'
@@ -20,7 +20,7 @@ const KIND_OF_ID: Readonly<Record<number, PageKind>> = {
   0xf093: 'brin',
 }
 
-/** What a page belongs to, read from its special space: records such as FPI do not say. */
+/** The kind of a page, read from its special space: records such as FPI do not say. */
 export function pageKindOf(page: Page): PageKind {
   const special = getPageSpecial(page)
   const id = page.view.getUint16(PAGE_SIZE - 2, true)

@@ -15,7 +15,7 @@ import { rmgrs } from './registry.ts'
 import type { EffectSink, RedoSettings, Rmgr, SlruKind } from './types.ts'
 
 /**
- * What became of a page.
+ * The outcome for a page.
  *   redone    the resource manager's redo ran
  *   restored  the page is now the image in the record
  *   newer     nothing: the page has this record already
@@ -95,7 +95,7 @@ export function redoRecordOnPage(
   try {
     if (ref.applyImage) {
       restoreBlockImage(record, ref, page.bytes)
-      // An image of a page never initialised stays one.
+      // An image of a page never initialized stays one.
       if (!isPageNew(page)) setPageLsn(page, record.nextLsn)
       findRmgr(record.rmid)?.redoRestored?.(record, blockIndex, page)
       return 'restored'

@@ -7,7 +7,7 @@ import type { PgMajor } from '../wal/pages.ts'
 import type { DecodedRecord, RelFile } from '../wal/record.ts'
 import type { RemovedPages } from './slru-truncation.ts'
 
-/** What some redo functions depend on; each as of the record's LSN. */
+/** The settings that some redo functions depend on; each as of the record's LSN. */
 export interface RedoSettings {
   readonly major: PgMajor
   /** The cluster has data checksums: hint-bit images exist and some redo sets more LSNs. */
@@ -78,8 +78,8 @@ export interface Rmgr {
    */
   redoBlock?(record: DecodedRecord, blockIndex: number, page: Page, settings: RedoSettings): void
   /**
-   * What stock redo does to block `blockIndex` even after restoring it from an image: the primary makes these changes
-   * after it has written the record, so the image does not have them.
+   * The changes that stock redo makes to block `blockIndex` even after restoring it from an image: the primary makes
+   * these changes after it has written the record, so the image does not have them.
    */
   redoRestored?(record: DecodedRecord, blockIndex: number, page: Page): void
   /** Reports everything that the record does beyond its registered blocks. */

@@ -61,7 +61,7 @@ export interface VerifyOptions {
   readonly concurrent?: boolean
 }
 
-/** What happened to the blocks of one record type. */
+/** The results for the blocks of one record type. */
 export interface TypeCounts {
   records: number
   /** Redone and found equal to the after-image. */
@@ -79,7 +79,7 @@ export interface Difference {
   readonly where: string
 }
 
-/** What the last comparison saw, in blocks. */
+/** The counts of the last comparison, in blocks. */
 export interface FileCounts {
   /** Changed by a record, and equal. */
   compared: number

@@ -145,7 +145,7 @@ function readHeader(
   into.topXid = 0
 }
 
-/** Reads one XLogRecordBlockHeader and what follows it, gives the position after it. */
+/** Reads one XLogRecordBlockHeader and what follows it, returns the position after it. */
 function readBlockHeader(
   record: DecodedRecord,
   ref: BlockRef,

@@ -55,7 +55,7 @@ export function encodeRecord(record: RecordToEncode): Uint8Array {
 }
 
 export interface PlacedRecord {
-  /** What to write from `atLsn` on: page headers where pages begin, the record, zeros up to `nextLsn`. */
+  /** The bytes to write from `atLsn` on: page headers where pages begin, the record, zeros up to `nextLsn`. */
   readonly bytes: Uint8Array
   readonly recordLsn: Lsn
   readonly nextLsn: Lsn

@@ -49,7 +49,7 @@ export const majorOfMagic = (magic: number): PgMajor | undefined => majorByMagic
 export const pageHeaderBytes = (pageLsn: Lsn, segmentBytes: number): number =>
   pageLsn % segmentBytes === 0 ? LONG_PAGE_HEADER_BYTES : SHORT_PAGE_HEADER_BYTES
 
-/** What all pages of one WAL stream have in common. */
+/** The facts that all pages of one WAL stream share. */
 export interface WalIdentity {
   readonly major: PgMajor
   readonly systemId: bigint

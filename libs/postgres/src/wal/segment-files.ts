@@ -22,7 +22,7 @@ export interface SegmentReadOptions extends Omit<WalStreamOptions, 'startLsn' | 
 }
 
 /**
- * Gives the records of the segments that `segmentBytesOf` hands out, until it has no more. One record object
+ * Returns the records of the segments that `segmentBytesOf` hands out, until it has no more. One record object
  * is filled again and again: it is valid until the next step. Errors as of `WalStreamDecoder`; without
  * `endLsn` zeros, or bytes of a recycled file, mark the end instead.
  */

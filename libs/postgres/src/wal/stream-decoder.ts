@@ -269,7 +269,7 @@ export class WalStreamDecoder {
     return true
   }
 
-  /** What the header says about the record in flight must be what we know of it. */
+  /** The header must agree with what is known of the record in flight. */
   #placeRecordStart(): void {
     const header = this.#header
     const assembly = this.#assembly

@@ -168,7 +168,7 @@ export class WireConnection {
     this.send('Q', Buffer.from(`${sql}\0`))
   }
 
-  /** Runs one command; gives the rows of its first result. After an error the connection stays usable. */
+  /** Runs one command; returns the rows of its first result. After an error the connection stays usable. */
   async query(sql: string): Promise<Row[]> {
     this.sendQuery(sql)
     const results = await this.readResults()

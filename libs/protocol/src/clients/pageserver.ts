@@ -27,7 +27,7 @@ export interface ShardToAttach {
   readonly rollback: { readonly lsn: Lsn; readonly beforeGeneration: number } | undefined
 }
 
-/** What a forged checkpoint is made of, as docs/formats.md has it. */
+/** The parts of a forged checkpoint, as docs/formats.md has it. */
 export interface ControlState {
   readonly lsn: Lsn
   readonly tracker: Uint8Array

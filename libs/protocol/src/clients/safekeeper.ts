@@ -28,7 +28,7 @@ export interface WalStatus {
   readonly membershipGeneration: number
 }
 
-/** What a member says of itself once it knows a membership. */
+/** The report of a member about itself once it knows a membership. */
 export interface MemberAnswer extends MemberStatus {
   readonly nodeId: string
   readonly commitLsn: Lsn
@@ -36,7 +36,7 @@ export interface MemberAnswer extends MemberStatus {
 
 export interface PullProgress {
   readonly flushLsn: Lsn
-  /** What the furthest donor has committed; 0 before the first answer. */
+  /** The commit position of the furthest donor; 0 before the first answer. */
   readonly goalLsn: Lsn
   readonly isRunning: boolean
   /** Empty, or why the last try ended. */

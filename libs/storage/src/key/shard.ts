@@ -6,7 +6,7 @@ import type { ShardLayout } from '@understory/base'
 import { KEY_BARRIER, KEY_RELATION_BLOCK, KEY_RELATION_SIZE, KEY_SLRU_PAGE } from './key.ts'
 import type { Key } from './key.ts'
 
-/** A 32-bit mixing function (the finaliser of MurmurHash3). */
+/** A 32-bit mixing function (the finalizer of MurmurHash3). */
 function mix(value: number): number {
   let h = value | 0
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)

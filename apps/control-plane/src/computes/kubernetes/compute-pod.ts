@@ -16,7 +16,7 @@ export const SQL_PORT = 5432
 
 /** The folder that all containers of the pod have in common: the data tenants is there. */
 const SHARED_FOLDER = '/compute'
-/** What the proxy asks of Postgres's container, which only reads it. */
+/** The proxy's orders to Postgres's container, which only reads it. */
 const ORDERS_FOLDER = '/orders'
 /** Of the proxy alone. */
 const OWN_FOLDER = '/own'

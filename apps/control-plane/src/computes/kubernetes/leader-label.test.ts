@@ -38,7 +38,7 @@ test('the leader has the label, and no other control plane', async () => {
     () => undefined,
     () => undefined,
     () => undefined,
-    // What the one before had asked for comes late.
+    // The request of the one before comes late.
     () => void ((pods.get('cp-c') as Record<string, string>)[LEADER_LABEL] = 'true'),
     () => void pods.set('cp-b', { component: 'control-plane' }),
     () => void loop.stop(),

@@ -1,4 +1,4 @@
-/** What the pods of computes are made by: a file that the chart writes (`--compute-pods`). */
+/** The settings of computes' pods: a file that the chart writes (`--compute-pods`). */
 import { readFile } from 'node:fs/promises'
 import { describeError, fail } from '@understory/base'
 import { z } from 'zod'
@@ -22,7 +22,7 @@ const podSettings = z.strictObject({
   controlPlaneLabels: strings,
   /** Of everything that is made here. */
   labels: strings,
-  /** Those by which the computes of this release are found. */
+  /** The labels by which the computes of this release are found. */
   selectorLabels: strings,
   podLabels: strings,
   podAnnotations: strings,

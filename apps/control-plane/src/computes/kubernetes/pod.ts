@@ -1,4 +1,4 @@
-/** What of a pod is looked at, and what follows from the pods of a timeline: a pure plan. */
+/** The part of a pod that counts, and the plan that follows from the pods of a timeline: pure. */
 
 interface ContainerStatus {
   readonly name: string

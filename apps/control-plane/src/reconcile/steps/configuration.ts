@@ -1,4 +1,4 @@
-/** What a user changed in the configuration files of the compute is published: it is in no WAL. */
+/** Publishes a user's changes of the compute's configuration files, which are in no WAL. */
 import { isNewer } from '../../documents/configuration-store.ts'
 import { ifReachable } from '../../clients/node-clients.ts'
 import { SETTLED } from './step.ts'

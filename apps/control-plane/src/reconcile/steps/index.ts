@@ -1,4 +1,4 @@
-/** What a pass looks at, in this order: each step may rely on those before it. A new step is a file and a line here. */
+/** The steps of a pass, in this order: each step may rely on those before it. A new step is a file and a line here. */
 import { addresses } from './addresses.ts'
 import { bootstrap } from './bootstrap.ts'
 import { compute } from './compute.ts'

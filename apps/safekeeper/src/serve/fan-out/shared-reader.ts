@@ -18,7 +18,7 @@ const GATHER_MS = 10
 export type FollowedTimeline = ReadTimeline &
   Pick<Timeline, 'commitLsn' | 'failure' | 'shortage' | 'nextChange'>
 
-/** What the reader asks of its owner before each cut. */
+/** The questions of the reader to its owner before each cut. */
 export interface CutPlan {
   /** Where it must end at the latest, which may not be committed yet; undefined: with what is committed. */
   readonly limitLsn: Lsn | undefined

@@ -22,7 +22,7 @@ export interface CutLimits {
   readonly cutWalBytesMax: number
 }
 
-/** What a reader needs of a timeline. */
+/** The part of a timeline that a reader needs. */
 export type ReadTimeline = Pick<Timeline, 'identity' | 'timelineStartLsn' | 'read'>
 
 /** Committed WAL between two record ends, split. */

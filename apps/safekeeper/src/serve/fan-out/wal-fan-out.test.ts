@@ -77,7 +77,7 @@ function textOf(entry: ShardEntry): string {
   return JSON.stringify({ ...entry, record: Buffer.from(entry.record).toString('base64') })
 }
 
-/** What a shard knows of sizes and xids once it has taken entries; they only rise. */
+/** A shard's knowledge of sizes and xids once it has taken entries; they only rise. */
 class Known {
   readonly #highest = new Map<string, number>()
 
@@ -152,7 +152,7 @@ interface Subscriber {
   readonly comesMs: number
   /** After each batch it takes so long; it does not ask for more during it. */
   readonly takesMs: number
-  /** What it says of commit timestamps is the opposite of what the others say. */
+  /** Its answer about commit timestamps is the opposite of the others'. */
   readonly differs: boolean
   /** After so many batches it leaves and comes back where it is; 0: never. */
   readonly leavesAfter: number
@@ -296,7 +296,7 @@ test('every subscription gets what a reader of its own would give', { timeout: 6
         own.commit(Infinity)
         for (const { shard, from, got, position } of outcomes) {
           const wanted = await alone(own, shard, from, position)
-          // What the shard had noted when it subscribed: everything before it.
+          // The notes that the shard had when it subscribed: everything before it.
           const known = new Known()
           const first = { lsn: START, trackCommitTimestamp: false }
           for (const entry of await alone(own, shard, first, from.lsn)) known.take(entry)
@@ -316,7 +316,7 @@ const inserts = (count: number): DrawnRecord[] =>
     bytes: 200,
   }))
 
-/** `count` shards of one layout follow while `records` are committed one after the other; gives what was read. */
+/** `count` shards of one layout follow while `records` are committed one after the other; returns what was read. */
 async function together(
   count: number,
   startIndex: (shard: number) => number,

@@ -13,7 +13,7 @@
  * beginning, and readers without users are dropped. A subscription that is slow falls out of what its reader keeps, and
  * then reads for itself until it meets the others again.
  *
- * What a subscription gets is what a reader of its own would give, but for notes that say what a note before its
+ * A subscription gets what a reader of its own would give, but for notes that say what a note before its
  * position said (shard-splitter.ts).
  */
 import { assert, formatLsn, minLsn } from '@understory/base'

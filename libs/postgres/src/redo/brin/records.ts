@@ -1,5 +1,5 @@
 /**
- * What the BRIN resource manager (17) writes. Main data unless said otherwise; block references are:
+ * The records of the BRIN resource manager (17). Main data unless said otherwise; block references are:
  *   CREATE_INDEX     0 metapage, initialized
  *   INSERT, UPDATE   0 the page of the new tuple, initialized with XLOG_BRIN_INIT_PAGE, data = the tuple
  *                    1 revmap page   2 UPDATE: the page of the old tuple

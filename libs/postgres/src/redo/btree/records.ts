@@ -1,5 +1,5 @@
 /**
- * What the btree resource manager (11) writes. Main data unless said otherwise; block references are:
+ * The records of the btree resource manager (11). Main data unless said otherwise; block references are:
  *   INSERT_*    0 the page, data = the new tuple (INSERT_POST: posting offset u16 first)
  *               1 child whose split it finishes (not leaf)   2 metapage, data = xl_btree_metadata (INSERT_META)
  *   SPLIT_*     0 left half, data = [new tuple] + high key   1 right half, initialized, data = its tuples

@@ -1,5 +1,5 @@
 /**
- * What the GIN resource manager (13) writes. Main data unless said otherwise; block references are:
+ * The records of the GIN resource manager (13). Main data unless said otherwise; block references are:
  *   CREATE_PTREE   0 root of a posting tree, initialized; a compressed posting list follows the main struct
  *   INSERT         0 the page, data = ginxlogInsertEntry, ginxlogInsertDataInternal or ginxlogRecompressDataLeaf
  *                  1 left child whose split this ends; not leaf: the main data continues with two BlockIdData, the

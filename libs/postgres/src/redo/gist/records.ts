@@ -1,5 +1,5 @@
 /**
- * What the GiST resource manager (14) writes. Main data unless said otherwise; block references are:
+ * The records of the GiST resource manager (14). Main data unless said otherwise; block references are:
  *   PAGE_UPDATE  0 the page, data = u16 deleted[ntodelete], tuples to insert   1 left child whose split this ends
  *   DELETE       0 the page
  *   PAGE_SPLIT   0 left child whose split this ends   1 to npage: the pages, initialized, data = int count, tuples

@@ -1,4 +1,7 @@
-/** What no server can be made to write at will: a split page whose image comes with the record that ends its split. */
+/**
+ * A record that no server can be made to write at will: a split page whose image comes with the record that ends its
+ * split.
+ */
 import { lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { makeRecord } from '../../../test/made-record.ts'

@@ -1,5 +1,5 @@
 /**
- * What the hash resource manager (12) writes. Main data unless said otherwise; block references are:
+ * The records of the hash resource manager (12). Main data unless said otherwise; block references are:
  *   INIT_META_PAGE      0 metapage, initialized
  *   INIT_BITMAP_PAGE    0 bitmap page, initialized   1 metapage
  *   INSERT              0 the page, data = the tuple   1 metapage

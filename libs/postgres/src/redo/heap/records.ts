@@ -1,5 +1,5 @@
 /**
- * What the heap resource manager (10) writes. Main data unless said otherwise; block references are:
+ * The records of the heap resource manager (10). Main data unless said otherwise; block references are:
  *   0 the heap block of the (new) tuple   1 UPDATE: the old tuple's block, if another   VM: see `visibility.ts`
  *
  * Source: access/heapam_xlog.h. 16, 17 and 18 alike but for xl_heap_inplace, which 18 extends by invalidation

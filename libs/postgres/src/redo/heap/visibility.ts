@@ -69,7 +69,7 @@ function blockNumberOf(record: DecodedRecord, blockId: number): number {
   return ref === undefined ? -1 : ref.blockNumber
 }
 
-// What a record clears, as `findClears` leaves it: block -1 = nothing. Plain variables, because this is asked of
+// The clears of a record, as `findClears` leaves them: block -1 = nothing. Plain variables, because this is asked of
 // every heap record.
 let clearedOldBlock = -1
 let clearedNewBlock = -1

@@ -1,5 +1,5 @@
 /**
- * What the heap2 resource manager (9) writes. Block 0 is the heap block, but for VISIBLE, where block 0 is the map
+ * The records of the heap2 resource manager (9). Block 0 is the heap block, but for VISIBLE, where block 0 is the map
  * block and block 1 the heap block; block 1 of MULTI_INSERT and LOCK_UPDATED: see `heap/visibility.ts`.
  *
  * Source: access/heapam_xlog.h of 16, 17 and 18. 17 merged the prune, vacuum and freeze records of 16 into one, which

@@ -37,7 +37,7 @@ function removedOf(isRemoved: (page: number) => boolean): string {
   return ends.join('-')
 }
 
-/** What the record reports about SLRUs, one line a call. */
+/** The effects of the record on SLRUs, one line a call. */
 function effectsOf(made: DecodedRecord, of: RedoSettings = settings): string[] {
   const lines: string[] = []
   const sink: Partial<EffectSink> = {

@@ -1,5 +1,5 @@
 /**
- * What the SP-GiST resource manager (16) writes. Tuples and offset numbers follow the main structs, unaligned; block
+ * The records of the SP-GiST resource manager (16). Tuples and offset numbers follow the main structs, unaligned; block
  * references are:
  *   ADD_LEAF     0 page of the leaf tuple   1 parent, if its link changes
  *   MOVE_LEAFS   0 source leaf page   1 destination leaf page   2 parent

@@ -1,5 +1,5 @@
 /**
- * What the end of a transaction does to pg_xact and pg_commit_ts, which relations go with it, the state files of
+ * The effects of the end of a transaction: on pg_xact and pg_commit_ts, which relations go with it, the state files of
  * prepared transactions, and the progress of the replication origin that it came from.
  *
  * Subtransactions end as their parent does: the SUB_COMMITTED that Postgres writes first, when a transaction spans

@@ -15,14 +15,14 @@ import type { ComputeClient, PasswordVerifier } from '../compute.ts'
 import { MemoryNode } from './node.ts'
 
 export class MemoryCompute extends MemoryNode implements ComputeClient {
-  /** What it says of itself: running, unless a test says otherwise. */
+  /** Its own report: running, unless a test says otherwise. */
   answer: GetComputeStatusResponse = GetComputeStatusResponse.fromPartial({
     state: ComputeState.COMPUTE_STATE_RUNNING,
   })
   files: Configuration | undefined
   fullPageWrites: 'on' | 'off' = 'on'
   password: PasswordVerifier | undefined
-  /** What the next switch and the next checkpoint answer. */
+  /** The answers to the next switch and the next checkpoint. */
   insertLsn: Lsn = LSN_ZERO
   redoLsn: Lsn = LSN_ZERO
 

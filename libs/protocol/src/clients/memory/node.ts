@@ -1,5 +1,5 @@
 /**
- * What all nodes in memory share: they may be away, and each call takes a turn of the event loop, as a network does.
+ * The base of all nodes in memory: they may be away, and each call takes a turn of the event loop, as a network does.
  */
 import { fail } from '@understory/base'
 import type { CallOptions } from '@understory/rpc'

@@ -11,7 +11,7 @@ type Copy = Omit<WalStatus, 'nodeId'>
 
 export class MemorySafekeeper extends MemoryNode implements SafekeeperClient {
   readonly nodeId: string
-  /** What the object store has of every timeline, where there is one. */
+  /** The WAL of every timeline in the object store, where there is one. */
   stored: StoredWalEnd | undefined
   /** What `readWal` gives of any timeline. */
   wal: { readonly startLsn: Lsn; readonly bytes: Uint8Array } = { startLsn: LSN_ZERO, bytes: Buffer.alloc(0) }
