@@ -162,7 +162,7 @@ test('a start that cannot be gives one line and a fitting exit code', { timeout:
     [['--data-dir', dataDir, '--listen', `127.0.0.1:0`], 1, /data folder ".*" is in use/],
     [['--data-dir', file], 1, /data folder ".*" cannot be used/],
     [['--data-dir', other, '--listen', 'nowhere'], 2, /--listen cannot be "nowhere": it must be host:port/],
-    [['--data-dri', other], 2, /knows no option "--data-dri"/],
+    [['--data-dri', other], 2, /"--data-dri" is not an option/],
     [[], 2, /option --data-dir is missing/],
   ]
   for (const [args, code, line] of cases) {

@@ -30,7 +30,7 @@ test('a flag wins over the environment, and that over the default', () => {
 })
 
 test.each([
-  [['--data-dirr', 'x'], 'safekeeper knows no option "--data-dirr"'],
+  [['--data-dirr', 'x'], '"--data-dirr" is not an option of safekeeper'],
   [['--data-dir'], 'option --data-dir needs a value'],
   [[], 'option --data-dir is missing'],
   [['--data-dir', '/a', '--threads', 'many'], 'option --threads cannot be "many": it must be a number'],

@@ -136,7 +136,7 @@ function readFlags(app: string, table: OptionTable, argv: readonly string[]): Ma
     const flag = equals === -1 ? argument : argument.slice(0, equals)
     const name = names.get(flag)
     if (name === undefined) {
-      throw fail('bad_argument', `${app} knows no option "${flag}"`, { hint: 'See --help.' })
+      throw fail('bad_argument', `"${flag}" is not an option of ${app}`, { hint: 'See --help.' })
     }
     const value = equals === -1 ? argv[++i] : argument.slice(equals + 1)
     if (value === undefined)

@@ -117,7 +117,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
 function ownerOf(uid: number | undefined): { readonly uid: number; readonly gid: number } | undefined {
   if (process.geteuid?.() !== 0) return undefined
   if (uid !== undefined) return { uid, gid: uid }
-  throw fail('bad_argument', 'root runs no Postgres as itself', { hint: 'Give --postgres-uid.' })
+  throw fail('bad_argument', 'root does not run Postgres as itself', { hint: 'Give --postgres-uid.' })
 }
 
 /** The part of this process's environment that Postgres and programs of a superuser see: no secret. */

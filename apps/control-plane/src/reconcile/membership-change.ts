@@ -122,7 +122,7 @@ export function cancelChange(timeline: TimelineDocument, nowMs: number): Timelin
     throw fail('precondition', 'no change of the safekeepers is under way')
   if (change.isCancelled) return timeline
   if (change.reason === 'stored')
-    throw fail('precondition', 'nothing is left to go back to', {
+    throw fail('precondition', 'the recovery cannot be cancelled: the safekeepers of before are lost', {
       hint: 'It continues by itself; see `understory safekeeper list`.',
     })
   const steps = change.steps.filter(({ done }) => done)

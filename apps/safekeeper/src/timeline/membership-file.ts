@@ -53,7 +53,7 @@ export function onLeftOut(timeline: Announced, nodeId: string, leftOut: (error: 
     if (membership === undefined || everyMember(membership).some((member) => member.nodeId === nodeId)) return
     const { generation } = membership
     leftOut(
-      fail('stale', `"${nodeId}" holds this timeline no more since membership generation ${generation}`, {
+      fail('stale', `"${nodeId}" has not held this timeline since membership generation ${generation}`, {
         hint: 'Ask one of its members; see `understory safekeeper list`.',
       }),
     )
