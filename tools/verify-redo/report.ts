@@ -1,5 +1,6 @@
 /** The findings of a verification of redo: the shape of `--json`, and the table for people. */
-import type { Difference, FileCounts, TypeCounts } from '../../libs/postgres/src/verify/redo-verifier.ts'
+import type { Difference } from '../../libs/postgres/src/verify/differences.ts'
+import type { FileCounts, TypeCounts } from '../../libs/postgres/src/verify/redo-verifier.ts'
 import type { PgMajor } from '../../libs/postgres/src/wal/pages.ts'
 import type { ScriptCounts } from './script-session.ts'
 

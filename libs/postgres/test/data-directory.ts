@@ -8,7 +8,7 @@ import { parseControlFile } from '../src/cluster/control-file.ts'
 import type { ControlFileValues } from '../src/cluster/control-file.ts'
 import { PAGE_SIZE } from '../src/page/bufpage.ts'
 import type { SlruKind } from '../src/redo/types.ts'
-import type { VerifyBase } from '../src/verify/redo-verifier.ts'
+import type { VerifyBase } from '../src/verify/base.ts'
 import type { RelFile } from '../src/wal/record.ts'
 
 const SEGMENT_BLOCKS = 131_072 // RELSEG_SIZE: 1 GiB
