@@ -11,7 +11,7 @@ import { TimelineStore } from '../documents/timeline-store.ts'
 import { DeletionService } from './deletion-service.ts'
 import type { Reconcilers } from './reconcilers.ts'
 import type { RemovalParts } from './removals.ts'
-import { finishTenantDeletion } from './retirement.ts'
+import { finishRetirement, finishTenantDeletion } from './retirement.ts'
 import { TenantService } from './tenant-service.ts'
 
 const LOST = 'f'.repeat(32)
@@ -38,6 +38,17 @@ test('a timeline whose document is lost is logged once, and the others are shown
   for (let look = 0; look < 2; look++)
     expect((await service.views()).map(({ timeline }) => timeline.timelineId)).toEqual([TIMELINE_ID])
   expect(warn.mock.calls).toEqual([['timeline_not_read', expect.objectContaining({ timeline: LOST })]])
+})
+
+test('a timeline between the two steps of its restart is away for a moment, and does not count as deleted', async () => {
+  const stores = await storesWithLostTimeline(false)
+  const parts = { ...stores, clock: realClock, rng: realRng, log: silentLog }
+  const service = new TenantService(parts, {} as unknown as Reconcilers)
+  const retired = await stores.timelines.retire({ tenantId: TENANT_ID, timelineId: TIMELINE_ID }, 'restarted')
+  await expect(service.findTimeline(TENANT_ID, 'main')).rejects.toMatchObject({ code: 'unavailable' })
+  await finishRetirement(stores, retired, 'e'.repeat(32))
+  const { timeline } = await service.findTimeline(TENANT_ID, 'main')
+  expect(timeline.timelineId).toBe('e'.repeat(32))
 })
 
 test('of a deleted tenant it keeps no other timeline from being removed, and is shown with what is wrong', async () => {

@@ -144,6 +144,11 @@ export class TenantService {
     const entry = tenant.timelines.find((item) => item.name === wanted || item.timelineId === wanted)
     const timeline = entry === undefined ? undefined : await this.#parts.timelines.read(tenant, entry)
     if (timeline !== undefined && timeline.retired === undefined) return { tenant, timeline }
+    // Between the two steps of a restart (retirement.ts): its caller must not take it for deleted.
+    if (timeline?.retired === 'restarted' && !tenant.isDeleted)
+      throw fail('unavailable', `timeline "${wanted}" of tenant "${tenantName}" is about to begin again`, {
+        hint: 'Try again in a moment.',
+      })
     throw fail('unknown_timeline', `timeline "${wanted}" of tenant "${tenantName}" does not exist`, {
       hint: 'List the timelines with `understory timeline list`.',
     })
