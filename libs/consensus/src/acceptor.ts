@@ -159,6 +159,10 @@ export function stepAcceptor(state: AcceptorState, input: AcceptorInput): Accept
     () =>
       `membership generation ${state.control.membershipGeneration} became ${after.control.membershipGeneration}`,
   )
+  assert(
+    (after === state && step.durable.length === 0) || !step.after.some(({ kind }) => kind === 'refuse'),
+    () => `I10: refused message "${input.kind}" changed the acceptor`,
+  )
   return step
 }
 

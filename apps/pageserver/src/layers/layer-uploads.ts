@@ -3,7 +3,7 @@
  * then the index that lists it, one upload at a time.
  */
 import { Mailbox } from '@understory/actor'
-import { formatLsn, isErrorCode, fail } from '@understory/base'
+import { assert, formatLsn, isErrorCode, fail } from '@understory/base'
 import type { ErrorCode, Lsn } from '@understory/base'
 import { backoffMs } from '@understory/env'
 import type { Env } from '@understory/env'
@@ -75,6 +75,11 @@ export class LayerUploads {
       const part = index.current
       if (!this.#hasReadRemote) await this.#readRemote(part.generation)
       for (const entry of part.layers) if (!this.#uploaded.has(entry.name)) await this.#uploadLayer(entry)
+      const missing = part.layers.find(({ name }) => !this.#uploaded.has(name))
+      assert(
+        missing === undefined,
+        () => `I8: layer "${missing?.name}" would be published before it is in the store`,
+      )
       await remote.publish(part)
       this.#published = part
       if (part.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = part.consistentLsn

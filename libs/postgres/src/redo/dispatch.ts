@@ -4,7 +4,7 @@
  *
  * Source: access/transam/xlogutils.c, XLogReadBufferForRedoExtended (16, 17, 18 alike).
  */
-import { UnderstoryError, formatLsn, fail } from '@understory/base'
+import { UnderstoryError, assert, formatLsn, fail } from '@understory/base'
 import { getPageLsn, isPageNew, setPageLsn } from '../page/bufpage.ts'
 import type { Page } from '../page/bufpage.ts'
 import { XLR_RMGR_INFO_MASK } from '../wal/constants.ts'
@@ -110,7 +110,14 @@ export function redoRecordOnPage(
     }
     const rmgr = knownRmgr(record, settings)
     if (rmgr.redoBlock === undefined) throw refuseUnsupported(record, settings)
+    const before = getPageLsn(page)
     rmgr.redoBlock(record, blockIndex, page, settings)
+    const after = getPageLsn(page)
+    assert(
+      after === record.nextLsn || after === before,
+      () =>
+        `I6: redo of the record at ${formatLsn(record.recordLsn)} left a page with LSN ${formatLsn(after)}`,
+    )
     return 'redone'
   } catch (error) {
     throw explain(error, record, settings, describeBlock(ref))
