@@ -1,6 +1,8 @@
 export { FORK_ALL, barrierKey } from './layer/barriers.ts'
 export { BlockCache } from './layer/block-cache.ts'
 export { ChainLedger } from './page/chain-ledger.ts'
+export { NO_HISTORY, historyUpTo, horizonOf, noteHistory } from './compaction/history.ts'
+export type { History } from './compaction/history.ts'
 export { mergeLayers } from './compaction/merge-layers.ts'
 export { planCompaction } from './compaction/plan-compaction.ts'
 export type { Level } from './compaction/plan-compaction.ts'

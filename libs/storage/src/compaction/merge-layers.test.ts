@@ -1,7 +1,7 @@
 /**
- * Goal: after any merges, a read at the horizon, above it or at a retained point finds what it found before, and what no such
- * read needs is gone. Method: random values, late images and barriers over several layers; every key at every LSN is read
- * from the layers as they were and from the merged ones.
+ * Goal: after any merges, a read at the horizon, above it or at a retained point finds what it found before, and what
+ * no such read needs is gone. Method: random values, late images and barriers over several layers; every key at every
+ * LSN is read from the layers as they were and from the merged ones.
  */
 import { LSN_MAX, LSN_ZERO } from '@understory/base'
 import type { Lsn, TenantId, TimelineId } from '@understory/base'
@@ -303,7 +303,7 @@ test('a merge of everything at the end keeps one base a page, and nothing of wha
     { kind: 'freeze' },
     value(page(1), META_IMAGE),
     value(page(1), RECORD),
-    { kind: 'barrier', key: barrierKey(1663, 5, 2, FORK_ALL), fromBlock: 0 },
+    { kind: 'barrier', key: barrierKey(1663, 5, 2, FORK_ALL), fromBlock: 1 },
     value(relationSizeKey(1663, 5, 2, 0), META_TOMBSTONE),
   ])
   expect(layers.map(({ frame }) => frame.valueCount)).toEqual([3, 4])

@@ -1,11 +1,18 @@
-/** Goal: levels stay few, bytes are written seldom, and what is below the horizon goes. Method: a plain simulation of levels. */
+/**
+ * Goal: levels stay few, bytes are written seldom, and what is below the horizon goes. Method: a plain simulation of
+ * levels.
+ */
 import type { Lsn } from '@understory/base'
 import { expect, test } from 'vitest'
 import { planCompaction } from './plan-compaction.ts'
 import type { Level } from './plan-compaction.ts'
 
 const MIB = 1024 * 1024
-const level = (mib: number, lsnMax: number): Level => ({ sizeBytes: mib * MIB, lsnMax: lsnMax as Lsn })
+const level = (mib: number, lsnMax: number): Level => ({
+  sizeBytes: mib * MIB,
+  lsnMax: lsnMax as Lsn,
+  isImported: false,
+})
 const lsn = (value: number): Lsn => value as Lsn
 
 test('four neighbours of a class become one, the smaller ones between them too, and larger ones stay', () => {
@@ -39,6 +46,16 @@ test('the bottom takes in what is below the horizon once that outweighs it', () 
   expect(planCompaction([level(1, 1), level(2, 2)], lsn(5))).toBeUndefined()
 })
 
+test('the base is merged only with what lies below the horizon', () => {
+  const levels = [20, 20, 20, 20].map((mib, i) => level(mib, 10 + i))
+  expect(planCompaction(levels, lsn(10))).toBeUndefined()
+  expect(planCompaction(levels, lsn(13))).toEqual({ from: 0, to: 4 })
+  const imported = { ...level(20, 10), isImported: true }
+  const mixed = [level(99, 9), imported, ...levels.slice(1)]
+  expect(planCompaction(mixed, lsn(12))).toBeUndefined()
+  expect(planCompaction([...mixed, level(20, 14)], lsn(12))).toEqual({ from: 2, to: 6 })
+})
+
 test('over a long time levels, and how often a byte is written, grow with the logarithm', () => {
   const bytes = 20 * MIB
   const count = 2000
@@ -46,7 +63,7 @@ test('over a long time levels, and how often a byte is written, grow with the lo
   let written = 0
   let most = 0
   for (let i = 0; i < count; i++) {
-    levels.push({ sizeBytes: bytes, lsnMax: lsn(i) })
+    levels.push({ sizeBytes: bytes, lsnMax: lsn(i), isImported: false })
     written += bytes
     for (
       let plan = planCompaction(levels, lsn(0));
@@ -58,7 +75,7 @@ test('over a long time levels, and how often a byte is written, grow with the lo
       written += sizeBytes
       levels = [
         ...levels.slice(0, plan.from),
-        { sizeBytes, lsnMax: (merged.at(-1) as Level).lsnMax },
+        { sizeBytes, lsnMax: (merged.at(-1) as Level).lsnMax, isImported: false },
         ...levels.slice(plan.to),
       ]
     }

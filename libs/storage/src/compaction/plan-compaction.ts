@@ -1,11 +1,16 @@
 /**
- * What of a shard's layers is to be merged next. Layers lie in levels, oldest first; of one level no two have a key in
- * common. Two rules:
+ * What of a shard's layers is to be merged next. Layers lie in levels, oldest first; of one level no two have a key
+ * in common. Two rules:
  *
- *   neighbours  four levels of one size class, with smaller ones between them, become one of the next class: a read looks
- *               into a number of levels that grows with the logarithm of the bytes, and each byte is written as often
- *   bottom      levels wholly below the horizon, once they outweigh the oldest level, are merged into it: what no read can
- *               ask for any more goes
+ *   neighbours  four levels of one size class, with smaller ones between them, become one of the next class: a read
+ *               looks into a number of levels that grows with the logarithm of the bytes, and each byte is written as
+ *               often
+ *   bottom      levels wholly below the horizon, once they outweigh the oldest level, are merged into it: values that
+ *               no read can ask for any more go
+ *
+ * A shard that is rolled back to an LSN loses every layer that reaches beyond it, and takes their WAL in again. For
+ * its base (the oldest level, and layers of an import) there is no WAL: it is merged only with what lies below the
+ * horizon, to which no shard is rolled back.
  */
 import type { Lsn } from '@understory/base'
 
@@ -13,6 +18,8 @@ export interface Level {
   readonly sizeBytes: number
   /** The newest value of its layers, and of those that they were merged from. */
   readonly lsnMax: Lsn
+  /** Whether a layer of it is of an import. */
+  readonly isImported: boolean
 }
 
 /** Levels [from, to). */
@@ -37,11 +44,12 @@ function classOf({ sizeBytes }: Level): number {
 
 /** Undefined where nothing is worth a merge. `levels`: oldest first. */
 export function planCompaction(levels: readonly Level[], horizon: Lsn): CompactionPlan | undefined {
-  return planNeighbours(levels) ?? planBottom(levels, horizon)
+  return planNeighbours(levels, horizon) ?? planBottom(levels, horizon)
 }
 
 /** Of the smallest class that is full: fewer bytes are read and written, and reads gain as much. */
-function planNeighbours(levels: readonly Level[]): CompactionPlan | undefined {
+function planNeighbours(levels: readonly Level[], horizon: Lsn): CompactionPlan | undefined {
+  const above = levels.findLastIndex(({ isImported }, i) => i === 0 || isImported)
   const classes = levels.map(classOf)
   const largest = Math.max(-1, ...classes)
   for (let number = 0; number <= largest; number++) {
@@ -55,7 +63,9 @@ function planNeighbours(levels: readonly Level[]): CompactionPlan | undefined {
         continue
       }
       if (found < number) continue
-      if (++count === LEVELS_A_CLASS_MAX) return { from, to }
+      if (++count < LEVELS_A_CLASS_MAX) continue
+      if (from > above || levels.slice(from, to).every(({ lsnMax }) => lsnMax <= horizon)) return { from, to }
+      break
     }
   }
   return undefined

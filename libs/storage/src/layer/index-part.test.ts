@@ -29,6 +29,9 @@ const part = {
       lsnMax: lsn(0x300),
     },
   ],
+  history: { clockMs: 70, samples: [{ lsn: lsn(0x180), atMs: 40 }] },
+  retiredLayers: [`delta-${'0'.repeat(16)}-${'0'.repeat(16)}-00000000-g00000003`],
+  isCopy: true,
 } as const
 
 const json = (): Record<string, unknown> =>

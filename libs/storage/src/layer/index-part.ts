@@ -9,6 +9,7 @@ import { DOCUMENT_READER, formatLsn, parseLsn, parseTenantId, parseTimelineId, f
 import type { Lsn } from '@understory/base'
 import type { PostgresIdentity } from '@understory/postgres/cluster'
 import type { PgMajor } from '@understory/postgres/wal'
+import type { History } from '../compaction/history.ts'
 import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, LAYER_NAME } from './layer-format.ts'
 import type { LayerKind, LayerOwner } from './layer-format.ts'
 
@@ -28,6 +29,9 @@ const ROOT_FIELDS: ReadonlySet<string> = new Set([
   'imageWish',
   'nextSequence',
   'layers',
+  'history',
+  'retiredLayers',
+  'isCopy',
 ])
 const LAYER_FIELDS: ReadonlySet<string> = new Set(['name', 'kind', 'sizeBytes', 'crc32c', 'lsnMin', 'lsnMax'])
 
@@ -66,6 +70,11 @@ export interface IndexPart {
   readonly nextSequence: number
   /** Oldest first. */
   readonly layers: readonly LayerEntry[]
+  readonly history?: History
+  /** Names of layers that have left the index: their objects are still to be removed. */
+  readonly retiredLayers?: readonly string[]
+  /** It is that of an older generation, published under a newer one which has not made its own yet. */
+  readonly isCopy?: boolean
   /** Fields of a newer program, kept as they are. */
   readonly unknown?: Json
 }
@@ -108,9 +117,17 @@ export function encodeIndexPart(part: IndexPart): Buffer {
       lsnMin: formatLsn(lsnMin),
       lsnMax: formatLsn(lsnMax),
     })),
+    ...(part.history === undefined ? {} : { history: encodeHistory(part.history) }),
+    ...((part.retiredLayers ?? []).length === 0 ? {} : { retiredLayers: part.retiredLayers }),
+    ...(part.isCopy === true ? { isCopy: true } : {}),
   }
   return Buffer.from(`${JSON.stringify(document, undefined, 1)}\n`)
 }
+
+const encodeHistory = ({ clockMs, samples }: History) => ({
+  clockMs: Math.floor(clockMs),
+  samples: samples.map(({ lsn, atMs }) => ({ lsn: formatLsn(lsn), atMs: Math.floor(atMs) })),
+})
 
 /**
  * `name` is for messages. Errors: `bad_file` where the document is not what this version writes, or is of another
@@ -189,8 +206,34 @@ function parse(document: unknown): IndexPart {
       root['imageWish'] === undefined ? 0 : integer(root, 'imageWish', 0, Number.MAX_SAFE_INTEGER),
     nextSequence: integer(root, 'nextSequence', 0, 0xffff_ffff),
     layers: root['layers'].map(parseLayer),
+    ...(root['history'] === undefined ? {} : { history: parseHistory(root['history']) }),
+    ...(root['retiredLayers'] === undefined ? {} : { retiredLayers: layerNames(root['retiredLayers']) }),
+    ...(root['isCopy'] === undefined ? {} : { isCopy: root['isCopy'] === true }),
     ...unknownOf(root, ROOT_FIELDS),
   }
+}
+
+function parseHistory(document: unknown): History {
+  const history = object(document, 'history')
+  const { samples } = history
+  if (!Array.isArray(samples)) throw new Error('"samples" is not a list')
+  const time = (from: Json, name: string): number => integer(from, name, 0, Number.MAX_SAFE_INTEGER)
+  return {
+    clockMs: time(history, 'clockMs'),
+    samples: samples.map((each) => {
+      const sample = object(each, 'sample')
+      return { lsn: parseLsn(string(sample, 'lsn')), atMs: time(sample, 'atMs') }
+    }),
+  }
+}
+
+function layerNames(document: unknown): string[] {
+  if (!Array.isArray(document)) throw new Error('"retiredLayers" is not a list')
+  return document.map((name: unknown) => {
+    if (typeof name !== 'string' || !LAYER_NAME.test(name))
+      throw new Error(`layer name "${String(name)}" is malformed`)
+    return name
+  })
 }
 
 function parseLayer(document: unknown): LayerEntry {
