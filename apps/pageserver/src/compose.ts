@@ -11,6 +11,7 @@ import { recordGauges } from './serve/gauges.ts'
 import { CommitPositions } from './ingest/commit-positions.ts'
 import { SafekeeperStreams } from './ingest/safekeeper-stream.ts'
 import { CONFIG } from './config.ts'
+import type { MergeJobs } from './compaction/merge-protocol.ts'
 import type { ImageJobs } from './images/image-protocol.ts'
 import { METRICS } from './telemetry/metrics.ts'
 import { PageserverObserver } from './telemetry/pageserver-observer.ts'
@@ -19,6 +20,9 @@ import { ShardRegistry } from './shard/shard-registry.ts'
 const STOP_GRACE_MS = 2_000
 const MIB = 1024 * 1024
 const IMPORT_LAYER_BYTES_MAX = 128 * MIB
+/** As in memory while it is written. */
+const MERGED_LAYER_BYTES_MAX = 64 * MIB
+const HISTORY_BYTES_MIN = 64 * MIB
 /** Of the object store, each as a whole in memory. */
 const LAYER_FETCHES_COUNT_MAX = 2
 
@@ -46,6 +50,8 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const broker = service.openBroker(values.broker)
   const script = new URL('./images/image-worker.ts', import.meta.url)
   const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
+  const mergeScript = new URL('./compaction/merge-worker.ts', import.meta.url)
+  const mergeWorkers = realWorkers<MergeJobs>({ script: mergeScript, threadsCount: 1, name: 'merge' })
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   const parts = {
     env,
@@ -54,6 +60,8 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     workers,
     // One job runs in each thread while the next one is gathered.
     imageTurns: new Semaphore(imageThreads * 2),
+    mergeWorkers,
+    mergeTurns: new Semaphore(1),
     fetchTurns: new Semaphore(LAYER_FETCHES_COUNT_MAX),
     positions: new CommitPositions(env, rpc),
     streams: new SafekeeperStreams({ env, rpc }),
@@ -61,6 +69,11 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
       openLayerBytesMax: values.openLayerMib * MIB,
       openLayerAgeMsMax: values.openLayerAgeS * 1000,
       importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
+      compaction: {
+        historyMs: values.historyWindowS * 1000,
+        historyBytesMin: HISTORY_BYTES_MIN,
+        mergedLayerBytesMax: MERGED_LAYER_BYTES_MAX,
+      },
     },
     observer,
   }
@@ -80,7 +93,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     stopGraceMs: STOP_GRACE_MS,
     stop: async (stopServer) => {
       await Promise.all([registry.stop(), stopServer()])
-      await workers.close()
+      await Promise.all([workers.close(), mergeWorkers.close()])
       await broker.close()
       await store.close()
       await lock.release()

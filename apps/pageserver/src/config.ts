@@ -37,6 +37,12 @@ export const CONFIG = {
     placeholder: 'SECONDS',
     help: 'age at which a smaller one becomes a layer',
   },
+  historyWindowS: {
+    read: wholeNumber(1, 3_155_760_000),
+    fallback: 86_400,
+    placeholder: 'SECONDS',
+    help: 'how long every LSN of a timeline stays readable; older history is merged',
+  },
   blockCacheMib: {
     read: wholeNumber(1, 65_536),
     fallback: 128,

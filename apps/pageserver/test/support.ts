@@ -39,6 +39,8 @@ import {
   smallKey,
 } from '@understory/storage'
 import type { ImageGenerationSettings, ImportValue, Key } from '@understory/storage'
+import type { MergeJobs } from '../src/compaction/merge-protocol.ts'
+import { mergeHandlers } from '../src/compaction/merge-worker.ts'
 import type { ImageJobs } from '../src/images/image-protocol.ts'
 import { CommitPositions } from '../src/ingest/commit-positions.ts'
 import { SafekeeperStreams } from '../src/ingest/safekeeper-stream.ts'
@@ -56,6 +58,7 @@ export const LIMITS: ShardParts['limits'] = {
   openLayerBytesMax: 4 << 20,
   openLayerAgeMsMax: 3_600_000,
   importLayerBytesMax: 16 << 20,
+  compaction: { historyMs: 86_400_000, historyBytesMin: 64 << 20, mergedLayerBytesMax: 1 << 20 },
 }
 
 export interface Bench extends AsyncDisposable {
@@ -96,6 +99,8 @@ export async function openBench(
       cache: new BlockCache(32 << 20),
       workers,
       imageTurns: new Semaphore(4),
+      mergeWorkers: inlineWorkers<MergeJobs>(mergeHandlers),
+      mergeTurns: new Semaphore(1),
       fetchTurns: new Semaphore(2),
       positions: new CommitPositions(env, PLAIN_CLIENT),
       streams: new SafekeeperStreams({ env, rpc: PLAIN_CLIENT }),

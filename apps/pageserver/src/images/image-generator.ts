@@ -209,7 +209,7 @@ export class ImageGenerator {
       while (this.queuedCount > 0 && gathered.length < JOB_PAGES_MAX && writer.length < JOB_BYTES_MAX) {
         const keyId = this.#next()
         taken.push(keyId)
-        const one = await this.#gather(keyId, writer)
+        const one = await this.#state.reads.during(() => this.#gather(keyId, writer))
         if (one !== undefined) gathered.push(one)
       }
       if (gathered.length === 0) return
@@ -223,7 +223,7 @@ export class ImageGenerator {
       for (const [i, page] of gathered.entries()) {
         if (isMade[i] !== 1) continue
         const put = this.#put(page, new Uint8Array(pages, i * PAGE_SIZE, PAGE_SIZE))
-        if (put !== undefined) await put
+        if (put !== undefined) await this.#state.reads.during(async () => put)
       }
     } catch (error) {
       this.#queueAgain(taken)

@@ -9,7 +9,16 @@ import { realEnv, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { localObjectStore } from '@understory/object-store'
 import { shardPrefix } from '@understory/protocol'
-import { BlockCache, KeyTable, LayerMap, META_IMAGE, OpenLayer, smallKey } from '@understory/storage'
+import {
+  BlockCache,
+  KeyTable,
+  LAYER_KIND_DELTA,
+  LayerMap,
+  META_IMAGE,
+  OpenLayer,
+  smallKey,
+  writeOpenLayer,
+} from '@understory/storage'
 import type { IndexPart, LayerEntry, LayerFile, ValueRef } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test, vi } from 'vitest'
@@ -146,6 +155,7 @@ async function withTwoLayers() {
     layers,
     remote: new RemoteIndex(store, INDEX.owner),
     store,
+    files,
     warnings,
     again: () => new LayerStore({ ...parts, cache: new BlockCache(1 << 20) }, layers.index),
     /** Flips a bit of the first layer. */
@@ -240,6 +250,34 @@ test('a stop ends an upload between two layers, however many wait', async () => 
   })
   await expect(layers.uploads.upload()).rejects.toMatchObject({ code: 'cancelled' })
   expect(put).toHaveBeenCalledTimes(1)
+})
+
+test('a layer that is merged away during an upload stays until that upload has ended', async () => {
+  const { layers, store, files } = await withTwoLayers()
+  const entries = layers.index.layers
+  const [putBegins, putEnds] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const put = store.put.bind(store)
+  vi.spyOn(store, 'put').mockImplementationOnce(async (...args) => {
+    putBegins.resolve()
+    await putEnds.promise
+    return put(...args)
+  })
+  const uploaded = layers.uploads.upload()
+  await putBegins.promise
+  const pause = async (): Promise<void> => undefined
+  const written = await writeOpenLayer(frozenLayer(0x3000 as Lsn), INDEX.owner, LAYER_KIND_DELTA, 1, pause)
+  const merged = await layers.writeMerged(written, { lsnMin: 0x2000 as Lsn, lsnMax: 0x3000 as Lsn })
+  const names = entries.map(({ name }) => name)
+  layers.uploads.hold(names)
+  await layers.replace(entries, [merged.entry], 0x2000 as Lsn)
+  const retired = layers.uploads.retire(names, Promise.resolve(), () => layers.removeFiles(entries))
+  putEnds.resolve()
+  await uploaded
+  await retired
+  expect(await Promise.all(names.map((name) => files.layerSize(name)))).toEqual([undefined, undefined])
+  await layers.uploads.upload()
+  expect(layers.index).toMatchObject({ layers: [merged.entry], retiredLayers: [], readableLsn: 0x2000 })
+  for (const name of names) await expect(store.head(shardPrefix(INDEX.owner) + name)).resolves.toBeUndefined()
 })
 
 test('files older than what is published are not published over it', async () => {

@@ -7,6 +7,7 @@
  */
 import { Mailbox } from '@understory/actor'
 import type { Semaphore } from '@understory/actor'
+import { assert, maxLsn } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { Env } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
@@ -14,6 +15,8 @@ import { LAYER_KIND_DELTA, LAYER_KIND_IMAGE, layerName, writeOpenLayer } from '@
 import type {
   BlockCache,
   IndexPart,
+  Layer,
+  LayerEntry,
   LayerFile,
   LayerKind,
   OpenLayer,
@@ -38,7 +41,16 @@ export interface LayerStoreParts {
   readonly observer?: ShardObserver | undefined
 }
 
-type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence'>>
+type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence' | 'retiredLayers'>>
+
+interface LsnRange {
+  readonly lsnMin: Lsn
+  readonly lsnMax: Lsn
+}
+export interface StoredLayer {
+  readonly entry: LayerEntry
+  readonly file: LayerFile
+}
 
 export class LayerStore {
   readonly uploads: LayerUploads
@@ -50,6 +62,10 @@ export class LayerStore {
   readonly #writes: Mailbox
   /** What ended them: an index that listed a later layer would have a gap. */
   #gap: Error | undefined
+  /** The files that were opened, with their lines of the index. */
+  readonly #entries = new WeakMap<Layer, LayerEntry>()
+  /** Number of the last layer that was begun: its name is its own though no index lists it. */
+  #lastSequence: number
 
   constructor(parts: LayerStoreParts, index: IndexPart) {
     const { env, files, store, cache, fetchTurns, observer } = parts
@@ -64,6 +80,7 @@ export class LayerStore {
     const onFetched = (name: string): void => this.uploads.noteLayer(name)
     this.#layers = new LocalLayers({ log: env.log, files, cache, fetchTurns, owner, remote, onFetched })
     this.#writes = mailbox('layers')
+    this.#lastSequence = index.nextSequence - 1
   }
 
   get index(): IndexPart {
@@ -76,8 +93,16 @@ export class LayerStore {
   /** Opens every layer, oldest first; one that is missing or damaged locally is fetched. */
   async openAll(): Promise<LayerFile[]> {
     const layers: LayerFile[] = []
-    for (const entry of this.index.layers) layers.push(await this.#layers.open(entry))
+    for (const entry of this.index.layers) {
+      const file = await this.#layers.open(entry)
+      this.#entries.set(file, entry)
+      layers.push(file)
+    }
     return layers
+  }
+  /** The layer's line of the index; undefined where it has none yet. */
+  entryOf(layer: Layer): LayerEntry | undefined {
+    return this.#entries.get(layer)
   }
 
   /** Changes the index, durably on the local disk. */
@@ -132,18 +157,58 @@ export class LayerStore {
   }
   #write(written: WrittenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
     return this.#index.run(async (change) => {
-      const { kind, lsnMin, lsnMax, sizeBytes, crc, bytes } = written
-      const { nextSequence, generation } = this.index
-      const name = layerName(kind, lsnMin, lsnMax, nextSequence, generation)
-      const entry = { name, kind, sizeBytes, crc, lsnMin, lsnMax }
-      const file = await this.#layers.write(entry, bytes)
+      const { entry, file } = await this.#store(written, written)
       await change({
         layers: [...this.index.layers, entry],
-        nextSequence: nextSequence + 1,
+        nextSequence: this.#lastSequence + 1,
         ...(consistentLsn === undefined ? {} : { consistentLsn }),
       })
       return file
     })
+  }
+  async #store(
+    written: Omit<WrittenLayer, 'lsnMin' | 'lsnMax'>,
+    { lsnMin, lsnMax }: LsnRange,
+  ): Promise<StoredLayer> {
+    const { kind, sizeBytes, crc, bytes } = written
+    const name = layerName(kind, lsnMin, lsnMax, ++this.#lastSequence, this.index.generation)
+    const entry = { name, kind, sizeBytes, crc, lsnMin, lsnMax }
+    const file = await this.#layers.write(entry, bytes)
+    this.#entries.set(file, entry)
+    return { entry, file }
+  }
+
+  /**
+   * Writes a layer that others were merged into, listed by no index yet. `from`: their LSNs, by which a rollback
+   * decides. Tried again until it succeeds. Error: `cancelled` after `stop`.
+   */
+  writeMerged(written: WrittenLayer, from: LsnRange): Promise<StoredLayer> {
+    return this.#stalls.retry('layer write', () => this.#store(written, from))
+  }
+  /**
+   * Puts `to` in the place of `from`, which are neighbours in the index, durably; from then on nothing is read below
+   * `readableLsn`. The files of `from` stay. Tried again until it succeeds. Error: `cancelled` after `stop`.
+   */
+  replace(from: readonly LayerEntry[], to: readonly LayerEntry[], readableLsn: Lsn): Promise<void> {
+    const change = ({ layers, retiredLayers = [], readableLsn: before }: IndexPart): Partial<IndexPart> => {
+      const at = layers.findIndex(({ name }) => name === from[0]?.name)
+      for (const [i, { name }] of from.entries())
+        assert(layers[at + i]?.name === name, () => `layer ${name} is not where it was in the index`)
+      return {
+        layers: [...layers.slice(0, at), ...to, ...layers.slice(at + from.length)],
+        nextSequence: this.#lastSequence + 1,
+        readableLsn: maxLsn(before, readableLsn),
+        retiredLayers: [...retiredLayers, ...from.map(({ name }) => name)],
+      }
+    }
+    return this.#stalls.retry('index write', () => this.#index.run((write) => write(change(this.index))))
+  }
+  /** Removes files of layers that no index lists and no read needs. */
+  async removeFiles(entries: readonly LayerEntry[]): Promise<void> {
+    for (const { name } of entries) await this.#files.removeLayer(name)
+  }
+  pathOf({ name }: LayerEntry): string {
+    return this.#files.layerPath(name)
   }
 
   async stop(): Promise<void> {

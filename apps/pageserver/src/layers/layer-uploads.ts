@@ -31,7 +31,11 @@ export class LayerUploads {
   readonly #uploads: Mailbox
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()
+  /** Layers that have left the index, but which reads may still fetch. */
+  readonly #held = new Set<string>()
   #hasReadRemote = false
+  /** There are no indexes of older generations than this. */
+  #cleanGeneration: number | undefined
   /** What the object store was given last. */
   #published: IndexPart | undefined
   #remoteConsistentLsn = 0 as Lsn
@@ -64,9 +68,30 @@ export class LayerUploads {
     this.#uploaded.add(name)
   }
 
+  /** Before layers leave the index: their objects stay until `retire` has ended. */
+  hold(names: readonly string[]): void {
+    for (const name of names) this.#held.add(name)
+  }
   /**
-   * Brings the object store up to the local index: one try. Errors: `stale` or `conflict`, after which nothing is
-   * ever published again; errors of the store as the store reports them.
+   * Layers that have left the index: their objects stay until `readsEnded`; then `removeFiles` removes their files, after
+   * an upload that is under way, whose index may still list them. Errors: those of `removeFiles`.
+   */
+  async retire(
+    names: readonly string[],
+    readsEnded: Promise<void>,
+    removeFiles: () => Promise<void>,
+  ): Promise<void> {
+    await readsEnded
+    await this.#uploads.run(() => {
+      for (const name of names) this.#held.delete(name)
+      return removeFiles()
+    })
+  }
+
+  /**
+   * Brings the object store up to the local index: one try. Objects that it no longer lists are removed. Errors:
+   * `stale` or `conflict`, after which nothing is ever published again; errors of the store as the store reports
+   * them.
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
@@ -84,7 +109,45 @@ export class LayerUploads {
       this.#published = part
       if (part.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = part.consistentLsn
       observer?.uploaded(env.clock.nowMs() - startMs)
+      await this.#removeRetired(part)
+      await this.#removeOlder(part.generation)
     })
+  }
+
+  /**
+   * Removes objects that `part`, which was published, does not list. A pageserver that takes the shard over publishes
+   * the index that it has read under its own generation, and then looks whether that index is still the newest
+   * (`RemoteIndex.takeOver`): so an owner that finds no newer generation after its publication may remove the objects
+   * that it has left out. Error: `stale`.
+   */
+  async #removeRetired({ generation, retiredLayers = [] }: IndexPart): Promise<void> {
+    const { index, remote, env } = this.#parts
+    const names = retiredLayers.filter((name) => !this.#held.has(name))
+    if (names.length === 0) return
+    const newest = await remote.newestGeneration()
+    if (newest !== generation) throw staleGeneration(generation, newest ?? 0)
+    try {
+      await remote.removeLayers(names)
+      for (const name of names) this.#uploaded.delete(name)
+      const removed = new Set(names)
+      await index.run((change) =>
+        change({ retiredLayers: (index.current.retiredLayers ?? []).filter((name) => !removed.has(name)) }),
+      )
+    } catch (error) {
+      // They are listed as retired still, and are removed after a later upload.
+      env.log.warn('retired_layers_not_removed', { count: names.length, error })
+    }
+  }
+
+  /** Indexes of older generations say nothing any more. */
+  async #removeOlder(generation: number): Promise<void> {
+    if (this.#cleanGeneration === generation) return
+    try {
+      await this.#parts.remote.removeOlder(generation)
+      this.#cleanGeneration = generation
+    } catch (error) {
+      this.#parts.env.log.warn('older_indexes_not_removed', { error })
+    }
   }
 
   async #uploadLayer(entry: LayerEntry): Promise<void> {

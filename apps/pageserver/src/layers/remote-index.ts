@@ -5,7 +5,7 @@
  * must be what was read or written here last.
  */
 import { createHash } from 'node:crypto'
-import { isErrorCode, fail } from '@understory/base'
+import { assert, isErrorCode, fail } from '@understory/base'
 import { shardPrefix } from '@understory/protocol'
 import { crc32c } from '@understory/postgres/wal'
 import type { ObjectStore } from '@understory/object-store'
@@ -22,8 +22,8 @@ export class RemoteIndex {
   readonly #store: ObjectStore
   readonly #owner: LayerOwner
   readonly #prefix: string
-  /** Of the generation published last. */
-  #etag: { readonly generation: number; readonly etag: string } | undefined
+  /** Of the indexes that were read or published, by generation. */
+  readonly #etags = new Map<number, string>()
   /** Digests of what was sent since, without an answer: some of it may be there. */
   readonly #unanswered = new Set<string>()
 
@@ -35,19 +35,68 @@ export class RemoteIndex {
 
   /** The newest generation that has an index, or undefined. */
   async newestGeneration(): Promise<number | undefined> {
-    let newest: number | undefined
+    return (await this.#generations()).at(-1)
+  }
+  /** Ascending. */
+  async #generations(): Promise<number[]> {
+    const found: number[] = []
     for await (const { key } of this.#store.list(`${this.#prefix}index_part-`)) {
       const generation = generationOfIndexPart(key)
-      if (generation !== undefined && (newest === undefined || generation > newest)) newest = generation
+      if (generation !== undefined) found.push(generation)
     }
-    return newest
+    return found.sort((a, b) => a - b)
+  }
+
+  /**
+   * Makes the layers of the shard those of `generation`; returns the index that says which they are, of an older
+   * generation where this one has published nothing of its own. An older index is published, changed by `change`,
+   * under the new generation first. Its owner removes objects that it has left out of its index until it sees that
+   * there is a newer one: so after that the index is looked up again, and where another has come in its place, that
+   * one is taken. Undefined where there is no index. Errors: `stale`; those of `read` and `publish`.
+   */
+  async takeOver(generation: number, change: (part: IndexPart) => IndexPart): Promise<IndexPart | undefined> {
+    for (;;) {
+      const found = await this.#newestOwn(generation)
+      if (found === undefined || found.part.generation === generation) return found?.part
+      const { part, etag } = found
+      await this.publish({ ...change(part), generation, isCopy: true })
+      const now = await this.#newestOwn(generation)
+      if (now?.part.generation === part.generation && now.etag === etag) return part
+    }
+  }
+  /** Of the newest generation that has published more than a copy of what was before it. Error: `stale`. */
+  async #newestOwn(generation: number): Promise<{ part: IndexPart; etag: string } | undefined> {
+    for (;;) {
+      const generations = await this.#generations()
+      const newest = generations.at(-1)
+      if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
+      try {
+        for (const each of generations.toReversed()) {
+          const part = await this.read(each)
+          if (part.isCopy !== true) return { part, etag: this.#etags.get(each) as string }
+        }
+        assert(generations.length === 0, () => 'the index that others were copied from is gone')
+        return undefined
+      } catch (error) {
+        // A newer one has come in its place.
+        if (!isErrorCode(error, 'not_found')) throw error
+      }
+    }
+  }
+
+  /** Removes the indexes of generations before `generation`, whose own does not depend on them. */
+  async removeOlder(generation: number): Promise<void> {
+    const generations = await this.#generations()
+    if (generations.at(-1) !== generation) return
+    const older = generations.filter((each) => each < generation)
+    await this.#store.delete(older.map((each) => this.#prefix + indexPartName(each)))
   }
 
   /** Errors: `bad_file` where what is there is damaged, or of another shard or generation. */
   async read(generation: number): Promise<IndexPart> {
     const key = this.#prefix + indexPartName(generation)
     const { bytes, etag } = await this.#store.get(key)
-    this.#etag = { generation, etag }
+    this.#etags.set(generation, etag)
     return parseIndexPart(bytes, key, this.#owner, generation)
   }
 
@@ -78,6 +127,10 @@ export class RemoteIndex {
     await this.#store.put(this.#prefix + name, bytes)
   }
 
+  async removeLayers(names: readonly string[]): Promise<void> {
+    await this.#store.delete(names.map((name) => this.#prefix + name))
+  }
+
   /**
    * Publishes the index of its generation. Errors: `stale` where a newer generation is there, `conflict` where
    * another writer has written this one since it was read or written here.
@@ -90,20 +143,20 @@ export class RemoteIndex {
     const bytes = encodeIndexPart(part)
     this.#unanswered.add(digestOf(bytes))
     for (let attempt = 0; attempt < 2; attempt++) {
-      const known = this.#etag?.generation === generation ? this.#etag.etag : undefined
+      const known = this.#etags.get(generation)
       const result =
         known === undefined
           ? await this.#store.putIfAbsent(key, bytes)
           : await this.#store.putIfMatch(key, known, bytes)
       if (result.kind === 'stored') {
-        this.#etag = { generation, etag: result.etag }
+        this.#etags.set(generation, result.etag)
         this.#unanswered.clear()
         return
       }
       // It may be of a try whose answer was lost.
       const there = await this.#store.get(key)
       if (!this.#unanswered.has(digestOf(there.bytes))) break
-      this.#etag = { generation, etag: there.etag }
+      this.#etags.set(generation, there.etag)
     }
     throw fail('conflict', `index object "${key}" is being written by another`, {
       hint: 'Two pageservers have the shard under one generation; the control plane must give out a new one.',

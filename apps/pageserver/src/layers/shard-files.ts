@@ -93,6 +93,13 @@ export class ShardFiles {
   async layerSize(name: string): Promise<number | undefined> {
     return (await this.#disk.stat(join(this.directory, name)))?.sizeBytes
   }
+  async removeLayer(name: string): Promise<void> {
+    await this.#disk.remove(join(this.directory, name))
+  }
+  layerPath(name: string): string {
+    return join(this.directory, name)
+  }
+
   /** Opened for each read, so that a file that was removed or replaced is noticed at once. */
   layerSource({ name, sizeBytes }: Pick<LayerEntry, 'name' | 'sizeBytes'>): LayerSource {
     const path = join(this.directory, name)

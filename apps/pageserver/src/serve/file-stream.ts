@@ -70,12 +70,25 @@ const KEYED = [KEY_RELATION_SIZE, KEY_RELATION_BLOCK, KEY_SLRU_PAGE]
 
 /**
  * `after`: a place that an earlier stream gave, behind which this one continues; the files as of an LSN and their order
- * are always the same. Errors: `bad_argument` where it is not a place. The event loop gets its turns in between.
+ * are always the same. History at `at` stays until it ends. Errors: `bad_argument` where it is not a place. The event
+ * loop gets its turns in between.
  */
 export async function* streamFiles(
   reader: ShardReader,
   at: Lsn,
   after: Uint8Array = EMPTY,
+): AsyncGenerator<StreamFilesResponse, void, void> {
+  const release = reader.reads.lease(at)
+  try {
+    yield* responses(reader, at, after)
+  } finally {
+    release()
+  }
+}
+async function* responses(
+  reader: ShardReader,
+  at: Lsn,
+  after: Uint8Array,
 ): AsyncGenerator<StreamFilesResponse, void, void> {
   const from = after.length === 0 ? undefined : readPlace(after)
   let pagesTotal = from === undefined ? BigInt(await countPages(reader, at)) : 0n

@@ -5,6 +5,9 @@ import type { Semaphore } from '@understory/actor'
 import type { Env, Workers } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import type { BlockCache, IndexPart } from '@understory/storage'
+import { Compactor } from '../compaction/compactor.ts'
+import type { CompactionLimits } from '../compaction/compactor.ts'
+import type { MergeJobs } from '../compaction/merge-protocol.ts'
 import { ImageGenerator } from '../images/image-generator.ts'
 import type { ImageJobs } from '../images/image-protocol.ts'
 import type { CommitPositions } from '../ingest/commit-positions.ts'
@@ -23,6 +26,7 @@ interface ShardLimits {
   readonly openLayerAgeMsMax: number
   /** A layer of an import. */
   readonly importLayerBytesMax: number
+  readonly compaction: CompactionLimits
 }
 
 export interface ShardParts {
@@ -32,6 +36,9 @@ export interface ShardParts {
   readonly workers: Workers<ImageJobs>
   /** Whose turn it is to use them. */
   readonly imageTurns: Semaphore
+  readonly mergeWorkers: Workers<MergeJobs>
+  /** Whose turn it is to use them. */
+  readonly mergeTurns: Semaphore
   /** Whose turn it is to have a layer of the object store in memory. */
   readonly fetchTurns: Semaphore
   readonly positions: CommitPositions
@@ -61,6 +68,7 @@ export interface ShardWork {
   readonly images: ImageGenerator
   readonly imageSettings: ImageSettings
   readonly ingest: Ingest
+  readonly compactor: Compactor
 }
 
 export function connectParts(
@@ -79,8 +87,20 @@ export function connectParts(
   const state = new ShardState(index.owner)
   const stalls = new Stalls(env, observer)
   const layers = new LayerStore({ env, files, store, cache, fetchTurns, stalls, observer }, index)
-  const flow = new LayerFlow({ state, layers, clock, limits, inMailbox, fail, isOver })
+  const written = (): void => compactor.wake()
+  const flow = new LayerFlow({ state, layers, clock, limits, inMailbox, written, fail, isOver })
   const startUpload = (): void => flow.startUpload()
+  const { mergeWorkers, mergeTurns } = parts
+  const compactor = new Compactor({
+    env,
+    state,
+    layers,
+    stalls,
+    workers: mergeWorkers,
+    turns: mergeTurns,
+    limits: limits.compaction,
+    startUpload,
+  })
   // Images fill the open layer as WAL does.
   const made = async (): Promise<void> => {
     if (flow.isFull) await inMailbox(() => flow.freezeFull())
@@ -108,5 +128,5 @@ export function connectParts(
     read: <T>(attempt: () => Promise<T>) => stalls.retry('layer read', attempt),
   }
   const ingest = new Ingest(state, chainWatch, observer)
-  return { env, observer, state, stalls, layers, flow, images, imageSettings, ingest }
+  return { env, observer, state, stalls, layers, flow, images, imageSettings, ingest, compactor }
 }

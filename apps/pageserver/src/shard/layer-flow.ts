@@ -19,6 +19,8 @@ export interface LayerFlowParts {
   }
   /** Runs a job within the shard's mailbox. */
   readonly inMailbox: (job: () => void) => Promise<void>
+  /** There is one more layer in the index and in the map. */
+  readonly written: () => void
   /** The shard stops with it. */
   readonly fail: (error: unknown) => void
   /** Whether the shard has failed, or was stopped. */
@@ -104,7 +106,12 @@ export class LayerFlow {
     if (state.open.valuesCount === 0 || isOver()) return
     const frozen = state.freeze()
     const written = layers.write(frozen, state.ingestedLsn)
-    this.#noteWrite(written.then((file) => state.map.replace([frozen], [file])))
+    this.#noteWrite(
+      written.then((file) => {
+        state.map.replace([frozen], [file])
+        this.#parts.written()
+      }),
+    )
   }
 
   /** WAL without a value for this shard is taken in all the same, or the safekeepers would keep it for ever. */

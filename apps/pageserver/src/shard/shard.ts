@@ -167,6 +167,7 @@ export class Shard implements Readiness {
   #begin(): void {
     this.#subscriber.start()
     this.#work.flow.start()
+    this.#work.compactor.start()
   }
 
   // WAL
@@ -250,10 +251,12 @@ export class Shard implements Readiness {
   async stop(): Promise<void> {
     this.#condition.stop()
     this.#work.images.stop()
+    const compacted = this.#work.compactor.stop()
     this.#work.stalls.stop()
     // An import waits for its upload within the mailbox.
     this.#work.layers.uploads.cancel()
     this.#waiters.notify()
+    await compacted
     await this.#subscriber.stop()
     await this.#mailbox.idle()
     await this.#work.images.drained()

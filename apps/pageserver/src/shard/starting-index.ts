@@ -52,25 +52,27 @@ export class StartingIndex {
   }
 
   /**
-   * Returns the published index, or undefined. Where WAL was discarded, the part that stays is published first: a
-   * reader of the store finds nothing else, and local files of before are of the past. Error: `stale`.
+   * Returns the published index, or undefined; from then on what it lists is this generation's. Where WAL was
+   * discarded, the part that stays takes its place: a reader of the store finds nothing else, and local files of
+   * before are of the past. Error: `stale`.
    */
   async readPublished(): Promise<IndexPart | undefined> {
-    const { generation } = this.#request
-    const newest = await this.#remote.newestGeneration()
-    if (newest !== undefined && newest > generation) throw staleGeneration(generation, newest)
-    this.#published =
-      newest === undefined ? undefined : await this.#rolledBack(await this.#remote.read(newest))
+    const { rollback, generation } = this.#request
+    const isRolledBack = (part: IndexPart): boolean =>
+      part.generation < generation && this.#isVoid(part.generation)
+    const change = (part: IndexPart): IndexPart =>
+      rollback !== undefined && isRolledBack(part) ? rollBack(part, rollback.lsn) : part
+    const published = await this.#remote.takeOver(generation, change)
     this.#isRead = true
-    return this.#published
+    this.#published = published
+    if (published === undefined || rollback === undefined || !isRolledBack(published)) return published
+    const kept = { ...change(published), generation }
+    this.#published = kept
+    this.#reportRollback(rollback, published, kept)
+    return kept
   }
-
-  async #rolledBack(published: IndexPart): Promise<IndexPart> {
-    const { rollback, generation, owner } = this.#request
-    if (rollback === undefined || !this.#isVoid(published.generation)) return published
-    if (generation <= published.generation) return published
-    const kept = { ...rollBack(published, rollback.lsn), generation }
-    await this.#remote.publish(kept)
+  #reportRollback(rollback: Rollback, published: IndexPart, kept: IndexPart): void {
+    const { owner } = this.#request
     this.#log.warn('shard_rolled_back', {
       tenant: owner.tenantId,
       timeline: owner.timelineId,
@@ -79,7 +81,6 @@ export class StartingIndex {
       from: formatLsn(published.consistentLsn),
       layersGone: published.layers.length - kept.layers.length,
     })
-    return kept
   }
 
   /**

@@ -18,6 +18,7 @@ import {
 } from '@understory/storage'
 import type { Key, KeyRange, LayerOwner, RebuildOutcome, ValueRef } from '@understory/storage'
 import { loopTurns } from './loop-turns.ts'
+import { ReadsUnderWay } from './reads-under-way.ts'
 import { SettingsHistory } from './settings-history.ts'
 import type { PageProbe } from '../telemetry/pageserver-observer.ts'
 
@@ -29,6 +30,7 @@ export const newPage = (): Page => {
 export class ShardReader {
   readonly owner: LayerOwner
   readonly map = new LayerMap()
+  readonly reads = new ReadsUnderWay()
   protected readonly history = new SettingsHistory()
 
   constructor(owner: LayerOwner) {
@@ -54,9 +56,13 @@ export class ShardReader {
   }
 
   /** The content of a key that is not a page, or undefined. */
-  async readBytes(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
-    const newest = await this.map.newest(key, at)
-    return newest === undefined || isTombstone(newest.meta) ? undefined : (newest.bytes() ?? newest.load())
+  readBytes(key: Key, at: Lsn): Promise<Uint8Array | undefined> {
+    return this.reads.during(async () => {
+      const newest = await this.map.newest(key, at)
+      return newest === undefined || isTombstone(newest.meta)
+        ? undefined
+        : (newest.bytes() ?? (await newest.load()))
+    })
   }
   /** Blocks of the fork that the key is of; undefined where it does not exist. */
   async readSize(key: Key, at: Lsn): Promise<number | undefined> {
@@ -79,7 +85,15 @@ export class ShardReader {
    * Fills `page`, which must be zeros, with the page as of `at`: all bytes first, then redo, so that each can be timed.
    * `none`: nothing was written above its barrier.
    */
-  async readPage(key: Key, at: Lsn, page: Page, probe?: PageProbe): Promise<RebuildOutcome | 'none'> {
+  readPage(key: Key, at: Lsn, page: Page, probe?: PageProbe): Promise<RebuildOutcome | 'none'> {
+    return this.reads.during(() => this.#readPage(key, at, page, probe))
+  }
+  async #readPage(
+    key: Key,
+    at: Lsn,
+    page: Page,
+    probe: PageProbe | undefined,
+  ): Promise<RebuildOutcome | 'none'> {
     const planned = this.map.plan(key, at)
     const plan = planned instanceof Promise ? await planned : planned
     if (plan === undefined) return 'none'
@@ -100,7 +114,12 @@ export class ShardReader {
   }
 
   /** The keys of [first, last] that exist at `at`, in order. The event loop gets its turns in between. */
-  scan({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
-    return this.map.scan(first, last, at, () => (loopTurns.isOver ? loopTurns.next() : undefined))
+  async *scan({ first, last }: KeyRange, at: Lsn): AsyncGenerator<Key, void, void> {
+    const end = this.reads.begin()
+    try {
+      yield* this.map.scan(first, last, at, () => (loopTurns.isOver ? loopTurns.next() : undefined))
+    } finally {
+      end()
+    }
   }
 }
