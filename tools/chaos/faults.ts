@@ -5,7 +5,7 @@
 import { statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { assert, present } from '@understory/base'
+import { assert, isErrorCode, present } from '@understory/base'
 import type { Rng } from '@understory/env'
 import { runCommand, startProcess } from '@understory/testcontainers'
 import type { ClusterNode, Cut } from '@understory/testcontainers'
@@ -285,11 +285,16 @@ async function writeLargeRecord(lab: Lab): Promise<Struck> {
   return { target: `${LARGE_RECORD_BYTES} bytes`, heal: async () => undefined }
 }
 
-/** Waits until the safekeeper says that it takes no more WAL. */
+/** Waits until the safekeeper says that it takes no more WAL, or that it could not open the timeline again. */
 async function failed(lab: Lab, node: ClusterNode): Promise<void> {
-  await until(`${node.nodeId} to notice its disk`, 20_000, async () =>
-    (await lab.walStatus(node)).failure === '' ? undefined : true,
-  )
+  await until(`${node.nodeId} to notice its disk`, 20_000, async () => {
+    try {
+      return (await lab.walStatus(node)).failure === '' ? undefined : true
+    } catch (error) {
+      if (isErrorCode(error, 'disk_failed')) return true
+      throw error
+    }
+  })
 }
 
 async function healedOnError(heal: () => Promise<void>, strike: () => Promise<Struck>): Promise<Struck> {
