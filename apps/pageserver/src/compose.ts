@@ -51,7 +51,12 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
   const script = new URL('./images/image-worker.ts', import.meta.url)
   const workers = realWorkers<ImageJobs>({ script, threadsCount: imageThreads, name: 'image' })
   const mergeScript = new URL('./compaction/merge-worker.ts', import.meta.url)
-  const mergeWorkers = realWorkers<MergeJobs>({ script: mergeScript, threadsCount: 1, name: 'merge' })
+  const mergeWorkers = realWorkers<MergeJobs>({
+    script: mergeScript,
+    threadsCount: 1,
+    name: 'merge',
+    heapMibMax: 512,
+  })
   const observer = telemetry === undefined ? undefined : new PageserverObserver(telemetry)
   const parts = {
     env,

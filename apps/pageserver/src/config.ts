@@ -38,7 +38,7 @@ export const CONFIG = {
     help: 'age at which a smaller one becomes a layer',
   },
   historyWindowS: {
-    read: wholeNumber(1, 3_155_760_000),
+    read: wholeNumber(10, 3_155_760_000),
     fallback: 86_400,
     placeholder: 'SECONDS',
     help: 'how long every LSN of a timeline stays readable; older history is merged',

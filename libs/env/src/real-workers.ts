@@ -15,6 +15,8 @@ export interface WorkersOptions {
   readonly threadsCount: number
   /** Beyond it a job is refused as `unavailable`. */
   readonly queueCountMax?: number
+  /** A thread that needs more for its objects ends, and its job with `unavailable`; buffers do not count. */
+  readonly heapMibMax?: number
   /** Handed to each thread as node:worker_threads' `workerData`. */
   readonly workerData?: unknown
   readonly name?: string
@@ -122,9 +124,11 @@ class Pool<J extends JobMap<J>> implements Workers<J> {
   }
 
   #makeThread(): Thread {
+    const { heapMibMax } = this.#options
     const worker = new Worker(this.#options.script, {
       workerData: this.#options.workerData,
       name: this.#name,
+      ...(heapMibMax === undefined ? {} : { resourceLimits: { maxOldGenerationSizeMb: heapMibMax } }),
     })
     const thread: Thread = { worker, job: undefined, death: undefined }
     this.#threads.add(thread)

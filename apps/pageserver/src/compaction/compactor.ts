@@ -82,16 +82,21 @@ export class Compactor {
   }
 
   async #round(stop: AbortSignal): Promise<void> {
+    const { state, layers, turns } = this.#parts
     await this.#noteHistory()
-    while (!stop.aborted) {
-      const horizon = this.#horizon()
-      const levels = this.#levels()
-      const plan = planCompaction(levels, horizon)
-      if (plan === undefined) return
-      await this.#parts.turns.run(() =>
-        this.#merge(levels.slice(plan.from, plan.to), plan.from === 0, horizon, stop),
-      )
-    }
+    // WAL is taken in that a read does not see yet, after an import or a rollback, and ingest reads at its LSNs.
+    if (state.ingestedLsn < layers.index.readableLsn) return
+    while (!stop.aborted) if (!(await turns.run(() => this.#mergeNext(stop), stop))) return
+  }
+
+  /** Whether there was something to merge. */
+  async #mergeNext(stop: AbortSignal): Promise<boolean> {
+    const horizon = this.#horizon()
+    const levels = this.#levels()
+    const plan = planCompaction(levels, horizon)
+    if (plan === undefined) return false
+    await this.#merge(levels.slice(plan.from, plan.to), plan.from === 0, horizon, stop)
+    return true
   }
 
   async #noteHistory(): Promise<void> {
@@ -130,7 +135,10 @@ export class Compactor {
         entries,
         sizeBytes: entries.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
         lsnMax: entries.reduce<Lsn>((newest, { lsnMax }) => maxLsn(newest, lsnMax), LSN_ZERO),
-        isImported: entries.some(({ kind }) => kind === LAYER_KIND_IMAGE),
+        // Also in layers that an import was merged into: all WAL lies above its start.
+        isImported: entries.some(
+          ({ kind, lsnMin }) => kind === LAYER_KIND_IMAGE || lsnMin <= layers.index.startLsn,
+        ),
       })
     }
     return found
@@ -207,7 +215,7 @@ export class Compactor {
     from: Key | undefined,
     signal: AbortSignal,
   ): Promise<MergeJobs['merge']['response']> {
-    const { layers, limits, stalls, workers } = this.#parts
+    const { layers, limits, workers } = this.#parts
     const { owner, generation } = layers.index
     const request = {
       owner,
@@ -217,13 +225,16 @@ export class Compactor {
       from,
       layerBytesMax: limits.mergedLayerBytesMax,
     }
-    const merge = () => stalls.retry('merge', () => workers.run('merge', request, { signal }))
+    const merge = () => workers.run('merge', request, { signal })
     try {
       return await merge()
     } catch (error) {
       if (!isErrorCode(error, 'bad_file') && !isErrorCode(error, 'not_found')) throw error
-      // To read a file through is to fetch it again where it is damaged and its object is whole.
-      for (const file of files) await file.verify()
+      // To read a file through is to fetch it again where it is gone or damaged and its object is whole.
+      for (const file of files) {
+        signal.throwIfAborted()
+        await file.verify()
+      }
       return merge()
     }
   }

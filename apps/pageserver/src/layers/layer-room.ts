@@ -18,14 +18,22 @@ export class LayerRoom {
     this.#disk = disk
   }
 
-  /** Does `write`, which puts so many bytes into the folder. Errors: `disk_full`, before anything is written. */
-  async claim<T>(folder: string, sizeBytes: number, write: () => Promise<T>): Promise<T> {
+  /**
+   * Does `write`, which puts so many bytes into the folder and leaves `keepFreeBytes`. Errors: `disk_full`, before
+   * anything is written.
+   */
+  async claim<T>(
+    folder: string,
+    sizeBytes: number,
+    write: () => Promise<T>,
+    keepFreeBytes = RESERVED_BYTES,
+  ): Promise<T> {
     this.#claimedBytes += sizeBytes
     try {
       const freeBytes = await this.#disk.freeBytes(folder)
-      if (freeBytes < this.#claimedBytes + RESERVED_BYTES) {
+      if (freeBytes < this.#claimedBytes + keepFreeBytes) {
         throw fail('disk_full', `could not write a layer of ${sizeBytes} bytes to folder "${folder}"`, {
-          detail: `${freeBytes} bytes are free, ${RESERVED_BYTES} of them are kept for index documents`,
+          detail: `${freeBytes} bytes are free, ${keepFreeBytes} of them are kept for index documents and newer layers`,
           hint: 'Free some space or give the data folder a larger volume.',
         })
       }

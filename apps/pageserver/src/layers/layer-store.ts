@@ -43,6 +43,8 @@ export interface LayerStoreParts {
 
 type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence' | 'retiredLayers'>>
 
+const MERGE_KEEPS_FREE_BYTES = 128 * 1024 * 1024
+
 interface LsnRange {
   readonly lsnMin: Lsn
   readonly lsnMax: Lsn
@@ -169,21 +171,23 @@ export class LayerStore {
   async #store(
     written: Omit<WrittenLayer, 'lsnMin' | 'lsnMax'>,
     { lsnMin, lsnMax }: LsnRange,
+    keepFreeBytes?: number,
   ): Promise<StoredLayer> {
     const { kind, sizeBytes, crc, bytes } = written
     const name = layerName(kind, lsnMin, lsnMax, ++this.#lastSequence, this.index.generation)
     const entry = { name, kind, sizeBytes, crc, lsnMin, lsnMax }
-    const file = await this.#layers.write(entry, bytes)
+    const file = await this.#layers.write(entry, bytes, keepFreeBytes)
     this.#entries.set(file, entry)
     return { entry, file }
   }
 
   /**
    * Writes a layer that others were merged into, listed by no index yet. `from`: their LSNs, by which a rollback
-   * decides. Tried again until it succeeds. Error: `cancelled` after `stop`.
+   * decides. One try, since a merge that failed begins again without it, and it leaves room for the layers of ingest.
+   * Errors: those of the disk.
    */
   writeMerged(written: WrittenLayer, from: LsnRange): Promise<StoredLayer> {
-    return this.#stalls.retry('layer write', () => this.#store(written, from))
+    return this.#store(written, from, MERGE_KEEPS_FREE_BYTES)
   }
   /**
    * Puts `to` in the place of `from`, which are neighbours in the index, durably; from then on nothing is read below

@@ -68,13 +68,18 @@ export class LayerUploads {
     this.#uploaded.add(name)
   }
 
+  /** Whether this shard, as it is here, is that of a newer generation (`RemoteIndex.claim`). */
+  claim(generation: number): Promise<boolean> {
+    return this.#uploads.run(() => this.#parts.remote.claim(generation, this.#parts.index.current))
+  }
+
   /** Before layers leave the index: their objects stay until `retire` has ended. */
   hold(names: readonly string[]): void {
     for (const name of names) this.#held.add(name)
   }
   /**
-   * Layers that have left the index: their objects stay until `readsEnded`; then `removeFiles` removes their files, after
-   * an upload that is under way, whose index may still list them. Errors: those of `removeFiles`.
+   * Layers that have left the index: their objects stay until `readsEnded`; then `removeFiles` removes their files,
+   * after an upload that is under way, whose index may still list them. Errors: those of `removeFiles`.
    */
   async retire(
     names: readonly string[],

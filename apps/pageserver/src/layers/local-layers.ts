@@ -29,9 +29,12 @@ export class LocalLayers {
     this.#parts = parts
   }
 
-  /** Durable when it returns. Errors: those of the disk. */
-  async write(entry: LayerEntry, bytes: Uint8Array): Promise<LayerFile> {
-    await this.#parts.files.writeLayer(entry.name, bytes)
+  /**
+   * Durable when it returns. Errors: those of the disk; `disk_full` also where less than `keepFreeBytes` would be
+   * left.
+   */
+  async write(entry: LayerEntry, bytes: Uint8Array, keepFreeBytes?: number): Promise<LayerFile> {
+    await this.#parts.files.writeLayer(entry.name, bytes, keepFreeBytes)
     return this.open(entry)
   }
 

@@ -64,6 +64,17 @@ export class RemoteIndex {
       if (now?.part.generation === part.generation && now.etag === etag) return part
     }
   }
+  /**
+   * The same for the owner of `part`, whose generation was the shard's until now: false where another has published
+   * more than a copy since, and the shard must be taken over from that. Errors: `stale`; those of `publish`.
+   */
+  async claim(generation: number, part: IndexPart): Promise<boolean> {
+    // Without an index there is nothing that another could have taken over.
+    if ((await this.#newestOwn(generation)) === undefined) return true
+    await this.publish({ ...part, generation, isCopy: true })
+    const found = await this.#newestOwn(generation)
+    return found === undefined || found.part.generation <= part.generation
+  }
   /** Of the newest generation that has published more than a copy of what was before it. Error: `stale`. */
   async #newestOwn(generation: number): Promise<{ part: IndexPart; etag: string } | undefined> {
     for (;;) {

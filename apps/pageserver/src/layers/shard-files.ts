@@ -79,11 +79,13 @@ export class ShardFiles {
     return this.#disk.durableReplace(join(this.directory, ATTACH_NAME), Buffer.from(text))
   }
 
-  /** Durable when it returns, under its name. Errors: `disk_full` already where only room for documents is left. */
-  writeLayer(name: string, bytes: Uint8Array): Promise<void> {
-    return this.#room.claim(this.directory, bytes.length, () =>
-      this.#disk.durableReplace(join(this.directory, name), bytes),
-    )
+  /**
+   * Durable when it returns, under its name. Errors: `disk_full` already where only room for documents is left, or
+   * `keepFreeBytes` where that is more.
+   */
+  writeLayer(name: string, bytes: Uint8Array, keepFreeBytes?: number): Promise<void> {
+    const write = (): Promise<void> => this.#disk.durableReplace(join(this.directory, name), bytes)
+    return this.#room.claim(this.directory, bytes.length, write, keepFreeBytes)
   }
   /** Undefined where there is no such file. */
   readLayer(name: string): Promise<Uint8Array | undefined> {

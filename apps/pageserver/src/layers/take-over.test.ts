@@ -109,6 +109,20 @@ function scheduled(store: ObjectStore, scheduler: fc.Scheduler, callsMax = Infin
   }
 }
 
+test('an owner that stood still while another had the shard does not continue with its layers', async () => {
+  const store = memoryObjectStore()
+  const { uploads } = uploadsOf(store, INDEX)
+  await uploads.upload()
+  await take(store, 2, 1)
+  expect(await uploads.claim(3)).toBe(false)
+  const part = (await new RemoteIndex(store, INDEX.owner).takeOver(4, (same) => same)) as IndexPart
+  expect(part.generation).toBe(2)
+  // An owner without another one in between continues.
+  const other = uploadsOf(store, { ...part, generation: 4 })
+  await other.uploads.upload()
+  expect(await other.uploads.claim(5)).toBe(true)
+})
+
 test('the newest index has all its layers, also where the shard is taken over while layers are removed', async () => {
   const ends = { taken: 0, stale: 0, removed: 0 }
   await fc.assert(

@@ -118,10 +118,8 @@ export class ShardRegistry {
     if (here !== undefined) {
       this.get(owner.tenantId, owner.timelineId, owner.shard)
       if (generation < here.generation) throw staleGeneration(generation, here.generation)
-      if (generation === here.generation || !(await start.replaces(here))) {
-        await here.adoptGeneration(attached)
-        return here.ingestedLsn
-      }
+      const mayStay = generation === here.generation || !(await start.replaces(here))
+      if (mayStay && (await here.adoptGeneration(attached))) return here.ingestedLsn
       this.#shards.delete(shardName(owner))
       await here.stop()
     }

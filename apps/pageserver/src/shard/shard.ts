@@ -180,6 +180,7 @@ export class Shard implements Readiness {
     const isBug = !(error instanceof UnderstoryError)
     this.#work.env.log.error('shard_stopped', { at: formatLsn(this.ingestedLsn), error, isBug })
     this.#work.images.stop()
+    void this.#work.compactor.stop()
     this.#waiters.notify()
   }
 
@@ -216,14 +217,21 @@ export class Shard implements Readiness {
     await this.#work.imageSettings.set(settings, revision)
   }
 
-  /** A newer generation of the same shard on this node. */
-  async adoptGeneration(attached: AttachDocument): Promise<void> {
+  /**
+   * A newer generation of the same shard on this node. False where another node has published since: what is here is of
+   * the past, and the shard must be loaded again.
+   */
+  async adoptGeneration(attached: AttachDocument): Promise<boolean> {
+    const isNew = attached.generation !== this.generation
+    if (isNew && this.isImported && !(await this.#work.layers.uploads.claim(attached.generation)))
+      return false
     await this.#files.writeAttach(attached)
     this.#subscriber.safekeepers = attached.safekeepers
-    if (attached.generation === this.generation) return
+    if (!isNew) return true
     await this.#work.layers.changeIndex({ generation: attached.generation })
     this.#work.env.log.info('generation_adopted', { generation: attached.generation })
     if (this.isImported) await this.#work.layers.uploads.upload()
+    return true
   }
 
   // Import

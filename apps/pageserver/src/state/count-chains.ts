@@ -67,6 +67,8 @@ function follow(before: Chain, values: Iterable<ValueRef>, floor: Lsn): Chain {
 }
 
 function put({ keys, ledger }: ChainCounts, key: Key, { count, isWhole }: Chain): void {
-  const id = keys.intern(key)
+  // A page without a chain has no count: the pages of a merged base are as many as those of the database.
+  const id = isWhole && count === 0 ? keys.lookUp(key) : keys.intern(key)
+  if (id < 0) return
   ledger.reset(id, isWhole ? count : ledger.countOf(id) + count)
 }

@@ -10,7 +10,7 @@ const SUBSCRIPTION_ENDS = ['behind', 'silent', 'failed'] as const
 export type SubscriptionEnd = (typeof SUBSCRIPTION_ENDS)[number]
 
 /** The kinds of work that are tried again while there is trouble outside. */
-const RETRIED_WORK = ['layer write', 'index write', 'layer read', 'image job', 'merge'] as const
+const RETRIED_WORK = ['layer write', 'index write', 'layer read', 'image job'] as const
 export type RetriedWork = (typeof RETRIED_WORK)[number]
 
 /** Mailboxes of a shard: what changes it, writes of layers, the local index, the object store. */
