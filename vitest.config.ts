@@ -1,8 +1,18 @@
 import { defineConfig } from 'vitest/config'
 
+/** How long a test waits for a condition: a busy machine is late, a broken program never gets there. */
+const POLLS = { poll: { timeout: 15_000 } }
+
 /** What a test needs is in its file's name; what a machine lacks is skipped by name inside the test. */
 const project = (name: string, include: string[], timeoutMs: number) => ({
-  test: { name, include, exclude: ['**/node_modules/**'], testTimeout: timeoutMs, hookTimeout: timeoutMs },
+  test: {
+    name,
+    include,
+    exclude: ['**/node_modules/**'],
+    testTimeout: timeoutMs,
+    hookTimeout: timeoutMs,
+    expect: POLLS,
+  },
 })
 const special = ['pg', 's3', 'redis', 'sim', 'cluster'].map((kind) => `**/*.${kind}.test.ts`)
 
@@ -17,6 +27,7 @@ export default defineConfig({
           include: ['{libs,apps,test,testcontainers,bench,tools}/**/*.test.ts'],
           exclude: ['**/node_modules/**', ...special],
           testTimeout: 20_000,
+          expect: POLLS,
         },
       },
       project('sim', ['**/*.sim.test.ts'], 120_000),

@@ -108,7 +108,9 @@ async function changeInStorage(
   const home = storage.shards.find(({ reader }) => reader.isHomeOf(key.rel))!
   const at = await storage.feed()
   const bytes = new Uint8Array(PAGE_SIZE)
-  await expect.poll(() => Math.min(shard.ingestedLsn, home.ingestedLsn)).toBeGreaterThanOrEqual(at)
+  await expect
+    .poll(() => Math.min(shard.ingestedLsn, home.ingestedLsn), { timeout: 30_000 })
+    .toBeGreaterThanOrEqual(at)
   await shard.reader.readPage(key, at, { bytes, view: new DataView(bytes.buffer) })
   change(bytes)
   stateOf(shard).putBytes(key, at, bytes)
