@@ -14,7 +14,9 @@ const project = (name: string, include: string[], timeoutMs: number) => ({
     expect: POLLS,
   },
 })
-const special = ['pg', 's3', 'redis', 'sim', 'cluster'].map((kind) => `**/*.${kind}.test.ts`)
+const special = ['pg', 's3', 'redis', 'sim', 'cluster', 'alone'].map((kind) => `**/*.${kind}.test.ts`)
+/** Tests of how much memory a process takes run after all others: a collector that gets no CPU time is late. */
+const alone = project('alone', ['**/*.alone.test.ts'], 120_000)
 
 export default defineConfig({
   test: {
@@ -35,6 +37,7 @@ export default defineConfig({
       project('s3', ['**/*.s3.test.ts'], 240_000),
       project('redis', ['**/*.redis.test.ts'], 60_000),
       project('cluster', ['**/*.cluster.test.ts'], 600_000),
+      { test: { ...alone.test, sequence: { groupOrder: 1 } } },
     ],
   },
 })
