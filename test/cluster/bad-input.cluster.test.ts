@@ -325,6 +325,10 @@ test('a SQL port in use is reported by the compute, which continues when it is f
   } finally {
     await new Promise((resolve) => taken.close(resolve))
   }
+  // A failure that lasts ends a wait for SQL, and is shown until the next attempt.
+  await until('the compute to continue', async () =>
+    (await road.timeline('port')).compute?.failure === '' ? true : undefined,
+  )
   expect(await road.query('select 1 as one', 'port')).toEqual([{ one: 1 }])
 })
 
