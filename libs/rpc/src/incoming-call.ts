@@ -2,10 +2,12 @@
  * The facts about an incoming call that grpc-js 1.14.7 has and does not declare (build/src/server-interceptors.js,
  * `BaseServerInterceptingCall`): the encoding of its messages, which it removes from the metadata before an interceptor
  * sees them; its decoder, which has one limit for a whole server; and its HTTP/2 stream. All that depends on these
- * private fields is in this file, and a version of grpc-js without them is reported by the first call.
+ * private fields is in this file, and a version of grpc-js without them is reported by the first call. So is the one of
+ * Node's streams that says how far they read ahead, which grpc-js leaves as it is.
  */
 import { constants } from 'node:http2'
 import type { ServerHttp2Stream } from 'node:http2'
+import type { Readable } from 'node:stream'
 import { assert } from '@understory/base'
 import type { ServerInterceptingCallInterface } from '@grpc/grpc-js'
 
@@ -52,4 +54,17 @@ export class IncomingCall {
     const { stream } = this.#internals
     setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR))
   }
+}
+
+/**
+ * Messages of the call are read one ahead of the handler. Of Node's own 16 each could be of the largest size, in memory
+ * before the handler's own limits know of them.
+ */
+export function readOneAhead(call: Readable): void {
+  const { _readableState: state } = call as unknown as { _readableState?: { highWaterMark?: number } }
+  assert(
+    state?.highWaterMark === call.readableHighWaterMark,
+    () => 'this version of Node keeps the read-ahead of a stream elsewhere',
+  )
+  state.highWaterMark = 1
 }

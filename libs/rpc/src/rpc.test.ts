@@ -2,7 +2,7 @@
 // loopback, with the embedded broker's service as the vehicle.
 import { connect } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
-import { credentials, makeClientConstructor, status } from '@grpc/grpc-js'
+import { Client, credentials, makeClientConstructor, status } from '@grpc/grpc-js'
 import { UnderstoryError, fail } from '@understory/base'
 import { expect, onTestFinished, test } from 'vitest'
 import { HealthService } from './health.ts'
@@ -366,4 +366,60 @@ test('probes learn whether the whole and each of its services are well', async (
   expect(await check('')).toBe(1)
   expect(await check('sql')).toBe(2)
   expect(await check('other')).toBe(status.NOT_FOUND)
+})
+
+test('of a stream whose handler is slow, one message is read ahead', async () => {
+  const MESSAGES_COUNT = 12
+  let [decodedCount, takenCount] = [0, 0]
+  const released = Promise.withResolvers<void>()
+  const same = (bytes: Buffer): Buffer => bytes
+  const method = (name: string, requestStream: boolean, requestDeserialize: typeof same) => {
+    const path = `/understory.v1.Test/${name}`
+    const types = { requestSerialize: same, responseSerialize: same, responseDeserialize: same }
+    return { path, requestStream, responseStream: false, requestDeserialize, ...types }
+  }
+  const definition = {
+    push: method('Push', true, (bytes) => {
+      decodedCount++
+      return bytes
+    }),
+    ping: method('Ping', false, same),
+  }
+  const handlers = {
+    push: clientStream(async (requests: AsyncIterable<Buffer>) => {
+      for await (const request of requests) {
+        takenCount++
+        await released.promise
+        if (takenCount === MESSAGES_COUNT) return request
+      }
+      throw fail('bad_argument', 'the stream ended early')
+    }),
+    ping: unary((request: Buffer) => request),
+  }
+  const options = { host: '127.0.0.1', port: 0, services: [{ definition, handlers }] }
+  const server = await startServer(PLAIN_SERVER, options)
+  const client = new Client(server.address, credentials.createInsecure())
+  onTestFinished(async () => {
+    client.close()
+    await server.stop(0)
+  })
+  const { push, ping } = definition
+  const ended = Promise.withResolvers<void>()
+  const stream = client.makeClientStreamRequest(push.path, same, same, (error) =>
+    error === null ? ended.resolve() : ended.reject(error),
+  )
+  for (let i = 0; i < MESSAGES_COUNT; i++) stream.write(Buffer.alloc(100_000))
+  stream.end()
+  await expect.poll(() => takenCount).toBe(1)
+  // Each passes over the same connection, behind what the stream was given.
+  for (let i = 0; i < 50; i++) {
+    await new Promise<void>((resolve, reject) => {
+      const done = (error: Error | null): void => (error === null ? resolve() : reject(error))
+      client.makeUnaryRequest(ping.path, same, same, Buffer.alloc(1), done)
+    })
+  }
+  expect(decodedCount).toBeLessThanOrEqual(3)
+  released.resolve()
+  await ended.promise
+  expect(takenCount).toBe(MESSAGES_COUNT)
 })

@@ -18,6 +18,7 @@ import { SERVER_LIMITS, admission } from './admission.ts'
 import type { ServerLimits } from './admission.ts'
 import type { ServerContext } from './context.ts'
 import { checkListener } from './exposure.ts'
+import { readOneAhead } from './incoming-call.ts'
 import { HEALTH_NOT_SERVING, HEALTH_SERVING, HealthService } from './health.ts'
 import type { HealthCheck, HealthRequest } from './health.ts'
 import { serverCredentials } from './security.ts'
@@ -139,6 +140,7 @@ export function serverStream<Q, S>(
 
 /** A handler that ends before its caller must not tear the call down: its answer or error is still to be sent. */
 function requestsOf<Q>(call: Readable): AsyncIterable<Q> {
+  readOneAhead(call)
   return call.iterator({ destroyOnReturn: false }) as AsyncIterable<Q>
 }
 
