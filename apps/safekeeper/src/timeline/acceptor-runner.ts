@@ -18,6 +18,7 @@ import { GroupFlush } from './group-flush.ts'
 import type { Flush } from './group-flush.ts'
 import type { ProposerSessions } from './proposer-sessions.ts'
 import type { WalFiles } from './wal-files.ts'
+import type { WalMemory } from './wal-memory.ts'
 import type { WalQuota } from './wal-quota.ts'
 import type { WalReader } from './wal-reader.ts'
 
@@ -34,6 +35,7 @@ export interface AcceptorRunnerParts {
   readonly files: WalFiles
   readonly reader: WalReader
   readonly quota: WalQuota
+  readonly memory: WalMemory
   readonly sessions: ProposerSessions
   readonly mailbox: Mailbox
   readonly observer: TimelineObserver | undefined
@@ -53,12 +55,13 @@ export class AcceptorRunner {
 
   /** `place` is where the log ends. */
   constructor(parts: AcceptorRunnerParts, state: AcceptorState, place: DecoderPlace) {
-    const { identity, files, observer, quota } = parts
+    const { identity, files, memory, observer, quota } = parts
+    const { unflushed: share } = memory
     this.#parts = parts
     this.#state = state
     const onFlushed = (flush: Flush): void => this.#onFlushed(flush)
     const onFailed = (error: unknown, flush: Flush): void => this.#onFlushFailed(error, flush)
-    this.#flush = new GroupFlush({ files, observer, onFlushed, onFailed }, state.flushLsn)
+    this.#flush = new GroupFlush({ files, share, observer, onFlushed, onFailed }, state.flushLsn)
     const isOver = (): boolean => this.#failure !== undefined
     this.#admission = new Admission({ identity, flush: this.#flush, quota, isOver }, place)
   }
@@ -270,6 +273,7 @@ export class AcceptorRunner {
   /** It is closed: nothing is reported any more. */
   end(why: Error): void {
     this.#failure ??= why
+    this.#flush.stop()
   }
 
   /** The disk has to be read again before anything else is written. */

@@ -9,9 +9,8 @@ import { advance, bytesBetween, isErrorCode } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import type { TimelineObserver } from '../telemetry/safekeeper-observer.ts'
 import type { WalFiles } from './wal-files.ts'
+import type { FairShare } from './wal-memory.ts'
 
-/** WAL that may wait for a flush before a proposer is no longer read from. */
-const WAITING_BYTES_MAX = 4 * 1024 * 1024
 /** Most WAL between two syncs. */
 const FLUSH_BYTES_MAX = 4 * 1024 * 1024
 
@@ -27,6 +26,8 @@ export interface Flush {
 
 export interface GroupFlushParts {
   readonly files: Pick<WalFiles, 'write'>
+  /** Of the memory for WAL that is not durable: above its part of it no more is to be handed in. */
+  readonly share: FairShare
   readonly observer: TimelineObserver | undefined
   /** Called outside of any job; so is `onFailed`. */
   readonly onFlushed: (flush: Flush) => void
@@ -40,6 +41,7 @@ export class GroupFlush {
   /** Of each that waits: the last record end at or before its end. */
   #recordEnds: Lsn[] = []
   #waitingBytes = 0
+  #runningBytes = 0
   #waitingStartLsn: Lsn
   #running: Promise<void> | undefined
   #epoch = 0
@@ -51,9 +53,9 @@ export class GroupFlush {
     this.#waitingStartLsn = startLsn
   }
 
-  /** Whether so much waits that no more should be handed in for now. */
+  /** Whether it holds so much that no more should be handed in for now. */
   get isFull(): boolean {
-    return this.#waitingBytes > WAITING_BYTES_MAX
+    return this.#waitingBytes + this.#runningBytes > this.#parts.share.partBytes
   }
 
   /** Whether nothing waits or runs. */
@@ -61,7 +63,7 @@ export class GroupFlush {
     return this.#waiting.length === 0 && this.#running === undefined
   }
 
-  /** Resolves after the next flush, or once what waits is dropped. */
+  /** Resolves after the next flush, or once that failed or what waits is dropped. */
   room(): Promise<void> {
     return this.#room.next()
   }
@@ -71,7 +73,7 @@ export class GroupFlush {
     if (this.#waiting.length === 0) this.#waitingStartLsn = atLsn
     this.#waiting.push(wal)
     this.#recordEnds.push(recordEndLsn)
-    this.#waitingBytes += wal.length
+    this.#hold(this.#waitingBytes + wal.length, this.#runningBytes)
     this.#parts.observer?.waits(advance(atLsn, wal.length))
   }
 
@@ -116,7 +118,13 @@ export class GroupFlush {
   #forget(): void {
     this.#waiting = []
     this.#recordEnds = []
-    this.#waitingBytes = 0
+    this.#hold(0, this.#runningBytes)
+  }
+
+  #hold(waitingBytes: number, runningBytes: number): void {
+    this.#waitingBytes = waitingBytes
+    this.#runningBytes = runningBytes
+    this.#parts.share.note(this, waitingBytes + runningBytes > 0)
   }
 
   async #flush(): Promise<void> {
@@ -129,9 +137,12 @@ export class GroupFlush {
       await files.write(startLsn, chunks)
       observer?.flushed(endLsn, bytes)
     } catch (error) {
+      this.#hold(this.#waitingBytes, 0)
       if (!isErrorCode(error, 'disk_full')) this.#running = undefined
-      return onFailed(error, flush)
+      onFailed(error, flush)
+      return this.#room.notify()
     }
+    this.#hold(this.#waitingBytes, 0)
     // `drop` waits for this promise, so the report must not hold it up.
     this.#running = undefined
     onFlushed(flush)
@@ -151,7 +162,7 @@ export class GroupFlush {
     const recordEndLsn = this.#recordEnds[count - 1] as Lsn
     const chunks = this.#waiting.splice(0, count)
     this.#recordEnds.splice(0, count)
-    this.#waitingBytes -= size
+    this.#hold(this.#waitingBytes - size, size)
     const endLsn = advance(startLsn, size)
     this.#waitingStartLsn = endLsn
     return { flush: { startLsn, endLsn, recordEndLsn, epoch: this.#epoch }, chunks }

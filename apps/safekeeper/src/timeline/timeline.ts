@@ -27,6 +27,7 @@ import type { RemoteWal } from './remote-wal.ts'
 import { Retention } from './retention.ts'
 import { ShardPositions } from './shard-positions.ts'
 import { checkWithinBounds } from './term-bounds.ts'
+import type { WalMemory } from './wal-memory.ts'
 import { WalQuota } from './wal-quota.ts'
 import { WalReader } from './wal-reader.ts'
 
@@ -36,6 +37,8 @@ export interface TimelineParts {
   readonly log: Log
   readonly folder: string
   readonly quota: NodeQuota
+  /** Of the process. */
+  readonly memory: WalMemory
   /** Where WAL is read that is not kept here any more; undefined where there is no object store. */
   readonly remote: RemoteWal | undefined
   /** Undefined where nothing is measured. */
@@ -53,7 +56,6 @@ export class Timeline {
   readonly #reader: WalReader
   readonly #retention: Retention
   readonly #quota: WalQuota
-  readonly #files: OpenedTimeline['files']
   readonly #membership: OpenedTimeline['membership']
   readonly #shards = new ShardPositions()
   /** For those who follow the commit position. */
@@ -62,18 +64,18 @@ export class Timeline {
 
   private constructor(parts: TimelineParts, opened: OpenedTimeline) {
     const { identity, files, state, membership, oldestLsn, lastRecordLsn } = opened
-    const { disk, log, folder, observer, remote, onFailed } = parts
+    const { disk, log, folder, memory, remote } = parts
     const { flushLsn } = state
     this.identity = identity
     this.#parts = parts
-    this.#files = files
     this.#membership = membership
-    const reader = new WalReader({ identity, files, remote, oldestLsn, endLsn: flushLsn })
+    const { recent: share } = memory
+    const reader = new WalReader({ identity, files, remote, share, oldestLsn, endLsn: flushLsn })
     const onChange = (): void => this.#changes.notify()
     const quota = new WalQuota({ log, keeper: this, node: parts.quota, onExceeded: onChange })
     const [sessions, mailbox] = [this.#sessions, this.#mailbox]
     this.#acceptor = new AcceptorRunner(
-      { disk, log, folder, identity, files, reader, quota, sessions, mailbox, observer, onChange, onFailed },
+      { ...parts, identity, files, reader, quota, sessions, mailbox, onChange },
       state,
       { startLsn: flushLsn, findFirst: flushLsn === oldestLsn, prevLsn: lastRecordLsn },
     )
@@ -291,6 +293,6 @@ export class Timeline {
       this.#quota.release()
     })
     this.#ended.abort(why)
-    await this.#files.close()
+    await this.#reader.close()
   }
 }

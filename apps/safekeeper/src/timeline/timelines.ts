@@ -18,6 +18,7 @@ import type { RemoteWal } from './remote-wal.ts'
 import { Replica } from './replica.ts'
 import type { ChildFactory } from './replica.ts'
 import { Timeline } from './timeline.ts'
+import { WalMemory } from './wal-memory.ts'
 import { isDamage } from './wal-check.ts'
 
 /** A folder of this name is being removed: if the removal is cut short, the next start completes it. */
@@ -41,6 +42,7 @@ export interface TimelinesOptions {
 
 export class Timelines {
   readonly #options: TimelinesOptions
+  readonly #memory = new WalMemory()
   readonly #root: string
   /** By timeline id; also those that are absent, while a recovery may make them. */
   readonly #replicas = new Map<string, Replica>()
@@ -70,7 +72,7 @@ export class Timelines {
           continue
         }
         const ref = { tenantId: parseTenantId(tenant.name), timelineId: parseTimelineId(timeline.name) }
-        await open(this.replicaOf(ref), this.#options)
+        await open(this.replicaOf(ref), this.#options, this.#memory)
       }
       await removeIfEmpty(disk, join(this.#root, tenant.name))
     }
@@ -124,7 +126,7 @@ export class Timelines {
     }
     const replica = this.replicaOf(ref)
     await createTimelineFiles(this.#options.disk, replica.folder, identity, control)
-    await open(replica, this.#options)
+    await open(replica, this.#options, this.#memory)
     this.get(ref)
   }
 
@@ -213,7 +215,7 @@ export class Timelines {
 
   #reopen(replica: Replica): Promise<void> {
     return this.#changes.run(async () => {
-      await open(replica, this.#options)
+      await open(replica, this.#options, this.#memory)
       this.get(replica.ref)
     })
   }
@@ -289,7 +291,11 @@ export class Timelines {
 }
 
 /** Reads what is on the disk; a folder without a control file leaves the replica absent. */
-async function open(replica: Replica, { disk, quota, observer, remoteOf }: TimelinesOptions): Promise<void> {
+async function open(
+  replica: Replica,
+  { disk, quota, observer, remoteOf }: TimelinesOptions,
+  memory: WalMemory,
+): Promise<void> {
   const { ref, folder, log } = replica
   try {
     await disk.removeLeftovers(folder)
@@ -300,6 +306,7 @@ async function open(replica: Replica, { disk, quota, observer, remoteOf }: Timel
       log,
       folder,
       quota,
+      memory,
       remote: remoteOf?.(ref),
       observer: observer?.ofTimeline(ref),
       onFailed: () => replica.notify(),

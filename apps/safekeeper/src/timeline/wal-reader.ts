@@ -10,15 +10,15 @@ import { onlyStored } from './remote-wal.ts'
 import type { RemoteWal } from './remote-wal.ts'
 import { checkWal } from './wal-check.ts'
 import type { WalFiles } from './wal-files.ts'
-
-/** Recent WAL kept in memory for those who follow the commit position. */
-const RECENT_BYTES_MAX = 1024 * 1024
+import type { FairShare } from './wal-memory.ts'
 
 export interface WalReaderParts {
   readonly identity: PostgresIdentity
   readonly files: WalFiles
   /** Undefined where there is no object store. */
   readonly remote: RemoteWal | undefined
+  /** Of the memory for recent WAL. */
+  readonly share: FairShare
   /** Before it nothing is kept here. */
   readonly oldestLsn: Lsn
   readonly endLsn: Lsn
@@ -48,13 +48,16 @@ export class WalReader {
   /** WAL that goes to the files, and that many will soon ask for. Borrows it. */
   append(atLsn: Lsn, wal: Uint8Array, recordEndLsn: Lsn): void {
     const recent = this.#recent
+    const { share } = this.#parts
     recent.push(atLsn, wal, recordEndLsn)
-    recent.trim(advance(recent.endLsn, -Math.min(RECENT_BYTES_MAX, recent.endLsn)))
+    share.note(this, true)
+    recent.trim(advance(recent.endLsn, -Math.min(Math.floor(share.partBytes), recent.endLsn)))
   }
 
   /** The log ends there. */
   cut(toLsn: Lsn): void {
     this.#recent = new WalBuffer(toLsn)
+    this.#parts.share.note(this, false)
   }
 
   /**
@@ -102,6 +105,12 @@ export class WalReader {
     // First, so that readers look elsewhere before the files are gone.
     this.#oldestLsn = lsn
     await this.#parts.files.removeBefore(lsn)
+  }
+
+  /** Nothing can be read after it. */
+  async close(): Promise<void> {
+    this.cut(this.#recent.endLsn)
+    await this.#parts.files.close()
   }
 
   /** Keeps neither WAL in memory nor files open; all that was taken in is in the files. */
