@@ -2,6 +2,8 @@
 const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
   commit: () => import('./commit/main.ts'),
   fanout: () => import('./fanout/main.ts'),
+  getpage: () => import('./getpage/main.ts'),
+  ingest: () => import('./ingest/main.ts'),
   redo: () => import('./redo/main.ts'),
   telemetry: () => import('./telemetry/main.ts'),
 }

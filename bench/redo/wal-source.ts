@@ -61,13 +61,47 @@ export async function makeWal(
   },
 ): Promise<WalSource> {
   const { major, load, fullPageWrites, folder, megabytes } = options
+  const captured = await captureWal({
+    major,
+    folder,
+    fullPageWrites,
+    dataChecksums: false,
+    prepare: (client, server) => loadTables(server, client, load),
+    write: async (client, server) => {
+      const start = await walPosition(client)
+      for (let round = 1; (await walPosition(client)) - start < megabytes * 1e6; round++) {
+        if (round > 1000) throw fail('precondition', 'the load writes no WAL')
+        await runRound(server, client, load, round)
+      }
+    },
+  })
+  return { major, load, fullPageWrites, ...captured }
+}
+
+export interface CaptureOptions {
+  readonly major: PostgresMajor
+  /** Made; `base` below it is the result. */
+  readonly folder: string
+  readonly fullPageWrites: boolean
+  readonly dataChecksums: boolean
+  /** Makes the data that the checkpoint has. */
+  readonly prepare: (client: pg.Client, server: PostgresServer) => Promise<void>
+  /** Writes the WAL. */
+  readonly write: (client: pg.Client, server: PostgresServer) => Promise<void>
+}
+
+/** The files of the checkpoint between `prepare` and `write`, with the WAL from there to a crash after `write`. */
+export async function captureWal(
+  options: CaptureOptions,
+): Promise<Pick<WalSource, 'directory' | 'walBytes'>> {
+  const { major, folder, fullPageWrites, dataChecksums, prepare, write } = options
   const live = join(folder, 'live')
   const directory = join(folder, 'base')
   await mkdir(folder, { recursive: true })
   await using server = await startPostgres({
     major,
     dataDirectory: live,
-    dataChecksums: false,
+    dataChecksums,
     settings: {
       full_page_writes: fullPageWrites,
       synchronous_commit: false,
@@ -80,7 +114,7 @@ export async function makeWal(
     },
   })
   const client = await server.connect()
-  await loadTables(server, client, load)
+  await prepare(client, server)
   await client.query('checkpoint')
   const start = await walPosition(client)
   // There is no writer now: the files are those of the checkpoint.
@@ -88,15 +122,12 @@ export async function makeWal(
     recursive: true,
     filter: (path) => !/postmaster\.(pid|opts)$|pg_wal\//.test(path),
   })
-  for (let round = 1; (await walPosition(client)) - start < megabytes * 1e6; round++) {
-    if (round > 1000) throw fail('precondition', 'the load writes no WAL')
-    await runRound(server, client, load, round)
-  }
+  await write(client, server)
   const walBytes = (await walPosition(client)) - start
   await client.query('select pg_switch_wal()')
   await server.stop('immediate')
   await rm(join(directory, 'pg_wal'), { recursive: true, force: true })
   await runCommand({ name: 'mv', command: 'mv', args: [join(live, 'pg_wal'), join(directory, 'pg_wal')] })
   await rm(live, { recursive: true, force: true })
-  return { major, load, fullPageWrites, directory, walBytes }
+  return { directory, walBytes }
 }
