@@ -5,6 +5,7 @@ const BENCHMARKS: Readonly<Record<string, () => Promise<unknown>>> = {
   getpage: () => import('./getpage/main.ts'),
   ingest: () => import('./ingest/main.ts'),
   redo: () => import('./redo/main.ts'),
+  scale: () => import('./scale/main.ts'),
   telemetry: () => import('./telemetry/main.ts'),
 }
 

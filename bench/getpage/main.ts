@@ -14,7 +14,7 @@ import type { Shard } from '../../apps/pageserver/src/shard/shard.ts'
 import { attach, batchesOf, importCluster } from '../../apps/pageserver/test/support.ts'
 import { openNode, settled } from '../storage/node.ts'
 import type { StorageNode } from '../storage/node.ts'
-import { describeMachine, writeJson } from '../storage/report.ts'
+import { describeMachine, shown, writeJson } from '../storage/report.ts'
 import { makeChains } from './chains.ts'
 import type { Chains } from './chains.ts'
 import { ForgetfulCache } from './forgetful-cache.ts'
@@ -107,9 +107,8 @@ async function measure({ folder, major, chains, readers, rounds, ms }: Plan): Pr
           await readFor(shard, one, { ...how, durationMs: ms * WARM_UP_PART, seed: round })
           const reads = await readFor(shard, one, { ...how, durationMs: ms, seed: round + 1000 })
           runs.push({ arm, chain, readers: count, round, ...reads })
-          say(
-            `round ${round}, ${arm}, ${chain} records, ${count} readers: p50 ${reads.p50Us.toFixed(0)} us, p99 ${reads.p99Us.toFixed(0)} us, ${reads.readsPerSecond.toFixed(0)} reads/s`,
-          )
+          const figures = `p50 ${shown(reads.p50Us)} us, p99 ${shown(reads.p99Us)} us, CPU ${shown(reads.cpuUs)} us`
+          say(`round ${round}, ${arm}, ${chain} records, ${count} readers: ${figures}`)
         }
       }
       if (forgets && cache.forgottenCount === 0) throw fail('precondition', 'data blocks were kept')

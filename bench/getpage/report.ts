@@ -70,7 +70,8 @@ export function renderGetPage(report: GetPageReport): string {
   const readers = [...new Set(runs.map((run) => run.readers))]
   const lines = [
     `PostgreSQL ${report.postgresMajor}, ${renderMachine(report.machine)}`,
-    `one shard, ${shard.layers} layers in ${shard.levels} levels, ${(shard.layerBytes / 1e6).toFixed(1)} MB; reads within the pageserver's process, without gRPC`,
+    `one shard, ${shard.layers} layers in ${shard.levels} levels, ${shown(shard.layerBytes / 1e6)} MB`,
+    "reads within the pageserver's process, without gRPC; CPU: us of all threads for a read",
     'warm: all blocks of layers in the cache; local: index blocks alone; cold: none; the kernel has the files',
     'readers share one thread: of several at once, each waits for the others',
     '',

@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path'
 import { describeError, isErrorCode } from '@understory/base'
 import { oneOf, parseOptions, text, wholeNumber } from '@understory/env'
 import type { PostgresMajor } from '@understory/testcontainers'
-import { describeMachine, writeJson } from '../storage/report.ts'
+import { describeMachine, shown, writeJson } from '../storage/report.ts'
 import { runIngest } from './measure.ts'
 import type { IngestRun } from './measure.ts'
 import { renderIngest } from './report.ts'
@@ -81,8 +81,11 @@ async function main(): Promise<number> {
           await rm(folder, { recursive: true, force: true })
           runs.push(run)
           const { walMegabytes, durable, disk, store } = run
+          const [rate, core] = [walMegabytes / durable.seconds, walMegabytes / durable.cpuSeconds]
+          const written = (disk.bytes + store.bytes) / 1e6 / walMegabytes
           say(
-            `round ${round}, ${source.kind}, ${count} shards: ${(walMegabytes / durable.seconds).toFixed(1)} MB/s, ${(walMegabytes / durable.cpuSeconds).toFixed(1)} MB a CPU s, ${((disk.bytes + store.bytes) / 1e6 / walMegabytes).toFixed(2)} bytes written a byte`,
+            `round ${round}, ${source.kind}, ${count} shards: ${shown(rate)} MB/s, ${shown(core)} MB a CPU s, ` +
+              `${shown(written)} bytes written a byte`,
           )
         }
       }

@@ -1,10 +1,15 @@
 // The pure parts of the storage engine's benchmarks: quantiles, tables, aims, the order of rounds.
 import { expect, test } from 'vitest'
 import { roundsOf } from '../getpage/chains.ts'
+import { ForgetfulCache } from '../getpage/forgetful-cache.ts'
 import { ARMS, aimsOf, renderGetPage } from '../getpage/report.ts'
 import type { GetPageReport } from '../getpage/report.ts'
 import { aimsOf as ingestAimsOf } from '../ingest/report.ts'
 import type { IngestRun } from '../ingest/measure.ts'
+import { aimsOf as scaleAimsOf, renderScale } from '../scale/report.ts'
+import type { ScaleReport } from '../scale/report.ts'
+import { measureMap } from '../scale/map.ts'
+import { unchangedBlock } from '../scale/synthetic.ts'
 import { isReached, quantile, renderAims, renderTable, shown } from './report.ts'
 
 test('a quantile is a value that was measured, whatever the order', () => {
@@ -115,4 +120,99 @@ test('ingest is summed up as MB for each CPU second and bytes for each byte of W
     ['random, 4 shards, written for a byte of WAL', 3.5, 3],
     ['random, 4 shards, layers touched, p99', 5, 8],
   ])
+})
+
+test('a forgetful cache keeps a block while a read is under way that was when it came', () => {
+  const cache = new ForgetfulCache(false)
+  const table = cache.table<{ readonly sizeBytes: number }>()
+  const endFirst = cache.begin()
+  table.put(1, { sizeBytes: 10 })
+  const endSecond = cache.begin()
+  expect(table.get(1)).toBeDefined()
+  table.put(2, { sizeBytes: 10 })
+  endFirst()
+  const endThird = cache.begin()
+  expect(table.get(1)).toBeUndefined()
+  expect(table.get(2)).toBeDefined()
+  endSecond()
+  endThird()
+  cache.begin()
+  expect(table.get(2)).toBeUndefined()
+  expect(cache.forgottenCount).toBe(2)
+})
+
+test('a forgetful cache may keep all but values', () => {
+  class DataBlock {
+    readonly sizeBytes = 10
+  }
+  const cache = new ForgetfulCache(true)
+  const table = cache.table<{ readonly sizeBytes: number }>()
+  cache.begin()()
+  table.put(1, { sizeBytes: 10 })
+  table.put(2, new DataBlock())
+  cache.begin()
+  expect(table.get(1)).toBeDefined()
+  expect(table.get(2)).toBeUndefined()
+})
+
+test('a map of many layers finds every page', () => {
+  const { layers, levels, lookUpUs, pushMs } = measureMap(100)
+  expect({ layers, levels }).toEqual({ layers: 100, levels: 11 })
+  expect(Math.min(lookUpUs, pushMs)).toBeGreaterThan(0)
+})
+
+test('a page without a record is a neighbour of one that has one', () => {
+  expect([0, 1, 9, 10].map(unchangedBlock)).toEqual([1, 1, 9, 11])
+})
+
+test('scale is summed up by its largest shard and most timelines', () => {
+  const counts = { p50: 1, p99: 2, max: 3 }
+  const rest = {
+    layers: 10,
+    loadSeconds: 1,
+    blockCacheBytes: 2 ** 20,
+    rssBytes: 2 ** 27,
+    firstPageMs: 3,
+    pageP50Us: 40,
+    pageP99Us: 50,
+    touched: { pages: 5, withValues: counts, asked: counts },
+    loopDelay: { maxMs: 70, p999Ms: 7, p99Ms: 1 },
+  }
+  const size = (logicalBytes: number, mebibytes: number) => ({
+    ...rest,
+    shards: 1,
+    residentBytes: mebibytes * 2 ** 20,
+    logicalBytes,
+    layerBytes: 1e6,
+    makeSeconds: 1,
+  })
+  const report: ScaleReport = {
+    machine: { cores: 2, cpu: 'cpu', memoryGibibytes: 4, node: 'v24', loadAverages: [0, 1] },
+    settings: {},
+    map: { layers: 10_000, levels: 11, lookUpUs: 6, pushMs: 1 },
+    sizes: [size(1e9, 10), size(4e9, 8)],
+    timelines: [
+      { ...rest, shards: 10, residentBytes: 10 * 2 ** 20 },
+      { ...rest, shards: 100, residentBytes: 100 * 24 * 1024 },
+    ],
+    start: {
+      shards: 2,
+      layers: 10,
+      listeningMs: 1_999,
+      firstPageMs: 201,
+      rssMebibytes: 100,
+      peakRssMebibytes: 110,
+    },
+    busy: undefined,
+  }
+  expect(scaleAimsOf(report).map(({ measured, aim }) => [measured, aim])).toEqual([
+    [6, 5],
+    [2000, 1024],
+    [24, 32],
+    [1999, 2000],
+    [201, 200],
+  ])
+  expect(renderScale(report)).toMatch(
+    /4\.00 +1 +10 +1\.00 +1\.00 +70\.0 +3\.00 +40\.0 +50\.0 +8\.00 +128 +2000 +1\.00\n/,
+  )
 })
