@@ -4,7 +4,7 @@
  * only the blocks with values are few.
  */
 import type { Lsn } from '@understory/base'
-import { realDisk } from '@understory/env'
+import { realDisk, realEnv, silentLog } from '@understory/env'
 import type { ObjectStore } from '@understory/object-store'
 import { PAGE_SIZE } from '@understory/postgres/page'
 import {
@@ -81,7 +81,12 @@ class Maker {
   constructor(options: SyntheticOptions) {
     this.#options = options
     this.#owner = syntheticOwner(options.number)
-    this.#files = new ShardFiles(realDisk, new LayerRoom(realDisk), options.dataDirectory, this.#owner)
+    this.#files = new ShardFiles(
+      realDisk,
+      new LayerRoom({ ...realEnv(silentLog), filesBytesMax: undefined }),
+      options.dataDirectory,
+      this.#owner,
+    )
     this.#remote = new RemoteIndex(options.store, this.#owner)
   }
 
@@ -134,7 +139,12 @@ class Maker {
     const written = await writeOpenLayer(layer, this.#owner, kind, GENERATION, () => Promise.resolve())
     const { bytes, sizeBytes, crc, lsnMin, lsnMax } = written
     const name = layerName(kind, lsnMin, lsnMax, this.#entries.length, GENERATION)
-    await this.#files.writeLayer(name, bytes)
+    await this.#files.writeLayer(
+      { name, sizeBytes },
+      'ingest',
+      () => bytes,
+      () => undefined,
+    )
     if (this.#options.hasObjects === true) await this.#remote.putLayer(name, bytes)
     this.#entries.push({ name, kind, sizeBytes, crc, lsnMin, lsnMax })
   }

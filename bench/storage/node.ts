@@ -11,6 +11,7 @@ import type { MergeJobs } from '../../apps/pageserver/src/compaction/merge-proto
 import type { ImageJobs } from '../../apps/pageserver/src/images/image-protocol.ts'
 import { CommitPositions } from '../../apps/pageserver/src/ingest/commit-positions.ts'
 import { SafekeeperStreams } from '../../apps/pageserver/src/ingest/safekeeper-stream.ts'
+import { ObjectChunks } from '../../apps/pageserver/src/layers/object-chunks.ts'
 import { ShardRegistry } from '../../apps/pageserver/src/shard/shard-registry.ts'
 import type { Shard } from '../../apps/pageserver/src/shard/shard.ts'
 import { LIMITS } from '../../apps/pageserver/test/support.ts'
@@ -26,6 +27,7 @@ export const NODE_LIMITS: typeof LIMITS = {
   openLayerBytesMax: 64 * MIB,
   openLayerAgeMsMax: 180_000,
   importLayerBytesMax: 128 * MIB,
+  layerFilesBytesMax: undefined,
   compaction: { historyMs: 86_400_000, historyBytesMin: 64 * MIB, mergedLayerBytesMax: 64 * MIB },
 }
 export const BLOCK_CACHE_BYTES = 128 * MIB
@@ -68,6 +70,7 @@ export async function openNode(directory: string, options: NodeOptions = {}): Pr
       env,
       store,
       cache,
+      chunks: new ObjectChunks({ store, keptBytesMax: BLOCK_CACHE_BYTES / 4 }),
       workers,
       imageTurns: new Semaphore(2),
       mergeWorkers,

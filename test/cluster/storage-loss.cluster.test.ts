@@ -3,8 +3,8 @@
  * tenants; local directories are deleted, bytes of layers flipped, files cut short, and one redo function is made
  * wrong, and each time `verify` compares every page with the primary's.
  */
-import { cp, mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { cp, mkdir, readFile, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { describeError, present } from '@understory/base'
 import { startProcess } from '@understory/testcontainers'
 import type { ClusterNode } from '@understory/testcontainers'
@@ -43,7 +43,7 @@ test('pageservers whose local directories are deleted serve from the object stor
 test('one flipped byte in a layer is reported with the name of the file', async () => {
   await road.flushShards()
   const { node, local, object } = await largestLayer(0)
-  const whole = await readFile(local)
+  const whole = await readFile(object)
   const flipped = withFlippedByte(whole)
   await node.stop()
   await Promise.all([writeFile(local, flipped), writeFile(object, flipped)])
@@ -67,7 +67,7 @@ test('a flipped byte in the object store is reported before anything of it is se
   const whole = await readFile(object)
   await node.kill()
   await rm(node.dataDirectory, { recursive: true })
-  await writeFile(object, withFlippedByte(whole))
+  await writeFile(object, withFlippedByte(whole, whole.length - IN_FOOTER))
   await node.start()
   // Tried again by the control plane, it stops again.
   await until('the damage to be reported', async () => {
@@ -86,14 +86,14 @@ test('a flipped byte in the object store is reported before anything of it is se
 
 test('a truncated layer file comes back from the object store by itself', async () => {
   await road.flushShards()
-  const { node, local } = await largestLayer(0)
-  const { size } = await stat(local)
+  const { node, local, object } = await largestLayer(0)
+  const whole = await readFile(object)
   await node.stop()
-  await truncate(local, Math.floor(size / 2))
+  await writeFile(local, whole.subarray(0, whole.length >> 1))
   await node.start()
   await road.expectVerified()
   expect(node.log()).toMatch(new RegExp(`layer_fetched_again.*${basename(local)}`))
-  expect((await stat(local)).size).toBe(size)
+  expect((await stat(local)).size).toBe(whole.length)
   expect(await failureOf(0)).toBe('')
 })
 
@@ -150,7 +150,10 @@ async function failureOf(shard: number): Promise<string> {
   return shards.find(({ number }) => number === shard)?.failure ?? ''
 }
 
-/** The largest layer of the shard: the import's, of which most pages were never written again. */
+/**
+ * The largest layer of the shard: the import's, of which most pages were never written again. `local` may not be there:
+ * a layer that is seldom read is read from the object store.
+ */
 async function largestLayer(shard: number): Promise<{ node: ClusterNode; local: string; object: string }> {
   const node = await road.pageserverOf(shard)
   const { tenantId, timelineId } = present((await road.timeline()).timeline?.timeline, 'timeline')
@@ -158,16 +161,19 @@ async function largestLayer(shard: number): Promise<{ node: ClusterNode; local: 
   const [own] = (await readdir(join(node.dataDirectory, folder))).filter((name) =>
     name.startsWith(`shard-${shard}-`),
   )
-  const directory = join(node.dataDirectory, folder, present(own, 'shard directory'))
-  const layers = (await readdir(directory)).filter((name) => !name.endsWith('.json'))
-  const sizes = await Promise.all(layers.map(async (name) => (await stat(join(directory, name))).size))
-  const local = join(directory, present(layers[sizes.indexOf(Math.max(...sizes))], 'layer'))
-  return { node, local, object: join(road.cluster.objectStore, relative(node.dataDirectory, local)) }
+  const path = join(folder, present(own, 'shard directory'))
+  const objects = join(road.cluster.objectStore, path)
+  const layers = (await readdir(objects)).filter((name) => !name.startsWith('index_part-'))
+  const sizes = await Promise.all(layers.map(async (name) => (await stat(join(objects, name))).size))
+  const largest = present(layers[sizes.indexOf(Math.max(...sizes))], 'layer')
+  return { node, local: join(node.dataDirectory, path, largest), object: join(objects, largest) }
 }
 
-function withFlippedByte(bytes: Buffer): Buffer {
+/** Bytes before the end of a layer that lie in its footer, which is read when it is opened. */
+const IN_FOOTER = 40
+
+function withFlippedByte(bytes: Buffer, at = bytes.length >> 1): Buffer {
   const flipped = Buffer.from(bytes)
-  const at = bytes.length >> 1
   flipped[at] = (flipped[at] as number) ^ 0x10
   return flipped
 }

@@ -99,6 +99,7 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
   'pageserver.imageThreads': [0],
   'pageserver.openLayerMib': [0, 1025],
   'pageserver.blockCacheMib': [0],
+  'pageserver.layerFilesMib': [-1],
   'controlPlane.replicas': [0, 6],
   'controlPlane.leaseMs': [499],
   'controlPlane.service.type': ['ExternalName'],

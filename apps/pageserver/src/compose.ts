@@ -11,6 +11,7 @@ import { recordGauges } from './serve/gauges.ts'
 import { CommitPositions } from './ingest/commit-positions.ts'
 import { SafekeeperStreams } from './ingest/safekeeper-stream.ts'
 import { CONFIG } from './config.ts'
+import { ObjectChunks } from './layers/object-chunks.ts'
 import type { MergeJobs } from './compaction/merge-protocol.ts'
 import type { ImageJobs } from './images/image-protocol.ts'
 import { METRICS } from './telemetry/metrics.ts'
@@ -62,6 +63,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     env,
     store,
     cache: new BlockCache(values.blockCacheMib * MIB),
+    chunks: new ObjectChunks({ store, keptBytesMax: (values.blockCacheMib * MIB) / 4 }),
     workers,
     // One job runs in each thread while the next one is gathered.
     imageTurns: new Semaphore(imageThreads * 2),
@@ -74,6 +76,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
       openLayerBytesMax: values.openLayerMib * MIB,
       openLayerAgeMsMax: values.openLayerAgeS * 1000,
       importLayerBytesMax: IMPORT_LAYER_BYTES_MAX,
+      layerFilesBytesMax: values.layerFilesMib === 0 ? undefined : values.layerFilesMib * MIB,
       compaction: {
         historyMs: values.historyWindowS * 1000,
         historyBytesMin: HISTORY_BYTES_MIN,
@@ -83,7 +86,7 @@ async function compose(service: Service<typeof CONFIG, typeof METRICS>): Promise
     observer,
   }
   const registry = new ShardRegistry(parts, dataDirectory)
-  telemetry?.meter.onCollect(() => recordGauges(telemetry.metrics, registry.all, env.clock.nowMs()))
+  telemetry?.meter.onCollect(() => recordGauges(telemetry.metrics, registry, env.clock.nowMs()))
   // Before the first request: a shard that is on the disk must not look lost.
   await registry.loadAll()
   return {

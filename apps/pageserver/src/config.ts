@@ -47,7 +47,13 @@ export const CONFIG = {
     read: wholeNumber(1, 65_536),
     fallback: 128,
     placeholder: 'MIB',
-    help: 'decompressed blocks of layers kept',
+    help: 'decompressed blocks of layers kept; a quarter more for parts of objects',
+  },
+  layerFilesMib: {
+    read: wholeNumber(0, 1_073_741_824),
+    fallback: 0,
+    placeholder: 'MIB',
+    help: 'disk for layers; colder ones are read from the object store; 0: all but the last of the disk',
   },
   logLevel: COMMON.logLevel,
 } as const

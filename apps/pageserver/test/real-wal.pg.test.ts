@@ -303,7 +303,8 @@ test.each([16, 17, 18] as const)(
     )
     const shardFolder = join(folder, `shard-${damaged.owner.shard.number}-of-2`)
     const largest = damaged.index.layers.toSorted((a, b) => b.sizeBytes - a.sizeBytes)[0]!
-    const layer = await readFile(join(shardFolder, largest.name))
+    const objectFolder = shardFolder.replace(`${directory.path}/local`, `${directory.path}/objects`)
+    const layer = await readFile(join(objectFolder, largest.name))
     layer[largest.sizeBytes >> 2]! ^= 0x10
     await fourth[Symbol.asyncDispose]()
     const damage = async (folder: string): Promise<void> => writeFile(join(folder, largest.name), layer)
@@ -315,7 +316,7 @@ test.each([16, 17, 18] as const)(
       expect(repaired.warnings.some((line) => line.startsWith('layer_fetched_again'))).toBe(true)
     }
     await damage(shardFolder)
-    await damage(shardFolder.replace(`${directory.path}/local`, `${directory.path}/objects`))
+    await damage(objectFolder)
     await using fifth = await openBench(directory.path)
     const again = fifth.registry.all.find(
       ({ owner: { shard } }) => shard.number === damaged.owner.shard.number,

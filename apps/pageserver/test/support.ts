@@ -45,6 +45,7 @@ import type { ImageJobs } from '../src/images/image-protocol.ts'
 import { CommitPositions } from '../src/ingest/commit-positions.ts'
 import { SafekeeperStreams } from '../src/ingest/safekeeper-stream.ts'
 import { imageHandlers } from '../src/images/image-worker.ts'
+import { ObjectChunks } from '../src/layers/object-chunks.ts'
 import { ShardRegistry } from '../src/shard/shard-registry.ts'
 import type { ShardParts } from '../src/shard/connect-parts.ts'
 import type { Shard } from '../src/shard/shard.ts'
@@ -58,6 +59,7 @@ export const LIMITS: ShardParts['limits'] = {
   openLayerBytesMax: 4 << 20,
   openLayerAgeMsMax: 3_600_000,
   importLayerBytesMax: 16 << 20,
+  layerFilesBytesMax: undefined,
   compaction: { historyMs: 86_400_000, historyBytesMin: 64 << 20, mergedLayerBytesMax: 1 << 20 },
 }
 
@@ -97,6 +99,7 @@ export async function openBench(
       env,
       store,
       cache: new BlockCache(32 << 20),
+      chunks: new ObjectChunks({ store, keptBytesMax: 8 << 20 }),
       workers,
       imageTurns: new Semaphore(4),
       mergeWorkers: inlineWorkers<MergeJobs>(mergeHandlers),

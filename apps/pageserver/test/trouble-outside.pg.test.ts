@@ -101,9 +101,14 @@ test('a full disk stalls ingest, and documents and reads continue; with more roo
     expect(spawnSync('mount', ['-o', `remount,size=${bytes}`, dataDirectory]).status).toBe(0)
   await using bench = await openBench(directory.path, SMALL_LAYERS, { dataDirectory })
   const shard = await begin(bench)
+  await shard.flush()
+  // From now on the store takes no layers, and only what it has makes room.
+  const put = vi.spyOn(bench.store, 'put').mockImplementation(async () => {
+    throw fail('unavailable', 'the store is away')
+  })
   const { blocks, bfree, bsize } = await statfs(dataDirectory)
-  // Room for a few layers beside what is kept for documents.
-  resize((blocks - bfree) * bsize + 17 * MIB)
+  // Room for a few layers beside what is kept for documents, once those of the import are gone.
+  resize((blocks - bfree) * bsize - shard.counts.layerBytes + 17 * MIB)
 
   const fed = feedWal([shard], root)
   await vi.waitFor(() => expect(shard.stall).toContain('layer write: could not write a layer'), 20_000)
@@ -112,15 +117,40 @@ test('a full disk stalls ingest, and documents and reads continue; with more roo
   // Read while it is full, and written: a setting is durable in the index.
   await shard.waitFor(ingestedLsn, 5)
   expect((await contentOf(shard, ingestedLsn)).size).toBeGreaterThan(500)
-  await shard.setImageGeneration({ enabled: true, thresholdRecords: 5 }, 1)
-  await shard.setImageGeneration(IMAGES_AT_4, 2)
+  const isAway = { code: 'unavailable', message: 'the store is away' }
+  await expect(shard.setImageGeneration({ enabled: true, thresholdRecords: 5 }, 1)).rejects.toMatchObject(
+    isAway,
+  )
+  await expect(shard.setImageGeneration(IMAGES_AT_4, 2)).rejects.toMatchObject(isAway)
   expect(shard.index.imageGenerationRevision).toBe(2)
   expect(shard.failure).toBeUndefined()
 
+  put.mockRestore()
   resize(256 * MIB)
   await fed
   await expectWhole(bench, shard)
   expect(bench.warnings.filter((line) => line.startsWith('shard_stalled'))).toHaveLength(1)
+})
+
+test('a disk for a fifth of the layers is enough: the others are read from the object store', async () => {
+  await using directory = await temporaryDirectory({ prefix: 'small' })
+  const layerFilesBytesMax = MIB
+  const limits = {
+    ...SMALL_LAYERS,
+    layerFilesBytesMax,
+    compaction: { ...SMALL_LAYERS.compaction, mergedLayerBytesMax: 512 * 1024 },
+  }
+  await using bench = await openBench(directory.path, limits)
+  const shard = await begin(bench)
+  await feedWal([shard], root)
+  await expectWhole(bench, shard)
+  expect(shard.counts.layerBytes).toBeGreaterThan(5 * MIB)
+  await expect.poll(() => bench.registry.layerFilesBytes).toBeLessThanOrEqual(layerFilesBytesMax)
+  await bench.registry.stop()
+  await using later = await openBench(directory.path, limits)
+  const [again] = await attach(later, LAYOUT, 2, false, IMAGES_AT_4)
+  await expectWhole(later, again!)
+  expect(later.warnings).toEqual([])
 })
 
 test('threads that refuse jobs for a while are asked again', async () => {

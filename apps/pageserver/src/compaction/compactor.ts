@@ -189,6 +189,8 @@ export class Compactor {
       lsnMax: entries.reduce<Lsn>((newest, { lsnMax }) => maxLsn(newest, lsnMax), LSN_ZERO),
     }
     const made: StoredLayer[] = []
+    // The thread reads files.
+    const unpin = await layers.pin(entries)
     try {
       let from: Key | undefined
       do {
@@ -204,6 +206,8 @@ export class Compactor {
     } catch (error) {
       await layers.removeFiles(made.map(({ entry }) => entry))
       throw error
+    } finally {
+      unpin()
     }
     return made
   }
@@ -235,7 +239,8 @@ export class Compactor {
         signal.throwIfAborted()
         await file.verify()
       }
-      return merge()
+      const unpin = await layers.pin(entries)
+      return await merge().finally(unpin)
     }
   }
 

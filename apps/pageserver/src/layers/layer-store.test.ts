@@ -2,15 +2,12 @@
 // fetched again. Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Semaphore } from '@understory/actor'
 import { LSN_MAX, fail } from '@understory/base'
-import type { Lsn, TenantId, TimelineId } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
-import { localObjectStore } from '@understory/object-store'
 import { shardPrefix } from '@understory/protocol'
 import {
-  BlockCache,
   KeyTable,
   LAYER_KIND_DELTA,
   LayerMap,
@@ -19,30 +16,12 @@ import {
   smallKey,
   writeOpenLayer,
 } from '@understory/storage'
-import type { IndexPart, LayerEntry, LayerFile, ValueRef } from '@understory/storage'
+import type { LayerEntry, LayerFile, ValueRef } from '@understory/storage'
 import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test, vi } from 'vitest'
-import { LayerRoom } from './layer-room.ts'
+import { EMPTY_INDEX, cacheOf, layerStoreParts } from '../../test/layer-support.ts'
 import { LayerStore } from './layer-store.ts'
 import { RemoteIndex } from './remote-index.ts'
-import { ShardFiles } from './shard-files.ts'
-import { Stalls } from './stalls.ts'
-
-const INDEX: IndexPart = {
-  owner: {
-    tenantId: 'a'.repeat(32) as TenantId,
-    timelineId: 'b'.repeat(32) as TimelineId,
-    shard: { number: 0, count: 1, stripeBlocks: 8 },
-  },
-  generation: 1,
-  postgres: { major: 17, systemId: 1n, pgTimelineId: 1, walSegmentBytes: 16 << 20 },
-  imageGeneration: { enabled: false, thresholdRecords: 32 },
-  startLsn: 0x1000 as Lsn,
-  readableLsn: 0x1000 as Lsn,
-  consistentLsn: 0x1000 as Lsn,
-  nextSequence: 0,
-  layers: [],
-}
 
 const VALUE = Uint8Array.of(1)
 
@@ -58,8 +37,6 @@ async function open(refusal: (path: string) => Error | undefined): Promise<Layer
   const directory = await temporaryDirectory()
   onTestFinished(() => directory[Symbol.asyncDispose]())
   const env = realEnv(silentLog)
-  const store = await localObjectStore(join(directory.path, 'objects'), env)
-  onTestFinished(() => store.close())
   const disk: Disk = {
     ...env.disk,
     durableReplace: async (path, bytes) => {
@@ -68,14 +45,8 @@ async function open(refusal: (path: string) => Error | undefined): Promise<Layer
       await env.disk.durableReplace(path, bytes)
     },
   }
-  const files = new ShardFiles(disk, new LayerRoom(disk), join(directory.path, 'local'), INDEX.owner)
-  await files.make()
-  const stalls = new Stalls(env)
-  onTestFinished(() => stalls.stop())
-  return new LayerStore(
-    { env, files, store, cache: new BlockCache(1 << 20), fetchTurns: new Semaphore(2), stalls },
-    INDEX,
-  )
+  const parts = await layerStoreParts({ env, directory: directory.path, disk })
+  return new LayerStore(parts, EMPTY_INDEX)
 }
 
 test.each([
@@ -134,30 +105,19 @@ async function withTwoLayers() {
   onTestFinished(() => directory[Symbol.asyncDispose]())
   const warnings: string[] = []
   const env = realEnv({ ...silentLog, warn: (event) => warnings.push(event) })
-  const store = await localObjectStore(join(directory.path, 'objects'), env)
-  onTestFinished(() => store.close())
-  const local = join(directory.path, 'local')
-  const files = new ShardFiles(env.disk, new LayerRoom(env.disk), local, INDEX.owner)
-  await files.make()
-  const parts = {
-    env,
-    files,
-    store,
-    cache: new BlockCache(1 << 20),
-    fetchTurns: new Semaphore(2),
-    stalls: new Stalls(env),
-  }
-  const layers = new LayerStore(parts, INDEX)
+  const parts = await layerStoreParts({ env, directory: directory.path })
+  const { store, files } = parts
+  const layers = new LayerStore(parts, EMPTY_INDEX)
   for (const at of [0x2000, 0x3000] as Lsn[]) await layers.write(frozenLayer(at), at)
   const [first] = layers.index.layers as [LayerEntry]
-  const prefix = shardPrefix(INDEX.owner)
+  const prefix = shardPrefix(EMPTY_INDEX.owner)
   return {
     layers,
-    remote: new RemoteIndex(store, INDEX.owner),
+    remote: new RemoteIndex(store, EMPTY_INDEX.owner),
     store,
     files,
     warnings,
-    again: () => new LayerStore({ ...parts, cache: new BlockCache(1 << 20) }, layers.index),
+    again: () => new LayerStore({ ...parts, ...cacheOf(store) }, layers.index),
     /** Flips a bit of the first layer. */
     damage: async (where: 'local' | 'objects', offset: number): Promise<void> => {
       const path = join(directory.path, where, prefix, first.name)
@@ -166,7 +126,7 @@ async function withTwoLayers() {
       bytes[at] = (bytes[at] as number) ^ 0x10
       await writeFile(path, bytes)
     },
-    removeLocal: () => rm(join(local, prefix, first.name)),
+    removeLocal: () => rm(files.layerPath(first.name)),
   }
 }
 /** Within the footer, and behind the header. */
@@ -181,7 +141,7 @@ async function valueOf(layer: LayerFile | undefined): Promise<number[]> {
 }
 
 test('a damaged local layer whose object is whole is fetched again, when it is opened and when it is read', async () => {
-  const { layers, again, damage, removeLocal, warnings } = await withTwoLayers()
+  const { layers, again, damage, warnings } = await withTwoLayers()
   await layers.uploads.upload()
   await damage('local', IN_FOOTER)
   const [first] = await again().openAll()
@@ -191,13 +151,18 @@ test('a damaged local layer whose object is whole is fetched again, when it is o
   await expect(valueOf(first)).rejects.toMatchObject({ code: 'bad_file' })
   const [second] = await again().openAll()
   expect(await valueOf(second)).toEqual([...VALUE])
-  const [third] = await again().openAll()
+  expect(warnings).toHaveLength(2)
+})
+
+test('a layer without a file is read from the object store, also where the file is lost once it is open', async () => {
+  const { layers, again, removeLocal, warnings } = await withTwoLayers()
+  await layers.uploads.upload()
+  const [open] = await again().openAll()
   await removeLocal()
-  expect(await valueOf(third)).toEqual([...VALUE])
-  expect(warnings).toHaveLength(3)
-  const [fourth] = await again().openAll()
-  expect(await valueOf(fourth)).toEqual([...VALUE])
-  expect(warnings).toHaveLength(3)
+  expect(await valueOf(open)).toEqual([...VALUE])
+  const [first] = await again().openAll()
+  expect(await valueOf(first)).toEqual([...VALUE])
+  expect(warnings).toEqual([])
 })
 
 test('a damaged layer is fetched again later where the object store does not answer at first', async () => {
@@ -265,7 +230,13 @@ test('a layer that is merged away during an upload stays until that upload has e
   const uploaded = layers.uploads.upload()
   await putBegins.promise
   const pause = async (): Promise<void> => undefined
-  const written = await writeOpenLayer(frozenLayer(0x3000 as Lsn), INDEX.owner, LAYER_KIND_DELTA, 1, pause)
+  const written = await writeOpenLayer(
+    frozenLayer(0x3000 as Lsn),
+    EMPTY_INDEX.owner,
+    LAYER_KIND_DELTA,
+    1,
+    pause,
+  )
   const merged = await layers.writeMerged(written, { lsnMin: 0x2000 as Lsn, lsnMax: 0x3000 as Lsn })
   const names = entries.map(({ name }) => name)
   layers.uploads.hold(names)
@@ -277,27 +248,27 @@ test('a layer that is merged away during an upload stays until that upload has e
   expect(await Promise.all(names.map((name) => files.layerSize(name)))).toEqual([undefined, undefined])
   await layers.uploads.upload()
   expect(layers.index).toMatchObject({ layers: [merged.entry], retiredLayers: [], readableLsn: 0x2000 })
-  for (const name of names) await expect(store.head(shardPrefix(INDEX.owner) + name)).resolves.toBeUndefined()
+  for (const name of names)
+    await expect(store.head(shardPrefix(EMPTY_INDEX.owner) + name)).resolves.toBeUndefined()
+})
+
+test('an upload that waits while a newer generation is adopted publishes under that one', async () => {
+  const { layers, remote } = await withTwoLayers()
+  await layers.uploads.upload()
+  const adopted = layers.uploads.claim(2, () => layers.changeIndex({ generation: 2 }))
+  const uploaded = layers.uploads.upload()
+  expect(await adopted).toBe(true)
+  await uploaded
+  expect(await remote.newestGeneration()).toBe(2)
 })
 
 test('files older than what is published are not published over it', async () => {
   await using directory = await temporaryDirectory()
   const env = realEnv(silentLog)
-  const store = await localObjectStore(join(directory.path, 'objects'), env)
-  onTestFinished(() => store.close())
-  const files = new ShardFiles(env.disk, new LayerRoom(env.disk), join(directory.path, 'local'), INDEX.owner)
-  await files.make()
-  const parts = {
-    env,
-    files,
-    store,
-    cache: new BlockCache(1 << 20),
-    fetchTurns: new Semaphore(2),
-    stalls: new Stalls(env),
-  }
-  const layers = new LayerStore(parts, INDEX)
+  const parts = await layerStoreParts({ env, directory: directory.path })
+  const layers = new LayerStore(parts, EMPTY_INDEX)
   await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
   await layers.uploads.upload()
-  await expect(new LayerStore(parts, INDEX).uploads.upload()).rejects.toThrow(/only up to 0\/1000/i)
-  expect((await new RemoteIndex(store, INDEX.owner).read(1)).layers).toHaveLength(1)
+  await expect(new LayerStore(parts, EMPTY_INDEX).uploads.upload()).rejects.toThrow(/only up to 0\/1000/i)
+  expect((await new RemoteIndex(parts.store, EMPTY_INDEX.owner).read(1)).layers).toHaveLength(1)
 })

@@ -27,6 +27,8 @@ import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import { LayerUploads } from './layer-uploads.ts'
 import { LocalIndex } from './local-index.ts'
 import { LocalLayers } from './local-layers.ts'
+import type { LayerPurpose } from './layer-room.ts'
+import type { ObjectChunks } from './object-chunks.ts'
 import { RemoteIndex } from './remote-index.ts'
 import type { ShardFiles } from './shard-files.ts'
 import type { Stalls } from './stalls.ts'
@@ -36,14 +38,13 @@ export interface LayerStoreParts {
   readonly files: ShardFiles
   readonly store: ObjectStore
   readonly cache: BlockCache
+  readonly chunks: ObjectChunks
   readonly fetchTurns: Semaphore
   readonly stalls: Stalls
   readonly observer?: ShardObserver | undefined
 }
 
 type IndexChange = Partial<Omit<IndexPart, 'owner' | 'layers' | 'nextSequence' | 'retiredLayers'>>
-
-const MERGE_KEEPS_FREE_BYTES = 128 * 1024 * 1024
 
 interface LsnRange {
   readonly lsnMin: Lsn
@@ -70,7 +71,7 @@ export class LayerStore {
   #lastSequence: number
 
   constructor(parts: LayerStoreParts, index: IndexPart) {
-    const { env, files, store, cache, fetchTurns, observer } = parts
+    const { env, files, store, cache, chunks, fetchTurns, observer } = parts
     const { owner } = index
     const mailbox = (name: MailboxName): Mailbox =>
       new Mailbox({ name, ...observer?.watchMailbox(name, env.clock) })
@@ -80,7 +81,19 @@ export class LayerStore {
     this.#index = new LocalIndex(files, index, mailbox('index'))
     this.uploads = new LayerUploads({ env, files, index: this.#index, remote, observer }, mailbox('uploads'))
     const onFetched = (name: string): void => this.uploads.noteLayer(name)
-    this.#layers = new LocalLayers({ log: env.log, files, cache, fetchTurns, owner, remote, onFetched })
+    this.#layers = new LocalLayers({
+      log: env.log,
+      clock: env.clock,
+      files,
+      cache,
+      chunks,
+      fetchTurns,
+      owner,
+      remote,
+      isInStore: (name) => this.uploads.isInStore(name),
+      onFetched,
+      observer,
+    })
     this.#writes = mailbox('layers')
     this.#lastSequence = index.nextSequence - 1
   }
@@ -92,7 +105,7 @@ export class LayerStore {
     return this.index.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   }
 
-  /** Opens every layer, oldest first; one that is missing or damaged locally is fetched. */
+  /** Opens every layer, oldest first; one without a file is read from the object store. */
   async openAll(): Promise<LayerFile[]> {
     const layers: LayerFile[] = []
     for (const entry of this.index.layers) {
@@ -116,6 +129,7 @@ export class LayerStore {
   forgetLayers(): Promise<void> {
     return this.#index.run(async (change) => {
       await change({ layers: [] })
+      await this.#layers.close()
       await this.#files.removeOrphans(this.index)
     })
   }
@@ -159,7 +173,7 @@ export class LayerStore {
   }
   #write(written: WrittenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
     return this.#index.run(async (change) => {
-      const { entry, file } = await this.#store(written, written)
+      const { entry, file } = await this.#store(written, written, 'ingest')
       await change({
         layers: [...this.index.layers, entry],
         nextSequence: this.#lastSequence + 1,
@@ -171,12 +185,12 @@ export class LayerStore {
   async #store(
     written: Omit<WrittenLayer, 'lsnMin' | 'lsnMax'>,
     { lsnMin, lsnMax }: LsnRange,
-    keepFreeBytes?: number,
+    purpose: LayerPurpose,
   ): Promise<StoredLayer> {
     const { kind, sizeBytes, crc, bytes } = written
     const name = layerName(kind, lsnMin, lsnMax, ++this.#lastSequence, this.index.generation)
     const entry = { name, kind, sizeBytes, crc, lsnMin, lsnMax }
-    const file = await this.#layers.write(entry, bytes, keepFreeBytes)
+    const file = await this.#layers.write(entry, bytes, purpose)
     this.#entries.set(file, entry)
     return { entry, file }
   }
@@ -187,7 +201,7 @@ export class LayerStore {
    * Errors: those of the disk.
    */
   writeMerged(written: WrittenLayer, from: LsnRange): Promise<StoredLayer> {
-    return this.#store(written, from, MERGE_KEEPS_FREE_BYTES)
+    return this.#store(written, from, 'merge')
   }
   /**
    * Puts `to` in the place of `from`, which are neighbours in the index, durably; from then on nothing is read below
@@ -209,7 +223,11 @@ export class LayerStore {
   }
   /** Removes files of layers that no index lists and no read needs. */
   async removeFiles(entries: readonly LayerEntry[]): Promise<void> {
-    for (const { name } of entries) await this.#files.removeLayer(name)
+    for (const { name } of entries) await this.#layers.remove(name)
+  }
+  /** All of them have files until the function that is returned is called. Errors: those of the disk and the store. */
+  pin(entries: readonly LayerEntry[]): Promise<() => void> {
+    return this.#layers.pin(entries)
   }
   pathOf({ name }: LayerEntry): string {
     return this.#files.layerPath(name)
@@ -218,5 +236,6 @@ export class LayerStore {
   async stop(): Promise<void> {
     this.uploads.cancel()
     await Promise.all([this.#writes.idle(), this.#index.idle(), this.uploads.idle()])
+    await this.#layers.close()
   }
 }

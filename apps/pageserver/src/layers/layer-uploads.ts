@@ -31,6 +31,8 @@ export class LayerUploads {
   readonly #uploads: Mailbox
   /** Names of layers that are known to be in the object store. */
   readonly #uploaded = new Set<string>()
+  /** Names of layers in the index that was published last. */
+  #listed: ReadonlySet<string> = new Set()
   /** Layers that have left the index, but which reads may still fetch. */
   readonly #held = new Set<string>()
   #hasReadRemote = false
@@ -54,6 +56,10 @@ export class LayerUploads {
   get isPublished(): boolean {
     return this.#published === this.#parts.index.current
   }
+  /** Whether the layer is in the object store and its index lists it: after a restart, too, it is found there. */
+  isInStore(name: string): boolean {
+    return this.#listed.has(name)
+  }
   get #isCancelled(): boolean {
     return this.#stopping.signal.aborted
   }
@@ -68,9 +74,16 @@ export class LayerUploads {
     this.#uploaded.add(name)
   }
 
-  /** Whether this shard, as it is here, is that of a newer generation (`RemoteIndex.claim`). */
-  claim(generation: number): Promise<boolean> {
-    return this.#uploads.run(() => this.#parts.remote.claim(generation, this.#parts.index.current))
+  /**
+   * Whether this shard, as it is here, is that of a newer generation (`RemoteIndex.claim`). If so, `adopt` changes the
+   * local index before the next upload, which would be of a stale generation otherwise. Errors: those of `adopt`.
+   */
+  claim(generation: number, adopt: () => Promise<void>): Promise<boolean> {
+    return this.#uploads.run(async () => {
+      if (!(await this.#parts.remote.claim(generation, this.#parts.index.current))) return false
+      await adopt()
+      return true
+    })
   }
 
   /** Before layers leave the index: their objects stay until `retire` has ended. */
@@ -100,7 +113,7 @@ export class LayerUploads {
    */
   upload(): Promise<void> {
     return this.#uploads.run(async () => {
-      const { observer, env, index, remote } = this.#parts
+      const { observer, env, files, index, remote } = this.#parts
       const startMs = observer === undefined ? 0 : env.clock.nowMs()
       const part = index.current
       if (!this.#hasReadRemote) await this.#readRemote(part.generation)
@@ -112,8 +125,10 @@ export class LayerUploads {
       )
       await remote.publish(part)
       this.#published = part
+      this.#listed = namesOf(part)
       if (part.consistentLsn > this.#remoteConsistentLsn) this.#remoteConsistentLsn = part.consistentLsn
       observer?.uploaded(env.clock.nowMs() - startMs)
+      await files.room.trim()
       await this.#removeRetired(part)
       await this.#removeOlder(part.generation)
     })
@@ -221,5 +236,7 @@ export class LayerUploads {
     return this.#uploads.idle()
   }
 }
+
+const namesOf = ({ layers }: IndexPart): ReadonlySet<string> => new Set(layers.map(({ name }) => name))
 
 const uploadCancelled = (): Error => fail('cancelled', 'the upload was cancelled: the shard stops')

@@ -1,85 +1,107 @@
-/**
- * Owns a shard's layer files on the local disk: writes and opens them, and fetches one that is missing or damaged from
- * the object store.
- */
+/** Owns the layers of a shard that are open, each with a file on the local disk or without one. */
 import type { Semaphore } from '@understory/actor'
-import { isErrorCode, fail } from '@understory/base'
-import type { UnderstoryError } from '@understory/base'
-import type { Log } from '@understory/env'
+import { isErrorCode } from '@understory/base'
+import type { Clock, Log } from '@understory/env'
 import { openLayer } from '@understory/storage'
-import type { BlockCache, LayerEntry, LayerFile, LayerOwner, LayerSource } from '@understory/storage'
+import type { BlockCache, LayerEntry, LayerFile, LayerOwner } from '@understory/storage'
+import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
+import { CachedLayer } from './cached-layer.ts'
+import type { LayerPurpose } from './layer-room.ts'
+import type { ObjectChunks } from './object-chunks.ts'
 import type { RemoteIndex } from './remote-index.ts'
 import type { ShardFiles } from './shard-files.ts'
 
 export interface LocalLayersParts {
   readonly log: Log
+  readonly clock: Clock
   readonly files: ShardFiles
   readonly cache: BlockCache
+  readonly chunks: ObjectChunks
   readonly fetchTurns: Semaphore
   readonly owner: LayerOwner
   readonly remote: RemoteIndex
+  readonly isInStore: (name: string) => boolean
   /** A layer came from the object store, so that it is there. */
   readonly onFetched: (name: string) => void
+  readonly observer?: ShardObserver | undefined
 }
 
 export class LocalLayers {
   readonly #parts: LocalLayersParts
+  readonly #layers = new Map<string, CachedLayer>()
+  #stop = new AbortController()
 
   constructor(parts: LocalLayersParts) {
     this.#parts = parts
   }
 
-  /**
-   * Durable when it returns. Errors: those of the disk; `disk_full` also where less than `keepFreeBytes` would be
-   * left.
-   */
-  async write(entry: LayerEntry, bytes: Uint8Array, keepFreeBytes?: number): Promise<LayerFile> {
-    await this.#parts.files.writeLayer(entry.name, bytes, keepFreeBytes)
-    return this.open(entry)
+  /** Durable when it returns. Errors: those of the disk. */
+  async write(entry: LayerEntry, bytes: Uint8Array, purpose: LayerPurpose): Promise<LayerFile> {
+    let layer: CachedLayer | undefined
+    const written = (): void => void (layer = this.#add(entry, true))
+    await this.#parts.files.writeLayer(entry, purpose, () => bytes, written)
+    return this.#openFile(layer as unknown as CachedLayer)
   }
 
   /** Errors: `bad_file` where neither the file nor the object is whole; those of the disk and the object store. */
   async open(entry: LayerEntry): Promise<LayerFile> {
-    const { files, cache, owner } = this.#parts
-    if ((await files.layerSize(entry.name)) === undefined) await this.#fetch(entry)
-    let renewed: Promise<void> | undefined
-    const source: LayerSource = {
-      ...files.layerSource(entry),
-      renew: (damage) =>
-        (renewed ??= this.#fetchAgain(entry, damage).catch((error: unknown) => {
-          // An object store or a disk that was in the way may not be next time.
-          if (!isErrorCode(error, 'bad_file')) renewed = undefined
-          throw error
-        })),
-    }
-    try {
-      return await openLayer(source, owner, cache)
-    } catch (error) {
-      if (!isErrorCode(error, 'bad_file')) throw error
-      await source.renew?.(error)
-      return openLayer(source, owner, cache)
-    }
+    const hasFile = (await this.#parts.files.layerSize(entry.name)) !== undefined
+    return this.#openFile(this.#add(entry, hasFile))
   }
 
-  async #fetch(entry: LayerEntry): Promise<void> {
-    const { files, fetchTurns, remote, onFetched } = this.#parts
-    await fetchTurns.run(async () => files.writeLayer(entry.name, await remote.getLayer(entry)))
-    onFetched(entry.name)
+  /** All of them have files until the function that is returned is called. Errors: those of the disk and the store. */
+  async pin(entries: readonly LayerEntry[]): Promise<() => void> {
+    const pins: (() => void)[] = []
+    const release = (): void => {
+      for (const unpin of pins.splice(0)) unpin()
+    }
+    try {
+      for (const { name } of entries) {
+        const layer = this.#layers.get(name)
+        if (layer !== undefined) pins.push(await layer.pin())
+      }
+    } catch (error) {
+      release()
+      throw error
+    }
+    return release
   }
 
-  /** In place of a damaged file: once each time the layer is opened. Error: the damage, where the object has it too. */
-  async #fetchAgain(entry: LayerEntry, damage: UnderstoryError): Promise<void> {
+  /** Closes the layer and removes its file. */
+  async remove(name: string): Promise<void> {
+    await this.#close(name)
+    await this.#parts.files.removeLayer(name)
+  }
+  /** Closes all; the files stay. */
+  async close(): Promise<void> {
+    this.#stop.abort()
+    this.#stop = new AbortController()
+    await Promise.all([...this.#layers.keys()].map((name) => this.#close(name)))
+  }
+  async #close(name: string): Promise<void> {
+    const layer = this.#layers.get(name)
+    this.#layers.delete(name)
+    await layer?.close()
+  }
+
+  #add(entry: LayerEntry, hasFile: boolean): CachedLayer {
+    const { fetchTurns, onFetched } = this.#parts
+    const fetch = async (work: () => Promise<void>): Promise<void> => {
+      await fetchTurns.run(work)
+      onFetched(entry.name)
+    }
+    const layer = new CachedLayer({ ...this.#parts, fetch, stop: this.#stop.signal }, entry, hasFile)
+    this.#layers.set(entry.name, layer)
+    return layer
+  }
+  async #openFile(layer: CachedLayer): Promise<LayerFile> {
+    const { owner, cache } = this.#parts
     try {
-      await this.#fetch(entry)
+      return await openLayer(layer, owner, cache)
     } catch (error) {
       if (!isErrorCode(error, 'bad_file')) throw error
-      const { message, hint } = damage
-      throw fail('bad_file', message, {
-        detail: error.message,
-        ...(hint === undefined ? {} : { hint }),
-        cause: error,
-      })
+      await layer.renew(error)
+      return openLayer(layer, owner, cache)
     }
-    this.#parts.log.warn('layer_fetched_again', { layer: entry.name, error: damage })
   }
 }

@@ -111,17 +111,13 @@ export class RemoteIndex {
     return parseIndexPart(bytes, key, this.#owner, generation)
   }
 
-  /** The layer's bytes, checked against its entry. Errors: `bad_file`. */
-  async getLayer({ name, sizeBytes, crc }: LayerEntry): Promise<Uint8Array> {
-    const key = this.#prefix + name
-    const bytes = await this.#store.get(key).then(
+  /** The layer's bytes, checked against its entry. Errors: `bad_file`; those of the object store. */
+  async getLayer({ name, sizeBytes, crc }: LayerEntry, signal?: AbortSignal): Promise<Uint8Array> {
+    const key = this.layerKey(name)
+    const bytes = await this.#store.get(key, { signal }).then(
       (object) => object.bytes,
       (error: unknown) => {
-        if (!isErrorCode(error, 'not_found')) throw error
-        throw fail('bad_file', `layer object "${key}" is missing`, {
-          hint: 'Restore the object from a copy; the shard is attached again by itself.',
-          cause: error,
-        })
+        throw isErrorCode(error, 'not_found') ? missingLayer(key, error) : error
       },
     )
     if (isWhole({ sizeBytes, crc }, bytes)) return bytes
@@ -135,11 +131,15 @@ export class RemoteIndex {
   }
 
   async putLayer(name: string, bytes: Uint8Array): Promise<void> {
-    await this.#store.put(this.#prefix + name, bytes)
+    await this.#store.put(this.layerKey(name), bytes)
   }
 
   async removeLayers(names: readonly string[]): Promise<void> {
-    await this.#store.delete(names.map((name) => this.#prefix + name))
+    await this.#store.delete(names.map((name) => this.layerKey(name)))
+  }
+  /** Of the layer's object. */
+  layerKey(name: string): string {
+    return this.#prefix + name
   }
 
   /**
@@ -174,6 +174,12 @@ export class RemoteIndex {
     })
   }
 }
+
+export const missingLayer = (key: string, cause: Error): Error =>
+  fail('bad_file', `layer object "${key}" is ${isErrorCode(cause, 'not_found') ? 'missing' : 'cut short'}`, {
+    hint: 'Restore the object from a copy; the shard is attached again by itself.',
+    cause,
+  })
 
 const digestOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 

@@ -11,9 +11,9 @@ import { describeError, isAddress, isErrorCode, fail } from '@understory/base'
 import type { Disk } from '@understory/env'
 import { shardPrefix } from '@understory/protocol'
 import { encodeIndexPart, parseIndexPart } from '@understory/storage'
-import type { IndexPart, LayerEntry, LayerOwner, LayerSource } from '@understory/storage'
+import type { IndexPart, LayerEntry, LayerOwner } from '@understory/storage'
 import { z } from 'zod'
-import type { LayerRoom } from './layer-room.ts'
+import type { LayerPurpose, LayerRoom } from './layer-room.ts'
 
 const INDEX_NAME = 'index.json'
 const ATTACH_NAME = 'attach.json'
@@ -30,13 +30,13 @@ export type AttachDocument = Omit<z.infer<typeof attachDocument>, 'version'>
 
 export class ShardFiles {
   readonly directory: string
+  readonly room: LayerRoom
   readonly #disk: Disk
-  readonly #room: LayerRoom
   readonly #owner: LayerOwner
 
   constructor(disk: Disk, room: LayerRoom, dataDirectory: string, owner: LayerOwner) {
     this.#disk = disk
-    this.#room = room
+    this.room = room
     this.#owner = owner
     this.directory = join(dataDirectory, shardPrefix(owner))
   }
@@ -80,12 +80,19 @@ export class ShardFiles {
   }
 
   /**
-   * Durable when it returns, under its name. Errors: `disk_full` already where only room for documents is left, or
-   * `keepFreeBytes` where that is more.
+   * Durable under its name before `written` is called, and when it returns. `bytes` is asked for the layer once there
+   * is room for it. Errors: those of the disk; of `LayerRoom.claim`; of `bytes`.
    */
-  writeLayer(name: string, bytes: Uint8Array, keepFreeBytes?: number): Promise<void> {
-    const write = (): Promise<void> => this.#disk.durableReplace(join(this.directory, name), bytes)
-    return this.#room.claim(this.directory, bytes.length, write, keepFreeBytes)
+  writeLayer(
+    { name, sizeBytes }: Pick<LayerEntry, 'name' | 'sizeBytes'>,
+    purpose: LayerPurpose,
+    bytes: () => Promise<Uint8Array> | Uint8Array,
+    written: () => void,
+  ): Promise<void> {
+    return this.room.claim(this.directory, sizeBytes, purpose, async () => {
+      await this.#disk.durableReplace(join(this.directory, name), await bytes())
+      written()
+    })
   }
   /** Undefined where there is no such file. */
   readLayer(name: string): Promise<Uint8Array | undefined> {
@@ -102,18 +109,10 @@ export class ShardFiles {
     return join(this.directory, name)
   }
 
-  /** Opened for each read, so that a file that was removed or replaced is noticed at once. */
-  layerSource({ name, sizeBytes }: Pick<LayerEntry, 'name' | 'sizeBytes'>): LayerSource {
-    const path = join(this.directory, name)
-    const disk = this.#disk
-    return {
-      name: path,
-      sizeBytes,
-      read: async (offset, lengthBytes) => {
-        await using file = await disk.open(path, 'read')
-        return file.read(offset, lengthBytes)
-      },
-    }
+  /** Opened for each read, so that a file that was removed or replaced is noticed at once. Error: `not_found`. */
+  async readLayerPart(name: string, offset: number, lengthBytes: number): Promise<Uint8Array> {
+    await using file = await this.#disk.open(this.layerPath(name), 'read')
+    return await file.read(offset, lengthBytes)
   }
 
   /** Before anything here is replaced. */

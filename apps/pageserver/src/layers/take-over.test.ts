@@ -5,7 +5,7 @@
  */
 import { Mailbox } from '@understory/actor'
 import { fail } from '@understory/base'
-import type { Lsn, TenantId, TimelineId } from '@understory/base'
+import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
 import { memoryObjectStore } from '@understory/object-store'
 import type { ObjectStore } from '@understory/object-store'
@@ -15,6 +15,7 @@ import { LAYER_KIND_DELTA, layerName } from '@understory/storage'
 import type { IndexPart, LayerEntry } from '@understory/storage'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { EMPTY_INDEX } from '../../test/layer-support.ts'
 import { LayerUploads } from './layer-uploads.ts'
 import { LocalIndex } from './local-index.ts'
 import { RemoteIndex } from './remote-index.ts'
@@ -30,17 +31,8 @@ const entry = (sequence: number, generation: number): LayerEntry => ({
   lsnMax: 2 as Lsn,
 })
 const INDEX: IndexPart = {
-  owner: {
-    tenantId: 'a'.repeat(32) as TenantId,
-    timelineId: 'b'.repeat(32) as TimelineId,
-    shard: { number: 0, count: 1, stripeBlocks: 8 },
-  },
-  generation: 1,
-  postgres: { major: 17, systemId: 1n, pgTimelineId: 1, walSegmentBytes: 16 << 20 },
-  imageGeneration: { enabled: false, thresholdRecords: 32 },
-  startLsn: 1 as Lsn,
-  readableLsn: 1 as Lsn,
-  consistentLsn: 2 as Lsn,
+  ...EMPTY_INDEX,
+  consistentLsn: 0x2000 as Lsn,
   nextSequence: 4,
   layers: [0, 1, 2, 3].map((sequence) => entry(sequence, 1)),
 }
@@ -48,6 +40,7 @@ const INDEX: IndexPart = {
 const FILES = {
   readLayer: async () => BYTES,
   writeIndex: async () => undefined,
+  room: { trim: async () => undefined },
 } as unknown as ShardFiles
 
 function uploadsOf(store: ObjectStore, part: IndexPart): { index: LocalIndex; uploads: LayerUploads } {
@@ -114,13 +107,13 @@ test('an owner that stood still while another had the shard does not continue wi
   const { uploads } = uploadsOf(store, INDEX)
   await uploads.upload()
   await take(store, 2, 1)
-  expect(await uploads.claim(3)).toBe(false)
+  expect(await uploads.claim(3, async () => undefined)).toBe(false)
   const part = (await new RemoteIndex(store, INDEX.owner).takeOver(4, (same) => same)) as IndexPart
   expect(part.generation).toBe(2)
   // An owner without another one in between continues.
   const other = uploadsOf(store, { ...part, generation: 4 })
   await other.uploads.upload()
-  expect(await other.uploads.claim(5)).toBe(true)
+  expect(await other.uploads.claim(5, async () => undefined)).toBe(true)
 })
 
 test('the newest index has all its layers, also where the shard is taken over while layers are removed', async () => {

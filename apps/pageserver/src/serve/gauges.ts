@@ -3,10 +3,16 @@ import { CHAIN_BANDS } from '../telemetry/metrics.ts'
 import { labelsOf } from '../telemetry/pageserver-observer.ts'
 import type { PageserverTelemetry } from '../telemetry/pageserver-observer.ts'
 import type { Shard } from '../shard/shard.ts'
+import type { ShardRegistry } from '../shard/shard-registry.ts'
 
 type Metrics = PageserverTelemetry['metrics']
 
-export function recordGauges(metrics: Metrics, shards: readonly Shard[], nowMs: number): void {
+export function recordGauges(
+  metrics: Metrics,
+  { all: shards, layerFilesBytes }: Pick<ShardRegistry, 'all' | 'layerFilesBytes'>,
+  nowMs: number,
+): void {
+  metrics.layerFilesSize.observe({}, layerFilesBytes)
   const states = { serving: 0, loading: 0, stalled: 0, stopped: 0 }
   for (const shard of shards) states[stateOf(shard)]++
   for (const state of ['serving', 'loading', 'stalled', 'stopped'] as const)

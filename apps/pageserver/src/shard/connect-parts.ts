@@ -14,6 +14,7 @@ import type { CommitPositions } from '../ingest/commit-positions.ts'
 import type { SafekeeperStreams } from '../ingest/safekeeper-stream.ts'
 import { Ingest } from '../ingest/ingest.ts'
 import { LayerStore } from '../layers/layer-store.ts'
+import type { ObjectChunks } from '../layers/object-chunks.ts'
 import type { ShardFiles } from '../layers/shard-files.ts'
 import { Stalls } from '../layers/stalls.ts'
 import { ShardState } from '../state/shard-state.ts'
@@ -26,6 +27,8 @@ interface ShardLimits {
   readonly openLayerAgeMsMax: number
   /** A layer of an import. */
   readonly importLayerBytesMax: number
+  /** Layers that are in the object store have files within so many bytes; undefined: while the disk has room. */
+  readonly layerFilesBytesMax: number | undefined
   readonly compaction: CompactionLimits
 }
 
@@ -33,6 +36,7 @@ export interface ShardParts {
   readonly env: Env
   readonly store: ObjectStore
   readonly cache: BlockCache
+  readonly chunks: ObjectChunks
   readonly workers: Workers<ImageJobs>
   /** Whose turn it is to use them. */
   readonly imageTurns: Semaphore
@@ -78,7 +82,7 @@ export function connectParts(
   hooks: ShardHooks,
 ): ShardWork {
   const { tenantId, timelineId, shard } = index.owner
-  const { store, cache, fetchTurns, workers, limits, imageTurns: turns } = parts
+  const { store, cache, chunks, fetchTurns, workers, limits, imageTurns: turns } = parts
   const { fail, isOver, inMailbox } = hooks
   const log = parts.env.log.child({ tenant: tenantId, timeline: timelineId, shard: shard.number })
   const env = { ...parts.env, log }
@@ -86,7 +90,7 @@ export function connectParts(
   const observer = parts.observer?.ofShard(index.owner)
   const state = new ShardState(index.owner)
   const stalls = new Stalls(env, observer)
-  const layers = new LayerStore({ env, files, store, cache, fetchTurns, stalls, observer }, index)
+  const layers = new LayerStore({ env, files, store, cache, chunks, fetchTurns, stalls, observer }, index)
   const written = (): void => compactor.wake()
   const flow = new LayerFlow({ state, layers, clock, limits, inMailbox, written, fail, isOver })
   const startUpload = (): void => flow.startUpload()

@@ -93,7 +93,14 @@ test('a shard that is loading is not taken for a stopped one: callers are asked 
   using opened = new DisposableStack()
   opened.defer(() => opening.resolve())
   const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
-  const entry = { name: layer, kind: LAYER_KIND_DELTA, sizeBytes: 1, crc: 0, lsnMin: 0x1000, lsnMax: 0x2000 }
+  const entry = {
+    name: layer,
+    kind: LAYER_KIND_DELTA,
+    sizeBytes: 1000,
+    crc: 0,
+    lsnMin: 0x1000,
+    lsnMax: 0x2000,
+  }
   const index = { ...publishedAt(first!.index, 2, 0x2000), nextSequence: 1, layers: [entry as LayerEntry] }
   await new RemoteIndex(bench.store, OWNER).publish(index)
   const attached = attach(bench, LAYOUT, 3, false, IMAGES)
@@ -215,7 +222,14 @@ test('a shard that is loading keeps no other shard from being attached or detach
   }
   await using bench = await openBench(directory.path, LIMITS, { disk })
   const [first] = await attach(bench, LAYOUT, 1, true, IMAGES)
-  const entry = { name: layer, kind: LAYER_KIND_DELTA, sizeBytes: 1, crc: 0, lsnMin: 0x1000, lsnMax: 0x2000 }
+  const entry = {
+    name: layer,
+    kind: LAYER_KIND_DELTA,
+    sizeBytes: 1000,
+    crc: 0,
+    lsnMin: 0x1000,
+    lsnMax: 0x2000,
+  }
   const index = { ...publishedAt(first!.index, 2, 0x2000), nextSequence: 1, layers: [entry as LayerEntry] }
   await new RemoteIndex(bench.store, OWNER).publish(index)
   const attached = attach(bench, LAYOUT, 3, false, IMAGES)

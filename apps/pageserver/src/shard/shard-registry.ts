@@ -29,7 +29,8 @@ export class ShardRegistry {
   constructor(parts: ShardParts, dataDirectory: string) {
     this.#parts = parts
     this.#dataDirectory = dataDirectory
-    this.#room = new LayerRoom(parts.env.disk)
+    const { env, limits } = parts
+    this.#room = new LayerRoom({ ...env, filesBytesMax: limits.layerFilesBytesMax })
   }
 
   /** Loads every shard that is on the disk. A shard that cannot be loaded is logged, the others are served. */
@@ -67,6 +68,10 @@ export class ShardRegistry {
 
   get all(): readonly Shard[] {
     return [...this.#shards.values()]
+  }
+  /** Of layers of all shards on the local disk. */
+  get layerFilesBytes(): number {
+    return this.#room.filesBytes
   }
   ofTimeline(tenantId: string, timelineId: string): readonly Shard[] {
     return this.all.filter(({ owner }) => owner.tenantId === tenantId && owner.timelineId === timelineId)

@@ -222,15 +222,19 @@ export class Shard implements Readiness {
    * the past, and the shard must be loaded again.
    */
   async adoptGeneration(attached: AttachDocument): Promise<boolean> {
-    const isNew = attached.generation !== this.generation
-    if (isNew && this.isImported && !(await this.#work.layers.uploads.claim(attached.generation)))
-      return false
-    await this.#files.writeAttach(attached)
+    const { layers, env } = this.#work
+    const { generation } = attached
+    const isNew = generation !== this.generation
+    const adopt = async (): Promise<void> => {
+      await this.#files.writeAttach(attached)
+      if (isNew) await layers.changeIndex({ generation })
+    }
+    if (!isNew || !this.isImported) await adopt()
+    else if (!(await layers.uploads.claim(generation, adopt))) return false
     this.#subscriber.safekeepers = attached.safekeepers
     if (!isNew) return true
-    await this.#work.layers.changeIndex({ generation: attached.generation })
-    this.#work.env.log.info('generation_adopted', { generation: attached.generation })
-    if (this.isImported) await this.#work.layers.uploads.upload()
+    env.log.info('generation_adopted', { generation })
+    if (this.isImported) await layers.uploads.upload()
     return true
   }
 

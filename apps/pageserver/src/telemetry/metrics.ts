@@ -17,6 +17,10 @@ export type RetriedWork = (typeof RETRIED_WORK)[number]
 const MAILBOXES = ['shard', 'layers', 'index', 'uploads'] as const
 export type MailboxName = (typeof MAILBOXES)[number]
 
+/** Why a layer was fetched as a whole: its object was read often, a merge needs its file, its file was damaged. */
+const LAYER_FETCH_REASONS = ['hot', 'merge', 'damaged'] as const
+export type LayerFetchReason = (typeof LAYER_FETCH_REASONS)[number]
+
 export const METRICS = {
   shards: {
     name: 'understory.pageserver.shards',
@@ -253,6 +257,34 @@ export const METRICS = {
     kind: 'gauge',
     labels: SHARD,
     help: 'bytes of those layers',
+  },
+  layerFilesSize: {
+    name: 'understory.pageserver.layer.files.usage',
+    unit: 'By',
+    kind: 'gauge',
+    labels: {},
+    help: 'bytes of the layers that have a file on the local disk; all others are read from the object store',
+  },
+  layersEvicted: {
+    name: 'understory.pageserver.layer.evicted',
+    unit: '{layer}',
+    kind: 'counter',
+    labels: {},
+    help: 'files of layers that were removed to make room; the object store has the layers',
+  },
+  layersFetched: {
+    name: 'understory.pageserver.layer.fetched',
+    unit: '{layer}',
+    kind: 'counter',
+    labels: { reason: LAYER_FETCH_REASONS },
+    help: 'layers fetched whole from the object store: read often, needed by a merge, or damaged on the disk',
+  },
+  layerPartsRead: {
+    name: 'understory.pageserver.layer.parts',
+    unit: '{request}',
+    kind: 'counter',
+    labels: {},
+    help: 'requests to the object store for a part of a layer that has no file here',
   },
   openLayerSize: {
     name: 'understory.pageserver.open_layer.usage',

@@ -4,7 +4,7 @@ import type { Clock } from '@understory/env'
 import { formatKey } from '@understory/storage'
 import type { Key, LayerOwner, ReadPlan } from '@understory/storage'
 import type { Cell, HistogramCell, Span, SpanAttributes, Telemetry, Traces } from '@understory/telemetry'
-import type { METRICS, MailboxName, RetriedWork, SubscriptionEnd } from './metrics.ts'
+import type { LayerFetchReason, METRICS, MailboxName, RetriedWork, SubscriptionEnd } from './metrics.ts'
 
 export type PageserverTelemetry = Telemetry<typeof METRICS>
 
@@ -84,6 +84,9 @@ export class ShardObserver {
   readonly #subscriptionEnds: Readonly<Record<SubscriptionEnd, Cell>>
   readonly #mailboxes: Pick<PageserverTelemetry['metrics'], 'mailboxWait' | 'mailboxRun'>
   readonly #retries: PageserverTelemetry['metrics']['retries']
+  readonly #layersFetched: PageserverTelemetry['metrics']['layersFetched']
+  readonly #layersEvicted: Cell
+  readonly #layerPartsRead: Cell
   readonly #uploads: { readonly done: Cell; readonly failed: Cell }
   readonly found: Cell
   readonly absent: Cell
@@ -113,6 +116,9 @@ export class ShardObserver {
     this.#uploadDuration = metrics.uploadDuration.of({})
     this.#mailboxes = metrics
     this.#retries = metrics.retries
+    this.#layersFetched = metrics.layersFetched
+    this.#layersEvicted = metrics.layersEvicted.of({})
+    this.#layerPartsRead = metrics.layerPartsRead.of({})
     this.#uploads = {
       done: metrics.uploads.of({ outcome: 'done' }),
       failed: metrics.uploads.of({ outcome: 'failed' }),
@@ -172,6 +178,16 @@ export class ShardObserver {
   /** Work failed for trouble outside, and is tried again. */
   retried(work: RetriedWork): void {
     this.#retries.of({ work }).add(1)
+  }
+  layerFetched(reason: LayerFetchReason): void {
+    this.#layersFetched.of({ reason }).add(1)
+  }
+  layerEvicted(): void {
+    this.#layersEvicted.add(1)
+  }
+  /** A request for a part of a layer's object begins. */
+  layerPartRead(): void {
+    this.#layerPartsRead.add(1)
   }
   uploadFailed(): void {
     this.#uploads.failed.add(1)
