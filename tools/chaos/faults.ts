@@ -187,23 +187,30 @@ async function fillDisk(lab: Lab): Promise<Struck> {
   })
 }
 
+/** Half of the room that a pageserver keeps free for documents. */
+const PAGESERVER_LEFT_BYTES = 8 * KIB * KIB
+
 /**
- * Layers find no room: a shard there stalls, takes WAL in as long as its memory is not full, and continues by itself.
+ * Layers find no room, also once all that the object store has are gone: a shard there stalls, takes WAL in as long as
+ * its memory is not full, and continues by itself.
  */
 async function fillPageserverDisk(lab: Lab): Promise<Struck> {
   const node = present(
     lab.cluster.pageservers.find(({ nodeId }) => nodeId === SMALL_DISK_NODES.pageserver),
     'pageserver on a disk of its own',
   )
-  const { bsize, blocks, bfree } = await statfs(node.dataDirectory)
-  // The room that a pageserver keeps free for documents, and less than a layer.
-  await resize(node.dataDirectory, (blocks - bfree) * bsize + 16 * KIB * KIB)
-  const heal = (): Promise<void> => resize(node.dataDirectory, blocks * bsize)
+  const { dataDirectory, nodeId } = node
+  const { bsize, blocks } = await statfs(dataDirectory)
+  const heal = (): Promise<void> => resize(dataDirectory, blocks * bsize)
   return healedOnError(heal, async () => {
-    await until(`${node.nodeId} to notice its disk`, 20_000, async () =>
-      (await lab.flush(node))?.includes('could not write a layer') === true ? true : undefined,
-    )
-    return { target: node.nodeId, heal }
+    await until(`${nodeId} to notice its disk`, 20_000, async () => {
+      const now = await statfs(dataDirectory)
+      // Layers that the store has were removed.
+      if (now.bfree * bsize > PAGESERVER_LEFT_BYTES)
+        await resize(dataDirectory, (now.blocks - now.bfree) * bsize + PAGESERVER_LEFT_BYTES)
+      return (await lab.flush(node))?.includes('could not write a layer') === true ? true : undefined
+    })
+    return { target: nodeId, heal }
   })
 }
 

@@ -54,7 +54,7 @@ export class ObjectChunks {
     return parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts)
   }
 
-  /** What is in memory of the object is read again. */
+  /** Its parts that are in memory are read again. */
   drop(key: string): void {
     for (const name of this.#chunks.keys()) if (name.startsWith(`${key}#`)) this.#chunks.delete(name)
   }
