@@ -39,6 +39,12 @@ const OPTIONS = {
     placeholder: 'SECONDS',
     help: 'how long every LSN stays readable',
   },
+  threshold: {
+    read: wholeNumber(1, 10_000),
+    fallback: 32,
+    placeholder: 'N',
+    help: 'records after which a page gets an image; 10,000: none',
+  },
   dir: { read: text, fallback: '/dev/shm', placeholder: 'DIR', help: 'where layers and objects go' },
   json: { read: text, optional: true, placeholder: 'FILE', help: 'write the figures there as JSON' },
 } as const
@@ -51,7 +57,7 @@ async function main(): Promise<number> {
     process.stdout.write(options.text)
     return 0
   }
-  const { pg, megabytes, kind: chosen, shards, rounds, historyS, dir, json } = options.values
+  const { pg, megabytes, kind: chosen, shards, rounds, historyS, threshold, dir, json } = options.values
   const major = Number(pg) as PostgresMajor
   const counts = shards.split(',').map(wholeNumber(1, 256))
   const root = join(resolve(dir), `understory-bench-ingest-${process.pid}`)
@@ -76,6 +82,7 @@ async function main(): Promise<number> {
             shards: count,
             round,
             historyMs: historyS * 1000,
+            thresholdRecords: threshold,
             folder,
           })
           await rm(folder, { recursive: true, force: true })
@@ -96,7 +103,7 @@ async function main(): Promise<number> {
   const report: IngestReport = {
     postgresMajor: major,
     machine: describeMachine(loadBefore),
-    settings: { megabytes, rounds, historyS, dir },
+    settings: { megabytes, rounds, historyS, threshold, dir },
     runs,
   }
   process.stdout.write(renderIngest(report))

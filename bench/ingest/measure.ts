@@ -50,16 +50,17 @@ export interface RunOptions {
   readonly shards: number
   readonly round: number
   readonly historyMs: number
+  /** Records on a page after which an image of it is made. */
+  readonly thresholdRecords: number
   /** Empty. */
   readonly folder: string
 }
 
 const STRIPE_BLOCKS = 256
 const BATCH_BYTES = 256 * 1024
-const THRESHOLD_RECORDS = 32
 
 export async function runIngest(options: RunOptions): Promise<IngestRun> {
-  const { source, major, shards: count, round, folder, historyMs } = options
+  const { source, major, shards: count, round, folder, historyMs, thresholdRecords } = options
   const { kind, directory } = source
   const [disk, store] = [nothingWritten(), nothingWritten()]
   const objects = await localObjectStore(join(folder, 'objects'), realEnv(silentLog))
@@ -68,7 +69,7 @@ export async function runIngest(options: RunOptions): Promise<IngestRun> {
     store: countedStore(objects, store),
     limits: { ...NODE_LIMITS, compaction: { ...NODE_LIMITS.compaction, historyMs } },
   })
-  const images = { enabled: !hasFullPageWrites(kind), thresholdRecords: THRESHOLD_RECORDS }
+  const images = { enabled: !hasFullPageWrites(kind), thresholdRecords }
   const shards = await attach(node, { count, stripeBlocks: STRIPE_BLOCKS }, 1, true, images, major)
   const startLsn = await importCluster(shards, directory, major)
   await settled(node, shards)

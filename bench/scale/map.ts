@@ -3,6 +3,7 @@ import { LSN_MAX, LSN_ZERO } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { LayerMap, META_IMAGE } from '@understory/storage'
 import type { Key, Layer, ValueRef } from '@understory/storage'
+import { median } from '../commit/report.ts'
 import { Random } from '../workloads/random.ts'
 import { syntheticKey } from './synthetic.ts'
 
@@ -17,7 +18,9 @@ export interface MapFigures {
 
 const PAGES_A_LAYER = 16_384
 const DELTA_LEVELS = 10
-const LOOK_UPS = 300_000
+const BATCHES = 1_000
+/** About a millisecond. */
+const BATCH = 300
 const PUSHES = 20
 
 const NOTHING = new Uint8Array(0)
@@ -69,17 +72,28 @@ export function measureMap(layersCount: number): MapFigures {
   const keys = Array.from({ length: 4096 }, () =>
     syntheticKey(random.between(0, base.length * PAGES_A_LAYER - 1)),
   )
-  lookUp(map, keys, LOOK_UPS / 10)
-  const lookUpUs = lookUp(map, keys, LOOK_UPS)
-  const startMs = performance.now()
-  for (let i = 0; i < PUSHES; i++) map.push(new StubLayer())
-  return { ...figures, lookUpUs, pushMs: (performance.now() - startMs) / PUSHES }
+  lookUp(map, keys, BATCHES)
+  const lookUpUs = lookUp(map, keys, BATCHES)
+  const pushesMs = Array.from({ length: PUSHES }, () => {
+    const startMs = performance.now()
+    map.push(new StubLayer())
+    return performance.now() - startMs
+  })
+  return { ...figures, lookUpUs, pushMs: median(pushesMs) }
 }
 
-function lookUp(map: LayerMap, keys: readonly Key[], count: number): number {
-  const startMs = performance.now()
-  let found = 0
-  for (let i = 0; i < count; i++) if (map.plan(keys[i % keys.length] as Key, LSN_MAX) !== undefined) found++
-  if (found !== count) throw new Error(`only ${found} of ${count} pages were found`)
-  return ((performance.now() - startMs) * 1000) / count
+/** The median over batches, which are short enough that few of them are interrupted. */
+function lookUp(map: LayerMap, keys: readonly Key[], batches: number): number {
+  const batchesUs: number[] = []
+  for (let batch = 0; batch < batches; batch++) {
+    const startMs = performance.now()
+    let found = 0
+    for (let i = 0; i < BATCH; i++) {
+      const key = keys[(batch * BATCH + i) % keys.length] as Key
+      if (map.plan(key, LSN_MAX) !== undefined) found++
+    }
+    batchesUs.push((performance.now() - startMs) * 1000)
+    if (found !== BATCH) throw new Error(`only ${found} of ${BATCH} pages were found`)
+  }
+  return median(batchesUs) / BATCH
 }
