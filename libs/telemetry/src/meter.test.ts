@@ -113,6 +113,7 @@ test('one collector that fails does not keep the others from being collected', a
 test.for([
   ['understory.wal', 'By', 'counter', 'understory_wal_bytes_total'],
   ['understory.wal.bytes', 'By', 'counter', 'understory_wal_bytes_total'],
+  ['understory.wal.limit', 'By/s', 'gauge', 'understory_wal_limit_bytes_per_second'],
   ['understory.things', '{thing}', 'counter', 'understory_things_total'],
   ['understory.things', '{thing}', 'gauge', 'understory_things'],
   ['nodejs.eventloop.utilization', '1', 'gauge', 'nodejs_eventloop_utilization_ratio'],

@@ -4,7 +4,11 @@
  */
 import type { MetricKind } from './table.ts'
 
-const UNITS: Readonly<Record<string, string>> = { s: 'seconds', By: 'bytes' }
+const UNITS: Readonly<Record<string, string>> = {
+  s: 'seconds',
+  By: 'bytes',
+  'By/s': 'bytes_per_second',
+}
 
 /** Without `_bucket`, `_sum` and `_count` of a histogram. */
 export function prometheusName({
