@@ -20,7 +20,7 @@ test('names, units and edges keep to the rules', () => {
   for (const { name, unit, kind, edges, help } of all) {
     expect(name).toMatch(/^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$/)
     expect(name).not.toMatch(/total|bytes|seconds/)
-    expect(unit).toMatch(/^(s|By|1|\{[a-z]+\})$/)
+    expect(unit).toMatch(/^(s|By|By\/s|1|\{[a-z]+\})$/)
     expect(help).toMatch(/[^.]$/)
     expect(edges !== undefined).toBe(kind === 'histogram')
     expect([...(edges ?? [])].toSorted((a, b) => a - b)).toEqual([...(edges ?? [])])

@@ -168,6 +168,7 @@ test('commits, page reads and switches are traces, and OTLP has what /metrics sh
 const SELDOM = new Set([
   'understory.compute.leads_lost',
   'understory.compute.membership.changes',
+  'understory.compute.wal.rate_limit',
   'understory.control.membership.changes',
   'understory.control.membership.change.duration',
   // Segments are stored once 16 MiB of WAL are committed.

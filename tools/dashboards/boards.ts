@@ -252,6 +252,13 @@ const OVERVIEW: BoardPlan = {
           '{{tenant}}',
         ),
         one(
+          'Commits held back',
+          'To slow writers while a shard is far behind.',
+          's',
+          `max by (tenant) (understory_compute_commit_held_seconds{${OF_TENANT}})`,
+          '{{tenant}}',
+        ),
+        one(
           'Lag of each safekeeper',
           'WAL that it has not flushed.',
           'bytes',

@@ -16,6 +16,13 @@ const adoptionGraceMs = {
   help: 'a Postgres whose compute-proxy died is ended after so long, unless the next one has adopted it; 0: at once',
 } as const
 
+const ingestLagLimitMib = {
+  read: wholeNumber(1, 16_777_216),
+  fallback: 512,
+  placeholder: 'MIB',
+  help: 'commits are slowed from half of so much WAL on that a shard is behind, down to 64 KiB of WAL a second',
+} as const
+
 const binaries = (major: number) =>
   ({
     read: text,
@@ -39,6 +46,7 @@ export const HOST_CONFIG = {
   'postgresBin-18': binaries(18),
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
+  ingestLagLimitMib,
   adoptionGraceMs,
   logLevel: COMMON.logLevel,
 } as const
@@ -63,6 +71,7 @@ export const RUN_CONFIG = {
   },
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
+  ingestLagLimitMib,
   adoptionGraceMs,
   logLevel: COMMON.logLevel,
 } as const
@@ -94,5 +103,6 @@ export const POD_CONFIG = {
   },
   metricsListen: COMMON.metricsListen,
   contactTimeoutMs,
+  ingestLagLimitMib,
   logLevel: COMMON.logLevel,
 } as const

@@ -31,6 +31,7 @@ test('the settings of a tenant are on no command line', async () => {
     binaries: { 17: '/nonexistent' },
     adoptionGraceMs: 5_000,
     contactTimeoutMs: 30_000,
+    ingestLagLimitMib: 512,
     hasMetrics: false,
     users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,
     environment: process.env,

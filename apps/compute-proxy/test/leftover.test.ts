@@ -62,6 +62,7 @@ test('a compute that is removed leaves no Postgres behind', async () => {
     binaries: {},
     adoptionGraceMs: 5_000,
     contactTimeoutMs: 30_000,
+    ingestLagLimitMib: 512,
     hasMetrics: false,
     users: undefined,
     environment: process.env,

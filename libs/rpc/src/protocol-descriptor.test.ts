@@ -13,7 +13,7 @@ const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 const ACKNOWLEDGED: Readonly<Record<string, string>> = {
   'understory/v1/broker.proto': 'f737a0d7b0108ac8df195e132c9d3f20',
   'understory/v1/common.proto': 'ba8d09336ee141520120d3c9e08e8b4a',
-  'understory/v1/compute.proto': '550eab19af65c13e0b79621a638d4f6e',
+  'understory/v1/compute.proto': '17d5a1d1636bf8a1e0983f645fd8605f',
   'understory/v1/control.proto': '4c163e6cd54cd57156f688b4f7f41043',
   'understory/v1/pageserver.proto': 'aa45c0c993a3eacd4d3d08ecbec93bd6',
   'understory/v1/safekeeper.proto': '45e017ded9d358e5544fd984e4758504',

@@ -5,6 +5,7 @@ import { createClientIn } from '@understory/sdk/in-context'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { basebackup } from '../basebackup.ts'
+import { lagLine } from '../ingest-lag.ts'
 import { endProgress, printable, printJson, printLine, printRows, progressLine } from '../output.ts'
 import { wholeNumber } from './tenant.ts'
 import type { GlobalOptions } from './tenant.ts'
@@ -61,6 +62,7 @@ export function addTimelineCommands(program: Command, rpc: ClientContext): void 
       )
       if (compute !== undefined && compute.failure !== '' && compute.connectionString !== '')
         process.stdout.write(`problem: ${compute.failure}\n`)
+      if (compute?.ingestLag !== undefined) printLine(lagLine(compute.ingestLag))
       printRows(
         format,
         view.safekeepers.map((row) => ({

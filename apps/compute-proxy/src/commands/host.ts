@@ -36,6 +36,7 @@ async function compose(service: Service<typeof HOST_CONFIG, typeof METRICS>): Pr
     dataDirectory,
     binaries,
     contactTimeoutMs: values.contactTimeoutMs,
+    ingestLagLimitMib: values.ingestLagLimitMib,
     adoptionGraceMs: values.adoptionGraceMs,
     hasMetrics: values.metricsListen !== undefined,
     users: process.geteuid?.() === 0 ? { range: ownRange(), named: namedUsers() } : undefined,

@@ -51,6 +51,7 @@ async function compose(service: Service<typeof POD_CONFIG, typeof METRICS>): Pro
     front: { listenAddresses: '*', host: values.sqlHost },
     nodeId,
     contactTimeoutMs: values.contactTimeoutMs,
+    ingestLagLimitBytes: values.ingestLagLimitMib * 2 ** 20,
     restartsAfterFencing: false,
     freePort,
     telemetry,

@@ -74,6 +74,7 @@ async function compose(service: Service<typeof RUN_CONFIG, typeof METRICS>): Pro
     front: { listenAddresses: LOOPBACK, host: LOOPBACK },
     nodeId,
     contactTimeoutMs: values.contactTimeoutMs,
+    ingestLagLimitBytes: values.ingestLagLimitMib * 2 ** 20,
     restartsAfterFencing: values.restartAfterFencing === 'yes',
     freePort,
     telemetry,

@@ -17,6 +17,7 @@ import type { SqlTarget } from '../postgres/sql.ts'
 import { ComputeObserver } from '../telemetry/compute-observer.ts'
 import type { ComputeTelemetry } from '../telemetry/compute-observer.ts'
 import type { ComputePhase } from '../telemetry/metrics.ts'
+import type { IngestLag } from '../wal-proposer/ingest-lag.ts'
 import { adopt, rememberable } from './adopt.ts'
 import { bootstrap, needsBootstrap } from './bootstrap.ts'
 import { makeContext } from './context.ts'
@@ -40,6 +41,7 @@ export interface ComputeParts {
   /** The context for calls to safekeepers and pageservers. */
   readonly rpc: ClientContext
   readonly contactTimeoutMs: number
+  readonly ingestLagLimitBytes: number
   /** It gave way to another compute before, and is to run all the same. */
   readonly restartsAfterFencing: boolean
   readonly freePort: () => Promise<number>
@@ -72,6 +74,7 @@ export interface ComputeView {
   readonly rebuiltAtLsn: Lsn | undefined
   /** Storage has a part of a bootstrap that was cut short. */
   readonly isBootstrapInterrupted: boolean
+  readonly ingestLag: IngestLag | undefined
 }
 
 const LSN_NONE = 0 as Lsn
@@ -98,7 +101,7 @@ export class Compute {
     this.#parts = parts
     const { telemetry, spec, clock } = parts
     if (telemetry !== undefined)
-      this.#observer = new ComputeObserver(telemetry, spec.timeline, () => phaseOf(this.#lifecycle))
+      this.#observer = new ComputeObserver(telemetry, spec.timeline, () => this.view())
     this.#spec = spec
     this.configuration = new ConfigurationStore(parts.files)
     this.#lostAtMs = clock.nowMs()
@@ -132,6 +135,7 @@ export class Compute {
       postgres: this.#last?.postgres,
       rebuiltAtLsn: this.#last?.rebuiltAtLsn,
       isBootstrapInterrupted,
+      ingestLag: this.#watch?.ingestLag,
     }
   }
 

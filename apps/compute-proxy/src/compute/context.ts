@@ -32,6 +32,8 @@ export interface ComputeContext {
   readonly configuration: ConfigurationStore
   readonly memory: ComputeMemory
   readonly progress: BeginningProgress
+  /** From half of it on commits are slowed. */
+  readonly ingestLagLimitBytes: number
   /** Fires when the compute is to stop. */
   readonly signal: AbortSignal
   readonly clock: Clock

@@ -37,6 +37,7 @@ export interface HostParts {
   /** Folder of the binaries by major version. */
   readonly binaries: Readonly<Partial<Record<number, string>>>
   readonly contactTimeoutMs: number
+  readonly ingestLagLimitMib: number
   /** For so long a Postgres outlives its compute-proxy. */
   readonly adoptionGraceMs: number
   /** Whether computes serve /metrics to this host, which shows them as its own. */
@@ -221,13 +222,15 @@ export class Host implements ComputeHosting {
 
   #supervise(spec: CheckedSpec, restartsAfterFencing = false): void {
     const { timelineId } = spec.timeline
-    const { nodeId, binaries, contactTimeoutMs, adoptionGraceMs, hasMetrics, logLevel } = this.#parts
+    const { nodeId, binaries, contactTimeoutMs, ingestLagLimitMib, adoptionGraceMs, hasMetrics, logLevel } =
+      this.#parts
     const uid = this.#userOf(timelineId)
     const options = {
       'node-id': nodeId,
       root: this.#root(timelineId),
       bin: binaries[spec.postgresMajor] as string,
       'contact-timeout-ms': String(contactTimeoutMs),
+      'ingest-lag-limit-mib': String(ingestLagLimitMib),
       'adoption-grace-ms': String(adoptionGraceMs),
       'log-level': logLevel,
       ...(uid === undefined ? {} : { 'postgres-uid': String(uid) }),

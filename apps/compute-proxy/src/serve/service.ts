@@ -8,6 +8,7 @@ import type {
   ClientContext,
   ComputeServiceServer,
   GetComputeStatusResponse,
+  IngestLag as IngestLagMessage,
   RpcService,
   VerifyTimelineResponse,
 } from '@understory/rpc'
@@ -18,6 +19,7 @@ import { PasswordSetter } from '../compute/password.ts'
 import { withoutValues } from '../postgres/postgres-log.ts'
 import { connectSql, foreignReceivers, withSql } from '../postgres/sql.ts'
 import type { SqlTarget } from '../postgres/sql.ts'
+import type { IngestLag } from '../wal-proposer/ingest-lag.ts'
 import { verifyTimeline } from '../verify/verify.ts'
 
 const STOP_DEADLINE_DEFAULT_MS = 60_000
@@ -119,8 +121,18 @@ function statusOf({ compute, spec }: RunningCompute): GetComputeStatusResponse {
       kept === undefined ? undefined : { term: BigInt(kept.term), number: BigInt(kept.number) },
     membershipGeneration: BigInt(view.membershipGeneration),
     serverCertificate: kept?.files.get('server.crt')?.toString() ?? '',
+    ingestLag: view.ingestLag === undefined ? undefined : lagToMessage(view.ingestLag),
   }
 }
+
+const lagToMessage = (lag: IngestLag): IngestLagMessage => ({
+  bytes: BigInt(lag.bytes),
+  limitBytes: BigInt(lag.limitBytes),
+  walBytesPerS: lag.walBytesPerS === Infinity ? 0n : BigInt(Math.round(lag.walBytesPerS)),
+  heldMs: Math.round(lag.heldMs),
+  heldBytes: BigInt(lag.heldBytes),
+  unknownShards: [...lag.shardsBytes.keys()].filter((number) => lag.shardsBytes[number] === undefined),
+})
 
 /** The insert position before the reload: the change is logged after it. */
 async function setFullPageWrites(target: SqlTarget, on: boolean): Promise<string> {

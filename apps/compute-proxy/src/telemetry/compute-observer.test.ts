@@ -9,7 +9,10 @@ test('a safekeeper that never answered is not connected, and its lag is unknown'
   const meter = new Meter()
   const telemetry = { meter, metrics: meter.instruments(METRICS), traces: undefined }
   const timeline = { tenantId: 'a', timelineId: 'b' }
-  const observer = new ComputeObserver(telemetry, timeline, () => 'running')
+  const observer = new ComputeObserver(telemetry, timeline, () => ({
+    state: 'running',
+    ingestLag: undefined,
+  }))
   const points = async (name: string) => {
     const series = (await meter.collect()).find(({ spec }) => spec.name === name)
     return [...(series?.cells ?? [])].map(({ labels, ...cell }) => [

@@ -5,6 +5,7 @@ import type { ElectionKind } from '@understory/consensus'
 import type { TimelineRef } from '@understory/rpc'
 import { PendingDurations } from '@understory/telemetry'
 import type { Telemetry } from '@understory/telemetry'
+import type { IngestLag } from '../wal-proposer/ingest-lag.ts'
 import { CommitTraces } from '../wal-proposer/commit-trace.ts'
 import { COMPUTE_PHASES } from './metrics.ts'
 import type { ComputePhase, METRICS } from './metrics.ts'
@@ -21,6 +22,12 @@ const LOSSES = {
   staleMembership: 'stale_membership',
   noContact: 'no_contact',
 } as const
+
+/** The part of a compute's state that is observed at each collection. */
+export interface ObservedCompute {
+  readonly state: ComputePhase
+  readonly ingestLag: IngestLag | undefined
+}
 
 interface Peer {
   /** Undefined until it is heard. */
@@ -43,11 +50,11 @@ export class ComputeObserver implements DriverObserver {
   #commitLsn = 0 as Lsn
   #term = 0
 
-  /** `phase` is called at each collection. */
+  /** `state` is called at each collection. */
   constructor(
     telemetry: Pick<ComputeTelemetry, 'metrics' | 'meter' | 'traces'>,
     timeline: TimelineRef,
-    phase: () => ComputePhase,
+    state: () => ObservedCompute,
   ) {
     const { metrics, meter, traces } = telemetry
     this.#metrics = metrics
@@ -56,7 +63,7 @@ export class ComputeObserver implements DriverObserver {
     this.#committed = metrics.walCommitted.of(this.#labels)
     this.#commitDuration = metrics.commitDuration.of({})
     this.#traces = traces === undefined ? undefined : new CommitTraces(traces, this.#labels)
-    meter.onCollect(() => this.#collect(phase()))
+    meter.onCollect(() => this.#collect(state()))
   }
 
   received(): void {
@@ -128,10 +135,11 @@ export class ComputeObserver implements DriverObserver {
     this.#metrics.startDuration.of({ kind }).recordMs(tookMs)
   }
 
-  #collect(current: ComputePhase): void {
+  #collect({ state, ingestLag }: ObservedCompute): void {
     const { phase, quorumLag, safekeeperLag, safekeeperConnected, term } = this.#metrics
     const labels = this.#labels
-    for (const name of COMPUTE_PHASES) phase.observe({ ...labels, phase: name }, name === current ? 1 : 0)
+    for (const name of COMPUTE_PHASES) phase.observe({ ...labels, phase: name }, name === state ? 1 : 0)
+    if (ingestLag !== undefined) this.#collectLag(ingestLag)
     if (this.#term === 0) return
     term.observe(labels, this.#term)
     quorumLag.observe(labels, Math.max(0, this.#endLsn - this.#commitLsn))
@@ -142,5 +150,15 @@ export class ComputeObserver implements DriverObserver {
       const isConnected = nowMs - heardMs < CONNECTED_MS_MAX
       safekeeperConnected.observe({ ...labels, safekeeper }, isConnected ? 1 : 0)
     }
+  }
+
+  #collectLag({ shardsBytes, walBytesPerS, heldMs }: IngestLag): void {
+    const { ingestLag, ingestLagUnknown, walRateLimit, commitHeld } = this.#metrics
+    const labels = this.#labels
+    for (const [number, bytes] of shardsBytes.entries())
+      if (bytes !== undefined) ingestLag.observe({ ...labels, shard: String(number) }, bytes)
+    ingestLagUnknown.observe(labels, shardsBytes.filter((bytes) => bytes === undefined).length)
+    if (walBytesPerS < Infinity) walRateLimit.observe(labels, walBytesPerS)
+    commitHeld.observe(labels, heldMs / 1_000)
   }
 }

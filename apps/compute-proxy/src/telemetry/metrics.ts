@@ -1,5 +1,5 @@
 /** Metrics of a compute: what its compute-proxy sees. */
-import { FINE_SECONDS, LONG_SECONDS, OPEN, TIMELINE } from '@understory/telemetry'
+import { FINE_SECONDS, LONG_SECONDS, OPEN, SHARD, TIMELINE } from '@understory/telemetry'
 import type { MetricTable } from '@understory/telemetry'
 
 export const COMPUTE_PHASES = [
@@ -60,6 +60,34 @@ export const METRICS = {
     kind: 'gauge',
     labels: SAFEKEEPER,
     help: '1 while this safekeeper answers, else 0',
+  },
+  ingestLag: {
+    name: 'understory.compute.ingest.lag',
+    unit: 'By',
+    kind: 'gauge',
+    labels: SHARD,
+    help: 'committed WAL that this shard has not ingested; absent while that is not known',
+  },
+  ingestLagUnknown: {
+    name: 'understory.compute.ingest.lag.unknown',
+    unit: '{shard}',
+    kind: 'gauge',
+    labels: TIMELINE,
+    help: 'shards whose lag is not known: they slow no commit',
+  },
+  walRateLimit: {
+    name: 'understory.compute.wal.rate_limit',
+    unit: 'By/s',
+    kind: 'gauge',
+    labels: TIMELINE,
+    help: 'WAL a second to which commits are slowed because a shard is far behind; absent while they are not',
+  },
+  commitHeld: {
+    name: 'understory.compute.commit.held',
+    unit: 's',
+    kind: 'gauge',
+    labels: TIMELINE,
+    help: 'for so long the oldest commit that a quorum has is held back from Postgres, to slow it; 0: none is',
   },
   term: {
     name: 'understory.compute.term',

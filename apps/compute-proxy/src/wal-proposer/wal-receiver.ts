@@ -2,7 +2,8 @@
  * The synchronous standby: WAL from the local Postgres goes to the quorum, and Postgres gets a position only when
  * a quorum has flushed it: as written, flushed and applied alike, so that `remote_write`, `on` and `remote_apply` wait
  * for the same thing. It hears the same position again every second while nothing is committed and no message is read
- * (the quorum takes no more), or wal_sender_timeout would cut the link.
+ * (the quorum takes no more), or wal_sender_timeout would cut the link. Where shards are far behind, its brake holds
+ * the positions back for a while.
  */
 import { LSN_ZERO, advance } from '@understory/base'
 import type { Lsn } from '@understory/base'
@@ -16,11 +17,14 @@ import {
 } from '@understory/postgres/wal'
 import type { ReplicationStream } from '@understory/postgres/wire'
 import type { Clock } from '@understory/env'
+import { AnswerBrake } from './answer-brake.ts'
 import type { WalProposer } from './wal-proposer.ts'
 
 const REPORT_MS = 1_000
 
 export class WalReceiver {
+  /** Between what a quorum has and what Postgres gets to know. */
+  readonly brake: AnswerBrake
   readonly #stream: ReplicationStream
   readonly #proposer: WalProposer
   readonly #decoder: WalStreamDecoder
@@ -46,6 +50,7 @@ export class WalReceiver {
     this.#proposer = proposer
     this.#receivedLsn = startLsn
     this.#catalogLsn = startLsn
+    this.brake = new AnswerBrake(clock, startLsn, (lsn) => stream.report(lsn))
     // Postgres made these bytes a moment ago, and every safekeeper checks them: only record ends are wanted here.
     this.#decoder = new WalStreamDecoder({
       startLsn,
@@ -78,7 +83,7 @@ export class WalReceiver {
 
   /** Until Postgres ends the stream, as it does at a clean stop, once all it sent is confirmed. */
   async run(): Promise<void> {
-    const stopListening = this.#proposer.onCommit((lsn) => this.#stream.report(lsn))
+    const stopListening = this.#proposer.onCommit((lsn) => this.brake.committed(lsn))
     const over = new AbortController()
     const reporting = this.#reportNowAndThen(over.signal)
     try {
@@ -91,6 +96,7 @@ export class WalReceiver {
       }
     } finally {
       stopListening()
+      this.brake.end()
       over.abort()
       await reporting
     }

@@ -226,6 +226,24 @@ export interface GetComputeStatusResponse {
   readonly serverCertificate: string;
   /** The failure does not pass by itself: an operator has to change something. It is tried again all the same. */
   readonly failureIsLasting: boolean;
+  /** How far the timeline's shards are behind its WAL, and how its commits are slowed for it; absent unless it runs. */
+  readonly ingestLag: IngestLag | undefined;
+}
+
+/** Committed WAL that shards have not ingested, as their pageservers answered last. */
+export interface IngestLag {
+  /** Of the shard that is furthest behind, in bytes; 0 also where no shard's is known. */
+  readonly bytes: bigint;
+  /** From half of it on commits are slowed, and at it they are as slow as they get. */
+  readonly limitBytes: bigint;
+  /** Bytes of WAL a second to which commits are slowed; 0 = they are not. */
+  readonly walBytesPerS: bigint;
+  /** Milliseconds for which the answer to the oldest commit is held back now; 0 = none is. */
+  readonly heldMs: number;
+  /** Bytes of WAL that a quorum has and that is not reported to Postgres yet. */
+  readonly heldBytes: bigint;
+  /** Shards of which it is not known: they slow no commit. */
+  readonly unknownShards: readonly number[];
 }
 
 /** Arguments of GetConfiguration. */
@@ -1410,6 +1428,7 @@ function createBaseGetComputeStatusResponse(): GetComputeStatusResponse {
     membershipGeneration: 0n,
     serverCertificate: "",
     failureIsLasting: false,
+    ingestLag: undefined,
   };
 }
 
@@ -1489,6 +1508,9 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
     }
     if (message.failureIsLasting !== false) {
       writer.uint32(176).bool(message.failureIsLasting);
+    }
+    if (message.ingestLag !== undefined) {
+      IngestLag.encode(message.ingestLag, writer.uint32(186).fork()).join();
     }
     return writer;
   },
@@ -1666,6 +1688,14 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
             message.failureIsLasting = reader.bool();
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.ingestLag = IngestLag.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1713,6 +1743,154 @@ export const GetComputeStatusResponse: MessageFns<GetComputeStatusResponse> = {
       : 0n;
     message.serverCertificate = object.serverCertificate ?? "";
     message.failureIsLasting = object.failureIsLasting ?? false;
+    message.ingestLag = (object.ingestLag !== undefined && object.ingestLag !== null)
+      ? IngestLag.fromPartial(object.ingestLag)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseIngestLag(): IngestLag {
+  return { bytes: 0n, limitBytes: 0n, walBytesPerS: 0n, heldMs: 0, heldBytes: 0n, unknownShards: [] };
+}
+
+export const IngestLag: MessageFns<IngestLag> = {
+  encode(message: IngestLag, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.bytes);
+    }
+    if (message.limitBytes !== 0n) {
+      if (BigInt.asUintN(64, message.limitBytes) !== message.limitBytes) {
+        throw new globalThis.Error("value provided for field message.limitBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.limitBytes);
+    }
+    if (message.walBytesPerS !== 0n) {
+      if (BigInt.asUintN(64, message.walBytesPerS) !== message.walBytesPerS) {
+        throw new globalThis.Error("value provided for field message.walBytesPerS of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.walBytesPerS);
+    }
+    if (message.heldMs !== 0) {
+      writer.uint32(32).uint32(message.heldMs);
+    }
+    if (message.heldBytes !== 0n) {
+      if (BigInt.asUintN(64, message.heldBytes) !== message.heldBytes) {
+        throw new globalThis.Error("value provided for field message.heldBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.heldBytes);
+    }
+    if (message.unknownShards.length !== 0) {
+      writer.uint32(50).fork();
+      for (const v of message.unknownShards) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): IngestLag {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseIngestLag() as any;
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.limitBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.walBytesPerS = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.heldMs = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.heldBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag === 48) {
+              message.unknownShards.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 50) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.unknownShards.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<IngestLag>, I>>(base?: I): IngestLag {
+    return IngestLag.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<IngestLag>, I>>(object: I): IngestLag {
+    const message = createBaseIngestLag() as any;
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.limitBytes = (object.limitBytes !== undefined && object.limitBytes !== null)
+      ? BigInt(object.limitBytes)
+      : 0n;
+    message.walBytesPerS = (object.walBytesPerS !== undefined && object.walBytesPerS !== null)
+      ? BigInt(object.walBytesPerS)
+      : 0n;
+    message.heldMs = object.heldMs ?? 0;
+    message.heldBytes = (object.heldBytes !== undefined && object.heldBytes !== null) ? BigInt(object.heldBytes) : 0n;
+    message.unknownShards = object.unknownShards?.map((e) => e) || [];
     return message;
   },
 };
