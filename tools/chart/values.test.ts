@@ -110,6 +110,7 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
   'compute.dataSizeLimit': ['50', '50gi'],
   'compute.sharedMemorySizeLimit': ['256'],
   'compute.contactTimeoutMs': [1_999],
+  'compute.ingestLagLimitMib': [0],
   'compute.terminationGracePeriodSeconds': [19],
   'objectStore.mode': ['s3'],
   'objectStore.external.endpoint': ['s3.example.com', 'ftp://s3.example.com'],

@@ -23,6 +23,7 @@ export const SETTINGS: PodSettings = {
   sharedMemorySizeLimit: '256Mi',
   terminationGraceS: 60,
   contactTimeoutMs: 30_000,
+  ingestLagLimitMib: 512,
   logLevel: 'info',
   metricsPort: 0,
   env: [],

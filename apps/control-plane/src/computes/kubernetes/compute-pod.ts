@@ -138,6 +138,7 @@ export function computePod(
     'sql-host': `${serviceName(settings.namePrefix, place)}.${settings.namespace}.svc`,
     'stop-deadline-ms': String((settings.terminationGraceS - STOP_RESERVE_S) * 1_000),
     'contact-timeout-ms': String(settings.contactTimeoutMs),
+    'ingest-lag-limit-mib': String(settings.ingestLagLimitMib),
     'log-level': settings.logLevel,
     ...(settings.metricsPort === 0 ? {} : { 'metrics-listen': `0.0.0.0:${settings.metricsPort}` }),
   }

@@ -45,6 +45,7 @@ const podSettings = z.strictObject({
   sharedMemorySizeLimit: z.string().min(1),
   terminationGraceS: z.number().int().min(20),
   contactTimeoutMs: z.number().int().min(2_000),
+  ingestLagLimitMib: z.number().int().min(1).default(512),
   logLevel: z.enum(['error', 'warn', 'info', 'debug']),
   /** Where each compute serves /metrics; 0: nowhere. */
   metricsPort: z.number().int().min(0).max(65_535).default(0),
