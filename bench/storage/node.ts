@@ -83,6 +83,7 @@ export async function openNode(directory: string, options: NodeOptions = {}): Pr
     join(directory, 'local'),
   )
   await registry.loadAll()
+  await registry.loaded()
   return {
     registry,
     store,

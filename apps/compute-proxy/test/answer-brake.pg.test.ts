@@ -12,9 +12,11 @@ import { WAL_RATE_FLOOR } from '../src/wal-proposer/wal-rate.ts'
 import { WalReceiver } from '../src/wal-proposer/wal-receiver.ts'
 
 const SEGMENT_BYTES = 16 * 1024 * 1024
-const SENDER_TIMEOUT_MS = 1_000
+/** Twice the time between two answers of the receiver, so that a busy machine is in time. */
+const SENDER_TIMEOUT_MS = 2_000
+const ROWS_COUNT = 8
 /** Of WAL in one commit: several times that time at the floor. */
-const COMMIT_BYTES = 6 * WAL_RATE_FLOOR
+const COMMIT_BYTES = ROWS_COUNT * WAL_RATE_FLOOR
 
 function quorum(): WalProposer {
   const listeners = new Set<(lsn: Lsn) => void>()
@@ -70,11 +72,11 @@ test.each([16, 17, 18] as const)(
     let isCommitted = false
     const commit = client
       .query(
-        `insert into t select decode(repeat('00', ${COMMIT_BYTES / 6}), 'hex') from generate_series(1, 6)`,
+        `insert into t select decode(repeat('00', ${COMMIT_BYTES / ROWS_COUNT}), 'hex') from generate_series(1, ${ROWS_COUNT})`,
       )
       .then(() => (isCommitted = true))
     // Longer than it would stay connected without a word.
-    await expect.poll(() => receiver.brake.heldMs, { timeout: 10_000 }).toBeGreaterThan(3 * SENDER_TIMEOUT_MS)
+    await expect.poll(() => receiver.brake.heldMs, { timeout: 15_000 }).toBeGreaterThan(3 * SENDER_TIMEOUT_MS)
     expect(isCommitted).toBe(false)
     const waiting = await standby()
     expect(waiting).toMatchObject({ pid, sync_state: 'sync' })

@@ -75,6 +75,10 @@ interface BenchParts {
   readonly workers?: Workers<ImageJobs>
   /** By default `local` below the folder. */
   readonly dataDirectory?: string
+  /** In place of the object store's own. */
+  readonly getRange?: ObjectStore['getRange']
+  /** False: shards are still being loaded when the bench is there. */
+  readonly isLoaded?: boolean
 }
 
 /** A registry over folders below `directory`: `local` and `objects`. */
@@ -93,6 +97,7 @@ export async function openBench(
   }
   const env = { ...realEnv(log), ...(parts.disk === undefined ? {} : { disk: parts.disk }) }
   const store = await localObjectStore(join(directory, 'objects'), env)
+  if (parts.getRange !== undefined) store.getRange = parts.getRange
   const workers = parts.workers ?? inlineWorkers<ImageJobs>(imageHandlers)
   const registry = new ShardRegistry(
     {
@@ -112,6 +117,7 @@ export async function openBench(
     parts.dataDirectory ?? join(directory, 'local'),
   )
   await registry.loadAll()
+  if (parts.isLoaded !== false) await registry.loaded()
   return {
     registry,
     store,

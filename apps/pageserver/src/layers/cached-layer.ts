@@ -10,6 +10,7 @@ import type { Clock, Log } from '@understory/env'
 import type { LayerEntry, LayerSource } from '@understory/storage'
 import type { ShardObserver } from '../telemetry/pageserver-observer.ts'
 import type { LayerFetchReason } from '../telemetry/metrics.ts'
+import { orAborted } from './until-aborted.ts'
 import type { EvictableFile, LayerPurpose } from './layer-room.ts'
 import type { ObjectChunks } from './object-chunks.ts'
 import { missingLayer } from './remote-index.ts'
@@ -27,10 +28,10 @@ export interface CachedLayerParts {
   readonly chunks: ObjectChunks
   /** Whether the index in the object store lists the layer. */
   readonly isInStore: (name: string) => boolean
-  /** Does it when there is memory for a whole layer. */
-  readonly fetch: (fetch: () => Promise<void>) => Promise<void>
-  /** Ends fetches that are under way. */
-  readonly stop: AbortSignal
+  /** Does it when there is memory for a whole layer. Error: `cancelled` where `stop` fires before. */
+  readonly fetch: (fetch: () => Promise<void>, stop: AbortSignal) => Promise<void>
+  /** Does what reads a part of the object, as often as the state of the shard needs. */
+  readonly readObject: (read: () => Promise<Uint8Array>) => Promise<Uint8Array>
   readonly observer?: ShardObserver | undefined
 }
 
@@ -41,7 +42,7 @@ export class CachedLayer implements LayerSource, EvictableFile {
   #hasFile: boolean
   #pinsCount = 0
   #requestsCount = 0
-  #isClosed = false
+  readonly #stop = new AbortController()
   /** The fetch that is under way. */
   #fetching: Promise<void> | undefined
   #renewed: Promise<void> | undefined
@@ -79,16 +80,18 @@ export class CachedLayer implements LayerSource, EvictableFile {
         this.#forgetFile()
       }
     }
-    return this.#readObject(offset, lengthBytes)
+    return this.#parts.readObject(() => this.#readObject(offset, lengthBytes))
   }
   async #readObject(offset: number, lengthBytes: number): Promise<Uint8Array> {
     const { chunks, observer } = this.#parts
     const key = this.#key
+    const onRead = (): void => {
+      observer?.layerPartRead()
+      if (++this.#requestsCount % HOT_REQUESTS_COUNT === 0) this.#fetchHot()
+    }
     try {
-      return await chunks.read(key, this.sizeBytes, offset, lengthBytes, () => {
-        observer?.layerPartRead()
-        if (++this.#requestsCount % HOT_REQUESTS_COUNT === 0) this.#fetchHot()
-      })
+      const reading = chunks.read(key, this.sizeBytes, offset, lengthBytes, onRead)
+      return await orAborted(reading, this.#stop.signal, notRead)
     } catch (error) {
       if (!isErrorCode(error, 'not_found') && !isErrorCode(error, 'out_of_range')) throw error
       throw missingLayer(key, error)
@@ -134,11 +137,15 @@ export class CachedLayer implements LayerSource, EvictableFile {
     await this.#parts.files.removeLayer(this.#entry.name)
     this.#parts.observer?.layerEvicted()
   }
-  /** It is not read here any more: its file is not evicted, and no file comes. Resolves once no fetch is under way. */
+  /** Ends reads of the object, with `unavailable`, and fetches. */
+  cancel(): void {
+    this.#stop.abort()
+  }
+  /** It is not read here any more: its file stays as it is. Resolves once no fetch is under way. */
   async close(): Promise<void> {
-    this.#isClosed = true
+    this.cancel()
     await this.#fetching?.catch(() => undefined)
-    this.#forgetFile()
+    this.#parts.files.room.remove(this)
   }
 
   #forgetFile(): void {
@@ -147,7 +154,7 @@ export class CachedLayer implements LayerSource, EvictableFile {
   }
 
   #fetchHot(): void {
-    if (this.#isClosed) return
+    if (this.#stop.signal.aborted) return
     this.#fetch('hot', 'copy').catch((error: unknown) => {
       // Without room it stays where it is.
       if (isErrorCode(error, 'disk_full') || isErrorCode(error, 'cancelled')) return
@@ -160,16 +167,15 @@ export class CachedLayer implements LayerSource, EvictableFile {
     return this.#fetching
   }
   async #fetchWhole(reason: LayerFetchReason, purpose: LayerPurpose): Promise<void> {
-    const { files, remote, observer, fetch, stop } = this.#parts
-    const { name } = this.#entry
+    const { files, remote, observer, fetch } = this.#parts
+    const { signal } = this.#stop
     await fetch(async () => {
-      if (this.#isClosed) throw fail('cancelled', `layer "${name}" is not read here any more`)
       const written = (): void => {
         this.#hasFile = true
         files.room.add(this)
       }
-      await files.writeLayer(this.#entry, purpose, () => remote.getLayer(this.#entry, stop), written)
-    })
+      await files.writeLayer(this.#entry, purpose, () => remote.getLayer(this.#entry, signal), written)
+    }, signal)
     observer?.layerFetched(reason)
   }
 
@@ -188,3 +194,6 @@ export class CachedLayer implements LayerSource, EvictableFile {
     this.#parts.log.warn('layer_fetched_again', { layer: this.#entry.name, error: damage })
   }
 }
+
+const notRead = (): Error =>
+  fail('unavailable', 'the shard is not read here any more', { hint: 'Ask again.' })

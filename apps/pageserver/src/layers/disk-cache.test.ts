@@ -17,6 +17,7 @@ import { temporaryDirectory } from '@understory/testcontainers'
 import { expect, onTestFinished, test, vi } from 'vitest'
 import { EMPTY_INDEX, cacheOf, layerStoreParts } from '../../test/layer-support.ts'
 import { LayerStore } from './layer-store.ts'
+import { ObjectChunks } from './object-chunks.ts'
 
 const KIB = 1024
 const LAYER_PAGES = 256
@@ -77,6 +78,7 @@ async function begin({
     nameOf: (layer: number) => layers.index.layers[layer]!.name,
     objectPath: (layer: number) =>
       join(directory.path, 'objects', shardPrefix(EMPTY_INDEX.owner), layers.index.layers[layer]!.name),
+    current: () => store,
     advance: (ms: number) => (nowMs += ms),
     /** Writes the next layer, and publishes it unless it is not to be. */
     add: async (isPublished = true): Promise<void> => {
@@ -139,6 +141,80 @@ test('a cold page costs two requests, 64 neighbours four, and readers of the sam
   shard.getRange.mockClear()
   await Promise.all([1, 2, 3, 4].map((block) => shard.expectPage(0, block, third)))
   expect(shard.getRange.mock.calls.length).toBeLessThanOrEqual(1)
+})
+
+test('while the store does not answer, readers of a part share its request, and wait for nothing else', async () => {
+  const answer = Promise.withResolvers<void>()
+  let requestsCount = 0
+  const getRange = async (_key: string, start: number, end: number): Promise<Uint8Array<ArrayBuffer>> => {
+    requestsCount++
+    await answer.promise
+    return new Uint8Array(end - start)
+  }
+  const chunks = new ObjectChunks({ store: { getRange }, keptBytesMax: 4 * KIB * KIB })
+  const all: Promise<Uint8Array>[] = []
+  for (let round = 0; round < 20; round++)
+    for (let part = 0; part < 50; part++)
+      all.push(chunks.read('layer', 100 * KIB * KIB, part * KIB * KIB, 8 * KIB, () => undefined))
+  answer.resolve()
+  await Promise.all(all)
+  expect(requestsCount).toBe(50)
+})
+
+test('a copy or a merge for which there can be no room leaves the files of others where they are', async () => {
+  const shard = await begin({ filesBytesMax: 100 * KIB * KIB, freeBytes: () => 129 * KIB * KIB })
+  for (let layer = 0; layer < 3; layer++) await shard.add()
+  shard.advance(600_000)
+  const names = await shard.localNames()
+  for (const [purpose, bytes] of [
+    ['merge', 30 * KIB * KIB],
+    ['copy', 30 * KIB * KIB],
+    ['copy', 200 * KIB * KIB],
+  ] as const) {
+    const claimed = shard.room.claim(shard.parts.files.directory, bytes, purpose, async () => undefined)
+    await expect(claimed).rejects.toMatchObject({ code: 'disk_full' })
+  }
+  expect(await shard.localNames()).toEqual(names)
+})
+
+test('reads that fail make no room for the layer', async () => {
+  const shard = await begin({ filesBytesMax: 5 * KIB * KIB })
+  for (let layer = 0; layer < 3; layer++) {
+    await shard.add()
+    shard.advance(1)
+  }
+  const [layer] = await shard.again()
+  shard.advance(600_000)
+  const claim = vi.spyOn(shard.room, 'claim')
+  shard.getRange.mockRejectedValue(fail('unavailable', 'the store is away'))
+  for (let block = 0; block < 64; block++)
+    await expect(shard.expectPage(0, block, layer)).rejects.toMatchObject({ code: 'unavailable' })
+  expect(claim).not.toHaveBeenCalled()
+})
+
+test('a stop waits for no object: reads and fetches end, and files are read as long as readers have them', async () => {
+  const shard = await begin()
+  await shard.add()
+  await shard.add(false)
+  await rm(shard.layers.pathOf(shard.layers.index.layers[0]!))
+  const [first, second] = await shard.again()
+  const never = new Promise<never>(() => undefined)
+  shard.getRange.mockReturnValue(never)
+  const get = vi.spyOn(shard.parts.store, 'get')
+  get.mockImplementation((_key, options) => {
+    const stopped = Promise.withResolvers<never>()
+    options?.signal?.addEventListener('abort', () => stopped.reject(fail('cancelled', 'stopped')))
+    return stopped.promise
+  })
+  const read = shard.expectPage(0, 100, first)
+  const pinned = shard.current().pin([shard.layers.index.layers[0]!])
+  await expect.poll(() => get.mock.calls.length).toBeGreaterThan(0)
+  await Promise.all([
+    expect(read).rejects.toMatchObject({ code: 'unavailable' }),
+    expect(pinned).rejects.toMatchObject({ code: 'cancelled' }),
+    shard.current().stop(),
+  ])
+  await shard.expectPage(1, 100, second)
 })
 
 test('layers that no published index lists stay, however full the disk is', async () => {

@@ -93,7 +93,7 @@ export class LayerRoom {
     })
   }
 
-  /** Claims the bytes once they are there. */
+  /** Claims the bytes once they are there. Only for ingest anything is evicted where that will not be enough. */
   async #makeRoom(folder: string, sizeBytes: number, purpose: LayerPurpose): Promise<void> {
     const { disk, clock, filesBytesMax = Infinity } = this.#parts
     const keepFreeBytes = purpose === 'ingest' ? RESERVED_BYTES : RESERVED_FOR_INGEST_BYTES
@@ -101,27 +101,37 @@ export class LayerRoom {
     for (;;) {
       const freeBytes = await disk.freeBytes(folder)
       const claimedBytes = this.#claimedBytes + sizeBytes
-      const isFull = freeBytes < claimedBytes + keepFreeBytes
-      const isOver = this.#filesBytes + claimedBytes > filesBytesMax
-      const coldest = isFull || isOver ? this.#coldest(usedBeforeMs) : undefined
+      const lackedBytes = claimedBytes + keepFreeBytes - freeBytes
+      const overBytes = this.#filesBytes + claimedBytes - filesBytesMax
+      // What the store does not have yet must be written all the same.
+      const neededBytes = purpose === 'copy' ? Math.max(lackedBytes, overBytes) : lackedBytes
+      const isFutile = purpose !== 'ingest' && neededBytes > this.#evictableBytes(usedBeforeMs)
+      const coldest =
+        (lackedBytes > 0 || overBytes > 0) && !isFutile ? this.#coldest(usedBeforeMs) : undefined
       if (coldest !== undefined) {
         await coldest.evict()
         continue
       }
-      // What the store does not have yet must be written all the same.
-      if (!isFull && (!isOver || purpose !== 'copy')) {
+      if (neededBytes <= 0) {
         this.#claimedBytes = claimedBytes
         return
       }
       throw fail('disk_full', `could not write a layer of ${sizeBytes} bytes to folder "${folder}"`, {
-        detail: isFull
-          ? `${freeBytes} bytes are free, ${keepFreeBytes} of them are kept for index documents and newer layers`
-          : `layers have ${this.#filesBytes} of ${filesBytesMax} bytes`,
+        detail:
+          lackedBytes > 0
+            ? `${freeBytes} bytes are free, ${keepFreeBytes} of them are kept for index documents and newer layers`
+            : `layers have ${this.#filesBytes} of ${filesBytesMax} bytes`,
         hint: 'Free some space or give the data folder a larger volume.',
       })
     }
   }
 
+  #evictableBytes(usedBeforeMs: number): number {
+    let bytes = 0
+    for (const { usedAtMs, mayBeEvicted, sizeBytes } of this.#files)
+      if (usedAtMs < usedBeforeMs && mayBeEvicted) bytes += sizeBytes
+    return bytes
+  }
   #coldest(usedBeforeMs: number): EvictableFile | undefined {
     let coldest: EvictableFile | undefined
     for (const file of this.#files) {

@@ -1,7 +1,7 @@
 // Goal: layers that the disk refuses are tried again and never skipped, whatever happens after; damaged ones are
 // fetched again. Method: real files, a disk that refuses some of them as a full one does, bits that are flipped.
-import { readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { LSN_MAX, fail } from '@understory/base'
 import type { Lsn } from '@understory/base'
 import { realEnv, silentLog } from '@understory/env'
@@ -260,6 +260,54 @@ test('an upload that waits while a newer generation is adopted publishes under t
   expect(await adopted).toBe(true)
   await uploaded
   expect(await remote.newestGeneration()).toBe(2)
+})
+
+test.each(['at once', 'after a crash'])(
+  'a layer that is not uploaded yet when a newer generation is adopted is uploaded before it is listed, %s',
+  async (when) => {
+    const directory = await temporaryDirectory()
+    onTestFinished(() => directory[Symbol.asyncDispose]())
+    const parts = await layerStoreParts({
+      env: realEnv(silentLog),
+      directory: directory.path,
+      filesBytesMax: 1,
+    })
+    const first = new LayerStore(parts, EMPTY_INDEX)
+    await first.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
+    await first.uploads.upload()
+    await first.stop()
+    // As after a restart while the object store was away.
+    let layers = new LayerStore({ ...parts, ...cacheOf(parts.store) }, first.index)
+    await layers.openAll()
+    await layers.write(frozenLayer(0x3000 as Lsn), 0x3000 as Lsn)
+    expect(await layers.uploads.claim(2, () => layers.changeIndex({ generation: 2 }))).toBe(true)
+    if (when === 'after a crash') {
+      await layers.stop()
+      layers = new LayerStore({ ...parts, ...cacheOf(parts.store) }, (await parts.files.readIndex())!)
+      await layers.openAll()
+    }
+    await layers.uploads.upload()
+    await layers.stop()
+    for (const { name } of layers.index.layers)
+      expect(await parts.store.head(shardPrefix(EMPTY_INDEX.owner) + name), name).toBeDefined()
+    const again = new LayerStore({ ...parts, ...cacheOf(parts.store) }, layers.index)
+    expect(await again.openAll()).toHaveLength(2)
+    await again.stop()
+  },
+)
+
+test('a disk that refuses an index for a while keeps one file of each layer', async () => {
+  let refusalsLeft = 0
+  const layers = await open((path) =>
+    path.endsWith('index.json') && refusalsLeft-- > 0
+      ? fail('disk_failed', 'the disk is in the way')
+      : undefined,
+  )
+  refusalsLeft = 3
+  await layers.write(frozenLayer(0x2000 as Lsn), 0x2000 as Lsn)
+  expect(refusalsLeft).toBeLessThanOrEqual(0)
+  const files = await readdir(dirname(layers.pathOf(layers.index.layers[0]!)))
+  expect(files.filter((name) => !name.endsWith('.json'))).toEqual([layers.index.layers[0]!.name])
 })
 
 test('files older than what is published are not published over it', async () => {

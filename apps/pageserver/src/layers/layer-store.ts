@@ -69,6 +69,7 @@ export class LayerStore {
   readonly #entries = new WeakMap<Layer, LayerEntry>()
   /** Number of the last layer that was begun: its name is its own though no index lists it. */
   #lastSequence: number
+  #isLoading = false
 
   constructor(parts: LayerStoreParts, index: IndexPart) {
     const { env, files, store, cache, chunks, fetchTurns, observer } = parts
@@ -91,6 +92,7 @@ export class LayerStore {
       owner,
       remote,
       isInStore: (name) => this.uploads.isInStore(name),
+      readObject: (read) => (this.#isLoading ? parts.stalls.retry('layer read', read) : read()),
       onFetched,
       observer,
     })
@@ -105,6 +107,18 @@ export class LayerStore {
     return this.index.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   }
 
+  /**
+   * Runs the work that makes the shard readable: reads of the object store are tried again until they succeed. Error:
+   * `cancelled` after `cancel`.
+   */
+  async loading(load: () => Promise<void>): Promise<void> {
+    this.#isLoading = true
+    try {
+      await load()
+    } finally {
+      this.#isLoading = false
+    }
+  }
   /** Opens every layer, oldest first; one without a file is read from the object store. */
   async openAll(): Promise<LayerFile[]> {
     const layers: LayerFile[] = []
@@ -141,7 +155,9 @@ export class LayerStore {
   write(layer: OpenLayer, consistentLsn: Lsn): Promise<LayerFile> {
     return this.#inOrder(async () => {
       const encoded = await this.#encode(layer, LAYER_KIND_DELTA)
-      return this.#stalls.retry('layer write', () => this.#write(encoded, consistentLsn))
+      const stored = await this.#stalls.retry('layer write', () => this.#store(encoded, encoded, 'ingest'))
+      await this.#stalls.retry('index write', () => this.#list(stored, consistentLsn))
+      return stored.file
     })
   }
   /** The same for WAL that had no value for this shard. */
@@ -164,23 +180,24 @@ export class LayerStore {
    * last one, and everything before is in layers.
    */
   async writeImported(layer: OpenLayer, startLsn: Lsn | undefined): Promise<LayerFile> {
-    return this.#write(await this.#encode(layer, LAYER_KIND_IMAGE), startLsn)
+    const encoded = await this.#encode(layer, LAYER_KIND_IMAGE)
+    const stored = await this.#store(encoded, encoded, 'ingest')
+    await this.#list(stored, startLsn)
+    return stored.file
   }
   #encode(layer: OpenLayer, kind: LayerKind): Promise<WrittenLayer> {
     const { owner, generation } = this.index
     const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
     return writeOpenLayer(layer, owner, kind, generation, pause)
   }
-  #write(written: WrittenLayer, consistentLsn: Lsn | undefined): Promise<LayerFile> {
-    return this.#index.run(async (change) => {
-      const { entry, file } = await this.#store(written, written, 'ingest')
-      await change({
+  #list({ entry }: StoredLayer, consistentLsn: Lsn | undefined): Promise<void> {
+    return this.#index.run((change) =>
+      change({
         layers: [...this.index.layers, entry],
         nextSequence: this.#lastSequence + 1,
         ...(consistentLsn === undefined ? {} : { consistentLsn }),
-      })
-      return file
-    })
+      }),
+    )
   }
   async #store(
     written: Omit<WrittenLayer, 'lsnMin' | 'lsnMax'>,
@@ -233,8 +250,13 @@ export class LayerStore {
     return this.#files.layerPath(name)
   }
 
-  async stop(): Promise<void> {
+  /** Ends what waits for the object store; `stop` follows. */
+  cancel(): void {
     this.uploads.cancel()
+    this.#layers.cancel()
+  }
+  async stop(): Promise<void> {
+    this.cancel()
     await Promise.all([this.#writes.idle(), this.#index.idle(), this.uploads.idle()])
     await this.#layers.close()
   }

@@ -80,7 +80,7 @@ export class LayerUploads {
    */
   claim(generation: number, adopt: () => Promise<void>): Promise<boolean> {
     return this.#uploads.run(async () => {
-      if (!(await this.#parts.remote.claim(generation, this.#parts.index.current))) return false
+      if (!(await this.#parts.remote.claim(generation, this.#parts.index.current.generation))) return false
       await adopt()
       return true
     })

@@ -21,6 +21,7 @@ export interface LocalLayersParts {
   readonly owner: LayerOwner
   readonly remote: RemoteIndex
   readonly isInStore: (name: string) => boolean
+  readonly readObject: (read: () => Promise<Uint8Array>) => Promise<Uint8Array>
   /** A layer came from the object store, so that it is there. */
   readonly onFetched: (name: string) => void
   readonly observer?: ShardObserver | undefined
@@ -29,7 +30,6 @@ export interface LocalLayersParts {
 export class LocalLayers {
   readonly #parts: LocalLayersParts
   readonly #layers = new Map<string, CachedLayer>()
-  #stop = new AbortController()
 
   constructor(parts: LocalLayersParts) {
     this.#parts = parts
@@ -49,7 +49,10 @@ export class LocalLayers {
     return this.#openFile(this.#add(entry, hasFile))
   }
 
-  /** All of them have files until the function that is returned is called. Errors: those of the disk and the store. */
+  /**
+   * All of them have files until the function that is returned is called. Errors: those of the disk and the store;
+   * `cancelled` after `cancel`.
+   */
   async pin(entries: readonly LayerEntry[]): Promise<() => void> {
     const pins: (() => void)[] = []
     const release = (): void => {
@@ -72,10 +75,12 @@ export class LocalLayers {
     await this.#close(name)
     await this.#parts.files.removeLayer(name)
   }
+  /** Ends what waits for the object store; `close` follows. */
+  cancel(): void {
+    for (const layer of this.#layers.values()) layer.cancel()
+  }
   /** Closes all; the files stay. */
   async close(): Promise<void> {
-    this.#stop.abort()
-    this.#stop = new AbortController()
     await Promise.all([...this.#layers.keys()].map((name) => this.#close(name)))
   }
   async #close(name: string): Promise<void> {
@@ -86,11 +91,11 @@ export class LocalLayers {
 
   #add(entry: LayerEntry, hasFile: boolean): CachedLayer {
     const { fetchTurns, onFetched } = this.#parts
-    const fetch = async (work: () => Promise<void>): Promise<void> => {
-      await fetchTurns.run(work)
+    const fetch = async (work: () => Promise<void>, stop: AbortSignal): Promise<void> => {
+      await fetchTurns.run(work, stop)
       onFetched(entry.name)
     }
-    const layer = new CachedLayer({ ...this.#parts, fetch, stop: this.#stop.signal }, entry, hasFile)
+    const layer = new CachedLayer({ ...this.#parts, fetch }, entry, hasFile)
     this.#layers.set(entry.name, layer)
     return layer
   }

@@ -14,7 +14,7 @@ const REQUESTS_COUNT_MAX = 16
 
 export interface ObjectChunksParts {
   readonly store: Pick<ObjectStore, 'getRange'>
-  /** Of chunks in memory; those that are awaited count as whole ones. */
+  /** Of chunks in memory. */
   readonly keptBytesMax: number
 }
 
@@ -23,7 +23,9 @@ export class ObjectChunks {
   readonly #keptCountMax: number
   readonly #turns = new Semaphore(REQUESTS_COUNT_MAX)
   /** By object and number; the one that was used last comes last. */
-  readonly #chunks = new Map<string, Promise<Uint8Array>>()
+  readonly #kept = new Map<string, Uint8Array>()
+  /** Chunks that are awaited. */
+  readonly #pending = new Map<string, Promise<Uint8Array>>()
 
   constructor({ store, keptBytesMax }: ObjectChunksParts) {
     this.#store = store
@@ -31,15 +33,15 @@ export class ObjectChunks {
   }
 
   /**
-   * Bytes of the object, which has `sizeBytes`: fewer than asked for only at its end. `onRequest` is called for each
-   * chunk that is not in memory. Errors: those of the object store.
+   * Bytes of the object, which has `sizeBytes`: fewer than asked for only at its end. `onRead` is called for each chunk
+   * that came from the store for this reader. Errors: those of the object store.
    */
   async read(
     key: string,
     sizeBytes: number,
     offset: number,
     lengthBytes: number,
-    onRequest: () => void,
+    onRead: () => void,
   ): Promise<Uint8Array> {
     const reading: Promise<Uint8Array>[] = []
     let end = Math.min(sizeBytes, offset + lengthBytes)
@@ -47,7 +49,7 @@ export class ObjectChunks {
       const chunk = chunkOf(sizeBytes, end)
       const from = Math.max(offset, chunk.start)
       const [first, last] = [from - chunk.start, end - chunk.start]
-      reading.unshift(this.#chunk(key, chunk, onRequest).then((bytes) => bytes.subarray(first, last)))
+      reading.unshift(this.#chunk(key, chunk, onRead).then((bytes) => bytes.subarray(first, last)))
       end = from
     }
     const parts = await Promise.all(reading)
@@ -56,27 +58,39 @@ export class ObjectChunks {
 
   /** Its parts that are in memory are read again. */
   drop(key: string): void {
-    for (const name of this.#chunks.keys()) if (name.startsWith(`${key}#`)) this.#chunks.delete(name)
+    for (const name of this.#kept.keys()) if (name.startsWith(`${key}#`)) this.#kept.delete(name)
   }
 
-  #chunk(key: string, { number, start, end }: Chunk, onRequest: () => void): Promise<Uint8Array> {
-    const name = `${key}#${number}`
-    let chunk = this.#chunks.get(name)
-    if (chunk === undefined) {
-      onRequest()
-      const reading = this.#turns.run(() => this.#store.getRange(key, start, end))
-      chunk = reading
-      reading.catch(() => {
-        if (this.#chunks.get(name) === reading) this.#chunks.delete(name)
-      })
+  #chunk(key: string, chunk: Chunk, onRead: () => void): Promise<Uint8Array> {
+    const name = `${key}#${chunk.number}`
+    const kept = this.#kept.get(name)
+    if (kept !== undefined) {
+      this.#keep(name, kept)
+      return Promise.resolve(kept)
     }
-    this.#chunks.delete(name)
-    this.#chunks.set(name, chunk)
-    for (const oldest of this.#chunks.keys()) {
-      if (this.#chunks.size <= this.#keptCountMax) break
-      this.#chunks.delete(oldest)
+    const pending = this.#pending.get(name)
+    if (pending !== undefined) return pending
+    const reading = this.#read(key, chunk, name, onRead)
+    this.#pending.set(name, reading)
+    return reading
+  }
+  async #read(key: string, { start, end }: Chunk, name: string, onRead: () => void): Promise<Uint8Array> {
+    try {
+      const bytes = await this.#turns.run(() => this.#store.getRange(key, start, end))
+      this.#keep(name, bytes)
+      onRead()
+      return bytes
+    } finally {
+      this.#pending.delete(name)
     }
-    return chunk
+  }
+  #keep(name: string, bytes: Uint8Array): void {
+    this.#kept.delete(name)
+    this.#kept.set(name, bytes)
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= this.#keptCountMax) break
+      this.#kept.delete(oldest)
+    }
   }
 }
 

@@ -65,15 +65,17 @@ export class RemoteIndex {
     }
   }
   /**
-   * The same for the owner of `part`, whose generation was the shard's until now: false where another has published
-   * more than a copy since, and the shard must be taken over from that. Errors: `stale`; those of `publish`.
+   * The same for an owner whose generation was `before` until now: false where another has published more than a copy
+   * since, and the shard must be taken over from that. The copy is of what the store has: the owner's own index may
+   * list layers that are not there yet. Errors: `stale`; those of `publish`.
    */
-  async claim(generation: number, part: IndexPart): Promise<boolean> {
+  async claim(generation: number, before: number): Promise<boolean> {
+    const newest = await this.#newestOwn(generation)
     // Without an index there is nothing that another could have taken over.
-    if ((await this.#newestOwn(generation)) === undefined) return true
-    await this.publish({ ...part, generation, isCopy: true })
+    if (newest === undefined) return true
+    await this.publish({ ...newest.part, generation, isCopy: true })
     const found = await this.#newestOwn(generation)
-    return found === undefined || found.part.generation <= part.generation
+    return found === undefined || found.part.generation <= before
   }
   /** Of the newest generation that has published more than a copy of what was before it. Error: `stale`. */
   async #newestOwn(generation: number): Promise<{ part: IndexPart; etag: string } | undefined> {

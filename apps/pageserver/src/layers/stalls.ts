@@ -17,6 +17,7 @@ const OUTSIDE: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'not_found',
   'already_exists',
   'unavailable',
+  'denied',
   'elsewhere',
   'timeout',
 ])

@@ -21,7 +21,7 @@ import {
 } from '@understory/storage'
 import type { ImportValue, LayerFile, LayerOwner } from '@understory/storage'
 import type { LayerStore } from '../layers/layer-store.ts'
-import { untilAborted } from './until-aborted.ts'
+import { untilAborted } from '../layers/until-aborted.ts'
 
 export interface ImportOptions {
   readonly owner: LayerOwner

@@ -1,17 +1,29 @@
 // Goal: what another node has published under a newer generation, or this one before its disk went back in time, is
 // never replaced by an older index.
 // Method: a shard without layers; the published indexes are put in place by hand.
-import { cp, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Lsn, ShardIdentity } from '@understory/base'
-import { realDisk } from '@understory/env'
+import { fail } from '@understory/base'
+import type { Lsn, ShardIdentity, TimelineId } from '@understory/base'
+import { realDisk, realEnv, silentLog } from '@understory/env'
 import type { Disk } from '@understory/env'
 import { shardPrefix } from '@understory/protocol'
 import { temporaryDirectory } from '@understory/testcontainers'
-import { LAYER_KIND_DELTA, encodeIndexPart, indexPartName, layerName } from '@understory/storage'
+import {
+  KeyTable,
+  LAYER_KIND_DELTA,
+  META_IMAGE,
+  OpenLayer,
+  encodeIndexPart,
+  indexPartName,
+  layerName,
+  smallKey,
+} from '@understory/storage'
 import type { IndexPart, LayerEntry } from '@understory/storage'
 import { expect, test, vi } from 'vitest'
+import { EMPTY_INDEX, layerStoreParts } from '../../test/layer-support.ts'
 import { LIMITS, TENANT, TIMELINE, attach, openBench } from '../../test/support.ts'
+import { LayerStore } from '../layers/layer-store.ts'
 import { RemoteIndex } from '../layers/remote-index.ts'
 import type { AttachRequest } from './starting-index.ts'
 
@@ -123,6 +135,48 @@ test('a shard that is loading is not taken for a stopped one: callers are asked 
     code: 'precondition',
     message: expect.stringMatching(/has stopped: layer object .* is missing/),
   })
+})
+
+test('while the store does not answer, shards without files wait for it, keep no other waiting, and can be detached', async () => {
+  await using directory = await temporaryDirectory()
+  const parts = await layerStoreParts({ env: realEnv(silentLog), directory: directory.path })
+  const layers = new LayerStore(parts, EMPTY_INDEX)
+  const open = new OpenLayer(new KeyTable())
+  open.putBytes(open.keys.intern(smallKey(7, 1663, 5, 0)), 0x2000 as Lsn, META_IMAGE, Uint8Array.of(1))
+  open.freeze()
+  await layers.write(open, 0x2000 as Lsn)
+  await layers.uploads.upload()
+  await parts.files.writeAttach({ ...EMPTY_INDEX.owner, generation: 1, safekeepers: [] })
+  await layers.stop()
+  const files = parts.files.directory
+  const waiting = Array.from({ length: 9 }, (_, i) => String(i).repeat(32) as TimelineId)
+  for (const timelineId of waiting) {
+    const owner = { ...EMPTY_INDEX.owner, timelineId }
+    const folder = join(directory.path, 'local', shardPrefix(owner))
+    await mkdir(folder, { recursive: true })
+    for (const name of ['index.json', 'attach.json']) {
+      const text = await readFile(join(files, name), 'utf8')
+      await writeFile(join(folder, name), text.replaceAll(EMPTY_INDEX.owner.timelineId, timelineId))
+    }
+  }
+  let isAway = true
+  const bytes = (): Promise<never> =>
+    Promise.reject(isAway ? fail('denied', 'the credentials are old') : fail('not_found', 'no object'))
+  await using bench = await openBench(directory.path, LIMITS, { getRange: bytes, isLoaded: false })
+  const { registry } = bench
+  const of = (timelineId: string) => registry.ofTimeline(TENANT, timelineId)[0]!
+  expect(registry.all).toHaveLength(10)
+  await expect.poll(() => of(EMPTY_INDEX.owner.timelineId).isReadable).toBe(true)
+  await expect.poll(() => waiting.filter((id) => of(id).stall?.includes('layer read')).length).toBe(9)
+  for (const id of waiting) expect(of(id)).toMatchObject({ isLoading: true, failure: undefined })
+  await registry.detach(TENANT, waiting[0]!, EMPTY_INDEX.owner.shard)
+  expect(registry.all).toHaveLength(9)
+  // Whether the objects are there is known once the store answers.
+  isAway = false
+  await registry.loaded()
+  expect(waiting.slice(1).map((id) => of(id).failure)).toEqual(
+    waiting.slice(1).map(() => expect.stringContaining('is missing')),
+  )
 })
 
 test('a detached shard leaves nothing on the disk, however often it is asked for and whatever a crash left', async () => {

@@ -1,6 +1,6 @@
 /** The shards that this process serves, each under the newest generation it was given. */
 import { resolve } from 'node:path'
-import { KeyedMailbox, Mailbox } from '@understory/actor'
+import { KeyedMailbox, Mailbox, Semaphore } from '@understory/actor'
 import { formatLsn, parseTenantId, parseTimelineId, fail } from '@understory/base'
 import type { Lsn, ShardIdentity, TenantId, TimelineId } from '@understory/base'
 import type { IndexPart, LayerOwner } from '@understory/storage'
@@ -13,6 +13,9 @@ import { StartingIndex } from './starting-index.ts'
 import type { AttachRequest } from './starting-index.ts'
 import type { ShardParts } from './connect-parts.ts'
 
+/** Shards that are loaded side by side. */
+const LOADS_COUNT_MAX = 8
+
 const shardName = ({ tenantId, timelineId, shard }: LayerOwner): string =>
   `${tenantId}/${timelineId}/${shard.number}`
 
@@ -23,6 +26,8 @@ export class ShardRegistry {
   readonly #shards = new Map<string, Shard>()
   /** By shard: one that waits, for the rest of its import or for its layers, keeps no other waiting. */
   readonly #mailboxes = new KeyedMailbox({ name: 'shards' })
+  /** Whose turn it is to be loaded at the start. */
+  readonly #loadTurns = new Semaphore(LOADS_COUNT_MAX)
   /** Of what makes and removes folders that shards have in common. */
   readonly #folders = new Mailbox({ name: 'folders' })
 
@@ -33,7 +38,10 @@ export class ShardRegistry {
     this.#room = new LayerRoom({ ...env, filesBytesMax: limits.layerFilesBytesMax })
   }
 
-  /** Loads every shard that is on the disk. A shard that cannot be loaded is logged, the others are served. */
+  /**
+   * Begins to load every shard that is on the disk; `loaded` says when that has ended. Until then callers are asked to
+   * try again. A shard that cannot be loaded is logged, the others are served.
+   */
   async loadAll(): Promise<void> {
     const { log } = this.#parts.env
     for (const { path, attached } of await listAttached(this.#parts.env.disk, this.#dataDirectory)) {
@@ -63,7 +71,21 @@ export class ShardRegistry {
     // Made by a crash while it was attached: the control plane attaches it again.
     if (index === undefined) return
     await files.removeOrphans(index)
-    await this.#add(files, attached, index, undefined)
+    const shard = this.#put(files, attached, index)
+    void this.#mailboxes.run(shardName(owner), () => this.#loadInTurn(shard))
+  }
+  /** A shard that waits for trouble outside keeps no other waiting. */
+  async #loadInTurn(shard: Shard): Promise<void> {
+    const loaded = await this.#loadTurns.run(async () => {
+      const loading = shard.load()
+      await shard.loadedOrStalled(loading)
+      return { loading }
+    })
+    await loaded.loading
+  }
+  /** Resolves once no shard is being loaded, attached or detached. */
+  loaded(): Promise<void> {
+    return this.#mailboxes.idle()
   }
 
   get all(): readonly Shard[] {
@@ -154,10 +176,14 @@ export class ShardRegistry {
     index: IndexPart,
     published: IndexPart | undefined,
   ): Promise<Shard> {
-    const shard = new Shard(this.#parts, files, attached, index)
+    const shard = this.#put(files, attached, index)
     if (published !== undefined) shard.noteRemote(published)
-    this.#shards.set(shardName(ownerOf(attached)), shard)
     await shard.load()
+    return shard
+  }
+  #put(files: ShardFiles, attached: AttachDocument, index: IndexPart): Shard {
+    const shard = new Shard(this.#parts, files, attached, index)
+    this.#shards.set(shardName(ownerOf(attached)), shard)
     return shard
   }
 
@@ -165,8 +191,10 @@ export class ShardRegistry {
    * Stops serving the shard; local files go, objects stay. There may be none, or files alone: of one that could not be
    * loaded, or that a crash left while it was detached.
    */
-  detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
+  async detach(tenantId: TenantId, timelineId: TimelineId, identity: ShardIdentity): Promise<void> {
     const owner: LayerOwner = { tenantId, timelineId, shard: identity }
+    // A load may wait for the object store.
+    if (this.#shards.has(shardName(owner))) this.get(tenantId, timelineId, identity).cancel()
     return this.#mailboxes.run(shardName(owner), async () => {
       if (this.#shards.has(shardName(owner))) {
         const shard = this.get(tenantId, timelineId, identity)
@@ -186,6 +214,7 @@ export class ShardRegistry {
   }
 
   async stop(): Promise<void> {
+    for (const shard of this.all) shard.cancel()
     await this.#mailboxes.idle()
     await Promise.all(this.all.map((shard) => shard.stop()))
   }

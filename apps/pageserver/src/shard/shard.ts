@@ -112,7 +112,8 @@ export class Shard implements Readiness {
     return this.#work.stalls.reason
   }
   get isLoading(): boolean {
-    return this.#condition.isLoading
+    const { isLoading, isReadable, isOver } = this.#condition
+    return isLoading || (this.isImported && !isReadable && !isOver)
   }
   get isReadable(): boolean {
     return this.#condition.isReadable
@@ -152,7 +153,8 @@ export class Shard implements Readiness {
     if (!this.isImported) return
     const { state, layers, images, flow } = this.#work
     try {
-      await this.#loadWith(async () => state.load(await layers.openAll(), this.index.consistentLsn))
+      const load = async (): Promise<void> => state.load(await layers.openAll(), this.index.consistentLsn)
+      await this.#loadWith(() => layers.loading(load))
       images.change(this.index.imageGeneration)
     } catch (error) {
       this.#condition.fail(error)
@@ -160,6 +162,10 @@ export class Shard implements Readiness {
     if (this.#condition.isOver) return
     this.#begin()
     flow.startUpload()
+  }
+  /** Resolves once the shard is loaded, or waits for trouble outside to end. */
+  async loadedOrStalled(loaded: Promise<void>): Promise<void> {
+    await this.#work.stalls.orStalled(loaded).catch(() => undefined)
   }
   #loadWith(load: () => Promise<void>): Promise<void> {
     return this.#condition.load(load, () => this.isImported)
@@ -259,16 +265,20 @@ export class Shard implements Readiness {
     })
   }
 
-  /** Ends everything under way. WAL that is ingested but not in layers comes again. */
-  async stop(): Promise<void> {
+  /** Ends what waits for anything outside; `stop` follows. */
+  cancel(): void {
     this.#condition.stop()
     this.#work.images.stop()
-    const compacted = this.#work.compactor.stop()
+    void this.#work.compactor.stop()
     this.#work.stalls.stop()
     // An import waits for its upload within the mailbox.
-    this.#work.layers.uploads.cancel()
+    this.#work.layers.cancel()
     this.#waiters.notify()
-    await compacted
+  }
+  /** Ends everything under way. WAL that is ingested but not in layers comes again. */
+  async stop(): Promise<void> {
+    this.cancel()
+    await this.#work.compactor.stop()
     await this.#subscriber.stop()
     await this.#mailbox.idle()
     await this.#work.images.drained()

@@ -84,7 +84,7 @@ export class ShardObserver {
   readonly #subscriptionEnds: Readonly<Record<SubscriptionEnd, Cell>>
   readonly #mailboxes: Pick<PageserverTelemetry['metrics'], 'mailboxWait' | 'mailboxRun'>
   readonly #retries: PageserverTelemetry['metrics']['retries']
-  readonly #layersFetched: PageserverTelemetry['metrics']['layersFetched']
+  readonly #layersFetched: Readonly<Record<LayerFetchReason, Cell>>
   readonly #layersEvicted: Cell
   readonly #layerPartsRead: Cell
   readonly #uploads: { readonly done: Cell; readonly failed: Cell }
@@ -116,7 +116,11 @@ export class ShardObserver {
     this.#uploadDuration = metrics.uploadDuration.of({})
     this.#mailboxes = metrics
     this.#retries = metrics.retries
-    this.#layersFetched = metrics.layersFetched
+    this.#layersFetched = {
+      hot: metrics.layersFetched.of({ reason: 'hot' }),
+      merge: metrics.layersFetched.of({ reason: 'merge' }),
+      damaged: metrics.layersFetched.of({ reason: 'damaged' }),
+    }
     this.#layersEvicted = metrics.layersEvicted.of({})
     this.#layerPartsRead = metrics.layerPartsRead.of({})
     this.#uploads = {
@@ -180,7 +184,7 @@ export class ShardObserver {
     this.#retries.of({ work }).add(1)
   }
   layerFetched(reason: LayerFetchReason): void {
-    this.#layersFetched.of({ reason }).add(1)
+    this.#layersFetched[reason].add(1)
   }
   layerEvicted(): void {
     this.#layersEvicted.add(1)

@@ -1,4 +1,4 @@
-/** Iteration that a signal ends, whatever the source waits for. */
+/** Waits that a signal ends. */
 
 /**
  * The items of `source`. Rejects with `reason()` as soon as the signal fires: `source` is asked to return, which is not
@@ -21,7 +21,8 @@ export async function* untilAborted<T>(
   }
 }
 
-function orAborted<T>(promise: Promise<T>, signal: AbortSignal, reason: () => Error): Promise<T> {
+/** The promise's result; rejects with `reason()` as soon as the signal fires. */
+export function orAborted<T>(promise: Promise<T>, signal: AbortSignal, reason: () => Error): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(reason())
     if (signal.aborted) onAbort()
