@@ -1,7 +1,8 @@
 /**
  * Goal: the owner of the newest index has every layer that it lists, while the old owner of a shard merges and
- * removes layers and one or two others take the shard over, or begin to and end in the middle. Method: an object
- * store whose calls take effect in every order that fast-check thinks of.
+ * removes layers and one or two others take the shard over, or begin to and end in the middle; and while one owner
+ * adopts newer generations with layers that are not stored yet. Method: an object store whose calls take effect in every
+ * order that fast-check thinks of, and fail from some call on.
  */
 import { Mailbox } from '@understory/actor'
 import { fail } from '@understory/base'
@@ -147,4 +148,54 @@ test('the newest index has all its layers, also where the shard is taken over wh
     { numRuns: 500 },
   )
   expect(Math.min(...Object.values(ends))).toBeGreaterThan(20)
+})
+
+test('the newest index has all its layers, also where its owner adopts generations between uploads and dies anywhere', async () => {
+  const ends = { lived: 0, died: 0, adopted: 0 }
+  const life = fc.record({
+    uploadsFirst: fc.boolean(),
+    adopts: fc.boolean(),
+    deathAfter: fc.option(fc.integer({ min: 0, max: 16 }), { nil: undefined }),
+  })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.scheduler(),
+      fc.array(life, { minLength: 2, maxLength: 5 }),
+      async (scheduler, lives) => {
+        const store = memoryObjectStore()
+        let part = INDEX
+        for (const { uploadsFirst, adopts, deathAfter } of lives) {
+          const { index, uploads } = uploadsOf(scheduled(store, scheduler, deathAfter), part)
+          const live = async (): Promise<void> => {
+            if (uploadsFirst) await uploads.upload()
+            const { layers, nextSequence, generation } = index.current
+            const written = {
+              layers: [...layers, entry(nextSequence, generation)],
+              nextSequence: nextSequence + 1,
+            }
+            await index.run((change) => change(written))
+            const adopt = (): Promise<void> => index.run((change) => change({ generation: generation + 1 }))
+            if (adopts && (await uploads.claim(generation + 1, adopt))) ends.adopted++
+            await uploads.upload()
+          }
+          await scheduler.waitFor(
+            live().then(
+              () => void ends.lived++,
+              () => void ends.died++,
+            ),
+          )
+          // The disk stays.
+          part = index.current
+          const remote = new RemoteIndex(store, INDEX.owner)
+          const newest = await remote.newestGeneration()
+          const listed = newest === undefined ? [] : (await remote.read(newest)).layers
+          const keys = new Set<string>()
+          for await (const { key } of store.list(shardPrefix(INDEX.owner))) keys.add(key)
+          expect(listed.filter(({ name }) => !keys.has(shardPrefix(INDEX.owner) + name))).toEqual([])
+        }
+      },
+    ),
+    { numRuns: 300 },
+  )
+  expect(Math.min(...Object.values(ends))).toBeGreaterThan(50)
 })
