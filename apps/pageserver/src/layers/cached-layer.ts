@@ -39,7 +39,7 @@ export class CachedLayer implements LayerSource, EvictableFile {
   readonly #parts: CachedLayerParts
   readonly #entry: LayerEntry
   usedAtMs: number
-  #hasFile: boolean
+  #hasFile = false
   #pinsCount = 0
   #requestsCount = 0
   readonly #stop = new AbortController()
@@ -51,8 +51,7 @@ export class CachedLayer implements LayerSource, EvictableFile {
     this.#parts = parts
     this.#entry = entry
     this.usedAtMs = parts.clock.nowMs()
-    this.#hasFile = hasFile
-    if (hasFile) parts.files.room.add(this)
+    if (hasFile) this.#noteFile()
   }
 
   get name(): string {
@@ -124,6 +123,8 @@ export class CachedLayer implements LayerSource, EvictableFile {
   async pin(): Promise<() => void> {
     this.#pinsCount++
     try {
+      // A copy that is under way may find no room where a merge does.
+      if (!this.#hasFile) await this.#fetching?.catch(() => undefined)
       if (!this.#hasFile) await this.#fetch('merge', 'merge')
     } catch (error) {
       this.#pinsCount--
@@ -134,7 +135,12 @@ export class CachedLayer implements LayerSource, EvictableFile {
 
   async evict(): Promise<void> {
     this.#forgetFile()
-    await this.#parts.files.removeLayer(this.#entry.name)
+    try {
+      await this.#parts.files.removeLayer(this.#entry.name)
+    } catch (error) {
+      this.#noteFile()
+      throw error
+    }
     this.#parts.observer?.layerEvicted()
   }
   /** Ends reads of the object, with `unavailable`, and fetches. */
@@ -148,6 +154,10 @@ export class CachedLayer implements LayerSource, EvictableFile {
     this.#parts.files.room.remove(this)
   }
 
+  #noteFile(): void {
+    this.#hasFile = true
+    this.#parts.files.room.add(this)
+  }
   #forgetFile(): void {
     this.#hasFile = false
     this.#parts.files.room.remove(this)
@@ -170,11 +180,12 @@ export class CachedLayer implements LayerSource, EvictableFile {
     const { files, remote, observer, fetch } = this.#parts
     const { signal } = this.#stop
     await fetch(async () => {
-      const written = (): void => {
-        this.#hasFile = true
-        files.room.add(this)
-      }
-      await files.writeLayer(this.#entry, purpose, () => remote.getLayer(this.#entry, signal), written)
+      await files.writeLayer(
+        this.#entry,
+        purpose,
+        () => remote.getLayer(this.#entry, signal),
+        () => this.#noteFile(),
+      )
     }, signal)
     observer?.layerFetched(reason)
   }
@@ -183,6 +194,8 @@ export class CachedLayer implements LayerSource, EvictableFile {
     try {
       await this.#fetch('damaged', 'merge')
     } catch (error) {
+      // The object is read as long as there is no room for a file.
+      if (isErrorCode(error, 'disk_full') && this.mayBeEvicted) return this.evict()
       if (!isErrorCode(error, 'bad_file')) throw error
       const { message, hint } = damage
       throw fail('bad_file', message, {

@@ -177,6 +177,35 @@ test('a copy or a merge for which there can be no room leaves the files of other
   expect(await shard.localNames()).toEqual(names)
 })
 
+test('a damaged file for whose copy there is no room leaves, and the object is read', async () => {
+  let freeBytes = 1e12
+  const shard = await begin({ freeBytes: () => freeBytes })
+  await shard.add()
+  const path = shard.layers.pathOf(shard.layers.index.layers[0]!)
+  const bytes = await readFile(path)
+  await writeFile(path, bytes.fill(0, 1000, 2000))
+  // Enough for a layer of ingest, not for what may wait.
+  freeBytes = 100 * KIB * KIB
+  await shard.expectPage(0, 0)
+  expect(await shard.localNames()).toEqual([])
+  expect(shard.room.filesBytes).toBe(0)
+})
+
+test('a file that the disk does not remove stays in the account, and is read', async () => {
+  let freeBytes = 1e12
+  const shard = await begin({ freeBytes: () => freeBytes })
+  await shard.add()
+  const { filesBytes } = shard.room
+  freeBytes = 0
+  const refused = fail('disk_failed', 'the disk is in the way')
+  vi.spyOn(shard.parts.files, 'removeLayer').mockRejectedValueOnce(refused)
+  const claimed = shard.room.claim(shard.parts.files.directory, 1, 'ingest', async () => undefined)
+  await expect(claimed).rejects.toBe(refused)
+  expect(shard.room.filesBytes).toBe(filesBytes)
+  await shard.expectPage(0, 0)
+  expect(shard.getRange).not.toHaveBeenCalled()
+})
+
 test('reads that fail make no room for the layer', async () => {
   const shard = await begin({ filesBytesMax: 5 * KIB * KIB })
   for (let layer = 0; layer < 3; layer++) {
