@@ -511,7 +511,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant(
     'a flush that failed counts',
     'safekeeper',
-    at(flush, '      return onFailed(error, flush)\n', '      void onFailed\n'),
+    at(flush, '      onFailed(error, flush)\n      return this.#room.notify()\n', '      void onFailed\n'),
   ),
   mutant(
     'a flush from before a cut counts',
