@@ -60,9 +60,6 @@ export class CachedLayer implements LayerSource, EvictableFile {
   get sizeBytes(): number {
     return this.#entry.sizeBytes
   }
-  get hasFile(): boolean {
-    return this.#hasFile
-  }
   get mayBeEvicted(): boolean {
     return this.#hasFile && this.#pinsCount === 0 && this.#parts.isInStore(this.#entry.name)
   }
@@ -191,11 +188,16 @@ export class CachedLayer implements LayerSource, EvictableFile {
   }
 
   async #fetchAgain(damage: UnderstoryError): Promise<void> {
+    const { log } = this.#parts
+    const layer = this.#entry.name
     try {
       await this.#fetch('damaged', 'merge')
     } catch (error) {
-      // The object is read as long as there is no room for a file.
-      if (isErrorCode(error, 'disk_full') && this.mayBeEvicted) return this.evict()
+      if (isErrorCode(error, 'disk_full') && this.mayBeEvicted) {
+        // The object is read as long as there is no room for a file.
+        log.warn('damaged_layer_removed', { layer, error: damage })
+        return this.evict()
+      }
       if (!isErrorCode(error, 'bad_file')) throw error
       const { message, hint } = damage
       throw fail('bad_file', message, {
@@ -204,7 +206,7 @@ export class CachedLayer implements LayerSource, EvictableFile {
         cause: error,
       })
     }
-    this.#parts.log.warn('layer_fetched_again', { layer: this.#entry.name, error: damage })
+    log.warn('layer_fetched_again', { layer, error: damage })
   }
 }
 

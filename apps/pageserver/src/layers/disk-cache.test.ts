@@ -189,6 +189,7 @@ test('a damaged file for whose copy there is no room leaves, and the object is r
   await shard.expectPage(0, 0)
   expect(await shard.localNames()).toEqual([])
   expect(shard.room.filesBytes).toBe(0)
+  expect(shard.warnings).toEqual(['damaged_layer_removed'])
 })
 
 test('a file that the disk does not remove stays in the account, and is read', async () => {
